@@ -1,0 +1,85 @@
+"""The judge: the one place that decides whether an image is broken.
+
+An adversarial image is judged by the untouched model, in eval mode and full float32, whatever
+the search used.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from satbench.attacks.ball import size
+from satbench.core.errors import SatbenchError
+from satbench.core.threat import Threat
+
+TOLERANCE = {"linf": 1e-6, "l2": 1e-5}
+"""How far beyond eps a perturbation may measure, in pixels of [0, 1].
+
+Pixels are float32: adding delta to x and taking x away again moves a pixel by up to 6e-8 in
+Linf, and d = 150,528 pixels (3×224×224) by up to √d · 3e-8 ≈ 1.2e-5 in L2 at the very worst.
+"""
+
+
+class OutsideBallError(SatbenchError):
+    """An attack returned an image that the threat model does not allow."""
+
+
+class NonFiniteLogitsError(SatbenchError):
+    """A model returned NaN or infinity."""
+
+
+def predict(model: nn.Module, x: Tensor) -> Tensor:
+    """Return predicted classes, computed in full float32.  (B, C, H, W) -> (B,) int64.
+
+    Raises NonFiniteLogitsError: the argmax of NaN is a class, so a broken model could look robust.
+    """
+    with (
+        torch.no_grad(),
+        torch.autocast(x.device.type, enabled=False),
+        torch.backends.cudnn.flags(allow_tf32=False),
+    ):
+        logits: Tensor = model(x)
+    bad = (~logits.isfinite()).flatten(1).any(1)
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        raise NonFiniteLogitsError(
+            f"expected finite logits, got NaN or infinity for {int(bad.sum())} of {len(x)} images "
+            f"(the first is row {row} of its batch); a model must answer every image of [0, 1]"
+        )
+    return logits.argmax(1)
+
+
+def broken(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, threat: Threat) -> Tensor:
+    """Decide which images `x_adv` breaks.  (B, C, H, W) twice, (B,) labels -> (B,) bool.
+
+    `model` must be in eval mode.  Raises OutsideBallError for a witness outside the ball (beyond
+    `TOLERANCE`), outside [0, 1], not finite, or of another shape or dtype, and
+    NonFiniteLogitsError.
+    """
+    check_allowed(x, x_adv, threat)
+    return predict(model, x_adv) != y
+
+
+def check_allowed(x: Tensor, x_adv: Tensor, threat: Threat) -> None:
+    """Raise OutsideBallError unless every row of `x_adv` is allowed by `threat` around `x`."""
+    if x_adv.shape != x.shape or x_adv.dtype != torch.float32:
+        raise OutsideBallError(
+            f"expected adversarial images of shape {tuple(x.shape)} in float32, "
+            f"got {tuple(x_adv.shape)} in {str(x_adv.dtype).removeprefix('torch.')}"
+        )
+    if not bool(x_adv.isfinite().all()):
+        raise OutsideBallError("expected finite adversarial pixels, got NaN or infinity")
+    if bool((x_adv < 0).any()) or bool((x_adv > 1).any()):
+        raise OutsideBallError(
+            "expected adversarial pixels in [0, 1], "
+            f"got {float(x_adv.min()):.6g} to {float(x_adv.max()):.6g}"
+        )
+    sizes = size(x_adv.double() - x.double(), threat)
+    limit = threat.radius + TOLERANCE[threat.norm]
+    if bool((sizes > limit).any()):
+        row = int(sizes.argmax())
+        raise OutsideBallError(
+            f"expected perturbations within {threat}, got one of size {float(sizes[row]):.8g} "
+            f"(row {row} of its batch)"
+        )

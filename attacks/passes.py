@@ -1,0 +1,48 @@
+"""Count passes: forwards (F) and input-gradient backwards (B), one image each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Passes:
+    """How many images went forward and backward."""
+
+    forwards: int = 0
+    backwards: int = 0
+
+
+class CountingModel(torch.nn.Module):
+    """A model that counts every image which passes through it, forward and backward."""
+
+    def __init__(self, model: Callable[[Tensor], Tensor], passes: Passes) -> None:
+        super().__init__()
+        self.model = model
+        self.passes = passes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, K)."""
+        self.passes.forwards += len(x)
+        if torch.is_grad_enabled() and x.requires_grad:
+            x = _CountBackward.apply(x, self.passes)
+        return self.model(x)
+
+
+class _CountBackward(torch.autograd.Function):
+    """The identity; its backward counts."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, passes: Passes) -> Tensor:
+        ctx.passes = passes
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        ctx.passes.backwards += len(grad)
+        return grad, None

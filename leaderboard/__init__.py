@@ -1,0 +1,1 @@
+"""The leaderboard: tables computed from records alone.  Same records, same bytes; no torch."""

@@ -1,0 +1,106 @@
+"""The board: everything that the tables show, computed from records alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from satbench.core.errors import SatbenchError
+from satbench.core.threat import Threat, show_fraction
+from satbench.leaderboard.check import check_record
+from satbench.leaderboard.ranking import Comparison, compare_with_relu, rank_rows
+from satbench.leaderboard.record import DatasetInfo, Record
+from satbench.leaderboard.rows import Group, Row, make_groups, make_row
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Models that were attacked on the same images under the same threat model.
+
+    `rows` are ordered by best known accuracy, `groups` by its mean.
+    """
+
+    dataset: DatasetInfo
+    threat: Threat
+    rows: tuple[Row, ...]
+    groups: tuple[Group, ...]
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def title(self) -> str:
+        """The benchmark for people: `fashion-mnist, Linf, eps 0.1`."""
+        eps = show_fraction(self.threat.eps)
+        return f"{self.dataset.name}, {self.threat.norm.capitalize()}, eps {eps}"
+
+
+@dataclass(frozen=True)
+class Board:
+    """The benchmarks, ordered by data set, then threat model; never empty."""
+
+    benchmarks: tuple[Benchmark, ...]
+
+
+def build_board(records: Sequence[Record]) -> Board:
+    """Build the board; the order of the records does not matter.
+
+    Raises SatbenchError for no records, for two of the same run, and for one that `check_record`
+    finds fault with.
+    """
+    if not records:
+        raise SatbenchError(
+            "expected at least one record, got none; "
+            "make one with satbench eval --model NAME --attack pgd-50 --attack autoattack"
+        )
+    for record in records:
+        _refuse_faults(record)
+    _refuse_doubles(records)
+    benchmarks = defaultdict(list)
+    for record in sorted(records, key=lambda record: record.identity):
+        threat = Threat.of(record.norm, record.eps)
+        benchmarks[record.dataset.digest, threat].append(record)
+    built = (_benchmark(threat, found) for (_, threat), found in benchmarks.items())
+    return Board(tuple(sorted(built, key=_order)))
+
+
+def _refuse_faults(record: Record) -> None:
+    faults = check_record(record) or ["there are no images"] * (not record.n)
+    if faults:
+        raise SatbenchError(
+            f"the record of {record.model.name} ({record.identity[:12]}) cannot be counted: "
+            f"{'; '.join(faults)}; evaluate the model again"
+        )
+
+
+def _refuse_doubles(records: Sequence[Record]) -> None:
+    seen: dict[str, Record] = {}
+    for record in records:
+        if record.identity in seen:
+            raise SatbenchError(
+                f"two records have the identity {record.identity} "
+                f"({seen[record.identity].model.name} and {record.model.name}); remove one of them"
+            )
+        seen[record.identity] = record
+
+
+def _benchmark(threat: Threat, records: Sequence[Record]) -> Benchmark:
+    dataset = min((record.dataset for record in records), key=lambda info: (info.name, info.split))
+    models = defaultdict(list)
+    for record in records:
+        if record.dataset.n != dataset.n:
+            raise SatbenchError(
+                f"the records of {record.model.name} and others give the data set "
+                f"{dataset.digest[:12]} both {dataset.n} and {record.dataset.n} images"
+            )
+        # As in a run's identity: the same tensors under another activation are another model.
+        model = record.model
+        models[model.weights_digest, model.architecture, model.activation].append(record)
+    rows = rank_rows([make_row(found) for found in models.values()])
+    groups = make_groups(rows)
+    return Benchmark(dataset, threat, tuple(rows), tuple(groups), tuple(compare_with_relu(groups)))
+
+
+def _order(benchmark: Benchmark) -> tuple[str, str, int, str, str, Fraction]:
+    dataset, threat = benchmark.dataset, benchmark.threat
+    return dataset.name, dataset.split, dataset.n, dataset.digest, threat.norm, threat.eps

@@ -1,0 +1,83 @@
+"""The committed files: what they should hold, which are out of date, and writing them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+
+from satbench.core.errors import SatbenchError
+from satbench.core.files import write_text
+from satbench.leaderboard.board import Board, build_board
+from satbench.leaderboard.record import read_records
+from satbench.leaderboard.tables import render_csv, render_json, render_markdown, render_summary
+
+BEGIN = "<!-- leaderboard:begin -->"
+END = "<!-- leaderboard:end -->"
+
+
+def published_records() -> Path:
+    """Return the folder of the records that ship with satbench."""
+    return Path(str(files("satbench.leaderboard") / "records"))
+
+
+def read_board(records: Path) -> Board:
+    """Build the board of a folder of records.  Raises SatbenchError for none or a bad one."""
+    found = read_records(records)
+    if not found:
+        raise SatbenchError(
+            f"expected records (*.json) in {records}, found none; make one with "
+            f"satbench eval --model NAME --attack pgd-50 --attack autoattack --out {records}"
+        )
+    return build_board(found)
+
+
+def board_files(board: Board, out: Path, readme: Path | None = None) -> dict[Path, str]:
+    """Return the files of a board in the folder `out`, and what each should hold.
+
+    Of `readme` only what stands between its markers is ours.  Raises SatbenchError for a README
+    that is missing or lacks the markers.
+    """
+    contents = {
+        out / "LEADERBOARD.md": render_markdown(board),
+        out / "leaderboard.csv": render_csv(board),
+        out / "leaderboard.json": render_json(board),
+    }
+    if readme is not None:
+        page = Path(os.path.relpath(out / "LEADERBOARD.md", readme.parent)).as_posix()
+        contents[readme] = _with_table(_text(readme), render_summary(board, page), readme)
+    return contents
+
+
+def stale_files(contents: Mapping[Path, str]) -> list[Path]:
+    """Return the files that are missing or hold something else."""
+    return [
+        path
+        for path, text in contents.items()
+        if not path.is_file() or path.read_bytes() != text.encode()
+    ]
+
+
+def write_files(contents: Mapping[Path, str]) -> None:
+    """Write the files, each atomically."""
+    for path, text in contents.items():
+        write_text(path, text)
+
+
+def _text(readme: Path) -> str:
+    try:
+        return readme.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SatbenchError(f"expected a README as text at {readme}: {error}") from None
+
+
+def _with_table(text: str, table: str, readme: Path) -> str:
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end) or text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise SatbenchError(
+            f"expected the markers {BEGIN} and {END}, once each and in this order, in {readme}; "
+            "put them where the table should stand"
+        )
+    return f"{before}{BEGIN}\n\n{table}\n{END}{after}"

@@ -1,0 +1,274 @@
+"""The record: the finished result of a run as data.  JSON in and out, no torch.
+
+Everything a reader needs to re-check the result is in it or named by a digest.  Two runs of the
+same inputs give the same bytes, `environment` (times, host, versions) aside.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from satbench.core.digests import digest_arrays, digest_json
+from satbench.core.errors import SatbenchError
+from satbench.core.files import atomic_path, write_text
+
+SCHEMA = 1
+
+PROTOCOL = 1
+"""Goes up with every change of the program that can move a number."""
+
+_PLACE = "@verdicts@"  # holds the place of the verdicts while the rest is indented
+
+WRONG_CLEAN = 0
+SURVIVED = -1
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The model under evaluation.
+
+    `source` says how it was given (`zoo`, `file`, `factory`, `python`).  `weights_digest` is the
+    SHA-256 of its named tensors.  `training` says how it was trained as far as its card knows:
+    recipe, seed, attack, …; empty for a model without a card.  `answers_digest` is the SHA-256 of
+    its logits on the first images, rounded, for models whose code is the user's (`factory`,
+    `python`): weights alone do not tell two of these apart.
+    """
+
+    name: str
+    source: str
+    architecture: str
+    activation: str
+    parameters: int
+    weights_digest: str
+    training: dict[str, Any]
+    answers_digest: str = ""
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """The images: the first `n` of a named split, with the SHA-256 of just these."""
+
+    name: str
+    split: str
+    n: int
+    classes: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One stage of the suite.
+
+    `attack` is the canonical spec of the suite's attack and `part` the stage's name within it
+    (empty for an attack of one stage).  `attacked` images came in, `broken` of them the judge
+    found broken; the search cost `forwards` and `backwards` passes.
+    """
+
+    attack: str
+    part: str
+    attacked: int
+    broken: int
+    forwards: int
+    backwards: int
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What may differ between two runs of the same inputs: versions, host, times in seconds."""
+
+    satbench: str
+    torch: str
+    python: str
+    platform: str
+    device: str
+    threads: int
+    batch_size: int
+    finished: str
+    clean_seconds: float
+    stage_seconds: list[float]
+
+
+@dataclass(frozen=True)
+class Record:
+    """The finished result of one run.
+
+    `verdicts` has one number an image, in the data set's order: -1 survived, 0 wrong when clean,
+    k the stage (counted from 1) that broke it.  `witnesses_digest` is the SHA-256 of the
+    witnesses beside the record.
+    """
+
+    identity: str
+    model: ModelInfo
+    dataset: DatasetInfo
+    norm: str
+    eps: str
+    seed: int
+    suite: list[str]
+    stages: list[StageResult]
+    verdicts: list[int]
+    witnesses_digest: str
+    environment: Environment
+    protocol: int = PROTOCOL
+    schema: int = SCHEMA
+
+    @property
+    def n(self) -> int:
+        """The number of images."""
+        return len(self.verdicts)
+
+    @property
+    def clean_correct(self) -> int:
+        """How many images the model gets right when nobody attacks."""
+        return sum(verdict != WRONG_CLEAN for verdict in self.verdicts)
+
+    def surviving(self, stages: int | None = None) -> int:
+        """How many images are right after the first `stages` stages (all of them for None)."""
+        last = len(self.stages) if stages is None else stages
+        return sum(verdict == SURVIVED or verdict > last for verdict in self.verdicts)
+
+    def surviving_after(self, attack: str) -> int | None:
+        """How many images are right after the suite's attack with this spec has run.
+
+        What ran before it counts too, for it saw the survivors alone.  None if it is not in the
+        suite.
+        """
+        numbers = [k for k, stage in enumerate(self.stages, 1) if stage.attack == attack]
+        return self.surviving(numbers[-1]) if numbers else None
+
+    def to_json(self) -> str:
+        """Return the record as JSON text; `parse_record` is its inverse."""
+        values = asdict(self)
+        verdicts = json.dumps(values.pop("verdicts"), separators=(",", ":"))
+        # One line for the verdicts, so that a diff of two records can be read.
+        values["verdicts"] = _PLACE
+        return json.dumps(values, indent=1).replace(f'"{_PLACE}"', verdicts) + "\n"
+
+
+def identity_of(
+    model: ModelInfo, dataset: DatasetInfo, norm: str, eps: str, seed: int, suite: list[str]
+) -> str:
+    """Return the identity of a run: the SHA-256 of its inputs.
+
+    Device and batch size do not enter it, for the verdicts do not depend on them; the model's
+    name does not either, its weights do.
+    """
+    inputs = {
+        "protocol": PROTOCOL,
+        "weights": model.weights_digest,
+        "answers": model.answers_digest,
+        "architecture": model.architecture,
+        "activation": model.activation,
+        "dataset": dataset.digest,
+        "norm": norm,
+        "eps": eps,
+        "seed": seed,
+        "suite": suite,
+    }
+    return digest_json(inputs)
+
+
+def parse_record(text: str, where: str) -> Record:
+    """Read a record from JSON text.  Raises SatbenchError naming `where` and what is wrong."""
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise SatbenchError(f"the record {where} is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise SatbenchError(f"the record {where} is not a JSON object")
+    if values.get("schema") != SCHEMA:
+        raise SatbenchError(
+            f"expected a record of schema {SCHEMA} in {where}, got {values.get('schema')!r}; "
+            "update satbench"
+        )
+    try:
+        return Record(
+            **{
+                **values,
+                "model": ModelInfo(**values["model"]),
+                "dataset": DatasetInfo(**values["dataset"]),
+                "stages": [StageResult(**stage) for stage in values["stages"]],
+                "environment": Environment(**values["environment"]),
+            }
+        )
+    except (TypeError, KeyError) as error:
+        wanted = ", ".join(field.name for field in fields(Record))
+        raise SatbenchError(f"the record {where} must have just {wanted}: {error}") from None
+
+
+def read_record(path: Path) -> Record:
+    """Read a record from a file.  Raises SatbenchError for a missing or malformed one."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SatbenchError(f"expected a record at {path}, which is missing") from None
+    except UnicodeDecodeError:
+        raise SatbenchError(f"the record {path} is not text") from None
+    return parse_record(text, str(path))
+
+
+def write_record(record: Record, path: Path) -> None:
+    """Write a record atomically."""
+    write_text(path, record.to_json())
+
+
+def read_records(folder: Path) -> list[Record]:
+    """Read every record of a folder, ordered by file name.  Raises SatbenchError."""
+    if not folder.is_dir():
+        raise SatbenchError(f"expected a folder of records, got {str(folder)!r}")
+    return [read_record(path) for path in sorted(folder.glob("*.json"))]
+
+
+@dataclass(frozen=True)
+class Witnesses:
+    """The adversarial images that prove the broken verdicts of a record.
+
+    `indices` (M,) int64 are places in the data set, ascending; `images` (M, C, H, W) float32.
+    """
+
+    indices: NDArray[np.int64]
+    images: NDArray[np.float32]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of indices and images."""
+        return digest_arrays(self.indices, self.images)
+
+
+def witnesses_path(record_path: Path) -> Path:
+    """Return where the witnesses of a record lie: beside it, `NAME.witnesses.npz`."""
+    return record_path.with_name(record_path.name.removesuffix(".json") + ".witnesses.npz")
+
+
+def write_witnesses(witnesses: Witnesses, path: Path) -> None:
+    """Write witnesses losslessly and compactly, atomically.
+
+    The four bytes of the floats are stored as four planes, which compress far better.
+    """
+    little = np.ascontiguousarray(witnesses.images, "<f4")
+    planes = np.moveaxis(little.view(np.uint8).reshape(*little.shape, 4), -1, 0)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file, indices=witnesses.indices, planes=np.ascontiguousarray(planes)
+        )
+
+
+def read_witnesses(path: Path) -> Witnesses:
+    """Read witnesses.  Raises SatbenchError for a missing or corrupt file."""
+    import zipfile
+    import zlib
+
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            indices, planes = stored["indices"], stored["planes"]
+            images = np.ascontiguousarray(np.moveaxis(planes, 0, -1)).view("<f4")[..., 0]
+            return Witnesses(indices.astype(np.int64), images.astype(np.float32))
+    except FileNotFoundError:
+        raise SatbenchError(f"expected witnesses at {path}, which are missing") from None
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise SatbenchError(f"the witnesses {path} are corrupt ({error})") from None

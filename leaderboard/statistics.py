@@ -1,0 +1,69 @@
+"""Intervals and tests, by scipy: what a number needs before it may be compared with another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+from statistics import fmean, stdev
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+from scipy.stats import t as student
+
+from satbench.core.errors import SatbenchError
+
+CONFIDENCE = 0.95
+
+
+def wilson_interval(successes: int, n: int) -> tuple[float, float]:
+    """Return the 95 % score interval of a share, its ends in [0, 1].
+
+    Wilson, 1927, "Probable inference, the law of succession, and statistical inference".
+    Raises SatbenchError unless 0 ≤ successes ≤ n and n ≥ 1.
+    """
+    if not (n >= 1 and 0 <= successes <= n):
+        raise SatbenchError(f"expected a count among n ≥ 1 images, got {successes} of {n}")
+    ends = binomtest(successes, n).proportion_ci(confidence_level=CONFIDENCE, method="wilson")
+    return float(ends.low), float(ends.high)
+
+
+def mcnemar_p(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
+    """Return the two-sided p-value that two models are equally often right.  (N,), (N,) -> [0, 1].
+
+    The exact form: of the images that only one of them has right, each should be either's with
+    probability 1/2 (McNemar, 1947, "Note on the sampling error of the difference between
+    correlated proportions").  Raises SatbenchError where the shapes differ.
+    """
+    if first.shape != second.shape:
+        raise SatbenchError(f"expected the same images, got {first.shape} and {second.shape}")
+    only_first = int(np.sum(first & ~second))
+    only_second = int(np.sum(second & ~first))
+    if only_first + only_second == 0:
+        return 1.0
+    return float(binomtest(only_first, only_first + only_second).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for their number, in the order given, in [0, 1].
+
+    Holm, 1979, "A simple sequentially rejective multiple test procedure".
+    """
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
+def paired_t_interval(differences: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % interval of a mean of paired differences, in their unit.
+
+    Student, 1908, "The probable error of a mean".  Raises SatbenchError for fewer than two.
+    """
+    if len(differences) < 2:
+        raise SatbenchError(f"expected two or more paired differences, got {len(differences)}")
+    quantile = float(student.ppf((1 + CONFIDENCE) / 2, len(differences) - 1))
+    half = quantile * stdev(differences) / sqrt(len(differences))
+    return fmean(differences) - half, fmean(differences) + half

@@ -1,0 +1,336 @@
+"""The board as text: markdown for people, CSV and JSON for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+
+from satbench.core.threat import show_fraction
+from satbench.leaderboard.board import Benchmark, Board
+from satbench.leaderboard.ranking import ALPHA, Comparison, Difference
+from satbench.leaderboard.rows import COLUMNS, Column, Group, Row, Share, Training
+
+SCHEMA = 1
+"""The schema of the JSON."""
+
+MISSING = "–"
+
+CONTROL = " (control)"
+
+_HEAD = """\
+# Leaderboard
+
+How many test images do these classifiers still get right while an adversary moves the pixels
+within a radius eps?  All numbers are percent of all images of the benchmark, an image that is
+wrong without an attack counting as broken.  **Robust accuracy is an upper bound**: it counts the
+images that nobody has broken yet, and a stronger attack can only lower it.
+
+This page is generated from records alone; do not edit it.  `satbench leaderboard build` makes it
+again, and `leaderboard.csv` and `leaderboard.json` with the same numbers in full.
+
+- **Clean**: right when nobody attacks.
+- **PGD-50**: still right after PGD of 50 steps, where no attack of another kind ran before it.
+- **AutoAttack**: still right after AutoAttack.
+- **Best known**: right in every record of the model on these images; the strongest verdict.
+- **Gap**: PGD-50 minus AutoAttack, in points: what PGD alone would have hidden.
+- **±**: standard deviation over training seeds (n − 1); **[a, b]**: 95 % interval,
+  Wilson's over images for a model's accuracy, Student's over training seeds for a difference.
+- **control**: trained without an adversary, so every attack must break it.
+- **–**: not measured, or not known.
+"""
+
+_CUMULATIVE = (
+    "AutoAttack ran on the survivors of the attacks before it, so its column is cumulative."
+)
+
+_RANK = (
+    "Rank: 1 + the number of models with a better best known accuracy by the exact McNemar test "
+    f"on the same images, p < {ALPHA:g} after Holm's correction over all pairs of this table; "
+    "equal ranks are not told apart."
+)
+
+_LESS_ATTACKED = (
+    "A model without an AutoAttack number was attacked less: its best known accuracy, and with it "
+    "its rank, may flatter it."
+)
+
+_AGAINST_RELU = (
+    "Accuracy of the activation minus that of ReLU, trained alike, in points: mean over the "
+    "training seeds that both have, paired by seed; no difference is shown where the interval "
+    "covers 0."
+)
+
+_Line = Sequence[str]
+
+
+def render_markdown(board: Board) -> str:
+    """Return LEADERBOARD.md: for each benchmark groups, the comparison with ReLU, and models."""
+    sections = (_section(benchmark) for benchmark in board.benchmarks)
+    return "\n".join((_HEAD, *sections))
+
+
+def render_summary(board: Board, page: str) -> str:
+    """Return the tables of groups alone, as the README shows them; `page` links to the rest."""
+    parts = (
+        f"**{_cell(benchmark.title)}**, n = {benchmark.dataset.n:,}\n\n{_groups(benchmark)}\n"
+        for benchmark in board.benchmarks
+    )
+    foot = (
+        f"Percent; mean ± standard deviation over training seeds. {_CUMULATIVE} "
+        f"Each seed's row, with intervals and ranks: [{page}]({page}).\n"
+    )
+    return "\n".join((*parts, foot))
+
+
+def render_csv(board: Board) -> str:
+    """Return one line a model: shares in [0, 1] and counts; empty where nothing was measured."""
+    lines = [
+        {**_benchmark_numbers(benchmark), **_model_numbers(row)}
+        for benchmark in board.benchmarks
+        for row in benchmark.rows
+    ]
+    file = io.StringIO()
+    writer = csv.DictWriter(file, fieldnames=list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return file.getvalue()
+
+
+def render_json(board: Board) -> str:
+    """Return the numbers of the CSV, and those of groups and of the comparison with ReLU."""
+    benchmarks = [
+        {
+            **_benchmark_numbers(benchmark),
+            "models": [_model_numbers(row) for row in benchmark.rows],
+            "groups": [_group_numbers(group) for group in benchmark.groups],
+            "against_relu": [_comparison_numbers(pair) for pair in benchmark.comparisons],
+        }
+        for benchmark in board.benchmarks
+    ]
+    value = {"schema": SCHEMA, "benchmarks": benchmarks}
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def percent(share: float) -> str:
+    """Return a share as percent with one decimal: `52.1`."""
+    return f"{100 * share:z.1f}".replace("-", "−")
+
+
+def recipe_title(training: Training) -> str:
+    """Return the recipe's name for people; a control is marked as such."""
+    return (training.recipe or MISSING) + CONTROL * training.is_control
+
+
+def _section(benchmark: Benchmark) -> str:
+    dataset = benchmark.dataset
+    attacks = sorted({attack for row in benchmark.rows for attack in row.attacks})
+    parts = [
+        f"## {_cell(benchmark.title)}",
+        f"The first {dataset.n:,} images of the {_cell(dataset.split)} split, {dataset.classes} "
+        f"classes (digest `{dataset.digest[:12]}`).  Attacks: "
+        + ", ".join(f"`{attack}`" for attack in attacks)
+        + ".",
+        _groups(benchmark),
+        _CUMULATIVE,
+    ]
+    if benchmark.comparisons:
+        parts += ["### Smooth against ReLU", _comparisons(benchmark), _AGAINST_RELU]
+    parts += [
+        f"<details>\n<summary>Each model, seed by seed ({len(benchmark.rows)}, "
+        f"n = {dataset.n:,} images each)</summary>",
+        _models(benchmark),
+        _RANK,
+        *([] if all(row.autoattack for row in benchmark.rows) else [_LESS_ATTACKED]),
+        "</details>",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _groups(benchmark: Benchmark) -> str:
+    head = ["Training", "Architecture", "Activation", "Seeds", *COLUMNS.values()]
+    lines = [
+        [
+            *_kind(group),
+            str(group.seeds) if group.first.training.is_known else MISSING,
+            *(_mean(group, column) for column in COLUMNS),
+        ]
+        for group in benchmark.groups
+    ]
+    return _table(head, lines, words=3)
+
+
+def _mean(group: Group, column: Column) -> str:
+    summary = group.summary(column)
+    if summary is None:
+        return MISSING
+    text = percent(summary.mean)
+    if summary.sd is not None:
+        text += f" ± {percent(summary.sd)}"
+    if column == "best_known":
+        text = f"**{text}**"
+    # A mean over some of the seeds must not pass for one over all.
+    return text if summary.seeds == group.seeds else f"{text} ({summary.seeds} of {group.seeds})"
+
+
+def _comparisons(benchmark: Benchmark) -> str:
+    columns: tuple[Column, ...] = ("pgd50", "autoattack", "best_known")
+    head = ["Training", "Architecture", "Activation", *(COLUMNS[column] for column in columns)]
+    lines = [
+        [*_kind(pair.group), *(_difference(pair.difference(column)) for column in columns)]
+        for pair in benchmark.comparisons
+    ]
+    return _table(head, lines, words=3)
+
+
+def _difference(difference: Difference | None) -> str:
+    if difference is None:
+        return MISSING
+    mean = _signed(difference.mean)
+    if difference.interval is None:
+        return f"{mean} (1 seed: no interval)"
+    low, high = (_signed(end) for end in difference.interval)
+    seeds = f"{difference.seeds} seeds"
+    if difference.is_shown:
+        return f"**{mean}** [{low}, {high}] ({seeds})"
+    return f"{mean} [{low}, {high}] ({seeds}: no difference shown)"
+
+
+def _models(benchmark: Benchmark) -> str:
+    head = ["Rank", "Model", "Training", "Architecture", "Activation", "Seed", *COLUMNS.values()]
+    lines = [
+        [
+            str(row.rank),
+            f"{_cell(row.model.name)} (`{row.model.weights_digest[:8]}`)",
+            *_kind(Group((row,))),
+            MISSING if row.training.seed is None else str(row.training.seed),
+            *(_accuracy(row, column) for column in COLUMNS),
+        ]
+        for row in benchmark.rows
+    ]
+    return _table(head, lines, words=5)
+
+
+def _accuracy(row: Row, column: Column) -> str:
+    value, share = row.value(column), row.share(column)
+    if value is None:
+        return MISSING
+    if share is None:
+        return percent(value)
+    low, high = share.interval
+    return f"{percent(value)} [{percent(low)}, {percent(high)}]"
+
+
+def _kind(group: Group) -> tuple[str, str, str]:
+    model = group.first.model
+    training = recipe_title(group.first.training)
+    return _cell(training), _cell(model.architecture), _cell(model.activation)
+
+
+def _table(head: _Line, lines: Iterable[_Line], words: int) -> str:
+    """Return a markdown table whose first `words` columns hold words, and the others numbers."""
+    rule = ["---"] * words + ["---:"] * (len(head) - words)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
+
+
+def _cell(text: str) -> str:
+    """Return text from a record such that it cannot be read as markdown or HTML."""
+    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
+    return "".join(f"\\{letter}" if letter in "\\|`*_[]" else letter for letter in plain)
+
+
+def _signed(share: float) -> str:
+    return f"{100 * share:+z.1f}".replace("-", "−")
+
+
+_Numbers = dict[str, object]
+
+
+def _benchmark_numbers(benchmark: Benchmark) -> _Numbers:
+    dataset = benchmark.dataset
+    return {
+        "dataset": dataset.name,
+        "split": dataset.split,
+        "n": dataset.n,
+        "dataset_digest": dataset.digest,
+        "norm": benchmark.threat.norm,
+        "eps": show_fraction(benchmark.threat.eps),
+    }
+
+
+def _model_numbers(row: Row) -> _Numbers:
+    model = row.model
+    numbers: _Numbers = {
+        "rank": row.rank,
+        "model": model.name,
+        **_kind_numbers(row),
+        "training_seed": row.training.seed,
+        "parameters": model.parameters,
+        "weights_digest": model.weights_digest,
+        "records": row.records,
+        "attacks": " ".join(row.attacks),
+        "passes_per_image": row.passes_per_image,
+    }
+    for column in COLUMNS:
+        if column != "gap":
+            numbers |= _share_numbers(column, row.share(column))
+    return {**numbers, "gap": row.value("gap")}
+
+
+def _kind_numbers(row: Row) -> _Numbers:
+    training = row.training
+    return {
+        "architecture": row.model.architecture,
+        "activation": row.model.activation,
+        "recipe": training.recipe,
+        "control": training.is_control,
+        "training_threat": training.threat,
+        "training_attack": training.attack,
+    }
+
+
+def _share_numbers(column: Column, share: Share | None) -> _Numbers:
+    low, high = (None, None) if share is None else map(_stable, share.interval)
+    return {
+        f"{column}_count": None if share is None else share.count,
+        column: None if share is None else share.value,
+        f"{column}_low": low,
+        f"{column}_high": high,
+    }
+
+
+def _group_numbers(group: Group) -> _Numbers:
+    numbers: _Numbers = {
+        **_kind_numbers(group.first),
+        "seeds": group.seeds,
+        "models": [row.model.name for row in group.rows],
+    }
+    for column in COLUMNS:
+        summary = group.summary(column)
+        numbers[column] = summary and {
+            "mean": _stable(summary.mean),
+            "sd": None if summary.sd is None else _stable(summary.sd),
+            "seeds": summary.seeds,
+        }
+    return numbers
+
+
+def _comparison_numbers(pair: Comparison) -> _Numbers:
+    numbers = _kind_numbers(pair.group.first)
+    for column in COLUMNS:
+        difference = pair.difference(column)
+        low, high = (difference and difference.interval) or (None, None)
+        numbers[column] = difference and {
+            "difference": _stable(difference.mean),
+            "low": None if low is None else _stable(low),
+            "high": None if high is None else _stable(high),
+            "seeds": difference.seeds,
+            "is_shown": difference.is_shown,
+        }
+    return numbers
+
+
+def _stable(value: float) -> float:
+    # The last bits of a quantile belong to scipy's version; the board must not.
+    return round(value, 12)

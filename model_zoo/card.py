@@ -1,0 +1,107 @@
+"""Cards: where a model came from, with digests.  Reading them needs no torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from satbench.core.errors import SatbenchError, UnknownNameError
+from satbench.core.files import write_text
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a model was trained.
+
+    `attack` and `threat` are those of the inner attacker (`attack` is empty for standard
+    training); `data_digest` is the digest of the whole training split; `held_out` are the last
+    epoch's accuracies on held-out training images; `config` is everything the weights depend on.
+    """
+
+    recipe: str
+    seed: int
+    threat: str
+    attack: str
+    dataset: str
+    data_digest: str
+    command: str
+    kept: str
+    held_out: dict[str, float]
+    config: dict[str, Any]
+    satbench: str
+    torch: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """A zoo entry: a named model, how to build it, where its weights are, how it was trained.
+
+    `weights` is the name of the safetensors file beside the card (or in `weights/`);
+    `weights_digest` is the SHA-256 of its named tensors; `input_shape` is (C, H, W).
+    """
+
+    name: str
+    architecture: str
+    activation: str
+    parameters: int
+    input_shape: tuple[int, int, int]
+    classes: int
+    weights: str
+    weights_digest: str
+    licence: str
+    training: Training | None
+    schema: int = SCHEMA
+
+    def to_json(self) -> str:
+        """Return the card as JSON text; `read_card` is its inverse."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+
+def read_card(path: Path) -> Card:
+    """Read a card.  Raises SatbenchError for a missing, malformed or newer one."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SatbenchError(f"expected a card at {path}, which is missing") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SatbenchError(f"the card {path} is not JSON: {error}") from None
+    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+        raise SatbenchError(f"expected a card of schema {SCHEMA} in {path}; update satbench")
+    training = values.pop("training", None)
+    try:
+        values["input_shape"] = tuple(values["input_shape"])
+        return Card(training=Training(**training) if training else None, **values)
+    except (TypeError, KeyError):
+        wanted = ", ".join(field.name for field in fields(Card))
+        raise SatbenchError(f"the card {path} must have just the keys {wanted}") from None
+
+
+def write_card(card: Card, path: Path) -> None:
+    """Write a card atomically."""
+    write_text(path, card.to_json())
+
+
+def zoo_names() -> list[str]:
+    """Return the names of the models that ship with satbench, sorted."""
+    return sorted(path.stem for path in _cards().glob("*.json"))
+
+
+def zoo_card(name: str) -> Card:
+    """Return the card of a shipped model.  Raises UnknownNameError."""
+    if name not in zoo_names():
+        raise UnknownNameError("model", name, zoo_names())
+    return read_card(_cards() / f"{name}.json")
+
+
+def weights_path(card: Card) -> Path:
+    """Return where the weights of a shipped model lie."""
+    return _cards().parent / "weights" / card.weights
+
+
+def _cards() -> Path:
+    return Path(str(files("satbench.model_zoo") / "cards"))

@@ -1,0 +1,5 @@
+"""Run the command line with `python -m satbench`."""
+
+from satbench.cli import main
+
+main()

@@ -1,0 +1,125 @@
+"""The Python interface: `satbench.evaluate(...)`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from satbench.attacks.engine import Progress, device_of
+from satbench.core.errors import SatbenchError
+from satbench.core.threat import Threat
+from satbench.data import Dataset, load_dataset
+from satbench.devices import choose_device
+from satbench.eval_config import DEFAULT_ATTACKS, DEFAULT_EXAMPLES, EvalConfig, eval_config
+from satbench.evaluate import Evaluation, Finished, run_evaluation
+from satbench.models import describe_module, load_model
+from satbench.preflight import dataset_from_tensors
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from satbench.leaderboard.record import Record
+
+
+def evaluate(
+    model: nn.Module | str,
+    x: Tensor | NDArray[np.float32] | str | None = None,
+    y: Tensor | NDArray[np.int64] | None = None,
+    *,
+    attacks: Sequence[str] = DEFAULT_ATTACKS,
+    norm: str | None = None,
+    eps: str | float | Fraction | None = None,
+    n_examples: int | None = None,
+    seed: int = 0,
+    batch_size: int = 250,
+    device: str = "auto",
+    out: str | Path = "results",
+    name: str | None = None,
+) -> Record:
+    """Evaluate a classifier's robustness and return the record.
+
+    `model` takes images (B, C, H, W), float32 in [0, 1], to logits (B, K), or is a name that
+    `satbench eval --model` takes.  `x` (N, C, H, W) and `y` (N,) int64 are the images and labels;
+    or `x` is the name of a data set, of which the first `n_examples` are taken (1,000 if unset).
+    `attacks` are run in order, each on the survivors of the last, within `eps` (pixel units,
+    `"8/255"` or a number) in `norm` (`"linf"` or `"l2"`).  `seed` keys all noise.  The record and
+    its witnesses are written to the folder `out`, where a stopped evaluation goes on.
+
+    The model is evaluated in eval mode and handed back as it came: parameters, `.grad`, buffers,
+    mode and hooks untouched.  Raises SatbenchError, a ValueError, with one clear sentence for
+    a wrong set-up.
+
+    >>> import satbench
+    >>> record = satbench.evaluate(
+    ...     "fmnist-sat-tiny-silu-s0", attacks=["pgd-5"], n_examples=50, out=tmp
+    ... )
+    >>> record.surviving() <= record.clean_correct <= record.n
+    True
+    """
+    if isinstance(model, str):
+        if y is not None or not (x is None or isinstance(x, str)):
+            raise SatbenchError("give a model by name together with a data set by name, no tensors")
+        config = eval_config(
+            model,
+            dataset=x,
+            norm=norm,
+            eps=None if eps is None else str(eps),
+            attacks=attacks,
+            n_examples=n_examples,
+            seed=seed,
+            batch_size=batch_size,
+            device=device,
+            out=Path(out),
+        )
+        return evaluate_config(config).record
+    if not isinstance(model, nn.Module):
+        raise SatbenchError(
+            f"expected a torch.nn.Module or a name, got {type(model).__name__}; wrap a function "
+            "in a Module whose forward calls it"
+        )
+    if eps is None:
+        raise SatbenchError("say how far the adversary may go, such as eps='8/255'")
+    dataset = _dataset(x, y, n_examples)
+    evaluation = Evaluation(dataset, Threat.of(norm or "linf", eps), attacks, seed, batch_size)
+    info = describe_module(model, name or type(model).__name__, "python")
+    chosen = device_of(model) if device == "auto" else choose_device(device)
+    return run_evaluation(model, info, evaluation, chosen, Path(out)).record
+
+
+def evaluate_config(config: EvalConfig, progress: Progress | None = None) -> Finished:
+    """Run what the command line was asked for."""
+    device = choose_device(config.device)
+    dataset = _first(config.dataset, config.n_examples, config.data_dir)
+    loaded = load_model(config.model, dataset.classes)
+    if loaded.card and loaded.card.input_shape != dataset.shape:
+        raise SatbenchError(
+            f"expected images of shape {loaded.card.input_shape} for {loaded.card.name}, "
+            f"got {dataset.shape} from {dataset.name}"
+        )
+    evaluation = Evaluation(dataset, config.threat, config.attacks, config.seed, config.batch_size)
+    return run_evaluation(loaded.module, loaded.info, evaluation, device, config.out, progress)
+
+
+def _dataset(
+    x: Tensor | NDArray[np.float32] | str | None,
+    y: Tensor | NDArray[np.int64] | None,
+    n_examples: int | None,
+) -> Dataset:
+    if isinstance(x, str):
+        return _first(x, n_examples, None)
+    if x is None or y is None:
+        raise SatbenchError("expected images x and labels y, or the name of a data set as x")
+    dataset = dataset_from_tensors(x, y)
+    return dataset if n_examples is None else dataset.first(n_examples)
+
+
+def _first(name: str, n_examples: int | None, data_dir: Path | None) -> Dataset:
+    if n_examples is not None:
+        return load_dataset(name, "test", n_examples, data_dir)
+    dataset = load_dataset(name, "test", None, data_dir)
+    return dataset.first(min(DEFAULT_EXAMPLES, len(dataset)))

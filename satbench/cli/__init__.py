@@ -1,0 +1,62 @@
+"""The command line: a module a command.  It parses, calls one function, prints.
+
+Results go to stdout, progress and errors to stderr.  Exit codes: 0, 1 (a check failed), 2 (a
+mistake in what was given).  Nothing here imports torch before a command needs it.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import cast
+
+import click
+
+import satbench
+from satbench.core.errors import SatbenchError
+
+_COMMANDS = {
+    "eval": "satbench.cli.eval:evaluate",
+    "train": "satbench.cli.train:train",
+    "leaderboard": "satbench.cli.leaderboard:leaderboard",
+    "verify": "satbench.cli.verify:verify",
+    "models": "satbench.cli.lists:models",
+    "attacks": "satbench.cli.lists:attacks",
+    "datasets": "satbench.cli.lists:datasets",
+    "recipes": "satbench.cli.lists:recipes",
+    "demo": "satbench.cli.demo:demo",
+}
+
+
+class _LazyGroup(click.Group):
+    """A group that imports a command's module when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[cmd_name].partition(":")
+        return cast(click.Command, getattr(import_module(module), attribute))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(satbench.__version__, prog_name="satbench")
+def cli() -> None:
+    """How robust is an image classifier, and does a smooth activation make it more so?"""
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        cli.main(standalone_mode=False)
+    except SatbenchError as error:
+        click.echo(f"satbench: {error}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("satbench: stopped; the same command goes on where it stopped", err=True)
+        sys.exit(130)

@@ -1,0 +1,113 @@
+"""`satbench eval`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command("eval")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    required=True,
+    help="A zoo name (`satbench models`), a card, a .safetensors file with --arch and "
+    "--activation, or PACKAGE.MODULE:FACTORY. May be given several times.",
+)
+@click.option("--arch", help="Architecture of a weights file, such as 'tiny(width=8)'.")
+@click.option("--activation", help="Activation of a weights file, such as silu.")
+@click.option("--dataset", help="Default: what the model was trained on. `satbench datasets`.")
+@click.option(
+    "--norm",
+    type=click.Choice(["linf", "l2"], case_sensitive=False),
+    help="Default: the model's own, else linf.",
+)
+@click.option("--eps", help="Radius for pixels in [0, 1], 8/255 or 0.03. Default: the model's own.")
+@click.option(
+    "--attack",
+    "attacks",
+    multiple=True,
+    help="Such as pgd-50, autoattack or 'pgd(steps=40,step=eps/10,restarts=2)'; given "
+    "several times they run in order. Default: pgd-50, then autoattack.",
+)
+@click.option("--n-examples", type=int, help="The first N images. Default: 1000.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Keys all noise.")
+@click.option(
+    "--batch-size",
+    type=int,
+    default=250,
+    show_default=True,
+    help="Images at once; no verdict depends on it.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the data lies.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("results"),
+    show_default=True,
+    help="Folder for the records and their witnesses.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+def evaluate(
+    models: tuple[str, ...],
+    arch: str | None,
+    activation: str | None,
+    dataset: str | None,
+    norm: str | None,
+    eps: str | None,
+    attacks: tuple[str, ...],
+    n_examples: int | None,
+    seed: int,
+    batch_size: int,
+    device: str,
+    data_dir: Path | None,
+    out: Path,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Evaluate models: clean accuracy, and robust accuracy after each attack.
+
+    Each attack runs on the images that survived the ones before it.  A stopped evaluation goes
+    on where it was when the same command is given again, and ends in the same record.
+    """
+    from satbench.eval_config import eval_config
+
+    configs = [
+        eval_config(
+            model,
+            architecture=arch,
+            activation=activation,
+            dataset=dataset,
+            norm=norm,
+            eps=eps,
+            attacks=attacks,
+            n_examples=n_examples,
+            seed=seed,
+            batch_size=batch_size,
+            device=device,
+            data_dir=data_dir,
+            out=out,
+        )
+        for model in models
+    ]
+    from satbench.api import evaluate_config
+    from satbench.console import BarProgress, results
+    from satbench.report import summary_of, table_of
+
+    finished = []
+    with BarProgress(quiet) as progress:
+        for config in configs:
+            progress.model(config.model.text)
+            finished.append(evaluate_config(config, progress))
+    if as_json:
+        shown = [summary_of(done.record, str(done.path)) for done in finished]
+        click.echo(json.dumps(shown, indent=2))
+        return
+    results().print(table_of([done.record for done in finished]))
+    for done in finished:
+        click.echo(f"{'found' if done.found else 'wrote'} {done.path}")

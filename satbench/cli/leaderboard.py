@@ -1,0 +1,87 @@
+"""`satbench leaderboard`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.group()
+def leaderboard() -> None:
+    """Make and show the leaderboard, from records alone."""
+
+
+@leaderboard.command()
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if a file is out of date.")
+@click.option("--records", type=_FOLDER, help="Folder of records; by default those of satbench.")
+@click.option("--out", type=_FOLDER, help="Folder to write; by default the one above the records.")
+@click.option(
+    "--readme",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A README whose table, between its markers, to write too.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The files and their states as JSON.")
+def build(
+    check: bool, records: Path | None, out: Path | None, readme: Path | None, as_json: bool
+) -> None:
+    """Write LEADERBOARD.md, leaderboard.csv and leaderboard.json from the records."""
+    from satbench.leaderboard.publish import (
+        board_files,
+        published_records,
+        read_board,
+        stale_files,
+        write_files,
+    )
+
+    folder = records or published_records()
+    contents = board_files(read_board(folder), out or folder.resolve().parent, readme)
+    stale = stale_files(contents) if check else []
+    if not check:
+        write_files(contents)
+    fresh = "up to date" if check else "written"
+    states = {_shown(path): "out of date" if path in stale else fresh for path in contents}
+    if as_json:
+        click.echo(json.dumps(states, indent=1))
+    else:
+        click.echo("\n".join(f"{state}: {path}" for path, state in states.items()))
+    if stale:
+        names = ", ".join(_shown(path) for path in stale)
+        again = _build_command(records, out, readme)
+        click.echo(f"satbench: out of date: {names}; run\n  {again}", err=True)
+        raise SystemExit(1)
+
+
+@leaderboard.command()
+@click.option("--records", type=_FOLDER, help="Folder of records; by default those of satbench.")
+@click.option("--json", "as_json", is_flag=True, help="The whole leaderboard as JSON.")
+def show(records: Path | None, as_json: bool) -> None:
+    """Print the leaderboard."""
+    from satbench.console import results
+    from satbench.leaderboard.publish import published_records, read_board
+    from satbench.leaderboard.tables import render_json
+    from satbench.leaderboard.terminal import leaderboard_table
+
+    board = read_board(records or published_records())
+    if as_json:
+        click.echo(render_json(board), nl=False)
+    else:
+        results().print(leaderboard_table(board))
+
+
+def _build_command(records: Path | None, out: Path | None, readme: Path | None) -> str:
+    given = {"--records": records, "--out": out, "--readme": readme}
+    words: Sequence[str] = [
+        word for name, path in given.items() if path is not None for word in (name, str(path))
+    ]
+    return shlex.join(["satbench", "leaderboard", "build", *words])
+
+
+def _shown(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

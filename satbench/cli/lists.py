@@ -1,0 +1,99 @@
+"""`satbench models`, `attacks`, `datasets`, `recipes`: what there is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import click
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+
+
+@click.command()
+@_JSON
+def models(as_json: bool) -> None:
+    """List the models that ship with satbench."""
+    from satbench.model_zoo.card import zoo_card, zoo_names
+
+    cards = [zoo_card(name) for name in zoo_names()]
+    if as_json:
+        click.echo(json.dumps([asdict(card) for card in cards], indent=2))
+        return
+    from rich import box
+    from rich.table import Table
+
+    from satbench.console import results
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("name", "activation", "recipe", "threat", "parameters"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "name")
+    for card in cards:
+        recipe, threat = (
+            (card.training.recipe, card.training.threat) if card.training else ("–", "–")
+        )
+        activation = card.activation.partition("(")[0]
+        table.add_row(card.name, activation, recipe, threat, f"{card.parameters:,}")
+    results().print(table)
+
+
+@click.command()
+@_JSON
+def attacks(as_json: bool) -> None:
+    """List the attacks: their parameters with defaults, and where they were published."""
+    from satbench.attacks import ATTACKS, attack_spec
+
+    rows = [
+        {
+            "name": entry.name,
+            "defaults": attack_spec(entry.name),
+            "what": entry.summary,
+            "source": entry.source,
+        }
+        for entry in ATTACKS
+    ]
+    _show(rows, as_json)
+    if not as_json:
+        click.echo(
+            "\npgd-K is pgd(steps=K).  SAT's own evaluation is pgd-200 with its step of 1/255 at\n"
+            "eps 4/255, that is eps/4, the default step (Xie et al., 2020, arXiv:2006.14536):\n"
+            "  satbench eval --eps 4/255 --attack 'pgd-200(step=1/255,keep=last)' …"
+        )
+
+
+@click.command()
+@_JSON
+def datasets(as_json: bool) -> None:
+    """List the data sets."""
+    from satbench.data import DATASETS
+
+    rows = [{"name": e.name, "what": e.summary, "source": e.source} for e in DATASETS]
+    _show(rows, as_json)
+
+
+@click.command()
+@_JSON
+def recipes(as_json: bool) -> None:
+    """List the training recipes."""
+    from satbench.recipes import recipe_names, recipe_summary
+
+    _show([{"name": name, "what": recipe_summary(name)} for name in recipe_names()], as_json)
+
+
+def _show(rows: Sequence[dict[str, str]], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    from rich.table import Table
+
+    from satbench.console import results
+
+    # One column of names and one of lines: it reads at any width.
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 1, 0))
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for row in rows:
+        name, *lines = row.values()
+        table.add_row(name, "\n".join(line for line in lines if line))
+    results().print(table)

@@ -1,0 +1,45 @@
+"""Digests: SHA-256 of arrays, files and JSON values, in one agreed form each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def digest_arrays(*arrays: NDArray[np.generic]) -> str:
+    """Return the SHA-256 of arrays: of each one its dtype, shape and little-endian bytes."""
+    sha = hashlib.sha256()
+    for array in arrays:
+        little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        sha.update(f"{little.dtype.str}{little.shape}".encode())
+        sha.update(little.tobytes())
+    return sha.hexdigest()
+
+
+def digest_named_arrays(arrays: Mapping[str, NDArray[np.generic]]) -> str:
+    """Return the SHA-256 of named arrays (a state dict), independent of their order."""
+    sha = hashlib.sha256()
+    for name in sorted(arrays):
+        sha.update(f"{name}={digest_arrays(arrays[name])};".encode())
+    return sha.hexdigest()
+
+
+def digest_json(value: object) -> str:
+    """Return the SHA-256 of a JSON value: keys sorted, no spaces, UTF-8."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def canonical_json(value: object) -> str:
+    """Return the one text of a JSON value.  Raises ValueError for NaN or infinity."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

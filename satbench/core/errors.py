@@ -1,0 +1,28 @@
+"""The errors a person is meant to read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SatbenchError(ValueError):
+    """A mistake in what satbench was given: what was expected, what came, what to do.
+
+    The command line prints the message alone and exits with code 2.
+    """
+
+
+class UnknownNameError(SatbenchError):
+    """A name that no registry knows."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        any_case = {known_name.lower(): known_name for known_name in names}
+        close = difflib.get_close_matches(name.lower(), any_case, n=1, cutoff=0.5)
+        hint = (
+            f"did you mean {any_case[close[0]]!r}?"
+            if close
+            else f"known: {', '.join(names) or 'none'}"
+        )
+        super().__init__(f"unknown {kind} {name!r}: {hint}")

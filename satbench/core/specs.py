@@ -1,0 +1,99 @@
+"""Specs: the canonical text of a parameterised thing, `pgd(steps=20,step=eps/4,restarts=1)`.
+
+A thing is a frozen dataclass; its fields are the parameters. The canonical text lists every
+field in the order of its declaration, so equal things have equal texts and the other way round.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import Field, fields
+from fractions import Fraction
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from satbench.core.errors import SatbenchError, UnknownNameError
+from satbench.core.threat import Length, show_fraction
+
+T = TypeVar("T")
+
+_SPEC = re.compile(r"^\s*(?P<name>[a-zA-Z][\w.-]*)\s*(?:\((?P<arguments>.*)\))?\s*$", re.DOTALL)
+
+
+def split_spec(text: str) -> tuple[str, dict[str, str]]:
+    """Split `name(a=1,b=eps/4)` into the name and its arguments as text.
+
+    >>> split_spec("pgd(steps=40, step=eps/10)")
+    ('pgd', {'steps': '40', 'step': 'eps/10'})
+
+    Raises SatbenchError where the text has another form or repeats a parameter.
+    """
+    form = _SPEC.match(text)
+    if not form:
+        raise SatbenchError(f"expected NAME or NAME(parameter=value,…), got {text!r}")
+    arguments: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in (form["arguments"] or "").split(","))):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not key or not value:
+            raise SatbenchError(f"expected parameter=value in {text!r}, got {part!r}")
+        if key in arguments:
+            raise SatbenchError(f"parameter {key!r} is given twice in {text!r}")
+        arguments[key] = value
+    return form["name"], arguments
+
+
+def build(cls: type[T], name: str, arguments: dict[str, str]) -> T:
+    """Build the dataclass `cls` from textual `arguments`; missing ones take their defaults.
+
+    Raises SatbenchError for an unknown parameter (with the nearest known one) or a bad value.
+    """
+    hints = get_type_hints(cls)
+    known = {field.name: field for field in _parameters(cls)}
+    values: dict[str, Any] = {}
+    for key, text in arguments.items():
+        if key not in known:
+            raise UnknownNameError(f"parameter of {name}", key, known)
+        values[key] = _read(hints[key], text, f"{name}({key}=…)")
+    return cls(**values)
+
+
+def spec_of(name: str, thing: object) -> str:
+    """Return the canonical text of a frozen dataclass registered under `name`."""
+    shown = (f"{f.name}={_show(getattr(thing, f.name))}" for f in _parameters(type(thing)))
+    inside = ",".join(shown)
+    return f"{name}({inside})" if inside else name
+
+
+def _parameters(cls: type) -> tuple[Field[Any], ...]:
+    return tuple(field for field in fields(cls) if field.init)
+
+
+def _read(kind: Any, text: str, where: str) -> object:
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        if text not in choices:
+            raise SatbenchError(f"{where}: expected one of {', '.join(choices)}, got {text!r}")
+        return text
+    if kind is Length:
+        return Length.parse(text)
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise SatbenchError(f"{where}: expected true or false, got {text!r}")
+        return text.lower() == "true"
+    if kind is str:
+        return text
+    reader = {int: int, float: float}[kind]
+    try:
+        return reader(text)
+    except ValueError:
+        raise SatbenchError(f"{where}: expected {kind.__name__}, got {text!r}") from None
+
+
+def _show(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    if isinstance(value, Fraction):
+        return show_fraction(value)
+    return str(value)

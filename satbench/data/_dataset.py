@@ -1,0 +1,51 @@
+"""What a dataset is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from satbench.core.digests import digest_arrays
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Ordered images with labels.
+
+    `images` is (N, C, H, W), uint8 in 0…255 or float32 in [0, 1]; `labels` is (N,) int64 in
+    0…classes-1.  An image's place in here is its index, to which its noise belongs.
+    """
+
+    name: str
+    split: str
+    images: NDArray[np.uint8] | NDArray[np.float32]
+    labels: NDArray[np.int64]
+    classes: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape (C, H, W) of one image."""
+        return cast(tuple[int, int, int], self.images.shape[1:])
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of pixels and labels, as stored."""
+        return digest_arrays(self.images, self.labels)
+
+    def first(self, n: int) -> Dataset:
+        """Return the first n images."""
+        return replace(self, images=self.images[:n], labels=self.labels[:n])
+
+    def pixels(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return images as float32 in [0, 1].  (B,) indices -> (B, C, H, W)."""
+        chosen = self.images[indices]
+        if chosen.dtype == np.uint8:
+            return chosen.astype(np.float32) / np.float32(255)
+        return chosen.astype(np.float32, copy=False)

@@ -1,0 +1,28 @@
+"""Which device to compute on."""
+
+from __future__ import annotations
+
+import torch
+
+from satbench.core.errors import SatbenchError
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called `name`: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`.
+
+    Raises SatbenchError for a device that this machine lacks.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise SatbenchError(f"expected --device auto, cpu, cuda or cuda:N, got {name!r}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise SatbenchError(f"expected --device auto, cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise SatbenchError(
+            f"expected a device of this machine, got {name!r}: it has "
+            f"{torch.cuda.device_count()} GPUs that torch can use"
+        )
+    return device

@@ -1,0 +1,147 @@
+"""Re-check a record: digests, schema, sums, clean predictions, and every witness.
+
+One forward pass per image and per witness; no attack is run again.  What is proven is the upper
+bound: every image counted as broken is broken.  That no stronger attack exists is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from satbench.attacks.borrow import borrowed
+from satbench.attacks.judge import check_allowed, predict
+from satbench.core.errors import SatbenchError
+from satbench.core.threat import Threat
+from satbench.data import Dataset, load_dataset
+from satbench.leaderboard.check import check_record
+from satbench.leaderboard.record import (
+    WRONG_CLEAN,
+    Record,
+    Witnesses,
+    read_record,
+    read_witnesses,
+    witnesses_path,
+)
+from satbench.models import load_model, request_model
+
+BATCH = 250
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a check came to: how much was checked, and what is wrong (nothing, if all is well)."""
+
+    path: Path
+    images: int
+    witnesses: int
+    faults: list[str]
+
+
+def verify_record(path: Path, model: str | None = None, data_dir: Path | None = None) -> Verified:
+    """Re-check the record at `path` and its witnesses; see the module's head for what that proves.
+
+    `model` names the model where the record's own name is not one that satbench knows.
+    Raises SatbenchError for a record that cannot be read at all, or a model or data set that
+    cannot be had; everything else that is wrong is in the result, a sentence each.
+    """
+    record = read_record(path)
+    faults = check_record(record)
+    try:
+        witnesses = read_witnesses(witnesses_path(path))
+    except SatbenchError as error:
+        return Verified(path, record.n, 0, [*faults, str(error)])
+    faults += _check_witness_list(record, witnesses)
+    dataset = _dataset(record, data_dir)
+    if dataset is None or dataset.digest != record.dataset.digest:
+        faults.append(
+            f"the images are not the record's: the first {record.dataset.n} of "
+            f"{record.dataset.name} here have another digest than {record.dataset.digest[:12]}…"
+        )
+    loaded = load_model(request_model(model or _model_name(record)), record.dataset.classes)
+    if loaded.info.weights_digest != record.model.weights_digest:
+        faults.append(
+            f"the weights are not the record's: {loaded.info.name} here has digest "
+            f"{loaded.info.weights_digest[:12]}…, the record {record.model.weights_digest[:12]}…"
+        )
+    if not faults and dataset is not None:
+        with borrowed(loaded.module) as judged:
+            faults += _check_predictions(record, dataset, judged)
+            faults += _check_proofs(record, dataset, witnesses, judged)
+    return Verified(path, record.n, len(witnesses.indices), faults)
+
+
+def _model_name(record: Record) -> str:
+    if record.model.source in ("zoo", "factory"):
+        return record.model.name
+    raise SatbenchError(
+        f"the record is of {record.model.name!r}, a model given as a {record.model.source}; "
+        "name it with --model"
+    )
+
+
+def _dataset(record: Record, data_dir: Path | None) -> Dataset | None:
+    if record.dataset.name == "tensors":
+        raise SatbenchError(
+            "the record is of images given as tensors, which only their owner can check"
+        )
+    whole = load_dataset(record.dataset.name, "test", None, data_dir)
+    return whole.first(record.dataset.n) if record.dataset.n <= len(whole) else None
+
+
+def _check_witness_list(record: Record, witnesses: Witnesses) -> list[str]:
+    faults = []
+    if witnesses.digest != record.witnesses_digest:
+        faults.append("the witnesses are not the record's: their digest differs")
+    wanted = np.flatnonzero(np.array(record.verdicts) > WRONG_CLEAN)
+    if not np.array_equal(wanted, witnesses.indices):
+        missing = np.setdiff1d(wanted, witnesses.indices)
+        extra = np.setdiff1d(witnesses.indices, wanted)
+        faults.append(
+            f"the witnesses do not match the broken verdicts: {len(missing)} verdicts have no "
+            f"witness, {len(extra)} witnesses have no verdict"
+            + (f" (first: image {(*missing, *extra)[0]})" if len(missing) + len(extra) else "")
+        )
+    return faults
+
+
+def _check_predictions(record: Record, dataset: Dataset, model: nn.Module) -> Iterator[str]:
+    wrong = np.zeros(record.n, bool)
+    for rows in _batches(np.arange(record.n)):
+        x = torch.from_numpy(dataset.pixels(rows))
+        wrong[rows] = predict(model, x).numpy() != dataset.labels[rows]
+    told = np.array(record.verdicts) == WRONG_CLEAN
+    for index in np.flatnonzero(wrong != told):
+        word = "wrong" if told[index] else "right"
+        yield f"image {index}: the record says {word} when clean, the model says otherwise"
+
+
+def _check_proofs(
+    record: Record, dataset: Dataset, witnesses: Witnesses, model: nn.Module
+) -> Iterator[str]:
+    threat = Threat.of(record.norm, record.eps)
+    for rows in _batches(np.arange(len(witnesses.indices))):
+        indices = witnesses.indices[rows]
+        x = torch.from_numpy(dataset.pixels(indices))
+        x_adv = torch.from_numpy(witnesses.images[rows])
+        allowed = np.ones(len(rows), bool)
+        for row, index in enumerate(indices):
+            try:
+                check_allowed(x[row : row + 1], x_adv[row : row + 1], threat)
+            except SatbenchError as error:
+                allowed[row] = False
+                yield f"image {index}: its witness is not allowed: {error}"
+        right = predict(model, x_adv).numpy() == dataset.labels[indices]
+        for index in indices[right & allowed]:
+            yield f"image {index}: the model is right about its witness, so it is not broken"
+
+
+def _batches(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    for start in range(0, len(rows), BATCH):
+        yield rows[start : start + BATCH]

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from satbench.core.errors import SatbenchError
+from satbench.data import _imagefolder, load_dataset
+
+PER_CLASS = 6
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write 3 classes of 6 one-coloured images: red is 10 times the class, green the number."""
+    monkeypatch.setattr(_imagefolder, "RESIZE", 8)
+    monkeypatch.setattr(_imagefolder, "CROP", 6)
+    for label, name in enumerate(["ant", "bee", "cat"]):
+        (tmp_path / "val" / name).mkdir(parents=True)
+        for number in range(PER_CLASS):
+            picture = Image.new("RGB", (12, 9), (10 * label, number, 200))
+            picture.save(tmp_path / "val" / name / f"{number}.png")
+    return tmp_path / "val"
+
+
+def corrupt(path: Path, keep: int) -> None:
+    path.write_bytes(path.read_bytes()[:keep])
+
+
+def test_images_are_cropped_and_channels_first(tree: Path) -> None:
+    dataset = load_dataset(f"imagefolder:{tree}")
+
+    assert (dataset.images.shape, dataset.images.dtype) == ((18, 3, 6, 6), np.uint8)
+    assert (dataset.images[:, 2] == 200).all()
+
+
+def test_labels_number_the_sorted_class_folders(tree: Path) -> None:
+    dataset = load_dataset(f"imagefolder:{tree}")
+
+    assert (dataset.images[:, 0, 0, 0] // 10).tolist() == dataset.labels.tolist()
+    assert (np.bincount(dataset.labels).tolist(), dataset.classes) == ([PER_CLASS] * 3, 3)
+
+
+def test_the_order_is_mixed_and_always_the_same(tree: Path) -> None:
+    expected = [2, 2, 1, 1, 0, 0, 0, 2, 0, 2, 2, 1, 0, 1, 1, 2, 0, 1]
+
+    assert load_dataset(f"imagefolder:{tree}").labels.tolist() == expected
+
+
+def test_the_first_n_are_the_first_of_all(tree: Path) -> None:
+    whole = load_dataset(f"imagefolder:{tree}")
+    part = load_dataset(f"imagefolder:{tree}", n_examples=5)
+
+    assert part.digest == whole.first(5).digest
+
+
+def test_the_first_n_read_no_other_image(tree: Path) -> None:
+    for path in tree.glob("*/*.png"):
+        if path.parent.name != "cat":
+            path.write_bytes(b"")
+
+    assert load_dataset(f"imagefolder:{tree}", n_examples=1).labels.tolist() == [2]
+
+
+def test_more_examples_than_images_are_refused(tree: Path) -> None:
+    with pytest.raises(SatbenchError, match=r"expected at most 18 examples, .* got 19"):
+        load_dataset(f"imagefolder:{tree}", n_examples=19)
+
+
+def test_the_name_is_that_of_the_folder(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree)
+
+    assert load_dataset(f"imagefolder:{tree}").name == "imagefolder:val"
+    assert load_dataset("imagefolder:.").name == "imagefolder:val"
+
+
+def test_grey_images_become_rgb(tree: Path) -> None:
+    for path in tree.glob("*/*.png"):
+        Image.new("L", (12, 9), 77).save(path)
+
+    assert (load_dataset(f"imagefolder:{tree}").images == 77).all()
+
+
+@pytest.mark.parametrize("keep", [0, 10, 45])
+def test_an_unreadable_image_is_named(tree: Path, keep: int) -> None:
+    corrupt(tree / "bee" / "4.png", keep)
+    with pytest.raises(SatbenchError, match=r"^cannot read the image .*/bee/4\.png \(.*repair or"):
+        load_dataset(f"imagefolder:{tree}")
+
+
+def test_a_png_with_a_broken_chunk_is_named(tree: Path) -> None:
+    # Pillow raises SyntaxError for this one.
+    path = tree / "bee" / "4.png"
+    path.write_bytes(path.read_bytes().replace(b"IDAT", b"7\xba\x846", 1))
+    with pytest.raises(SatbenchError, match=r"^cannot read the image .*/bee/4\.png \(.*repair or"):
+        load_dataset(f"imagefolder:{tree}")
+
+
+def test_a_class_folder_without_images_is_refused(tree: Path) -> None:
+    (tree / "dog").mkdir()
+    with pytest.raises(
+        SatbenchError, match=r"expected images in class folders below .*/val: .*dog"
+    ):
+        load_dataset(f"imagefolder:{tree}")
+
+
+def test_a_folder_without_class_folders_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SatbenchError, match=r"expected images in class folders below "):
+        load_dataset(f"imagefolder:{tmp_path}")
+
+
+def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SatbenchError, match=r"expected a folder of class folders, got '.*/absent'"):
+        load_dataset(f"imagefolder:{tmp_path / 'absent'}")

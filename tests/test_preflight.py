@@ -1,0 +1,525 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from satbench.core.errors import SatbenchError
+from satbench.core.threat import Threat
+from satbench.data import Dataset
+from satbench.preflight import ASKED, check_set_up, dataset_from_tensors
+
+LINF = Threat.parse("linf:8/255")
+GENERATOR = torch.Generator().manual_seed(0)
+X = torch.rand(100, 1, 4, 4, generator=GENERATOR)
+Y = torch.arange(100) % 10
+USER = dataset_from_tensors(X, Y)
+NAMED = replace(USER, name="fashion-mnist")
+
+
+class Model(nn.Module):
+    """A linear classifier of 10 classes, and what a wrong one makes of the pixels and logits."""
+
+    def __init__(
+        self,
+        after: Callable[[Tensor], object] = lambda logits: logits,
+        before: Callable[[Tensor], Tensor] = lambda x: x,
+        classes: int = 10,
+    ) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(16, classes))
+        self.after, self.before = after, before
+
+    def forward(self, x: Tensor) -> object:
+        return self.after(self.net(self.before(x)))
+
+
+def check(model: Any, dataset: Any = USER, threat: Any = LINF) -> None:
+    check_set_up(model, dataset, threat)
+
+
+def with_pixel(value: float, image: int = 99) -> Tensor:
+    x = X.clone()
+    x[image, 0, 1, 2] = value
+    return x
+
+
+# dataset_from_tensors
+
+
+def test_tensors_become_a_dataset() -> None:
+    dataset = dataset_from_tensors(X, Y)
+
+    np.testing.assert_array_equal(dataset.images, X.numpy(), strict=True)
+    np.testing.assert_array_equal(dataset.labels, Y.numpy(), strict=True)
+    assert (dataset.name, dataset.split, dataset.classes) == ("tensors", "user", 10)
+
+
+def test_numpy_arrays_become_the_same_dataset() -> None:
+    assert dataset_from_tensors(X.numpy(), Y.numpy()).digest == USER.digest
+
+
+def test_the_layout_in_memory_does_not_matter() -> None:
+    x = torch.rand(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    dataset = dataset_from_tensors(x, Y[:2])
+
+    np.testing.assert_array_equal(dataset.images, x.numpy())
+    assert dataset.images.flags.c_contiguous
+
+
+def test_the_byte_order_in_memory_does_not_matter() -> None:
+    dataset = dataset_from_tensors(X.numpy().astype(">f4"), Y.numpy().astype(">i8"))
+
+    assert dataset.digest == USER.digest
+    assert (dataset.images.dtype.isnative, dataset.labels.dtype.isnative) == (True, True)
+
+
+def test_images_that_require_grad_are_taken() -> None:
+    assert dataset_from_tensors(X.clone().requires_grad_(), Y).digest == USER.digest
+
+
+def test_there_are_as_many_classes_as_the_user_says() -> None:
+    assert dataset_from_tensors(X, Y, classes=12).classes == 12
+
+
+def test_black_and_white_pixels_are_allowed() -> None:
+    dataset_from_tensors((X > 0.5).float(), Y)
+
+
+def test_pixels_up_to_255_are_refused_with_the_remedy() -> None:
+    with pytest.raises(
+        SatbenchError, match=r"^expected pixels in \[0, 1\], got 0 to 255: divide them by 255$"
+    ):
+        dataset_from_tensors((X * 256).floor(), Y)
+
+
+def test_negative_pixels_are_refused_with_the_remedy() -> None:
+    with pytest.raises(
+        SatbenchError,
+        match=r"^expected pixels in \[0, 1\], got -0\.5 to .*: .* normalisation belongs into the "
+        r"model as its first layer$",
+    ):
+        dataset_from_tensors(with_pixel(-0.5), Y)
+
+
+def test_pixels_slightly_above_one_are_refused_with_the_remedy() -> None:
+    with pytest.raises(SatbenchError, match=r"in \[0, 1\], got .* to 1\.00000012: clip them"):
+        dataset_from_tensors(with_pixel(1 + 2**-23), Y)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_pixels_that_are_not_finite_are_refused_with_the_image(value: float) -> None:
+    with pytest.raises(
+        SatbenchError, match=r"^expected finite pixels, got NaN or infinity \(the first in image 57"
+    ):
+        dataset_from_tensors(with_pixel(value, image=57), Y)
+
+
+@pytest.mark.parametrize("shape", [(1600,), (100, 16), (100, 4, 4), (100, 1, 4, 2, 2)])
+def test_images_of_another_rank_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(
+        SatbenchError, match=r"^expected images of shape \(N, C, H, W\), got shape \(1\d\d"
+    ):
+        dataset_from_tensors(X.reshape(shape), Y)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_floats_of_another_width_are_refused_with_the_remedy(dtype: torch.dtype) -> None:
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(
+        SatbenchError,
+        match=rf"^expected float32 pixels in \[0, 1\], got {name}: convert them, x\.float\(\)$",
+    ):
+        dataset_from_tensors(X.to(dtype), Y)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_whole_numbers_as_pixels_are_refused_with_the_remedy(dtype: torch.dtype) -> None:
+    with pytest.raises(
+        SatbenchError, match=r"got u?int\d+: convert them, x\.float\(\) / 255 if they are 0 to 255$"
+    ):
+        dataset_from_tensors((X * 255).to(dtype), Y)
+
+
+def test_numpy_pixels_of_another_dtype_are_refused_in_numpys_words() -> None:
+    with pytest.raises(SatbenchError, match=r"got float64: convert them, x\.astype\(np\.float32\)"):
+        dataset_from_tensors(X.numpy().astype(np.float64), Y)
+
+
+def test_a_list_of_images_is_refused() -> None:
+    with pytest.raises(SatbenchError, match=r"images as a torch tensor or numpy array, got list"):
+        dataset_from_tensors(list(X), Y)  # type: ignore[arg-type]
+
+
+def test_an_empty_set_is_refused() -> None:
+    with pytest.raises(SatbenchError, match=r"at least one image, got an empty set, \(0, 1, 4, 4"):
+        dataset_from_tensors(X[:0], Y[:0])
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.float32, torch.bool, torch.uint8])
+def test_labels_of_another_dtype_are_refused_with_the_remedy(dtype: torch.dtype) -> None:
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(
+        SatbenchError, match=rf"^expected int64 labels, got {name}: convert them, y\.long\(\)$"
+    ):
+        dataset_from_tensors(X, Y.to(dtype))
+
+
+def test_numpy_labels_of_another_dtype_are_refused_in_numpys_words() -> None:
+    with pytest.raises(SatbenchError, match=r"got int32: convert them, y\.astype\(np\.int64\)$"):
+        dataset_from_tensors(X, Y.numpy().astype(np.int32))
+
+
+def test_a_list_of_labels_is_refused() -> None:
+    with pytest.raises(SatbenchError, match=r"labels as a torch tensor or numpy array, got list"):
+        dataset_from_tensors(X, Y.tolist())  # type: ignore[arg-type]
+
+
+def test_one_hot_labels_are_refused_with_the_remedy() -> None:
+    with pytest.raises(SatbenchError, match=r"got shape \(100, 10\): turn one-hot .* y\.argmax\(1"):
+        dataset_from_tensors(X, torch.eye(10)[Y])
+
+
+def test_labels_in_a_column_are_refused_with_the_remedy() -> None:
+    with pytest.raises(SatbenchError, match=r"of shape \(N,\), got shape \(100, 1\): y\.reshape"):
+        dataset_from_tensors(X, Y[:, None])
+
+
+def test_fewer_labels_than_images_are_refused() -> None:
+    with pytest.raises(SatbenchError, match=r"one label an image, got 100 images and 99 labels$"):
+        dataset_from_tensors(X, Y[:99])
+
+
+def test_negative_labels_are_refused() -> None:
+    with pytest.raises(SatbenchError, match=r"^expected labels that count from 0, got -1: "):
+        dataset_from_tensors(X, Y - 1)
+
+
+def test_labels_beyond_the_classes_are_refused() -> None:
+    with pytest.raises(SatbenchError, match=r"^expected labels in 0…8 for 9 classes, got 9: "):
+        dataset_from_tensors(X, Y, classes=9)
+
+
+# check_set_up: the arguments
+
+
+def test_a_right_set_up_passes() -> None:
+    check(Model())
+
+
+def test_a_named_dataset_of_bytes_passes() -> None:
+    images = (X.numpy() * 255).astype(np.uint8)
+    check(Model(), Dataset("fashion-mnist", "test", images, Y.numpy(), 10))
+
+
+def test_a_function_is_refused_as_a_model() -> None:
+    with pytest.raises(
+        SatbenchError, match=r"^expected the model as a torch\.nn\.Module, got function: wrap"
+    ):
+        check(Model().forward.__func__)
+
+
+def test_a_class_is_refused_as_a_model() -> None:
+    with pytest.raises(SatbenchError, match=r"got the class Model itself: "):
+        check(Model)
+
+
+def test_tensors_are_refused_as_a_dataset() -> None:
+    with pytest.raises(SatbenchError, match=r"got Tensor: make one with dataset_from_tensors\("):
+        check(Model(), X)
+
+
+def test_a_text_is_refused_as_a_threat_model() -> None:
+    with pytest.raises(SatbenchError, match=r"got str: write Threat\.parse\('linf:8/255'\)"):
+        check(Model(), threat="linf:8/255")
+
+
+def test_an_eps_of_eight_cannot_even_become_a_threat_model() -> None:
+    with pytest.raises(SatbenchError, match=r"expected eps at most 1 .*, got 8; write 8/255"):
+        check(Model(), threat=Threat.of("linf", 8))
+
+
+def test_a_dataset_made_by_hand_is_checked_too() -> None:
+    with pytest.raises(SatbenchError, match=r"expected finite pixels, .* image 99\)"):
+        check(Model(), replace(USER, images=with_pixel(torch.nan).numpy()))
+
+
+def test_a_dataset_made_by_hand_needs_float32_or_bytes() -> None:
+    with pytest.raises(SatbenchError, match=r"expected float32 pixels in \[0, 1\], got float64"):
+        check(Model(), replace(USER, images=USER.images.astype(np.float64)))  # type: ignore[arg-type]
+
+
+def test_a_dataset_made_by_hand_needs_labels_within_its_classes() -> None:
+    with pytest.raises(SatbenchError, match=r"expected labels in 0…4 for 5 classes, got 9"):
+        check(Model(), replace(NAMED, classes=5))
+
+
+# check_set_up: the model's answers
+
+
+@pytest.mark.parametrize(
+    ("wrap", "name"),
+    [(lambda z: (z,), "tuple"), (lambda z: [z], "list"), (lambda z: {"logits": z}, "dict")],
+)
+def test_logits_inside_something_are_refused(wrap: Callable[[Tensor], object], name: str) -> None:
+    with pytest.raises(
+        SatbenchError, match=rf"^expected the model to return one tensor of logits, got {name}: "
+    ):
+        check(Model(wrap))
+
+
+def test_an_answer_that_is_no_tensor_is_refused() -> None:
+    with pytest.raises(SatbenchError, match=r"to return one tensor of logits, got ndarray: "):
+        check(Model(lambda z: z.detach().numpy()))
+
+
+@pytest.mark.parametrize("shape", [(320,), (32, 10, 1), (32, 10, 1, 1)])
+def test_logits_of_another_rank_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(
+        SatbenchError,
+        match=r"^expected logits of shape \(32, classes\) for 32 images, got shape \(32",
+    ):
+        check(Model(lambda z: z.reshape(shape)))
+
+
+def test_fewer_rows_of_logits_than_images_are_refused() -> None:
+    with pytest.raises(SatbenchError, match=r"\(32, classes\) for 32 images, got shape \(16, 20\)"):
+        check(Model(lambda z: z.reshape(16, 20)))
+
+
+def test_whole_numbers_as_logits_are_refused() -> None:
+    with pytest.raises(SatbenchError, match=r"of a floating dtype, got int64: .* before argmax"):
+        check(Model(lambda z: z.long()))
+
+
+def test_a_single_logit_is_refused() -> None:
+    with pytest.raises(SatbenchError, match=r"one logit a class, got a single logit: .* torch\.cat"):
+        check(Model(classes=1), dataset_from_tensors(X, torch.zeros(100, dtype=torch.int64)))
+
+
+def test_label_10_with_10_logits_is_refused() -> None:
+    with pytest.raises(
+        SatbenchError,
+        match=r"^expected at least 11 logits an image, got 10: labels go up to 10 and count from 0",
+    ):
+        check(Model(), dataset_from_tensors(X, Y + 1))
+
+
+def test_more_logits_than_a_users_labels_need_are_allowed() -> None:
+    check(Model(classes=11))
+
+
+@pytest.mark.parametrize("classes", [9, 100])
+def test_another_class_count_than_the_datasets_is_refused(classes: int) -> None:
+    with pytest.raises(
+        SatbenchError,
+        match=rf"^wrong class count: expected 10 logits an image for fashion-mnist, got {classes};",
+    ):
+        check(Model(classes=classes), NAMED)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_logits_that_are_not_finite_are_refused_with_the_image(value: float) -> None:
+    def spoil(logits: Tensor) -> Tensor:
+        return logits + torch.zeros(len(logits), 1).index_fill(0, torch.tensor([5, 8]), value)
+
+    with pytest.raises(
+        SatbenchError,
+        match=r"^expected finite logits, got NaN or infinity for 2 of 32 images "
+        r"\(the first is image 5\): ",
+    ):
+        check(Model(spoil))
+
+
+def test_a_model_for_other_shapes_is_refused_with_its_own_error() -> None:
+    with pytest.raises(
+        SatbenchError,
+        match=r"^the model refuses images of shape \(32, 1, 4, 4\) in float32 on cpu: "
+        r"RuntimeError: mat1 and mat2 shapes cannot be multiplied",
+    ):
+        check(Model(before=lambda x: x[..., :3]))
+
+
+def test_a_model_in_float64_is_refused_with_its_own_error() -> None:
+    with pytest.raises(SatbenchError, match=r"refuses images .* in float32 .*dtype"):
+        check(Model().double())
+
+
+def test_only_the_first_line_of_a_models_error_is_told() -> None:
+    def fail(x: Tensor) -> Tensor:
+        raise RuntimeError("first\nsecond")
+
+    with pytest.raises(SatbenchError, match=r"on cpu: RuntimeError: first$"):
+        check(Model(before=fail))
+
+
+@pytest.mark.parametrize(
+    "write", [lambda x: x.sub_(0.5), lambda x: x.detach().clamp_(0.5)], ids=["open", "hidden"]
+)
+def test_a_model_that_writes_into_its_input_is_refused(write: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(SatbenchError, match=r"leave its input alone, .* x = x\.clone\(\)$"):
+        check(Model(before=write))
+
+
+def test_probabilities_are_allowed() -> None:
+    check(Model(lambda z: z.softmax(1)))
+
+
+def test_half_precision_logits_are_allowed() -> None:
+    check(Model(lambda z: z.half()))
+
+
+# check_set_up: the gradient
+
+NO_GRADIENT = (
+    r"^no gradient reaches the pixels \(.+\), so that white-box attacks would find nothing"
+)
+
+
+class Stuck(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        raise NotImplementedError("no backward for this layer")
+
+
+def test_detached_logits_are_refused_with_the_remedies() -> None:
+    with pytest.raises(SatbenchError, match=NO_GRADIENT + r".*\(BPDA\), or attack with square$"):
+        check(Model(lambda z: z.detach()))
+
+
+def test_detached_pixels_are_refused() -> None:
+    with pytest.raises(SatbenchError, match=NO_GRADIENT):
+        check(Model(before=lambda x: x.detach()))
+
+
+def test_pixels_detached_before_unregistered_weights_are_refused() -> None:
+    scale = torch.ones(1, requires_grad=True)
+    with pytest.raises(SatbenchError, match=NO_GRADIENT):
+        check(Model(lambda z: z.detach() * scale))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_forward_without_gradients_inside_is_refused(mode: Callable[[], Any]) -> None:
+    class Closed(Model):
+        def forward(self, x: Tensor) -> object:
+            with mode():
+                return super().forward(x)
+
+    with pytest.raises(SatbenchError, match=NO_GRADIENT):
+        check(Closed())
+
+
+def test_a_layer_without_backward_is_refused_with_its_own_error() -> None:
+    with pytest.raises(SatbenchError, match=r"\(NotImplementedError: no backward for this layer\)"):
+        check(Model(before=lambda x: Stuck.apply(x)))
+
+
+def test_a_gradient_of_zero_is_left_to_the_diagnosis() -> None:
+    check(Model(before=lambda x: x.round()))
+
+
+def test_checking_works_under_no_grad() -> None:
+    with torch.no_grad():
+        check(Model())
+        still = torch.is_grad_enabled()
+
+    assert not still
+
+
+def test_checking_under_inference_mode_is_refused() -> None:
+    model = Model()
+    with (
+        torch.inference_mode(),
+        pytest.raises(SatbenchError, match=r"^expected to run outside torch\.inference_mode\(\)"),
+    ):
+        check(model)
+
+
+def test_checking_ignores_the_callers_autocast() -> None:
+    seen = []
+    model = Model(lambda z: seen.append(z.dtype) or z)  # type: ignore[func-returns-value]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        check(model)
+
+    assert seen == [torch.float32]
+
+
+# check_set_up: cost and traces
+
+
+def test_the_model_is_asked_once_about_a_few_images() -> None:
+    seen = []
+    check(Model(lambda z: seen.append(len(z)) or z))  # type: ignore[func-returns-value]
+
+    assert seen == [ASKED]
+
+
+def test_a_set_smaller_than_that_is_asked_about_whole() -> None:
+    check(Model(), dataset_from_tensors(X[:1], Y[:1]))
+
+
+def rich_model() -> nn.Module:
+    """A model in train mode, with batch norm, dropout, hooks, grads and a frozen parameter."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Dropout(),
+        nn.Flatten(),
+        nn.Linear(16, 10),
+    )
+    model[1].eval()
+    model[0].bias.requires_grad_(False)
+    model[5].weight.grad = torch.ones(10, 16)
+    model.register_forward_hook(lambda *_: None)
+    model[2].register_forward_pre_hook(lambda *_: None)
+    model[5].register_full_backward_hook(lambda *_: None)
+    return model
+
+
+def traces(model: nn.Module) -> dict[str, object]:
+    """Return all that must come back: values, identities, modes, hooks."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return {
+        "values": {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()},
+        "tensors": [id(tensor) for tensor in (*model.parameters(), *model.buffers())],
+        "modes": [module.training for module in model.modules()],
+        "requires_grad": [p.requires_grad for p in model.parameters()],
+        "grads": [id(p.grad) if p.grad is not None else None for p in model.parameters()],
+        "grad values": [p.grad.sum().item() for p in model.parameters() if p.grad is not None],
+        "hooks": [dict(getattr(module, name)) for module in model.modules() for name in hooks],
+    }
+
+
+def test_a_model_comes_back_untouched() -> None:
+    model = rich_model()
+    before = traces(model)
+    check(model)
+
+    assert traces(model) == before
+
+
+def test_a_refused_model_comes_back_untouched() -> None:
+    model = rich_model()
+    before = traces(model)
+    with pytest.raises(SatbenchError, match="wrong class count"):
+        check(model, replace(NAMED, classes=12))
+
+    assert traces(model) == before
+
+
+def test_the_dataset_comes_back_untouched() -> None:
+    before = USER.images.copy()
+    with pytest.raises(SatbenchError, match="leave its input alone"):
+        check(Model(before=lambda x: x.sub_(0.5)))
+
+    np.testing.assert_array_equal(USER.images, before)
