@@ -50,12 +50,16 @@ def cli() -> None:
 def main() -> None:
     """Run the command line."""
     try:
-        cli.main(standalone_mode=False)
+        code = cli.main(standalone_mode=False)  # what a command gave to ctx.exit, if anything
+        sys.exit(code if isinstance(code, int) else 0)
     except SatbenchError as error:
         click.echo(f"satbench: {error}", err=True)
         sys.exit(2)
     except click.ClickException as error:
         error.show()
+        sys.exit(2)
+    except OSError as error:  # a full disk, a folder that cannot be written, a closed pipe
+        click.echo(f"satbench: {error}", err=True)
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         click.echo("satbench: stopped; the same command goes on where it stopped", err=True)

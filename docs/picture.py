@@ -1,0 +1,28 @@
+"""Draw docs/eval.svg, the picture of the README, from published records.
+
+    python docs/picture.py
+"""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from satbench.leaderboard.record import read_records
+from satbench.report import table_of
+
+SHOWN = ("fmnist-sat-tiny-relu-s1", "fmnist-sat-tiny-silu-s1")
+
+
+def main() -> None:
+    """Write the picture."""
+    records = [r for r in read_records(Path("leaderboard/records")) if r.model.name in SHOWN]
+    command = " ".join(f"--model {name}" for name in SHOWN)
+    with Path("/dev/null").open("w") as nowhere:
+        console = Console(record=True, width=104, file=nowhere)
+        console.print(f"$ satbench eval {command}", highlight=False)
+        console.print(table_of(records))
+        console.save_svg("docs/eval.svg", title="satbench")
+
+
+if __name__ == "__main__":
+    main()
