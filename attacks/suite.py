@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast, runtime_checkable
 
-from satbench.attacks._registry import attack_spec, expand, parse_attack
+from satbench.attacks._registry import attack_spec, expand, parse_attack, short_spec
 from satbench.attacks.contract import Attack
 from satbench.core.errors import SatbenchError
 from satbench.core.specs import split_spec
@@ -44,7 +44,8 @@ class Stage:
     @property
     def title(self) -> str:
         """A short name for people."""
-        return f"{self.spec.partition('(')[0]}/{self.part}" if self.part else self.spec
+        short = short_spec(self.spec)
+        return f"{short}/{self.part}" if self.part else short
 
 
 def parse_suite(attacks: Sequence[str]) -> tuple[Stage, ...]:

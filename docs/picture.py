@@ -1,6 +1,6 @@
 """Draw docs/eval.svg, the picture of the README, from published records.
 
-    python docs/picture.py
+python docs/picture.py
 """
 
 from pathlib import Path

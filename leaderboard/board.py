@@ -57,7 +57,7 @@ def build_board(records: Sequence[Record]) -> Board:
         _refuse_faults(record)
     _refuse_doubles(records)
     benchmarks = defaultdict(list)
-    for record in sorted(records, key=lambda record: record.identity):
+    for record in records:
         threat = Threat.of(record.norm, record.eps)
         benchmarks[record.dataset.digest, threat].append(record)
     built = (_benchmark(threat, found) for (_, threat), found in benchmarks.items())
@@ -85,7 +85,8 @@ def _refuse_doubles(records: Sequence[Record]) -> None:
 
 
 def _benchmark(threat: Threat, records: Sequence[Record]) -> Benchmark:
-    dataset = min((record.dataset for record in records), key=lambda info: (info.name, info.split))
+    infos = (record.dataset for record in records)
+    dataset = min(infos, key=lambda info: (info.name, info.split, info.classes, info.n))
     models = defaultdict(list)
     for record in records:
         if record.dataset.n != dataset.n:

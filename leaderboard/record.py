@@ -253,9 +253,7 @@ def write_witnesses(witnesses: Witnesses, path: Path) -> None:
     little = np.ascontiguousarray(witnesses.images, "<f4")
     planes = np.moveaxis(little.view(np.uint8).reshape(*little.shape, 4), -1, 0)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(
-            file, indices=witnesses.indices, planes=np.ascontiguousarray(planes)
-        )
+        np.savez_compressed(file, indices=witnesses.indices, planes=np.ascontiguousarray(planes))
 
 
 def read_witnesses(path: Path) -> Witnesses:

@@ -47,6 +47,7 @@ def test_a_length_is_read_back_from_its_text(value: Fraction, relative: bool) ->
         ("1", "1"),
         ("1/7", "1/7"),
         ("0.0001", "0.0001"),
+        ("0.12345678", "0.12345678"),
         ("0.00001", "1/100000"),
     ],
 )

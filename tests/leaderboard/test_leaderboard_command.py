@@ -90,7 +90,8 @@ def test_check_looks_at_the_readme_too(run, folder) -> None:
     run("leaderboard", "build", "--records", "board/records")
 
     command = ("leaderboard", "build", "--records", "board/records", "--readme", "README.md")
-    assert "out of date: README.md; run" in run(*command, "--check")[2]
+    expected = f"satbench: out of date: README.md; run\n  satbench {' '.join(command)}\n"
+    assert run(*command, "--check")[2] == expected
 
 
 def test_build_as_json_tells_the_state_of_each_file(run, folder) -> None:

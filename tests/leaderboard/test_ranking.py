@@ -127,12 +127,18 @@ def test_a_column_that_no_shared_seed_has_is_not_compared(make_record) -> None:
     assert pair.difference("autoattack") is None
 
 
-@pytest.mark.parametrize("more", [{"recipe": "standard"}, {"recipe": None}])
-def test_groups_that_were_trained_otherwise_are_not_compared(make_record, more) -> None:
+@pytest.mark.parametrize("recipe", ["sat-longer", "standard", None])
+def test_groups_that_were_trained_otherwise_are_not_compared(make_record, recipe) -> None:
     relu = _group_rows(make_record, "relu", {0: 10})
-    silu = _group_rows(make_record, "silu", {0: 12}, **more)
+    silu = _group_rows(make_record, "silu", {0: 12}, recipe=recipe)
 
     assert compare_with_relu(make_groups([*relu, *silu])) == []
+
+
+def test_groups_of_unknown_training_are_not_compared(make_record) -> None:
+    rows = [_group_rows(make_record, name, {0: 10}, recipe=None) for name in ("relu", "silu")]
+
+    assert compare_with_relu(make_groups([*rows[0], *rows[1]])) == []
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,12 @@ def test_a_group_is_summed_up_by_mean_and_standard_deviation_over_its_seeds(make
     assert Summary(pytest.approx(0.4), pytest.approx(0.2), 3) == group.summary("best_known")
 
 
+def test_the_seeds_of_a_group_ascend(make_record) -> None:
+    (group,) = make_groups([_row(make_record, 5, seed) for seed in (10, 2, 0)])
+
+    assert [row.training.seed for row in group.rows] == [0, 2, 10]
+
+
 def test_a_single_seed_has_no_standard_deviation(make_record) -> None:
     (group,) = make_groups([_row(make_record, 4)])
 
