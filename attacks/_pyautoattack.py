@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pyautoattack import AutoAttack as Package
@@ -98,6 +98,8 @@ class FABT:
 @dataclass(frozen=True)
 class Square:
     """Square: random search with squares, scores only, no gradient (arXiv:1912.00049)."""
+
+    uses_gradients: ClassVar[bool] = False
 
     queries: int = 5000
     block: int = BLOCK

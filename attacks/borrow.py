@@ -15,12 +15,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 def borrowed(model: nn.Module) -> Iterator[nn.Module]:
     """Yield `model` in eval mode with frozen parameters; restore everything when done.
 
-    Restored: the mode of every submodule, `requires_grad` and `.grad` of every parameter, and the
-    contents of every buffer.
+    Restored: the mode of every submodule, `requires_grad` and `.grad` of every parameter, and every
+    buffer, the same tensors with the same contents.
     """
     modes = {module: module.training for module in model.modules()}
     parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    holders = [(module._buffers, dict(module._buffers)) for module in model.modules()]
     try:
         model.eval()
         for parameter, _, _ in parameters:
@@ -32,10 +33,12 @@ def borrowed(model: nn.Module) -> Iterator[nn.Module]:
         for parameter, wanted, grad in parameters:
             parameter.requires_grad_(wanted)
             parameter.grad = grad
+        for held, before in holders:
+            held.update(before)
         with torch.no_grad():
-            for buffer, before in buffers:
-                if not torch.equal(buffer, before):
-                    buffer.copy_(before)
+            for buffer, contents in buffers:
+                if not torch.equal(buffer, contents):
+                    buffer.copy_(contents)
 
 
 def searching_copy(model: nn.Module) -> nn.Module:

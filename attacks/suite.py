@@ -42,6 +42,11 @@ class Stage:
         return cast("int | None", getattr(self.attack, "block", None))
 
     @property
+    def uses_gradients(self) -> bool:
+        """Whether the attack follows gradients; one that says nothing does."""
+        return bool(getattr(self.attack, "uses_gradients", True))
+
+    @property
     def title(self) -> str:
         """A short name for people."""
         short = short_spec(self.spec)

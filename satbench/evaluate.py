@@ -91,7 +91,8 @@ def run_evaluation(
     home = next((p.device for p in module.parameters()), torch.device("cpu"))
     module.to(device)
     try:
-        check_set_up(module, evaluation.dataset, evaluation.threat)
+        uses_gradients = any(stage.uses_gradients for stage in suite)
+        check_set_up(module, evaluation.dataset, evaluation.threat, uses_gradients)
         if info.source in ("factory", "python"):
             answers = _answers_digest(module, evaluation.dataset, device)
             info = replace(info, answers_digest=answers)

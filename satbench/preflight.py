@@ -36,11 +36,14 @@ def dataset_from_tensors(x: Array, y: Array, classes: int | None = None) -> Data
     return dataset
 
 
-def check_set_up(model: nn.Module, images: Dataset, threat: Threat) -> None:
+def check_set_up(
+    model: nn.Module, images: Dataset, threat: Threat, uses_gradients: bool = True
+) -> None:
     """Raise SatbenchError where evaluating `model` on `images` would give a meaningless number.
 
     Pixels and labels are checked on all images; the model is asked for the logits, and their
-    gradient, of the first `ASKED`.  It comes back as it was.
+    gradient if the attacks follow gradients (`uses_gradients`), of the first `ASKED`.  It comes
+    back as it was.
     """
     if not isinstance(model, nn.Module):
         raise SatbenchError(
@@ -63,7 +66,7 @@ def check_set_up(model: nn.Module, images: Dataset, threat: Threat) -> None:
         )
     _check_dataset(images)
     with borrowed(model) as judged:
-        _check_model(judged, images)
+        _check_model(judged, images, uses_gradients)
 
 
 def _checked_pixels(x: Array) -> Array:
@@ -153,7 +156,7 @@ def _check_classes(labels: NDArray[np.int64], classes: int) -> None:
         )
 
 
-def _check_model(model: nn.Module, dataset: Dataset) -> None:
+def _check_model(model: nn.Module, dataset: Dataset, uses_gradients: bool) -> None:
     pixels = dataset.pixels(np.arange(min(ASKED, len(dataset))))
     given = torch.from_numpy(pixels).to(device_of(model))
     with torch.enable_grad(), torch.autocast(given.device.type, enabled=False):
@@ -171,7 +174,9 @@ def _check_model(model: nn.Module, dataset: Dataset) -> None:
                 "expected the model to leave its input alone, it wrote into it: "
                 "let it work on a copy, x = x.clone()"
             )
-        _check_gradient(_checked_logits(logits, dataset), leaf)
+        checked = _checked_logits(logits, dataset)
+        if uses_gradients:
+            _check_gradient(checked, leaf)
 
 
 def _checked_logits(logits: object, dataset: Dataset) -> Tensor:
@@ -222,13 +227,18 @@ def _check_width(width: int, dataset: Dataset) -> None:
 
 def _check_gradient(logits: Tensor, x: Tensor) -> None:
     try:
-        torch.autograd.grad(logits.sum(), x)
+        (grad,) = torch.autograd.grad(logits.sum(), x)
     except Exception as error:  # autograd's own errors, and whatever a user's backward raises
         raise SatbenchError(
             f"no gradient reaches the pixels ({_said(error)}), so that white-box attacks would "
             "find nothing: take detach() and no_grad() out of the model, give a "
-            "non-differentiable layer a differentiable backward (BPDA), or attack with square"
+            "non-differentiable layer a differentiable backward (BPDA), or attack with square alone"
         ) from error
+    if not bool(grad.isfinite().all()):
+        raise SatbenchError(
+            "expected finite gradients, got NaN or infinity for some pixels: white-box attacks "
+            "would find nothing; mend the layer that divides by 0, or attack with square alone"
+        )
 
 
 def _to_numpy(array: Array) -> NDArray[np.generic]:

@@ -59,18 +59,20 @@ class StepNoise:
 
     def uniform(self, shape: tuple[int, ...], restart: int = 0) -> NDArray[np.float32]:
         """Draw from U(-1, 1).  (C, H, W) -> (B, C, H, W)."""
-        return 2 * self._generator(restart).random((self.batch, *shape), np.float32) - 1
+        generator = generator_for(*self._key(restart))
+        return 2 * generator.random((self.batch, *shape), np.float32) - 1
 
     def normal(self, shape: tuple[int, ...], restart: int = 0) -> NDArray[np.float32]:
         """Draw from N(0, 1).  (C, H, W) -> (B, C, H, W)."""
-        return self._generator(restart).standard_normal((self.batch, *shape), np.float32)
+        generator = generator_for(*self._key(restart), "normal")
+        return generator.standard_normal((self.batch, *shape), np.float32)
 
     def block_seed(self, restart: int = 0) -> int:
         """Return a 31-bit seed."""
-        return int(self._generator(restart).integers(2**31))
+        return int(generator_for(*self._key(restart), "block").integers(2**31))
 
-    def _generator(self, restart: int) -> np.random.Generator:
-        return generator_for(self.seed, "training attack", self.epoch, self.step, restart)
+    def _key(self, restart: int) -> tuple[int | str, ...]:
+        return (self.seed, "training attack", self.epoch, self.step, restart)
 
 
 def train(

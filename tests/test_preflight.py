@@ -298,7 +298,9 @@ def test_whole_numbers_as_logits_are_refused() -> None:
 
 
 def test_a_single_logit_is_refused() -> None:
-    with pytest.raises(SatbenchError, match=r"one logit a class, got a single logit: .* torch\.cat"):
+    with pytest.raises(
+        SatbenchError, match=r"one logit a class, got a single logit: .* torch\.cat"
+    ):
         check(Model(classes=1), dataset_from_tensors(X, torch.zeros(100, dtype=torch.int64)))
 
 
@@ -391,8 +393,20 @@ class Stuck(torch.autograd.Function):
         raise NotImplementedError("no backward for this layer")
 
 
+def test_a_model_without_gradient_is_accepted_where_no_attack_follows_gradients() -> None:
+    check_set_up(Model(lambda z: z.detach()), USER, LINF, uses_gradients=False)
+
+
+def test_a_model_whose_gradient_is_not_finite_is_refused() -> None:
+    # The derivative of the square root of 0 is infinite, and infinity times 0 is NaN.
+    model = Model(lambda z: z + (z * 0).abs().sqrt())
+
+    with pytest.raises(SatbenchError, match="expected finite gradients, got NaN or infinity"):
+        check(model)
+
+
 def test_detached_logits_are_refused_with_the_remedies() -> None:
-    with pytest.raises(SatbenchError, match=NO_GRADIENT + r".*\(BPDA\), or attack with square$"):
+    with pytest.raises(SatbenchError, match=NO_GRADIENT + r".*\(BPDA\), or attack with square alone$"):
         check(Model(lambda z: z.detach()))
 
 

@@ -37,8 +37,12 @@ class Noise:
 
     def normal(self, shape: tuple[int, ...], restart: int = 0) -> NDArray[np.float32]:
         """Draw from N(0, 1).  shape of one image (C, H, W) -> (B, C, H, W) float32."""
+        # A stream of its own: L2 starts draw a direction and a radius, which must be independent.
         draws = [
-            self._generator(i, restart).standard_normal(shape, np.float32) for i in self.indices
+            generator_for(self.seed, self.purpose, restart, i, "normal").standard_normal(
+                shape, np.float32
+            )
+            for i in self.indices
         ]
         return np.stack(draws) if draws else np.empty((0, *shape), np.float32)
 

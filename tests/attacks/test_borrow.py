@@ -163,3 +163,25 @@ def test_a_model_that_cannot_be_copied_is_searched_itself(model: Counter) -> Non
     model.lock = threading.Lock()  # type: ignore[assignment]
 
     assert searching_copy(model) is model
+
+
+class Reassigning(nn.Module):
+    """A model whose forward puts another tensor in the place of a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls = self.calls + 1
+        return x
+
+
+def test_a_buffer_that_the_forward_reassigns_comes_back_itself() -> None:
+    model = Reassigning()
+    before = model.calls
+    with borrowed(model) as judged:
+        judged(torch.ones(1))
+
+    assert model.calls is before
+    assert float(model.calls) == 0

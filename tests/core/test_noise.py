@@ -9,7 +9,7 @@ from satbench.core.noise import Noise, generator_for
 SHAPE = (2, 3, 4)
 EXPECTED = (
     [[-0.6016393899917603, 0.289203405380249, -0.4268839359283447]],
-    [[0.443586140871048, 0.49518802762031555, -0.13429804146289825]],
+    [[0.023486383259296417, -0.2941339910030365, -1.3534635305404663]],
     998376209,
     [2, 3, 5, 1, 0, 4],
 )
@@ -114,6 +114,13 @@ def test_a_block_seed_depends_on_seed_purpose_restart_and_block() -> None:
 
 def test_a_block_seed_does_not_depend_on_the_images_left_in_the_block() -> None:
     assert Noise(0, "fab", (1, 2), 4).block_seed() == Noise(0, "fab", (9,), 4).block_seed()
+
+
+def test_normal_and_uniform_noise_of_an_image_are_independent() -> None:
+    noise = Noise(0, "pgd", tuple(range(2000)))
+    sizes = np.abs(noise.normal((1,)).ravel())
+
+    assert np.corrcoef(sizes, noise.uniform((1,)).ravel())[0, 1] == pytest.approx(0, abs=0.06)
 
 
 def test_the_streams_are_those_of_the_first_release() -> None:
