@@ -47,8 +47,9 @@ class PGD:
     ) -> Tensor:
         """Perturb `x` within `threat`.  (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W)."""
         best = self._run(model, x, y, threat, self._start(x, threat, noise, 0))
+        left = torch.arange(len(x), device=x.device)
         for restart in range(1, self.restarts):
-            left = _correct(model, best, y).nonzero().flatten()
+            left = left[_correct(model, best[left], y[left])]
             if not len(left):
                 break
             start = self._start(x, threat, noise, restart)[left]
@@ -71,11 +72,11 @@ class PGD:
             if self.keep == "any":
                 result[active] = x_adv.detach()
                 holds = logits.argmax(1) == y
-                if not bool(holds.any()):
-                    return result
             (grad,) = torch.autograd.grad(loss, x_adv)
             x_adv = project(x_adv.detach() + step * steepest(grad, threat), x, threat)
             if self.keep == "any" and not bool(holds.all()):
+                if not bool(holds.any()):
+                    return result
                 active, x_adv, x, y = active[holds], x_adv[holds], x[holds], y[holds]
         result[active] = x_adv
         return result

@@ -186,6 +186,9 @@ def parse_record(text: str, where: str) -> Record:
             f"expected a record of schema {SCHEMA} in {where}, got {values.get('schema')!r}; "
             "update satbench"
         )
+    verdicts = values.get("verdicts")
+    if not isinstance(verdicts, list) or not all(type(verdict) is int for verdict in verdicts):
+        raise SatbenchError(f"the record {where} must have verdicts, a list of whole numbers")
     try:
         return Record(
             **{

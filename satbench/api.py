@@ -15,7 +15,7 @@ from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
 from satbench.devices import choose_device
 from satbench.eval_config import DEFAULT_ATTACKS, DEFAULT_EXAMPLES, EvalConfig, eval_config
-from satbench.evaluate import Evaluation, Finished, run_evaluation
+from satbench.evaluation import Evaluation, Finished, run_evaluation
 from satbench.models import describe_module, load_model
 from satbench.preflight import dataset_from_tensors
 

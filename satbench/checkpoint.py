@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -46,7 +45,12 @@ def open_run(folder: Path, config: TrainConfig) -> None:
     if not path.exists():
         write_text(path, json.dumps(asdict(config), indent=2) + "\n")
         return
-    found, wanted = json.loads(path.read_text(encoding="utf-8")), asdict(config)
+    try:
+        found, wanted = json.loads(path.read_text(encoding="utf-8")), asdict(config)
+    except ValueError:
+        raise SatbenchError(
+            f"the config {path} is corrupt; choose another --out or remove that folder"
+        ) from None
     if found != wanted:
         names = [k for k in sorted(found.keys() | wanted) if found.get(k) != wanted.get(k)]
         raise SatbenchError(
@@ -69,7 +73,7 @@ def load_checkpoint(folder: Path, model: nn.Module, optimiser: torch.optim.Optim
         optimiser.load_state_dict(saved["optimiser"])
         place = saved["place"]
         return Checkpoint(**{**place, "history": tuple(place["history"])})
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError):
+    except Exception:  # torch lets every kind of error through that a broken file can cause
         raise SatbenchError(
             f"the checkpoint {path} is corrupt; remove it to train from the start"
         ) from None

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from satbench.attacks import parse_attack
 from satbench.attacks.contract import Attack, NoiseSource
 from satbench.checkpoint import Checkpoint, load_checkpoint, open_run, save_checkpoint
+from satbench.core.errors import SatbenchError
 from satbench.core.noise import Noise, generator_for
 from satbench.core.threat import Threat
 from satbench.data import Dataset
@@ -96,6 +97,11 @@ def train(
     threat = Threat.parse(config.threat)
     n = len(data) - config.held_out
     steps = n // config.batch_size
+    if n < config.batch_size:
+        raise SatbenchError(
+            f"expected more than {config.batch_size} training images (one batch) beside the "
+            f"{config.held_out} held out, got {len(data)} in all"
+        )
     open_run(folder, config)
     state = load_checkpoint(folder, model, optimiser)
     saved_at = time.monotonic()

@@ -137,8 +137,9 @@ def _check_proofs(
             except SatbenchError as error:
                 allowed[row] = False
                 yield f"image {index}: its witness is not allowed: {error}"
-        right = predict(model, x_adv).numpy() == dataset.labels[indices]
-        for index in indices[right & allowed]:
+        indices, images = indices[allowed], x_adv[torch.from_numpy(allowed)]
+        right = predict(model, images).numpy() == dataset.labels[indices]
+        for index in indices[right]:
             yield f"image {index}: the model is right about its witness, so it is not broken"
 
 

@@ -406,7 +406,9 @@ def test_a_model_whose_gradient_is_not_finite_is_refused() -> None:
 
 
 def test_detached_logits_are_refused_with_the_remedies() -> None:
-    with pytest.raises(SatbenchError, match=NO_GRADIENT + r".*\(BPDA\), or attack with square alone$"):
+    with pytest.raises(
+        SatbenchError, match=NO_GRADIENT + r".*\(BPDA\), or attack with square alone$"
+    ):
         check(Model(lambda z: z.detach()))
 
 

@@ -49,10 +49,10 @@ def train(
     a checkpoint.
     """
     from satbench.recipes import load_recipe
-    from satbench.train import EpochMetrics
-    from satbench.training_run import run_training
 
     config = load_recipe(recipe, activation=activation, architecture=arch, seed=seed, epochs=epochs)
+    from satbench.train import EpochMetrics
+    from satbench.training_run import run_training
 
     def say(metrics: EpochMetrics) -> None:
         if as_json:

@@ -71,14 +71,7 @@ def load_dataset(
     folder = Path(path) if base == "imagefolder" else data_folder(data_dir)
     load = cast(Callable[[Path, Split, int | None], Dataset], DATASETS[base].load())
     dataset = load(folder, split, n_examples)
-    if n_examples is None:
-        return dataset
-    if n_examples > len(dataset):
-        raise SatbenchError(
-            f"expected at most {len(dataset)} examples, all that {name} ({split}) has, "
-            f"got {n_examples}"
-        )
-    return dataset.first(n_examples)
+    return dataset if n_examples is None else dataset.first(n_examples)
 
 
 __all__ = ["DATASETS", "Dataset", "Split", "check_name", "load_dataset"]

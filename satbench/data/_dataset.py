@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from satbench.core.digests import digest_arrays
+from satbench.core.errors import SatbenchError
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,14 @@ class Dataset:
         return digest_arrays(self.images, self.labels)
 
     def first(self, n: int) -> Dataset:
-        """Return the first n images."""
+        """Return the first n images.  Raises SatbenchError where there are fewer, or n below 1."""
+        if n < 1:
+            raise SatbenchError(f"expected at least 1 example, got {n}")
+        if n > len(self):
+            raise SatbenchError(
+                f"expected at most {len(self)} examples, all that {self.name} ({self.split}) has, "
+                f"got {n}"
+            )
         return replace(self, images=self.images[:n], labels=self.labels[:n])
 
     def pixels(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -70,8 +70,6 @@ def load_recipe(name: str, **changes: object) -> TrainConfig:
     Specs are spelled out in full, so that equal runs have equal configs.
     Raises UnknownNameError for an unknown recipe, SatbenchError for a bad value.
     """
-    from satbench.model_zoo.build import canonical_activation, canonical_architecture
-
     values = _read(name)
     del values["summary"]
     values.update({key: value for key, value in changes.items() if value is not None})
@@ -80,6 +78,9 @@ def load_recipe(name: str, **changes: object) -> TrainConfig:
         if key not in known:
             raise UnknownNameError(f"setting of the recipe {name}", key, known)
     config = TrainConfig(recipe=name, **values)
+    # Only now, for it imports torch, and a wrong name is answered without.
+    from satbench.model_zoo.build import canonical_activation, canonical_architecture
+
     return replace(
         config,
         attack=attack_spec(config.attack) if config.attack else "",

@@ -18,6 +18,7 @@ from satbench.attacks.borrow import borrowed
 from satbench.attacks.engine import CLEAN, BatchResult, Progress, run_suite
 from satbench.attacks.suite import Stage, parse_suite
 from satbench.core.digests import digest_arrays
+from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat, show_fraction
 from satbench.data import Dataset
 from satbench.leaderboard.record import (
@@ -52,6 +53,10 @@ class Evaluation:
     attacks: Sequence[str]
     seed: int = 0
     batch_size: int = 250
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise SatbenchError(f"expected a batch size of 1 or more, got {self.batch_size}")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,251 @@
+"""Our wrapper against the package that defines AutoAttack: the same bits on the same block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pyautoattack import AutoAttack as Package
+from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+from torch import Tensor, nn
+
+from satbench.attacks import parse_attack
+from satbench.attacks._pyautoattack import APGDCE, APGDT, FABT, AutoAttack, Square
+from satbench.attacks.borrow import borrowed, searching_copy
+from satbench.attacks.contract import Attack
+from satbench.attacks.engine import CLEAN, SURVIVED, BatchResult, run_suite
+from satbench.attacks.judge import broken, predict
+from satbench.attacks.suite import parse_suite
+from satbench.core.errors import SatbenchError
+from satbench.core.noise import Noise
+from satbench.core.threat import Threat
+from satbench.data import Dataset
+from satbench.models import LoadedModel
+
+LINF, L2 = Threat.parse("linf:0.1"), Threat.parse("l2:1")
+FEW = {"apgd-ce": 5, "apgd-t": 3, "fab-t": 3, "square": 60}  # steps or queries
+TARGETS = 3
+SHORT: dict[str, Attack] = {
+    "apgd-ce": APGDCE(steps=FEW["apgd-ce"]),
+    "apgd-t": APGDT(steps=FEW["apgd-t"], targets=TARGETS),
+    "fab-t": FABT(steps=FEW["fab-t"], targets=TARGETS),
+    "square": Square(queries=FEW["square"]),
+}
+
+
+def package(
+    model: nn.Module, threat: Threat, attacks: Sequence[str], seed: int, *, short: bool = True
+) -> Package:
+    """Set the package up by hand as its own version 'standard' does, with fewer steps if short.
+
+    'custom' is what lets the attacks be chosen; it leaves five restarts where 'standard' has one.
+    """
+    norm = {"linf": "Linf", "l2": "L2"}[threat.norm]
+    made = Package(
+        model,
+        norm=norm,
+        eps=threat.radius,
+        version="custom",
+        attacks=list(attacks),
+        seed=seed,
+        device="cpu",
+    )
+    common: dict[str, Any] = {"norm": norm, "eps": threat.radius, "eot_iter": 1, "rho": 0.75}
+    common |= {"verbose": False, "seed": seed, "device": "cpu", "logger": made.logger}
+    if short:  # its constructors derive the checkpoints from the number of steps
+        made.apgd = APGDAttack(model, n_iter=FEW["apgd-ce"], **common)
+        made.apgd_targeted = APGDAttack_targeted(model, n_iter=FEW["apgd-t"], **common)
+        made.fab.n_iter = FEW["fab-t"]
+    made.apgd.n_restarts = made.apgd_targeted.n_restarts = made.fab.n_restarts = 1
+    made.apgd_targeted.n_target_classes = made.fab.n_target_classes = TARGETS if short else 9
+    made.square.n_queries = FEW["square"] if short else 5000
+    return made
+
+
+def by_package(made: Package, x: Tensor, y: Tensor) -> Tensor:
+    """Return the package's images: adversarial where it broke one, else the image itself."""
+    with torch.random.fork_rng():
+        x_adv: Tensor = made.run_standard_evaluation(x, y, batch_size=len(x))[0]
+    return x_adv
+
+
+def correct_images(model: nn.Module, images: Dataset, n: int) -> tuple[Tensor, Tensor]:
+    x, y = torch.from_numpy(images.pixels(np.arange(n))), torch.from_numpy(images.labels[:n])
+    right = predict(model, x) == y
+    return x[right], y[right]
+
+
+@pytest.mark.parametrize("threat", [LINF, L2], ids=str)
+@pytest.mark.parametrize("name", SHORT)
+def test_a_part_returns_what_the_package_itself_returns_bit_for_bit(
+    name: str, threat: Threat, shipped: LoadedModel, fashion: Dataset
+) -> None:
+    model = shipped.module.requires_grad_(False)
+    x, y = correct_images(model, fashion, 25)
+    noise = Noise(0, name, tuple(range(len(x))), block=3)
+    expected = by_package(package(model, threat, [name], noise.block_seed()), x, y)
+
+    got = SHORT[name](model, x, y, threat, noise)
+
+    fooled = broken(model, x, got, y, threat)
+    assert fooled.any()
+    assert torch.equal(torch.where(fooled.view(-1, 1, 1, 1), got, x), expected)
+
+
+@pytest.mark.parametrize("part", ["apgd", "apgd_targeted", "fab", "square"])
+def test_the_standard_parts_have_the_settings_of_the_packages_standard_version(
+    part: str, shipped: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, dict[str, object]] = {}
+
+    def remember(attack: object, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
+        settings[type(attack).__name__] = dict(vars(attack))
+        return x
+
+    monkeypatch.setattr("satbench.attacks._pyautoattack._perturb", remember)
+    model, x = shipped.module, torch.zeros(1, 1, 28, 28)
+    for _, attack in AutoAttack().parts():
+        attack(model, x, torch.zeros(1, dtype=torch.int64), LINF, Noise(0, "", (0,)))
+    standard = Package(model, norm="Linf", eps=0.1, version="standard", seed=0, device="cpu")
+    standard.fab.targeted = True  # what its run sets before 'fab-t'
+    wanted = dict(vars(getattr(standard, part)))
+    got = settings[type(getattr(standard, part)).__name__]
+
+    assert {k: v for k, v in got.items() if k != "device"} == {
+        k: v for k, v in wanted.items() if k != "device"
+    }
+
+
+def test_standard_autoattack_runs_the_parts_of_the_package_in_its_order(
+    shipped: LoadedModel,
+) -> None:
+    standard = Package(shipped.module, norm="Linf", eps=0.1, version="standard", seed=0)
+
+    assert [name for name, _ in AutoAttack().parts()] == standard.attacks_to_run
+
+
+class Journal(list[BatchResult]):
+    def finished(self) -> list[BatchResult]:
+        return []
+
+    def write(self, result: BatchResult) -> None:
+        self.append(result)
+
+
+class Quiet:
+    def stage(self, title: str, total: int, done: int) -> None: ...
+    def advance(self, images: int, survivors: int) -> None: ...
+
+
+def by_parts(model: nn.Module, images: Dataset, threat: Threat, block: int, short: bool) -> Any:
+    """Drive the package part after part, block after block, and return the verdicts."""
+    n = len(images)
+    x, y = torch.from_numpy(images.pixels(np.arange(n))), torch.from_numpy(images.labels)
+    verdicts = np.full(n, SURVIVED)
+    verdicts[(predict(model, x) != y).numpy()] = CLEAN
+    for number, name in enumerate(("apgd-ce", "apgd-t", "fab-t", "square"), 1):
+        for first in range(0, n, block):
+            rows = first + np.flatnonzero(verdicts[first : first + block] == SURVIVED)
+            if not len(rows):
+                continue
+            seed = Noise(0, name, (), first // block).block_seed()
+            made = package(searching_copy(model), threat, [name], seed, short=short)
+            x_adv = by_package(made, x[rows], y[rows])
+            verdicts[rows[broken(model, x[rows], x_adv, y[rows], threat).numpy()]] = number
+    return verdicts.tolist()
+
+
+def test_autoattack_gives_the_verdicts_of_the_package_driven_part_after_part(
+    shipped: LoadedModel, fashion: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        AutoAttack,
+        "parts",
+        lambda self: [
+            ("apgd-ce", APGDCE(steps=1, block=self.block)),
+            ("apgd-t", APGDT(steps=FEW["apgd-t"], targets=TARGETS, block=self.block)),
+            ("fab-t", FABT(steps=FEW["fab-t"], targets=TARGETS, block=self.block)),
+            ("square", Square(queries=FEW["square"], block=self.block)),
+        ],
+    )
+    monkeypatch.setitem(FEW, "apgd-ce", 1)  # so that something is left for the others
+    images = fashion.first(45)
+    with borrowed(shipped.module) as judged:
+        expected = by_parts(judged, images, LINF, 20, short=True)
+
+    suite = parse_suite(["autoattack(block=20)"])
+    got = run_suite(shipped.module, images, LINF, suite, 0, 7, Journal(), Quiet())
+
+    assert got.tolist() == expected
+    assert {SURVIVED, CLEAN, 1} <= set(expected)
+
+
+@pytest.mark.slow
+def test_full_autoattack_gives_the_verdicts_of_the_package_driven_part_after_part(
+    shipped: LoadedModel, fashion: Dataset
+) -> None:
+    images = fashion.first(50)
+    with borrowed(shipped.module) as judged:
+        expected = by_parts(judged, images, LINF, 25, short=False)
+
+    suite = parse_suite(["autoattack(block=25)"])
+    got = run_suite(shipped.module, images, LINF, suite, 0, 250, Journal(), Quiet())
+
+    assert got.tolist() == expected
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("attack", ["apgd-t", "autoattack"])
+def test_fewer_than_four_classes_are_refused_with_what_to_use(
+    attack: str, classes: int, small_net: Callable[..., nn.Module]
+) -> None:
+    images = Dataset(
+        "tensors", "user", np.random.default_rng(0).random((8, 1, 8, 8), np.float32),
+        np.zeros(8, np.int64), classes,
+    )  # fmt: skip
+    net = small_net(classes=classes)
+    net[-1].bias[0] += 100  # type: ignore[index, operator, union-attr]
+    with pytest.raises(
+        SatbenchError,
+        match=rf"^autoattack's targeted DLR loss needs at least 4 classes, got {classes}; "
+        r"use apgd-ce and square instead$",
+    ):
+        run_suite(net, images, LINF, parse_suite([attack]), 0, 8, Journal(), Quiet())
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_five_classes_are_enough(name: str, small_net: Callable[..., nn.Module]) -> None:
+    net = small_net(classes=5)
+    x = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    y = net(x).argmax(1)
+    attack = parse_attack(
+        {"square": "square(queries=10)", "apgd-ce": "apgd-ce(steps=2)"}.get(
+            name, f"{name}(steps=2)"
+        )
+    )
+
+    x_adv = attack(net, x, y, Threat.parse("linf:0.3"), Noise(0, name, tuple(range(6))))
+
+    assert broken(net, x, x_adv, y, Threat.parse("linf:0.3")).any()
+
+
+@pytest.mark.parametrize("attack", ["apgd-ce(steps=3)", "fab-t(steps=3)", "square(queries=20)"])
+def test_two_classes_are_enough_for_all_but_the_targeted_dlr_loss(
+    attack: str, small_net: Callable[..., nn.Module]
+) -> None:
+    net, threat = small_net(classes=2), Threat.parse("linf:0.3")
+    x = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    y = net(x).argmax(1)
+
+    x_adv = parse_attack(attack)(net, x, y, threat, Noise(0, "", tuple(range(6))))
+
+    assert broken(net, x, x_adv, y, threat).any()
+
+
+def test_the_seed_of_a_block_is_not_that_of_its_neighbour() -> None:
+    seeds = [Noise(0, "square", (), block).block_seed() for block in range(20)]
+
+    assert len(set(seeds)) == 20

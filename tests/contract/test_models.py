@@ -1,0 +1,244 @@
+"""What every card, architecture and activation in the registries holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.stats import norm
+from torch import Tensor, nn
+
+from satbench.data import Dataset
+from satbench.model_zoo import ACTIVATIONS, ARCHITECTURES
+from satbench.model_zoo.build import (
+    build_activation,
+    build_network,
+    canonical_activation,
+    canonical_architecture,
+)
+from satbench.model_zoo.card import read_card, weights_path, write_card, zoo_card, zoo_names
+from satbench.model_zoo.weights import digest_weights, load_weights, save_weights
+from satbench.models import load_model, request_model
+
+Curve = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+GRID = np.linspace(-20, 20, 4001)
+
+
+def sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 1 / (1 + np.exp(-x))
+
+
+def tanh_gelu(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))) / 2
+
+
+def tanh_gelu_slope(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    inner, inner_slope = x + 0.044715 * x**3, 1 + 3 * 0.044715 * x**2
+    t = np.tanh(np.sqrt(2 / np.pi) * inner)
+    return (1 + t) / 2 + x * (1 - t**2) * np.sqrt(2 / np.pi) * inner_slope / 2
+
+
+def softplus(alpha: float) -> tuple[Curve, Curve]:
+    return lambda x: np.logaddexp(0, alpha * x) / alpha, lambda x: sigmoid(alpha * x)
+
+
+# Formula and derivative in float64, from the papers.  A new activation needs its line.
+CLOSED_FORMS: dict[str, tuple[Curve, Curve]] = {
+    "relu": (lambda x: np.maximum(x, 0), lambda x: (x > 0).astype(np.float64)),
+    "silu": (
+        lambda x: x * sigmoid(x),
+        lambda x: sigmoid(x) * (1 + x * (1 - sigmoid(x))),
+    ),
+    "gelu": (tanh_gelu, tanh_gelu_slope),
+    "gelu(approximate=none)": (
+        lambda x: x * norm.cdf(x),
+        lambda x: norm.cdf(x) + x * norm.pdf(x),
+    ),
+    "parametric-softplus": softplus(10),
+    "parametric-softplus(alpha=2.5)": softplus(2.5),
+}
+ACTIVATION_SPECS = sorted({*ACTIVATIONS.names(), *CLOSED_FORMS})
+
+
+def tensor_of(values: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def input_gradient(model: nn.Module, x: Tensor) -> Tensor:
+    x = x.clone().requires_grad_()
+    (grad,) = torch.autograd.grad(model(x)[:, 0].sum(), x)
+    return grad
+
+
+# Activations
+
+
+@pytest.mark.parametrize("spec", ACTIVATION_SPECS)
+def test_an_activation_is_its_formula(spec: str) -> None:
+    got = build_activation(spec)()(tensor_of(GRID)).double().numpy()
+
+    np.testing.assert_allclose(got, CLOSED_FORMS[spec][0](GRID), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("spec", ACTIVATION_SPECS)
+def test_the_slope_of_an_activation_is_its_derivative(spec: str) -> None:
+    x = tensor_of(GRID).requires_grad_()
+    (slope,) = torch.autograd.grad(build_activation(spec)()(x).sum(), x)
+
+    np.testing.assert_allclose(
+        slope.double().numpy(), CLOSED_FORMS[spec][1](GRID), rtol=1e-5, atol=3e-6
+    )
+
+
+@pytest.mark.parametrize("spec", ACTIVATION_SPECS)
+def test_each_site_of_a_network_has_an_activation_of_its_own(spec: str) -> None:
+    make = build_activation(spec)
+
+    assert make() is not make()
+
+
+@pytest.mark.parametrize("spec", ACTIVATION_SPECS)
+def test_the_canonical_text_of_an_activation_is_its_own(spec: str) -> None:
+    canonical = canonical_activation(spec)
+
+    assert canonical_activation(canonical) == canonical
+    assert build_activation(canonical) == build_activation(spec)
+
+
+# Architectures
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS.names())
+@pytest.mark.parametrize("architecture", ARCHITECTURES.names())
+def test_forward_and_backward_are_finite(architecture: str, activation: str) -> None:
+    with torch.random.fork_rng():
+        model = build_network(architecture, activation, classes=7)
+    x = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+
+    logits = model(x)
+    logits.square().sum().backward()
+
+    assert logits.shape == (4, 7)
+    assert logits.isfinite().all()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES.names())
+def test_the_same_seed_gives_the_same_first_weights_whatever_the_activation(
+    architecture: str,
+) -> None:
+    states = []
+    for activation in ACTIVATIONS.names():
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            states.append(build_network(architecture, activation, classes=10).state_dict())
+
+    first = states[0]
+    assert all(
+        torch.equal(state[name], tensor)
+        for state in states[1:]
+        for name, tensor in first.items()
+        if name in state
+    )
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS.names())
+@pytest.mark.parametrize("architecture", ARCHITECTURES.names())
+def test_weights_survive_a_file(architecture: str, activation: str, tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        first, second = (build_network(architecture, activation, classes=3) for _ in range(2))
+    save_weights(first, tmp_path / "w.safetensors")
+    load_weights(second, tmp_path / "w.safetensors")
+
+    assert digest_weights(second) == digest_weights(first)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES.names())
+def test_the_canonical_text_of_an_architecture_is_its_own(architecture: str) -> None:
+    canonical = canonical_architecture(architecture)
+
+    assert canonical_architecture(canonical) == canonical
+
+
+# Cards
+
+
+def test_there_are_shipped_models() -> None:
+    assert zoo_names() != []
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_the_weights_are_those_the_card_tells_of(name: str) -> None:
+    card = zoo_card(name)
+
+    model = load_model(request_model(name), classes=10).module
+
+    assert digest_weights(model) == card.weights_digest
+    assert sum(p.numel() for p in model.parameters()) == card.parameters
+    assert card.name == name
+    assert weights_path(card).name == card.weights
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_a_shipped_model_answers_finitely_and_the_same_each_time(
+    name: str, fashion: Dataset
+) -> None:
+    card, model = zoo_card(name), load_model(request_model(name), classes=10).module
+    x = torch.from_numpy(fashion.pixels(np.arange(8)))
+    with torch.no_grad():
+        logits = model(x)
+        again = model(x)
+
+    assert tuple(x.shape[1:]) == card.input_shape
+    assert logits.shape == (8, card.classes)
+    assert logits.isfinite().all()
+    assert torch.equal(again, logits)
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_the_answer_of_a_shipped_model_does_not_depend_on_the_batch(
+    name: str, fashion: Dataset
+) -> None:
+    model = load_model(request_model(name), classes=10).module
+    x = torch.from_numpy(fashion.pixels(np.arange(8)))
+    with torch.no_grad():
+        torch.testing.assert_close(torch.cat([model(image[None]) for image in x]), model(x))
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_the_gradient_of_a_shipped_model_reaches_every_image(name: str, fashion: Dataset) -> None:
+    model = load_model(request_model(name), classes=10).module
+    grad = input_gradient(model, torch.from_numpy(fashion.pixels(np.arange(8))))
+
+    assert grad.isfinite().all()
+    assert (grad.flatten(1).abs().sum(1) > 0).all()
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_a_shipped_model_is_better_than_chance_by_far(name: str, fashion: Dataset) -> None:
+    model = load_model(request_model(name), classes=10).module
+    with torch.no_grad():
+        predictions = model(torch.from_numpy(fashion.pixels(np.arange(200)))).argmax(1)
+
+    assert (predictions.numpy() == fashion.labels).mean() > 0.75
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_a_card_survives_a_file(name: str, tmp_path: Path) -> None:
+    card = zoo_card(name)
+    write_card(card, tmp_path / f"{name}.json")
+
+    assert read_card(tmp_path / f"{name}.json") == card
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_a_card_names_its_parts_canonically(name: str) -> None:
+    card = zoo_card(name)
+
+    assert card.architecture == canonical_architecture(card.architecture)
+    assert card.activation == canonical_activation(card.activation)

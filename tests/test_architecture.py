@@ -1,0 +1,145 @@
+"""The house: which room may open which door.  Read from the sources, no import needed."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from graphlib import TopologicalSorter
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = {"attacks": ROOT / "attacks", "model_zoo": ROOT / "model_zoo"}
+ROOMS |= {"leaderboard": ROOT / "leaderboard", "": ROOT / "satbench"}
+MODULES = {
+    ".".join(
+        ("satbench", *filter(None, (room,)), *path.relative_to(folder).with_suffix("").parts)
+    ).removesuffix(".__init__"): path
+    for room, folder in ROOMS.items()
+    for path in sorted(folder.rglob("*.py"))
+}
+FREE = {"attacks", "model_zoo", "leaderboard"}  # rooms that only know core and themselves
+LIGHT = {"core", "leaderboard"}  # rooms without torch
+
+
+def room_of(module: str) -> str:
+    """Return `core`, `attacks`, …; `program` for the modules of satbench itself."""
+    part = [*module.split("."), ""][1]
+    return part if part in FREE | {"core"} else "program"
+
+
+def imports_of(module: str, *, when_imported: bool = False) -> set[str]:
+    """Return the full names a module imports; `when_imported` leaves out those made later.
+
+    `from a.b import c` is a.b.c where that is a module, else a.b.
+    """
+    found: set[str] = set()
+    for node in walk(ast.parse(MODULES[module].read_text(encoding="utf-8")), when_imported):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else str(node.module) for name in names}
+    return found
+
+
+def walk(tree: ast.AST, when_imported: bool) -> list[ast.AST]:
+    """Return all nodes; `when_imported` leaves out functions and `if TYPE_CHECKING:`."""
+    nodes = [tree]
+    for node in nodes:
+        for child in ast.iter_child_nodes(node):
+            later = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+            typing = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+            if not (when_imported and (later or typing)):
+                nodes.append(child)
+    return nodes
+
+
+every_module = pytest.mark.parametrize("module", MODULES)
+
+
+def test_all_rooms_are_looked_at() -> None:
+    assert {room_of(module) for module in MODULES} == FREE | {"core", "program"}
+    assert len(MODULES) > 40
+
+
+@every_module
+def test_a_module_opens_only_the_doors_of_its_room(module: str) -> None:
+    room = room_of(module)
+    ours = {room_of(name) for name in imports_of(module) if name.split(".")[0] == "satbench"}
+    allowed = {"core": {"core"}, "program": FREE | {"core", "program"}}
+
+    assert ours - allowed.get(room, {"core", room}) == set()
+
+
+@every_module
+def test_a_module_without_torch_imports_none(module: str) -> None:
+    heavy = {name for name in imports_of(module) if name.split(".")[0].startswith("torch")}
+
+    assert not heavy or room_of(module) not in LIGHT
+
+
+@every_module
+def test_imports_are_absolute(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+
+    assert [ast.unparse(node) for node in froms if node.level] == []
+
+
+@every_module
+def test_rooms_are_imported_through_satbench(module: str) -> None:
+    tops = {name.split(".")[0] for name in imports_of(module)}
+
+    assert tops & {"attacks", "model_zoo", "leaderboard", "core", "tests"} == set()
+
+
+@every_module
+def test_a_module_has_at_most_400_lines(module: str) -> None:
+    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_imports_go_in_no_circle() -> None:
+    graph = {
+        module: {name for name in imports_of(module, when_imported=True) if name in MODULES}
+        for module in MODULES
+    }
+    # A package that names the parts of itself is no circle: the parts do not ask for it.
+    order = list(TopologicalSorter(graph).static_order())
+
+    assert set(order) == set(MODULES)
+
+
+@pytest.mark.parametrize("word", ["utils", "helpers", "common", "misc"])
+def test_no_module_is_named_after_nothing(word: str) -> None:
+    assert [module for module in MODULES if module.endswith(word)] == []
+
+
+def exports_of(module: str) -> set[str]:
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    return {
+        ast.literal_eval(name)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        for name in getattr(node.value, "elts", [])
+    }
+
+
+def test_no_package_exports_a_name_that_one_of_its_modules_has() -> None:
+    # Importing the module would put it in the place of what is exported.
+    assert [
+        f"{module}.{name}"
+        for module in MODULES
+        for name in exports_of(module)
+        if f"{module}.{name}" in MODULES
+    ] == []
+
+
+def test_no_room_is_a_top_level_module_after_importing_all() -> None:
+    for module in MODULES:
+        if not module.endswith("__main__"):
+            import_module(module)
+
+    assert {"attacks", "model_zoo", "leaderboard"} & set(sys.modules) == set()
