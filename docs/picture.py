@@ -18,8 +18,8 @@ def main() -> None:
     records = [r for r in read_records(Path("leaderboard/records")) if r.model.name in SHOWN]
     command = " ".join(f"--model {name}" for name in SHOWN)
     with Path("/dev/null").open("w") as nowhere:
-        console = Console(record=True, width=104, file=nowhere)
-        console.print(f"$ satbench eval {command}", highlight=False)
+        console = Console(record=True, width=106, file=nowhere)
+        console.print(f"$ satbench eval {command} --n-examples 500", highlight=False)
         console.print(table_of(records))
         console.save_svg("docs/eval.svg", title="satbench")
 

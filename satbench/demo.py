@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from satbench.api import evaluate_config
-from satbench.cli.demo import AUTOATTACK_EXAMPLES, AUTOATTACK_MODELS, PGD, PGD_EXAMPLES
 from satbench.console import BarProgress, results
 from satbench.core.files import write_text
 from satbench.eval_config import eval_config
@@ -18,6 +17,11 @@ from satbench.leaderboard.tables import render_markdown
 from satbench.leaderboard.terminal import leaderboard_table
 from satbench.model_zoo.card import zoo_names
 from satbench.report import brief_table_of, table_of
+
+PGD = "pgd-20"
+PGD_EXAMPLES = 1000
+AUTOATTACK_EXAMPLES = 50
+AUTOATTACK_MODELS = ("fmnist-sat-tiny-relu-s0", "fmnist-sat-tiny-silu-s0")
 
 _LIVE = "> **Live**: what this machine has just computed, by `satbench demo`."
 _COMMITTED = (

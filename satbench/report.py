@@ -117,7 +117,7 @@ def _details(row: Row) -> tuple[str, str, str, str]:
     return (
         f"{row.low:.1%} – {row.high:.1%}",
         f"{row.n:,}",
-        f"{row.forwards:,} + {row.backwards:,}",
+        f"{_count(row.forwards)} + {_count(row.backwards)}",
         _duration(row.seconds),
     )
 
@@ -128,6 +128,10 @@ def _row(
     low, high = wilson_interval(correct, record.n)
     accuracy = correct / record.n
     return Row(name, correct, record.n, accuracy, low, high, forwards, backwards, round(seconds, 3))
+
+
+def _count(passes: int) -> str:
+    return f"{passes:,}" if passes < 100_000 else f"{passes / 1e6:.2f} M"
 
 
 def _duration(seconds: float) -> str:

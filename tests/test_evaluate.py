@@ -103,6 +103,16 @@ def test_the_witnesses_lie_beside_the_record_one_for_each_broken_image(
     assert (mean_model(torch.from_numpy(witnesses.images)).argmax(1) == 0).all()
 
 
+def test_witnesses_are_in_the_order_of_the_images_whatever_stage_broke_them(
+    mean_model: nn.Module, tmp_path: Path
+) -> None:
+    record = evaluate(mean_model, tmp_path, x=X.flip(0))
+    (path,) = tmp_path.glob("*.json")
+
+    assert record.verdicts == [-1, -1, 2, 1, 0]
+    assert read_witnesses(witnesses_path(path)).indices.tolist() == [2, 3]
+
+
 def test_a_model_that_nothing_breaks_has_no_witnesses(
     mean_model: nn.Module, tmp_path: Path
 ) -> None:

@@ -6,11 +6,6 @@ from pathlib import Path
 
 import click
 
-PGD = "pgd-20"
-PGD_EXAMPLES = 1000
-AUTOATTACK_EXAMPLES = 50
-AUTOATTACK_MODELS = ("fmnist-sat-tiny-relu-s0", "fmnist-sat-tiny-silu-s0")
-
 
 @click.command()
 @click.option(
