@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from satbench.core.errors import SatbenchError
-from satbench.core.files import atomic_path, write_text
+from satbench.core.files import atomic_path, sweep, write_text
 from satbench.recipes import TrainConfig
 
 _CONFIG, _STATE = "config.json", "checkpoint.pt"
@@ -42,6 +42,8 @@ class Checkpoint:
 def open_run(folder: Path, config: TrainConfig) -> None:
     """Claim `folder` for a run.  Raises SatbenchError if it holds a run of another config."""
     path = folder / _CONFIG
+    for file in (path, folder / _STATE):
+        sweep(file)
     if not path.exists():
         write_text(path, json.dumps(asdict(config), indent=2) + "\n")
         return

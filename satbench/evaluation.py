@@ -19,6 +19,7 @@ from satbench.attacks.engine import CLEAN, BatchResult, Progress, run_suite
 from satbench.attacks.suite import Stage, parse_suite
 from satbench.core.digests import digest_arrays
 from satbench.core.errors import SatbenchError
+from satbench.core.files import sweep
 from satbench.core.threat import Threat, show_fraction
 from satbench.data import Dataset
 from satbench.leaderboard.record import (
@@ -119,6 +120,8 @@ def run_evaluation(
             )
             results = sorted(store.finished(), key=lambda r: (r.stage, int(r.indices[0])))
             record, witnesses = plan.conclude(verdicts, results, device)
+            for file in (path, witnesses_path(path)):
+                sweep(file)
             write_witnesses(witnesses, witnesses_path(path))
             write_record(record, path)
             store.remove()

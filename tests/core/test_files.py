@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from satbench.core.files import atomic_path, write_bytes, write_text
+from satbench.core.files import atomic_path, sweep, write_bytes, write_text
 
 
 @pytest.fixture
@@ -107,3 +107,11 @@ def test_the_umask_is_left_as_it_was(tmp_path: Path) -> None:
     found = os.umask(0o027)
 
     assert found == 0o027
+
+
+def test_a_sweep_removes_what_a_killed_writer_of_a_file_left(tmp_path: Path) -> None:
+    for name in (".r.json.x1.part", ".other.json.x1.part", "r.json"):
+        (tmp_path / name).touch()
+    sweep(tmp_path / "r.json")
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.json.x1.part", "r.json"]
