@@ -131,7 +131,9 @@ def _row(
 
 
 def _count(passes: int) -> str:
-    return f"{passes:,}" if passes < 100_000 else f"{passes / 1e6:.2f} M"
+    if passes < 10_000:
+        return f"{passes:,}"
+    return f"{passes / 1e3:.1f} k" if passes < 1e6 else f"{passes / 1e6:.2f} M"
 
 
 def _duration(seconds: float) -> str:
