@@ -219,7 +219,6 @@ def test_missing_witnesses_are_named(good: Path) -> None:
     assert faults_of(good) == [f"expected witnesses at {witnesses_path(good)}, which are missing"]
 
 
-@pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     "corrupt",
     [

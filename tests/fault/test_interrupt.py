@@ -130,8 +130,6 @@ def test_going_on_with_another_batch_size_gives_the_same_verdicts(
     ]
 
 
-# np.load leaves the file open when it is no whole zip file.
-@pytest.mark.filterwarnings("ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     "corrupt",
     [
