@@ -7,11 +7,12 @@ export OMP_NUM_THREADS ?= 2
 
 ACTIVATIONS := relu silu gelu parametric-softplus
 SEEDS := 0 1 2
+SURROGATES := "fmnist-standard relu" "fmnist-pgd2 relu" "fmnist-pgd2 silu" "fmnist-sat parametric-softplus"
 ZOO := $(foreach s,$(SEEDS),$(foreach a,$(ACTIVATIONS),fmnist-sat:$(a):$(s))) \
        $(foreach s,$(SEEDS),$(foreach a,relu silu,fmnist-pgd2:$(a):$(s))) fmnist-standard:relu:0
 JOBS ?= 2
 
-.PHONY: help demo test test-all lint types zoo records leaderboard check-leaderboard clean
+.PHONY: help demo test test-all lint types zoo surrogates records leaderboard check-leaderboard verify bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -42,15 +43,27 @@ zoo: $(BIN)/satbench  ## Train every shipped model again (about an hour on two c
 	@echo $(ZOO) | tr ' ' '\n' | xargs -P $(JOBS) -I{} sh -c 'set -- $$(echo {} | tr ":" " "); \
 	  OMP_NUM_THREADS=1 $(BIN)/satbench train --recipe $$1 --activation $$2 --seed $$3 --threads 1 --out runs'
 
-records: $(BIN)/satbench  ## Evaluate every shipped model again: PGD-50, then AutoAttack, 500 images (about an hour and a half on two cores)
-	@ls model_zoo/cards | sed 's/\.json$$//' | xargs -P $(JOBS) -I{} env OMP_NUM_THREADS=1 \
-	  $(BIN)/satbench eval --model {} --attack pgd-50 --attack autoattack --n-examples 500 --out leaderboard/records
+surrogates: $(BIN)/satbench  ## Train the pinned surrogates of the transfer attacks again
+	@for pair in $(SURROGATES); do set -- $$pair; OMP_NUM_THREADS=1 $(BIN)/satbench train --recipe $$1 \
+	  --activation $$2 --arch 'tiny(width=12)' --seed 100 --threads 1 --out runs || exit 1; done
+
+records: $(BIN)/satbench  ## Evaluate every shipped model again: PGD-50 then AutoAttack, fast, transfer; 500 images each
+	@for attacks in 'pgd-50 --attack autoattack' fast transfer; do \
+	  $(BIN)/satbench models --board --names | xargs -P $(JOBS) -I{} env OMP_NUM_THREADS=1 \
+	  $(BIN)/satbench eval --model {} --attack $$attacks --n-examples 500 --out leaderboard/records || exit 1; done
 
 leaderboard: $(BIN)/satbench  ## Write the leaderboard again from the records
 	$(BIN)/satbench leaderboard build --readme README.md
 
 check-leaderboard: $(BIN)/satbench  ## Fail when the committed leaderboard is out of date
 	$(BIN)/satbench leaderboard build --check --readme README.md
+
+verify: $(BIN)/satbench  ## Re-check every witness of the committed leaderboard
+	$(BIN)/satbench verify --all
+
+bench:  ## Measure speed and memory beside other packages (see benchmarks/README.md), write docs/benchmarks.md
+	for b in pgd autoattack peak memory; do OMP_NUM_THREADS=1 .venv-bench/bin/python benchmarks/$$b.py --json benchmarks/results/$$b.json || exit 1; done
+	.venv-bench/bin/python benchmarks/report.py
 
 clean:  ## Remove what the targets above made, the environment too
 	rm -rf $(VENV) build demo *.egg-info

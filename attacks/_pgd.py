@@ -10,11 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from satbench.attacks.backward import Backward
 from satbench.attacks.ball import project, random_point, steepest
 from satbench.attacks.contract import Model, NoiseSource
 from satbench.core.errors import SatbenchError
+from satbench.core.specs import later
 from satbench.core.threat import Length, Threat
 
+OWN_GRADIENT = Backward()
 QUARTER_EPS = Length(Fraction(1, 4), relative=True)
 
 
@@ -29,6 +32,12 @@ class PGD:
     `keep` says which iterate is handed to the judge: `any` stops an image at its first
     misclassified iterate, so that no success on the way is lost and no further pass is spent;
     `last` takes the last iterate, as the SAT paper, Foolbox and torchattacks do.
+
+    For a randomised model a step follows the sum of the gradients of `eot` forwards (expectation
+    over transformation: Athalye et al., 2018, arXiv:1802.00420, section 4.2), and an iterate is
+    misclassified where all of them are.  The judge makes one draw of its own, so that the verdict
+    of a randomised model is one draw too.  `backward` may give activations the gradient of softplus
+    in place of their own (`satbench.attacks.backward`).
     """
 
     steps: int = 20
@@ -36,9 +45,11 @@ class PGD:
     restarts: int = 1
     start: Literal["uniform", "clean"] = "uniform"
     keep: Literal["any", "last"] = "any"
+    eot: int = later(1)
+    backward: Backward = later(OWN_GRADIENT)  # noqa: RUF009 (it is frozen)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "restarts"):
+        for name in ("steps", "restarts", "eot"):
             if getattr(self, name) < 1:
                 raise SatbenchError(f"pgd: expected {name} of 1 or more, got {getattr(self, name)}")
 
@@ -64,22 +75,32 @@ class PGD:
         active = torch.arange(len(x), device=x.device)  # rows that no iterate has broken yet
         x_adv, step = start, self.step.within(threat)
         for _ in range(self.steps):
-            x_adv = x_adv.detach().requires_grad_()
-            with torch.enable_grad():
-                logits = model(x_adv)
-                # Summed, so that no image's gradient depends on the size of its batch.
-                loss = F.cross_entropy(logits, y, reduction="sum")
-            if self.keep == "any":
-                result[active] = x_adv.detach()
-                holds = logits.argmax(1) == y
-            (grad,) = torch.autograd.grad(loss, x_adv)
-            x_adv = project(x_adv.detach() + step * steepest(grad, threat), x, threat)
+            grad, holds = self._look(model, x_adv, y)
             if self.keep == "any" and not bool(holds.all()):
-                if not bool(holds.any()):
+                result[active[~holds]] = x_adv[~holds]
+                active, x_adv, grad, x, y = (t[holds] for t in (active, x_adv, grad, x, y))
+                if not len(active):
                     return result
-                active, x_adv, x, y = active[holds], x_adv[holds], x[holds], y[holds]
+            x_adv = project(x_adv + step * steepest(grad, threat, x_adv), x, threat)
         result[active] = x_adv
         return result
+
+    def _look(self, model: Model, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradient, (B, C, H, W), and which images hold in a forward or more, (B,)."""
+        grad, holds = self._one_forward(model, x_adv, y)
+        for _ in range(1, self.eot):
+            another, right = self._one_forward(model, x_adv, y)
+            grad, holds = grad + another, holds | right
+        return grad, holds
+
+    def _one_forward(self, model: Model, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        leaf = x_adv.detach().requires_grad_()
+        with torch.enable_grad(), self.backward.applied():
+            logits = model(leaf)
+            # Summed, so that no image's gradient depends on the size of its batch.
+            loss = F.cross_entropy(logits, y, reduction="sum")
+        (grad,) = torch.autograd.grad(loss, leaf)
+        return grad, logits.argmax(1) == y
 
 
 def _correct(model: Model, x_adv: Tensor, y: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""AutoAttack and its parts, run by the package that defines them: pyautoattack 0.2.
+"""The reference: AutoAttack and its parts, run by the package that defines them, pyautoattack 0.2.
 
 Croce & Hein, 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse
 parameter-free attacks" (arXiv:2003.01690), FAB (Croce & Hein, 2020, arXiv:1907.02044) and Square
@@ -21,69 +21,93 @@ import torch
 from pyautoattack import AutoAttack as Package
 from torch import Tensor
 
+from satbench.attacks._apgd import (
+    BLOCK,
+    check_at_least_one,
+    larger_radii,
+    restarts_in,
+    targets_in,
+)
 from satbench.attacks.contract import Attack, Model, NoiseSource
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 
-BLOCK = 250  # the package's own default batch size
-
-_NORMS = {"linf": "Linf", "l2": "L2"}
+_NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 
 
 @dataclass(frozen=True)
 class APGDCE:
-    """Auto-PGD on the cross-entropy (arXiv:2003.01690, algorithm 1)."""
+    """The package's Auto-PGD on the cross-entropy; the fields are those of our own."""
 
     steps: int = 100
     restarts: int = 1
     block: int = BLOCK
+    eot: int = 1
 
     def __post_init__(self) -> None:
-        _check_at_least_one("apgd-ce", steps=self.steps, restarts=self.restarts, block=self.block)
+        check_at_least_one("apgd-ce", self)
 
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:
         """Perturb `x` within `threat`.  (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W)."""
-        package = _package(model, x, threat)
-        package.apgd.loss = "ce"
-        _set_steps(package.apgd, self.steps)
-        package.apgd.n_restarts = self.restarts
-        return _perturb(package.apgd, x, y, noise)
+        return _untargeted(self, "ce", model, x, y, threat, noise)
+
+
+@dataclass(frozen=True)
+class APGDDLR:
+    """The package's Auto-PGD on the difference of logits ratio."""
+
+    steps: int = 100
+    restarts: int = 1
+    block: int = BLOCK
+    eot: int = 1
+
+    def __post_init__(self) -> None:
+        check_at_least_one("apgd-dlr", self)
+
+    def __call__(
+        self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
+    ) -> Tensor:
+        """Perturb `x` within `threat`.  (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W)."""
+        _targets(1, model, x, least_classes=3, loss="DLR loss")
+        return _untargeted(self, "dlr", model, x, y, threat, noise)
 
 
 @dataclass(frozen=True)
 class APGDT:
-    """Auto-PGD on the targeted DLR loss, one run a target (arXiv:2003.01690, section 4)."""
+    """The package's Auto-PGD on the targeted DLR loss; the fields are those of our own."""
 
     steps: int = 100
     targets: int = 9
     block: int = BLOCK
+    eot: int = 1
 
     def __post_init__(self) -> None:
-        _check_at_least_one("apgd-t", steps=self.steps, targets=self.targets, block=self.block)
+        check_at_least_one("apgd-t", self)
 
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:
         """Perturb `x` within `threat`.  (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W)."""
-        package = _package(model, x, threat)
-        attack = package.apgd_targeted
+        attack = _package(model, x, threat).apgd_targeted
         _set_steps(attack, self.steps)
-        attack.n_target_classes = _targets(self.targets, model, x, least_classes=4)
+        attack.eot_iter, attack.use_largereps = self.eot, larger_radii(threat, self.eot)
+        targets = targets_in(threat, self.targets, self.eot)
+        attack.n_target_classes = _targets(targets, model, x, least_classes=4)
         return _perturb(attack, x, y, noise)
 
 
 @dataclass(frozen=True)
 class FABT:
-    """Targeted FAB: the smallest perturbation along linearised boundaries (arXiv:1907.02044)."""
+    """The package's targeted FAB."""
 
     steps: int = 100
     targets: int = 9
     block: int = BLOCK
 
     def __post_init__(self) -> None:
-        _check_at_least_one("fab-t", steps=self.steps, targets=self.targets, block=self.block)
+        check_at_least_one("fab-t", self)
 
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
@@ -97,7 +121,7 @@ class FABT:
 
 @dataclass(frozen=True)
 class Square:
-    """Square: random search with squares, scores only, no gradient (arXiv:1912.00049)."""
+    """The package's Square."""
 
     uses_gradients: ClassVar[bool] = False
 
@@ -105,7 +129,7 @@ class Square:
     block: int = BLOCK
 
     def __post_init__(self) -> None:
-        _check_at_least_one("square", queries=self.queries, block=self.block)
+        check_at_least_one("square", self)
 
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
@@ -117,17 +141,26 @@ class Square:
 
 
 @dataclass(frozen=True)
-class AutoAttack:
-    """Standard AutoAttack: APGD-CE, APGD-T, FAB-T, Square, each on what the last one left."""
+class AutoAttackReference:
+    """AutoAttack by the package itself.
 
-    version: Literal["standard"] = "standard"
+    `standard` is APGD-CE, APGD-T, FAB-T and Square, each on what the last one left; `rand` is
+    APGD-CE and APGD-DLR with 20 samples a step, for randomised models.
+    """
+
+    version: Literal["standard", "rand"] = "standard"
     block: int = BLOCK
 
     def __post_init__(self) -> None:
-        _check_at_least_one("autoattack", block=self.block)
+        check_at_least_one("autoattack-reference", self)
 
     def parts(self) -> tuple[tuple[str, Attack], ...]:
         """Return the parts in order, named."""
+        if self.version == "rand":
+            return (
+                ("apgd-ce", APGDCE(block=self.block, eot=20)),
+                ("apgd-dlr", APGDDLR(block=self.block, eot=20)),
+            )
         return (
             ("apgd-ce", APGDCE(block=self.block)),
             ("apgd-t", APGDT(block=self.block)),
@@ -147,11 +180,29 @@ def _package(model: Model, x: Tensor, threat: Threat) -> Package:
     )
 
 
+def _untargeted(
+    attack: APGDCE | APGDDLR,
+    loss: str,
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    noise: NoiseSource,
+) -> Tensor:
+    package = _package(model, x, threat).apgd
+    package.loss = loss
+    _set_steps(package, attack.steps)
+    package.n_restarts = restarts_in(threat, attack.restarts, attack.eot)
+    package.eot_iter, package.use_largereps = attack.eot, larger_radii(threat, attack.eot)
+    return _perturb(package, x, y, noise)
+
+
 def _perturb(attack: object, x: Tensor, y: Tensor, noise: NoiseSource) -> Tensor:
     attack.seed = noise.block_seed()  # type: ignore[attr-defined]
     perturb: Callable[[Tensor, Tensor], Tensor] = attack.perturb  # type: ignore[attr-defined]
     with _global_generators_kept(x.device), torch.no_grad():
-        return perturb(x.clone(), y.clone()).detach()
+        # In L1 its last projection rounds pixels to just outside the box.
+        return perturb(x.clone(), y.clone()).detach().clamp(0, 1)
 
 
 @contextmanager
@@ -169,18 +220,14 @@ def _set_steps(attack: object, steps: int) -> None:
     attack.size_decr = max(int(0.03 * steps), 1)  # type: ignore[attr-defined]
 
 
-def _targets(wanted: int, model: Model, x: Tensor, least_classes: int) -> int:
+def _targets(
+    wanted: int, model: Model, x: Tensor, least_classes: int, loss: str = "targeted DLR loss"
+) -> int:
     with torch.no_grad():
-        classes = model(x[:1]).shape[1]
+        classes: int = model(x[:1]).shape[1]
     if classes < least_classes:
         raise SatbenchError(
-            f"autoattack's targeted DLR loss needs at least {least_classes} classes, "
+            f"autoattack's {loss} needs at least {least_classes} classes, "
             f"got {classes}; use apgd-ce and square instead"
         )
     return min(wanted, classes - 1)
-
-
-def _check_at_least_one(name: str, **counts: int) -> None:
-    for parameter, value in counts.items():
-        if value < 1:
-            raise SatbenchError(f"{name}: expected {parameter} of 1 or more, got {value}")

@@ -22,33 +22,123 @@ ATTACKS = Registry(
         ),
         Entry(
             "autoattack",
-            "satbench.attacks._pyautoattack:AutoAttack",
-            "standard AutoAttack by the package pyautoattack: apgd-ce, apgd-t, fab-t, square",
+            "satbench.attacks._autoattack:AutoAttack",
+            "standard AutoAttack: apgd-ce, apgd-t, fab-t, square",
+            "Croce & Hein, 2020, arXiv:2003.01690",
+        ),
+        Entry(
+            "fast",
+            "satbench.attacks._fast:Fast",
+            "to AutoAttack's verdict or below it, for a small part of its passes",
+            "docs/decisions/0007-fast-suite.md; Sriramanan et al., 2020, arXiv:2011.14969",
+        ),
+        Entry(
+            "audit",
+            "satbench.attacks._audit:Audit",
+            "AutoAttack on the weakest survivors and a random sample, for a bound on the rest",
+            "Croce & Hein, 2020, arXiv:2003.01690",
+        ),
+        Entry(
+            "cosine-pgd",
+            "satbench.attacks._cosine:CosinePGD",
+            "PGD with a decaying step: loss ce, margin, gama or mifpe; backward=softplus(10)",
+            "Sriramanan et al., 2020, arXiv:2011.14969; Xie et al., 2020, arXiv:2006.14536",
+        ),
+        Entry(
+            "malt",
+            "satbench.attacks._malt:MALT",
+            "targeted margin searches, the nearest targets first",
+            "Melamed et al., 2024, arXiv:2407.02240",
+        ),
+        Entry(
+            "autoattack-reference",
+            "satbench.attacks._pyautoattack:AutoAttackReference",
+            "AutoAttack run by the package that defines it, pyautoattack",
+            "Croce & Hein, 2020, arXiv:2003.01690",
+        ),
+        Entry(
+            "autoattack-rand",
+            "satbench.attacks._autoattack:AutoAttackRand",
+            "AutoAttack for randomised models: apgd-ce, apgd-dlr on gradients averaged",
             "Croce & Hein, 2020, arXiv:2003.01690",
         ),
         Entry(
             "apgd-ce",
-            "satbench.attacks._pyautoattack:APGDCE",
-            "Auto-PGD on the cross-entropy (pyautoattack)",
+            "satbench.attacks._apgd:APGDCE",
+            "Auto-PGD on the cross-entropy",
+            "Croce & Hein, 2020, arXiv:2003.01690",
+        ),
+        Entry(
+            "apgd-dlr",
+            "satbench.attacks._apgd:APGDDLR",
+            "Auto-PGD on the difference of logits ratio",
             "Croce & Hein, 2020, arXiv:2003.01690",
         ),
         Entry(
             "apgd-t",
-            "satbench.attacks._pyautoattack:APGDT",
-            "Auto-PGD on the targeted DLR loss, one run a target (pyautoattack)",
+            "satbench.attacks._apgd:APGDT",
+            "Auto-PGD on the targeted DLR loss, one run a target",
             "Croce & Hein, 2020, arXiv:2003.01690",
         ),
         Entry(
             "fab-t",
-            "satbench.attacks._pyautoattack:FABT",
-            "targeted FAB, a minimum-norm attack (pyautoattack)",
+            "satbench.attacks._fab:FABT",
+            "targeted FAB, a minimum-norm attack",
             "Croce & Hein, 2020, arXiv:1907.02044",
         ),
         Entry(
             "square",
-            "satbench.attacks._pyautoattack:Square",
-            "random search with squares, no gradients (pyautoattack)",
+            "satbench.attacks._square:Square",
+            "random search with squares, no gradients",
             "Andriushchenko et al., 2020, arXiv:1912.00049",
+        ),
+        Entry(
+            "transfer",
+            "satbench.attacks._transfer:Transfer",
+            "images made on other models, with mi, ni, di, ti, si and vmi joined at will",
+            "Dong et al., 2018, arXiv:1710.06081, and others",
+        ),
+        Entry(
+            "distilled",
+            "satbench.attacks._distilled:Distilled",
+            "by labels alone: teach a smooth student what the model answers, and attack that",
+            "Papernot et al., 2017, arXiv:1602.02697",
+        ),
+        Entry(
+            "foolbox.fmn",
+            "satbench.attacks._foolbox:FMN",
+            "fast minimum-norm, for linf, l2 and l1 (Foolbox, its L2 projection mended)",
+            "Pintor et al., 2021, arXiv:2102.12827",
+        ),
+        Entry(
+            "foolbox.ddn",
+            "satbench.attacks._foolbox:DDN",
+            "decoupled direction and norm, a minimum-norm attack for l2 (Foolbox)",
+            "Rony et al., 2019, arXiv:1811.09600",
+        ),
+        Entry(
+            "foolbox.deepfool",
+            "satbench.attacks._foolbox:DeepFool",
+            "DeepFool, a minimum-norm attack for linf and l2 (Foolbox)",
+            "Moosavi-Dezfooli et al., 2016, arXiv:1511.04599",
+        ),
+        Entry(
+            "foolbox.cw",
+            "satbench.attacks._foolbox:CarliniWagner",
+            "Carlini & Wagner's minimum-norm attack for l2 (Foolbox)",
+            "Carlini & Wagner, 2017, arXiv:1608.04644",
+        ),
+        Entry(
+            "foolbox.boundary",
+            "satbench.attacks._foolbox:Boundary",
+            "the boundary attack for l2, by labels alone (Foolbox)",
+            "Brendel et al., 2018, arXiv:1712.04248",
+        ),
+        Entry(
+            "foolbox.hopskipjump",
+            "satbench.attacks._foolbox:HopSkipJump",
+            "HopSkipJump for linf and l2, by labels alone (Foolbox, each image on its own)",
+            "Chen et al., 2020, arXiv:1904.02144",
         ),
     ),
 )
@@ -78,10 +168,15 @@ def attack_spec(text: str) -> str:
 
 
 def short_spec(spec: str) -> str:
-    """Return the shortest text that means the same: `pgd(steps=50,step=eps/4,…)` -> `pgd-50`."""
+    """Return the shortest text that means the same: `pgd(steps=50,step=eps/4,…)` -> `pgd-50`.
+
+    A record may name what is no attack here, such as a third party's `images(…)`: that stays.
+    """
     name, arguments = split_spec(expand(spec))
+    if name not in ATTACKS:
+        return spec
     defaults = split_spec(attack_spec(name))[1]
-    changed = {key: value for key, value in arguments.items() if value != defaults[key]}
+    changed = {key: value for key, value in arguments.items() if value != defaults.get(key)}
     if name == "pgd" and "steps" in arguments:
         changed.pop("steps", None)
         name = f"pgd-{arguments['steps']}"

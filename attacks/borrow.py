@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from satbench.attacks.bpda import Replaced
+from satbench.attacks.twin import speed_up
 
 
 @contextmanager
@@ -41,31 +43,17 @@ def borrowed(model: nn.Module) -> Iterator[nn.Module]:
                     buffer.copy_(contents)
 
 
-def searching_copy(model: nn.Module) -> nn.Module:
+def searching_copy(
+    model: nn.Module, replacements: Mapping[str, nn.Module] | None = None
+) -> nn.Module:
     """Return a frozen copy of a borrowed `model` made for speed: batch-norm folded, channels last.
 
     Only searches use it: its rounding differs from the model's.  A model that cannot be copied is
-    returned itself.
+    returned itself.  With `replacements` (layer to what gives it a backward, see
+    `satbench.attacks.bpda`) nothing is rewritten, so that the named layers stay where they are.
     """
     try:
         twin = copy.deepcopy(model)
     except Exception:  # any error of a user's __deepcopy__, or of what it holds (locks, handles)
-        return model
-    for module in twin.modules():
-        if type(module) is nn.Sequential:
-            _fold_batch_norm(module)
-    return twin.to(memory_format=torch.channels_last)
-
-
-def _fold_batch_norm(chain: nn.Sequential) -> None:
-    """Fold each batch-norm that directly follows a convolution into it, in place.
-
-    Only within a plain Sequential is it certain that nothing happens between the two.
-    """
-    for number in range(len(chain) - 1):
-        conv, norm = chain[number], chain[number + 1]
-        if type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d and norm.track_running_stats:
-            if any((m._forward_hooks or m._forward_pre_hooks) for m in (conv, norm)):
-                continue
-            chain[number] = fuse_conv_bn_eval(conv, norm).requires_grad_(False)
-            chain[number + 1] = nn.Identity()
+        return Replaced(model, replacements) if replacements else model
+    return Replaced(twin, replacements) if replacements else speed_up(twin, model)

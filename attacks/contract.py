@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from satbench.core.threat import Threat
 
@@ -45,3 +46,113 @@ class Attack(Protocol):
         (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W).  `x` and `y` are left as they are.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What earlier stages of the suite learnt about the images of a batch.
+
+    `margins` (B,) is the least margin (logit of the label minus the best other logit) that they
+    reached, infinity where none told; `points` (B, C, H, W) is where, the image itself where none
+    told.
+    """
+
+    margins: Tensor
+    points: Tensor
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an informed attack found: the points of least margin it knows, and these margins."""
+
+    x_adv: Tensor
+    margins: Tensor
+
+
+@runtime_checkable
+class Informed(Protocol):
+    """An attack that goes on from what earlier stages found, and tells the later ones."""
+
+    def follow(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        noise: NoiseSource,
+        hints: Hints,
+    ) -> Found:
+        """Perturb `x` within `threat`, knowing `hints`; shapes as for `Attack`."""
+        ...
+
+
+@dataclass(frozen=True)
+class History:
+    """What is known of every image when a stage begins; it does not depend on batches.
+
+    `survivors` (N,) bool, and `entered` those of when the suite's attack began that the stage is a
+    part of; `margins` (N,) float32, the least margin told, infinity where none was;
+    `broken` says how many images each earlier stage broke, by the stage's part (or spec);
+    `attacked` likewise how many it took on.  `share` (N,) in [0, 1) is a random number an image, a
+    function of the seed, that attack and the image's index, to draw samples with.
+    """
+
+    survivors: NDArray[np.bool_]
+    entered: NDArray[np.bool_]
+    margins: NDArray[np.float32]
+    broken: dict[str, int]
+    attacked: dict[str, int]
+    share: NDArray[np.float64]
+
+
+@runtime_checkable
+class Selective(Protocol):
+    """An attack that takes on some of the survivors only."""
+
+    def selects(self, history: History) -> NDArray[np.bool_]:
+        """Return which images to take on, (N,) bool; others pass it by."""
+        ...
+
+
+class Lender(Protocol):
+    """Who has other models than the target, and images to query it with."""
+
+    def source(self, name: str) -> nn.Module:
+        """Return another model, frozen, in eval mode, on the target's device.
+
+        Raises SatbenchError for an unknown name.
+        """
+        ...
+
+    def pool(self, n: int) -> NDArray[np.float32]:
+        """Return up to `n` images that are not under evaluation, (M, C, H, W) in [0, 1]."""
+        ...
+
+
+class Lent(Lender, Protocol):
+    """What a run lends an attack beside the target.
+
+    Passes of a lent model are counted, apart from those of the target.
+    """
+
+    def spent(self, forwards: int, backwards: int) -> None:
+        """Count passes of a model that the attack made itself (a trained surrogate)."""
+        ...
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """An attack that must be made ready once a run: it needs a source, or trains a surrogate."""
+
+    def prepare(self, target: Model, lent: Lent, threat: Threat, seed: int) -> Attack:
+        """Return the attack proper.  Calls of `target` are counted like those of an attack.
+
+        A function of its arguments alone, for a resumed run prepares again.
+        """
+        ...
+
+
+def sources_of(attack: object) -> Sequence[str]:
+    """Return the names of the models that an attack borrows; most borrow none."""
+    names: Sequence[str] = getattr(attack, "sources", ())
+    return names

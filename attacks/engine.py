@@ -7,8 +7,9 @@ holds is not run again.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from satbench.attacks.borrow import borrowed, searching_copy
+from satbench.attacks.contract import (
+    Attack,
+    Found,
+    Informed,
+    Lender,
+    Prepared,
+    Selective,
+)
 from satbench.attacks.judge import OutsideBallError, broken, predict
+from satbench.attacks.memory import CountedLent, Known, Memory
 from satbench.attacks.passes import CountingModel, Passes
 from satbench.attacks.suite import Stage
 from satbench.core.errors import SatbenchError
@@ -43,12 +53,19 @@ class Images(Protocol):
         ...
 
 
+def _no_margins() -> NDArray[np.float32]:
+    return np.empty(0, np.float32)
+
+
 @dataclass(frozen=True)
 class BatchResult:
     """What one batch of one stage came to.
 
     `stage` is 0 for the clean pass; `indices` (B,) are places in the data set; `broken` (B,) is
     the judge's word; `witnesses` (broken.sum(), C, H, W) float32 prove it, empty when clean.
+    Passes of other models than the target are `source_forwards` and `source_backwards`.  A result
+    without images is the preparation of its stage.  `margins` (B,) and `points`, those of the
+    images that survive, (B - broken.sum(), C, H, W), are what an informed attack told, else empty.
     """
 
     stage: int
@@ -58,6 +75,10 @@ class BatchResult:
     forwards: int
     backwards: int
     seconds: float
+    source_forwards: int = 0
+    source_backwards: int = 0
+    margins: NDArray[np.float32] = field(default_factory=_no_margins)
+    points: NDArray[np.float32] = field(default_factory=_no_margins)
 
 
 class Journal(Protocol):
@@ -93,43 +114,72 @@ def run_suite(
     batch_size: int,
     journal: Journal,
     progress: Progress,
+    lent: Lender | None = None,
+    replacements: Mapping[str, nn.Module] | None = None,
+    span: slice = slice(None),
 ) -> NDArray[np.int16]:
     """Run `suite` on every image that survives, and return the verdicts, (N,) int16.
 
     A verdict is `SURVIVED` (-1), or the number of the stage that broke the image: 0 when it is
     wrong when clean, 1 for the first stage of the suite, and so on.  Images go to the device
-    of the model's parameters.  The model comes back as it was.  Raises SatbenchError from the
-    judge, naming the attack.
+    of the model's parameters.  `lent` is what attacks may borrow.  `replacements` give named
+    layers another backward in searches (BPDA, `satbench.attacks.bpda`); the judge knows nothing of
+    them.  Of the images only those in `span` are run, and what others came to tells them nothing.
+    The model comes back as it was.  Raises SatbenchError from the judge, naming the attack.
     """
     n = len(images.labels)
     verdicts = np.full(n, SURVIVED, np.int16)
     done = np.zeros((len(suite) + 1, n), bool)
+    shape = (n, *images.pixels(np.empty(0, np.int64)).shape[1:])
+    memory, inside = Memory(shape, suite), np.zeros(n, bool)
+    inside[span] = True
     for result in journal.finished():
         done[result.stage, result.indices] = True
         verdicts[result.indices[result.broken]] = result.stage
+        if inside[result.indices].all():
+            memory.add(result)
 
-    with borrowed(model) as judged:
+    stand_ins = nn.ModuleList((replacements or {}).values())
+    with borrowed(model) as judged, borrowed(stand_ins):
         for number, stage in enumerate([None, *suite]):
             # What is due was fixed when the stage began, so that a resumed stage cuts the
             # batches that the uninterrupted one would have cut.
-            due = np.flatnonzero((verdicts == SURVIVED) | (verdicts >= number))
+            standing = inside & _standing(verdicts, number)
+            due = np.flatnonzero(standing)
+            if stage and isinstance(stage.attack, Selective):
+                first = 1 + next(k for k, one in enumerate(suite) if one.spec == stage.spec)
+                entered = inside & _standing(verdicts, first)
+                history = memory.history(number, standing, entered, seed)
+                due = np.flatnonzero(standing & stage.attack.selects(history))
             left = due[~done[number, due]]
             title = stage.title if stage else "clean"
             progress.stage(title, total=len(due), done=len(due) - len(left))
-            searcher = searching_copy(judged) if stage else judged
-            for batch in _cut(due, left, stage, batch_size):
-                if stage:
-                    result = _attack(judged, searcher, images, batch, threat, number, stage, seed)
-                else:
-                    result = _clean(judged, images, batch)
+            if stage is None:
+                run: Callable[[NDArray[np.int64]], BatchResult] = partial(_clean, judged, images)
+            else:
+                job = _Job(number, stage, images, threat, seed, lent, replacements)
+                search = _Search(judged, job, memory.before(number))
+                run = search.attack
+                if len(left) and (made := search.prepare()) and not memory.prepared(number):
+                    journal.write(made)
+                    memory.add(made)
+            for batch in _cut(left, stage, batch_size):
+                result = run(batch)
                 journal.write(result)
+                memory.add(result)
                 verdicts[result.indices[result.broken]] = number
-                progress.advance(len(batch), int((verdicts == SURVIVED).sum()))
+                progress.advance(len(batch), int((inside & (verdicts == SURVIVED)).sum()))
     return verdicts
 
 
+def _standing(verdicts: NDArray[np.int16], number: int) -> NDArray[np.bool_]:
+    """Return who survived until stage `number` began.  (N,) -> (N,) bool."""
+    standing: NDArray[np.bool_] = (verdicts == SURVIVED) | (verdicts >= number)
+    return standing
+
+
 def _cut(
-    due: NDArray[np.int64], left: NDArray[np.int64], stage: Stage | None, batch_size: int
+    left: NDArray[np.int64], stage: Stage | None, batch_size: int
 ) -> Iterator[NDArray[np.int64]]:
     if stage is None or stage.block is None:
         for start in range(0, len(left), batch_size):
@@ -151,37 +201,81 @@ def _clean(model: nn.Module, images: Images, batch: NDArray[np.int64]) -> BatchR
     return BatchResult(CLEAN, batch, wrong, nothing, len(batch), 0, seconds)
 
 
-def _attack(
-    judged: nn.Module,
-    searcher: nn.Module,
-    images: Images,
-    batch: NDArray[np.int64],
-    threat: Threat,
-    number: int,
-    stage: Stage,
-    seed: int,
-) -> BatchResult:
-    started = time.perf_counter()
-    x, y = _load(judged, images, batch)
-    passes = Passes()
-    block = int(batch[0]) // stage.block if stage.block else 0
-    noise = Noise(seed, stage.purpose, tuple(batch.tolist()), block)
-    x_adv = stage.attack(CountingModel(searcher, passes), x, y, threat, noise)
-    try:
-        fooled = broken(judged, x, x_adv.contiguous(), y, threat)
-    except OutsideBallError as error:
-        raise OutsideBallError(f"attack {stage.title}: {error}") from None
-    except SatbenchError as error:
-        raise type(error)(f"{error} (image {batch[0]} and on, under {stage.title})") from None
-    return BatchResult(
-        number,
-        batch,
-        fooled.cpu().numpy(),
-        x_adv[fooled].cpu().contiguous().numpy(),
-        passes.forwards,
-        passes.backwards,
-        time.perf_counter() - started,
-    )
+@dataclass(frozen=True)
+class _Job:
+    """One stage of a run."""
+
+    number: int
+    stage: Stage
+    images: Images
+    threat: Threat
+    seed: int
+    lent: Lender | None
+    replacements: Mapping[str, nn.Module] | None
+
+
+class _Search:
+    """One stage at work: the attack, made ready, on a copy of the model made for searching."""
+
+    def __init__(self, judged: nn.Module, job: _Job, known: Known) -> None:
+        self.judged, self.job, self.known = judged, job, known
+        self.passes, self.source_passes = Passes(), Passes()
+        self.searcher = CountingModel(searching_copy(judged, job.replacements), self.passes)
+        self.proper: Attack = job.stage.attack
+
+    def prepare(self) -> BatchResult | None:
+        """Make the attack ready, and return what that cost; None where there is nothing to do."""
+        stage = self.job.stage
+        if not isinstance(stage.attack, Prepared):
+            return None
+        if self.job.lent is None:
+            raise SatbenchError(f"{stage.title} borrows other models, and none are lent here")
+        started = time.perf_counter()
+        lent = CountedLent(self.job.lent, self.source_passes, device_of(self.judged))
+        self.proper = stage.attack.prepare(self.searcher, lent, self.job.threat, self.job.seed)
+        nothing, shape = np.empty(0, np.int64), self.job.images.pixels(np.empty(0, np.int64)).shape
+        return BatchResult(
+            self.job.number,
+            nothing,
+            np.empty(0, bool),
+            np.empty((0, *shape[1:]), np.float32),
+            *self.passes.take(),
+            time.perf_counter() - started,
+            *self.source_passes.take(),
+        )
+
+    def attack(self, batch: NDArray[np.int64]) -> BatchResult:
+        """Attack one batch, and let the judge decide."""
+        stage, started = self.job.stage, time.perf_counter()
+        x, y = _load(self.judged, self.job.images, batch)
+        block = int(batch[0]) // stage.block if stage.block else 0
+        noise = Noise(self.job.seed, stage.purpose, tuple(batch.tolist()), block)
+        found = self._search(x, y, noise, batch)
+        try:
+            fooled = broken(self.judged, x, found.x_adv.contiguous(), y, self.job.threat)
+        except OutsideBallError as error:
+            raise OutsideBallError(f"attack {stage.title}: {error}") from None
+        except SatbenchError as error:
+            raise type(error)(f"{error} (image {batch[0]} and on, under {stage.title})") from None
+        told = found.margins.cpu().numpy()
+        return BatchResult(
+            self.job.number,
+            batch,
+            fooled.cpu().numpy(),
+            found.x_adv[fooled].cpu().contiguous().numpy(),
+            *self.passes.take(),
+            time.perf_counter() - started,
+            *self.source_passes.take(),
+            margins=told,
+            points=found.x_adv[~fooled].cpu().contiguous().numpy() if len(told) else _no_margins(),
+        )
+
+    def _search(self, x: Tensor, y: Tensor, noise: Noise, batch: NDArray[np.int64]) -> Found:
+        if not isinstance(self.proper, Informed):
+            x_adv = self.proper(self.searcher, x, y, self.job.threat, noise)
+            return Found(x_adv, x.new_empty(0))
+        hints = self.known.hints(batch, x)
+        return self.proper.follow(self.searcher, x, y, self.job.threat, noise, hints)
 
 
 def _load(model: nn.Module, images: Images, batch: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

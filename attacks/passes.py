@@ -17,6 +17,12 @@ class Passes:
     forwards: int = 0
     backwards: int = 0
 
+    def take(self) -> tuple[int, int]:
+        """Return what was counted, forwards and backwards, and count from 0 again."""
+        counted = self.forwards, self.backwards
+        self.forwards = self.backwards = 0
+        return counted
+
 
 class CountingModel(torch.nn.Module):
     """A model that counts every image which passes through it, forward and backward."""

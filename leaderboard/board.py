@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -42,9 +42,11 @@ class Board:
     benchmarks: tuple[Benchmark, ...]
 
 
-def build_board(records: Sequence[Record]) -> Board:
+def build_board(records: Sequence[Record], references: Sequence[Record] = ()) -> Board:
     """Build the board; the order of the records does not matter.
 
+    `references` are records to compare with (AutoAttack by the package that defines it): they
+    enter costs and agreement, no column; those of models that have no other record enter nothing.
     Raises SatbenchError for no records, for two of the same run, and for one that `check_record`
     finds fault with.
     """
@@ -53,15 +55,20 @@ def build_board(records: Sequence[Record]) -> Board:
             "expected at least one record, got none; "
             "make one with satbench eval --model NAME --attack pgd-50 --attack autoattack"
         )
-    for record in records:
+    for record in (*records, *references):
         _refuse_faults(record)
-    _refuse_doubles(records)
+    _refuse_doubles([*records, *references])
+    benchmarks, beside = _by_benchmark(records), _by_benchmark(references)
+    built = (_benchmark(key[1], found, beside.get(key, ())) for key, found in benchmarks.items())
+    return Board(tuple(sorted(built, key=_order)))
+
+
+def _by_benchmark(records: Sequence[Record]) -> Mapping[tuple[str, Threat], list[Record]]:
     benchmarks = defaultdict(list)
     for record in records:
         threat = Threat.of(record.norm, record.eps)
         benchmarks[record.dataset.digest, threat].append(record)
-    built = (_benchmark(threat, found) for (_, threat), found in benchmarks.items())
-    return Board(tuple(sorted(built, key=_order)))
+    return benchmarks
 
 
 def _refuse_faults(record: Record) -> None:
@@ -84,22 +91,30 @@ def _refuse_doubles(records: Sequence[Record]) -> None:
         seen[record.identity] = record
 
 
-def _benchmark(threat: Threat, records: Sequence[Record]) -> Benchmark:
+def _benchmark(
+    threat: Threat, records: Sequence[Record], references: Sequence[Record]
+) -> Benchmark:
     infos = (record.dataset for record in records)
     dataset = min(infos, key=lambda info: (info.name, info.split, info.classes, info.n))
-    models = defaultdict(list)
-    for record in records:
+    for record in (*records, *references):
         if record.dataset.n != dataset.n:
             raise SatbenchError(
                 f"the records of {record.model.name} and others give the data set "
                 f"{dataset.digest[:12]} both {dataset.n} and {record.dataset.n} images"
             )
+    models, beside = _by_model(records), _by_model(references)
+    rows = rank_rows([make_row(found, beside.get(key, ())) for key, found in models.items()])
+    groups = make_groups(rows)
+    return Benchmark(dataset, threat, tuple(rows), tuple(groups), tuple(compare_with_relu(groups)))
+
+
+def _by_model(records: Sequence[Record]) -> Mapping[tuple[str, str, str], list[Record]]:
+    models = defaultdict(list)
+    for record in records:
         # As in a run's identity: the same tensors under another activation are another model.
         model = record.model
         models[model.weights_digest, model.architecture, model.activation].append(record)
-    rows = rank_rows([make_row(found) for found in models.values()])
-    groups = make_groups(rows)
-    return Benchmark(dataset, threat, tuple(rows), tuple(groups), tuple(compare_with_relu(groups)))
+    return models
 
 
 def _order(benchmark: Benchmark) -> tuple[str, str, int, str, str, Fraction]:

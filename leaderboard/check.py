@@ -2,44 +2,108 @@
 
 from __future__ import annotations
 
+from math import isclose
+
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
-from satbench.leaderboard.record import PROTOCOL, SURVIVED, WRONG_CLEAN, Record, identity_of
+from satbench.leaderboard.record import (
+    PROTOCOL,
+    SURVIVED,
+    Record,
+    Sequential,
+    StageResult,
+    identity_of,
+    inputs_of,
+)
+from satbench.leaderboard.statistics import confidence_sequence
 
 
 def check_record(record: Record) -> list[str]:
     """Return what is wrong within a record, a sentence each; an empty list if nothing is."""
     faults = []
-    if record.protocol != PROTOCOL:
-        faults.append(f"the record is of protocol {record.protocol}, not {PROTOCOL}")
+    if not 1 <= record.protocol <= PROTOCOL:
+        faults.append(f"the record is of protocol {record.protocol}, not 1 to {PROTOCOL}")
     try:
         Threat.of(record.norm, record.eps)
     except SatbenchError as error:
         faults.append(f"the threat model is not one: {error}")
-    identity = identity_of(
-        record.model, record.dataset, record.norm, record.eps, record.seed, record.suite
-    )
-    if identity != record.identity:
+    if identity_of(inputs_of(record)) != record.identity:
         faults.append("the identity is not that of the inputs: one of them was changed")
     if record.n != record.dataset.n:
         faults.append(f"there are {record.n} verdicts for {record.dataset.n} images")
     strange = {v for v in record.verdicts if not SURVIVED <= v <= len(record.stages)}
     if strange:
         faults.append(f"there are verdicts that name no stage: {sorted(strange)}")
-    if list(dict.fromkeys(stage.attack for stage in record.stages)) != record.suite:
+    if [attack for attack, _ in record.attack_stages()] != record.suite:
         faults.append("the stages are not those of the suite")
-    return faults + _check_sums(record)
+    if len(record.environment.stage_seconds) != len(record.stages):
+        faults.append("the stages and their times are not of one number")
+    faults += _check_sums(record)
+    if record.sequential and not faults and not _follows(record, record.sequential):
+        faults.append("the interval of the sequence is not that of the survivors")
+    return faults
+
+
+def _follows(record: Record, told: Sequential) -> bool:
+    if not 1 <= record.n <= record.dataset.population:
+        return False
+    found = confidence_sequence(record.surviving(), record.n, record.dataset.population)
+    return all(
+        isclose(a, b, abs_tol=1e-9) for a, b in zip(found, (told.low, told.high), strict=True)
+    )
 
 
 def _check_sums(record: Record) -> list[str]:
-    faults = []
-    surviving = sum(verdict != WRONG_CLEAN for verdict in record.verdicts)
+    faults: list[str] = []
+    surviving = record.clean_correct
+    apart: dict[str, int] = {}  # what the stages of another run left, in that run
     for number, stage in enumerate(record.stages, 1):
-        title = f"{stage.attack}{'/' if stage.part else ''}{stage.part}"
-        broken = record.verdicts.count(number)
-        if stage.attacked != surviving:
-            faults.append(f"{title} attacked {stage.attacked} images, but {surviving} were left")
-        if stage.broken != broken:
-            faults.append(f"{title} broke {stage.broken} images, but {broken} verdicts say so")
-        surviving -= broken
+        counted = record.verdicts.count(number)
+        if stage.apart:
+            faults += _check_apart(stage, counted, apart.get(stage.origin), record.clean_correct)
+            apart[stage.origin] = stage.attacked + stage.passed_over - stage.broken
+        else:
+            faults += _check_stage(stage, counted, surviving)
+        if min(stage.forwards, stage.backwards, stage.source_forwards, stage.source_backwards) < 0:
+            faults.append(f"{_title(stage)} tells of fewer passes than none")
+        surviving -= counted
     return faults
+
+
+def _check_stage(stage: StageResult, counted: int, surviving: int) -> list[str]:
+    faults = []
+    if stage.attacked + stage.passed_over != surviving:
+        faults.append(f"{_title(stage)} {_reach(stage)}, but {surviving} were left")
+    if stage.broken != counted:
+        faults.append(f"{_title(stage)} broke {stage.broken} images, but {counted} verdicts say so")
+    return faults
+
+
+def _check_apart(stage: StageResult, counted: int, left: int | None, right: int) -> list[str]:
+    """Check a stage that ran on the survivors of another record.
+
+    Some of what it broke an earlier record broke too, so its verdicts may be fewer, not more.
+    """
+    faults = []
+    standing = stage.attacked + stage.passed_over
+    if left is not None and standing != left:
+        faults.append(f"{_title(stage)} {_reach(stage)}, but {left} were left in its own run")
+    if standing > right:
+        faults.append(f"{_title(stage)} {_reach(stage)}, but {right} are right when clean")
+    if not counted <= stage.broken <= stage.attacked:
+        faults.append(
+            f"{_title(stage)} broke {stage.broken} images of {stage.attacked}, "
+            f"but {counted} verdicts say so"
+        )
+    if not stage.origin:
+        faults.append(f"{_title(stage)} ran in another record, but does not say in which")
+    return faults
+
+
+def _title(stage: StageResult) -> str:
+    return f"{stage.attack}/{stage.part}" if stage.part else stage.attack
+
+
+def _reach(stage: StageResult) -> str:
+    over = f" and passed over {stage.passed_over}" if stage.passed_over else ""
+    return f"attacked {stage.attacked} images{over}"

@@ -9,8 +9,12 @@ from pathlib import Path
 
 from satbench.core.errors import SatbenchError
 from satbench.core.files import write_text
+from satbench.leaderboard.agreement import render_agreements
 from satbench.leaderboard.board import Board, build_board
+from satbench.leaderboard.cost import render_costs
+from satbench.leaderboard.markdown import cell, title_of
 from satbench.leaderboard.record import read_records
+from satbench.leaderboard.rows import Row
 from satbench.leaderboard.tables import render_csv, render_json, render_markdown, render_summary
 
 BEGIN = "<!-- leaderboard:begin -->"
@@ -22,15 +26,24 @@ def published_records() -> Path:
     return Path(str(files("satbench.leaderboard") / "records"))
 
 
+def reference_folder(records: Path) -> Path:
+    """Return where the records lie that a folder's are compared with: beside it, `reference`."""
+    return records.resolve().parent / "reference"
+
+
 def read_board(records: Path) -> Board:
-    """Build the board of a folder of records.  Raises SatbenchError for none or a bad one."""
+    """Build the board of a folder of records, and of the reference records beside it, if any.
+
+    Raises SatbenchError for none or a bad one.
+    """
     found = read_records(records)
+    references = reference_folder(records)
     if not found:
         raise SatbenchError(
             f"expected records (*.json) in {records}, found none; make one with "
             f"satbench eval --model NAME --attack pgd-50 --attack autoattack --out {records}"
         )
-    return build_board(found)
+    return build_board(found, read_records(references) if references.is_dir() else ())
 
 
 def board_files(board: Board, out: Path, readme: Path | None = None) -> dict[Path, str]:
@@ -41,6 +54,21 @@ def board_files(board: Board, out: Path, readme: Path | None = None) -> dict[Pat
     """
     contents = {
         out / "LEADERBOARD.md": render_markdown(board),
+        out / "COST.md": render_costs(
+            [
+                (cell(benchmark.title), [(_title(row), row.cost) for row in benchmark.rows])
+                for benchmark in board.benchmarks
+            ]
+        ),
+        out / "AGREEMENT.md": render_agreements(
+            [
+                (
+                    cell(benchmark.title),
+                    [(_title(row), row.agreement) for row in benchmark.rows if row.agreement],
+                )
+                for benchmark in board.benchmarks
+            ]
+        ),
         out / "leaderboard.csv": render_csv(board),
         out / "leaderboard.json": render_json(board),
     }
@@ -63,6 +91,10 @@ def write_files(contents: Mapping[Path, str]) -> None:
     """Write the files, each atomically."""
     for path, text in contents.items():
         write_text(path, text)
+
+
+def _title(row: Row) -> str:
+    return title_of(row.model.name, row.model.weights_digest)
 
 
 def _text(readme: Path) -> str:

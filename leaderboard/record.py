@@ -7,7 +7,9 @@ same inputs give the same bytes, `environment` (times, host, versions) aside.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,17 @@ from numpy.typing import NDArray
 from satbench.core.digests import digest_arrays, digest_json
 from satbench.core.errors import SatbenchError
 from satbench.core.files import atomic_path, write_text
+from satbench.leaderboard.flags import Flag
 
-SCHEMA = 1
+SCHEMA = 2
+"""The schema of new records; those of schema 1, which lack what came later, are read too."""
 
-PROTOCOL = 1
-"""Goes up with every change of the program that can move a number."""
+PROTOCOL = 2
+"""Goes up with every change of the program that can move a number.
+
+1: `autoattack` and its parts ran by the package pyautoattack.  2: they run by satbench's own
+engine, and `autoattack-reference` by the package.
+"""
 
 _PLACE = "@verdicts@"  # holds the place of the verdicts while the rest is indented
 
@@ -52,13 +60,17 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """The images: the first `n` of a named split, with the SHA-256 of just these."""
+    """The images: the first `n` of a named split, with the SHA-256 of just these.
+
+    Where `population` is above 0, the first `n` of a random order of that many.
+    """
 
     name: str
     split: str
     n: int
     classes: int
     digest: str
+    population: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,14 @@ class StageResult:
 
     `attack` is the canonical spec of the suite's attack and `part` the stage's name within it
     (empty for an attack of one stage).  `attacked` images came in, `broken` of them the judge
-    found broken; the search cost `forwards` and `backwards` passes.
+    found broken; the search cost `forwards` and `backwards` passes of the model, and
+    `source_forwards` and `source_backwards` of models that the attack borrowed or trained.
+    `passed_over` images survived until here, and the stage did not take them on.
+
+    `by` says who ran a challenge.  `origin`, `seed` and `protocol` tell of a stage that another
+    record brought in: that record's identity, and what it ran with; None for the record's own.  A
+    stage that ran `apart` came to its numbers in a record of its own: not on what the stages
+    before it left here, so that fewer verdicts than `broken` may name it.
     """
 
     attack: str
@@ -76,6 +95,14 @@ class StageResult:
     broken: int
     forwards: int
     backwards: int
+    source_forwards: int = 0
+    source_backwards: int = 0
+    passed_over: int = 0
+    by: str = ""
+    origin: str = ""
+    seed: int | None = None
+    protocol: int | None = None
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,12 +122,36 @@ class Environment:
 
 
 @dataclass(frozen=True)
+class Diagnosis:
+    """Signs that robustness may be overstated, and the passes that looking for them cost."""
+
+    flags: list[Flag]
+    forwards: int
+    backwards: int
+
+
+@dataclass(frozen=True)
+class Sequential:
+    """A run that looked after each chunk of images, and stopped once the interval was narrow.
+
+    `low` and `high` bound the share of the whole population that survives, at 95 % whenever one
+    stops looking; the run went on until they were no more than `width` apart.
+    """
+
+    width: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Record:
     """The finished result of one run.
 
     `verdicts` has one number an image, in the data set's order: -1 survived, 0 wrong when clean,
     k the stage (counted from 1) that broke it.  `witnesses_digest` is the SHA-256 of the
-    witnesses beside the record.
+    witnesses beside the record.  `sources` are the models that attacks borrowed, name to digest of
+    weights.  `replacements` are the layers that searches ran a differentiable replacement of
+    (BPDA), name to what replaced it.
     """
 
     identity: str
@@ -114,6 +165,10 @@ class Record:
     verdicts: list[int]
     witnesses_digest: str
     environment: Environment
+    sources: dict[str, str] = field(default_factory=dict)
+    replacements: dict[str, str] = field(default_factory=dict)
+    diagnosis: Diagnosis | None = None
+    sequential: Sequential | None = None
     protocol: int = PROTOCOL
     schema: int = SCHEMA
 
@@ -141,6 +196,21 @@ class Record:
         numbers = [k for k, stage in enumerate(self.stages, 1) if stage.attack == attack]
         return self.surviving(numbers[-1]) if numbers else None
 
+    def attack_stages(self) -> list[tuple[str, list[int]]]:
+        """Return the attacks of the suite in order, each with the numbers (from 1) of its stages.
+
+        An attack that was run again as a challenge, with another seed, is there twice.
+        """
+        numbered = groupby(
+            enumerate(self.stages, 1), key=lambda pair: (pair[1].attack, pair[1].origin)
+        )
+        return [(attack, [number for number, _ in pairs]) for (attack, _), pairs in numbered]
+
+    @property
+    def history(self) -> list[list[str | int | bool | None]]:
+        """Where each stage comes from; empty for a record that one evaluation made."""
+        return history_of(self.stages)
+
     def to_json(self) -> str:
         """Return the record as JSON text; `parse_record` is its inverse."""
         values = asdict(self)
@@ -150,27 +220,61 @@ class Record:
         return json.dumps(values, indent=1).replace(f'"{_PLACE}"', verdicts) + "\n"
 
 
-def identity_of(
-    model: ModelInfo, dataset: DatasetInfo, norm: str, eps: str, seed: int, suite: list[str]
-) -> str:
+@dataclass(frozen=True)
+class Inputs:
+    """What decides the outcome of a run, and so its identity."""
+
+    model: ModelInfo
+    dataset: DatasetInfo
+    norm: str
+    eps: str
+    seed: int
+    suite: list[str]
+    sources: dict[str, str] = field(default_factory=dict)
+    replacements: dict[str, str] = field(default_factory=dict)
+    protocol: int = PROTOCOL
+    history: list[list[str | int | bool | None]] = field(default_factory=list)
+
+
+def inputs_of(record: Record) -> Inputs:
+    """Return the inputs that a record tells of."""
+    return Inputs(**{one.name: getattr(record, one.name) for one in fields(Inputs)})
+
+
+def history_of(stages: Sequence[StageResult]) -> list[list[str | int | bool | None]]:
+    """Return where each of `stages` comes from; empty if all are of one evaluation."""
+    told = [
+        [stage.attack, stage.part, stage.origin, stage.by, stage.seed, stage.protocol, stage.apart]
+        for stage in stages
+    ]
+    return told if any(line[2:] != ["", "", None, None, False] for line in told) else []
+
+
+def identity_of(inputs: Inputs) -> str:
     """Return the identity of a run: the SHA-256 of its inputs.
 
     Device and batch size do not enter it, for the verdicts do not depend on them; the model's
     name does not either, its weights do.
     """
-    inputs = {
-        "protocol": PROTOCOL,
-        "weights": model.weights_digest,
-        "answers": model.answers_digest,
-        "architecture": model.architecture,
-        "activation": model.activation,
-        "dataset": dataset.digest,
-        "norm": norm,
-        "eps": eps,
-        "seed": seed,
-        "suite": suite,
+    values = {
+        "protocol": inputs.protocol,
+        "weights": inputs.model.weights_digest,
+        "answers": inputs.model.answers_digest,
+        "architecture": inputs.model.architecture,
+        "activation": inputs.model.activation,
+        "dataset": inputs.dataset.digest,
+        "norm": inputs.norm,
+        "eps": inputs.eps,
+        "seed": inputs.seed,
+        "suite": inputs.suite,
     }
-    return digest_json(inputs)
+    # Left out where empty, so that identities from before there were any stay what they are.
+    later = {
+        "sources": inputs.sources,
+        "replacements": inputs.replacements,
+        "history": inputs.history,
+    }
+    return digest_json(values | {name: value for name, value in later.items() if value})
 
 
 def parse_record(text: str, where: str) -> Record:
@@ -181,9 +285,9 @@ def parse_record(text: str, where: str) -> Record:
         raise SatbenchError(f"the record {where} is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise SatbenchError(f"the record {where} is not a JSON object")
-    if values.get("schema") != SCHEMA:
+    if values.get("schema") not in (1, SCHEMA):
         raise SatbenchError(
-            f"expected a record of schema {SCHEMA} in {where}, got {values.get('schema')!r}; "
+            f"expected a record of schema 1 or {SCHEMA} in {where}, got {values.get('schema')!r}; "
             "update satbench"
         )
     verdicts = values.get("verdicts")
@@ -195,13 +299,33 @@ def parse_record(text: str, where: str) -> Record:
                 **values,
                 "model": ModelInfo(**values["model"]),
                 "dataset": DatasetInfo(**values["dataset"]),
-                "stages": [StageResult(**stage) for stage in values["stages"]],
+                "stages": [_stage(stage) for stage in values["stages"]],
                 "environment": Environment(**values["environment"]),
+                "diagnosis": _diagnosis(values.get("diagnosis")),
+                "sequential": _sequential(values.get("sequential")),
             }
         )
     except (TypeError, KeyError) as error:
         wanted = ", ".join(field.name for field in fields(Record))
         raise SatbenchError(f"the record {where} must have just {wanted}: {error}") from None
+
+
+def _stage(values: dict[str, Any]) -> StageResult:
+    stage = StageResult(**values)
+    counts = {one.name: getattr(stage, one.name) for one in fields(stage) if one.type == "int"}
+    if not all(type(count) is int for count in counts.values()):
+        raise TypeError(f"the counts of a stage are whole numbers, got {counts}")
+    return stage
+
+
+def _diagnosis(values: dict[str, Any] | None) -> Diagnosis | None:
+    if values is None:
+        return None
+    return Diagnosis(**{**values, "flags": [Flag(**flag) for flag in values["flags"]]})
+
+
+def _sequential(values: dict[str, Any] | None) -> Sequential | None:
+    return None if values is None else Sequential(**values)
 
 
 def read_record(path: Path) -> Record:

@@ -11,15 +11,21 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from satbench.leaderboard.record import SURVIVED, ModelInfo, Record
+from satbench.leaderboard.agreement import Agreement, agreement_of
+from satbench.leaderboard.attack_run import attack_runs, passes_of
+from satbench.leaderboard.cost import Cost, cost_of
+from satbench.leaderboard.flags import Flag
+from satbench.leaderboard.record import SURVIVED, ModelInfo, Record, StageResult
 from satbench.leaderboard.statistics import wilson_interval
 
-Column = Literal["clean", "pgd50", "autoattack", "best_known", "gap"]
+Column = Literal["clean", "transfer", "pgd50", "autoattack", "fast", "best_known", "gap"]
 
 COLUMNS: Mapping[Column, str] = {
     "clean": "Clean",
+    "transfer": "Transfer",
     "pgd50": "PGD-50",
     "autoattack": "AutoAttack",
+    "fast": "Fast",
     "best_known": "Best known",
     "gap": "Gap",
 }
@@ -70,18 +76,26 @@ class Row:
 
     `robust` has one truth value an image: whether it survived in every record.  `records` counts
     them, `attacks` are the specs they ran, and the search cost `passes_per_image` (forward and
-    backward).  `rank` is 0 until `rank_rows` sets it.
+    backward, of the model and of those it was attacked from).  `flags` are the signs of overstated
+    robustness that the records carry, one a name; None where no record was diagnosed.  `cost` and
+    `agreement` look at reference records too, which enter nothing else.  `rank` is 0 until
+    `rank_rows` sets it.
     """
 
     model: ModelInfo
     clean: Share
+    transfer: Share | None
     pgd50: Share | None
     autoattack: Share | None
+    fast: Share | None
     best_known: Share
     robust: tuple[bool, ...]
     records: int
     attacks: tuple[str, ...]
     passes_per_image: float
+    flags: tuple[Flag, ...] | None
+    cost: Cost
+    agreement: Agreement | None
     rank: int = 0
 
     @property
@@ -99,8 +113,10 @@ class Row:
         """Return the accuracy of a column; None where no record ran the attack, and for the gap."""
         shares: dict[Column, Share | None] = {
             "clean": self.clean,
+            "transfer": self.transfer,
             "pgd50": self.pgd50,
             "autoattack": self.autoattack,
+            "fast": self.fast,
             "best_known": self.best_known,
         }
         return shares.get(column)
@@ -163,27 +179,55 @@ class Group:
         return Summary(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
 
 
-def make_row(records: Sequence[Record]) -> Row:
-    """Join the records of one model on one benchmark.
+def make_row(records: Sequence[Record], references: Sequence[Record] = ()) -> Row:
+    """Join the records of one model on one benchmark; `references` are beside the board.
 
-    A column counts the images that survived in every record that ran its attack.
+    A column counts the images that survived in every record that ran its attack; a stage that
+    several records hold cost its passes once.
     """
     survivors = [_standing(record, 0) for record in records]
     clean = np.logical_and.reduce(survivors)
     robust = np.logical_and.reduce([_standing(record, len(record.stages)) for record in records])
-    searches = [stage for record in records for stage in record.stages]
-    passes = sum(stage.forwards + stage.backwards for stage in searches)
+    searches = _searches(records)
+    passes = sum(passes_of(stage) for stage in searches)
+    runs = attack_runs([*records, *references])
     return Row(
         model=min(records, key=_as_named).model,
         clean=_share(clean),
+        transfer=_column(records, _transfer_stage, clean),
         pgd50=_column(records, _pgd50_stage, clean),
         autoattack=_column(records, _autoattack_stage, clean),
+        fast=_column(records, _fast_stage, clean),
         best_known=_share(robust),
         robust=tuple(robust.tolist()),
         records=len(records),
         attacks=tuple(sorted({stage.attack for stage in searches})),
         passes_per_image=passes / len(robust),
+        flags=_flags(records),
+        cost=cost_of(runs),
+        agreement=agreement_of(runs),
     )
+
+
+def _searches(records: Sequence[Record]) -> list[StageResult]:
+    """Return the stages that were run, each once: a challenged record holds its parent's too."""
+    ran = {
+        (stage.origin or record.identity, stage.attack, stage.part): stage
+        for record in records
+        for stage in record.stages
+    }
+    return list(ran.values())
+
+
+def _flags(records: Sequence[Record]) -> tuple[Flag, ...] | None:
+    """Return the flags of records, one a name: that which the largest share of images raised."""
+    diagnoses = [record.diagnosis for record in records if record.diagnosis is not None]
+    raised = sorted(
+        {flag for diagnosis in diagnoses for flag in diagnosis.flags},
+        key=lambda flag: (flag.images / max(flag.of, 1), str(flag)),
+    )
+    by_name = {flag.name: flag for flag in raised}
+    return tuple(by_name[name] for name in sorted(by_name)) if diagnoses else None
 
 
 def make_groups(rows: Sequence[Row]) -> list[Group]:
@@ -215,23 +259,34 @@ def _column(
 
 
 def _pgd50_stage(record: Record) -> int | None:
-    # Behind an attack of another kind the survivors would say nothing of PGD alone.
-    last = None
-    for number, stage in enumerate(record.stages, 1):
-        if not stage.attack.startswith("pgd("):
-            break
-        if stage.attack.startswith("pgd(steps=50,"):
-            last = number
-    return last
+    return _last_stage(record, "pgd(steps=50,", behind="pgd(")
+
+
+def _transfer_stage(record: Record) -> int | None:
+    # Behind its last part: the worst case over its sources.
+    return _last_stage(record, "transfer(", behind="transfer(")
 
 
 def _autoattack_stage(record: Record) -> int | None:
-    numbers = (
-        number
-        for number, stage in enumerate(record.stages, 1)
-        if stage.attack.startswith("autoattack(")
-    )
-    return max(numbers, default=None)
+    return _last_stage(record, ("autoattack(", "autoattack-reference("))
+
+
+def _fast_stage(record: Record) -> int | None:
+    return _last_stage(record, "fast(")
+
+
+def _last_stage(record: Record, spec: str | tuple[str, ...], behind: str = "") -> int | None:
+    """Return the last stage whose attack starts with `spec`, where all before start with `behind`.
+
+    Behind an attack of another kind the survivors would say nothing of PGD or transfer alone.
+    """
+    last = None
+    for number, stage in enumerate(record.stages, 1):
+        if not stage.attack.startswith(behind):
+            break
+        if stage.attack.startswith(spec):
+            last = number
+    return last
 
 
 def _share(mask: NDArray[np.bool_]) -> Share:

@@ -8,12 +8,14 @@ from statistics import fmean, stdev
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
+from scipy.stats import betabinom, binomtest, hypergeom
 from scipy.stats import t as student
 
 from satbench.core.errors import SatbenchError
 
 CONFIDENCE = 0.95
+
+_ROUNDING = 1e-12  # so that a probability of just 5 % is not taken for less
 
 
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:
@@ -26,6 +28,47 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
         raise SatbenchError(f"expected a count among n ≥ 1 images, got {successes} of {n}")
     ends = binomtest(successes, n).proportion_ci(confidence_level=CONFIDENCE, method="wilson")
     return float(ends.low), float(ends.high)
+
+
+def confidence_sequence(successes: int, n: int, population: int) -> tuple[float, float]:
+    """Return a 95 % interval for a population's share, valid however often one looks.
+
+    `successes` of the first `n` images of a random order of `population` succeeded.  The
+    prior-posterior-ratio martingale for sampling without replacement, with a uniform prior
+    (Waudby-Smith & Ramdas, 2020, "Confidence sequences for sampling without replacement",
+    arXiv:2006.04347, theorem 1): of all counts K it keeps those of which the prior is less than 20
+    times the posterior.  All n's intervals hold together with 95 %.  Raises SatbenchError unless
+    0 ≤ successes ≤ n ≤ population and population ≥ 1.
+    """
+    if not (population >= 1 and 0 <= successes <= n <= population):
+        raise SatbenchError(
+            f"expected a count among n of a population, got {successes} of {n} of {population}"
+        )
+    counts = np.arange(successes, population - (n - successes) + 1)
+    # Uniform prior: 1 / (population + 1).  The rest of the successes is beta-binomial.
+    posterior = betabinom.logpmf(
+        counts - successes, population - n, 1 + successes, 1 + n - successes
+    )
+    ratio = -np.log(population + 1) - posterior
+    kept = counts[ratio < np.log(1 / (1 - CONFIDENCE))]
+    return float(kept[0] / population), float(kept[-1] / population)
+
+
+def unseen_bound(broken: int, sampled: int, left: int) -> int:
+    """Return how many of `left` images at most are breakable, with 95 % confidence.
+
+    Of a random sample of `sampled` of them, `broken` were.  The exact one-sided bound for
+    sampling without replacement: the largest count under which so few in the sample, or fewer,
+    have at least 5 % probability (hypergeometric; Clopper & Pearson, 1934, for its binomial form).
+    Raises SatbenchError unless 0 ≤ broken ≤ sampled ≤ left.
+    """
+    if not 0 <= broken <= sampled <= left:
+        raise SatbenchError(f"expected a sample's count, got {broken} of {sampled} of {left}")
+    if sampled == 0:  # scipy knows no draw from nothing
+        return left
+    counts = np.arange(broken, left - (sampled - broken) + 1)
+    probable = hypergeom.cdf(broken, left, counts, sampled) >= 1 - CONFIDENCE - _ROUNDING
+    return int(counts[probable][-1])
 
 
 def mcnemar_p(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from fractions import Fraction
 
 from satbench.core.threat import show_fraction
 from satbench.leaderboard.board import Benchmark, Board
+from satbench.leaderboard.markdown import MISSING as MISSING
+from satbench.leaderboard.markdown import cell, signed, table, title_of
+from satbench.leaderboard.markdown import percent as percent
 from satbench.leaderboard.ranking import ALPHA, Comparison, Difference
+from satbench.leaderboard.record import DatasetInfo
 from satbench.leaderboard.rows import COLUMNS, Column, Group, Row, Share, Training
 
-SCHEMA = 1
+SCHEMA = 2
 """The schema of the JSON."""
-
-MISSING = "–"
 
 CONTROL = " (control)"
 
@@ -31,18 +34,25 @@ This page is generated from records alone; do not edit it.  `satbench leaderboar
 again, and `leaderboard.csv` and `leaderboard.json` with the same numbers in full.
 
 - **Clean**: right when nobody attacks.
+- **Transfer**: still right after the images that transfer attacks made on other models: the worst
+  case over their sources, where no attack of another kind ran before it.
 - **PGD-50**: still right after PGD of 50 steps, where no attack of another kind ran before it.
-- **AutoAttack**: still right after AutoAttack.
+- **AutoAttack**: still right after AutoAttack, by our engine or by the package that defines it.
+- **Fast**: still right after the fast suite; [COST.md](COST.md) sets its passes beside
+  AutoAttack's, and [AGREEMENT.md](AGREEMENT.md) our AutoAttack beside the package's.
 - **Best known**: right in every record of the model on these images; the strongest verdict.
 - **Gap**: PGD-50 minus AutoAttack, in points: what PGD alone would have hidden.
 - **±**: standard deviation over training seeds (n − 1); **[a, b]**: 95 % interval,
   Wilson's over images for a model's accuracy, Student's over training seeds for a difference.
+- **†**: a record of the model raises a flag, a sign that its numbers are too high; below the
+  models stands which, and what to run.
 - **control**: trained without an adversary, so every attack must break it.
 - **–**: not measured, or not known.
 """
 
 _CUMULATIVE = (
-    "AutoAttack ran on the survivors of the attacks before it, so its column is cumulative."
+    "AutoAttack and fast ran on the survivors of the attacks before them in their record, if any, "
+    "so their columns are cumulative."
 )
 
 _RANK = (
@@ -62,8 +72,6 @@ _AGAINST_RELU = (
     "covers 0."
 )
 
-_Line = Sequence[str]
-
 
 def render_markdown(board: Board) -> str:
     """Return LEADERBOARD.md: for each benchmark groups, the comparison with ReLU, and models."""
@@ -74,7 +82,7 @@ def render_markdown(board: Board) -> str:
 def render_summary(board: Board, page: str) -> str:
     """Return the tables of groups alone, as the README shows them; `page` links to the rest."""
     parts = (
-        f"**{_cell(benchmark.title)}**, n = {benchmark.dataset.n:,}\n\n{_groups(benchmark)}\n"
+        f"**{cell(benchmark.title)}**, n = {benchmark.dataset.n:,}\n\n{_groups(benchmark)}\n"
         for benchmark in board.benchmarks
     )
     foot = (
@@ -104,6 +112,11 @@ def render_json(board: Board) -> str:
         {
             **_benchmark_numbers(benchmark),
             "models": [_model_numbers(row) for row in benchmark.rows],
+            "flags": [
+                {"model": row.model.name, **asdict(flag)}
+                for row in benchmark.rows
+                for flag in row.flags or ()
+            ],
             "groups": [_group_numbers(group) for group in benchmark.groups],
             "against_relu": [_comparison_numbers(pair) for pair in benchmark.comparisons],
         }
@@ -111,11 +124,6 @@ def render_json(board: Board) -> str:
     ]
     value = {"schema": SCHEMA, "benchmarks": benchmarks}
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def percent(share: float) -> str:
-    """Return a share as percent with one decimal: `52.1`."""
-    return f"{100 * share:z.1f}".replace("-", "−")
 
 
 def recipe_title(training: Training) -> str:
@@ -127,8 +135,8 @@ def _section(benchmark: Benchmark) -> str:
     dataset = benchmark.dataset
     attacks = sorted({attack for row in benchmark.rows for attack in row.attacks})
     parts = [
-        f"## {_cell(benchmark.title)}",
-        f"The first {dataset.n:,} images of the {_cell(dataset.split)} split, {dataset.classes} "
+        f"## {cell(benchmark.title)}",
+        f"{_images(dataset)}, {dataset.classes} "
         f"classes (digest `{dataset.digest[:12]}`).  Attacks: "
         + ", ".join(f"`{attack}`" for attack in attacks)
         + ".",
@@ -143,9 +151,28 @@ def _section(benchmark: Benchmark) -> str:
         _models(benchmark),
         _RANK,
         *([] if all(row.autoattack for row in benchmark.rows) else [_LESS_ATTACKED]),
+        *_flags(benchmark),
         "</details>",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _images(dataset: DatasetInfo) -> str:
+    split = f"{cell(dataset.split)} split"
+    if dataset.population:
+        order = f"a random order of {dataset.population:,} images"
+        return f"The first {dataset.n:,} of {order} of the {split}"
+    return f"The first {dataset.n:,} images of the {split}"
+
+
+def _flags(benchmark: Benchmark) -> list[str]:
+    lines = [
+        f"- {title_of(row.model.name, row.model.weights_digest)}: **{cell(flag.name)}**, "
+        f"{flag.images:,} of {flag.of:,} images: {cell(flag.cause)}; {cell(flag.run)}."
+        for row in benchmark.rows
+        for flag in row.flags or ()
+    ]
+    return ["† Flags: signs that robustness is overstated.", "\n".join(lines)] if lines else []
 
 
 def _groups(benchmark: Benchmark) -> str:
@@ -158,7 +185,7 @@ def _groups(benchmark: Benchmark) -> str:
         ]
         for group in benchmark.groups
     ]
-    return _table(head, lines, words=3)
+    return table(head, lines, words=3)
 
 
 def _mean(group: Group, column: Column) -> str:
@@ -181,16 +208,16 @@ def _comparisons(benchmark: Benchmark) -> str:
         [*_kind(pair.group), *(_difference(pair.difference(column)) for column in columns)]
         for pair in benchmark.comparisons
     ]
-    return _table(head, lines, words=3)
+    return table(head, lines, words=3)
 
 
 def _difference(difference: Difference | None) -> str:
     if difference is None:
         return MISSING
-    mean = _signed(difference.mean)
+    mean = signed(difference.mean)
     if difference.interval is None:
         return f"{mean} (1 seed: no interval)"
-    low, high = (_signed(end) for end in difference.interval)
+    low, high = (signed(end) for end in difference.interval)
     seeds = f"{difference.seeds} seeds"
     if difference.is_shown:
         return f"**{mean}** [{low}, {high}] ({seeds})"
@@ -202,14 +229,14 @@ def _models(benchmark: Benchmark) -> str:
     lines = [
         [
             str(row.rank),
-            f"{_cell(row.model.name)} (`{row.model.weights_digest[:8]}`)",
+            title_of(row.model.name, row.model.weights_digest) + " †" * bool(row.flags),
             *_kind(Group((row,))),
             MISSING if row.training.seed is None else str(row.training.seed),
             *(_accuracy(row, column) for column in COLUMNS),
         ]
         for row in benchmark.rows
     ]
-    return _table(head, lines, words=5)
+    return table(head, lines, words=5)
 
 
 def _accuracy(row: Row, column: Column) -> str:
@@ -225,23 +252,7 @@ def _accuracy(row: Row, column: Column) -> str:
 def _kind(group: Group) -> tuple[str, str, str]:
     model = group.first.model
     training = recipe_title(group.first.training)
-    return _cell(training), _cell(model.architecture), _cell(model.activation)
-
-
-def _table(head: _Line, lines: Iterable[_Line], words: int) -> str:
-    """Return a markdown table whose first `words` columns hold words, and the others numbers."""
-    rule = ["---"] * words + ["---:"] * (len(head) - words)
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
-
-
-def _cell(text: str) -> str:
-    """Return text from a record such that it cannot be read as markdown or HTML."""
-    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return "".join(f"\\{letter}" if letter in "\\|`*_[]" else letter for letter in plain)
-
-
-def _signed(share: float) -> str:
-    return f"{100 * share:+z.1f}".replace("-", "−")
+    return cell(training), cell(model.architecture), cell(model.activation)
 
 
 _Numbers = dict[str, object]
@@ -275,7 +286,33 @@ def _model_numbers(row: Row) -> _Numbers:
     for column in COLUMNS:
         if column != "gap":
             numbers |= _share_numbers(column, row.share(column))
-    return {**numbers, "gap": row.value("gap")}
+    return {**numbers, "gap": row.value("gap"), **_beside_numbers(row)}
+
+
+def _beside_numbers(row: Row) -> _Numbers:
+    """Return a model's flags, and the numbers of COST.md and AGREEMENT.md in full.
+
+    Passes are for each image that was right when clean.
+    """
+    cost, agreement = row.cost, row.agreement
+    runs = {"autoattack": cost.autoattack, "fast": cost.fast, "reference": cost.reference}
+    numbers: dict[str, Fraction | None] = {
+        **{f"{name}_passes": run.passes if run else None for name, run in runs.items()},
+        "passes_ratio": cost.ratio,
+        "reference_passes_ratio": cost.reference_ratio,
+        "fast_minus_autoattack": cost.difference,
+    }
+    return {
+        "flags": None if row.flags is None else " ".join(flag.name for flag in row.flags),
+        **{name: None if value is None else float(value) for name, value in numbers.items()},
+        "agreement_seed": agreement and agreement.ours.seed,
+        "agreement_autoattack_count": agreement and agreement.ours.left,
+        "agreement_reference_count": agreement and agreement.reference.left,
+        "agreement_differing": agreement and agreement.differing,
+        "reference_seeds": agreement and len(agreement.spread),
+        "reference_min_count": agreement and min(run.left for run in agreement.spread),
+        "reference_max_count": agreement and max(run.left for run in agreement.spread),
+    }
 
 
 def _kind_numbers(row: Row) -> _Numbers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from dataclasses import asdict, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
@@ -89,6 +90,18 @@ def write_card(card: Card, path: Path) -> None:
 def zoo_names() -> list[str]:
     """Return the names of the models that ship with satbench, sorted."""
     return sorted(path.stem for path in _cards().glob("*.json"))
+
+
+def board_names() -> list[str]:
+    """Return the names of the models for the board, sorted: no benchmark attacks from them."""
+    text = (_cards().parent / "surrogates.toml").read_text(encoding="utf-8")
+    pinned = {
+        name
+        for benchmarks in tomllib.loads(text).values()
+        for surrogates in benchmarks.values()
+        for name in surrogates
+    }
+    return [name for name in zoo_names() if name not in pinned]
 
 
 def zoo_card(name: str) -> Card:

@@ -15,7 +15,7 @@ from satbench.leaderboard.board import build_board
 from satbench.leaderboard.record import Record, read_records
 from satbench.leaderboard.tables import render_markdown
 from satbench.leaderboard.terminal import leaderboard_table
-from satbench.model_zoo.card import zoo_names
+from satbench.model_zoo.card import board_names
 from satbench.report import brief_table_of, table_of
 
 PGD = "pgd-20"
@@ -33,7 +33,7 @@ def run_demo(out: Path, device: str, quiet: bool) -> None:
     """Evaluate the shipped models, print and write what came of it; see `satbench demo --help`."""
     console = results()
     with BarProgress(quiet) as progress:
-        live = [_evaluate(name, PGD, PGD_EXAMPLES, out, device, progress) for name in zoo_names()]
+        live = [_evaluate(name, PGD, PGD_EXAMPLES, out, device, progress) for name in board_names()]
         strong = [
             _evaluate(name, "autoattack", AUTOATTACK_EXAMPLES, out, device, progress)
             for name in AUTOATTACK_MODELS

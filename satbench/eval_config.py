@@ -11,6 +11,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import check_name
 from satbench.models import ModelRequest, request_model
+from satbench.replacements import parse_bpda
 
 DEFAULT_EXAMPLES = 1000
 DEFAULT_ATTACKS = ("pgd-50", "autoattack")
@@ -20,7 +21,10 @@ DEFAULT_ATTACKS = ("pgd-50", "autoattack")
 class EvalConfig:
     """One model × dataset × threat model × suite × seed.
 
-    `n_examples` is None for the first 1,000 images, or all where a split has fewer.
+    `n_examples` is None for the first 1,000 images, or all where a split has fewer.  `bpda` names
+    layers and what gives each its backward in searches, `LAYER=TARGET`.  With `until`, a share in
+    (0, 1], images are gone through in a random order until the 95 % interval is no wider; then
+    `n_examples` is None for all.
     """
 
     model: ModelRequest
@@ -33,6 +37,8 @@ class EvalConfig:
     device: str
     data_dir: Path | None
     out: Path
+    bpda: tuple[str, ...] = ()
+    until: float | None = None
 
 
 def eval_config(
@@ -50,12 +56,16 @@ def eval_config(
     device: str = "auto",
     data_dir: Path | None = None,
     out: Path = Path("results"),
+    bpda: Sequence[str] = (),
+    audit: int | None = None,
+    until: str | float | None = None,
 ) -> EvalConfig:
     """Check what was asked for and fill in what was not.
 
     A model with a card defaults to the data set and the threat model it was trained for; any
-    other needs both.  Raises SatbenchError: unknown names (with the nearest), missing files,
-    numbers out of range, and what is missing.
+    other needs both.  `audit` puts the attack `audit` with so large a sample behind the others.
+    `until` is as `parse_interval` reads it.  Raises SatbenchError: unknown names (with the
+    nearest), missing files, numbers out of range, and what is missing.
     """
     request = request_model(model, architecture, activation)
     training = request.card.training if request.card else None
@@ -65,6 +75,7 @@ def eval_config(
     check_name(dataset)
     for attack in attacks:
         check_attack_name(attack)
+    parse_bpda(bpda)
     if batch_size < 1:
         raise SatbenchError(f"expected a batch size of 1 or more, got {batch_size}")
     if n_examples is not None and n_examples < 1:
@@ -73,14 +84,46 @@ def eval_config(
         model=request,
         dataset=dataset,
         threat=_threat(model, norm, eps, training.threat if training else None),
-        attacks=tuple(attacks) or DEFAULT_ATTACKS,
+        attacks=(*(attacks or DEFAULT_ATTACKS), *_audit(audit, until)),
         n_examples=n_examples,
         seed=seed,
         batch_size=batch_size,
         device=device,
         data_dir=data_dir,
         out=out,
+        bpda=tuple(bpda),
+        until=None if until is None else parse_interval(until),
     )
+
+
+def parse_interval(text: str | float) -> float:
+    """Read the width of an interval, `2%` or `0.02` -> 0.02.
+
+    Raises SatbenchError unless it is a number above 0 and at most 100 %.
+    """
+    number, percent, rest = str(text).strip().partition("%")
+    try:
+        width = float(number) / (100 if percent else 1)
+    except ValueError:
+        width = 0.0
+    if rest or not 0 < width <= 1:
+        raise SatbenchError(
+            f"expected an interval above 0 and at most 100 %, such as 2% or 0.02, got {text!r}"
+        )
+    return width
+
+
+def _audit(sample: int | None, until: str | float | None) -> tuple[str, ...]:
+    if sample is None:
+        return ()
+    if sample < 1:
+        raise SatbenchError(f"expected an audit of 1 image or more, got {sample}")
+    if until is not None:
+        raise SatbenchError(
+            "an audit draws from all survivors at once: give --until-interval without --audit, "
+            "then satbench challenge RECORD --attack audit"
+        )
+    return (f"audit(sample={sample})",)
 
 
 def _threat(model: str, norm: str | None, eps: str | None, trained: str | None) -> Threat:

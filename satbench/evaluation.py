@@ -1,11 +1,10 @@
-"""Evaluate a model: preflight, the suite on the survivors, and the record."""
+"""Evaluate a model: preflight, the suite on the survivors, the diagnosis, and the record."""
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,51 +12,36 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-import satbench
+from satbench.attacks import parse_attack
 from satbench.attacks.borrow import borrowed
-from satbench.attacks.engine import CLEAN, BatchResult, Progress, run_suite
+from satbench.attacks.bpda import Replaced
+from satbench.attacks.engine import SURVIVED, Progress, run_suite
 from satbench.attacks.suite import Stage, parse_suite
 from satbench.core.digests import digest_arrays
 from satbench.core.errors import SatbenchError
 from satbench.core.files import sweep
-from satbench.core.threat import Threat, show_fraction
+from satbench.core.threat import Threat
 from satbench.data import Dataset
+from satbench.diagnose import probe
 from satbench.leaderboard.record import (
-    DatasetInfo,
-    Environment,
     ModelInfo,
     Record,
-    StageResult,
-    Witnesses,
-    identity_of,
+    Sequential,
     read_record,
     witnesses_path,
     write_record,
     write_witnesses,
 )
+from satbench.leaderboard.statistics import confidence_sequence
+from satbench.lending import Lending, pin_sources
+from satbench.plan import Evaluation, Plan, in_order
 from satbench.preflight import check_set_up
 from satbench.runs import RunStore
 
 ANSWERS = 16  # images whose logits tell two models of the user's own code apart
 
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What is to be evaluated, apart from the model.
-
-    `attacks` are specs as people write them, in order; `seed` keys all noise; `batch_size` is
-    how many images go through the model at once (no verdict depends on it).
-    """
-
-    dataset: Dataset
-    threat: Threat
-    attacks: Sequence[str]
-    seed: int = 0
-    batch_size: int = 250
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise SatbenchError(f"expected a batch size of 1 or more, got {self.batch_size}")
+CHUNK = 250
+"""Images between two looks at the interval: the blocks of AutoAttack, so that none is cut."""
 
 
 @dataclass(frozen=True)
@@ -93,142 +77,154 @@ def run_evaluation(
     inputs is there already, it is returned.  The model comes back as it was, on its own device.
     Raises SatbenchError from preflight, the judge, or a bad attack spec.
     """
-    suite = parse_suite(evaluation.attacks)
-    home = next((p.device for p in module.parameters()), torch.device("cpu"))
-    module.to(device)
-    try:
+    if evaluation.until is not None:
+        evaluation = replace(evaluation, dataset=evaluation.dataset.shuffled())
+    attacks = pin_sources(evaluation.attacks, evaluation.dataset.name, evaluation.threat)
+    suite = parse_suite(attacks)
+    check_norms(suite, evaluation.threat)
+    stand_ins = {name: one.module for name, one in evaluation.replacements.items()}
+    with moved([module, *stand_ins.values()], device):
         uses_gradients = any(stage.uses_gradients for stage in suite)
-        check_set_up(module, evaluation.dataset, evaluation.threat, uses_gradients)
+        searched = Replaced(module, stand_ins) if stand_ins else module
+        check_set_up(searched, evaluation.dataset, evaluation.threat, uses_gradients)
         if info.source in ("factory", "python"):
-            answers = _answers_digest(module, evaluation.dataset, device)
+            answers = answers_digest(module, evaluation.dataset, device)
             info = replace(info, answers_digest=answers)
-        plan = _Plan(info, evaluation, suite)
-        path = out / f"{plan.file_stem}.json"
-        if path.exists() and (record := read_record(path)).identity == plan.identity:
-            return Finished(record, path, found=True)
+        plan = Plan(info, evaluation, suite)
+        if (found := _found(plan, out)) is not None:
+            return found
         store = RunStore(out, plan.identity)
         with store.claimed():
-            verdicts = run_suite(
-                module,
-                evaluation.dataset,
-                evaluation.threat,
-                suite,
-                evaluation.seed,
-                evaluation.batch_size,
-                store,
-                progress or Silent(),
-            )
-            results = sorted(store.finished(), key=lambda r: (r.stage, int(r.indices[0])))
-            record, witnesses = plan.conclude(verdicts, results, device)
-            for file in (path, witnesses_path(path)):
-                sweep(file)
-            write_witnesses(witnesses, witnesses_path(path))
-            write_record(record, path)
+            run = _Run(module, plan, store, device, progress or Silent())
+            path = run.to_the_end(out)
             store.remove()
+    return Finished(read_record(path), path, found=False)
+
+
+class _Run:
+    """One run at work."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        plan: Plan,
+        store: RunStore,
+        device: torch.device,
+        progress: Progress,
+    ) -> None:
+        self.module, self.plan, self.store = module, plan, store
+        self.device, self.progress = device, progress
+
+    def to_the_end(self, out: Path) -> Path:
+        """Run the suite, write witnesses and record to `out`, and return the record's path."""
+        plan = self.plan
+        if plan.evaluation.until is None:
+            verdicts, sequential = self._suite(slice(None)), None
+        else:
+            verdicts, sequential = self._until(plan.evaluation.until)
+            plan = _of_first(plan, len(verdicts))
+        right = np.flatnonzero(verdicts != 0)
+        searched = self._searched()
+        evaluation = plan.evaluation
+        diagnosis = probe(
+            searched,
+            evaluation.dataset,
+            evaluation.threat,
+            right,
+            evaluation.batch_size,
+            evaluation.seed,
+        )
+        # A run of the same inputs that was stopped may have been on its way to a narrower interval.
+        mine = (r for r in self.store.finished() if (r.indices < len(verdicts)).all())
+        results = sorted(mine, key=in_order)
+        record, witnesses = plan.conclude(verdicts, results, self.device, diagnosis, sequential)
+        path = out / f"{plan.file_stem}.json"
+        for file in (path, witnesses_path(path)):
+            sweep(file)
+        write_witnesses(witnesses, witnesses_path(path))
+        write_record(record, path)
+        return path
+
+    def _searched(self) -> nn.Module:
+        stand_ins = {name: one.module for name, one in self.plan.evaluation.replacements.items()}
+        return Replaced(self.module, stand_ins) if stand_ins else self.module
+
+    def _until(self, width: float) -> tuple[NDArray[np.int16], Sequential]:
+        """Run chunk by chunk until the interval is no wider; -> verdicts of the images run."""
+        population = len(self.plan.evaluation.dataset)
+        for start in range(0, population, CHUNK):
+            stop = min(start + CHUNK, population)
+            verdicts = self._suite(slice(start, stop))[:stop]
+            survived = int((verdicts == SURVIVED).sum())
+            low, high = confidence_sequence(survived, stop, population)
+            if high - low <= width:
+                break
+        return verdicts, Sequential(width, low, high)
+
+    def _suite(self, span: slice) -> NDArray[np.int16]:
+        evaluation = self.plan.evaluation
+        return run_suite(
+            self.module,
+            evaluation.dataset,
+            evaluation.threat,
+            self.plan.suite,
+            evaluation.seed,
+            evaluation.batch_size,
+            self.store,
+            self.progress,
+            Lending(evaluation.dataset, evaluation.data_dir),
+            {name: one.module for name, one in evaluation.replacements.items()},
+            span,
+        )
+
+
+def _found(plan: Plan, out: Path) -> Finished | None:
+    """Return the record of the same inputs, if it is in the folder already."""
+    width, n = plan.evaluation.until, len(plan.evaluation.dataset)
+    for count in [n] if width is None else [*range(CHUNK, n, CHUNK), n]:
+        smaller = plan if width is None else _of_first(plan, count)
+        path = out / f"{smaller.file_stem}.json"
+        if not path.exists():
+            continue
+        record = read_record(path)
+        told = record.sequential.width if record.sequential else None
+        if record.identity == smaller.identity and told == width:
+            return Finished(record, path, found=True)
+    return None
+
+
+def _of_first(plan: Plan, n: int) -> Plan:
+    evaluation = replace(plan.evaluation, dataset=plan.evaluation.dataset.first(n))
+    return replace(plan, evaluation=evaluation)
+
+
+def check_norms(suite: Sequence[Stage], threat: Threat) -> None:
+    """Raise SatbenchError where an attack of the suite is not made for the threat's norm."""
+    for spec in dict.fromkeys(stage.spec for stage in suite):
+        norms: Sequence[str] = getattr(parse_attack(spec), "norms", (threat.norm,))
+        if threat.norm not in norms:
+            raise SatbenchError(
+                f"expected {' or '.join(norms)} for {spec.partition('(')[0]}, got {threat.norm}; "
+                "take another attack, such as autoattack"
+            )
+
+
+@contextmanager
+def moved(modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
+    """Hold modules on a device, and bring each back to its own."""
+    homes = [next((p.device for p in m.parameters()), torch.device("cpu")) for m in modules]
+    for module in modules:
+        module.to(device)
+    try:
+        yield
     finally:
-        module.to(home)
-    return Finished(record, path, found=False)
+        for module, home in zip(modules, homes, strict=True):
+            module.to(home)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """The inputs of a run, and how its record is made of them."""
-
-    model: ModelInfo
-    evaluation: Evaluation
-    suite: tuple[Stage, ...]
-
-    @property
-    def specs(self) -> list[str]:
-        return list(dict.fromkeys(stage.spec for stage in self.suite))
-
-    @property
-    def dataset(self) -> DatasetInfo:
-        data = self.evaluation.dataset
-        return DatasetInfo(data.name, data.split, len(data), data.classes, data.digest)
-
-    @property
-    def eps(self) -> str:
-        return show_fraction(self.evaluation.threat.eps)
-
-    @property
-    def identity(self) -> str:
-        threat = self.evaluation.threat
-        seed = self.evaluation.seed
-        return identity_of(self.model, self.dataset, threat.norm, self.eps, seed, self.specs)
-
-    @property
-    def file_stem(self) -> str:
-        """A name that people can read, and the identity's first digits, which make it unique."""
-        threat = f"{self.evaluation.threat.norm}-{self.eps.replace('/', 'over')}"
-        words = (self.model.name, self.dataset.name, threat, self.identity[:8])
-        safe = (c if c.isalnum() or c in "-._" else "-" for c in "-".join(words))
-        return "".join(safe).strip("-.")
-
-    def conclude(
-        self, verdicts: NDArray[np.int16], results: list[BatchResult], device: torch.device
-    ) -> tuple[Record, Witnesses]:
-        """Make the record and the witnesses of a finished run."""
-        stages = [self._stage(number, results) for number in range(1, len(self.suite) + 1)]
-        witnesses = _collect_witnesses(results, self.evaluation.dataset.shape)
-        seconds = [
-            sum(r.seconds for r in results if r.stage == number)
-            for number in range(len(self.suite) + 1)
-        ]
-        record = Record(
-            identity=self.identity,
-            model=self.model,
-            dataset=self.dataset,
-            norm=self.evaluation.threat.norm,
-            eps=self.eps,
-            seed=self.evaluation.seed,
-            suite=self.specs,
-            stages=stages,
-            verdicts=verdicts.tolist(),
-            witnesses_digest=witnesses.digest,
-            environment=Environment(
-                satbench=satbench.__version__,
-                torch=str(torch.__version__),
-                python=platform.python_version(),
-                platform=f"{platform.system()} {platform.machine()}",
-                device=_device_name(device),
-                threads=torch.get_num_threads(),
-                batch_size=self.evaluation.batch_size,
-                finished=datetime.now(UTC).isoformat(timespec="seconds"),
-                clean_seconds=round(seconds[CLEAN], 3),
-                stage_seconds=[round(second, 3) for second in seconds[1:]],
-            ),
-        )
-        return record, witnesses
-
-    def _stage(self, number: int, results: list[BatchResult]) -> StageResult:
-        mine = [result for result in results if result.stage == number]
-        return StageResult(
-            attack=self.suite[number - 1].spec,
-            part=self.suite[number - 1].part,
-            attacked=sum(len(result.indices) for result in mine),
-            broken=sum(int(result.broken.sum()) for result in mine),
-            forwards=sum(result.forwards for result in mine),
-            backwards=sum(result.backwards for result in mine),
-        )
-
-
-def _collect_witnesses(results: list[BatchResult], shape: tuple[int, int, int]) -> Witnesses:
-    proofs = [result for result in results if result.stage != CLEAN and result.broken.any()]
-    if not proofs:
-        return Witnesses(np.empty(0, np.int64), np.empty((0, *shape), np.float32))
-    indices = np.concatenate([result.indices[result.broken] for result in proofs])
-    images = np.concatenate([result.witnesses for result in proofs])
-    order = np.argsort(indices)
-    return Witnesses(indices[order], images[order])
-
-
-def _answers_digest(module: nn.Module, dataset: Dataset, device: torch.device) -> str:
+def answers_digest(module: nn.Module, dataset: Dataset, device: torch.device) -> str:
+    """Return the SHA-256 of a model's logits on the first images, rounded."""
     x = torch.from_numpy(dataset.pixels(np.arange(min(ANSWERS, len(dataset))))).to(device)
     with borrowed(module), torch.no_grad():
         logits = module(x).float().cpu().numpy()
     return digest_arrays(np.round(logits, 3) + 0.0)
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

@@ -157,26 +157,36 @@ def _from_weights(request: ModelRequest, classes: int) -> LoadedModel:
 
 
 def _from_factory(request: ModelRequest) -> LoadedModel:
+    made = make_module(request.text, "--model PACKAGE.MODULE:FACTORY")
+    info = describe_module(made, request.text, "factory")
+    return LoadedModel(made, replace(info, architecture=request.text), None)
+
+
+def make_module(text: str, expected: str) -> nn.Module:
+    """Call a factory by its name, `package.module:factory`.
+
+    `expected` says how the name is given.  Raises SatbenchError where it cannot be imported, fails,
+    or returns no module.
+    """
     from torch import nn
 
-    module_name, _, attribute = request.text.partition(":")
+    from satbench.preflight import check_module  # needs torch, which names do without
+
+    module_name, _, attribute = text.partition(":")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # as `python -m` does, so that a local file is found
     try:
         factory = cast(Callable[[], object], getattr(import_module(module_name), attribute))
     except (ImportError, AttributeError) as error:
-        raise SatbenchError(
-            f"expected --model PACKAGE.MODULE:FACTORY, got {request.text!r}: {error}"
-        ) from None
+        raise SatbenchError(f"expected {expected}, got {text!r}: {error}") from None
     if not callable(factory):
-        raise SatbenchError(f"expected {request.text} to be a function that returns a model")
+        raise SatbenchError(f"expected {text} to be a function that returns a model")
     try:
         made = factory()
     except Exception as error:
-        raise SatbenchError(f"{request.text}() failed: {type(error).__name__}: {error}") from error
+        raise SatbenchError(f"{text}() failed: {type(error).__name__}: {error}") from error
     if not isinstance(made, nn.Module):
         raise SatbenchError(
-            f"expected {request.text}() to return a torch.nn.Module, got {type(made).__name__}"
+            f"expected {text}() to return a torch.nn.Module, got {type(made).__name__}"
         )
-    info = describe_module(made, request.text, "factory")
-    return LoadedModel(made, replace(info, architecture=request.text), None)
+    return check_module(made)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from satbench.attacks.borrow import borrowed
 from satbench.attacks.engine import device_of
@@ -36,6 +37,38 @@ def dataset_from_tensors(x: Array, y: Array, classes: int | None = None) -> Data
     return dataset
 
 
+def check_module(model: object) -> nn.Module:
+    """Return `model` if it is one whose weights can be read.
+
+    Raises SatbenchError for anything but a Module, for weights that are not there (the meta
+    device, a lazy layer before its first call), and for weights on several devices.
+    """
+    if not isinstance(model, nn.Module):
+        raise SatbenchError(
+            f"expected the model as a torch.nn.Module, got {_named(model)}: "
+            "wrap a plain function in the forward of a Module"
+        )
+    held = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    for name, tensor in held.items():
+        if is_lazy(tensor):
+            raise SatbenchError(
+                f"expected a model with weights, got {name} without a shape (a lazy layer): "
+                "run it once on a batch of images before it is evaluated"
+            )
+        if tensor.is_meta:
+            raise SatbenchError(
+                f"expected a model with weights, got {name} on the meta device: "
+                "build it on a real one and load its weights"
+            )
+    devices = sorted({str(tensor.device) for tensor in held.values()})
+    if len(devices) > 1:
+        raise SatbenchError(
+            f"expected the model on one device, got it on {' and '.join(devices)}: "
+            f"bring it together, model.to({devices[-1]!r})"
+        )
+    return model
+
+
 def check_set_up(
     model: nn.Module, images: Dataset, threat: Threat, uses_gradients: bool = True
 ) -> None:
@@ -45,11 +78,7 @@ def check_set_up(
     gradient if the attacks follow gradients (`uses_gradients`), of the first `ASKED`.  It comes
     back as it was.
     """
-    if not isinstance(model, nn.Module):
-        raise SatbenchError(
-            f"expected the model as a torch.nn.Module, got {_named(model)}: "
-            "wrap a plain function in the forward of a Module"
-        )
+    check_module(model)
     if not isinstance(images, Dataset):
         raise SatbenchError(
             f"expected the images as a Dataset, got {_named(images)}: "
@@ -75,6 +104,7 @@ def _checked_pixels(x: Array) -> Array:
             f"expected images as a torch tensor or numpy array, got {_named(x)}: "
             "stack them into one (N, C, H, W) array"
         )
+    _check_contents(x, "images")
     dtype = _dtype(x)
     if dtype != "float32":
         whole = dtype.startswith(("uint", "int", "bool"))
@@ -90,6 +120,7 @@ def _checked_labels(y: Array) -> Array:
             f"expected labels as a torch tensor or numpy array, got {_named(y)}: "
             "write torch.tensor(y)"
         )
+    _check_contents(y, "labels")
     shape = tuple(y.shape)
     if len(shape) != 1:
         one_hot = len(shape) == 2 and shape[1] > 1
@@ -100,6 +131,20 @@ def _checked_labels(y: Array) -> Array:
         cast = "y.long()" if isinstance(y, Tensor) else "y.astype(np.int64)"
         raise SatbenchError(f"expected int64 labels, got {dtype}: convert them, {cast}")
     return y
+
+
+def _check_contents(array: Array, what: str) -> None:
+    if not isinstance(array, Tensor):
+        return
+    if array.is_meta:
+        raise SatbenchError(
+            f"expected {what} with contents, got a tensor on the meta device: load them on the CPU"
+        )
+    if array.layout != torch.strided:
+        name = "x" if what == "images" else "y"
+        raise SatbenchError(
+            f"expected dense {what}, got layout {_short(array.layout)}: {name}.to_dense()"
+        )
 
 
 def _check_dataset(dataset: Dataset) -> None:
@@ -164,10 +209,12 @@ def _check_model(model: nn.Module, dataset: Dataset, uses_gradients: bool) -> No
         x = leaf.clone()  # autograd lets a model write into this one, and so it can be caught
         try:
             logits = model(x)
+        except SatbenchError:  # says already what to do
+            raise
         except Exception as error:  # whatever a user's forward raises
             raise SatbenchError(
                 f"the model refuses images of shape {tuple(x.shape)} in float32 "
-                f"on {x.device}: {_said(error)}"
+                f"on {x.device}: {_said(error)}{_remedy(model, x)}"
             ) from error
         if not torch.equal(x, given):
             raise SatbenchError(
@@ -177,6 +224,16 @@ def _check_model(model: nn.Module, dataset: Dataset, uses_gradients: bool) -> No
         checked = _checked_logits(logits, dataset)
         if uses_gradients:
             _check_gradient(checked, leaf)
+
+
+def _remedy(model: nn.Module, x: Tensor) -> str:
+    """Guess why a model refuses `x`, or say nothing."""
+    strange = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
+    if strange:
+        return f"; its weights are {_short(strange.pop())}, turn them to float32, model.float()"
+    if x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
+        return "; if the channels come last, write x.permute(0, 3, 1, 2)"
+    return ""
 
 
 def _checked_logits(logits: object, dataset: Dataset) -> Tensor:
@@ -246,9 +303,11 @@ def _to_numpy(array: Array) -> NDArray[np.generic]:
 
 
 def _dtype(array: Array) -> str:
-    return (
-        str(array.dtype).removeprefix("torch.") if isinstance(array, Tensor) else array.dtype.name
-    )
+    return _short(array.dtype) if isinstance(array, Tensor) else array.dtype.name
+
+
+def _short(name: object) -> str:
+    return str(name).removeprefix("torch.")
 
 
 def _named(thing: object) -> str:

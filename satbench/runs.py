@@ -48,13 +48,18 @@ class RunStore:
                         forwards=int(stored["forwards"]),
                         backwards=int(stored["backwards"]),
                         seconds=float(stored["seconds"]),
+                        source_forwards=int(stored["source_forwards"]),
+                        source_backwards=int(stored["source_backwards"]),
+                        margins=stored["margins"],
+                        points=stored["points"],
                     )
             except Exception:  # every kind of error comes from a zip with a flipped byte
                 path.unlink()
 
     def write(self, result: BatchResult) -> None:
         """Write one batch down, whole or not at all."""
-        name = f"{result.stage:03d}-{int(result.indices[0]):09d}.npz"
+        first = f"{int(result.indices[0]):09d}" if len(result.indices) else "prepared"
+        name = f"{result.stage:03d}-{first}.npz"
         with atomic_path(self.folder / name) as temporary, temporary.open("wb") as file:
             np.savez(file, **vars(result))
 

@@ -1,7 +1,8 @@
 """Re-check a record: digests, schema, sums, clean predictions, and every witness.
 
 One forward pass per image and per witness; no attack is run again.  What is proven is the upper
-bound: every image counted as broken is broken.  That no stronger attack exists is not.
+bound: every image counted as broken is broken.  What is not: that no stronger attack exists, that
+a survivor was attacked as the suite says, and what passes, times, flags and the diagnosis tell.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from satbench.attacks.borrow import borrowed
+from satbench.attacks.contract import sources_of
 from satbench.attacks.judge import check_allowed, predict
+from satbench.attacks.suite import parse_suite
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
+from satbench.generators import own_generators
 from satbench.leaderboard.check import check_record
+from satbench.leaderboard.publish import published_records
 from satbench.leaderboard.record import (
     WRONG_CLEAN,
     Record,
@@ -29,7 +34,8 @@ from satbench.leaderboard.record import (
     read_witnesses,
     witnesses_path,
 )
-from satbench.models import load_model, request_model
+from satbench.lending import pinned_surrogates, source_digest
+from satbench.models import LoadedModel, load_model, request_model
 
 BATCH = 250
 
@@ -44,6 +50,16 @@ class Verified:
     faults: list[str]
 
 
+@dataclass(frozen=True)
+class Subject:
+    """A record that holds, with its witnesses and what it speaks of, as it was found here."""
+
+    record: Record
+    witnesses: Witnesses
+    dataset: Dataset
+    loaded: LoadedModel
+
+
 def verify_record(path: Path, model: str | None = None, data_dir: Path | None = None) -> Verified:
     """Re-check the record at `path` and its witnesses; see the module's head for what that proves.
 
@@ -51,12 +67,36 @@ def verify_record(path: Path, model: str | None = None, data_dir: Path | None = 
     Raises SatbenchError for a record that cannot be read at all, or a model or data set that
     cannot be had; everything else that is wrong is in the result, a sentence each.
     """
+    with own_generators(torch.device("cpu"), 0):
+        return _examine(path, model, data_dir)[0]
+
+
+def open_record(path: Path, model: str | None = None, data_dir: Path | None = None) -> Subject:
+    """Re-check a record in order to go on from it.  Raises SatbenchError if anything is wrong."""
+    verified, subject = _examine(path, model, data_dir)
+    if subject is None:
+        more = len(verified.faults) - 1
+        rest = f" (and {more} faults more, which satbench verify names)" if more else ""
+        raise SatbenchError(f"the record {path} does not hold: {verified.faults[0]}{rest}")
+    return subject
+
+
+def committed_records() -> list[Path]:
+    """Return the records that ship with satbench: the board's, and those of its reference runs."""
+    board = published_records()
+    folders = (board, board.parent / "reference")
+    return [path for folder in folders for path in sorted(folder.glob("*.json"))]
+
+
+def _examine(
+    path: Path, model: str | None, data_dir: Path | None
+) -> tuple[Verified, Subject | None]:
     record = read_record(path)
     faults = check_record(record)
     try:
         witnesses = read_witnesses(witnesses_path(path))
     except SatbenchError as error:
-        return Verified(path, record.n, 0, [*faults, str(error)])
+        return Verified(path, record.n, 0, [*faults, str(error)]), None
     faults += _check_witness_list(record, witnesses)
     dataset = _dataset(record, data_dir)
     if dataset is None or dataset.digest != record.dataset.digest:
@@ -65,16 +105,56 @@ def verify_record(path: Path, model: str | None = None, data_dir: Path | None = 
             f"{record.dataset.name} here have another digest than {record.dataset.digest[:12]}…"
         )
     loaded = load_model(request_model(model or _model_name(record)), record.dataset.classes)
-    if loaded.info.weights_digest != record.model.weights_digest:
-        faults.append(
-            f"the weights are not the record's: {loaded.info.name} here has digest "
-            f"{loaded.info.weights_digest[:12]}…, the record {record.model.weights_digest[:12]}…"
-        )
+    faults += _check_model(record, loaded)
+    faults += _check_sources(record)
+    subject = None
     if not faults and dataset is not None:
         with borrowed(loaded.module) as judged:
             faults += _check_predictions(record, dataset, judged)
             faults += _check_proofs(record, dataset, witnesses, judged)
-    return Verified(path, record.n, len(witnesses.indices), faults)
+        subject = None if faults else Subject(record, witnesses, dataset, loaded)
+    return Verified(path, record.n, len(witnesses.indices), faults), subject
+
+
+def _check_model(record: Record, loaded: LoadedModel) -> Iterator[str]:
+    told, here = record.model, loaded.info
+    if here.weights_digest != told.weights_digest:
+        yield (
+            f"the weights are not the record's: {here.name} here has digest "
+            f"{here.weights_digest[:12]}…, the record {told.weights_digest[:12]}…"
+        )
+    elif told.source == "zoo" and loaded.card:
+        for field in ("architecture", "activation", "parameters", "training"):
+            if getattr(here, field) != getattr(told, field):
+                yield (
+                    f"the model is not as the record tells: its {field} here is "
+                    f"{getattr(here, field)!r}, in the record {getattr(told, field)!r}"
+                )
+
+
+def _check_sources(record: Record) -> Iterator[str]:
+    """Check that the models which attacks borrowed are those of the same names here."""
+    for name, digest in record.sources.items():
+        try:
+            pinned = pinned_surrogates(record.dataset.name, Threat.of(record.norm, record.eps))
+            here = pinned.get(name) or source_digest(name, record.dataset.classes)
+        except SatbenchError as error:
+            yield f"the source {name} cannot be checked: {error}"
+            continue
+        if here != digest:
+            yield (f"the source {name} here has weights {here[:12]}…, in the record {digest[:12]}…")
+    for name in sorted(_named_sources(record) - set(record.sources)):
+        yield f"the suite borrows {name}, but the record does not say with which weights"
+
+
+def _named_sources(record: Record) -> set[str]:
+    names: set[str] = set()
+    for spec in record.suite:
+        try:
+            names.update(name for stage in parse_suite([spec]) for name in sources_of(stage.attack))
+        except SatbenchError:  # a spec of an older protocol, or a third party's images
+            continue
+    return names
 
 
 def _model_name(record: Record) -> str:
@@ -92,7 +172,10 @@ def _dataset(record: Record, data_dir: Path | None) -> Dataset | None:
             "the record is of images given as tensors, which only their owner can check"
         )
     whole = load_dataset(record.dataset.name, "test", None, data_dir)
-    return whole.first(record.dataset.n) if record.dataset.n <= len(whole) else None
+    n, population = record.dataset.n, record.dataset.population
+    if not 1 <= n <= (population or n) <= len(whole):
+        return None
+    return whole.first(population).shuffled().first(n) if population else whole.first(n)
 
 
 def _check_witness_list(record: Record, witnesses: Witnesses) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click import Context
 from click.testing import CliRunner
 
 import satbench
@@ -26,11 +27,15 @@ from satbench.recipes import recipe_names
 SHIPPED = "fmnist-sat-tiny-relu-s0"
 COMMANDS = (
     "eval",
+    "curve",
+    "transfer",
     "train",
     "leaderboard",
     "leaderboard build",
     "leaderboard show",
     "verify",
+    "challenge",
+    "merge",
     "models",
     "attacks",
     "datasets",
@@ -86,6 +91,10 @@ def test_every_command_has_help(command: str, option: str) -> None:
     assert done.exit_code == 0
     assert done.output.startswith("Usage: ")
     assert len(done.output.splitlines()) > 4
+
+
+def test_no_command_is_missing_from_the_list_here() -> None:
+    assert {command.split()[0] for command in COMMANDS} == set(cli.list_commands(Context(cli)))
 
 
 def test_the_help_names_every_command() -> None:

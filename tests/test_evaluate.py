@@ -198,7 +198,7 @@ def test_a_users_model_is_evaluated_on_a_data_set_by_name(
         ({"y": None}, r"^expected images x and labels y, or the name of a data set as x$"),
         ({"attacks": []}, r"^expected at least one attack"),
         ({"attacks": ["pdg"]}, r"^unknown attack 'pdg': did you mean 'pgd'\?$"),
-        ({"norm": "l7"}, r"^expected a norm among linf and l2, got 'l7'$"),
+        ({"norm": "l7"}, r"^expected a norm among linf, l2 and l1, got 'l7'$"),
         ({"x": X * 255}, r"^expected pixels in \[0, 1\], got .*: divide them by 255$"),
         ({"device": "cuda:77"}, r"^expected a device of this machine, got 'cuda:77'"),
         ({"device": "gpu"}, r"^expected --device auto, cpu, cuda or cuda:N, got 'gpu'$"),

@@ -211,6 +211,9 @@ def fails():
 def returns_a_word():
     return "model"
 
+def lazy():
+    return nn.LazyLinear(10)
+
 a_word = "model"
 """
 
@@ -236,6 +239,7 @@ def test_a_factory_makes_the_model() -> None:
     [
         ("fails", r"^my_factories:fails\(\) failed: KeyError: 'weights'$"),
         ("returns_a_word", r"^expected my_factories:.* to return a torch\.nn\.Module, got str$"),
+        ("lazy", r"^expected a model with weights, got weight without a shape \(a lazy layer\): "),
         ("a_word", r"^expected my_factories:a_word to be a function that returns a model$"),
         ("none", r"^expected --model PACKAGE\.MODULE:FACTORY, got 'my_factories:none': module"),
     ],

@@ -229,6 +229,26 @@ def test_a_class_is_refused_as_a_model() -> None:
         check(Model)
 
 
+def test_weights_on_several_devices_are_refused() -> None:
+    class Elsewhere(nn.Parameter):
+        device = torch.device("cuda", 1)
+
+    model = Model()
+    model.extra = Elsewhere(torch.zeros(1))
+    with pytest.raises(
+        SatbenchError, match=r"^expected the model on one device, got it on cpu and cuda:1: bring"
+    ):
+        check(model)
+
+
+def test_a_model_without_weights_is_on_no_device_and_passes() -> None:
+    class Bare(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1)[:, :10]
+
+    check(Bare())
+
+
 def test_tensors_are_refused_as_a_dataset() -> None:
     with pytest.raises(SatbenchError, match=r"got Tensor: make one with dataset_from_tensors\("):
         check(Model(), X)

@@ -17,9 +17,13 @@ from satbench.core.errors import SatbenchError
 
 _COMMANDS = {
     "eval": "satbench.cli.eval:evaluate",
+    "curve": "satbench.cli.curve:curve",
+    "transfer": "satbench.cli.transfer:transfer",
     "train": "satbench.cli.train:train",
     "leaderboard": "satbench.cli.leaderboard:leaderboard",
     "verify": "satbench.cli.verify:verify",
+    "challenge": "satbench.cli.challenge:challenge",
+    "merge": "satbench.cli.merge:merge",
     "models": "satbench.cli.lists:models",
     "attacks": "satbench.cli.lists:attacks",
     "datasets": "satbench.cli.lists:datasets",

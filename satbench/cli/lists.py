@@ -12,12 +12,18 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 
 
 @click.command()
+@click.option("--board", is_flag=True, help="Without the pinned surrogates of any benchmark.")
+@click.option("--names", "names_only", is_flag=True, help="Print the names alone, one a line.")
 @_JSON
-def models(as_json: bool) -> None:
+def models(board: bool, names_only: bool, as_json: bool) -> None:
     """List the models that ship with satbench."""
-    from satbench.model_zoo.card import zoo_card, zoo_names
+    from satbench.model_zoo.card import board_names, zoo_card, zoo_names
 
-    cards = [zoo_card(name) for name in zoo_names()]
+    names = board_names() if board else zoo_names()
+    if names_only:
+        click.echo(json.dumps(names, indent=2) if as_json else "\n".join(names))
+        return
+    cards = [zoo_card(name) for name in names]
     if as_json:
         click.echo(json.dumps([asdict(card) for card in cards], indent=2))
         return

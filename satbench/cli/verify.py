@@ -5,42 +5,78 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from satbench.core.errors import SatbenchError
+
+if TYPE_CHECKING:
+    from satbench.verify import Verified
+
 
 @click.command()
-@click.argument("records", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("records", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--all", "committed", is_flag=True, help="Re-check the committed leaderboard.")
 @click.option("--model", help="Name the model, where the record's own name is not known here.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where the data lies.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.pass_context
 def verify(
     ctx: click.Context,
     records: tuple[Path, ...],
+    committed: bool,
     model: str | None,
     data_dir: Path | None,
     as_json: bool,
+    quiet: bool,
 ) -> None:
     """Re-check RECORDS and their witnesses: digests, schema, ball, range, misclassification.
 
     One forward pass per image and witness; no attack is run again.  Exits 1 when anything is
     wrong, saying what.
     """
-    from satbench.verify import verify_record
+    if bool(records) == committed:
+        raise click.UsageError("give records to re-check, or --all for those of the leaderboard")
+    from satbench.console import progress_bar
+    from satbench.verify import Verified, committed_records, verify_record
 
-    checked = [verify_record(path, model, data_dir) for path in records]
+    checked = []
+    paths = list(records) or committed_records()
+    if not paths:
+        raise SatbenchError("expected records beside satbench's leaderboard, found none")
+    with progress_bar(quiet) as bar:
+        task = bar.add_task("re-checking", total=len(paths), note="")
+        for path in paths:
+            try:
+                checked.append(verify_record(path, model, data_dir))
+            except SatbenchError as error:
+                if not committed:
+                    raise
+                checked.append(Verified(path, 0, 0, [str(error)]))
+            bar.advance(task)
     if as_json:
         click.echo(
             json.dumps([{**asdict(one), "path": str(one.path)} for one in checked], indent=2)
         )
     else:
         for one in checked:
-            for fault in one.faults:
-                click.echo(f"{one.path}: {fault}")
-            if not one.faults:
-                click.echo(
-                    f"{one.path}: {one.images} verdicts, {one.witnesses} witnesses: all hold"
-                )
+            _show(one)
+        if committed:
+            _sum_up(checked)
     if any(one.faults for one in checked):
         ctx.exit(1)
+
+
+def _show(one: Verified) -> None:
+    for fault in one.faults:
+        click.echo(f"{one.path}: {fault}")
+    if not one.faults:
+        click.echo(f"{one.path}: {one.images} verdicts, {one.witnesses} witnesses: all hold")
+
+
+def _sum_up(checked: list[Verified]) -> None:
+    good = sum(not one.faults for one in checked)
+    proofs = sum(one.witnesses for one in checked)
+    click.echo(f"{good} of {len(checked)} records hold, with {proofs:,} witnesses in all")

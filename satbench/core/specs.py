@@ -2,19 +2,47 @@
 
 A thing is a frozen dataclass; its fields are the parameters. The canonical text lists every
 field in the order of its declaration, so equal things have equal texts and the other way round.
+A field that was added later is `later(default)`: at its default the text leaves it out, so that
+texts from before it was there stay canonical.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import Field, fields
+from dataclasses import Field, field, fields
 from fractions import Fraction
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Literal,
+    Protocol,
+    Self,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+    runtime_checkable,
+)
 
 from satbench.core.errors import SatbenchError, UnknownNameError
-from satbench.core.threat import Length, show_fraction
+from satbench.core.threat import show_fraction
 
 T = TypeVar("T")
+
+
+@runtime_checkable
+class Textual(Protocol):
+    """A type of parameter that reads its own text; `str` is the inverse."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the text.  Raises SatbenchError."""
+        ...
+
+
+def later(default: Any) -> Any:
+    """Return a dataclass field that the canonical text leaves out at its default."""
+    return field(default=default, metadata={"later": True})
+
 
 _SPEC = re.compile(r"^\s*(?P<name>[a-zA-Z][\w.-]*)\s*(?:\((?P<arguments>.*)\))?\s*$", re.DOTALL)
 
@@ -58,7 +86,11 @@ def build(cls: type[T], name: str, arguments: dict[str, str]) -> T:
 
 def spec_of(name: str, thing: object) -> str:
     """Return the canonical text of a frozen dataclass registered under `name`."""
-    shown = (f"{f.name}={_show(getattr(thing, f.name))}" for f in _parameters(type(thing)))
+    shown = (
+        f"{f.name}={_show(getattr(thing, f.name))}"
+        for f in _parameters(type(thing))
+        if not (f.metadata.get("later") and getattr(thing, f.name) == f.default)
+    )
     inside = ",".join(shown)
     return f"{name}({inside})" if inside else name
 
@@ -73,8 +105,8 @@ def _read(kind: Any, text: str, where: str) -> object:
         if text not in choices:
             raise SatbenchError(f"{where}: expected one of {', '.join(choices)}, got {text!r}")
         return text
-    if kind is Length:
-        return Length.parse(text)
+    if isinstance(kind, type) and issubclass(kind, Textual):
+        return kind.parse(text)
     if kind is bool:
         if text.lower() not in ("true", "false"):
             raise SatbenchError(f"{where}: expected true or false, got {text!r}")

@@ -10,9 +10,9 @@ from typing import Literal, cast, get_args
 
 from satbench.core.errors import SatbenchError
 
-Norm = Literal["linf", "l2"]
+Norm = Literal["linf", "l2", "l1"]
 
-_MAX_EPS: dict[str, int] = {"linf": 1, "l2": 1000}
+_MAX_EPS: dict[str, int] = {"linf": 1, "l2": 1000, "l1": 100_000}
 
 
 def parse_fraction(text: str, what: str) -> Fraction:
@@ -45,7 +45,7 @@ class Threat:
 
     def __post_init__(self) -> None:
         if self.norm not in get_args(Norm):
-            raise SatbenchError(f"expected a norm among linf and l2, got {self.norm!r}")
+            raise SatbenchError(f"expected a norm among linf, l2 and l1, got {self.norm!r}")
         if not isinstance(self.eps, Fraction):
             raise TypeError(f"eps must be a Fraction, got {type(self.eps).__name__}")
         if self.eps <= 0:

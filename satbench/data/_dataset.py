@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from satbench.core.digests import digest_arrays
 from satbench.core.errors import SatbenchError
+from satbench.core.noise import generator_for
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,9 @@ class Dataset:
     """Ordered images with labels.
 
     `images` is (N, C, H, W), uint8 in 0…255 or float32 in [0, 1]; `labels` is (N,) int64 in
-    0…classes-1.  An image's place in here is its index, to which its noise belongs.
+    0…classes-1.  An image's place in here is its index, to which its noise belongs.  `population`
+    is 0 for images in the order of their split; else they are the first of a random order of so
+    many.
     """
 
     name: str
@@ -26,6 +29,7 @@ class Dataset:
     images: NDArray[np.uint8] | NDArray[np.float32]
     labels: NDArray[np.int64]
     classes: int
+    population: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,6 +54,13 @@ class Dataset:
                 f"got {n}"
             )
         return replace(self, images=self.images[:n], labels=self.labels[:n])
+
+    def shuffled(self) -> Dataset:
+        """Return the same images in a random order that is a function of the digest alone."""
+        order = generator_for("order of images", self.digest).permutation(len(self))
+        return replace(
+            self, images=self.images[order], labels=self.labels[order], population=len(self)
+        )
 
     def pixels(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return images as float32 in [0, 1].  (B,) indices -> (B, C, H, W)."""

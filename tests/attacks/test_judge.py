@@ -15,6 +15,7 @@ from satbench.core.threat import Threat
 
 LINF = Threat.parse("linf:8/255")
 L2 = Threat.parse("l2:0.5")
+L1 = Threat.parse("l1:1")
 GREY = torch.full((2, 1, 2, 2), 0.5)
 
 
@@ -81,6 +82,16 @@ def test_a_pixel_beyond_the_ball_is_refused_with_its_size_and_row(sign: int) -> 
 def test_a_perturbation_beyond_the_l2_ball_is_refused() -> None:
     with pytest.raises(OutsideBallError, match=r"within l2:0\.5, got one of size 0\.50004"):
         check_allowed(GREY, GREY + 0.25002, L2)
+
+
+def test_a_perturbation_exactly_on_the_l1_ball_is_allowed() -> None:
+    check_allowed(GREY, GREY + 0.25, L1)
+
+
+def test_an_l1_perturbation_beyond_eps_is_refused_with_the_sum_of_its_pixels() -> None:
+    check_allowed(GREY, GREY + 0.25 + 2e-4, L1)  # four pixels: 8e-4, within the tolerance
+    with pytest.raises(OutsideBallError, match=r"within l1:1, got one of size 1\.0012"):
+        check_allowed(GREY, GREY + 0.25 + 3e-4, L1)
 
 
 def test_l2_is_measured_in_float64() -> None:

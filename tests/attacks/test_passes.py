@@ -66,8 +66,10 @@ def test_a_restart_costs_one_more_forward_to_see_who_is_left(mean_model: nn.Modu
 def test_square_costs_forwards_alone(mean_model: nn.Module) -> None:
     x, y = torch.full((3, 1, 8, 8), 0.9), torch.ones(3, dtype=torch.int64)
 
-    # Beside its queries the package asks about the image, the first squares, and the result.
-    assert cost("square(queries=10)", mean_model, x, y) == (3 * (10 + 3), 0)
+    # At most its queries, beside the image and the first squares: a square may change nothing.
+    forwards, backwards = cost("square(queries=10)", mean_model, x, y)
+    assert 3 * 2 < forwards <= 3 * (10 + 2)
+    assert backwards == 0
 
 
 def test_a_forward_without_gradient_counts_no_backward(mean_model: nn.Module) -> None:

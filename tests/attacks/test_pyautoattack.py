@@ -1,9 +1,9 @@
-"""Our wrapper against the package that defines AutoAttack: the same bits on the same block."""
+"""The reference against the package that it runs: the same bits on the same block."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -12,8 +12,14 @@ from pyautoattack import AutoAttack as Package
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
 
-from satbench.attacks import parse_attack
-from satbench.attacks._pyautoattack import APGDCE, APGDT, FABT, AutoAttack, Square
+from satbench.attacks._pyautoattack import (
+    APGDCE,
+    APGDDLR,
+    APGDT,
+    FABT,
+    AutoAttackReference,
+    Square,
+)
 from satbench.attacks.borrow import borrowed, searching_copy
 from satbench.attacks.contract import Attack
 from satbench.attacks.engine import CLEAN, SURVIVED, BatchResult, run_suite
@@ -25,7 +31,8 @@ from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.models import LoadedModel
 
-LINF, L2 = Threat.parse("linf:0.1"), Threat.parse("l2:1")
+LINF, L2, L1 = Threat.parse("linf:0.1"), Threat.parse("l2:1"), Threat.parse("l1:5")
+NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 FEW = {"apgd-ce": 5, "apgd-t": 3, "fab-t": 3, "square": 60}  # steps or queries
 TARGETS = 3
 SHORT: dict[str, Attack] = {
@@ -43,7 +50,7 @@ def package(
 
     'custom' is what lets the attacks be chosen; it leaves five restarts where 'standard' has one.
     """
-    norm = {"linf": "Linf", "l2": "L2"}[threat.norm]
+    norm = NORMS[threat.norm]
     made = Package(
         model,
         norm=norm,
@@ -62,6 +69,9 @@ def package(
     made.apgd.n_restarts = made.apgd_targeted.n_restarts = made.fab.n_restarts = 1
     made.apgd_targeted.n_target_classes = made.fab.n_target_classes = TARGETS if short else 9
     made.square.n_queries = FEW["square"] if short else 5000
+    if threat.norm == "l1":
+        made.apgd.use_largereps = made.apgd_targeted.use_largereps = True
+        made.apgd.n_restarts = 5
     return made
 
 
@@ -78,7 +88,7 @@ def correct_images(model: nn.Module, images: Dataset, n: int) -> tuple[Tensor, T
     return x[right], y[right]
 
 
-@pytest.mark.parametrize("threat", [LINF, L2], ids=str)
+@pytest.mark.parametrize("threat", [LINF, L2, L1], ids=str)
 @pytest.mark.parametrize("name", SHORT)
 def test_a_part_returns_what_the_package_itself_returns_bit_for_bit(
     name: str, threat: Threat, shipped: LoadedModel, fashion: Dataset
@@ -92,39 +102,81 @@ def test_a_part_returns_what_the_package_itself_returns_bit_for_bit(
 
     fooled = broken(model, x, got, y, threat)
     assert fooled.any()
-    assert torch.equal(torch.where(fooled.view(-1, 1, 1, 1), got, x), expected)
+    # In L1 the package's own images are off the box by the last bit.
+    assert torch.equal(torch.where(fooled.view(-1, 1, 1, 1), got, x), expected.clamp(0, 1))
 
 
-@pytest.mark.parametrize("part", ["apgd", "apgd_targeted", "fab", "square"])
-def test_the_standard_parts_have_the_settings_of_the_packages_standard_version(
-    part: str, shipped: LoadedModel, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("threat", [LINF, L2, L1], ids=str)
+@pytest.mark.parametrize("name", SHORT)
+def test_a_part_leaves_images_model_and_global_generators_alone(
+    name: str, threat: Threat, small_net: Callable[..., nn.Module], global_generators: None
 ) -> None:
-    settings: dict[str, dict[str, object]] = {}
+    net = small_net()
+    x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    y = net(x).argmax(1)
+    before = (x.clone(), y.clone(), {k: v.clone() for k, v in net.state_dict().items()})
+
+    SHORT[name](net, x, y, threat, Noise(0, name, (0, 1, 2, 3))).add_(1)
+
+    assert torch.equal(x, before[0])
+    assert torch.equal(y, before[1])
+    assert all(torch.equal(tensor, before[2][k]) for k, tensor in net.state_dict().items())
+    assert all(p.grad is None and not p.requires_grad for p in net.parameters())
+
+
+PARTS = {
+    "standard": {
+        "apgd-ce": "apgd",
+        "apgd-t": "apgd_targeted",
+        "fab-t": "fab",
+        "square": "square",
+    },
+    "rand": {"apgd-ce": "apgd", "apgd-dlr": "apgd"},
+}
+
+
+@pytest.mark.parametrize("threat", [LINF, L2, L1], ids=str)
+@pytest.mark.parametrize(
+    ("version", "part"), [(version, part) for version, parts in PARTS.items() for part in parts]
+)
+def test_a_part_has_the_settings_of_the_package_of_that_version_and_norm(
+    version: Literal["standard", "rand"],
+    part: str,
+    threat: Threat,
+    shipped: LoadedModel,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    got: dict[str, object] = {}
 
     def remember(attack: object, x: Tensor, y: Tensor, noise: Noise) -> Tensor:
-        settings[type(attack).__name__] = dict(vars(attack))
+        got.update(vars(attack))
         return x
 
     monkeypatch.setattr("satbench.attacks._pyautoattack._perturb", remember)
     model, x = shipped.module, torch.zeros(1, 1, 28, 28)
-    for _, attack in AutoAttack().parts():
-        attack(model, x, torch.zeros(1, dtype=torch.int64), LINF, Noise(0, "", (0,)))
-    standard = Package(model, norm="Linf", eps=0.1, version="standard", seed=0, device="cpu")
-    standard.fab.targeted = True  # what its run sets before 'fab-t'
-    wanted = dict(vars(getattr(standard, part)))
-    got = settings[type(getattr(standard, part)).__name__]
+    attack = dict(AutoAttackReference(version).parts())[part]
+    attack(model, x, torch.zeros(1, dtype=torch.int64), threat, Noise(0, "", (0,)))
+    package = Package(
+        model, norm=NORMS[threat.norm], eps=threat.radius, version=version, seed=0, device="cpu"
+    )
+    package.fab.targeted = True  # what its run sets before 'fab-t'
+    package.apgd.loss = part.removeprefix("apgd-")  # and before these
+    wanted = dict(vars(getattr(package, PARTS[version][part])))
+    if part == "apgd-t":
+        wanted["loss"] = "dlr-targeted"
 
     assert {k: v for k, v in got.items() if k != "device"} == {
         k: v for k, v in wanted.items() if k != "device"
     }
 
 
-def test_standard_autoattack_runs_the_parts_of_the_package_in_its_order(
-    shipped: LoadedModel,
+@pytest.mark.parametrize("version", ["standard", "rand"])
+def test_the_reference_runs_the_parts_of_the_package_in_its_order(
+    version: Literal["standard", "rand"], shipped: LoadedModel
 ) -> None:
-    standard = Package(shipped.module, norm="Linf", eps=0.1, version="standard", seed=0)
+    package = Package(shipped.module, norm="Linf", eps=0.1, version=version, seed=0)
 
-    assert [name for name, _ in AutoAttack().parts()] == standard.attacks_to_run
+    assert [name for name, _ in AutoAttackReference(version).parts()] == package.attacks_to_run
 
 
 class Journal(list[BatchResult]):
@@ -158,11 +210,11 @@ def by_parts(model: nn.Module, images: Dataset, threat: Threat, block: int, shor
     return verdicts.tolist()
 
 
-def test_autoattack_gives_the_verdicts_of_the_package_driven_part_after_part(
+def test_the_reference_gives_the_verdicts_of_the_package_driven_part_after_part(
     shipped: LoadedModel, fashion: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        AutoAttack,
+        AutoAttackReference,
         "parts",
         lambda self: [
             ("apgd-ce", APGDCE(steps=1, block=self.block)),
@@ -176,7 +228,7 @@ def test_autoattack_gives_the_verdicts_of_the_package_driven_part_after_part(
     with borrowed(shipped.module) as judged:
         expected = by_parts(judged, images, LINF, 20, short=True)
 
-    suite = parse_suite(["autoattack(block=20)"])
+    suite = parse_suite(["autoattack-reference(block=20)"])
     got = run_suite(shipped.module, images, LINF, suite, 0, 7, Journal(), Quiet())
 
     assert got.tolist() == expected
@@ -184,21 +236,21 @@ def test_autoattack_gives_the_verdicts_of_the_package_driven_part_after_part(
 
 
 @pytest.mark.slow
-def test_full_autoattack_gives_the_verdicts_of_the_package_driven_part_after_part(
+def test_the_full_reference_gives_the_verdicts_of_the_package_driven_part_after_part(
     shipped: LoadedModel, fashion: Dataset
 ) -> None:
     images = fashion.first(50)
     with borrowed(shipped.module) as judged:
         expected = by_parts(judged, images, LINF, 25, short=False)
 
-    suite = parse_suite(["autoattack(block=25)"])
+    suite = parse_suite(["autoattack-reference(block=25)"])
     got = run_suite(shipped.module, images, LINF, suite, 0, 250, Journal(), Quiet())
 
     assert got.tolist() == expected
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-@pytest.mark.parametrize("attack", ["apgd-t", "autoattack"])
+@pytest.mark.parametrize("attack", ["apgd-t", "autoattack", "autoattack-reference"])
 def test_fewer_than_four_classes_are_refused_with_what_to_use(
     attack: str, classes: int, small_net: Callable[..., nn.Module]
 ) -> None:
@@ -221,28 +273,32 @@ def test_five_classes_are_enough(name: str, small_net: Callable[..., nn.Module])
     net = small_net(classes=5)
     x = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     y = net(x).argmax(1)
-    attack = parse_attack(
-        {"square": "square(queries=10)", "apgd-ce": "apgd-ce(steps=2)"}.get(
-            name, f"{name}(steps=2)"
-        )
-    )
-
-    x_adv = attack(net, x, y, Threat.parse("linf:0.3"), Noise(0, name, tuple(range(6))))
+    x_adv = SHORT[name](net, x, y, Threat.parse("linf:0.3"), Noise(0, name, tuple(range(6))))
 
     assert broken(net, x, x_adv, y, Threat.parse("linf:0.3")).any()
 
 
-@pytest.mark.parametrize("attack", ["apgd-ce(steps=3)", "fab-t(steps=3)", "square(queries=20)"])
+@pytest.mark.parametrize(
+    "attack", [APGDCE(steps=3), FABT(steps=3), Square(queries=20)], ids=lambda a: type(a).__name__
+)
 def test_two_classes_are_enough_for_all_but_the_targeted_dlr_loss(
-    attack: str, small_net: Callable[..., nn.Module]
+    attack: Attack, small_net: Callable[..., nn.Module]
 ) -> None:
     net, threat = small_net(classes=2), Threat.parse("linf:0.3")
     x = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     y = net(x).argmax(1)
 
-    x_adv = parse_attack(attack)(net, x, y, threat, Noise(0, "", tuple(range(6))))
+    x_adv = attack(net, x, y, threat, Noise(0, "", tuple(range(6))))
 
     assert broken(net, x, x_adv, y, threat).any()
+
+
+def test_two_classes_are_too_few_for_the_dlr_loss(small_net: Callable[..., nn.Module]) -> None:
+    net = small_net(classes=2)
+    with pytest.raises(
+        SatbenchError, match=r"^autoattack's DLR loss needs at least 3 classes, got 2; use apgd-ce"
+    ):
+        APGDDLR()(net, torch.rand(1, 1, 8, 8), torch.tensor([0]), LINF, Noise(0, "", (0,)))
 
 
 def test_the_seed_of_a_block_is_not_that_of_its_neighbour() -> None:

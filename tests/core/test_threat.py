@@ -104,12 +104,19 @@ def test_an_eps_in_grey_levels_is_refused_with_the_remedy() -> None:
         Threat.of("linf", 8)
 
 
-def test_an_l2_eps_above_one_is_allowed() -> None:
-    assert Threat.parse("l2:3").eps == 3
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_an_l2_or_l1_eps_above_one_is_allowed(norm: str) -> None:
+    assert Threat.parse(f"{norm}:12").eps == 12
+
+
+@pytest.mark.parametrize(("norm", "most"), [("l2", 1000), ("l1", 100_000)])
+def test_an_eps_beyond_all_pixels_is_refused(norm: str, most: int) -> None:
+    with pytest.raises(SatbenchError, match=rf"expected eps at most {most} \({norm}, "):
+        Threat.parse(f"{norm}:{most + 1}")
 
 
 def test_an_unknown_norm_is_refused() -> None:
-    with pytest.raises(SatbenchError, match=r"expected a norm among linf and l2, got 'l7'"):
+    with pytest.raises(SatbenchError, match=r"expected a norm among linf, l2 and l1, got 'l7'"):
         Threat.of("l7", "0.1")
 
 

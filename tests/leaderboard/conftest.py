@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from satbench.core.digests import digest_json
 from satbench.leaderboard.board import Board, build_board
+from satbench.leaderboard.flags import Flag
 from satbench.leaderboard.record import (
     DatasetInfo,
+    Diagnosis,
     Environment,
+    Inputs,
     ModelInfo,
     Record,
     StageResult,
@@ -22,9 +26,18 @@ MakeRecord = Callable[..., Record]
 
 PGD50 = "pgd(steps=50,step=eps/4,restarts=1,start=uniform,keep=any)"
 AUTOATTACK = "autoattack(version=standard,block=100)"
-PARTS = {AUTOATTACK: ("apgd-ce", "square")}
+REFERENCE = "autoattack-reference(version=standard,block=100)"
+FAST = "fast(version=1,source=none)"
+TRANSFER = "transfer(source=a+b)"
+PARTS = {
+    AUTOATTACK: ("apgd-ce", "square"),
+    REFERENCE: ("apgd-ce", "square"),
+    TRANSFER: ("a", "b"),
+}
 
 ENVIRONMENT = Environment("0", "0", "0", "test", "cpu", 1, 8, "never", 0.0, [])
+
+FLAG = Flag("zero-gradients", 7, 160, "the gradient is 0", "run square on all survivors")
 
 
 def _training(recipe: str | None, seed: int | None) -> dict[str, Any]:
@@ -61,7 +74,7 @@ def _record(
     model = ModelInfo(name, source, "tiny(width=8)", activation, 9, weights_digest, training)
     info = DatasetInfo(dataset, "test", len(verdicts), 10, digest_json(images))
     return Record(
-        identity=identity_of(model, info, "linf", eps, seed, list(suite)),
+        identity=identity_of(Inputs(model, info, "linf", eps, seed, list(suite))),
         model=model,
         dataset=info,
         norm="linf",
@@ -71,7 +84,7 @@ def _record(
         stages=stages,
         verdicts=list(verdicts),
         witnesses_digest="0" * 64,
-        environment=ENVIRONMENT,
+        environment=replace(ENVIRONMENT, stage_seconds=[0.0] * len(stages)),
     )
 
 
@@ -116,7 +129,14 @@ def small_records() -> list[Record]:
         source="factory",
     )
     harder = _record(_spread(40, 100, 40, 200), name="sat-tiny-relu-s0", eps="8/255")
-    return [*records, control, foreign, harder]
+    fast = replace(
+        _record([0] * 40 + [1] * 91 + [-1] * 69, (FAST,), name="sat-tiny-relu-s0"),
+        diagnosis=Diagnosis([FLAG], 200, 200),
+    )
+    transfer = _record(
+        [0] * 40 + [1] * 5 + [2] * 15 + [-1] * 140, (TRANSFER,), name="sat-tiny-relu-s0"
+    )
+    return [*records, control, foreign, harder, fast, transfer]
 
 
 @pytest.fixture(scope="session")

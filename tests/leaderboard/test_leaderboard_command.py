@@ -34,7 +34,7 @@ def folder(tmp_path, monkeypatch, make_record):
 
 
 def test_build_writes_beside_the_records_by_default(run, folder) -> None:
-    names = ["LEADERBOARD.md", "leaderboard.csv", "leaderboard.json"]
+    names = ["LEADERBOARD.md", "COST.md", "AGREEMENT.md", "leaderboard.csv", "leaderboard.json"]
     expected = "".join(f"written: board/{name}\n" for name in names)
 
     assert (0, expected, "") == run("leaderboard", "build", "--records", "board/records")
@@ -99,9 +99,9 @@ def test_build_as_json_tells_the_state_of_each_file(run, folder) -> None:
     (folder / "board/leaderboard.csv").unlink()
     _, out, _ = run("leaderboard", "build", "--records", "board/records", "--check", "--json")
 
-    states = ("up to date", "out of date", "up to date")
-    names = ("LEADERBOARD.md", "leaderboard.csv", "leaderboard.json")
-    assert {f"board/{n}": s for n, s in zip(names, states, strict=True)} == json.loads(out)
+    fresh = ("LEADERBOARD.md", "COST.md", "AGREEMENT.md", "leaderboard.json")
+    expected = {f"board/{name}": "up to date" for name in fresh}
+    assert {**expected, "board/leaderboard.csv": "out of date"} == json.loads(out)
 
 
 def test_a_missing_marker_exits_with_2_and_writes_nothing(run, folder) -> None:

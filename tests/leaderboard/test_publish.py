@@ -15,6 +15,8 @@ from satbench.leaderboard.publish import (
 )
 from satbench.leaderboard.record import write_record
 
+PGD50 = "pgd(steps=50,step=eps/4,restarts=1,start=uniform,keep=any)"
+
 
 @pytest.fixture(scope="module")
 def board(make_record):
@@ -36,13 +38,15 @@ def test_files_just_written_are_not_stale(tmp_path, board, readme) -> None:
     assert stale_files(board_files(board, tmp_path, readme)) == []
 
 
-def test_the_files_are_the_page_the_csv_and_the_json(tmp_path, board) -> None:
-    expected = ["LEADERBOARD.md", "leaderboard.csv", "leaderboard.json"]
+def test_the_files_are_the_pages_the_csv_and_the_json(tmp_path, board) -> None:
+    expected = ["LEADERBOARD.md", "COST.md", "AGREEMENT.md", "leaderboard.csv", "leaderboard.json"]
 
     assert expected == [path.name for path in board_files(board, tmp_path)]
 
 
-@pytest.mark.parametrize("name", ["LEADERBOARD.md", "leaderboard.csv", "leaderboard.json"])
+@pytest.mark.parametrize(
+    "name", ["LEADERBOARD.md", "COST.md", "AGREEMENT.md", "leaderboard.csv", "leaderboard.json"]
+)
 @pytest.mark.parametrize("how", ["missing", "changed"])
 def test_a_file_that_is_missing_or_changed_is_stale(tmp_path, board, name, how) -> None:
     contents = board_files(board, tmp_path)
@@ -95,6 +99,17 @@ def test_the_names_of_the_record_files_do_not_matter(tmp_path, small_records, sm
         write_record(record, tmp_path / f"{number}.json")
 
     assert small_board == read_board(tmp_path)
+
+
+def test_records_beside_the_folder_in_reference_are_compared_with_and_enter_no_column(
+    tmp_path, make_record
+) -> None:
+    reference = "autoattack-reference(version=standard,block=100)"
+    write_record(make_record([0, 1, -1, -1]), tmp_path / "records/own.json")
+    write_record(make_record([0, 1, 2, -1], [PGD50, reference]), tmp_path / "reference/r.json")
+    (row,) = read_board(tmp_path / "records").benchmarks[0].rows
+
+    assert (2, 1, 1) == (row.best_known.count, row.cost.reference.left, row.agreement.differing)
 
 
 def test_a_folder_without_records_is_refused_with_the_command_that_makes_one(tmp_path) -> None:

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from satbench.leaderboard.flags import Flag
+from satbench.leaderboard.record import Diagnosis
 from satbench.leaderboard.rows import Share, Summary, make_groups, make_row
 
 FEW = settings(max_examples=30, deadline=None)
@@ -11,6 +15,9 @@ FEW = settings(max_examples=30, deadline=None)
 PGD50 = "pgd(steps=50,step=eps/4,restarts=1,start=uniform,keep=any)"
 PGD20 = PGD50.replace("50", "20")
 AUTOATTACK = "autoattack(version=standard,block=100)"
+
+FAST = "fast(version=1,source=none)"
+TRANSFER = "transfer(source=a+b)"
 
 VERDICTS = st.lists(st.integers(-1, 3), min_size=1, max_size=30)
 
@@ -107,6 +114,58 @@ def test_the_cost_is_the_passes_of_every_record_per_image(make_record) -> None:
     records = [make_record([1, -1, 0], [PGD50, PGD20]), make_record([1, 2, 0], seed=1)]
 
     assert make_row(records).passes_per_image == 15 * (3 + 3) / 3
+
+
+def test_the_cost_counts_the_passes_of_borrowed_models(make_record) -> None:
+    record = make_record([-1, -1], [TRANSFER])
+    stages = [replace(stage, source_forwards=7, source_backwards=4) for stage in record.stages]
+
+    # Two parts, each 15 passes for each of 2 images, and 11 of its sources.
+    assert make_row([replace(record, stages=stages)]).passes_per_image == (2 * 30 + 2 * 11) / 2
+
+
+def test_autoattack_by_the_package_is_autoattack_too(make_record) -> None:
+    spec = "autoattack-reference(version=standard,block=100)"
+
+    assert Share(1, 3) == make_row([make_record([0, 1, -1], [spec])]).autoattack
+
+
+def test_fast_counts_what_is_left_behind_it(make_record) -> None:
+    rows = make_row([make_record([0, 1, 2, -1, -1], [FAST, "square(queries=1)"])])
+
+    assert (Share(3, 5), Share(2, 5)) == (rows.fast, rows.best_known)
+
+
+def test_transfer_counts_what_is_left_behind_the_last_of_its_sources(make_record) -> None:
+    assert Share(1, 4) == make_row([make_record([0, 1, 2, -1], [TRANSFER])]).transfer
+
+
+def test_transfer_behind_another_attack_has_no_number_of_its_own(make_record) -> None:
+    assert make_row([make_record([0, 1, 2, -1], [PGD50, TRANSFER])]).transfer is None
+
+
+def _diagnosed(record, *flags):
+    return replace(record, diagnosis=Diagnosis(list(flags), 0, 0))
+
+
+def test_a_row_has_the_flags_of_all_its_records_each_name_once(make_record) -> None:
+    few, many = (Flag("b", images, 10, "c", "r") for images in (1, 3))
+    other = Flag("a", 2, 10, "c", "r")
+    records = [
+        _diagnosed(make_record([-1]), many),
+        _diagnosed(make_record([-1], seed=1), few, other),
+        make_record([-1], seed=2),
+    ]
+
+    assert (other, many) == make_row(records).flags
+
+
+def test_a_row_whose_records_nobody_diagnosed_says_nothing_of_flags(make_record) -> None:
+    assert make_row([make_record([-1])]).flags is None
+
+
+def test_a_row_whose_diagnosis_found_nothing_has_no_flags(make_record) -> None:
+    assert () == make_row([_diagnosed(make_record([-1]))]).flags
 
 
 def _row(make_record, survivors: int, seed: int | None = 0, **more):

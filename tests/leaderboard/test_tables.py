@@ -3,11 +3,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from satbench.leaderboard.board import build_board
+from satbench.leaderboard.publish import board_files
 from satbench.leaderboard.tables import (
     percent,
     render_csv,
@@ -30,6 +32,47 @@ def test_the_csv_of_a_small_board_is_the_golden_one(small_board) -> None:
     expected = (GOLDEN / "leaderboard.csv").read_text(encoding="utf-8")
 
     assert expected == render_csv(small_board)
+
+
+@pytest.mark.parametrize("name", ["COST.md", "AGREEMENT.md"])
+def test_the_pages_beside_the_board_are_the_golden_ones(small_board, name) -> None:
+    expected = (GOLDEN / name).read_text(encoding="utf-8")
+
+    assert expected == board_files(small_board, GOLDEN)[GOLDEN / name]
+
+
+def test_a_flagged_model_is_marked_and_its_flag_says_what_to_run(small_board) -> None:
+    page = render_markdown(small_board)
+
+    assert [1, 1] == [
+        page.count("sat-tiny-relu-s0 (`769acaf5`) † |"),
+        page.count("**zero-gradients**, 7 of 160 images: the gradient is 0; run square on all"),
+    ]
+
+
+def test_the_json_holds_the_flags_in_full(small_board) -> None:
+    benchmark = json.loads(render_json(small_board))["benchmarks"][1]
+
+    assert [("sat-tiny-relu-s0", "zero-gradients", 7, 160)] == [
+        tuple(flag[key] for key in ("model", "name", "images", "of")) for flag in benchmark["flags"]
+    ]
+
+
+def test_the_csv_holds_flags_and_passes_beside_each_other(small_board) -> None:
+    (line,) = (line for line in _lines(small_board) if line["fast"])
+
+    # By hand: 15 passes an image; AutoAttack's parts met 99 and 99 of 160 behind PGD-50.
+    expected = ["zero-gradients", "15.0", "-0.005"]
+    keys = ("flags", "fast_passes", "fast_minus_autoattack")
+    assert expected == [line[key] for key in keys]
+
+
+def test_images_in_a_random_order_are_said_to_be(make_record) -> None:
+    record = make_record([1, -1])
+    info = replace(record.dataset, population=50)
+
+    page = render_markdown(build_board([replace(record, dataset=info)]))
+    assert "The first 2 of a random order of 50 images of the test split" in page
 
 
 def _lines(board) -> list[dict[str, str]]:
@@ -72,7 +115,7 @@ def test_the_json_holds_the_groups(small_board) -> None:
 
     expected = {"mean": 0.355, "sd": 0.005, "seeds": 3}
     assert [expected] == [
-        group["best_known"]
+        group["autoattack"]
         for group in groups
         if (group["recipe"], group["activation"]) == ("sat", "relu")
     ]

@@ -21,7 +21,7 @@ def _cells(lines: list[str], name: str) -> list[str]:
 
 def test_a_model_has_a_line_with_all_its_numbers(make_record) -> None:
     # The interval by hand: 3 of 8, (3 + 1.96²/2 ± 1.96 sqrt(3 * 5 / 8 + 1.96²/4)) / (8 + 1.96²).
-    expected = ["1", "87.5", "62.5", "37.5", "37.5", "[13.7,", "69.4]", "25.0"]
+    expected = ["1", "87.5", "–", "62.5", "37.5", "–", "37.5", "[13.7,", "69.4]", "25.0"]
     lines = _printed([make_record([0, 1, 1, 2, 3, -1, -1, -1], name="fmnist-sat")])
 
     assert expected == _cells(lines, "fmnist-sat")
@@ -30,7 +30,18 @@ def test_a_model_has_a_line_with_all_its_numbers(make_record) -> None:
 def test_a_number_that_was_not_measured_is_a_dash(make_record) -> None:
     lines = _printed([make_record([1, -1], ["square(queries=1)"], name="foreign")])
 
-    assert _cells(lines, "foreign") == ["1", "100.0", "–", "–", "50.0", "[9.5,", "90.5]", "–"]
+    assert _cells(lines, "foreign") == [
+        "1",
+        "100.0",
+        "–",
+        "–",
+        "–",
+        "–",
+        "50.0",
+        "[9.5,",
+        "90.5]",
+        "–",
+    ]
 
 
 def test_a_name_of_38_letters_fits_100_columns_on_one_line(make_record) -> None:
@@ -49,6 +60,10 @@ def test_each_benchmark_stands_under_its_own_title(small_records) -> None:
 
     near, far = "shapes, Linf, eps 8/255, n = 200", "shapes, Linf, eps 0.1, n = 200"
     assert 0 < lines.index(near) < lines.index(far)
+
+
+def test_the_caption_names_the_models_that_are_flagged(small_records) -> None:
+    assert "see LEADERBOARD.md: sat-tiny-relu-s0" in " ".join(_printed(small_records))
 
 
 def test_the_caption_explains_the_intervals(make_record) -> None:

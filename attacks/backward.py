@@ -1,0 +1,130 @@
+"""Another backward for activations: the paper's own operator, turned into an attack.
+
+Xie et al., 2020 (arXiv:2006.14536, section 3.2) train with ReLU forward and the gradient of
+parametric softplus backward.  Here the attacker does so: the forward pass stays the model's own,
+while every activation hands back the gradient of softplus, σ(αx), which neither dies nor changes
+sign.  Where a model's own gradients mislead, these often do not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from satbench.core.errors import SatbenchError
+
+# The activations whose backward is replaced, as torch's modules and users' code call them.
+_ACTIVATIONS: frozenset[Callable[..., Any]] = frozenset(
+    {
+        F.relu,
+        F.relu_,
+        torch.relu,
+        torch.relu_,
+        Tensor.relu,
+        Tensor.relu_,
+        F.relu6,
+        F.leaky_relu,
+        F.leaky_relu_,
+        F.rrelu,
+        F.silu,
+        F.gelu,
+        F.mish,
+        F.elu,
+        F.elu_,
+        F.celu,
+        F.celu_,
+        F.selu,
+        F.selu_,
+        F.softplus,
+        F.hardswish,
+    }
+)
+
+_SOFTPLUS = re.compile(r"^softplus\((?P<alpha>[^)]+)\)$")
+
+
+@dataclass(frozen=True)
+class Backward:
+    """Which gradient an attack follows: the model's own, or `softplus(alpha)` at activations.
+
+    `alpha` is None for the model's own.  Written `true` or `softplus(10)`.
+    """
+
+    alpha: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `true` or `softplus(10)`.  Raises SatbenchError for anything else."""
+        compact = text.replace(" ", "")
+        if compact == "true":
+            return cls()
+        form = _SOFTPLUS.match(compact)
+        try:
+            alpha = float(form["alpha"]) if form else 0.0
+        except ValueError:
+            alpha = 0.0
+        if not 0 < alpha < float("inf"):
+            raise SatbenchError(f"expected backward=true or backward=softplus(10), got {text!r}")
+        return cls(alpha)
+
+    def __str__(self) -> str:
+        return "true" if self.alpha is None else f"softplus({self.alpha:g})"
+
+    def applied(self) -> AbstractContextManager[object]:
+        """Return a context: forward passes of any model within it have this backward."""
+        return nullcontext() if self.alpha is None else _SmoothBackward(self.alpha)
+
+
+class _SmoothBackward(TorchFunctionMode):
+    """Answers calls of activations with the same values and the gradient of softplus."""
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        self._alpha = alpha
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if not (_is_activation(func, args, kwargs) and torch.is_grad_enabled()):
+            return func(*args, **kwargs)
+        x = args[0] if args else kwargs["input"]
+        if not x.requires_grad:
+            return func(*args, **kwargs)
+        with torch.no_grad():
+            # On a copy: an activation in place would write into what the model still needs.
+            value = func(x.detach().clone(), *args[1:], **kwargs)
+        return _SoftplusGradient.apply(x, value, self._alpha)
+
+
+def _is_activation(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    if func in (F.hardtanh, F.hardtanh_):  # what nn.ReLU6 calls, with 0 for its least value
+        return bool((args[1] if len(args) > 1 else kwargs.get("min_val", -1)) == 0)
+    return func in _ACTIVATIONS
+
+
+class _SoftplusGradient(torch.autograd.Function):
+    """The given value forward, σ(αx) backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor, alpha: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.alpha = alpha
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        return grad * torch.sigmoid(ctx.alpha * x), None, None

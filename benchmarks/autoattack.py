@@ -1,0 +1,107 @@
+"""The four parts of AutoAttack by satbench's engine, beside the package pyautoattack.
+
+Each part runs alone on the same images, on a robust and on a weak model, with the same seeds.
+satbench is timed as its user runs it (clean pass, searching copy, search, judge), the package for
+its `perturb` on the model as it came, and the same judge.  Ratios above 1: satbench is faster.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from cases import CASES, Case
+from contestants import tensors
+from harness import clocks, counting, finish, parser, race, run_engine, told, versions
+from tables import autoattack_table
+
+from satbench.attacks import _apgd, _fab, _pyautoattack, _square
+from satbench.attacks.contract import Attack
+from satbench.attacks.judge import broken
+from satbench.attacks.suite import Stage
+from satbench.core.noise import Noise
+from satbench.data import Dataset
+
+PARTS: dict[str, tuple[Attack, Attack]] = {
+    "apgd-ce": (_apgd.APGDCE(), _pyautoattack.APGDCE()),
+    "apgd-t": (_apgd.APGDT(), _pyautoattack.APGDT()),
+    "fab-t": (_fab.FABT(), _pyautoattack.FABT()),
+    "square": (_square.Square(), _pyautoattack.Square()),
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the benchmark; print its table."""
+    made = parser(__doc__ or "")
+    made.add_argument("--rounds", type=int, default=3)
+    made.add_argument("--images", type=int, default=32)
+    made.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
+    options = made.parse_args(arguments)
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+    for case in CASES:
+        if case.net == "small":
+            images = case.correct(options.images)
+            for part in options.parts:
+                told(f"{case.name}, {len(images)} images, {part}")
+                rows += compare(case, images, part, options.rounds)
+    result = finish(
+        rows, options.json, rounds=options.rounds, packages=versions(("satbench", "pyautoattack"))
+    )
+    print(autoattack_table(result))
+
+
+def compare(case: Case, images: Dataset, part: str, rounds: int) -> list[dict[str, Any]]:
+    """Race our part with the package's; one row each."""
+    runs: dict[str, Callable[[nn.Module], Tensor]] = {
+        "satbench": lambda model: ours(model, case, images, part),
+        "pyautoattack": lambda model: theirs(model, case, images, part),
+    }
+    survivors, passes = {}, {}
+    for name, run in runs.items():  # untimed: it warms up too
+        model, counted = counting(case.make())
+        survivors[name] = run(model.eval())
+        passes[name] = counted.forwards, counted.backwards
+    models = {name: case.make() for name in runs}
+    times = race({name: lambda n=name: runs[n](models[n]) for name in runs}, rounds)
+    return [
+        {
+            "kind": case.kind,
+            "threat": str(case.threat),
+            "images": len(images),
+            "part": part,
+            "contestant": name,
+            **clocks(times[name], times["satbench"]),
+            "forwards": passes[name][0],
+            "backwards": passes[name][1],
+            "survivors": int(survivors[name].sum()),
+            "differ": int((survivors[name] != survivors["satbench"]).sum()),
+        }
+        for name in runs
+    ]
+
+
+def ours(model: nn.Module, case: Case, images: Dataset, part: str) -> Tensor:
+    """Run our part through the engine; return which images survive, (N,)."""
+    stage = Stage(part, "", part, PARTS[part][0])
+    return torch.from_numpy(run_engine(model, images, case.threat, (stage,))[0])
+
+
+def theirs(model: nn.Module, case: Case, images: Dataset, part: str) -> Tensor:
+    """Run the package's part on the model as it came; return which images survive, (N,)."""
+    x, y = tensors(images)
+    noise = Noise(0, part, tuple(np.arange(len(x)).tolist()))
+    x_adv = PARTS[part][1](model, x, y, case.threat, noise)
+    return ~broken(model, x, x_adv.contiguous(), y, case.threat)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""What the benchmarks share: rounds in rotating order, clocks, counted passes, the environment."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from satbench.attacks.engine import CLEAN, SURVIVED, BatchResult, run_suite
+from satbench.attacks.passes import CountingModel, Passes
+from satbench.attacks.suite import Stage
+from satbench.core.threat import Threat
+from satbench.data import Dataset
+from satbench.evaluation import Silent
+
+BATCH = 250  # satbench's own default
+
+
+@dataclass(frozen=True)
+class Times:
+    """What one call took: process CPU time and wall time, in seconds."""
+
+    cpu: float
+    wall: float
+
+
+def measure(call: Callable[[], object]) -> Times:
+    """Call once and return what it took."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    call()
+    return Times(time.process_time() - cpu, time.perf_counter() - wall)
+
+
+def race(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[Times]]:
+    """Time every contestant once a round; each round begins with the next one.
+
+    So no contestant always runs first, or always behind the same other one.
+    """
+    names = list(contestants)
+    times: dict[str, list[Times]] = {name: [] for name in names}
+    for number in range(rounds):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            times[name].append(measure(contestants[name]))
+            told(f"round {number + 1}/{rounds}: {name} {times[name][-1].cpu:.2f} CPU s")
+    return times
+
+
+def clocks(times: list[Times], base: list[Times]) -> dict[str, Any]:
+    """Return medians in seconds, and per-round ratios to `base` (above 1: `base` is faster)."""
+    cpu = [mine.cpu / other.cpu for mine, other in zip(times, base, strict=True)]
+    wall = [mine.wall / other.wall for mine, other in zip(times, base, strict=True)]
+    return {
+        "cpu_seconds": short(np.median([t.cpu for t in times])),
+        "wall_seconds": short(np.median([t.wall for t in times])),
+        "cpu_ratio": short(np.median(cpu)),
+        "cpu_ratio_range": [short(min(cpu)), short(max(cpu))],
+        "wall_ratio": short(np.median(wall)),
+    }
+
+
+class Counted(Passes):
+    """Passes that a copied model goes on counting: a copy of this is this."""
+
+    def __deepcopy__(self, memo: object) -> Counted:
+        return self
+
+
+def counting(model: nn.Module) -> tuple[CountingModel, Counted]:
+    """Wrap `model` so that its passes are counted, in its copies too."""
+    passes = Counted()
+    return CountingModel(model, passes), passes
+
+
+class Memory:
+    """The engine's journal, kept in memory."""
+
+    def __init__(self) -> None:
+        self.results: list[BatchResult] = []
+
+    def finished(self) -> Iterable[BatchResult]:
+        """Nothing is finished when a run starts."""
+        return ()
+
+    def write(self, result: BatchResult) -> None:
+        """Keep one batch."""
+        self.results.append(result)
+
+    def search_passes(self) -> tuple[int, int]:
+        """Return the forwards and backwards that the searches took, as a record counts them."""
+        searches = [result for result in self.results if result.stage != CLEAN]
+        return sum(r.forwards for r in searches), sum(r.backwards for r in searches)
+
+    def judged(self) -> int:
+        """Return how many images went through the clean pass and the judge."""
+        return sum(len(result.indices) for result in self.results)
+
+
+def run_engine(
+    model: nn.Module, dataset: Dataset, threat: Threat, suite: tuple[Stage, ...]
+) -> tuple[NDArray[np.bool_], Memory]:
+    """Evaluate as `satbench.evaluate` does: clean pass, searching copy, suite, judge.
+
+    Returns which images survive, (N,), and the journal.
+    """
+    journal = Memory()
+    verdicts = run_suite(model, dataset, threat, suite, 0, BATCH, journal, Silent())
+    return verdicts == SURVIVED, journal
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser with the options that every benchmark has."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
+    return made
+
+
+def finish(rows: list[dict[str, Any]], to: Path | None, **more: object) -> dict[str, Any]:
+    """Return the whole result, with its command and environment; write it to the file `to`."""
+    command = "python " + " ".join(["benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]])
+    result = {"command": command, "environment": environment(), **more, "rows": rows}
+    if to:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return result
+
+
+def environment() -> dict[str, Any]:
+    """Return what the numbers depend on: processor, load, threads, versions."""
+    return {
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "load": [short(load) for load in os.getloadavg()],
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "satbench": _version("satbench"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the installed version of each package, `-` where there is none."""
+    return {package: _version(package) for package in packages}
+
+
+def told(text: str) -> None:
+    """Print progress to stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "-"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
+
+
+def short(value: float) -> float:
+    """Round to four digits."""
+    return float(f"{float(value):.4g}")

@@ -1,0 +1,119 @@
+"""Peak memory of `satbench.evaluate` against the number of images, each run a process of its own.
+
+Evaluated are a robust model, where few images are broken, and a weak one, where all are: what
+is kept of a broken image is its witness.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness import BATCH, finish, parser, short, told
+from tables import memory_table
+
+ALLOCATORS: dict[str, dict[str, str]] = {
+    "as it is": {},
+    "MALLOC_MMAP_THRESHOLD_=100000": {"MALLOC_MMAP_THRESHOLD_": "100000"},
+}
+MODELS = {"robust": "fmnist-sat-tiny-relu-s0", "weak": "fmnist-standard-tiny-relu-s0"}
+MIB = 2**20
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the benchmark; print its table."""
+    made = parser(__doc__ or "")
+    made.add_argument("--images", type=int, nargs="+", default=[250, 1000, 4000, 10000])
+    made.add_argument("--steps", type=int, default=3)
+    made.add_argument("--rounds", type=int, default=1)
+    made.add_argument("--child", nargs=3, metavar=("MODEL", "N", "STEPS"), help="one run, here")
+    options = made.parse_args(arguments)
+    if options.child:
+        model, n, steps = options.child
+        print(json.dumps(evaluate(model, int(n), int(steps))))
+        return
+    rows = []
+    for kind, model in MODELS.items():
+        for allocator, changes in ALLOCATORS.items():
+            runs = {
+                n: [in_a_process(model, n, options.steps, changes) for _ in range(options.rounds)]
+                for n in options.images
+            }
+            base = runs[options.images[0]]
+            rows += [summary(kind, allocator, n, found, base) for n, found in runs.items()]
+    print(memory_table(finish(rows, options.json, steps=options.steps, batch=BATCH)))
+
+
+def in_a_process(model: str, n: int, steps: int, changes: dict[str, str]) -> dict[str, int]:
+    """Evaluate in a fresh process; return what it measured of itself."""
+    command = [sys.executable, __file__, "--child", model, str(n), str(steps)]
+    environment = os.environ | changes
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    found: dict[str, int] = json.loads(done.stdout)
+    told(f"{model}, {n} images: peak {found['peak'] / MIB:.1f} MiB")
+    return found
+
+
+def evaluate(model: str, n: int, steps: int) -> dict[str, int]:
+    """Evaluate the first `n` images; return bytes: the peak, the images as float32, witnesses."""
+    import torch
+
+    import satbench
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as out:
+        record = satbench.evaluate(
+            model,
+            "fashion-mnist",
+            attacks=[f"pgd(steps={steps})"],
+            n_examples=n,
+            batch_size=BATCH,
+            device="cpu",
+            out=out,
+        )
+    broken = record.clean_correct - record.surviving()
+    image = 28 * 28 * 4
+    return {"peak": peak(), "images": n * image, "broken": broken, "witnesses": broken * image}
+
+
+def peak() -> int:
+    """Return the most memory that this process ever held, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count what the parent held when it forked
+        lines = status.read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def summary(
+    kind: str, allocator: str, n: int, found: list[dict[str, int]], base: list[dict[str, int]]
+) -> dict[str, Any]:
+    """Return one row: medians in MiB."""
+
+    def median(runs: list[dict[str, int]]) -> float:
+        peaks = sorted(run["peak"] for run in runs)
+        return peaks[len(peaks) // 2] / MIB
+
+    return {
+        "kind": kind,
+        "allocator": allocator,
+        "images": n,
+        "broken": found[0]["broken"],
+        "peak_mib": round(median(found), 1),
+        "growth_mib": round(median(found) - median(base), 1),
+        "images_mib": short(found[0]["images"] / MIB),
+        "witnesses_mib": short(found[0]["witnesses"] / MIB),
+    }
+
+
+if __name__ == "__main__":
+    main()

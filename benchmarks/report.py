@@ -1,0 +1,123 @@
+"""Write docs/benchmarks.md from the results: the same results, the same bytes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tables import Result, autoattack_table, memory_table, peak_table, pgd_table
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+
+
+class Section(NamedTuple):
+    """What is said of one benchmark; `files` is the pattern of its results."""
+
+    title: str
+    files: str
+    text: str
+    table: Callable[[Result], str]
+
+
+INTRODUCTION = """# Benchmarks
+
+Written by `python benchmarks/report.py` from `benchmarks/results/`; how to run them is in
+[`benchmarks/README.md`](../benchmarks/README.md).
+
+The headline is the **CPU ratio**: CPU time of a contestant's process over satbench's, the median
+of the rounds of one run, each round one call of every contestant, in rotating order. Above 1,
+satbench is faster. The machine was busy with other work, which process CPU time leaves out (but
+for shared caches) and wall time does not. One thread throughout.
+"""
+
+SECTIONS = (
+    Section(
+        "PGD beside other packages",
+        "pgd*.json",
+        "Every contestant runs the same attack from the clean image, in steps of eps/4. All "
+        "images are right when clean, so none is skipped for nothing. satbench is timed as its "
+        "user runs it: clean pass, searching copy, search, judge; of the peers only the attack's "
+        "call is timed. That costs satbench two forwards an image and the copy, which shows on "
+        "few images of a large net. `F / image` and `B / image` are forwards and backwards, "
+        "satbench's clean pass and judge included. `survive` is judged alike for all; `differ` "
+        "counts the images whose verdict is not satbench's. With `keep=last` no image leaves the "
+        "batch. The large net is pyautoattack's ResNet-18, which no radius of use finds robust: "
+        "at 0.25/255 (1/1020) most of its images survive, and that stands in for a robust model.",
+        pgd_table,
+    ),
+    Section(
+        "AutoAttack's parts beside pyautoattack",
+        "autoattack*.json",
+        "Each part alone on the same images with the same seeds; the package on the model as it "
+        "came, with the same judge.",
+        autoattack_table,
+    ),
+    Section(
+        "Share of the machine's convolution peak",
+        "peak.json",
+        "Rates count what the model's author wrote: multiplications and additions of a forward "
+        "and an input gradient. All by CPU time.",
+        peak_table,
+    ),
+    Section(
+        "Peak memory",
+        "memory.json",
+        "`satbench.evaluate` in a process of its own. `growth` is against the smallest number of "
+        "images. It is not flat yet. What is kept of each broken image is its witness, several "
+        "times over while the witnesses are written: the weak model shows it. The rest is the "
+        "heap of the C library: batches from which images leave have ever other sizes, and the "
+        "holes they leave are kept. Under `MALLOC_MMAP_THRESHOLD_=100000` large freed blocks go "
+        "back to the system at once.",
+        memory_table,
+    ),
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Write the page, or check it."""
+    made = argparse.ArgumentParser(description=__doc__)
+    made.add_argument("--check", action="store_true", help="write nothing, fail if out of date")
+    options = made.parse_args(arguments)
+    text = page(RESULTS)
+    if not options.check:
+        PAGE.write_text(text, encoding="utf-8")
+    elif PAGE.read_text(encoding="utf-8") != text:
+        raise SystemExit(f"{PAGE} is out of date: run python benchmarks/report.py")
+
+
+def page(results: Path) -> str:
+    """Return the page; a benchmark without results has no section."""
+    parts = [INTRODUCTION]
+    for section in SECTIONS:
+        files = sorted(results.glob(section.files))
+        if files:
+            parts.append(f"## {section.title}\n\n{section.text}\n")
+        for file in files:
+            result = json.loads(file.read_text(encoding="utf-8"))
+            parts.append(f"{source(result)}\n\n{section.table(result)}\n")
+    return "\n".join(parts)
+
+
+def source(result: Result) -> str:
+    """Return the command and the environment of a result."""
+    where = result["environment"]
+    packages = {"torch": where["torch"], "python": where["python"], **result.get("packages", {})}
+    return (
+        f"`{result['command']}`\n\n"
+        f"{where['cpu']}, {where['threads']} of {where['cores']} cores, "
+        f"load {where['load'][1]:.1f}, "
+        f"{where['finished'][:10]}; "
+        + ", ".join(f"{name} {version}" for name, version in packages.items())
+        + (f"; {result['rounds']} rounds." if "rounds" in result else ".")
+    )
+
+
+if __name__ == "__main__":
+    main()

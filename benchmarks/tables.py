@@ -1,0 +1,112 @@
+"""Results as markdown.  Pure text from data: the same result, the same bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Result = dict[str, Any]
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a markdown table; the first column is aligned left, the others right."""
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
+
+
+def pgd_table(result: Result) -> str:
+    """Return one table a net, kind and number of steps."""
+    head = ["", "CPU s", "CPU ratio", "(lowest–highest)", "wall s", "wall ratio"]
+    head += ["F / image", "B / image", "survive", "differ"]
+    groups: dict[str, list[list[str]]] = {}
+    for row in result["rows"]:
+        title = (
+            f"**{row['net']} net, {row['kind']}** ({row['threat']}), PGD-{row['steps']}, "
+            f"{row['images']} images"
+        )
+        low, high = row["cpu_ratio_range"]
+        groups.setdefault(title, []).append(
+            [
+                row["contestant"],
+                f"{row['cpu_seconds']:.2f}",
+                f"**{row['cpu_ratio']:.2f}**",
+                f"{low:.2f}–{high:.2f}",
+                f"{row['wall_seconds']:.2f}",
+                f"{row['wall_ratio']:.2f}",
+                f"{row['forwards'] / row['images']:.1f}",
+                f"{row['backwards'] / row['images']:.1f}",
+                str(row["survivors"]),
+                str(row["differ"]),
+            ]
+        )
+    return "\n\n".join(f"{title}\n\n{table(head, rows)}" for title, rows in groups.items())
+
+
+def peak_table(result: Result) -> str:
+    """Return the convolutions' rates, then the nets' shares of the best one."""
+    shapes = [
+        [row["shape"], row["layout"], f"{row['forward']:.1f}", f"{row['backward']:.1f}"]
+        for row in result["shapes"]
+    ]
+    nets = [
+        [
+            f"{row['net']} net, {row['what']}",
+            str(row["images"]),
+            f"{row['flop_per_step'] / 1e6:,.1f}",
+            f"{row['gflops']:.1f}",
+            f"**{row['share']:.0%}**",
+        ]
+        for row in result["rows"]
+    ]
+    head = ["PGD, no image leaves", "images", "MFLOP / image and step", "GFLOP/s", "of the peak"]
+    return (
+        f"Peak: **{result['peak']:.1f} GFLOP/s**, the best of these convolutions.\n\n"
+        + table(["convolution", "layout", "forward GFLOP/s", "input gradient GFLOP/s"], shapes)
+        + "\n\n"
+        + table(head, nets)
+    )
+
+
+def memory_table(result: Result) -> str:
+    """Return the peak memory against the number of images."""
+    head = ["model", "C library", "images", "peak MiB", "growth MiB"]
+    head += ["images, float32 MiB", "broken", "witnesses MiB"]
+    rows = [
+        [
+            row["kind"],
+            row["allocator"],
+            f"{row['images']:,}",
+            f"{row['peak_mib']:.1f}",
+            f"**{row['growth_mib']:+.1f}**",
+            f"{row['images_mib']:.1f}",
+            f"{row['broken']:,}",
+            f"{row['witnesses_mib']:.1f}",
+        ]
+        for row in result["rows"]
+    ]
+    return table(head, rows)
+
+
+def autoattack_table(result: Result) -> str:
+    """Return one table a kind of model, two lines a part."""
+    head = ["part", "by", "CPU s", "CPU ratio", "(lowest–highest)", "wall s", "wall ratio"]
+    head += ["F / image", "B / image", "survive", "differ"]
+    groups: dict[str, list[list[str]]] = {}
+    for row in result["rows"]:
+        title = f"**Small net, {row['kind']}** ({row['threat']}), {row['images']} images"
+        low, high = row["cpu_ratio_range"]
+        groups.setdefault(title, []).append(
+            [
+                row["part"],
+                row["contestant"],
+                f"{row['cpu_seconds']:.2f}",
+                f"**{row['cpu_ratio']:.2f}**",
+                f"{low:.2f}–{high:.2f}",
+                f"{row['wall_seconds']:.2f}",
+                f"{row['wall_ratio']:.2f}",
+                f"{row['forwards'] / row['images']:,.1f}",
+                f"{row['backwards'] / row['images']:,.1f}",
+                str(row["survivors"]),
+                str(row["differ"]),
+            ]
+        )
+    return "\n\n".join(f"{title}\n\n{table(head, rows)}" for title, rows in groups.items())

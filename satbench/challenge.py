@@ -1,0 +1,229 @@
+"""Challenge a record: attack its survivors alone, and write down what fell as a new record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from satbench.attacks.bpda import Replaced
+from satbench.attacks.engine import (
+    CLEAN,
+    SURVIVED,
+    BatchResult,
+    Progress,
+    device_of,
+    run_suite,
+)
+from satbench.attacks.suite import Stage, parse_suite
+from satbench.core.errors import SatbenchError
+from satbench.core.files import sweep
+from satbench.core.threat import Threat
+from satbench.data import load_dataset
+from satbench.devices import choose_device
+from satbench.diagnose import Diagnosis as Probed
+from satbench.diagnose import probe
+from satbench.evaluation import Silent, moved
+from satbench.generators import own_generators
+from satbench.leaderboard.flags import RESULT_FLAGS, Kind, flags_from_result
+from satbench.leaderboard.join import Proven, add_challenge, file_stem, plan_challenge
+from satbench.leaderboard.record import (
+    WRONG_CLEAN,
+    Record,
+    StageResult,
+    inputs_of,
+    read_record,
+    witnesses_path,
+    write_record,
+    write_witnesses,
+)
+from satbench.lending import Lending, pin_sources
+from satbench.plan import Evaluation, Plan, in_order, kind_of
+from satbench.preflight import check_set_up
+from satbench.replacements import load_replacements, parse_bpda
+from satbench.runs import RunStore
+from satbench.submission import read_submission
+from satbench.verify import Subject, open_record
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """What a record is challenged with: `attacks`, or a file of `images` that somebody made.
+
+    `by` is who challenges; `seed` keys all noise.  The new record is written to `out`, by default
+    the folder of the old one.  `model` names the model where the record's own name is not known
+    here; `bpda` names layers with another backward, `LAYER=TARGET`.
+    """
+
+    record: Path
+    attacks: tuple[str, ...] = ()
+    images: Path | None = None
+    by: str = ""
+    seed: int = 0
+    batch_size: int = 250
+    device: str = "auto"
+    model: str | None = None
+    data_dir: Path | None = None
+    out: Path | None = None
+    bpda: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.attacks) == bool(self.images):
+            raise SatbenchError("give attacks or a file of images to challenge the record with")
+
+
+@dataclass(frozen=True)
+class Challenged:
+    """The new record, where it lies, whether it was already there, and the one it came from.
+
+    `refused` is one sentence about images handed in that do not count; empty if all do.
+    """
+
+    record: Record
+    path: Path
+    found: bool
+    parent: Record
+    refused: str
+
+
+def run_challenge(challenge: Challenge, progress: Progress | None = None) -> Challenged:
+    """Challenge a record, or go on where the same challenge stopped.
+
+    The record is re-checked first, and left as it is.  The new one has its stages, then those of
+    the challenge, and its witnesses with the new ones.  It is written even if nothing was broken:
+    the model has withstood more.  Raises SatbenchError for a record that does not hold or has no
+    survivors, and for an attack that it has had with the same seed.
+    """
+    device = choose_device(challenge.device)
+    with own_generators(device, challenge.seed):
+        subject = open_record(challenge.record, challenge.model, challenge.data_dir)
+        if not subject.record.surviving():
+            raise SatbenchError(f"nothing survives in {challenge.record} that could be challenged")
+        suite, refused = _suite(challenge, subject)
+        plan = Plan(subject.record.model, _evaluation(challenge, subject, suite), suite)
+        planned = _planned(subject.record, plan, challenge.by)
+        out = challenge.out or challenge.record.parent
+        path = out / f"{file_stem(inputs_of(planned))}.json"
+        if path.exists() and (record := read_record(path)).identity == planned.identity:
+            return Challenged(record, path, True, subject.record, refused)
+        store = RunStore(out, planned.identity)
+        with moved([subject.loaded.module, *_stand_ins(plan).values()], device), store.claimed():
+            run = _run(plan, subject, store, progress or Silent())
+            proven = (subject.record, subject.witnesses)
+            record, witnesses = add_challenge(proven, run, challenge.by)
+            write_proven((with_result_flags(record), witnesses), path)
+            store.remove()
+    return Challenged(read_record(path), path, False, subject.record, refused)
+
+
+def with_result_flags(record: Record) -> Record:
+    """Look again for signs of masked gradients in which stage broke what; others stay."""
+    if record.diagnosis is None:
+        return record
+    found = flags_from_result(record.verdicts, _kinds(record))
+    of_model = [flag for flag in record.diagnosis.flags if flag.name not in RESULT_FLAGS]
+    return replace(record, diagnosis=replace(record.diagnosis, flags=[*of_model, *found]))
+
+
+def _kinds(record: Record) -> list[Kind]:
+    known: dict[tuple[str, str], Kind] = {}
+    for spec in record.suite:
+        with suppress(SatbenchError):  # of an older protocol, or a third party's images: no sign
+            known |= {(spec, stage.part): kind_of(stage) for stage in parse_suite([spec])}
+    return [known.get((stage.attack, stage.part), "white-box") for stage in record.stages]
+
+
+def write_proven(proven: Proven, path: Path) -> None:
+    """Write a record and its witnesses, the record last."""
+    record, witnesses = proven
+    for file in (path, witnesses_path(path)):
+        sweep(file)
+    write_witnesses(witnesses, witnesses_path(path))
+    write_record(record, path)
+
+
+class _OnSurvivors:
+    """A journal to which the images that fell before are wrong when clean: nobody attacks them."""
+
+    def __init__(self, store: RunStore, subject: Subject) -> None:
+        self._store, self._subject = store, subject
+
+    def finished(self) -> Iterator[BatchResult]:
+        """Return the batches written so far, and first that the survivors alone are left."""
+        verdicts = np.array(self._subject.record.verdicts)
+        nothing = np.empty((0, *self._subject.dataset.shape), np.float32)
+        every = np.arange(len(verdicts))
+        yield BatchResult(CLEAN, every, verdicts != SURVIVED, nothing, 0, 0, seconds=0.0)
+        yield from self._store.finished()
+
+    def write(self, result: BatchResult) -> None:
+        """Write one batch down, whole or not at all."""
+        self._store.write(result)
+
+
+def _suite(challenge: Challenge, subject: Subject) -> tuple[tuple[Stage, ...], str]:
+    record, threat = subject.record, _threat(subject)
+    if challenge.images is None:
+        attacks = pin_sources(challenge.attacks, record.dataset.name, threat)
+        return parse_suite(attacks), ""
+    whole = record.n  # images in a random order are asked for in just this order
+    if not record.dataset.population:
+        whole = len(load_dataset(record.dataset.name, "test", None, challenge.data_dir))
+    submitted = read_submission(challenge.images, subject.dataset, whole, threat)
+    return (submitted.stage,), submitted.refused
+
+
+def _evaluation(challenge: Challenge, subject: Subject, suite: tuple[Stage, ...]) -> Evaluation:
+    return Evaluation(
+        subject.dataset,
+        _threat(subject),
+        [stage.spec for stage in suite],
+        challenge.seed,
+        challenge.batch_size,
+        challenge.data_dir,
+        load_replacements(parse_bpda(challenge.bpda)),
+    )
+
+
+def _planned(parent: Record, plan: Plan, by: str) -> Record:
+    stages = [StageResult(stage.spec, stage.part, 0, 0, 0, 0, by=by) for stage in plan.suite]
+    seed = plan.evaluation.seed
+    return plan_challenge(parent, stages, seed, plan.sources, plan.replacements)
+
+
+def _run(plan: Plan, subject: Subject, store: RunStore, progress: Progress) -> Proven:
+    module, evaluation, stand_ins = subject.loaded.module, plan.evaluation, _stand_ins(plan)
+    images, threat, batch_size = evaluation.dataset, evaluation.threat, evaluation.batch_size
+    uses_gradients = any(stage.uses_gradients for stage in plan.suite)
+    searched = Replaced(module, stand_ins) if stand_ins else module
+    check_set_up(searched, images, threat, uses_gradients)
+    verdicts = run_suite(
+        module,
+        images,
+        threat,
+        plan.suite,
+        evaluation.seed,
+        batch_size,
+        _OnSurvivors(store, subject),
+        progress,
+        Lending(images, evaluation.data_dir),
+        stand_ins,
+    )
+    signs = Probed((), {}, 0, 0)
+    if subject.record.diagnosis is None:  # the record is from before there was one
+        right = np.flatnonzero(np.array(subject.record.verdicts) != WRONG_CLEAN)
+        signs = probe(searched, images, threat, right, batch_size, evaluation.seed)
+    results = sorted(store.finished(), key=in_order)
+    return plan.conclude(verdicts, results, device_of(module), signs)
+
+
+def _stand_ins(plan: Plan) -> dict[str, nn.Module]:
+    return {name: one.module for name, one in plan.evaluation.replacements.items()}
+
+
+def _threat(subject: Subject) -> Threat:
+    return Threat.of(subject.record.norm, subject.record.eps)

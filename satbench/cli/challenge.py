@@ -1,0 +1,133 @@
+"""`satbench challenge`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from satbench.attacks import check_attack_name
+
+if TYPE_CHECKING:
+    from satbench.challenge import Challenged
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command()
+@click.argument("record", type=_FILE)
+@click.option(
+    "--attack",
+    "attacks",
+    multiple=True,
+    help="What to attack the survivors with, as for `satbench eval`; may be given several times.",
+)
+@click.option(
+    "--images",
+    type=_FILE,
+    help="Adversarial images that somebody made: .pt, .npz or .npy, (N, C, H, W), one for each "
+    "image of the record or of the whole test set; float32 or float64 in [0, 1], or uint8.",
+)
+@click.option("--by", default="", help="Who challenges; the new record tells.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Keys all noise.")
+@click.option(
+    "--batch-size",
+    type=int,
+    default=250,
+    show_default=True,
+    help="Images at once; no verdict depends on it.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
+@click.option("--bpda", multiple=True, help="LAYER=TARGET, as for `satbench eval`.")
+@click.option("--model", help="Name the model, where the record's own name is not known here.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the data lies.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the new record. Default: that of the old one.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+def challenge(
+    record: Path,
+    attacks: tuple[str, ...],
+    images: Path | None,
+    by: str,
+    seed: int,
+    batch_size: int,
+    device: str,
+    bpda: tuple[str, ...],
+    model: str | None,
+    data_dir: Path | None,
+    out: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Attack what survives in RECORD, and write a new record of what fell.
+
+    RECORD is re-checked first and left as it is.  The new one has its verdicts and witnesses, and
+    those of the challenge; robust accuracy can only fall.  A stopped challenge goes on where it
+    was when the same command is given again.
+    """
+    for attack in attacks:
+        check_attack_name(attack)
+    if bool(attacks) == bool(images):
+        raise click.UsageError("give --attack, once or more, or --images FILE")
+    from satbench.challenge import Challenge, run_challenge
+    from satbench.console import BarProgress
+
+    asked = Challenge(
+        record=record,
+        attacks=attacks,
+        images=images,
+        by=by,
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
+        model=model,
+        data_dir=data_dir,
+        out=out,
+        bpda=bpda,
+    )
+    with BarProgress(quiet) as progress:
+        progress.model(record.name)
+        done = run_challenge(asked, progress)
+    if as_json:
+        click.echo(json.dumps(_summary(done), indent=2))
+    else:
+        _tell(done)
+
+
+def _summary(done: Challenged) -> dict[str, object]:
+    return {
+        "model": done.record.model.name,
+        "challenged": done.parent.identity,
+        "suite": done.record.suite[len(done.parent.suite) :],
+        "survivors_before": done.parent.surviving(),
+        "survivors": done.record.surviving(),
+        "n": done.record.n,
+        "refused": done.refused,
+        "record": str(done.path),
+    }
+
+
+def _tell(done: Challenged) -> None:
+    from satbench.attacks import short_spec
+
+    before, after, n = done.parent.surviving(), done.record.surviving(), done.record.n
+    attacks = ", ".join(short_spec(spec) for spec in done.record.suite[len(done.parent.suite) :])
+    if done.refused:
+        click.echo(done.refused)
+    if before == after:
+        click.echo(
+            f"{done.record.model.name}: {attacks} broke none of {before} survivors; "
+            f"robust accuracy stays at {after / n:.1%}: the challenge was survived"
+        )
+    else:
+        click.echo(
+            f"{done.record.model.name}: {attacks} broke {before - after} of {before} survivors; "
+            f"robust accuracy falls from {before / n:.1%} to {after / n:.1%}"
+        )
+    click.echo(f"{'found' if done.found else 'wrote'} {done.path}")

@@ -1,0 +1,140 @@
+"""`satbench curve`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+# A gradient attack misses points on nets that mask their gradients; one that needs none is beside
+# it where there is one.
+_DEFAULT_ATTACKS = {
+    "linf": ("foolbox.fmn", "foolbox.hopskipjump(steps=10)"),
+    "l2": ("foolbox.fmn", "foolbox.hopskipjump(steps=10)"),
+    "l1": ("foolbox.fmn",),
+}
+
+
+@click.command()
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    required=True,
+    help="As for `satbench eval`.  Several models give several lines in one figure.",
+)
+@click.option("--arch", help="Architecture of a weights file, such as 'tiny(width=8)'.")
+@click.option("--activation", help="Activation of a weights file, such as silu.")
+@click.option("--dataset", help="Default: what the model was trained on. `satbench datasets`.")
+@click.option(
+    "--norm",
+    type=click.Choice(["linf", "l2", "l1"], case_sensitive=False),
+    help="Default: the model's own, else linf.",
+)
+@click.option(
+    "--attack",
+    "attacks",
+    multiple=True,
+    help="A minimum-norm attack, such as foolbox.fmn; of several the nearest point counts. "
+    "Default: foolbox.fmn and, but in l1, foolbox.hopskipjump(steps=10).",
+)
+@click.option(
+    "--eps-max",
+    help="Where the figure's axis ends, for pixels in [0, 1].  Default: near the curve's end.",
+)
+@click.option("--n-examples", type=int, help="The first N images. Default: 1000.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Keys all noise.")
+@click.option(
+    "--batch-size", type=int, default=250, show_default=True, help="Images at once, where free."
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the data lies.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("results/curves"),
+    show_default=True,
+    help="Folder for the curves, their points, and the figure: curve.png, curve.svg.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+def curve(
+    models: tuple[str, ...],
+    arch: str | None,
+    activation: str | None,
+    dataset: str | None,
+    norm: str | None,
+    attacks: tuple[str, ...],
+    eps_max: str | None,
+    n_examples: int | None,
+    seed: int,
+    batch_size: int,
+    device: str,
+    data_dir: Path | None,
+    out: Path,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Measure and draw robust accuracy against eps, by minimum-norm attacks.
+
+    For each image the nearest point that any attack finds and the judge confirms says up to which
+    eps the image is right.  The distances are written as JSON, the points beside them.
+    """
+    from satbench.core.errors import SatbenchError
+    from satbench.core.threat import Threat
+    from satbench.eval_config import eval_config
+    from satbench.leaderboard.figures import FORMATS, check_can_draw, curve_figure
+    from satbench.models import request_model
+
+    check_can_draw()
+    configs = []
+    for model in models:
+        card = request_model(model, arch, activation).card
+        trained = Threat.parse(card.training.threat).norm if card and card.training else "linf"
+        chosen = (norm or trained).lower()
+        config = eval_config(
+            model,
+            architecture=arch,
+            activation=activation,
+            dataset=dataset,
+            norm=chosen,
+            eps=eps_max or "1",
+            attacks=attacks or _DEFAULT_ATTACKS[chosen],
+            n_examples=n_examples,
+            seed=seed,
+            batch_size=batch_size,
+            device=device,
+            data_dir=data_dir,
+            out=out,
+        )
+        configs.append(config)
+    kinds = sorted({f"{config.threat.norm} on {config.dataset}" for config in configs})
+    if len(kinds) > 1:
+        raise SatbenchError(
+            f"expected models of one norm and data set for one figure, got {' and '.join(kinds)}; "
+            "give --norm and --dataset"
+        )
+    from satbench.console import BarProgress, results
+    from satbench.curve import measure_config
+    from satbench.curve_report import curve_summary, curve_table, passes_of
+
+    measured = []
+    with BarProgress(quiet) as progress:
+        for config in configs:
+            progress.model(config.model.text)
+            measured.append(measure_config(config, progress))
+    curves = [one.curve for one in measured]
+    figures = [out / f"curve{suffix}" for suffix in FORMATS]
+    for figure in figures:
+        curve_figure(curves, figure, configs[0].threat.radius if eps_max else None)
+    if as_json:
+        shown = [curve_summary(one.curve, one.path, figures) for one in measured]
+        click.echo(json.dumps(shown, indent=2))
+        return
+    results().print(curve_table(curves))
+    for one in measured:
+        click.echo(f"{'found' if one.found else 'wrote'} {one.path}, {passes_of(one.curve)}")
+        if sign := one.curve.masking_sign():
+            click.echo(f"note: {sign}")
+    click.echo(f"drew {' and '.join(str(figure) for figure in figures)}")

@@ -1,0 +1,53 @@
+"""`satbench merge`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from satbench.core.errors import SatbenchError
+
+
+@click.command()
+@click.argument("records", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--model", help="Name the model, where the records' own name is not known here.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the data lies.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the new record. Default: that of the first one.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def merge(
+    records: tuple[Path, ...],
+    model: str | None,
+    data_dir: Path | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Unite RECORDS of the same model, images and threat model into a new one.
+
+    All are re-checked first and left as they are.  What any of them broke is broken, by the first
+    that broke it, with its witness; robust accuracy can only fall.
+    """
+    if len(records) < 2:
+        raise SatbenchError(f"expected two records or more to merge, got {len(records)}")
+    from satbench.merging import merge_files
+
+    merged = merge_files(records, model, data_dir, out)
+    left, n = merged.record.surviving(), merged.record.n
+    if as_json:
+        told = {
+            "model": merged.record.model.name,
+            "survivors_before": list(merged.before),
+            "survivors": left,
+            "n": n,
+            "record": str(merged.path),
+        }
+        click.echo(json.dumps(told, indent=2))
+        return
+    shares = ", ".join(f"{before / n:.1%}" for before in merged.before)
+    click.echo(f"{merged.record.model.name}: robust accuracy {shares} alone, {left / n:.1%} united")
+    click.echo(f"wrote {merged.path}")

@@ -1,0 +1,116 @@
+"""`satbench transfer`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    help="A model to make images on, as for `satbench eval --model`.  May be given several times. "
+    "Default: the benchmark's pinned surrogates.",
+)
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    help="A model to try them on.  Default: all others of the zoo.",
+)
+@click.option(
+    "--attack",
+    default="transfer",
+    show_default=True,
+    help="Such as 'transfer(method=mi+di,steps=40)'; its sources are those above.",
+)
+@click.option("--dataset", help="Default: what the first target was trained on.")
+@click.option(
+    "--norm",
+    type=click.Choice(["linf", "l2", "l1"], case_sensitive=False),
+    help="Default: the first target's own.",
+)
+@click.option("--eps", help="Radius for pixels in [0, 1]. Default: the first target's own.")
+@click.option("--n-examples", type=int, help="The first N images. Default: 1000.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Keys all noise.")
+@click.option("--batch-size", type=int, default=250, show_default=True, help="Images at once.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the data lies.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("results/transfer"),
+    show_default=True,
+    help="Folder for the matrix: JSON, markdown and, with matplotlib, a heat map.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+def transfer(
+    sources: tuple[str, ...],
+    targets: tuple[str, ...],
+    attack: str,
+    dataset: str | None,
+    norm: str | None,
+    eps: str | None,
+    n_examples: int | None,
+    seed: int,
+    batch_size: int,
+    device: str,
+    data_dir: Path | None,
+    out: Path,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Measure what images made on some models do to others.
+
+    Images are made once on every source, for all images of the data set, and each target is asked
+    once about each.  The judge decides, and nothing else does.
+    """
+    from satbench.transfer_config import transfer_config
+
+    config = transfer_config(
+        sources,
+        targets,
+        attack,
+        dataset=dataset,
+        norm=norm,
+        eps=eps,
+        n_examples=n_examples,
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
+        data_dir=data_dir,
+        out=out,
+    )
+    from satbench.console import BarProgress, results
+    from satbench.core.files import write_text
+    from satbench.transfer import measure_transfer
+    from satbench.transfer_report import (
+        draw_matrix,
+        legend,
+        matrix_markdown,
+        matrix_summary,
+        matrix_table,
+        note,
+    )
+
+    with BarProgress(quiet) as progress:
+        progress.model("transfer")
+        measured = measure_transfer(config, progress)
+    page = measured.path.with_suffix(".md")
+    write_text(page, matrix_markdown(measured.matrix))
+    files = [measured.path, page]
+    figures, missing = draw_matrix(measured.matrix, measured.path)
+    files += figures
+    if missing:
+        click.echo(f"satbench: no heat map: {missing}", err=True)
+    if as_json:
+        click.echo(json.dumps(matrix_summary(measured.matrix, files), indent=2))
+        return
+    results().print(matrix_table(measured.matrix))
+    click.echo(f"{legend(measured.matrix)}\n{note(measured.matrix)}")
+    click.echo(f"{'found' if measured.found else 'wrote'} {', '.join(map(str, files))}")

@@ -1,0 +1,48 @@
+"""Merge the files of several records of one model into a new record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from satbench.challenge import with_result_flags, write_proven
+from satbench.core.errors import SatbenchError
+from satbench.leaderboard.join import file_stem, merge_records
+from satbench.leaderboard.record import Record, inputs_of
+from satbench.verify import open_record
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The new record, where it lies, and how many images survived in each of the old ones."""
+
+    record: Record
+    path: Path
+    before: tuple[int, ...]
+
+
+def merge_files(
+    paths: Sequence[Path],
+    model: str | None = None,
+    data_dir: Path | None = None,
+    out: Path | None = None,
+) -> Merged:
+    """Re-check the records at `paths`, unite them and write the new record to the folder `out`.
+
+    By default that of the first record.  Raises SatbenchError for a record that does not hold,
+    one given twice, and records that do not belong together.
+    """
+    subjects = [open_record(path, model, data_dir) for path in paths]
+    seen: dict[str, Path] = {}
+    for path, subject in zip(paths, subjects, strict=True):
+        if subject.record.identity in seen:
+            raise SatbenchError(
+                f"{seen[subject.record.identity]} and {path} are the same record: name it once"
+            )
+        seen[subject.record.identity] = path
+    merged, witnesses = merge_records([(one.record, one.witnesses) for one in subjects])
+    record = with_result_flags(merged)
+    path = (out or paths[0].parent) / f"{file_stem(inputs_of(record))}.json"
+    write_proven((record, witnesses), path)
+    return Merged(record, path, tuple(subject.record.surviving() for subject in subjects))

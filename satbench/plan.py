@@ -1,0 +1,231 @@
+"""The plan of a run: its inputs, its identity, and how its record is made of what came of it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import satbench
+from satbench import diagnose
+from satbench.attacks.contract import Prepared, sources_of
+from satbench.attacks.engine import CLEAN, SURVIVED, BatchResult
+from satbench.attacks.suite import Stage
+from satbench.core.errors import SatbenchError
+from satbench.core.threat import Threat, show_fraction
+from satbench.data import Dataset
+from satbench.leaderboard.flags import Kind, flags_from_result
+from satbench.leaderboard.record import (
+    DatasetInfo,
+    Diagnosis,
+    Environment,
+    Inputs,
+    ModelInfo,
+    Record,
+    Sequential,
+    StageResult,
+    Witnesses,
+    identity_of,
+)
+from satbench.lending import source_digest
+from satbench.replacements import Replacement
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is to be evaluated, apart from the model.
+
+    `attacks` are specs as people write them, in order; `seed` keys all noise; `batch_size` is
+    how many images go through the model at once (no verdict depends on it).  `data_dir` is where
+    the data set lies, for attacks that query images beside those evaluated.  `replacements` name
+    layers that have another backward in searches (BPDA, see `satbench.attacks.bpda`).  With
+    `until`, a share in (0, 1], the data set is the population: it is gone through in a random order
+    of its own until the 95 % confidence sequence of the robust accuracy is no wider.
+    """
+
+    dataset: Dataset
+    threat: Threat
+    attacks: Sequence[str]
+    seed: int = 0
+    batch_size: int = 250
+    data_dir: Path | None = None
+    replacements: Mapping[str, Replacement] = field(default_factory=dict)
+    until: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise SatbenchError(f"expected a batch size of 1 or more, got {self.batch_size}")
+        if self.until is not None and not 0 < self.until <= 1:
+            raise SatbenchError(
+                f"expected an interval above 0 and at most 100 %, such as 2%, got {self.until:.4g}"
+            )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The inputs of a run, and how its record is made of them."""
+
+    model: ModelInfo
+    evaluation: Evaluation
+    suite: tuple[Stage, ...]
+
+    @property
+    def specs(self) -> list[str]:
+        """The canonical specs of the suite's attacks, in order."""
+        return list(dict.fromkeys(stage.spec for stage in self.suite))
+
+    @property
+    def dataset(self) -> DatasetInfo:
+        """The images, for the record."""
+        data = self.evaluation.dataset
+        n, digest = len(data), data.digest
+        return DatasetInfo(data.name, data.split, n, data.classes, digest, data.population)
+
+    @property
+    def eps(self) -> str:
+        """The radius as text."""
+        return show_fraction(self.evaluation.threat.eps)
+
+    @cached_property
+    def sources(self) -> dict[str, str]:
+        """The models that the attacks borrow, with the digests of their weights."""
+        names = {name for stage in self.suite for name in sources_of(stage.attack)}
+        return {
+            name: source_digest(name, self.evaluation.dataset.classes) for name in sorted(names)
+        }
+
+    @property
+    def replacements(self) -> dict[str, str]:
+        """The layers with another backward, with what each has it from."""
+        return {name: one.text for name, one in sorted(self.evaluation.replacements.items())}
+
+    @cached_property
+    def identity(self) -> str:
+        """The SHA-256 of the inputs."""
+        return identity_of(
+            Inputs(
+                self.model,
+                self.dataset,
+                self.evaluation.threat.norm,
+                self.eps,
+                self.evaluation.seed,
+                self.specs,
+                self.sources,
+                self.replacements,
+            )
+        )
+
+    @property
+    def file_stem(self) -> str:
+        """A name that people can read, and the identity's first digits, which make it unique."""
+        threat = f"{self.evaluation.threat.norm}-{self.eps.replace('/', 'over')}"
+        words = (self.model.name, self.dataset.name, threat, self.identity[:8])
+        safe = (c if c.isalnum() or c in "-._" else "-" for c in "-".join(words))
+        return "".join(safe).strip("-.")
+
+    def conclude(
+        self,
+        verdicts: NDArray[np.int16],
+        results: list[BatchResult],
+        device: torch.device,
+        diagnosis: diagnose.Diagnosis,
+        sequential: Sequential | None = None,
+    ) -> tuple[Record, Witnesses]:
+        """Make the record and the witnesses of a finished run."""
+        stages = [
+            self._stage(number, results, verdicts) for number in range(1, len(self.suite) + 1)
+        ]
+        witnesses = _collect_witnesses(results, self.evaluation.dataset.shape)
+        seconds = [
+            sum(r.seconds for r in results if r.stage == number)
+            for number in range(len(self.suite) + 1)
+        ]
+        record = Record(
+            identity=self.identity,
+            model=self.model,
+            dataset=self.dataset,
+            norm=self.evaluation.threat.norm,
+            eps=self.eps,
+            seed=self.evaluation.seed,
+            suite=self.specs,
+            stages=stages,
+            verdicts=verdicts.tolist(),
+            witnesses_digest=witnesses.digest,
+            sources=self.sources,
+            replacements=self.replacements,
+            diagnosis=Diagnosis(
+                [*diagnosis.flags, *flags_from_result(verdicts.tolist(), self._kinds)],
+                diagnosis.forwards,
+                diagnosis.backwards,
+            ),
+            sequential=sequential,
+            environment=Environment(
+                satbench=satbench.__version__,
+                torch=str(torch.__version__),
+                python=platform.python_version(),
+                platform=f"{platform.system()} {platform.machine()}",
+                device=device_name(device),
+                threads=torch.get_num_threads(),
+                batch_size=self.evaluation.batch_size,
+                finished=datetime.now(UTC).isoformat(timespec="seconds"),
+                clean_seconds=round(seconds[CLEAN], 3),
+                stage_seconds=[round(second, 3) for second in seconds[1:]],
+            ),
+        )
+        return record, witnesses
+
+    @property
+    def _kinds(self) -> list[Kind]:
+        return [kind_of(stage) for stage in self.suite]
+
+    def _stage(
+        self, number: int, results: list[BatchResult], verdicts: NDArray[np.int16]
+    ) -> StageResult:
+        mine = [result for result in results if result.stage == number]
+        attacked = sum(len(result.indices) for result in mine)
+        standing = int(((verdicts == SURVIVED) | (verdicts >= number)).sum())
+        return StageResult(
+            attack=self.suite[number - 1].spec,
+            part=self.suite[number - 1].part,
+            attacked=attacked,
+            broken=sum(int(result.broken.sum()) for result in mine),
+            forwards=sum(result.forwards for result in mine),
+            backwards=sum(result.backwards for result in mine),
+            source_forwards=sum(result.source_forwards for result in mine),
+            source_backwards=sum(result.source_backwards for result in mine),
+            passed_over=standing - attacked,
+        )
+
+
+def in_order(result: BatchResult) -> tuple[int, int]:
+    """Return what results are sorted by: stage, then images."""
+    return result.stage, int(result.indices[0]) if len(result.indices) else -1
+
+
+def _collect_witnesses(results: list[BatchResult], shape: tuple[int, int, int]) -> Witnesses:
+    proofs = [result for result in results if result.stage != CLEAN and result.broken.any()]
+    if not proofs:
+        return Witnesses(np.empty(0, np.int64), np.empty((0, *shape), np.float32))
+    indices = np.concatenate([result.indices[result.broken] for result in proofs])
+    images = np.concatenate([result.witnesses for result in proofs])
+    order = np.argsort(indices)
+    return Witnesses(indices[order], images[order])
+
+
+def kind_of(stage: Stage) -> Kind:
+    """Return what a stage's attack knows of the model."""
+    if isinstance(stage.attack, Prepared) or sources_of(stage.attack):
+        return "transfer"
+    return "white-box" if stage.uses_gradients else "gradient-free"
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of a device, for the record."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

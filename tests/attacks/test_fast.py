@@ -1,0 +1,228 @@
+"""The searches of the fast suite and the suite: exact answers, costs, and who is taken on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from satbench.attacks import parse_attack
+from satbench.attacks._cosine import CosinePGD
+from satbench.attacks._fast import Fast, WarmSquare, weakest
+from satbench.attacks._malt import MALT, targets_in_order
+from satbench.attacks.backward import Backward
+from satbench.attacks.contract import Hints, History
+from satbench.attacks.passes import CountingModel, Passes
+from satbench.core.noise import Noise
+from satbench.core.threat import Threat
+from satbench.data import Dataset
+from satbench.models import LoadedModel
+
+LINF = Threat.parse("linf:0.1")
+LOSSES = ("ce", "margin", "gama", "mifpe")
+
+
+class Classes(nn.Module):
+    """Logits W x + b of a flat image, in float64."""
+
+    def __init__(self, weights: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weights, self.bias = weights.double(), bias.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.double().flatten(1) @ self.weights.T + self.bias
+
+
+def noise_of(n: int) -> Noise:
+    return Noise(0, "test", tuple(range(n)))
+
+
+def linear_case(threat: Threat) -> tuple[Classes, Tensor, Tensor, Tensor]:
+    """Return a linear model of two classes, images, labels, and who is within reach."""
+    generator = torch.Generator().manual_seed(3)
+    w = torch.randn(64, generator=generator)
+    model = Classes(torch.stack([-w, w]), torch.tensor([0.5, -0.5]) * w.sum())
+    ratios = torch.tensor([0.1, 0.5, 0.9, 0.98, 1.02, 1.1, 2.0])
+    norm = w.abs().sum() if threat.norm == "linf" else w.norm()
+    # Along the gradient from the boundary, with room for the ball inside the box.
+    step = (ratios * threat.radius * norm)[:, None] * w / w.square().sum()
+    x = (0.5 + step).view(-1, 1, 8, 8)
+    return model, x, torch.ones(len(x), dtype=torch.long), ratios < 1
+
+
+@pytest.mark.parametrize("threat", ["linf:0.05", "l2:0.4"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_of_a_linear_model_exactly_the_images_within_reach_are_broken(
+    loss: str, threat: str
+) -> None:
+    model, x, y, reachable = linear_case(Threat.parse(threat))
+    attack = parse_attack(f"cosine-pgd(loss={loss},steps=40)")
+
+    x_adv = attack(model, x, y, Threat.parse(threat), noise_of(len(x)))
+
+    assert reachable.tolist() == (model(x_adv).argmax(1) != y).tolist()
+
+
+@pytest.mark.parametrize("threat", ["linf:0.05", "l2:0.4"])
+def test_malt_breaks_exactly_the_images_within_reach(threat: str) -> None:
+    model, x, y, reachable = linear_case(Threat.parse(threat))
+
+    x_adv = MALT(1, 40)(model, x, y, Threat.parse(threat), noise_of(len(x)))
+
+    assert reachable.tolist() == (model(x_adv).argmax(1) != y).tolist()
+
+
+@pytest.mark.parametrize(("norm", "nearest"), [("linf", 1), ("l2", 2)])
+def test_malt_orders_targets_by_the_distance_in_the_threats_own_norm(
+    norm: str, nearest: int
+) -> None:
+    # From class 0: to class 1 the gradient is spread (L1 norm 4, L2 norm 2), to class 2 it is one
+    # pixel of 3; both logits are 1 below.
+    weights = torch.tensor([[0.0, 0, 0, 0], [1, 1, 1, 1], [3, 0, 0, 0]])
+    model = Classes(weights, torch.tensor([1.0, 0, 0]))
+    x, y = torch.zeros(1, 1, 2, 2), torch.tensor([0])
+
+    order = targets_in_order(model, x, y, Threat.of(norm, "0.1"), 2, Backward())
+
+    assert [[nearest, 3 - nearest]] == order.tolist()
+
+
+def test_a_robust_image_costs_one_forward_more_than_steps() -> None:
+    model = Classes(torch.tensor([[0.0], [1e-3]]), torch.tensor([0.0, 1.0]))
+    passes = Passes()
+    x, y = torch.full((3, 1, 1, 1), 0.5), torch.ones(3, dtype=torch.long)
+
+    CosinePGD(steps=7)(CountingModel(model, passes), x, y, LINF, noise_of(3))
+
+    assert (3 * 8, 3 * 7) == passes.take()
+
+
+def test_malt_costs_a_forward_and_a_backward_a_class_and_then_its_searches() -> None:
+    model = Classes(torch.zeros(5, 1).fill_(1e-3).cumsum(0), torch.tensor([0.0, 0, 0, 0, 9]))
+    passes = Passes()
+    x, y = torch.full((1, 1, 1, 1), 0.5), torch.tensor([4])
+
+    MALT(targets=3, steps=6)(CountingModel(model, passes), x, y, LINF, noise_of(1))
+
+    assert (1 + 3 * 7, 4 + 3 * 6) == passes.take()
+
+
+def test_scaled_logits_hide_nothing_from_mifpe_and_the_margin(shipped: LoadedModel) -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = 1e5 * shipped.module(x)
+            return logits
+
+    x, y = a_batch(shipped)
+    broken = {
+        loss: int(
+            (Scaled()(attack_of(loss)(Scaled(), x, y, LINF, noise_of(len(x)))).argmax(1) != y).sum()
+        )
+        for loss in LOSSES
+    }
+
+    assert broken["mifpe"] > broken["ce"]
+    assert broken["margin"] > broken["ce"]
+
+
+def attack_of(loss: str) -> CosinePGD:
+    return CosinePGD(loss, 10)  # type: ignore[arg-type]
+
+
+def a_batch(shipped: LoadedModel, n: int = 60) -> tuple[Tensor, Tensor]:
+    """Return images that the shipped model gets right, with its answers."""
+    from satbench.data import load_dataset
+
+    x = torch.from_numpy(load_dataset("fashion-mnist", "test", n).pixels(np.arange(n)))
+    return x, shipped.module(x).argmax(1)
+
+
+def test_the_softplus_backward_breaks_what_the_true_gradient_leaves(shipped: LoadedModel) -> None:
+    shipped.module.requires_grad_(False)
+    x, y = a_batch(shipped, 200)
+    true, soft = (
+        shipped.module(
+            CosinePGD("gama", 20, start="corner", backward=backward)(
+                shipped.module, x, y, LINF, noise_of(len(x))
+            )
+        ).argmax(1)
+        != y
+        for backward in (Backward(), Backward(2.0))
+    )
+
+    assert int((soft & ~true).sum()) > int((true & ~soft).sum())
+
+
+def test_a_search_from_the_best_point_never_tells_a_worse_margin(shipped: LoadedModel) -> None:
+    x, y = a_batch(shipped, 20)
+    shipped.module.requires_grad_(False)
+    start = (x + 0.1 * torch.sign(x - 0.3)).clamp(0, 1)
+    logits = shipped.module(start)
+    before = logits.gather(1, y[:, None])[:, 0] - logits.scatter(1, y[:, None], -1e9).amax(1)
+
+    for attack in (CosinePGD("margin", 5, start="best"), WarmSquare(20, 1.0, 0.0)):
+        found = attack.follow(shipped.module, x, y, LINF, noise_of(20), Hints(before, start))
+        assert bool((found.margins <= before + 1e-6).all())
+
+
+def history(margins: list[float], survivors: list[bool], broken: dict[str, int]) -> History:
+    share = np.linspace(0, 1, len(margins), endpoint=False)
+    standing = np.array(survivors)
+    return History(standing, standing, np.array(margins, np.float32), broken, broken, share)
+
+
+def test_the_weakest_are_the_survivors_of_least_margin() -> None:
+    told = history([0.3, 0.1, 0.2, 0.0, 0.5], [True, True, True, False, True], {})
+
+    assert [False, True, True, False, False] == weakest(told, 0.5).tolist()
+
+
+def test_square_takes_on_the_weakest_and_a_sample() -> None:
+    told = history([0.3, 0.1, 0.2, 0.4, 0.5], [True] * 5, {})
+
+    chosen = WarmSquare(queries=1, weakest=0.2, sample=0.21).selects(told)
+
+    assert [True, True, False, False, False] == chosen.tolist()
+
+
+@pytest.mark.parametrize(
+    ("broken", "goes_on"),
+    [({"gama": 3, "square": 0}, False), ({"square": 1}, True), ({"transfer:a": 1}, True)],
+)
+def test_square_goes_on_to_more_only_where_the_safety_net_caught_something(
+    broken: dict[str, int], goes_on: bool
+) -> None:
+    square = WarmSquare(1, weakest=0.5, sample=0.0, after=("transfer", "square"))
+
+    assert goes_on == bool(square.selects(history([0.1, 0.2], [True, True], broken)).any())
+
+
+def test_the_suite_ends_with_its_safety_net() -> None:
+    names = [name for name, _ in Fast(source="none").parts()]
+
+    assert ["square", "square-more"] == names[-2:]
+    assert len(set(names)) == len(names)
+
+
+def test_the_fast_suite_on_a_shipped_model_leaves_no_more_than_pgd(
+    shipped: LoadedModel, fashion: Dataset, evaluate_few: Callable[..., int]
+) -> None:
+    assert evaluate_few("fast(source=none)") <= evaluate_few("pgd-20")
+
+
+@pytest.fixture
+def evaluate_few(shipped: LoadedModel, tmp_path: object) -> Callable[..., int]:
+    """A function from an attack to how many of 40 images it leaves."""
+    import satbench
+
+    x, y = a_batch(shipped, 40)
+
+    def left(attack: str) -> int:
+        return satbench.evaluate(
+            shipped.module, x, y, attacks=[attack], norm="linf", eps="0.1", out=str(tmp_path)
+        ).surviving()
+
+    return left

@@ -1,0 +1,101 @@
+"""Nothing is timed here: the scripts must start, and the page must be what their results say."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+SCRIPTS = ("pgd", "autoattack", "peak", "memory", "report")
+
+Load = Callable[[str], ModuleType]
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Return a function that imports a script of benchmarks/."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_says_how_it_is_used(
+    script: str, load: Load, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        load(script).main(["--help"])
+
+    assert stopped.value.code == 0
+    assert "usage:" in capsys.readouterr().out
+
+
+def test_the_page_is_what_the_committed_results_say(load: Load) -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+
+    assert load("report").page(RESULTS) == page
+
+
+@pytest.mark.parametrize("pattern", ["pgd*", "autoattack*", "peak", "memory"])
+def test_every_benchmark_has_a_committed_result(pattern: str) -> None:
+    assert list(RESULTS.glob(f"{pattern}.json"))
+
+
+def test_every_result_says_how_and_where_it_was_made(load: Load) -> None:
+    paths = [path for section in load("report").SECTIONS for path in RESULTS.glob(section.files)]
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+    assert {result["environment"]["threads"] for result in results} == {1}
+    assert all(result["command"].startswith("python benchmarks/") for result in results)
+
+
+def test_each_round_of_a_race_begins_with_another_contestant(load: Load) -> None:
+    called: list[str] = []
+    runners = {name: lambda name=name: called.append(name) for name in "abc"}
+
+    load("harness").race(runners, rounds=4)
+
+    assert "abc bca cab abc".replace(" ", "") == "".join(called)
+
+
+def test_ratios_are_the_median_of_the_rounds_own_ratios(load: Load) -> None:
+    harness = load("harness")
+    mine = [harness.Times(cpu, 2 * cpu) for cpu in (2.0, 8.0, 30.0)]
+    base = [harness.Times(cpu, cpu) for cpu in (1.0, 2.0, 10.0)]
+
+    found = harness.clocks(mine, base)
+
+    assert (found["cpu_ratio"], found["cpu_ratio_range"], found["wall_ratio"]) == (3, [2, 4], 6)
+
+
+def test_passes_are_counted_in_the_copies_of_a_model_too(load: Load) -> None:
+    import copy
+
+    model, passes = load("harness").counting(nn.Flatten())
+    x = torch.ones(5, 4, requires_grad=True)
+
+    copy.deepcopy(model)(x).sum().backward()
+
+    assert (passes.forwards, passes.backwards) == (5, 5)
+
+
+def test_contestants_that_disagree_stop_the_benchmark(load: Load) -> None:
+    pgd, survived = load("pgd"), torch.tensor([True, True, False, False])
+    verdicts = dict.fromkeys(load("contestants").CONTESTANTS, survived)
+    verdicts["ART"] = ~survived
+
+    with pytest.raises(SystemExit, match="expected ART to agree"):
+        pgd.check_agreement(load("cases").CASES[0], 20, verdicts)
+
+
+def test_contestants_that_agree_do_not_stop_it(load: Load) -> None:
+    verdicts = dict.fromkeys(load("contestants").CONTESTANTS, torch.tensor([True, False]))
+
+    load("pgd").check_agreement(load("cases").CASES[0], 20, verdicts)

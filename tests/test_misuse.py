@@ -1,0 +1,473 @@
+"""What peers take in silence, or pay for with the caller's model: one case each."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+import satbench
+from satbench.core.errors import SatbenchError
+
+PGD = "pgd(steps=5,start=clean)"
+RIGHT = [0, 1, 1, -1, -1]  # at eps 0.1; the distances to the boundary are |mean - 1/2|
+MEANS = torch.tensor([0.49, 0.51, 0.55, 0.61, 0.7])
+
+
+def images() -> Tensor:
+    return MEANS.view(-1, 1, 1, 1).repeat(1, 1, 2, 2)
+
+
+def labels() -> Tensor:
+    return torch.ones(len(RIGHT), dtype=torch.int64)
+
+
+class Fragile(nn.Module):
+    """Two classes by the mean pixel, with all that careless use of a model can damage.
+
+    Logits (-s, s), s = mean - 1/2; in train mode the batch norm and the dropout would spoil them.
+    """
+
+    def __init__(
+        self,
+        after: Callable[[Tensor], Any] = lambda logits: logits,
+        before: Callable[[Tensor], Tensor] = lambda x: x,
+    ) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1, eps=0)
+        self.dropout = nn.Dropout(0.5)
+        self.shift = nn.Parameter(torch.tensor(0.5), requires_grad=False)
+        self.scale = nn.Parameter(torch.ones(()))
+        self.scale.grad = torch.tensor(7.0)
+        self.after, self.before = after, before
+        self.norm.register_forward_hook(lambda *_: None)
+        self.dropout.register_full_backward_hook(lambda *_: None)
+        self.train()
+        self.dropout.eval()
+
+    def forward(self, x: Tensor) -> Any:
+        pixels = self.dropout(self.norm(self.before(x)))
+        score = self.scale * (pixels.flatten(1).mean(1) - self.shift)
+        return self.after(torch.stack([-score, score], 1))
+
+
+def contents(tensor: Tensor | None) -> object:
+    empty = tensor is None or is_lazy(tensor) or tensor.is_meta
+    return None if empty else tensor.detach().to_dense().numpy().tobytes()
+
+
+def traces(model: nn.Module) -> dict[str, object]:
+    """Return all that must come back: values, identities, modes, hooks."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    tensors = (*model.parameters(), *model.buffers())
+    return {
+        "values": [contents(tensor) for tensor in tensors],
+        "tensors": [(id(tensor), tensor.device) for tensor in tensors],
+        "modes": [module.training for module in model.modules()],
+        "requires_grad": [p.requires_grad for p in model.parameters()],
+        "grads": [(id(p.grad), contents(p.grad)) for p in model.parameters()],
+        "hooks": [dict(getattr(module, name)) for module in model.modules() for name in hooks],
+    }
+
+
+def generators() -> list[object]:
+    numpy_state = np.random.get_state()
+    return [torch.get_rng_state().tolist(), random.getstate(), str(numpy_state)]
+
+
+def fingerprint(thing: object) -> object:
+    """Return all of an argument that a careless callee could change."""
+    if not isinstance(thing, Tensor):
+        return repr(thing)
+    return contents(thing), thing.requires_grad, contents(thing.grad), thing.device, thing._version
+
+
+@dataclass
+class Case:
+    """A call, and either what is said about it or the verdicts that are right."""
+
+    name: str
+    said: str = ""
+    model: Callable[[], Any] = Fragile
+    x: Callable[[], Any] = images
+    y: Callable[[], Any] = labels
+    attacks: tuple[str, ...] = (PGD,)
+    inside: Callable[[], AbstractContextManager[Any]] = nullcontext
+    changes: dict[str, Any] = field(default_factory=dict)
+    verdicts: list[int] = field(default_factory=lambda: RIGHT)
+
+
+def train_everything() -> nn.Module:
+    return Fragile().train()
+
+
+def nan_where(low: float, high: float) -> Callable[[], nn.Module]:
+    """Return what makes a model whose logits are NaN where they are between two numbers."""
+
+    def spoil(logits: Tensor) -> Tensor:
+        score = logits[:, 1:]
+        return torch.where((low < score) & (score < high), torch.nan, logits)
+
+    return lambda: Fragile(spoil)
+
+
+def after(change: Callable[[Tensor], Any]) -> Callable[[], nn.Module]:
+    return lambda: Fragile(change)
+
+
+def before(change: Callable[[Tensor], Tensor]) -> Callable[[], nn.Module]:
+    return lambda: Fragile(before=change)
+
+
+def changed_images(change: Callable[[Tensor], Any]) -> Callable[[], Any]:
+    return lambda: change(images())
+
+
+def changed_labels(change: Callable[[Tensor], Any]) -> Callable[[], Any]:
+    return lambda: change(labels())
+
+
+def with_pixel(value: float) -> Callable[[], Tensor]:
+    return changed_images(lambda x: x.index_fill(0, torch.tensor([3]), value))
+
+
+def read_only() -> Any:
+    array = images().numpy()
+    array.flags.writeable = False
+    return array
+
+
+class Closed(Fragile):
+    def forward(self, x: Tensor) -> Any:
+        with torch.no_grad():
+            return super().forward(x)
+
+
+class Counting(Fragile):
+    """A model that writes into a buffer in eval mode too."""
+
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Any:
+        self.count += len(x)
+        return super().forward(x)
+
+
+def partly_on_meta() -> nn.Module:
+    model = Fragile()
+    model.shift = nn.Parameter(torch.empty((), device="meta"), requires_grad=False)
+    return model
+
+
+def lazy() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
+
+
+SQUARE = (PGD, "square(queries=100)")
+BY_SQUARE = [0, 2, 2, -1, -1]
+NOT_FINITE = r"^expected finite logits, got NaN or infinity for "
+
+CASES = [
+    # Right answers, and nothing damaged
+    Case("correct use"),
+    Case("model in train mode", model=train_everything),
+    Case("model that counts in a buffer", model=Counting),
+    Case("images that require grad", x=changed_images(lambda x: x.requires_grad_())),
+    Case("read-only array", x=read_only, y=changed_labels(lambda y: y.numpy())),
+    Case("under no_grad", inside=torch.no_grad),
+    Case("under autocast", inside=lambda: torch.autocast("cpu", dtype=torch.bfloat16)),
+    Case("softmax outputs", model=after(lambda z: z.softmax(1))),
+    Case(
+        "random model",
+        model=after(lambda z: z + 1e-4 * torch.randn_like(z)),
+        changes={"eps": "0.09"},  # at 0.1 an iterate lies on the boundary, and noise decides
+    ),
+    Case(
+        "saturated softmax",
+        model=after(lambda z: (1e4 * z).softmax(1)),
+        attacks=SQUARE,
+        verdicts=BY_SQUARE,
+    ),
+    Case(
+        "quantised input",
+        model=before(lambda x: (100 * x).round() / 100),
+        attacks=SQUARE,
+        verdicts=BY_SQUARE,
+    ),
+    # The images
+    Case(
+        "pixels of 0 to 255",
+        r"^expected pixels in \[0, 1\], got 124.9.* to 178.5.*: divide them by 255$",
+        x=changed_images(lambda x: 255 * x),
+    ),
+    Case(
+        "normalised images",
+        r"^expected pixels in \[0, 1\], got -0\..*: .* normalisation belongs into the model",
+        x=changed_images(lambda x: (x - 0.5) / 0.25),
+    ),
+    Case("NaN pixel", r"^expected finite pixels, .*image 3\): repair", x=with_pixel(torch.nan)),
+    Case("infinite pixel", r"^expected finite pixels, .*image 3\): ", x=with_pixel(torch.inf)),
+    Case("float64 images", r"got float64: .* x\.float\(\)$", x=changed_images(Tensor.double)),
+    Case("half images", r"got float16: .* x\.float\(\)$", x=changed_images(Tensor.half)),
+    Case(
+        "uint8 images",
+        r"^expected float32 pixels in \[0, 1\], got uint8: convert them, x\.float\(\) / 255",
+        x=changed_images(lambda x: (255 * x).byte()),
+    ),
+    Case(
+        "empty batch",
+        r"^expected at least one image, got an empty set",
+        x=lambda: images()[:0],
+        y=lambda: labels()[:0],
+    ),
+    Case(
+        "images without channel",
+        r"^expected images of shape \(N, C, H, W\), got shape "
+        r"\(5, 2, 2\): a grey image has C = 1",
+        x=changed_images(lambda x: x[:, 0]),
+    ),
+    Case(
+        "channels last",
+        r"^the model refuses images of shape \(5, 2, 2, 1\) .* last, write x\.permute\(0, 3",
+        x=changed_images(lambda x: x.permute(0, 2, 3, 1)),
+    ),
+    Case(
+        "list of images",
+        r"^expected images as a torch tensor .*got list: stack",
+        x=changed_images(list),
+    ),
+    Case(
+        "sparse images",
+        r"^expected dense images, got .*sparse.*: .*to_dense\(\)$",
+        x=changed_images(Tensor.to_sparse),
+    ),
+    Case(
+        "images on the meta device",
+        r"^expected images with contents, got .* meta device: ",
+        x=changed_images(lambda x: x.to("meta")),
+    ),
+    # The labels
+    Case(
+        "int32 labels",
+        r"^expected int64 labels, got int32: .* y\.long\(\)$",
+        y=changed_labels(Tensor.int),
+    ),
+    Case(
+        "float labels",
+        r"^expected int64 labels, got float32: .* y\.long\(\)$",
+        y=changed_labels(Tensor.float),
+    ),
+    Case(
+        "one-hot labels",
+        r"^expected labels of shape \(N,\), .* y\.argmax\(1\)$",
+        y=changed_labels(lambda y: nn.functional.one_hot(y, 2)),
+    ),
+    Case(
+        "label 2 of 2 classes",
+        r"^expected at least 3 logits an image, got 2: labels go up to 2",
+        y=changed_labels(lambda y: y + torch.arange(5) // 4),
+    ),
+    Case(
+        "label -1",
+        r"^expected labels that count from 0, got -1: leave such images out$",
+        y=changed_labels(lambda y: y - 2 * (torch.arange(5) // 4)),
+    ),
+    Case(
+        "fewer labels than images",
+        r"^expected one label an image, got 5 images and 4 labels",
+        y=changed_labels(lambda y: y[:4]),
+    ),
+    Case(
+        "more labels than images",
+        r"^expected one label an image, got 5 images and 6 labels",
+        y=lambda: torch.ones(6, dtype=torch.int64),
+    ),
+    Case(
+        "no labels", r"^expected images x and labels y, or the name of a data set", y=lambda: None
+    ),
+    Case(
+        "labels on the meta device",
+        r"^expected labels with contents, got .* meta device: ",
+        y=changed_labels(lambda y: y.to("meta")),
+    ),
+    # The model
+    Case(
+        "NaN logits on a quarter",
+        NOT_FINITE + r"1 of 5 images \(the first is image 1\)",
+        model=nan_where(0.005, 0.015),
+    ),
+    Case("NaN logits everywhere", NOT_FINITE + r"5 of 5 images", model=nan_where(-1, 1)),
+    Case(
+        "NaN logits on a later image",
+        NOT_FINITE + r"1 of 60 images \(the first is row 59 ",
+        model=nan_where(0.1, 0.3),
+        x=lambda: images()[[1] * 59 + [4]],
+        y=lambda: torch.ones(60, dtype=torch.int64),
+    ),
+    Case(
+        "NaN logits on adversarial images",
+        NOT_FINITE + r".* \(image 1 and on, under pgd",
+        model=nan_where(-9, -0.015),
+    ),
+    Case("infinite logits", NOT_FINITE + "5 of 5", model=after(lambda z: z / 0)),
+    Case(
+        "detached logits",
+        r"^no gradient reaches the pixels .* take detach\(\) and no_grad\(\)",
+        model=after(lambda z: z.detach()),
+    ),
+    Case("no_grad in the forward", r"^no gradient reaches the pixels", model=Closed),
+    Case(
+        "tuple output",
+        r"^expected the model to return one tensor of logits, got tuple: wrap",
+        model=after(lambda z: (z, z)),
+    ),
+    Case(
+        "dict output",
+        r"^expected the model to return one tensor of logits, got dict: wrap",
+        model=after(lambda z: {"logits": z}),
+    ),
+    Case(
+        "one logit",
+        r"^expected one logit a class, got a single logit: .* two, torch\.cat",
+        model=after(lambda z: z[:, :1]),
+        y=changed_labels(lambda y: 0 * y),
+    ),
+    Case(
+        "labels instead of logits",
+        r"^expected logits of shape \(5, classes\) .* \(5,\): ",
+        model=after(lambda z: z.argmax(1)),
+    ),
+    Case(
+        "model that writes into the images",
+        r"^expected the model to leave its input alone",
+        model=before(lambda x: x.mul_(0.5)),
+    ),
+    Case(
+        "model in float64",
+        r"^the model refuses images .* in float32 on cpu: .* float64, turn .* model\.float\(\)$",
+        model=lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).double(),
+    ),
+    Case(
+        "function as the model",
+        r"^expected a torch.nn.Module or a name, got function; wrap",
+        model=lambda: lambda x: x,
+    ),
+    Case(
+        "class as the model",
+        r"^expected a torch.nn.Module or a name, got the class Fragile; make one, ",
+        model=lambda: Fragile,
+    ),
+    Case(
+        "model on the meta device",
+        r"^expected a model with weights, got shift on the meta device: build it on a real one",
+        model=lambda: Fragile().to("meta"),
+    ),
+    Case(
+        "model partly on the meta device",
+        r"^expected a model with weights, got shift on the meta",
+        model=partly_on_meta,
+    ),
+    Case("lazy model", r"^expected a model with weights, got 1.weight .*: run it once", model=lazy),
+    # The call
+    Case(
+        "under inference_mode",
+        r"^expected to run outside torch\.inference_mode\(\)",
+        inside=torch.inference_mode,
+    ),
+    Case("eps of 8", r"^expected eps at most 1 .*, got 8; write 8/255", changes={"eps": 8}),
+    Case("eps of 0", r"^expected eps above 0, got 0$", changes={"eps": 0}),
+    Case(
+        "eps that is no number",
+        r"^expected eps such as 8/255 or 0.03, got 'nan'$",
+        changes={"eps": float("nan")},
+    ),
+    Case(
+        "device that is not there",
+        r"^expected a device of this machine, got 'cuda:77'",
+        changes={"device": "cuda:77"},
+    ),
+    Case(
+        "meta as the device",
+        r"^expected --device auto, cpu, cuda or cuda:N, got 'meta'$",
+        changes={"device": "meta"},
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_misuse_is_refused_or_answered_rightly_and_nothing_is_touched(
+    case: Case, tmp_path: Path
+) -> None:
+    model, x, y = case.model(), case.x(), case.y()
+    arguments = {"attacks": case.attacks, "eps": "0.1", "out": tmp_path} | case.changes
+    of_model = traces(model) if isinstance(model, nn.Module) else None
+    of_call = (*generators(), torch.is_grad_enabled(), fingerprint(x), fingerprint(y))
+
+    verdicts, said = None, ""
+    try:
+        with case.inside():
+            verdicts = satbench.evaluate(model, x, y, **arguments).verdicts
+    except SatbenchError as error:
+        said = str(error)
+
+    assert re.search(case.said, said) if case.said else said == ""
+    assert verdicts == (None if case.said else case.verdicts)
+    assert "\n" not in said
+    assert of_model is None or traces(model) == of_model
+    assert of_call == (*generators(), torch.is_grad_enabled(), fingerprint(x), fingerprint(y))
+
+
+def test_a_random_model_gets_the_same_verdicts_for_the_same_seed(tmp_path: Path) -> None:
+    def dropped(x: Tensor) -> Tensor:
+        return nn.functional.dropout(x, 0.5, training=True)
+
+    x = torch.rand(60, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(60) % 2
+    found = []
+    for run in range(2):
+        torch.rand(run)  # moves the global generator
+        record = satbench.evaluate(
+            Fragile(before=dropped), x, y, attacks=[PGD], eps=0.1, out=tmp_path / str(run)
+        )
+        found.append((record.verdicts, record.identity))
+
+    assert found[0] == found[1]
+
+
+def test_evaluating_by_name_leaves_the_global_generators_alone(
+    global_generators: None, tmp_path: Path
+) -> None:
+    satbench.evaluate("fmnist-sat-tiny-relu-s0", attacks=["pgd-1"], n_examples=2, out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model", "sign"),
+    [
+        (before(lambda x: (100 * x).round() / 100), "zero-gradient"),
+        (after(lambda z: 1e5 * z), "vanishing-loss-gradient"),
+        (after(lambda z: z + 0.001 * torch.randn_like(z)), "randomised"),
+        (before(lambda x: 0.1 * x + 0.9 * x.detach()), "unstable-gradient"),
+        (after(lambda z: z.softmax(1)), "softmax-output"),
+    ],
+)
+def test_a_model_that_hides_its_gradients_has_a_flag_in_the_record(
+    model: Callable[[], nn.Module], sign: str, tmp_path: Path
+) -> None:
+    record = satbench.evaluate(model(), images(), labels(), attacks=[PGD], eps="0.1", out=tmp_path)
+    assert record.diagnosis is not None
+
+    assert sign in {flag.name for flag in record.diagnosis.flags}
