@@ -59,12 +59,12 @@ def evaluate(
     or `x` is the name of a data set, of which the first `n_examples` are taken (1,000 if unset).
     `attacks` are run in order, each on the survivors of the last, within `eps` (pixel units,
     `"8/255"` or a number) in `norm` (`"linf"`, `"l2"` or `"l1"`).  `seed` keys all noise.  The
-    record and its witnesses are written to the folder `out`, where a stopped evaluation goes on.  `bpda` names
-    layers, as `model.named_modules()` does, whose gradient is replaced while attacks search, by
-    that of a module, of `"identity"` or of what `"package.module:factory"` makes; the model's
-    values stay its own.  With `until`, such as `"2%"` or 0.02, images are gone through in a random
-    order, all of them or those of the first `n_examples`, until the 95 % interval of the robust
-    accuracy is no wider, however often one looks.
+    record and its witnesses are written to the folder `out`, where a stopped evaluation goes
+    on.  `bpda` names layers, as `model.named_modules()` does, whose gradient is replaced while
+    attacks search, by that of a module, of `"identity"` or of what `"package.module:factory"`
+    makes; the model's values stay its own.  With `until`, such as `"2%"` or 0.02, images are
+    gone through in a random order, all of them or those of the first `n_examples`, until the 95
+    % interval of the robust accuracy is no wider, however often one looks.
 
     The model is evaluated in eval mode and handed back as it came: parameters, `.grad`, buffers,
     mode and hooks untouched.  Raises SatbenchError, a ValueError, with one clear sentence for
