@@ -129,8 +129,7 @@ class WarmSquare:
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:
         """Perturb `x` within `threat`.  (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W)."""
-        unknown = Hints(x.new_full((len(x),), np.inf), x)
-        return self.follow(model, x, y, threat, noise, unknown).x_adv
+        return self.follow(model, x, y, threat, noise, Hints.none(x)).x_adv
 
     def follow(
         self,

@@ -50,8 +50,7 @@ class MALT:
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:
         """Perturb `x` within `threat`.  (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W)."""
-        unknown = Hints(torch.full((len(x),), torch.inf, device=x.device), x)
-        return self.follow(model, x, y, threat, noise, unknown).x_adv
+        return self.follow(model, x, y, threat, noise, Hints.none(x)).x_adv
 
     def follow(
         self,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -59,6 +60,11 @@ class Hints:
 
     margins: Tensor
     points: Tensor
+
+    @classmethod
+    def none(cls, x: Tensor) -> Hints:
+        """Return what is known of images that no stage has told of."""
+        return cls(torch.full((len(x),), torch.inf, device=x.device), x)
 
 
 @dataclass(frozen=True)
