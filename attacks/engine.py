@@ -31,6 +31,7 @@ from satbench.attacks.memory import CountedLent, Known, Memory
 from satbench.attacks.passes import CountingModel, Passes
 from satbench.attacks.suite import Stage
 from satbench.core.errors import SatbenchError
+from satbench.core.heap import release_freed_memory
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
 
@@ -131,16 +132,15 @@ def run_suite(
     verdicts = np.full(n, SURVIVED, np.int16)
     done = np.zeros((len(suite) + 1, n), bool)
     shape = (n, *images.pixels(np.empty(0, np.int64)).shape[1:])
-    memory, inside = Memory(shape, suite), np.zeros(n, bool)
+    inside = np.zeros(n, bool)
     inside[span] = True
-    for result in journal.finished():
-        done[result.stage, result.indices] = True
-        verdicts[result.indices[result.broken]] = result.stage
-        if inside[result.indices].all():
-            memory.add(result)
-
     stand_ins = nn.ModuleList((replacements or {}).values())
-    with borrowed(model) as judged, borrowed(stand_ins):
+    with Memory(shape, suite) as memory, borrowed(model) as judged, borrowed(stand_ins):
+        for result in journal.finished():
+            done[result.stage, result.indices] = True
+            verdicts[result.indices[result.broken]] = result.stage
+            if inside[result.indices].all():
+                memory.add(result)
         for number, stage in enumerate([None, *suite]):
             # What is due was fixed when the stage began, so that a resumed stage cuts the
             # batches that the uninterrupted one would have cut.
@@ -168,6 +168,7 @@ def run_suite(
                 journal.write(result)
                 memory.add(result)
                 verdicts[result.indices[result.broken]] = number
+                release_freed_memory()
                 progress.advance(len(batch), int((inside & (verdicts == SURVIVED)).sum()))
     return verdicts
 

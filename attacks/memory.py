@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -47,22 +48,59 @@ class Result(Protocol):
         ...
 
 
+class Points:
+    """The point of least margin of each image, on the disk, so that memory does not grow with them.
+
+    They lie in a temporary file without a name (`TMPDIR` says where).  `shape` is (N, C, H, W).
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._shape, self._size = shape[1:], 4 * int(np.prod(shape[1:]))
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (`close` closes it)
+        self._margins = np.full(shape[0], np.inf, np.float32)
+        self._stages = np.zeros(shape[0], int)
+
+    def offer(self, result: Result) -> None:
+        """Take over the points told of survivors where none is better; of equals the earlier."""
+        survivors = ~result.broken
+        told = result.margins[survivors]
+        for row, margin, point in zip(result.indices[survivors], told, result.points, strict=True):
+            if (margin, result.stage) < (self._margins[row], self._stages[row]):
+                self._margins[row], self._stages[row] = margin, result.stage
+                self._file.seek(int(row) * self._size)
+                self._file.write(np.ascontiguousarray(point, np.float32).tobytes())
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the points of images, (B,) -> (B, C, H, W); of one without, anything."""
+        points = np.zeros((len(rows), *self._shape), np.float32)
+        for place, row in enumerate(rows):
+            if np.isfinite(self._margins[row]):
+                self._file.seek(int(row) * self._size)
+                stored = np.frombuffer(self._file.read(self._size), np.float32)
+                points[place] = stored.reshape(self._shape)
+        return points
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._file.close()
+
+
 @dataclass(frozen=True)
 class Known:
     """What stages before one told: the least margin of each image (N,), and where it was reached.
 
-    `points` (N, C, H, W) is empty where no attack of the suite goes on from others.
+    `points` is None where no attack of the suite goes on from others.
     """
 
     margins: NDArray[np.float32]
-    points: NDArray[np.float32]
+    points: Points | None
 
     def hints(self, batch: NDArray[np.int64], x: Tensor) -> Hints:
         """Return what is known of the images `x` at the places `batch`."""
         margins = torch.from_numpy(self.margins[batch]).to(x.device)
-        if not len(self.points):
+        if self.points is None:
             return Hints(margins, x)
-        points = torch.from_numpy(self.points[batch]).to(x.device)
+        points = torch.from_numpy(self.points.read(batch)).to(x.device)
         known = margins.isfinite().view(-1, *[1] * (x.dim() - 1))
         return Hints(margins, torch.where(known, points, x))
 
@@ -70,13 +108,15 @@ class Known:
 class Memory:
     """The results of a run, stage by stage; what one stage is told is fixed when it begins.
 
-    Points are kept for suites with an informed attack alone: one image of float32 a survivor.
+    Of each image the best point is kept (`Points`), for suites with an informed attack alone.  That
+    of an image still to be attacked in a stage can only be from stages before it.
     """
 
     def __init__(self, shape: tuple[int, ...], suite: Sequence[Stage]) -> None:
         self._shape, self._suite = shape, suite
-        self._keeps = any(isinstance(stage.attack, Informed) for stage in suite)
-        self._told: dict[int, list[Result]] = {}
+        informed = any(isinstance(stage.attack, Informed) for stage in suite)
+        self._points = Points(shape) if informed else None
+        self._told: dict[int, list[tuple[NDArray[np.int64], NDArray[np.float32]]]] = {}
         self._counts = np.zeros((len(suite) + 1, 2), int)  # attacked, broken
         self._prepared: set[int] = set()
 
@@ -85,8 +125,18 @@ class Memory:
         if not len(result.indices):
             self._prepared.add(result.stage)
         self._counts[result.stage] += len(result.indices), int(result.broken.sum())
-        if self._keeps and len(result.margins):
-            self._told.setdefault(result.stage, []).append(result)
+        if self._points and len(result.margins):
+            survivors = ~result.broken
+            told = result.indices[survivors], result.margins[survivors]
+            self._told.setdefault(result.stage, []).append(told)
+            self._points.offer(result)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._points:
+            self._points.close()
 
     def prepared(self, number: int) -> bool:
         """Whether the preparation of a stage has been written down."""
@@ -95,18 +145,11 @@ class Memory:
     def before(self, number: int) -> Known:
         """Return what the stages before `number` told."""
         margins = np.full(self._shape[0], np.inf, np.float32)
-        if not self._keeps:
-            return Known(margins, np.empty((0, *self._shape[1:]), np.float32))
-        points = np.zeros(self._shape, np.float32)  # untouched pages take no memory
-        for result in (
-            r for stage in sorted(self._told) if stage < number for r in self._told[stage]
+        for rows, told in (
+            pair for stage, pairs in self._told.items() if stage < number for pair in pairs
         ):
-            survivors = ~result.broken
-            rows, told = result.indices[survivors], result.margins[survivors]
-            better = told < margins[rows]
-            margins[rows[better]] = told[better]
-            points[rows[better]] = result.points[better]
-        return Known(margins, points)
+            margins[rows] = np.minimum(margins[rows], told)
+        return Known(margins, self._points)
 
     def history(
         self,

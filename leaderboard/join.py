@@ -24,11 +24,11 @@ from satbench.leaderboard.record import (
     Record,
     Sequential,
     StageResult,
-    Witnesses,
     identity_of,
     inputs_of,
 )
 from satbench.leaderboard.statistics import confidence_sequence
+from satbench.leaderboard.witnesses import Witnesses
 
 Proven = tuple[Record, Witnesses]
 """A record with its witnesses."""

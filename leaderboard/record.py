@@ -13,12 +13,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from satbench.core.digests import digest_arrays, digest_json
+from satbench.core.digests import digest_json
 from satbench.core.errors import SatbenchError
-from satbench.core.files import atomic_path, write_text
+from satbench.core.files import write_text
 from satbench.leaderboard.flags import Flag
 
 SCHEMA = 2
@@ -349,48 +346,3 @@ def read_records(folder: Path) -> list[Record]:
     if not folder.is_dir():
         raise SatbenchError(f"expected a folder of records, got {str(folder)!r}")
     return [read_record(path) for path in sorted(folder.glob("*.json"))]
-
-
-@dataclass(frozen=True)
-class Witnesses:
-    """The adversarial images that prove the broken verdicts of a record.
-
-    `indices` (M,) int64 are places in the data set, ascending; `images` (M, C, H, W) float32.
-    """
-
-    indices: NDArray[np.int64]
-    images: NDArray[np.float32]
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of indices and images."""
-        return digest_arrays(self.indices, self.images)
-
-
-def witnesses_path(record_path: Path) -> Path:
-    """Return where the witnesses of a record lie: beside it, `NAME.witnesses.npz`."""
-    return record_path.with_name(record_path.name.removesuffix(".json") + ".witnesses.npz")
-
-
-def write_witnesses(witnesses: Witnesses, path: Path) -> None:
-    """Write witnesses losslessly and compactly, atomically.
-
-    The four bytes of the floats are stored as four planes, which compress far better.
-    """
-    little = np.ascontiguousarray(witnesses.images, "<f4")
-    planes = np.moveaxis(little.view(np.uint8).reshape(*little.shape, 4), -1, 0)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, indices=witnesses.indices, planes=np.ascontiguousarray(planes))
-
-
-def read_witnesses(path: Path) -> Witnesses:
-    """Read witnesses.  Raises SatbenchError for a missing or corrupt file."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            indices, planes = stored["indices"], stored["planes"]
-            images = np.ascontiguousarray(np.moveaxis(planes, 0, -1)).view("<f4")[..., 0]
-            return Witnesses(indices.astype(np.int64), images.astype(np.float32))
-    except FileNotFoundError:
-        raise SatbenchError(f"expected witnesses at {path}, which are missing") from None
-    except Exception as error:  # every kind of error comes from a zip with a flipped byte
-        raise SatbenchError(f"the witnesses {path} are corrupt ({error})") from None

@@ -37,12 +37,11 @@ from satbench.leaderboard.record import (
     StageResult,
     inputs_of,
     read_record,
-    witnesses_path,
     write_record,
-    write_witnesses,
 )
+from satbench.leaderboard.witnesses import WitnessSpool, witnesses_path, write_witnesses
 from satbench.lending import Lending, pin_sources
-from satbench.plan import Evaluation, Plan, in_order, kind_of
+from satbench.plan import Evaluation, Plan, kind_of
 from satbench.preflight import check_set_up
 from satbench.replacements import load_replacements, parse_bpda
 from satbench.runs import RunStore
@@ -217,8 +216,9 @@ def _run(plan: Plan, subject: Subject, store: RunStore, progress: Progress) -> P
     if subject.record.diagnosis is None:  # the record is from before there was one
         right = np.flatnonzero(np.array(subject.record.verdicts) != WRONG_CLEAN)
         signs = probe(searched, images, threat, right, batch_size, evaluation.seed)
-    results = sorted(store.finished(), key=in_order)
-    return plan.conclude(verdicts, results, device_of(module), signs)
+    with WitnessSpool(images.shape, store.folder) as spool:
+        record = plan.conclude(verdicts, store.finished(), spool, device_of(module), signs)
+        return record, spool.read()
 
 
 def _stand_ins(plan: Plan) -> dict[str, nn.Module]:

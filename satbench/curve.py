@@ -38,14 +38,8 @@ from satbench.leaderboard.curves import (
     read_curve,
     write_curve,
 )
-from satbench.leaderboard.record import (
-    DatasetInfo,
-    Environment,
-    ModelInfo,
-    Witnesses,
-    witnesses_path,
-    write_witnesses,
-)
+from satbench.leaderboard.record import DatasetInfo, Environment, ModelInfo
+from satbench.leaderboard.witnesses import Witnesses, witnesses_path, write_witnesses
 from satbench.models import load_model
 from satbench.plan import device_name
 from satbench.preflight import check_set_up

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from satbench.attacks.borrow import borrowed
 from satbench.attacks.engine import Images, device_of
 from satbench.attacks.passes import CountingModel, Passes
+from satbench.core.heap import release_freed_memory
 from satbench.core.threat import Threat
 from satbench.generators import own_generators
 from satbench.leaderboard.flags import Flag
@@ -93,6 +94,7 @@ def probe(
             y = torch.from_numpy(images.labels[batch]).to(x.device)
             for name, holds in _examine(counting, x, y, threat).items():
                 places[name] += batch[holds.cpu().numpy()].tolist()
+            release_freed_memory()
     found = {name: tuple(places[name]) for name in names if places[name]}
     flags = tuple(Flag(name, len(at), len(indices), *_SIGNS[name]) for name, at in found.items())
     return Diagnosis(flags, found, passes.forwards, passes.backwards)

@@ -23,18 +23,11 @@ from satbench.core.files import sweep
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.diagnose import probe
-from satbench.leaderboard.record import (
-    ModelInfo,
-    Record,
-    Sequential,
-    read_record,
-    witnesses_path,
-    write_record,
-    write_witnesses,
-)
+from satbench.leaderboard.record import ModelInfo, Record, Sequential, read_record, write_record
 from satbench.leaderboard.statistics import confidence_sequence
+from satbench.leaderboard.witnesses import WitnessSpool, witnesses_path
 from satbench.lending import Lending, pin_sources
-from satbench.plan import Evaluation, Plan, in_order
+from satbench.plan import Evaluation, Plan
 from satbench.preflight import check_set_up
 from satbench.runs import RunStore
 
@@ -136,12 +129,12 @@ class _Run:
         )
         # A run of the same inputs that was stopped may have been on its way to a narrower interval.
         mine = (r for r in self.store.finished() if (r.indices < len(verdicts)).all())
-        results = sorted(mine, key=in_order)
-        record, witnesses = plan.conclude(verdicts, results, self.device, diagnosis, sequential)
         path = out / f"{plan.file_stem}.json"
         for file in (path, witnesses_path(path)):
             sweep(file)
-        write_witnesses(witnesses, witnesses_path(path))
+        with WitnessSpool(evaluation.dataset.shape, self.store.folder) as spool:
+            record = plan.conclude(verdicts, mine, spool, self.device, diagnosis, sequential)
+            spool.write(witnesses_path(path))
         write_record(record, path)
         return path
 

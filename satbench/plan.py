@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -31,9 +31,9 @@ from satbench.leaderboard.record import (
     Record,
     Sequential,
     StageResult,
-    Witnesses,
     identity_of,
 )
+from satbench.leaderboard.witnesses import WitnessSpool
 from satbench.lending import source_digest
 from satbench.replacements import Replacement
 
@@ -133,21 +133,25 @@ class Plan:
     def conclude(
         self,
         verdicts: NDArray[np.int16],
-        results: list[BatchResult],
+        results: Iterable[BatchResult],
+        spool: WitnessSpool,
         device: torch.device,
         diagnosis: diagnose.Diagnosis,
         sequential: Sequential | None = None,
-    ) -> tuple[Record, Witnesses]:
-        """Make the record and the witnesses of a finished run."""
+    ) -> Record:
+        """Make the record of a finished run; its witnesses go into `spool` one batch after another.
+
+        `results` may come in any order, and are gone through once.
+        """
+        tallies = [_tally(result, spool) for result in results]
         stages = [
-            self._stage(number, results, verdicts) for number in range(1, len(self.suite) + 1)
+            self._stage(number, tallies, verdicts) for number in range(1, len(self.suite) + 1)
         ]
-        witnesses = _collect_witnesses(results, self.evaluation.dataset.shape)
         seconds = [
-            sum(r.seconds for r in results if r.stage == number)
+            sum(r.seconds for r in tallies if r.stage == number)
             for number in range(len(self.suite) + 1)
         ]
-        record = Record(
+        return Record(
             identity=self.identity,
             model=self.model,
             dataset=self.dataset,
@@ -157,7 +161,7 @@ class Plan:
             suite=self.specs,
             stages=stages,
             verdicts=verdicts.tolist(),
-            witnesses_digest=witnesses.digest,
+            witnesses_digest=spool.digest,
             sources=self.sources,
             replacements=self.replacements,
             diagnosis=Diagnosis(
@@ -179,7 +183,6 @@ class Plan:
                 stage_seconds=[round(second, 3) for second in seconds[1:]],
             ),
         )
-        return record, witnesses
 
     @property
     def _kinds(self) -> list[Kind]:
@@ -204,19 +207,12 @@ class Plan:
         )
 
 
-def in_order(result: BatchResult) -> tuple[int, int]:
-    """Return what results are sorted by: stage, then images."""
-    return result.stage, int(result.indices[0]) if len(result.indices) else -1
-
-
-def _collect_witnesses(results: list[BatchResult], shape: tuple[int, int, int]) -> Witnesses:
-    proofs = [result for result in results if result.stage != CLEAN and result.broken.any()]
-    if not proofs:
-        return Witnesses(np.empty(0, np.int64), np.empty((0, *shape), np.float32))
-    indices = np.concatenate([result.indices[result.broken] for result in proofs])
-    images = np.concatenate([result.witnesses for result in proofs])
-    order = np.argsort(indices)
-    return Witnesses(indices[order], images[order])
+def _tally(result: BatchResult, spool: WitnessSpool) -> BatchResult:
+    """Hand the witnesses of a batch over; return the batch without its images."""
+    if result.stage != CLEAN and result.broken.any():
+        spool.add(result.indices[result.broken], result.witnesses)
+    nothing = np.empty(0, np.float32)
+    return replace(result, witnesses=nothing, points=nothing)
 
 
 def kind_of(stage: Stage) -> Kind:

@@ -26,14 +26,8 @@ from satbench.data import Dataset, load_dataset
 from satbench.generators import own_generators
 from satbench.leaderboard.check import check_record
 from satbench.leaderboard.publish import published_records
-from satbench.leaderboard.record import (
-    WRONG_CLEAN,
-    Record,
-    Witnesses,
-    read_record,
-    read_witnesses,
-    witnesses_path,
-)
+from satbench.leaderboard.record import WRONG_CLEAN, Record, read_record
+from satbench.leaderboard.witnesses import Witnesses, read_witnesses, witnesses_path
 from satbench.lending import pinned_surrogates, source_digest
 from satbench.models import LoadedModel, load_model, request_model
 

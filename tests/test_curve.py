@@ -25,13 +25,8 @@ from satbench.curve_report import marks_of
 from satbench.data import Dataset
 from satbench.leaderboard.curves import Curve, CurveAttack, parse_curve, read_curve
 from satbench.leaderboard.figures import curve_figure, heat_map
-from satbench.leaderboard.record import (
-    DatasetInfo,
-    Environment,
-    ModelInfo,
-    read_witnesses,
-    witnesses_path,
-)
+from satbench.leaderboard.record import DatasetInfo, Environment, ModelInfo
+from satbench.leaderboard.witnesses import read_witnesses, witnesses_path
 from satbench.models import describe_module
 
 SHIPPED = "fmnist-sat-tiny-relu-s0"

@@ -19,13 +19,8 @@ from satbench.data import Dataset
 from satbench.eval_config import eval_config
 from satbench.evaluation import Evaluation, Finished, run_evaluation
 from satbench.leaderboard.check import check_record
-from satbench.leaderboard.record import (
-    Record,
-    StageResult,
-    read_record,
-    read_witnesses,
-    witnesses_path,
-)
+from satbench.leaderboard.record import Record, StageResult, read_record
+from satbench.leaderboard.witnesses import read_witnesses, witnesses_path
 from satbench.models import LoadedModel, describe_module
 from satbench.report import rows_of
 

@@ -17,7 +17,8 @@ from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
 from satbench.evaluation import Evaluation, run_evaluation
 from satbench.leaderboard.publish import published_records
-from satbench.leaderboard.record import read_record, witnesses_path, write_record
+from satbench.leaderboard.record import read_record, write_record
+from satbench.leaderboard.witnesses import witnesses_path
 from satbench.models import load_model, request_model
 from satbench.verify import committed_records, verify_record
 

@@ -22,13 +22,15 @@ from satbench.evaluation import Evaluation, run_evaluation
 from satbench.leaderboard.record import (
     Record,
     StageResult,
-    Witnesses,
     identity_of,
     inputs_of,
     read_record,
+    write_record,
+)
+from satbench.leaderboard.witnesses import (
+    Witnesses,
     read_witnesses,
     witnesses_path,
-    write_record,
     write_witnesses,
 )
 from satbench.models import load_model, request_model

@@ -16,15 +16,11 @@ from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
 from satbench.evaluation import Evaluation, run_evaluation
-from satbench.leaderboard.record import (
-    Record,
+from satbench.leaderboard.record import Record, identity_of, inputs_of, read_record, write_record
+from satbench.leaderboard.witnesses import (
     Witnesses,
-    identity_of,
-    inputs_of,
-    read_record,
     read_witnesses,
     witnesses_path,
-    write_record,
     write_witnesses,
 )
 from satbench.models import LoadedModel, load_model, request_model

@@ -16,9 +16,15 @@ def digest_arrays(*arrays: NDArray[np.generic]) -> str:
     sha = hashlib.sha256()
     for array in arrays:
         little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-        sha.update(f"{little.dtype.str}{little.shape}".encode())
+        sha.update(array_head(little))
         sha.update(little.tobytes())
     return sha.hexdigest()
+
+
+def array_head(array: NDArray[np.generic], shape: tuple[int, ...] | None = None) -> bytes:
+    """Return what `digest_arrays` hashes before an array's bytes; `shape` is for one in pieces."""
+    little = array.dtype.newbyteorder("<")
+    return f"{little.str}{array.shape if shape is None else shape}".encode()
 
 
 def digest_named_arrays(arrays: Mapping[str, NDArray[np.generic]]) -> str:

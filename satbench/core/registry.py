@@ -1,12 +1,19 @@
-"""A registry maps a name to the place of the thing it names, and imports it when asked."""
+"""A registry maps a name to the place of the thing it names, and imports it when asked.
+
+Other packages add names by entry points, in the group `satbench.attacks` for attacks,
+`satbench.activations` for activations, and so on.  They are found without being imported.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from operator import attrgetter
 
-from satbench.core.errors import UnknownNameError
+from satbench.core.errors import SatbenchError, UnknownNameError
 
 
 @dataclass(frozen=True)
@@ -14,22 +21,32 @@ class Entry:
     """One registry line.
 
     `target` is `package.module:attribute`; it is imported on first use, so that listing names
-    costs no import of torch. `source` says where the thing was published.
+    costs no import of torch. `source` says where the thing was published.  `plugin` is the
+    distribution that brought the line, empty for satbench itself.
     """
 
     name: str
     target: str
     summary: str
     source: str = ""
+    plugin: str = ""
 
     def load(self) -> object:
-        """Import the thing."""
+        """Import the thing.  Raises SatbenchError where a plug-in cannot be imported."""
         module, _, attribute = self.target.partition(":")
-        return getattr(import_module(module), attribute)
+        if not self.plugin:
+            return getattr(import_module(module), attribute)
+        try:
+            return attrgetter(attribute)(import_module(module))
+        except Exception as error:  # a stranger's module may fail in any way
+            raise SatbenchError(
+                f"{self.name!r} comes from the plug-in {self.plugin}, which is broken "
+                f"({type(error).__name__}: {error}): update {self.plugin} or uninstall it"
+            ) from error
 
 
 class Registry:
-    """Names of one kind (`attack`, `activation`, …), in the order they were registered."""
+    """Names of one kind (`attack`, `activation`, …): satbench's in order, then the plug-ins'."""
 
     def __init__(self, kind: str, entries: tuple[Entry, ...] = ()) -> None:
         self.kind = kind
@@ -45,16 +62,54 @@ class Registry:
 
     def __getitem__(self, name: str) -> Entry:
         """Return the entry called `name`.  Raises UnknownNameError with the nearest name."""
-        if name not in self._entries:
-            raise UnknownNameError(self.kind, name, self._entries)
-        return self._entries[name]
+        if name in self._entries:
+            return self._entries[name]
+        if name not in self._all:
+            raise UnknownNameError(self.kind, name, self._all)
+        return self._all[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return name in self._entries or name in self._all
 
     def __iter__(self) -> Iterator[Entry]:
-        return iter(self._entries.values())
+        return iter(self._all.values())
 
     def names(self) -> list[str]:
         """Return the names, in order."""
-        return list(self._entries)
+        return list(self._all)
+
+    @property
+    def faults(self) -> list[str]:
+        """Return what is wrong with plug-ins, as far as it shows without importing them."""
+        return self._plugins[1]
+
+    @property
+    def _all(self) -> dict[str, Entry]:
+        # What satbench names stays satbench's, whatever is installed beside it.
+        return self._entries | self._plugins[0] | self._entries
+
+    @cached_property
+    def _plugins(self) -> tuple[dict[str, Entry], list[str]]:
+        found: dict[str, Entry] = {}
+        faults: list[str] = []
+        for point in sorted(entry_points(group=f"satbench.{self.kind}s"), key=_origin):
+            name, plugin = point.name, _origin(point)[0]
+            if name in self._entries or name in found:
+                owner = found[name].plugin if name in found else "satbench"
+                faults.append(
+                    f"the {self.kind} {name!r} of the plug-in {plugin} is left out: "
+                    f"{owner} has one of that name"
+                )
+            elif not all(part.strip() for part in (*point.value.partition(":"),)):
+                faults.append(
+                    f"the {self.kind} {name!r} of the plug-in {plugin} is left out: "
+                    f"expected package.module:attribute, got {point.value!r}"
+                )
+            else:
+                summary = f"from the plug-in {plugin}"
+                found[name] = Entry(name, point.value, summary, plugin=plugin)
+        return found, faults
+
+
+def _origin(point: EntryPoint) -> tuple[str, str]:
+    return (point.dist.name if point.dist else "unknown"), point.name

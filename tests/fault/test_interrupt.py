@@ -19,7 +19,8 @@ from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.evaluation import Evaluation, Finished, Silent, run_evaluation
-from satbench.leaderboard.record import Record, read_record, witnesses_path
+from satbench.leaderboard.record import Record, read_record
+from satbench.leaderboard.witnesses import witnesses_path
 from satbench.models import LoadedModel, load_model, request_model
 from satbench.runs import RunStore
 

@@ -13,15 +13,9 @@ from hypothesis import strategies as st
 from satbench.core.errors import SatbenchError
 from satbench.leaderboard.check import check_record
 from satbench.leaderboard.join import Proven, add_challenge, merge_records
-from satbench.leaderboard.record import (
-    SURVIVED,
-    WRONG_CLEAN,
-    Record,
-    Witnesses,
-    inputs_of,
-    parse_record,
-)
+from satbench.leaderboard.record import SURVIVED, WRONG_CLEAN, Record, inputs_of, parse_record
 from satbench.leaderboard.rows import make_row
+from satbench.leaderboard.witnesses import Witnesses
 
 FEW = settings(max_examples=40, deadline=None)
 SQUARE, FAB, PGD = "square(queries=9)", "fab-t(steps=9)", "pgd(steps=9)"

@@ -5,9 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from satbench.core.errors import SatbenchError
-from satbench.leaderboard.record import Witnesses, read_witnesses, write_witnesses
+from satbench.leaderboard import witnesses
+from satbench.leaderboard.witnesses import (
+    Witnesses,
+    WitnessSpool,
+    read_witnesses,
+    write_witnesses,
+)
 
 WITNESSES = Witnesses(
     np.array([1, 5]), np.random.default_rng(0).random((2, 1, 4, 4), dtype=np.float32)
@@ -37,3 +44,24 @@ def test_a_flipped_byte_anywhere_is_refused_or_seen_in_the_digest_or_harmless(
             refused += 1
 
     assert refused > len(whole) / 4
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_witnesses_spooled_in_pieces_of_any_order_are_those_in_one_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setattr(witnesses, "_CHUNK_BYTES", 2 * 4 * 3 * 16)  # two images a chunk
+    generator = np.random.default_rng(1)
+    indices = 3 * np.arange(count)
+    whole = Witnesses(indices, generator.random((count, 3, 4, 4), dtype=np.float32))
+    order = generator.permutation(count)
+    with WitnessSpool((3, 4, 4), tmp_path) as spool:
+        for piece in np.array_split(order, 3):
+            spool.add(whole.indices[piece], whole.images[piece])
+        spool.write(tmp_path / "spooled.npz")
+        told, read = spool.digest, spool.read().digest
+    write_witnesses(whole, tmp_path / "whole.npz")
+
+    assert [whole.digest] * 3 == [told, read, read_witnesses(tmp_path / "spooled.npz").digest]
+    assert (tmp_path / "whole.npz").read_bytes() == (tmp_path / "spooled.npz").read_bytes()
+    assert ["spooled.npz", "whole.npz"] == sorted(path.name for path in tmp_path.iterdir())

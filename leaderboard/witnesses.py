@@ -1,0 +1,144 @@
+"""Witnesses: the adversarial images that prove a record's verdicts, in a file beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from satbench.core.digests import array_head, digest_arrays
+from satbench.core.errors import SatbenchError
+from satbench.core.files import atomic_path
+
+_CHUNK_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Witnesses:
+    """The adversarial images that prove the broken verdicts of a record.
+
+    `indices` (M,) int64 are places in the data set, ascending; `images` (M, C, H, W) float32.
+    """
+
+    indices: NDArray[np.int64]
+    images: NDArray[np.float32]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of indices and images."""
+        return digest_arrays(self.indices, self.images)
+
+
+class WitnessSpool:
+    """Witnesses on their way into a file.
+
+    They wait on the disk, in a file without a name in `folder`, so that memory does not grow with
+    their number.  `shape` is that of one image, (C, H, W).
+    """
+
+    def __init__(self, shape: tuple[int, ...], folder: Path) -> None:
+        self.shape = shape
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed by __exit__)
+        self._added: list[NDArray[np.int64]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, indices: NDArray[np.int64], images: NDArray[np.float32]) -> None:
+        """Take in some: places in the data set (M,), in any order, and images (M, C, H, W)."""
+        self._file.seek(0, 2)
+        self._file.write(np.ascontiguousarray(images, "<f4").tobytes())
+        self._added.append(indices.astype(np.int64))
+
+    @property
+    def indices(self) -> NDArray[np.int64]:
+        """The places in the data set of all that were added, ascending."""
+        return np.sort(self._unsorted())
+
+    @property
+    def digest(self) -> str:
+        """The digest that `Witnesses` of the same images has."""
+        indices, images = self.indices, hashlib.sha256()
+        images.update(array_head(indices))
+        images.update(indices.astype("<i8").tobytes())
+        images.update(array_head(np.empty(0, "<f4"), (len(indices), *self.shape)))
+        for chunk in self._chunks():
+            images.update(chunk.tobytes())
+        return images.hexdigest()
+
+    def write(self, path: Path) -> None:
+        """Write them losslessly and compactly, atomically; `read_witnesses` is the inverse.
+
+        The four bytes of the floats are stored as four planes, which compress far better.
+        """
+        indices = self.indices
+        with (
+            atomic_path(path) as temporary,
+            zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+        ):
+            with archive.open("indices.npy", "w") as member:
+                npy.write_array(member, indices, allow_pickle=False)
+            with archive.open("planes.npy", "w", force_zip64=True) as member:
+                shape = (4, len(indices), *self.shape)
+                head = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                npy.write_array_header_1_0(member, head)
+                for plane in range(4):
+                    for chunk in self._chunks():
+                        member.write(chunk.view(np.uint8).reshape(-1, 4)[:, plane].tobytes())
+
+    def read(self) -> Witnesses:
+        """Return all of them in memory."""
+        images = np.concatenate([np.empty((0, *self.shape), np.float32), *self._chunks()])
+        return Witnesses(self.indices, images)
+
+    def _unsorted(self) -> NDArray[np.int64]:
+        return np.concatenate([np.empty(0, np.int64), *self._added])
+
+    def _chunks(self) -> Iterator[NDArray[np.float32]]:
+        """Yield the images in the order of their places, (B, C, H, W) little-endian float32."""
+        size = 4 * int(np.prod(self.shape))
+        order = np.argsort(self._unsorted(), kind="stable")
+        per_chunk = max(1, _CHUNK_BYTES // size)
+        for start in range(0, len(order), per_chunk):
+            buffer = bytearray()
+            for row in order[start : start + per_chunk]:
+                self._file.seek(int(row) * size)
+                buffer += self._file.read(size)
+            yield np.frombuffer(buffer, "<f4").reshape(-1, *self.shape)
+
+
+def witnesses_path(record_path: Path) -> Path:
+    """Return where the witnesses of a record lie: beside it, `NAME.witnesses.npz`."""
+    return record_path.with_name(record_path.name.removesuffix(".json") + ".witnesses.npz")
+
+
+def write_witnesses(witnesses: Witnesses, path: Path) -> None:
+    """Write witnesses that are in memory; see `WitnessSpool.write`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with WitnessSpool(witnesses.images.shape[1:], path.parent) as spool:
+        spool.add(witnesses.indices, witnesses.images)
+        spool.write(path)
+
+
+def read_witnesses(path: Path) -> Witnesses:
+    """Read witnesses.  Raises SatbenchError for a missing or corrupt file."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            indices, planes = stored["indices"], stored["planes"]
+            images = np.ascontiguousarray(np.moveaxis(planes, 0, -1)).view("<f4")[..., 0]
+            return Witnesses(indices.astype(np.int64), images.astype(np.float32))
+    except FileNotFoundError:
+        raise SatbenchError(f"expected witnesses at {path}, which are missing") from None
+    except Exception as error:  # every kind of error comes from a zip with a flipped byte
+        raise SatbenchError(f"the witnesses {path} are corrupt ({error})") from None
