@@ -33,6 +33,26 @@ class NoiseSource(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class NoiseOfSome:
+    """The noise of some images of a batch: of `rows`, (B,) bool, of the noise `of` the batch."""
+
+    of: NoiseSource
+    rows: NDArray[np.bool_]
+
+    def uniform(self, shape: tuple[int, ...], restart: int = 0) -> NDArray[np.float32]:
+        """Draw from U(-1, 1).  (C, H, W) -> (S, C, H, W)."""
+        return self.of.uniform(shape, restart)[self.rows]
+
+    def normal(self, shape: tuple[int, ...], restart: int = 0) -> NDArray[np.float32]:
+        """Draw from N(0, 1).  (C, H, W) -> (S, C, H, W)."""
+        return self.of.normal(shape, restart)[self.rows]
+
+    def block_seed(self, restart: int = 0) -> int:
+        """Return the seed of the batch."""
+        return self.of.block_seed(restart)
+
+
 class Attack(Protocol):
     """A frozen dataclass whose fields are the attack's parameters.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from satbench.attacks import parse_attack
 from satbench.attacks._cosine import CosinePGD
-from satbench.attacks._fast import Fast, WarmSquare, weakest
+from satbench.attacks._fast import Fast, FlaggedSquare, WarmSquare, weakest
 from satbench.attacks._malt import MALT, targets_in_order
 from satbench.attacks.backward import Backward
 from satbench.attacks.contract import Hints, History
@@ -200,10 +200,48 @@ def test_square_goes_on_to_more_only_where_the_safety_net_caught_something(
     assert goes_on == bool(square.selects(history([0.1, 0.2], [True, True], broken)).any())
 
 
+class Rounded(nn.Module):
+    """A linear model of two classes that rounds pixels above 0.5, where its gradient is 0."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rounded = torch.where(x > 0.5, (4 * x).round() / 4, x).flatten(1).sum(1)
+        return torch.stack([2.0 - rounded, rounded - 2.0], 1)
+
+
+def test_square_takes_on_every_image_whose_gradient_is_masked_and_no_other() -> None:
+    passes, threat = Passes(), Threat.parse("linf:0.2")
+    # Pixels of 0.7 round to 0.75, within reach of the 0.625 from which they round to 0.5.
+    x = torch.stack([torch.full((1, 2, 2), pixel) for pixel in (0.7, 0.45, 0.7)])
+    model = CountingModel(Rounded(), passes)
+    y = model(x).argmax(1)
+    hints = Hints(torch.full((3,), torch.inf), x)
+    passes.take()
+
+    found = FlaggedSquare(queries=400).follow(model, x, y, threat, noise_of(3), hints)
+
+    forwards, backwards = passes.take()
+    assert [True, False, True] == (found.x_adv != x).flatten(1).any(1).tolist()
+    assert (found.margins[[0, 2]] <= 0).all()
+    assert 3 * 2 == backwards
+    assert 3 * 3 < forwards < 3 * 3 + 2 * 401
+
+
+def test_what_square_finds_for_a_masked_image_does_not_depend_on_its_batch() -> None:
+    threat = Threat.parse("linf:0.2")
+    x = torch.stack([torch.full((1, 2, 2), pixel) for pixel in (0.45, 0.7, 0.66)])
+    y = Rounded()(x).argmax(1)
+    attack = FlaggedSquare(queries=3)
+
+    whole = attack(Rounded(), x, y, threat, noise_of(3))
+    alone = attack(Rounded(), x[2:], y[2:], threat, Noise(0, "test", (2,)))
+
+    assert torch.equal(whole[2:], alone)
+
+
 def test_the_suite_ends_with_its_safety_net() -> None:
     names = [name for name, _ in Fast(source="none").parts()]
 
-    assert ["square", "square-more"] == names[-2:]
+    assert ["square-flagged", "square", "square-more"] == names[-3:]
     assert len(set(names)) == len(names)
 
 
