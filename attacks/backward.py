@@ -21,7 +21,8 @@ from torch.overrides import TorchFunctionMode
 
 from satbench.core.errors import SatbenchError
 
-# The activations whose backward is replaced, as torch's modules and users' code call them.
+# The activations whose backward is replaced, as torch's modules and users' code call them.  Beside
+# them, a function that dispatches to modes is one if its attribute `is_activation` says so.
 _ACTIVATIONS: frozenset[Callable[..., Any]] = frozenset(
     {
         F.relu,
@@ -112,7 +113,7 @@ class _SmoothBackward(TorchFunctionMode):
 def _is_activation(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     if func in (F.hardtanh, F.hardtanh_):  # what nn.ReLU6 calls, with 0 for its least value
         return bool((args[1] if len(args) > 1 else kwargs.get("min_val", -1)) == 0)
-    return func in _ACTIVATIONS
+    return func in _ACTIVATIONS or getattr(func, "is_activation", False)
 
 
 class _SoftplusGradient(torch.autograd.Function):

@@ -1,13 +1,12 @@
 """Peak memory of `satbench.evaluate` against the number of images, each run a process of its own.
 
-Evaluated are a robust model, where few images are broken, and a weak one, where all are: what
-is kept of a broken image is its witness.
+Evaluated are a robust model, where few images are broken, and a weak one, where nearly all are and
+leave witnesses; under PGD, and under the fast suite, whose parts go on from each other's points.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -20,11 +19,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from harness import BATCH, finish, parser, short, told
 from tables import memory_table
 
-ALLOCATORS: dict[str, dict[str, str]] = {
-    "as it is": {},
-    "MALLOC_MMAP_THRESHOLD_=100000": {"MALLOC_MMAP_THRESHOLD_": "100000"},
+CASES = {
+    "robust, PGD": ("fmnist-sat-tiny-relu-s0", "pgd(steps=3)"),
+    "weak, PGD": ("fmnist-standard-tiny-relu-s0", "pgd(steps=3)"),
+    "robust, fast": ("fmnist-sat-tiny-relu-s0", "fast(source=none)"),
 }
-MODELS = {"robust": "fmnist-sat-tiny-relu-s0", "weak": "fmnist-standard-tiny-relu-s0"}
 MIB = 2**20
 
 
@@ -32,37 +31,34 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark; print its table."""
     made = parser(__doc__ or "")
     made.add_argument("--images", type=int, nargs="+", default=[250, 1000, 4000, 10000])
-    made.add_argument("--steps", type=int, default=3)
     made.add_argument("--rounds", type=int, default=1)
-    made.add_argument("--child", nargs=3, metavar=("MODEL", "N", "STEPS"), help="one run, here")
+    made.add_argument("--child", nargs=3, metavar=("MODEL", "N", "ATTACK"), help="one run, here")
     options = made.parse_args(arguments)
     if options.child:
-        model, n, steps = options.child
-        print(json.dumps(evaluate(model, int(n), int(steps))))
+        model, n, attack = options.child
+        print(json.dumps(evaluate(model, int(n), attack)))
         return
     rows = []
-    for kind, model in MODELS.items():
-        for allocator, changes in ALLOCATORS.items():
-            runs = {
-                n: [in_a_process(model, n, options.steps, changes) for _ in range(options.rounds)]
-                for n in options.images
-            }
-            base = runs[options.images[0]]
-            rows += [summary(kind, allocator, n, found, base) for n, found in runs.items()]
-    print(memory_table(finish(rows, options.json, steps=options.steps, batch=BATCH)))
+    for case, (model, attack) in CASES.items():
+        runs = {
+            n: [in_a_process(model, n, attack) for _ in range(options.rounds)]
+            for n in options.images
+        }
+        base = runs[options.images[0]]
+        rows += [summary(case, n, found, base) for n, found in runs.items()]
+    print(memory_table(finish(rows, options.json, batch=BATCH)))
 
 
-def in_a_process(model: str, n: int, steps: int, changes: dict[str, str]) -> dict[str, int]:
+def in_a_process(model: str, n: int, attack: str) -> dict[str, int]:
     """Evaluate in a fresh process; return what it measured of itself."""
-    command = [sys.executable, __file__, "--child", model, str(n), str(steps)]
-    environment = os.environ | changes
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    command = [sys.executable, __file__, "--child", model, str(n), attack]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, int] = json.loads(done.stdout)
     told(f"{model}, {n} images: peak {found['peak'] / MIB:.1f} MiB")
     return found
 
 
-def evaluate(model: str, n: int, steps: int) -> dict[str, int]:
+def evaluate(model: str, n: int, attack: str) -> dict[str, int]:
     """Evaluate the first `n` images; return bytes: the peak, the images as float32, witnesses."""
     import torch
 
@@ -73,7 +69,7 @@ def evaluate(model: str, n: int, steps: int) -> dict[str, int]:
         record = satbench.evaluate(
             model,
             "fashion-mnist",
-            attacks=[f"pgd(steps={steps})"],
+            attacks=[attack],
             n_examples=n,
             batch_size=BATCH,
             device="cpu",
@@ -95,7 +91,7 @@ def peak() -> int:
 
 
 def summary(
-    kind: str, allocator: str, n: int, found: list[dict[str, int]], base: list[dict[str, int]]
+    case: str, n: int, found: list[dict[str, int]], base: list[dict[str, int]]
 ) -> dict[str, Any]:
     """Return one row: medians in MiB."""
 
@@ -104,8 +100,7 @@ def summary(
         return peaks[len(peaks) // 2] / MIB
 
     return {
-        "kind": kind,
-        "allocator": allocator,
+        "case": case,
         "images": n,
         "broken": found[0]["broken"],
         "peak_mib": round(median(found), 1),

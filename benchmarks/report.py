@@ -70,11 +70,10 @@ SECTIONS = (
         "Peak memory",
         "memory.json",
         "`satbench.evaluate` in a process of its own. `growth` is against the smallest number of "
-        "images. It is not flat yet. What is kept of each broken image is its witness, several "
-        "times over while the witnesses are written: the weak model shows it. The rest is the "
-        "heap of the C library: batches from which images leave have ever other sizes, and the "
-        "holes they leave are kept. Under `MALLOC_MMAP_THRESHOLD_=100000` large freed blocks go "
-        "back to the system at once.",
+        "images. Witnesses and best points wait on the disk, and freed memory goes back to the "
+        "system after every batch. What still grows is the data set itself (a byte a pixel, as it "
+        "is read) and oneDNN's cache of compiled convolutions, one for each size of a batch that "
+        "images have left, which is bounded.",
         memory_table,
     ),
 )

@@ -68,12 +68,11 @@ def peak_table(result: Result) -> str:
 
 def memory_table(result: Result) -> str:
     """Return the peak memory against the number of images."""
-    head = ["model", "C library", "images", "peak MiB", "growth MiB"]
+    head = ["model, attack", "images", "peak MiB", "growth MiB"]
     head += ["images, float32 MiB", "broken", "witnesses MiB"]
     rows = [
         [
-            row["kind"],
-            row["allocator"],
+            row["case"],
             f"{row['images']:,}",
             f"{row['peak_mib']:.1f}",
             f"**{row['growth_mib']:+.1f}**",

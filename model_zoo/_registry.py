@@ -26,6 +26,48 @@ ACTIVATIONS = Registry(
             "(1/α) log(1 + exp(αx)), α = 10",
             "Xie et al., 2020, arXiv:2006.14536, section 3.2",
         ),
+        Entry(
+            "softplus",
+            "satbench.model_zoo._activations:Softplus",
+            "log(1 + exp(x))",
+            "Xie et al., 2020, arXiv:2006.14536, section 4.1",
+        ),
+        Entry(
+            "elu",
+            "satbench.model_zoo._activations:ELU",
+            "x, and α (exp(x) - 1) below 0; smooth for α = 1 alone",
+            "Clevert et al., 2015, arXiv:1511.07289",
+        ),
+        Entry(
+            "celu",
+            "satbench.model_zoo._activations:CELU",
+            "x, and α (exp(x/α) - 1) below 0; smooth for every α",
+            "Barron, 2017, arXiv:1704.07483",
+        ),
+        Entry(
+            "smooth-relu",
+            "satbench.model_zoo._activations:SmoothReLU",
+            "x - log(1 + αx)/α, and 0 below 0; α trained from 400 on",
+            "Xie et al., 2020, arXiv:2006.14536, section 4.2",
+        ),
+        Entry(
+            "mish",
+            "satbench.model_zoo._activations:Mish",
+            "x tanh(log(1 + exp(x)))",
+            "Misra, 2019, arXiv:1908.08681",
+        ),
+        Entry(
+            "leaky-relu",
+            "satbench.model_zoo._activations:LeakyReLU",
+            "x, and 0.2 x below 0: a control that is not smooth",
+            "Singla et al., 2021, arXiv:2102.07861",
+        ),
+        Entry(
+            "pssilu",
+            "satbench.model_zoo._activations:PSSiLU",
+            "x (σ(|a|x) - |b|) / (1 - |b|); a and b trained, shared by all sites",
+            "Dai et al., 2021, arXiv:2110.05626",
+        ),
     ),
 )
 
@@ -36,6 +78,11 @@ ARCHITECTURES = Registry(
             "tiny",
             "satbench.model_zoo._tiny:Tiny",
             "four convolutions for small grey images; at width 8: 15,682 parameters, 0.94 MMAC",
+        ),
+        Entry(
+            "small",
+            "satbench.model_zoo._small:Small",
+            "a residual net for small grey images; as it is: 272,442 parameters, 8.57 MMAC",
         ),
     ),
 )

@@ -8,9 +8,10 @@ from satbench.core.errors import SatbenchError
 
 if TYPE_CHECKING:
     from satbench.api import evaluate
+    from satbench.model_zoo.swap import swap_activation
 
 __version__ = "0.1.0"
-__all__ = ["SatbenchError", "__version__", "evaluate"]
+__all__ = ["SatbenchError", "__version__", "evaluate", "swap_activation"]
 
 
 def __getattr__(name: str) -> object:
@@ -19,4 +20,8 @@ def __getattr__(name: str) -> object:
         from satbench.api import evaluate
 
         return evaluate
+    if name == "swap_activation":
+        from satbench.model_zoo.swap import swap_activation
+
+        return swap_activation
     raise AttributeError(f"module 'satbench' has no attribute {name!r}")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from satbench.attacks.backward import Backward
 from satbench.core.errors import SatbenchError
+from satbench.model_zoo.build import build_activation
 
 Function = Callable[[Tensor], Tensor]
 
@@ -33,6 +34,8 @@ MODULES: dict[str, Function] = {
     "SELU": nn.SELU(),
     "Softplus": nn.Softplus(beta=3),
     "Hardswish": nn.Hardswish(),
+    "the zoo's SmoothReLU": build_activation("smooth-relu")(),
+    "the zoo's PSSiLU": build_activation("pssilu")(),
 }
 CALLS: dict[str, Function] = {
     "F.relu": F.relu,
