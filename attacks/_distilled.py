@@ -132,7 +132,7 @@ class Distilled:
                 row = student(leaf).gather(1, y[:, None]).sum()
             (grad,) = torch.autograd.grad(row, leaf)
             length = self.stride.within(threat)
-            stepped.append((part + side * length * steepest(grad, threat)).clamp(0, 1))
+            stepped.append((part + side * length * steepest(grad, threat, part)).clamp(0, 1))
         return torch.cat(stepped)
 
 
@@ -185,7 +185,7 @@ class _OnStudent:
             (grad,) = torch.autograd.grad(margin.sum(), leaf)
             length = grad.flatten(1).abs().mean(1).clamp_min(1e-12).view(-1, 1, 1, 1)
             momentum = _DECAY * momentum + grad / length
-            x_adv = project(x_adv.detach() + step * steepest(momentum, threat), x, threat)
+            x_adv = project(x_adv.detach() + step * steepest(momentum, threat, x_adv), x, threat)
         with torch.no_grad():
             return x_adv, _margin(self.student(x_adv), y)
 

@@ -49,12 +49,12 @@ class Fast:
     """GAMA, MIFPE and margin searches, most of them with softplus backward, and a safety net.
 
     `source` names the models to transfer from, joined by `+`: `pinned` for the benchmark's pinned
-    set, `none` to leave that part out.
+    set, `none` to leave that part out.  `version` 1 does not look for signs image by image.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
 
-    version: Literal["2"] = "2"
+    version: Literal["1", "2"] = "2"
     source: str = "pinned"
 
     @property
@@ -74,8 +74,9 @@ class Fast:
             ("margin-again", CosinePGD("margin", 20, _HALF_EPS, "best")),
             ("apgd-t", Borderline(0.05, APGDT())),
         )
+        flagged = FlaggedSquare(queries=5000)
         net: tuple[tuple[str, Attack], ...] = (
-            ("square-flagged", FlaggedSquare(queries=5000)),
+            *((("square-flagged", flagged),) if self.version == "2" else ()),
             ("square", WarmSquare(queries=400, weakest=0.1, sample=0.05)),
             ("square-more", WarmSquare(queries=400, weakest=0.4, sample=0.0, after=SAFETY_NET)),
         )

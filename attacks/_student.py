@@ -90,7 +90,7 @@ class Lesson:
             loss = F.cross_entropy(student(leaf), y, reduction="sum")
         (grad,) = torch.autograd.grad(loss, leaf)
         student.train()
-        return project(x + self.radius * steepest(grad, self.threat), x, self.threat)
+        return project(x + self.radius * steepest(grad, self.threat, x), x, self.threat)
 
 
 def _batches(n: int, steps: int, draws: torch.Generator) -> list[Tensor]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from satbench.core.digests import digest_json
 from satbench.core.errors import SatbenchError
 from satbench.core.files import write_text
+from satbench.leaderboard.json_file import parse_kind, read_text
 from satbench.leaderboard.record import PROTOCOL, DatasetInfo, Environment, ModelInfo
 from satbench.leaderboard.statistics import wilson_interval
 
@@ -148,17 +149,7 @@ def curve_identity(
 
 def parse_curve(text: str, where: str) -> Curve:
     """Read a curve from JSON text.  Raises SatbenchError naming `where` and what is wrong."""
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise SatbenchError(f"the curve {where} is not JSON: {error}") from None
-    if not isinstance(values, dict) or values.get("kind") != KIND:
-        raise SatbenchError(f"expected a curve in {where}, got JSON of another kind")
-    if values.get("schema") != CURVE_SCHEMA:
-        raise SatbenchError(
-            f"expected a curve of schema {CURVE_SCHEMA} in {where}, "
-            f"got {values.get('schema')!r}; update satbench"
-        )
+    values = parse_kind(text, "curve", where, KIND, CURVE_SCHEMA)
     distances = values.get("distances")
     if not isinstance(distances, list) or not all(map(_is_distance, distances)):
         raise SatbenchError(f"the curve {where} must have distances, numbers from 0 on or null")
@@ -179,12 +170,7 @@ def parse_curve(text: str, where: str) -> Curve:
 
 def read_curve(path: Path) -> Curve:
     """Read a curve from a file.  Raises SatbenchError for a missing or malformed one."""
-    try:
-        return parse_curve(path.read_text(encoding="utf-8"), str(path))
-    except FileNotFoundError:
-        raise SatbenchError(f"expected a curve at {path}, which is missing") from None
-    except UnicodeDecodeError:
-        raise SatbenchError(f"the curve {path} is not text") from None
+    return parse_curve(read_text(path, "curve"), str(path))
 
 
 def write_curve(curve: Curve, path: Path) -> None:

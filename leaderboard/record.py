@@ -17,6 +17,7 @@ from satbench.core.digests import digest_json
 from satbench.core.errors import SatbenchError
 from satbench.core.files import write_text
 from satbench.leaderboard.flags import Flag
+from satbench.leaderboard.json_file import parse_object, read_text
 
 SCHEMA = 2
 """The schema of new records; those of schema 1, which lack what came later, are read too."""
@@ -276,12 +277,7 @@ def identity_of(inputs: Inputs) -> str:
 
 def parse_record(text: str, where: str) -> Record:
     """Read a record from JSON text.  Raises SatbenchError naming `where` and what is wrong."""
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise SatbenchError(f"the record {where} is not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise SatbenchError(f"the record {where} is not a JSON object")
+    values = parse_object(text, "record", where)
     if values.get("schema") not in (1, SCHEMA):
         raise SatbenchError(
             f"expected a record of schema 1 or {SCHEMA} in {where}, got {values.get('schema')!r}; "
@@ -327,13 +323,7 @@ def _sequential(values: dict[str, Any] | None) -> Sequential | None:
 
 def read_record(path: Path) -> Record:
     """Read a record from a file.  Raises SatbenchError for a missing or malformed one."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise SatbenchError(f"expected a record at {path}, which is missing") from None
-    except UnicodeDecodeError:
-        raise SatbenchError(f"the record {path} is not text") from None
-    return parse_record(text, str(path))
+    return parse_record(read_text(path, "record"), str(path))
 
 
 def write_record(record: Record, path: Path) -> None:

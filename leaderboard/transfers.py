@@ -13,6 +13,7 @@ from pathlib import Path
 from satbench.core.digests import digest_json
 from satbench.core.errors import SatbenchError
 from satbench.core.files import write_text
+from satbench.leaderboard.json_file import parse_kind, read_text
 from satbench.leaderboard.record import PROTOCOL, DatasetInfo, Environment, ModelInfo
 from satbench.leaderboard.statistics import wilson_interval
 
@@ -114,17 +115,7 @@ def _weights(info: ModelInfo) -> list[str]:
 
 def parse_matrix(text: str, where: str) -> TransferMatrix:
     """Read a matrix from JSON text.  Raises SatbenchError naming `where` and what is wrong."""
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise SatbenchError(f"the transfer matrix {where} is not JSON: {error}") from None
-    if not isinstance(values, dict) or values.get("kind") != KIND:
-        raise SatbenchError(f"expected a transfer matrix in {where}, got JSON of another kind")
-    if values.get("schema") != TRANSFER_SCHEMA:
-        raise SatbenchError(
-            f"expected a transfer matrix of schema {TRANSFER_SCHEMA} in {where}, "
-            f"got {values.get('schema')!r}; update satbench"
-        )
+    values = parse_kind(text, "transfer matrix", where, KIND, TRANSFER_SCHEMA)
     try:
         matrix = TransferMatrix(
             **{
@@ -155,12 +146,7 @@ def parse_matrix(text: str, where: str) -> TransferMatrix:
 
 def read_matrix(path: Path) -> TransferMatrix:
     """Read a matrix from a file.  Raises SatbenchError for a missing or malformed one."""
-    try:
-        return parse_matrix(path.read_text(encoding="utf-8"), str(path))
-    except FileNotFoundError:
-        raise SatbenchError(f"expected a transfer matrix at {path}, which is missing") from None
-    except UnicodeDecodeError:
-        raise SatbenchError(f"the transfer matrix {path} is not text") from None
+    return parse_matrix(read_text(path, "transfer matrix"), str(path))
 
 
 def write_matrix(matrix: TransferMatrix, path: Path) -> None:

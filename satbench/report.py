@@ -69,6 +69,7 @@ def summary_of(record: Record, path: str) -> dict[str, Any]:
         "rows": [asdict(row) for row in rows_of(record)],
         # None where nobody looked; an empty list where nothing was found.
         "flags": record.diagnosis and [asdict(flag) for flag in record.diagnosis.flags],
+        "replacements": record.replacements,
         "audit": audit and {**asdict(audit), "text": str(audit)},
         "sequential": record.sequential
         and {**asdict(record.sequential), "population": record.dataset.population},
@@ -97,6 +98,9 @@ def table_of(records: Sequence[Record]) -> Group:
 def notes_of(record: Record) -> list[str]:
     """Return what to know of a record beside its numbers, a sentence each."""
     notes = [f"flag {flag}" for flag in (record.diagnosis.flags if record.diagnosis else [])]
+    if record.replacements:
+        pairs = ", ".join(f"{layer} by {other}" for layer, other in record.replacements.items())
+        notes.append(f"searches replaced the gradient of {pairs} (BPDA); the judge did not")
     audit, told = audit_of(record), record.sequential
     if audit:
         notes.append(str(audit))

@@ -137,3 +137,10 @@ def test_the_json_has_the_interval_of_a_stopped_record() -> None:
 
     expected = {"width": 0.02, "low": 0.41, "high": 0.43, "population": 0}
     assert expected == summary_of(record, "p")["sequential"]
+
+
+def test_replaced_gradients_are_told_of() -> None:
+    record = _record(FAST, replacements={"0.round": "identity"})
+
+    assert "replaced the gradient of 0.round by identity" in _printed(table_of([record]))
+    assert {"0.round": "identity"} == summary_of(record, "r.json")["replacements"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from satbench.attacks import check_attack_name
+from satbench.cli import options
 
 if TYPE_CHECKING:
     from satbench.challenge import Challenged
@@ -31,25 +32,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     "image of the record or of the whole test set; float32 or float64 in [0, 1], or uint8.",
 )
 @click.option("--by", default="", help="Who challenges; the new record tells.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Keys all noise.")
-@click.option(
-    "--batch-size",
-    type=int,
-    default=250,
-    show_default=True,
-    help="Images at once; no verdict depends on it.",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
 @click.option("--bpda", multiple=True, help="LAYER=TARGET, as for `satbench eval`.")
 @click.option("--model", help="Name the model, where the record's own name is not known here.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the data lies.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for the new record. Default: that of the old one.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@options.how_to_run
+@options.out(None, "the new record. Default: that of the old one")
+@options.how_to_tell
 def challenge(
     record: Path,
     attacks: tuple[str, ...],

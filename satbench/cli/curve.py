@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from satbench.cli import options
+
 # A gradient attack misses points on nets that mask their gradients; one that needs none is beside
 # it where there is one.
 _DEFAULT_ATTACKS = {
@@ -24,14 +26,8 @@ _DEFAULT_ATTACKS = {
     required=True,
     help="As for `satbench eval`.  Several models give several lines in one figure.",
 )
-@click.option("--arch", help="Architecture of a weights file, such as 'tiny(width=8)'.")
-@click.option("--activation", help="Activation of a weights file, such as silu.")
-@click.option("--dataset", help="Default: what the model was trained on. `satbench datasets`.")
-@click.option(
-    "--norm",
-    type=click.Choice(["linf", "l2", "l1"], case_sensitive=False),
-    help="Default: the model's own, else linf.",
-)
+@options.model_files
+@options.dataset_and_norm("the model")
 @click.option(
     "--attack",
     "attacks",
@@ -43,22 +39,10 @@ _DEFAULT_ATTACKS = {
     "--eps-max",
     help="Where the figure's axis ends, for pixels in [0, 1].  Default: near the curve's end.",
 )
-@click.option("--n-examples", type=int, help="The first N images. Default: 1000.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Keys all noise.")
-@click.option(
-    "--batch-size", type=int, default=250, show_default=True, help="Images at once, where free."
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the data lies.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("results/curves"),
-    show_default=True,
-    help="Folder for the curves, their points, and the figure: curve.png, curve.svg.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@options.n_examples()
+@options.how_to_run
+@options.out("results/curves", "the curves, their points, and the figure: curve.png, curve.svg")
+@options.how_to_tell
 def curve(
     models: tuple[str, ...],
     arch: str | None,

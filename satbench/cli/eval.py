@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from satbench.cli import options
+
 
 @click.command("eval")
 @click.option(
@@ -17,14 +19,8 @@ import click
     help="A zoo name (`satbench models`), a card, a .safetensors file with --arch and "
     "--activation, or PACKAGE.MODULE:FACTORY. May be given several times.",
 )
-@click.option("--arch", help="Architecture of a weights file, such as 'tiny(width=8)'.")
-@click.option("--activation", help="Activation of a weights file, such as silu.")
-@click.option("--dataset", help="Default: what the model was trained on. `satbench datasets`.")
-@click.option(
-    "--norm",
-    type=click.Choice(["linf", "l2", "l1"], case_sensitive=False),
-    help="Default: the model's own, else linf.",
-)
+@options.model_files
+@options.dataset_and_norm("the model")
 @click.option("--eps", help="Radius for pixels in [0, 1], 8/255 or 0.03. Default: the model's own.")
 @click.option(
     "--attack",
@@ -54,30 +50,10 @@ import click
     help="Go through the images in a random order, and stop once the 95 % interval of the robust "
     "accuracy is no wider, such as 2% or 0.02.",
 )
-@click.option(
-    "--n-examples",
-    type=int,
-    help="The first N images. Default: 1000, or all with --until-interval.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Keys all noise.")
-@click.option(
-    "--batch-size",
-    type=int,
-    default=250,
-    show_default=True,
-    help="Images at once; no verdict depends on it.",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the data lies.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("results"),
-    show_default=True,
-    help="Folder for the records and their witnesses.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@options.n_examples("1000, or all with --until-interval")
+@options.how_to_run
+@options.out("results", "the records and their witnesses")
+@options.how_to_tell
 def evaluate(
     models: tuple[str, ...],
     arch: str | None,

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from satbench.cli import options
+
 
 @click.command()
 @click.option(
@@ -28,27 +30,12 @@ import click
     show_default=True,
     help="Such as 'transfer(method=mi+di,steps=40)'; its sources are those above.",
 )
-@click.option("--dataset", help="Default: what the first target was trained on.")
-@click.option(
-    "--norm",
-    type=click.Choice(["linf", "l2", "l1"], case_sensitive=False),
-    help="Default: the first target's own.",
-)
+@options.dataset_and_norm("the first target")
 @click.option("--eps", help="Radius for pixels in [0, 1]. Default: the first target's own.")
-@click.option("--n-examples", type=int, help="The first N images. Default: 1000.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Keys all noise.")
-@click.option("--batch-size", type=int, default=250, show_default=True, help="Images at once.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the data lies.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("results/transfer"),
-    show_default=True,
-    help="Folder for the matrix: JSON, markdown and, with matplotlib, a heat map.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@options.n_examples()
+@options.how_to_run
+@options.out("results/transfer", "the matrix: JSON, markdown and, with matplotlib, a heat map")
+@options.how_to_tell
 def transfer(
     sources: tuple[str, ...],
     targets: tuple[str, ...],

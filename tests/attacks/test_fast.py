@@ -238,6 +238,13 @@ def test_what_square_finds_for_a_masked_image_does_not_depend_on_its_batch() -> 
     assert torch.equal(whole[2:], alone)
 
 
+def test_version_1_is_the_suite_without_a_look_at_each_image() -> None:
+    first, second = (dict(parse_attack(f"fast(version={v},source=none)").parts()) for v in (1, 2))
+
+    assert {"square-flagged"} == second.keys() - first.keys()
+    assert [(name, second[name]) for name in first] == list(first.items())
+
+
 def test_the_suite_ends_with_its_safety_net() -> None:
     names = [name for name, _ in Fast(source="none").parts()]
 

@@ -1,0 +1,81 @@
+"""Options that several commands share, so that they read and mean the same in each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+seed = click.option("--seed", type=int, default=0, show_default=True, help="Keys all noise.")
+batch_size = click.option(
+    "--batch-size",
+    type=int,
+    default=250,
+    show_default=True,
+    help="Images at once; no verdict depends on it.",
+)
+device = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1."
+)
+data_dir = click.option("--data-dir", type=click.Path(path_type=Path), help="Where the data lies.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+quiet = click.option("--quiet", is_flag=True, help="No progress on stderr.")
+
+
+def model_files(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --arch and --activation, which say what a weights file belongs to."""
+    return _all(
+        click.option("--arch", help="Architecture of a weights file, such as 'tiny(width=8)'."),
+        click.option("--activation", help="Activation of a weights file, such as silu."),
+    )(command)
+
+
+def dataset_and_norm(of: str) -> Decorator:
+    """Add --dataset and --norm, whose defaults are those of the model named by `of`."""
+    return _all(
+        click.option("--dataset", help=f"Default: what {of} was trained on. `satbench datasets`."),
+        click.option(
+            "--norm",
+            type=click.Choice(["linf", "l2", "l1"], case_sensitive=False),
+            help=f"Default: {of}'s own, else linf.",
+        ),
+    )
+
+
+def n_examples(default: str = "1000") -> Decorator:
+    """Add --n-examples."""
+    return click.option("--n-examples", type=int, help=f"The first N images. Default: {default}.")
+
+
+def how_to_run(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --seed, --batch-size, --device and --data-dir."""
+    return _all(seed, batch_size, device, data_dir)(command)
+
+
+def out(default: str | None, what: str) -> Decorator:
+    """Add --out, the folder for `what`."""
+    return click.option(
+        "--out",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path(default) if default else None,
+        show_default=default is not None,
+        help=f"Folder for {what}.",
+    )
+
+
+def how_to_tell(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --json and --quiet."""
+    return _all(as_json, quiet)(command)
+
+
+def _all(*options: Decorator) -> Decorator:
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
