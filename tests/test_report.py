@@ -19,7 +19,7 @@ from satbench.leaderboard.record import (
 from satbench.report import brief_table_of, rows_of, summary_of, table_of
 
 NAME = "fmnist-sat-tiny-parametric-softplus-s0"
-FAST = "fast(version=1,source=none)"
+FAST = "fast(version=2,source=none)"
 FLAG = Flag("zero-gradients", 3, 9, "the gradient is 0", "run square")
 
 
@@ -56,7 +56,8 @@ def test_a_model_of_38_letters_stands_on_one_line(show) -> None:
     ("spec", "expected"),
     [
         (FAST, " fast "),
-        ("fast(version=1,source=a+b+c)", " fast "),
+        ("fast(version=2,source=a+b+c)", " fast "),
+        ("fast(version=1,source=none)", " fast(version=1) "),
         ("images(sha256=0123456789abcdef0123456789abcdef)", " images(sha256=0123456789ab…) "),
     ],
 )
