@@ -84,5 +84,47 @@ ARCHITECTURES = Registry(
             "satbench.model_zoo._small:Small",
             "a residual net for small grey images; as it is: 272,442 parameters, 8.57 MMAC",
         ),
+        Entry(
+            "resnet",
+            "satbench.model_zoo._resnet:ResNet",
+            "ResNet-18, 34, 50, 101, 152 for ImageNet; at depth 50: 25.6 M parameters, 4.1 GMAC",
+            "He et al., 2016, arXiv:1512.03385",
+        ),
+        Entry(
+            "resnext",
+            "satbench.model_zoo._resnet:ResNeXt",
+            "ResNeXt-50, 101, 152 for ImageNet; at 50 32x4d: 25.0 M parameters, 4.2 GMAC",
+            "Xie et al., 2017, arXiv:1611.05431",
+        ),
+        Entry(
+            "efficientnet",
+            "satbench.model_zoo._efficientnet:EfficientNet",
+            "EfficientNet-B0…B7 and L1 for ImageNet; B0: 5.3 M parameters, 0.39 GMAC",
+            "Tan & Le, 2019, arXiv:1905.11946",
+        ),
+        Entry(
+            "cifar-resnet",
+            "satbench.model_zoo._cifar_resnet:CifarResNet",
+            "ResNet-18, 34, 50 with a 3×3 stem for 32×32 images; at depth 18: 11.2 M parameters",
+            "He et al., 2016, arXiv:1512.03385",
+        ),
+        Entry(
+            "he-cifar-resnet",
+            "satbench.model_zoo._cifar_resnet:HeCifarResNet",
+            "ResNet-20, 32, 44, 56, 110 for 32×32 images; at depth 20: 0.27 M parameters",
+            "He et al., 2016, arXiv:1512.03385, section 4.2",
+        ),
+        Entry(
+            "preact-resnet",
+            "satbench.model_zoo._preact_resnet:PreActResNet",
+            "PreAct-ResNet-18, 34 for 32×32 images; at depth 18: 11.2 M parameters, 0.56 GMAC",
+            "He et al., 2016, arXiv:1603.05027; Rice et al., 2020, arXiv:2002.11569",
+        ),
+        Entry(
+            "wide-resnet",
+            "satbench.model_zoo._wide_resnet:WideResNet",
+            "WRN-28-10, 34-10, 70-16 for 32×32 images; at 28-10: 36.5 M parameters, 5.2 GMAC",
+            "Zagoruyko & Komodakis, 2016, arXiv:1605.07146",
+        ),
     ),
 )

@@ -150,9 +150,12 @@ def test_the_canonical_text_of_an_activation_is_its_own(spec: str) -> None:
 
 # Architectures
 
+# Those that 28×28 grey images suit; tests/model_zoo holds every architecture to the same.
+GREY = ["tiny", "small"]
+
 
 @pytest.mark.parametrize("activation", ACTIVATIONS.names())
-@pytest.mark.parametrize("architecture", ARCHITECTURES.names())
+@pytest.mark.parametrize("architecture", GREY)
 def test_forward_and_backward_are_finite(architecture: str, activation: str) -> None:
     with torch.random.fork_rng():
         model = build_network(architecture, activation, classes=7)
@@ -166,7 +169,7 @@ def test_forward_and_backward_are_finite(architecture: str, activation: str) -> 
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES.names())
+@pytest.mark.parametrize("architecture", GREY)
 def test_the_same_seed_gives_the_same_first_weights_whatever_the_activation(
     architecture: str,
 ) -> None:
@@ -186,7 +189,7 @@ def test_the_same_seed_gives_the_same_first_weights_whatever_the_activation(
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS.names())
-@pytest.mark.parametrize("architecture", ARCHITECTURES.names())
+@pytest.mark.parametrize("architecture", GREY)
 def test_weights_survive_a_file(architecture: str, activation: str, tmp_path: Path) -> None:
     with torch.random.fork_rng():
         first, second = (build_network(architecture, activation, classes=3) for _ in range(2))
