@@ -39,11 +39,11 @@ SURVIVED = -1
 class ModelInfo:
     """The model under evaluation.
 
-    `source` says how it was given (`zoo`, `file`, `factory`, `python`).  `weights_digest` is the
-    SHA-256 of its named tensors.  `training` says how it was trained as far as its card knows:
-    recipe, seed, attack, …; empty for a model without a card.  `answers_digest` is the SHA-256 of
-    its logits on the first images, rounded, for models whose code is the user's (`factory`,
-    `python`): weights alone do not tell two of these apart.
+    `source` says how it was given: `zoo`, `user-zoo`, `file`, `factory`, `python`, `plug-in NAME`,
+    or a source such as `robustbench`.  `weights_digest` is the SHA-256 of its named tensors.
+    `training` says how it was trained as far as its card knows: recipe, seed, attack, …; empty for
+    a model without a card.  `answers_digest` is the SHA-256 of its logits on the first images,
+    rounded, for models whose code is the user's: weights alone do not tell two of these apart.
     """
 
     name: str

@@ -1,8 +1,12 @@
-"""Cards: where a model came from, with digests.  Reading them needs no torch."""
+"""Cards: where a model came from, with digests; the shipped zoo, and the user's own.
+
+Reading them needs no torch.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from dataclasses import asdict, dataclass, fields
 from importlib.resources import files
@@ -43,7 +47,8 @@ class Card:
     """A zoo entry: a named model, how to build it, where its weights are, how it was trained.
 
     `weights` is the name of the safetensors file beside the card (or in `weights/`);
-    `weights_digest` is the SHA-256 of its named tensors; `input_shape` is (C, H, W).
+    `weights_digest` is the SHA-256 of its named tensors; `input_shape` is (C, H, W).  `url` says
+    where the file can be fetched, if it can.
     """
 
     name: str
@@ -57,10 +62,18 @@ class Card:
     licence: str
     training: Training | None
     schema: int = SCHEMA
+    url: str = ""
 
     def to_json(self) -> str:
         """Return the card as JSON text; `read_card` is its inverse."""
-        return json.dumps(asdict(self), indent=2) + "\n"
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the card as JSON values; a card without `url` reads as it did before there was."""
+        values = asdict(self)
+        if not self.url:
+            del values["url"]
+        return values
 
 
 def read_card(path: Path) -> Card:
@@ -76,10 +89,16 @@ def read_card(path: Path) -> Card:
     training = values.pop("training", None)
     try:
         values["input_shape"] = tuple(values["input_shape"])
-        return Card(training=Training(**training) if training else None, **values)
+        card = Card(training=Training(**training) if training else None, **values)
     except (TypeError, KeyError):
         wanted = ", ".join(field.name for field in fields(Card))
         raise SatbenchError(f"the card {path} must have just the keys {wanted}") from None
+    if not card.weights or Path(card.weights).name != card.weights or "\\" in card.weights:
+        raise SatbenchError(
+            f"expected the name of a file beside the card {path} as its weights, "
+            f"got {card.weights!r}"
+        )
+    return card
 
 
 def write_card(card: Card, path: Path) -> None:
@@ -114,6 +133,50 @@ def zoo_card(name: str) -> Card:
 def weights_path(card: Card) -> Path:
     """Return where the weights of a shipped model lie."""
     return _cards().parent / "weights" / card.weights
+
+
+def user_zoo() -> Path:
+    """Return the folder of the user's own zoo, which need not be there.
+
+    It is `$SATBENCH_ZOO`, else `satbench/zoo` in `$XDG_DATA_HOME` or `~/.local/share`.
+    """
+    if os.environ.get("SATBENCH_ZOO"):
+        return Path(os.environ["SATBENCH_ZOO"])
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "satbench" / "zoo"
+
+
+def user_names() -> list[str]:
+    """Return the names of the models in the user's own zoo, sorted."""
+    return sorted(path.stem for path in user_zoo().glob("*.json"))
+
+
+def user_card(name: str) -> Card:
+    """Return the card of a model in the user's own zoo.
+
+    Raises UnknownNameError; SatbenchError where the card is malformed or another model's.
+    """
+    if name not in user_names():
+        raise UnknownNameError("model", name, user_names())
+    path = user_zoo() / f"{name}.json"
+    card = read_card(path)
+    if card.name != name:
+        raise SatbenchError(f"expected the card of {name} in {path}, got that of {card.name}")
+    return card
+
+
+def find_card(name: str) -> tuple[Card, Path]:
+    """Return the card of a model in either zoo, and where its weights lie.
+
+    Raises UnknownNameError with the nearest name of both.
+    """
+    if name in zoo_names():
+        card = zoo_card(name)
+        return card, weights_path(card)
+    if name not in user_names():
+        raise UnknownNameError("model", name, [*zoo_names(), *user_names()])
+    card = user_card(name)
+    return card, user_zoo() / card.weights
 
 
 def _cards() -> Path:

@@ -1,17 +1,18 @@
-"""Weights: safetensors in and out.  Nothing from outside is unpickled."""
+"""Weights: files in and out, and their digest.  Nothing from outside is unpickled."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from satbench.core.digests import digest_named_arrays
 from satbench.core.errors import SatbenchError
 from satbench.core.files import atomic_path
+from satbench.model_zoo.checkpoints import read_state
+from satbench.model_zoo.fitting import load_state
 
 
 def digest_weights(model: nn.Module) -> str:
@@ -31,35 +32,24 @@ def save_weights(model: nn.Module, path: Path) -> None:
         save_file(state, temporary)
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a safetensors file into `model`, strictly.
+def load_weights(model: nn.Module, path: Path, copy: str = "") -> None:
+    """Load a file of weights into `model`, strictly.
 
-    Raises SatbenchError for a file that is missing, of another format, corrupt, or that does not
-    fit the model (saying which tensors).
+    `copy` names one of several sets in a checkpoint, such as `ema`.  Raises SatbenchError for a
+    file that is missing, of another format, corrupt, a web page, or a pickle that would run
+    code; and for weights that do not fit, saying which tensors and why that may be.
     """
-    if not path.is_file():
-        raise SatbenchError(f"expected weights at {path}, which is missing")
-    if path.suffix != ".safetensors":
+    load_state(model, read_state(path, copy), path)
+
+
+def check_digest(model: nn.Module, wanted: str, name: str, path: Path) -> None:
+    """Raise SatbenchError unless the weights of `model`, read at `path`, are those of a card.
+
+    `wanted` is the digest that the card of `name` tells.
+    """
+    digest = digest_weights(model)
+    if digest != wanted:
         raise SatbenchError(
-            f"expected weights in safetensors format, got {path.name}; convert them with "
-            "safetensors.torch.save_file(torch.load(PATH, weights_only=True), NEW_PATH)"
+            f"expected weights with digest {wanted[:12]}… in {path}, "
+            f"got {digest[:12]}…; they are not the ones the card of {name} tells of"
         )
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise SatbenchError(f"the weights {path} are corrupt ({error}); fetch them again") from None
-    own = model.state_dict()
-    missing = sorted(own.keys() - state.keys())
-    extra = sorted(state.keys() - own.keys())
-    shapes = [
-        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
-        for name in sorted(own.keys() & state.keys())
-        if state[name].shape != own[name].shape
-    ]
-    faults = {"missing": missing, "not in the model": extra, "of another shape": shapes}
-    said = "; ".join(f"{what}: {', '.join(names[:4])}" for what, names in faults.items() if names)
-    if said:
-        raise SatbenchError(
-            f"the weights {path} do not fit the model ({said}); check --arch and --activation"
-        )
-    model.load_state_dict(state, strict=True)

@@ -40,7 +40,7 @@ from satbench.leaderboard.curves import (
 )
 from satbench.leaderboard.record import DatasetInfo, Environment, ModelInfo
 from satbench.leaderboard.witnesses import Witnesses, witnesses_path, write_witnesses
-from satbench.models import load_model
+from satbench.models import is_of_own_code, load_model
 from satbench.plan import device_name
 from satbench.preflight import check_set_up
 
@@ -125,7 +125,7 @@ def measure_curve(
     suite = minimum_norm_suite(plan.attacks, plan.norm)
     uses_gradients = any(stage.uses_gradients for stage in suite)
     check_set_up(module, plan.dataset, Threat.of(plan.norm, "1"), uses_gradients)
-    if info.source in ("factory", "python"):
+    if is_of_own_code(info.source):
         digest = answers_digest(module, plan.dataset, device_of(module))
         info = replace(info, answers_digest=digest)
     data = plan.dataset

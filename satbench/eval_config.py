@@ -62,14 +62,13 @@ def eval_config(
 ) -> EvalConfig:
     """Check what was asked for and fill in what was not.
 
-    A model with a card defaults to the data set and the threat model it was trained for; any
+    A model that says which data set and threat model it was trained for defaults to them; any
     other needs both.  `audit` puts the attack `audit` with so large a sample behind the others.
     `until` is as `parse_interval` reads it.  Raises SatbenchError: unknown names (with the
     nearest), missing files, numbers out of range, and what is missing.
     """
     request = request_model(model, architecture, activation)
-    training = request.card.training if request.card else None
-    dataset = dataset or (training.dataset if training else None)
+    dataset = dataset or request.dataset
     if dataset is None:
         raise SatbenchError(f"say what to evaluate {model} on, such as --dataset cifar10")
     check_name(dataset)
@@ -83,7 +82,7 @@ def eval_config(
     return EvalConfig(
         model=request,
         dataset=dataset,
-        threat=_threat(model, norm, eps, training.threat if training else None),
+        threat=_threat(model, norm, eps, request.threat),
         attacks=(*(attacks or DEFAULT_ATTACKS), *_audit(audit, until)),
         n_examples=n_examples,
         seed=seed,

@@ -27,6 +27,7 @@ from satbench.leaderboard.record import ModelInfo, Record, Sequential, read_reco
 from satbench.leaderboard.statistics import confidence_sequence
 from satbench.leaderboard.witnesses import WitnessSpool, witnesses_path
 from satbench.lending import Lending, pin_sources
+from satbench.models import is_of_own_code
 from satbench.plan import Evaluation, Plan
 from satbench.preflight import check_set_up
 from satbench.runs import RunStore
@@ -80,7 +81,7 @@ def run_evaluation(
         uses_gradients = any(stage.uses_gradients for stage in suite)
         searched = Replaced(module, stand_ins) if stand_ins else module
         check_set_up(searched, evaluation.dataset, evaluation.threat, uses_gradients)
-        if info.source in ("factory", "python"):
+        if is_of_own_code(info.source):
             answers = answers_digest(module, evaluation.dataset, device)
             info = replace(info, answers_digest=answers)
         plan = Plan(info, evaluation, suite)

@@ -29,7 +29,7 @@ from satbench.leaderboard.publish import published_records
 from satbench.leaderboard.record import WRONG_CLEAN, Record, read_record
 from satbench.leaderboard.witnesses import Witnesses, read_witnesses, witnesses_path
 from satbench.lending import pinned_surrogates, source_digest
-from satbench.models import LoadedModel, load_model, request_model
+from satbench.models import LoadedModel, has_a_name, load_model, request_model
 
 BATCH = 250
 
@@ -152,7 +152,7 @@ def _named_sources(record: Record) -> set[str]:
 
 
 def _model_name(record: Record) -> str:
-    if record.model.source in ("zoo", "factory"):
+    if has_a_name(record.model.source):
         return record.model.name
     raise SatbenchError(
         f"the record is of {record.model.name!r}, a model given as a {record.model.source}; "

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from satbench.core.errors import SatbenchError, UnknownNameError
@@ -151,11 +151,26 @@ def test_corrupt_weights_are_refused(corrupt: Callable[[bytes], bytes], file: Pa
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".ckpt"])
-def test_pickled_weights_are_refused_unread(suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / f"w{suffix}"
-    path.write_bytes(b"cos\nsystem\n(S'touch /tmp/satbench-unpickled'\ntR.")
-    with pytest.raises(SatbenchError, match=r"^expected weights in safetensors format, got w\."):
+def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
+    suffix: str, tmp_path: Path
+) -> None:
+    path, ran = tmp_path / f"w{suffix}", tmp_path / "ran"
+    path.write_bytes(f"cos\nsystem\n(S'touch {ran}'\ntR.".encode())
+    with pytest.raises(SatbenchError, match=r"asks to run os\.system while it is read, so it was"):
         load_model(request_model(str(path), "tiny", "relu"), 10)
+    assert not ran.exists()
+
+
+def test_the_weights_of_a_checkpoint_are_those_of_the_safetensors_file(
+    file: Path, tmp_path: Path
+) -> None:
+    state = {f"module.{name}": tensor for name, tensor in load_file(file).items()}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "mine.pt")
+    request = request_model(str(tmp_path / "mine.pt"), "tiny(width=2)", "silu")
+
+    assert load_model(request, 3).info == (
+        load_model(request_model(str(file), "tiny(width=2)", "silu"), 3).info
+    )
 
 
 @pytest.mark.parametrize(

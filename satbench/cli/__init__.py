@@ -24,7 +24,7 @@ _COMMANDS = {
     "verify": "satbench.cli.verify:verify",
     "challenge": "satbench.cli.challenge:challenge",
     "merge": "satbench.cli.merge:merge",
-    "models": "satbench.cli.lists:models",
+    "models": "satbench.cli.models:models",
     "attacks": "satbench.cli.lists:attacks",
     "datasets": "satbench.cli.lists:datasets",
     "recipes": "satbench.cli.lists:recipes",

@@ -8,16 +8,19 @@ from pathlib import Path
 import click
 
 from satbench.cli import options
+from satbench.cli.models import zoo_option
 
 
 @click.command("eval")
+@zoo_option
 @click.option(
     "--model",
     "models",
     multiple=True,
     required=True,
-    help="A zoo name (`satbench models`), a card, a .safetensors file with --arch and "
-    "--activation, or PACKAGE.MODULE:FACTORY. May be given several times.",
+    help="A zoo name (`satbench models`), a card, a file of weights with --arch and --activation "
+    "(FILE#KEY for one of several sets), robustbench:…, torchvision:…, timm:…, hf:…, torchhub:… "
+    "or PACKAGE.MODULE:FACTORY (docs/models.md). May be given several times.",
 )
 @options.model_files
 @options.dataset_and_norm("the model")

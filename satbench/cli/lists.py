@@ -1,10 +1,9 @@
-"""`satbench models`, `attacks`, `datasets`, `recipes`: what there is."""
+"""`satbench attacks`, `datasets`, `recipes`: what there is."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import click
 
@@ -12,53 +11,23 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 
 
 @click.command()
-@click.option("--board", is_flag=True, help="Without the pinned surrogates of any benchmark.")
-@click.option("--names", "names_only", is_flag=True, help="Print the names alone, one a line.")
-@_JSON
-def models(board: bool, names_only: bool, as_json: bool) -> None:
-    """List the models that ship with satbench."""
-    from satbench.model_zoo.card import board_names, zoo_card, zoo_names
-
-    names = board_names() if board else zoo_names()
-    if names_only:
-        click.echo(json.dumps(names, indent=2) if as_json else "\n".join(names))
-        return
-    cards = [zoo_card(name) for name in names]
-    if as_json:
-        click.echo(json.dumps([asdict(card) for card in cards], indent=2))
-        return
-    from rich import box
-    from rich.table import Table
-
-    from satbench.console import results
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("name", "activation", "recipe", "threat", "parameters"):
-        table.add_column(heading, overflow="fold", no_wrap=heading == "name")
-    for card in cards:
-        recipe, threat = (
-            (card.training.recipe, card.training.threat) if card.training else ("–", "–")
-        )
-        activation = card.activation.partition("(")[0]
-        table.add_row(card.name, activation, recipe, threat, f"{card.parameters:,}")
-    results().print(table)
-
-
-@click.command()
 @_JSON
 def attacks(as_json: bool) -> None:
     """List the attacks: their parameters with defaults, and where they were published."""
     from satbench.attacks import ATTACKS, attack_spec
+    from satbench.core.errors import SatbenchError
 
-    rows = [
-        {
-            "name": entry.name,
-            "defaults": attack_spec(entry.name),
-            "what": entry.summary,
-            "source": entry.source,
-        }
-        for entry in ATTACKS
-    ]
+    rows, faults = [], list(ATTACKS.faults)
+    for entry in ATTACKS:
+        try:
+            defaults = attack_spec(entry.name)
+        except SatbenchError as error:  # a broken plug-in hides no other attack
+            faults.append(str(error))
+            continue
+        told = {"what": entry.summary, "source": entry.source}
+        rows.append({"name": entry.name, "defaults": defaults, **told})
+    for fault in faults:
+        click.echo(f"satbench: {fault}", err=True)
     _show(rows, as_json)
     if not as_json:
         click.echo(

@@ -9,7 +9,7 @@ texts from before it was there stay canonical.
 from __future__ import annotations
 
 import re
-from dataclasses import Field, field, fields
+from dataclasses import Field, field, fields, is_dataclass
 from fractions import Fraction
 from typing import (
     Any,
@@ -72,8 +72,11 @@ def split_spec(text: str) -> tuple[str, dict[str, str]]:
 def build(cls: type[T], name: str, arguments: dict[str, str]) -> T:
     """Build the dataclass `cls` from textual `arguments`; missing ones take their defaults.
 
-    Raises SatbenchError for an unknown parameter (with the nearest known one) or a bad value.
+    Raises SatbenchError for an unknown parameter (with the nearest known one) or a bad value, and
+    where `cls` is no dataclass, as a plug-in may have it.
     """
+    if not (isinstance(cls, type) and is_dataclass(cls)):
+        raise SatbenchError(f"{name}: expected a frozen dataclass behind the name, got {cls!r}")
     hints = get_type_hints(cls)
     known = {field.name: field for field in _parameters(cls)}
     values: dict[str, Any] = {}

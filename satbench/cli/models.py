@@ -1,0 +1,187 @@
+"""`satbench models`: list the models that have a name, show one, add one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from satbench.model_zoo.card import Card
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+
+
+def zoo_option(command: F) -> F:
+    """Add `--zoo FOLDER`, the user's own zoo for as long as the command runs."""
+
+    def choose(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+        if value is None:
+            return
+        before = os.environ.get("SATBENCH_ZOO")
+        os.environ["SATBENCH_ZOO"] = value
+
+        def restore() -> None:
+            os.environ.pop("SATBENCH_ZOO", None)
+            if before is not None:
+                os.environ["SATBENCH_ZOO"] = before
+
+        ctx.call_on_close(restore)
+
+    return click.option(
+        "--zoo",
+        type=click.Path(file_okay=False),
+        expose_value=False,
+        is_eager=True,
+        callback=choose,
+        help="Folder of your own models. Default: $SATBENCH_ZOO, else ~/.local/share/satbench/zoo.",
+    )(command)
+
+
+@click.group(invoke_without_command=True)
+@click.option("--board", is_flag=True, help="Shipped ones, without the surrogates of benchmarks.")
+@click.option("--names", "names_only", is_flag=True, help="Print the names alone, one a line.")
+@_JSON
+@zoo_option
+@click.pass_context
+def models(ctx: click.Context, board: bool, names_only: bool, as_json: bool) -> None:
+    """List the models that have a name: those that ship with satbench, and your own."""
+    if ctx.invoked_subcommand is None:
+        _list(board, names_only, as_json)
+
+
+@models.command("list")
+@click.option("--board", is_flag=True, help="Shipped ones, without the surrogates of benchmarks.")
+@click.option("--names", "names_only", is_flag=True, help="Print the names alone, one a line.")
+@_JSON
+@zoo_option
+def list_models(board: bool, names_only: bool, as_json: bool) -> None:
+    """List the models, as `satbench models` does."""
+    _list(board, names_only, as_json)
+
+
+@models.command()
+@click.argument("name")
+@_JSON
+@zoo_option
+def show(name: str, as_json: bool) -> None:
+    """Print the card of a model: what it is, how it was trained, how to evaluate it."""
+    from satbench.model_zoo.card import find_card, read_card
+
+    card = read_card(Path(name)) if name.endswith(".json") else find_card(name)[0]
+    click.echo(json.dumps(card.to_dict(), indent=2) if as_json else _card_text(card, name))
+
+
+@models.command()
+@click.argument("card", type=click.Path(path_type=Path, dir_okay=False))
+@_JSON
+@zoo_option
+def add(card: Path, as_json: bool) -> None:
+    """Check a card and its weights, and add the model to your own zoo.
+
+    The weights must be of the card's digest, fit the network strictly and give finite logits.
+    """
+    from satbench.model_zoo.card import user_zoo
+    from satbench.user_zoo import add_model
+
+    added = add_model(card)
+    path = user_zoo() / f"{added.name}.json"
+    if as_json:
+        click.echo(json.dumps({"name": added.name, "card": str(path)}, indent=2))
+        return
+    click.echo(f"added {added.name} to {path.parent}")
+    click.echo(_eval_command(added, added.name))
+
+
+def _list(board: bool, names_only: bool, as_json: bool) -> None:
+    from satbench.core.errors import SatbenchError
+    from satbench.model_zoo.card import board_names, user_card, user_names, zoo_card, zoo_names
+    from satbench.models import MODELS, SOURCES
+
+    shipped = board_names() if board else zoo_names()
+    own = [] if board else user_names()
+    if names_only:
+        names = [*shipped, *own]
+        click.echo(json.dumps(names, indent=2) if as_json else "\n".join(names))
+        return
+    cards = [zoo_card(name) for name in shipped]
+    for name in own:
+        try:
+            cards.append(user_card(name))
+        except SatbenchError as error:  # one bad card hides no other
+            click.echo(f"satbench: {error}", err=True)
+    for fault in [*MODELS.faults, *SOURCES.faults]:
+        click.echo(f"satbench: {fault}", err=True)
+    if as_json:
+        click.echo(json.dumps([card.to_dict() for card in cards], indent=2))
+        return
+    _print_table(cards)
+    if not board:
+        _print_sources()
+
+
+def _print_table(cards: list[Card]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from satbench.console import results
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("name", "activation", "recipe", "threat", "parameters"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "name")
+    for card in cards:
+        recipe, threat = (
+            (card.training.recipe, card.training.threat) if card.training else ("–", "–")
+        )
+        activation = card.activation.partition("(")[0]
+        table.add_row(card.name, activation, recipe, threat, f"{card.parameters:,}")
+    results().print(table)
+
+
+def _print_sources() -> None:
+    from satbench.models import MODELS, SOURCES
+
+    click.echo("also, and only by name:")
+    for entry in [*SOURCES, *MODELS]:
+        click.echo(f"  {entry.summary if not entry.plugin else f'{entry.name}, {entry.summary}'}")
+
+
+def _card_text(card: Card, name: str) -> str:
+    """Return a card as lines of `what  value`."""
+    shape = "×".join(str(n) for n in card.input_shape)
+    rows = [
+        ("name", card.name),
+        ("architecture", card.architecture),
+        ("activation", card.activation),
+        ("parameters", f"{card.parameters:,}"),
+        ("images", f"{shape}, {card.classes} classes"),
+        ("weights", card.weights),
+        ("from", card.url),
+        ("sha-256", card.weights_digest),
+        ("licence", card.licence),
+    ]
+    if told := card.training:
+        held_out = ", ".join(f"{what} {share:.1%}" for what, share in told.held_out.items())
+        rows += [
+            ("recipe", f"{told.recipe}, seed {told.seed}"),
+            ("trained on", f"{told.dataset} (sha-256 {told.data_digest[:12]}…)"),
+            ("against", f"{told.attack} in {told.threat}" if told.attack else "no adversary"),
+            ("kept", told.kept),
+            ("held out", f"{held_out} (training images that no step saw)"),
+            ("with", f"satbench {told.satbench}, torch {told.torch}"),
+            ("again", told.command),
+        ]
+    rows.append(("evaluate", _eval_command(card, name)))
+    width = max(len(what) for what, _ in rows)
+    return "\n".join(f"{what:<{width}}  {value}" for what, value in rows if value)
+
+
+def _eval_command(card: Card, name: str) -> str:
+    command = f"satbench eval --model {shlex.quote(name)}"
+    return command if card.training else f"{command} --dataset NAME --eps 8/255"

@@ -1,0 +1,68 @@
+"""Models that a function makes: `package.module:factory`, or one named by a plug-in."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from satbench.core.errors import SatbenchError
+from satbench.core.registry import Entry
+from satbench.models._loaded import LoadedModel, describe_module
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def load_factory(text: str) -> LoadedModel:
+    """Call the factory that `text` names.  Raises SatbenchError."""
+    made = make_module(text, "--model PACKAGE.MODULE:FACTORY").eval()
+    info = describe_module(made, text, "factory")
+    return LoadedModel(made, replace(info, architecture=text), None)
+
+
+def load_plugin(entry: Entry) -> LoadedModel:
+    """Call the factory that a plug-in registered in the group `satbench.models`.
+
+    Raises SatbenchError where the plug-in is broken, or makes no module.
+    """
+    made = _called(entry.load(), entry.target)
+    info = describe_module(made.eval(), entry.name, f"plug-in {entry.plugin}")
+    return LoadedModel(made, replace(info, architecture=entry.target), None)
+
+
+def make_module(text: str, expected: str) -> nn.Module:
+    """Call a factory by its name, `package.module:factory`.
+
+    `expected` says how the name is given.  Raises SatbenchError where it cannot be imported, fails,
+    or returns no module.
+    """
+    module_name, _, attribute = text.partition(":")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does, so that a local file is found
+    try:
+        factory = getattr(import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise SatbenchError(f"expected {expected}, got {text!r}: {error}") from None
+    return _called(factory, text)
+
+
+def _called(factory: object, text: str) -> nn.Module:
+    from torch import nn
+
+    from satbench.preflight import check_module  # needs torch, which names do without
+
+    if not callable(factory):
+        raise SatbenchError(f"expected {text} to be a function that returns a model")
+    try:
+        made = cast(Callable[[], object], factory)()
+    except Exception as error:
+        raise SatbenchError(f"{text}() failed: {type(error).__name__}: {error}") from error
+    if not isinstance(made, nn.Module):
+        raise SatbenchError(
+            f"expected {text}() to return a torch.nn.Module, got {type(made).__name__}"
+        )
+    return check_module(made)

@@ -1,0 +1,117 @@
+"""What every source of models hands over, and what the sources share."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol, Self
+
+from satbench.core.errors import SatbenchError
+from satbench.leaderboard.record import ModelInfo
+from satbench.model_zoo.card import Card
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in eval mode on the CPU, with what a record says of it."""
+
+    module: nn.Module
+    info: ModelInfo
+    card: Card | None
+
+
+class Source(Protocol):
+    """Where a model comes from, `PREFIX:NAME`: a frozen dataclass of the parts of NAME.
+
+    `dataset` and `threat` say what the model was made for, empty where its name does not tell.
+    """
+
+    @property
+    def dataset(self) -> str: ...
+
+    @property
+    def threat(self) -> str: ...
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `PREFIX:NAME` as far as torch is not needed for it.  Raises SatbenchError."""
+        ...
+
+    def load(self, classes: int) -> LoadedModel:
+        """Fetch the weights where they are not here yet, and build the model.
+
+        `classes` is the data set's count.  Raises SatbenchError.
+        """
+        ...
+
+
+def describe_module(module: nn.Module, name: str, source: str) -> ModelInfo:
+    """Return what a record says of a module that has no card."""
+    from satbench.model_zoo.weights import digest_weights
+
+    kind = type(module)
+    return ModelInfo(
+        name=name,
+        source=source,
+        architecture=f"{kind.__module__}.{kind.__qualname__}",
+        activation="unknown",
+        parameters=sum(p.numel() for p in module.parameters()),
+        weights_digest=digest_weights(module),
+        training={},
+    )
+
+
+def normalized(network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> nn.Module:
+    """Return `network` behind its normalisation: a model in pixel space, in eval mode."""
+    from collections import OrderedDict
+
+    from torch import nn
+
+    from satbench.model_zoo._normalize import Normalize
+
+    layers = OrderedDict([("normalize", Normalize(mean, std)), ("network", network)])
+    return nn.Sequential(layers).eval()
+
+
+def need(package: str, extra: str, what: str) -> None:
+    """Raise SatbenchError unless `package` is installed.  Imports nothing."""
+    if find_spec(package) is None:
+        raise SatbenchError(
+            f"{what} needs the package {package}, which is not installed: "
+            f"pip install 'satbench[{extra}]'"
+        )
+
+
+def import_timm() -> ModuleType:
+    """Import timm.  That it calls parts of torch in old ways is not the user's to hear."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return import_module("timm")
+
+
+@contextmanager
+def strangers_code() -> Iterator[None]:
+    """Run another library's loading code: what it prints goes to stderr, and it unpickles nothing.
+
+    torch's own default, `weights_only=True`, can be switched off by an environment variable; it
+    is out of force meanwhile.
+    """
+    from satbench.model_zoo.checkpoints import harmless_globals
+
+    forced = os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
+    try:
+        with redirect_stdout(sys.stderr), harmless_globals():
+            yield
+    finally:
+        if forced is not None:
+            os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = forced

@@ -1,0 +1,186 @@
+"""Entries of RobustBench's model zoo, built and loaded by RobustBench's own code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Self
+
+from satbench.core.downloads import cache_folder
+from satbench.core.errors import SatbenchError, UnknownNameError
+from satbench.models._hub import one_line
+from satbench.models._loaded import LoadedModel, describe_module, need, strangers_code
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+# The radii of RobustBench's leaderboards (Croce et al., 2021, arXiv:2010.09670, section 3.2).
+_THREATS = {
+    ("cifar10", "Linf"): "linf:8/255",
+    ("cifar10", "L2"): "l2:0.5",
+    ("cifar10", "corruptions"): "",
+    ("cifar100", "Linf"): "linf:8/255",
+    ("cifar100", "corruptions"): "",
+    ("imagenet", "Linf"): "linf:4/255",
+    ("imagenet", "corruptions"): "",
+}
+
+_CONSTANTS = {"mu", "sigma", "mean", "std"}
+"""Last parts of the names of buffers that RobustBench's classes set themselves: normalisation."""
+
+
+@dataclass(frozen=True)
+class RobustBench:
+    """`robustbench:DATASET/THREAT/NAME`, an entry of the zoo of robustbench 1.1.1."""
+
+    text: str
+    benchmark: str
+    norm: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the name.  Raises SatbenchError; the entry itself is looked up when it is loaded."""
+        parts = text.partition(":")[2].split("/")
+        if len(parts) != 3 or not all(parts):
+            raise SatbenchError(
+                "expected robustbench:DATASET/THREAT/NAME such as "
+                f"robustbench:cifar10/Linf/Carmon2019Unlabeled, got {text!r}"
+            )
+        benchmark, norm, name = parts
+        known = {f"{one}/{other}" for one, other in _THREATS}
+        if (benchmark, norm) not in _THREATS:
+            raise UnknownNameError("part of RobustBench", f"{benchmark}/{norm}", known)
+        need("robustbench", "robustbench", text)
+        return cls(text, benchmark, norm, name)
+
+    @property
+    def dataset(self) -> str:
+        """Return the data set of that name here; ImageNet is a folder of the user's."""
+        return self.benchmark if self.benchmark != "imagenet" else ""
+
+    @property
+    def threat(self) -> str:
+        """Return the threat model of that leaderboard."""
+        return _THREATS[self.benchmark, self.norm]
+
+    def load(self, classes: int) -> LoadedModel:
+        """Build the entry's architecture and load its checkpoint, fetched if it is not here.
+
+        Raises SatbenchError for an unknown entry, a checkpoint that cannot be fetched, is
+        corrupt or would run code, and weights of the architecture that it lacks.
+        """
+        from satbench.models._robustbench_shim import import_robustbench
+
+        with strangers_code():
+            package = import_robustbench()
+            entry = self._entry(package)
+            folder = self._folder()
+            for path, gdrive_id in self._checkpoints(folder, entry):
+                _provide(package, path, gdrive_id)
+            module = self._built(package, folder)
+        info = describe_module(module, self.text, "robustbench")
+        return LoadedModel(module, replace(info, architecture=self.text), None)
+
+    def _entry(self, package: ModuleType) -> Mapping[str, Any]:
+        enums, zoo = package.model_zoo.enums, package.model_zoo.model_dicts
+        entries: Mapping[str, Mapping[str, Any]]
+        entries = zoo[enums.BenchmarkDataset(self.benchmark)][enums.ThreatModel(self.norm)]
+        if self.name not in entries:
+            where = f"entry of RobustBench's {self.benchmark}/{self.norm}"
+            raise UnknownNameError(where, self.name, entries)
+        return entries[self.name]
+
+    def _folder(self) -> Path:
+        """Return the folder of RobustBench's layout: the chosen, a `models` here, or the cache."""
+        if os.environ.get("SATBENCH_ROBUSTBENCH"):
+            return Path(os.environ["SATBENCH_ROBUSTBENCH"])
+        here = Path("models")  # where RobustBench itself looks
+        if any((here / self.benchmark / self.norm).glob(f"{self.name}.pt*")):
+            return here
+        return cache_folder() / "robustbench"
+
+    def _checkpoints(self, folder: Path, entry: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
+        """Yield where each file of the entry belongs, and its id at Google Drive."""
+        path = folder / self.benchmark / self.norm / f"{self.name}.pt"
+        ids = entry["gdrive_id"]
+        if isinstance(ids, list):  # an ensemble has a file a member
+            yield from ((path.with_name(f"{path.name}_m{i}.pt"), one) for i, one in enumerate(ids))
+        elif ids:  # others are fetched by timm or torchvision
+            yield path, ids
+
+    def _built(self, package: ModuleType, folder: Path) -> nn.Module:
+        try:
+            with _strict(package.utils):
+                model: nn.Module = package.utils.load_model(
+                    model_name=self.name,
+                    model_dir=folder,
+                    dataset=self.benchmark,
+                    threat_model=self.norm,
+                )
+        except SatbenchError:
+            raise
+        except Exception as error:  # RobustBench, timm and torch each have errors of their own
+            said = f"{type(error).__name__}: {one_line(error)}"
+            raise SatbenchError(
+                f"RobustBench cannot load {self.name} ({said}); "
+                f"its files belong in {folder / self.benchmark / self.norm}"
+            ) from error
+        return model.eval()
+
+
+def _provide(package: ModuleType, path: Path, gdrive_id: str) -> None:
+    """Fetch a checkpoint as RobustBench does unless it is here, and see that it is data alone."""
+    from satbench.model_zoo.checkpoints import check_kind, read_pickle
+
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fetch: Callable[[str, Path], None] = package.utils.download_gdrive_new
+        try:
+            fetch(gdrive_id, path)
+            reason = "nothing came"
+        except Exception as error:  # gdown and requests each have errors of their own
+            reason = one_line(error)
+        if not path.is_file():
+            raise SatbenchError(
+                f"expected the checkpoint at {path}, and it cannot be fetched ({reason}): fetch "
+                f"https://drive.google.com/file/d/{gdrive_id} in a browser and put it there"
+            )
+    check_kind(path)
+    read_pickle(path)
+
+
+@contextmanager
+def _strict(utils: ModuleType) -> Iterator[None]:
+    """Hold RobustBench to every weight of the architecture.
+
+    For some entries it takes a checkpoint that lacks the constants of the normalisation, and then
+    any other weight may be lacking too.  Here the constants alone may.
+    """
+    lenient = utils._safe_load_state_dict
+
+    def load(
+        model: nn.Module, name: str, state: Mapping[str, Tensor], dataset: object
+    ) -> nn.Module:
+        lacking = sorted(
+            key
+            for key in model.state_dict().keys() - state.keys()
+            if key.rpartition(".")[2] not in _CONSTANTS
+        )
+        if lacking:
+            raise SatbenchError(
+                f"the checkpoint of {name} is not of RobustBench's architecture: it lacks "
+                f"{len(lacking)} weights, such as {', '.join(lacking[:4])}"
+            )
+        loaded: nn.Module = lenient(model, name, state, dataset)
+        return loaded
+
+    utils._safe_load_state_dict = load  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        utils._safe_load_state_dict = lenient  # type: ignore[attr-defined]

@@ -1,0 +1,86 @@
+"""Import RobustBench 1.1.1, whose wheel asks for two modules that a fresh install lacks.
+
+`robustbench/__init__.py` imports its data loaders, which want `pkg_resources` (gone from
+setuptools 82), and its `eval`, which wants a module `autoattack` that no package on PyPI has.
+Nothing that builds or loads a model needs either.  While RobustBench is imported, and no longer,
+small stand-ins are in their place; where the real ones are installed, those are taken.
+Afterwards `import robustbench` works everywhere in the process.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+from satbench.core.errors import SatbenchError
+
+
+def import_robustbench() -> ModuleType:
+    """Import RobustBench and return it, with `robustbench.utils` and its model zoo loaded.
+
+    Raises SatbenchError where it is installed but cannot be imported even so.
+    """
+    with stand_ins(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what RobustBench and timm call in old ways is theirs
+        try:
+            package = importlib.import_module("robustbench")
+            importlib.import_module("robustbench.utils")
+        except Exception as error:
+            raise SatbenchError(
+                f"robustbench is installed but cannot be imported ({type(error).__name__}: "
+                f"{error}): pip install 'satbench[robustbench]' brings the versions it wants"
+            ) from error
+    return package
+
+
+@contextmanager
+def stand_ins() -> Iterator[None]:
+    """Hold stand-ins in `sys.modules` for those modules that are not installed."""
+    made = [
+        module
+        for top, make in (("pkg_resources", _pkg_resources), ("autoattack", _autoattack))
+        if top not in sys.modules and find_spec(top) is None
+        for module in make()
+    ]
+    for module in made:
+        sys.modules[module.__name__] = module
+    try:
+        yield
+    finally:
+        for module in made:
+            if sys.modules.get(module.__name__) is module:
+                del sys.modules[module.__name__]
+
+
+def _pkg_resources() -> list[ModuleType]:
+    def resource_filename(module: str, name: str) -> str:
+        """Return the path of a file beside the module of that name."""
+        return str(Path(str(sys.modules[module].__file__)).parent / name)
+
+    stand_in = ModuleType("pkg_resources")
+    vars(stand_in)["resource_filename"] = resource_filename
+    return [stand_in]
+
+
+def _autoattack() -> list[ModuleType]:
+    package, state = ModuleType("autoattack"), ModuleType("autoattack.state")
+    package.__path__ = []  # which makes it a package, so that it may have a part
+    vars(package).update(AutoAttack=_NotHere, state=state)
+    vars(state).update(EvaluationState=_NotHere)
+    return [package, state]
+
+
+class _NotHere:
+    """What RobustBench's own benchmark() would call."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        raise SatbenchError(
+            "RobustBench's benchmark() needs the module autoattack, which is not installed; "
+            "`satbench eval --model robustbench:… --attack autoattack` runs the same attack"
+        )

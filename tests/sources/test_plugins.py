@@ -1,0 +1,185 @@
+"""Names that other packages bring by entry points, and packages that are broken."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from satbench.attacks import ATTACKS
+from satbench.attacks._registry import attack_spec, parse_attack
+from satbench.cli import cli
+from satbench.core.errors import SatbenchError
+from satbench.core.registry import Entry, Registry
+from satbench.model_zoo import ACTIVATIONS
+from satbench.model_zoo.build import build_activation
+from satbench.models import MODELS, load_model, request_model
+
+CODE = """
+from dataclasses import dataclass
+from torch import nn
+
+def net():
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+
+def fails():
+    raise KeyError("no weights")
+
+@dataclass(frozen=True)
+class Nothing:
+    steps: int = 3
+    def __call__(self, model, x, y, threat, noise):
+        return x
+
+@dataclass(frozen=True)
+class Tanh:
+    def __call__(self):
+        return nn.Tanh()
+
+def no_dataclass():
+    pass
+"""
+
+Install = Callable[[str], None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """A function that installs a package `strange-zoo` with these entry points."""
+    monkeypatch.syspath_prepend(tmp_path)
+    for registry in (MODELS, ATTACKS, ACTIVATIONS):  # what they found so far is not for this test
+        monkeypatch.setattr(registry, "__dict__", dict(registry.__dict__))
+        registry.__dict__.pop("_plugins", None)
+
+    def install(entry_points: str) -> None:
+        (tmp_path / "strange_zoo.py").write_text(CODE)
+        (tmp_path / "broken_zoo.py").write_text("import no_such_module\n")
+        folder = tmp_path / "strange_zoo-1.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: strange-zoo\nVersion: 1\n")
+        (folder / "entry_points.txt").write_text(entry_points)
+
+    yield install
+    for name in ("strange_zoo", "broken_zoo"):
+        sys.modules.pop(name, None)
+
+
+def test_a_model_of_a_plugin_is_loaded_by_its_name(install: Install) -> None:
+    install("[satbench.models]\nstrange-net = strange_zoo:net\n")
+    loaded = load_model(request_model("strange-net"), 10)
+
+    assert (loaded.info.name, loaded.info.source) == ("strange-net", "plug-in strange-zoo")
+    assert loaded.info.architecture == "strange_zoo:net"
+    assert loaded.info.parameters == 7850
+    assert not loaded.module.training
+
+
+def test_an_attack_of_a_plugin_has_a_name_and_a_spec(install: Install) -> None:
+    install("[satbench.attacks]\nnothing = strange_zoo:Nothing\n")
+
+    assert attack_spec("nothing") == "nothing(steps=3)"
+    assert ATTACKS.names()[-1] == "nothing"
+
+
+def test_an_activation_of_a_plugin_is_built(install: Install) -> None:
+    install("[satbench.activations]\ntanh = strange_zoo:Tanh\n")
+
+    assert isinstance(build_activation("tanh")(), torch.nn.Tanh)
+
+
+def test_a_plugin_is_not_imported_before_it_is_used(install: Install) -> None:
+    install("[satbench.models]\nstrange-net = strange_zoo:net\n")
+    request_model("strange-net")
+
+    assert "strange_zoo" not in sys.modules
+
+
+def test_a_broken_plugin_is_told_by_its_name_when_it_is_used(install: Install) -> None:
+    install("[satbench.models]\nbroken-net = broken_zoo:net\n")
+    with pytest.raises(
+        SatbenchError,
+        match=r"^'broken-net' comes from the plug-in strange-zoo, which is broken "
+        r"\(ModuleNotFoundError: No module named 'no_such_module'\): update strange-zoo or",
+    ):
+        load_model(request_model("broken-net"), 10)
+
+
+def test_a_broken_plugin_breaks_nothing_else(install: Install) -> None:
+    install("[satbench.attacks]\nbroken = broken_zoo:Attack\nnothing = strange_zoo:Nothing\n")
+    done = CliRunner().invoke(cli, ["attacks", "--json"])
+
+    assert done.exit_code == 0
+    assert '"nothing"' in done.stdout
+    assert '"broken"' not in done.stdout
+    assert done.stderr.startswith("satbench: 'broken' comes from the plug-in strange-zoo, which is")
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        (
+            "pgd = strange_zoo:Nothing",
+            "the attack 'pgd' of the plug-in strange-zoo is left out: "
+            "satbench has one of that name",
+        ),
+        (
+            "odd = strange_zoo",
+            "the attack 'odd' of the plug-in strange-zoo is left out: "
+            "expected package.module:attribute, got 'strange_zoo'",
+        ),
+    ],
+)
+def test_a_plugin_that_cannot_be_registered_is_told(
+    line: str, fault: str, install: Install
+) -> None:
+    install(f"[satbench.attacks]\n{line}\n")
+
+    assert ATTACKS.faults == [fault]
+    assert ATTACKS["pgd"].target == "satbench.attacks._pgd:PGD"
+
+
+def test_a_plugin_whose_factory_fails_is_told(install: Install) -> None:
+    install("[satbench.models]\nfailing = strange_zoo:fails\n")
+    with pytest.raises(SatbenchError, match=r"^strange_zoo:fails\(\) failed: KeyError"):
+        load_model(request_model("failing"), 10)
+
+
+def test_a_plugin_that_is_no_dataclass_is_told(install: Install) -> None:
+    install("[satbench.attacks]\nodd = strange_zoo:no_dataclass\n")
+    with pytest.raises(SatbenchError, match=r"^odd: expected a frozen dataclass behind the name"):
+        parse_attack("odd")
+
+
+def test_what_is_registered_later_wins_over_a_plugin(install: Install) -> None:
+    install("[satbench.shapes]\nline = strange_zoo:Nothing\n")
+    shapes = Registry("shape")
+    assert shapes["line"].plugin == "strange-zoo"
+    own = Entry("line", "fractions:Fraction", "a line")
+    shapes.add(own)
+
+    assert list(shapes) == [own]
+
+
+def test_names_are_answered_without_torch() -> None:
+    code = """
+import os, sys
+os.environ["SATBENCH_TRUST"] = "owner/repo"
+from satbench.core.errors import SatbenchError
+from satbench.models import request_model
+for text in ("none", "robustbench:cifar10/Linf/Carmon2019Unlabeled", "robustbench:x",
+             "torchvision:resnet50@IMAGENET1K_V2", "timm:resnet18", "hf:org/repo", "hf:org",
+             "torchhub:owner/repo@v1:net", "torchhub:other/repo@v1:net", "w.pt", "a.b:c"):
+    try:
+        request_model(text)
+    except SatbenchError:
+        pass
+print([name for name in ("torch", "timm", "huggingface_hub") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
