@@ -53,10 +53,10 @@ records: $(BIN)/satbench  ## Evaluate every shipped model again: PGD-50 then Aut
 	  $(BIN)/satbench eval --model {} --attack $$attacks --n-examples 500 --out leaderboard/records || exit 1; done
 
 leaderboard: $(BIN)/satbench  ## Write the leaderboard again from the records
-	$(BIN)/satbench leaderboard build --readme README.md
+	$(BIN)/satbench leaderboard build --readme README.md --docs docs
 
 check-leaderboard: $(BIN)/satbench  ## Fail when the committed leaderboard is out of date
-	$(BIN)/satbench leaderboard build --check --readme README.md
+	$(BIN)/satbench leaderboard build --check --readme README.md --docs docs
 
 verify: $(BIN)/satbench  ## Re-check every witness of the committed leaderboard
 	$(BIN)/satbench verify --all

@@ -46,21 +46,26 @@ def read_board(records: Path) -> Board:
     return build_board(found, read_records(references) if references.is_dir() else ())
 
 
-def board_files(board: Board, out: Path, readme: Path | None = None) -> dict[Path, str]:
+def board_files(
+    board: Board, out: Path, readme: Path | None = None, docs: Path | None = None
+) -> dict[Path, str]:
     """Return the files of a board in the folder `out`, and what each should hold.
 
-    Of `readme` only what stands between its markers is ours.  Raises SatbenchError for a README
-    that is missing or lacks the markers.
+    The pages on cost and agreement go to `docs`, by default to `out` as well.  Of `readme` only
+    what stands between its markers is ours.  Raises SatbenchError for a README that is missing or
+    lacks the markers.
     """
+    docs = docs or out
+    cost, agreement = docs / "COST.md", docs / "AGREEMENT.md"
     contents = {
-        out / "LEADERBOARD.md": render_markdown(board),
-        out / "COST.md": render_costs(
+        out / "LEADERBOARD.md": render_markdown(board, _link(cost, out), _link(agreement, out)),
+        cost: render_costs(
             [
                 (cell(benchmark.title), [(_title(row), row.cost) for row in benchmark.rows])
                 for benchmark in board.benchmarks
             ]
         ),
-        out / "AGREEMENT.md": render_agreements(
+        agreement: render_agreements(
             [
                 (
                     cell(benchmark.title),
@@ -73,9 +78,13 @@ def board_files(board: Board, out: Path, readme: Path | None = None) -> dict[Pat
         out / "leaderboard.json": render_json(board),
     }
     if readme is not None:
-        page = Path(os.path.relpath(out / "LEADERBOARD.md", readme.parent)).as_posix()
+        page = _link(out / "LEADERBOARD.md", readme.parent)
         contents[readme] = _with_table(_text(readme), render_summary(board, page), readme)
     return contents
+
+
+def _link(page: Path, folder: Path) -> str:
+    return Path(os.path.relpath(page, folder)).as_posix()
 
 
 def stale_files(contents: Mapping[Path, str]) -> list[Path]:

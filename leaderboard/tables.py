@@ -38,8 +38,8 @@ again, and `leaderboard.csv` and `leaderboard.json` with the same numbers in ful
   case over their sources, where no attack of another kind ran before it.
 - **PGD-50**: still right after PGD of 50 steps, where no attack of another kind ran before it.
 - **AutoAttack**: still right after AutoAttack, by our engine or by the package that defines it.
-- **Fast**: still right after the fast suite; [COST.md](COST.md) sets its passes beside
-  AutoAttack's, and [AGREEMENT.md](AGREEMENT.md) our AutoAttack beside the package's.
+- **Fast**: still right after the fast suite; [COST.md](@cost@) sets its passes beside
+  AutoAttack's, and [AGREEMENT.md](@agreement@) our AutoAttack beside the package's.
 - **Best known**: right in every record of the model on these images; the strongest verdict.
 - **Gap**: PGD-50 minus AutoAttack, in points: what PGD alone would have hidden.
 - **±**: standard deviation over training seeds (n − 1); **[a, b]**: 95 % interval,
@@ -73,10 +73,14 @@ _AGAINST_RELU = (
 )
 
 
-def render_markdown(board: Board) -> str:
-    """Return LEADERBOARD.md: for each benchmark groups, the comparison with ReLU, and models."""
+def render_markdown(board: Board, cost: str = "COST.md", agreement: str = "AGREEMENT.md") -> str:
+    """Return LEADERBOARD.md: for each benchmark groups, the comparison with ReLU, and models.
+
+    `cost` and `agreement` are the links to these pages.
+    """
     sections = (_section(benchmark) for benchmark in board.benchmarks)
-    return "\n".join((_HEAD, *sections))
+    head = _HEAD.replace("@cost@", cost).replace("@agreement@", agreement)
+    return "\n".join((head, *sections))
 
 
 def render_summary(board: Board, page: str) -> str:

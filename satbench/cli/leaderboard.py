@@ -26,11 +26,19 @@ def leaderboard() -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="A README whose table, between its markers, to write too.",
 )
+@click.option(
+    "--docs", type=_FOLDER, help="Folder for COST.md and AGREEMENT.md; by default that of --out."
+)
 @click.option("--json", "as_json", is_flag=True, help="The files and their states as JSON.")
 def build(
-    check: bool, records: Path | None, out: Path | None, readme: Path | None, as_json: bool
+    check: bool,
+    records: Path | None,
+    out: Path | None,
+    readme: Path | None,
+    docs: Path | None,
+    as_json: bool,
 ) -> None:
-    """Write LEADERBOARD.md, leaderboard.csv and leaderboard.json from the records."""
+    """Write LEADERBOARD.md, COST.md, AGREEMENT.md, leaderboard.csv and .json from the records."""
     from satbench.leaderboard.publish import (
         board_files,
         published_records,
@@ -40,7 +48,7 @@ def build(
     )
 
     folder = records or published_records()
-    contents = board_files(read_board(folder), out or folder.resolve().parent, readme)
+    contents = board_files(read_board(folder), out or folder.resolve().parent, readme, docs)
     stale = stale_files(contents) if check else []
     if not check:
         write_files(contents)
@@ -52,7 +60,7 @@ def build(
         click.echo("\n".join(f"{state}: {path}" for path, state in states.items()))
     if stale:
         names = ", ".join(_shown(path) for path in stale)
-        again = _build_command(records, out, readme)
+        again = _build_command(records, out, readme, docs)
         click.echo(f"satbench: out of date: {names}; run\n  {again}", err=True)
         raise SystemExit(1)
 
@@ -74,8 +82,10 @@ def show(records: Path | None, as_json: bool) -> None:
         results().print(leaderboard_table(board))
 
 
-def _build_command(records: Path | None, out: Path | None, readme: Path | None) -> str:
-    given = {"--records": records, "--out": out, "--readme": readme}
+def _build_command(
+    records: Path | None, out: Path | None, readme: Path | None, docs: Path | None
+) -> str:
+    given = {"--records": records, "--out": out, "--readme": readme, "--docs": docs}
     words: Sequence[str] = [
         word for name, path in given.items() if path is not None for word in (name, str(path))
     ]

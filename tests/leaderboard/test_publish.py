@@ -44,6 +44,15 @@ def test_the_files_are_the_pages_the_csv_and_the_json(tmp_path, board) -> None:
     assert expected == [path.name for path in board_files(board, tmp_path)]
 
 
+def test_the_pages_on_cost_and_agreement_can_lie_elsewhere_and_are_linked(tmp_path, board) -> None:
+    contents = board_files(board, tmp_path / "leaderboard", docs=tmp_path / "docs")
+
+    assert {tmp_path / "docs" / "COST.md", tmp_path / "docs" / "AGREEMENT.md"} < contents.keys()
+    page = contents[tmp_path / "leaderboard" / "LEADERBOARD.md"]
+    assert "[COST.md](../docs/COST.md)" in page
+    assert "[AGREEMENT.md](../docs/AGREEMENT.md)" in page
+
+
 @pytest.mark.parametrize(
     "name", ["LEADERBOARD.md", "COST.md", "AGREEMENT.md", "leaderboard.csv", "leaderboard.json"]
 )
