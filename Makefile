@@ -10,9 +10,10 @@ SEEDS := 0 1 2
 SURROGATES := "fmnist-standard relu" "fmnist-pgd2 relu" "fmnist-pgd2 silu" "fmnist-sat parametric-softplus"
 ZOO := $(foreach s,$(SEEDS),$(foreach a,$(ACTIVATIONS),fmnist-sat:$(a):$(s))) \
        $(foreach s,$(SEEDS),$(foreach a,relu silu,fmnist-pgd2:$(a):$(s))) fmnist-standard:relu:0
+SPREAD := fmnist-sat-tiny-relu-s0 fmnist-sat-tiny-silu-s0 fmnist-pgd2-tiny-relu-s0 fmnist-standard-tiny-relu-s0
 JOBS ?= 2
 
-.PHONY: help demo test test-all lint types zoo surrogates records leaderboard check-leaderboard verify bench clean
+.PHONY: help demo test test-all lint types zoo surrogates records reference leaderboard check-leaderboard verify bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -51,6 +52,10 @@ records: $(BIN)/satbench  ## Evaluate every shipped model again: PGD-50 then Aut
 	@for attacks in 'pgd-50 --attack autoattack' fast transfer; do \
 	  $(BIN)/satbench models --board --names | xargs -P $(JOBS) -I{} env OMP_NUM_THREADS=1 \
 	  $(BIN)/satbench eval --model {} --attack $$attacks --n-examples 500 --out leaderboard/records || exit 1; done
+
+reference: $(BIN)/satbench  ## Run pyautoattack again with other seeds: the spread that docs/AGREEMENT.md shows
+	@for seed in 1 2; do for model in $(SPREAD); do OMP_NUM_THREADS=1 $(BIN)/satbench eval --model $$model --attack pgd-50 \
+	  --attack autoattack-reference --seed $$seed --n-examples 500 --out leaderboard/reference || exit 1; done; done
 
 leaderboard: $(BIN)/satbench  ## Write the leaderboard again from the records
 	$(BIN)/satbench leaderboard build --readme README.md --docs docs

@@ -49,7 +49,7 @@ class Fast:
     """GAMA, MIFPE and margin searches, most of them with softplus backward, and a safety net.
 
     `source` names the models to transfer from, joined by `+`: `pinned` for the benchmark's pinned
-    set, `none` to leave that part out.  `version` 1 does not look for signs image by image.
+    set, `none` to leave that part out.  `version` 1 stays as it was published.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
@@ -64,23 +64,10 @@ class Fast:
 
     def parts(self) -> tuple[tuple[str, Attack], ...]:
         """Return the parts in order, named."""
-        soft, sharp = Backward(2.0), Backward(5.0)
-        searches: tuple[tuple[str, Attack], ...] = (
-            ("gama-softplus", CosinePGD("gama", 20, start="corner", backward=soft)),
-            ("mifpe-softplus", CosinePGD("mifpe", 20, backward=sharp)),
-            ("margin", CosinePGD("margin", 20, _HALF_EPS, "best")),
-            ("mifpe", CosinePGD("mifpe", 20)),
-            ("malt-softplus", MALT(3, 20, backward=Backward(10.0))),
-            ("margin-again", CosinePGD("margin", 20, _HALF_EPS, "best")),
-            ("apgd-t", Borderline(0.05, APGDT())),
-        )
-        flagged = FlaggedSquare(queries=5000)
-        net: tuple[tuple[str, Attack], ...] = (
-            *((("square-flagged", flagged),) if self.version == "2" else ()),
-            ("square", WarmSquare(queries=400, weakest=0.1, sample=0.05)),
-            ("square-more", WarmSquare(queries=400, weakest=0.4, sample=0.0, after=SAFETY_NET)),
-        )
-        return (*searches, *self._transfer(), *net)
+        if self.version == "1":
+            return (*_FIRST, *self._transfer(), _SQUARE, _MORE_SQUARE)
+        flagged = ("square-flagged", FlaggedSquare(queries=5000))
+        return (*_SEARCHES, *self._transfer(), flagged, _SQUARE, _MORE_SQUARE, _LAST)
 
     def _transfer(self) -> tuple[tuple[str, Attack], ...]:
         if self.source == "none":
@@ -90,7 +77,7 @@ class Fast:
 
 @dataclass(frozen=True)
 class Borderline:
-    """APGD-T with AutoAttack's steps and targets on the `weakest` share of the survivors."""
+    """APGD-T with AutoAttack's steps on the `weakest` share of the survivors."""
 
     weakest: float
     attack: APGDT
@@ -216,3 +203,36 @@ def weakest_of(
     chosen = np.zeros(len(among), bool)
     chosen[rows[np.argsort(values[rows], kind="stable")[:count]]] = True
     return chosen
+
+
+_GAMA = ("gama-softplus", CosinePGD("gama", 20, start="corner", backward=Backward(2.0)))
+_MIFPE = ("mifpe-softplus", CosinePGD("mifpe", 20, backward=Backward(5.0)))
+_MARGIN = CosinePGD("margin", 20, _HALF_EPS, "best")
+_SQUARE = ("square", WarmSquare(queries=400, weakest=0.1, sample=0.05))
+_MORE_SQUARE = (
+    "square-more",
+    WarmSquare(queries=400, weakest=0.4, sample=0.0, after=SAFETY_NET),
+)
+_LAST = ("margin-last", _MARGIN)
+"""From where Square came to, gradients find more."""
+
+_FIRST: tuple[tuple[str, Attack], ...] = (
+    _GAMA,
+    _MIFPE,
+    ("margin", _MARGIN),
+    ("mifpe", CosinePGD("mifpe", 20)),
+    ("malt-softplus", MALT(3, 20, backward=Backward(10.0))),
+    ("margin-again", _MARGIN),
+    ("apgd-t", Borderline(0.05, APGDT())),
+)
+
+_SEARCHES: tuple[tuple[str, Attack], ...] = (
+    _GAMA,
+    _MIFPE,
+    ("margin", _MARGIN),
+    ("mifpe-again", CosinePGD("mifpe", 20, _HALF_EPS, "best", backward=Backward(5.0))),
+    ("malt-softplus", MALT(2, 20, backward=Backward(10.0))),
+    ("margin-again", _MARGIN),
+    ("gama-again", CosinePGD("gama", 20, start="corner", backward=Backward(5.0))),
+    ("apgd-t", Borderline(0.05, APGDT(targets=3))),
+)

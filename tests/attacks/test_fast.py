@@ -238,17 +238,18 @@ def test_what_square_finds_for_a_masked_image_does_not_depend_on_its_batch() -> 
     assert torch.equal(whole[2:], alone)
 
 
-def test_version_1_is_the_suite_without_a_look_at_each_image() -> None:
-    first, second = (dict(parse_attack(f"fast(version={v},source=none)").parts()) for v in (1, 2))
+def test_version_1_stays_as_it_was_published() -> None:
+    parts = dict(parse_attack("fast(version=1,source=none)").parts())
 
-    assert {"square-flagged"} == second.keys() - first.keys()
-    assert [(name, second[name]) for name in first] == list(first.items())
+    names = "gama-softplus mifpe-softplus margin mifpe malt-softplus margin-again apgd-t"
+    assert [*names.split(), "square", "square-more"] == list(parts)
+    assert MALT(3, 20, backward=Backward(10.0)) == parts["malt-softplus"]
 
 
 def test_the_suite_ends_with_its_safety_net() -> None:
     names = [name for name, _ in Fast(source="none").parts()]
 
-    assert ["square-flagged", "square", "square-more"] == names[-3:]
+    assert ["square-flagged", "square", "square-more", "margin-last"] == names[-4:]
     assert len(set(names)) == len(names)
 
 
