@@ -11,7 +11,14 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from tables import Result, autoattack_table, memory_table, peak_table, pgd_table
+from tables import (
+    Result,
+    autoattack_table,
+    memory_table,
+    peak_table,
+    pgd_table,
+    train_table,
+)
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -60,6 +67,21 @@ SECTIONS = (
         autoattack_table,
     ),
     Section(
+        "Adversarial training beside plain loops",
+        "train*.json",
+        "An epoch of single-step adversarial training (PGD-1, batch-norm in eval mode for the "
+        "attack), reading the images included: satbench's steps, the usual loop with "
+        "torchattacks' PGD (images through PIL and `ToTensor`, as torchvision hands them out, or "
+        "all ready as one tensor), a loop as MAIR's trainers run it, and one as the code of Wong "
+        "et al. (2020) runs it, whose attack makes the weights' gradients too. All start from the "
+        "same weights; `first loss` is the mean over the first epoch, which must be alike. satbench "
+        "freezes the weights while it attacks, keeps images as bytes on the device and nets "
+        "channels-last. The share counts what the method needs: a forward and an input gradient, "
+        "then a forward and a gradient of the weights. The large net is ResNet-18 on noise of "
+        "CIFAR's shape, for only the shape counts.",
+        train_table,
+    ),
+    Section(
         "Share of the machine's convolution peak",
         "peak.json",
         "Rates count what the model's author wrote: multiplications and additions of a forward "
@@ -73,7 +95,8 @@ SECTIONS = (
         "images. Witnesses and best points wait on the disk, and freed memory goes back to the "
         "system after every batch. What still grows is the data set itself (a byte a pixel, as it "
         "is read) and oneDNN's cache of compiled convolutions, one for each size of a batch that "
-        "images have left, which is bounded.",
+        "images have left, which is bounded. Parts of the fast suite take on a share of the "
+        "survivors, so that their batches are full from about 1,000 images on.",
         memory_table,
     ),
 )

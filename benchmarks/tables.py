@@ -109,3 +109,33 @@ def autoattack_table(result: Result) -> str:
             ]
         )
     return "\n\n".join(f"{title}\n\n{table(head, rows)}" for title, rows in groups.items())
+
+
+def train_table(result: Result) -> str:
+    """Return one table a net, a line a training loop."""
+    head = ["", "images / CPU s", "CPU s", "CPU ratio", "(lowest–highest)", "wall s", "wall ratio"]
+    head += ["GFLOP/s", "of the peak", "first loss"]
+    groups: dict[str, list[list[str]]] = {}
+    for row in result["rows"]:
+        title = (
+            f"**{row['net'].capitalize()} net** (`{row['architecture']}`, {row['activation']}), "
+            f"{row['images']:,} images in batches of {row['batch_size']}, "
+            f"{row['flop_per_image'] / 1e6:,.1f} MFLOP / image"
+        )
+        low, high = row["cpu_ratio_range"]
+        groups.setdefault(title, []).append(
+            [
+                row["contestant"],
+                f"{row['images_per_cpu_second']:,.4g}",
+                f"{row['cpu_seconds']:.2f}",
+                f"**{row['cpu_ratio']:.2f}**",
+                f"{low:.2f}–{high:.2f}",
+                f"{row['wall_seconds']:.2f}",
+                f"{row['wall_ratio']:.2f}",
+                f"{row['gflops']:.1f}",
+                f"{row['share']:.0%}",
+                f"{row['loss']:.3f}",
+            ]
+        )
+    tables = "\n\n".join(f"{title}\n\n{table(head, rows)}" for title, rows in groups.items())
+    return f"Peak: **{result['peak']:.1f} GFLOP/s**, as `peak.py` measures it.\n\n{tables}"

@@ -8,13 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from satbench.data import Dataset, load_dataset
+from satbench.recipes import load_recipe
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-SCRIPTS = ("pgd", "autoattack", "peak", "memory", "report")
+SCRIPTS = ("pgd", "autoattack", "peak", "memory", "train", "report")
 
 Load = Callable[[str], ModuleType]
 
@@ -99,3 +103,47 @@ def test_contestants_that_agree_do_not_stop_it(load: Load) -> None:
     verdicts = dict.fromkeys(load("contestants").CONTESTANTS, torch.tensor([True, False]))
 
     load("pgd").check_agreement(load("cases").CASES[0], 20, verdicts)
+
+
+def test_training_loops_whose_losses_differ_stop_the_benchmark(load: Load) -> None:
+    losses = dict.fromkeys(load("trainers").TRAINERS, 2.0)
+
+    with pytest.raises(SystemExit, match=r"^small: expected MAIR-style to train as satbench does"):
+        load("train").check_agreement("small", losses | {"MAIR-style": 2.5})
+
+
+def test_training_loops_of_like_losses_do_not_stop_it(load: Load) -> None:
+    losses = dict.fromkeys(load("trainers").TRAINERS, 2.0)
+
+    load("train").check_agreement("small", losses | {"MAIR-style": 2.2})
+
+
+@pytest.mark.parametrize("name", ["satbench", "MAIR-style", "Fast-AT-style"])
+def test_a_training_loop_trains(name: str, load: Load) -> None:
+    config = load_recipe("fmnist-sat", architecture="tiny(width=2)", batch_size=32)
+    data = load_dataset("fashion-mnist", "test", 256)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        epoch = load("trainers").TRAINERS[name](config, data)
+        first, *_, last = (epoch() for _ in range(4))
+
+    assert last < first < 2.6
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_are_the_pixels_that_satbench_trains_on(channels: int, load: Load) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, channels, 5, 4), np.uint8)
+    data = Dataset("some", "train", images, np.array([3, 1]), 10)
+
+    x, y = load("trainers").Pictures(data)[1]
+
+    assert (1, data.pixels(np.array([1]))[0].tolist()) == (y, x.tolist())
+
+
+def test_operations_of_training_leave_out_what_nobody_needs(load: Load) -> None:
+    # Two layers of 2·4·4 operations: forward and input gradient of both, forward of both, and
+    # the gradient of both layers' weights and of what is between them.
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 4, False), nn.Linear(4, 4, False))
+    data = Dataset("some", "train", np.zeros((1, 1, 2, 2), np.uint8), np.array([3]), 4)
+
+    assert load("train").flop_per_image(model, data) == (4 + 2 + 3) * 32

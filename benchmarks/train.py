@@ -1,0 +1,136 @@
+"""Images per second of PGD-1 adversarial training, satbench's loop beside plain ones.
+
+Each round every contestant trains on the same images once, in batches; reading them counts.
+Ratios above 1: satbench is faster.  The share of the machine's convolution peak counts what the
+method needs: a forward and an input gradient, then a forward and a gradient of the weights.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness import clocks, finish, parser, race, short, told, versions
+from peak import LAYOUTS, SHAPES, flop_of, peak
+from tables import train_table
+from trainers import BASE, PACKAGES, TRAINERS
+
+from satbench.data import Dataset, load_dataset
+from satbench.recipes import TrainConfig, load_recipe
+from satbench.train import fresh_model
+
+SAT = {"attack": "pgd(steps=1,step=eps,keep=last)", "attack_mode": "eval", "augment": "none"}
+# By how much the first epoch's mean losses may differ: starts and order are each loop's own.
+SPREAD = 0.15
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the benchmark; print its table."""
+    made = parser(__doc__ or "")
+    made.add_argument("--rounds", type=int, default=7)
+    made.add_argument("--small", type=int, default=40, help="batches of 128 for the small net")
+    made.add_argument("--large", type=int, default=2, help="batches of 16 for ResNet-18")
+    made.add_argument("--peak-rounds", type=int, default=9)
+    made.add_argument("--nets", nargs="+", default=["small", "large"], choices=["small", "large"])
+    options = made.parse_args(arguments)
+    torch.set_num_threads(1)
+    shapes = [peak(*shape, layout, options.peak_rounds) for shape in SHAPES for layout in LAYOUTS]
+    best = max(rate for found in shapes for rate in (found["forward"], found["backward"]))
+    rows: list[dict[str, Any]] = []
+    for net in options.nets:
+        config, data = small(options.small) if net == "small" else large(options.large)
+        told(f"{net} net, {len(data)} images in batches of {config.batch_size}")
+        rows += compare(net, config, data, options.rounds, best)
+    packages = versions(("satbench", *PACKAGES))
+    result = finish(rows, options.json, rounds=options.rounds, packages=packages, peak=best)
+    print(train_table(result))
+
+
+def small(batches: int) -> tuple[TrainConfig, Dataset]:
+    """Return the small net's training, on images of Fashion-MNIST that ship with satbench."""
+    config = load_recipe("fmnist-sat", **SAT)
+    return config, load_dataset(config.dataset, "test", batches * config.batch_size)
+
+
+def large(batches: int) -> tuple[TrainConfig, Dataset]:
+    """Return ResNet-18's training on 32×32 images, which are noise: only their shape counts."""
+    config = load_recipe(
+        "sat-cifar10",
+        architecture="cifar-resnet(depth=18)",
+        activation="relu",
+        batch_size=16,
+        learning_rate=0.01,
+        **SAT,
+    )
+    drawn = np.random.default_rng(0)
+    n = batches * config.batch_size
+    images = drawn.integers(0, 256, (n, 3, 32, 32), np.uint8)
+    return config, Dataset("noise", "train", images, drawn.integers(0, 10, n), 10)
+
+
+def compare(
+    net: str, config: TrainConfig, data: Dataset, rounds: int, best: float
+) -> list[dict[str, Any]]:
+    """Race all contestants on one net; one row each.  Raises SystemExit where losses differ."""
+    epochs = {name: trainer(config, data) for name, trainer in TRAINERS.items()}
+    losses = {name: epoch() for name, epoch in epochs.items()}  # untimed: it warms up too
+    check_agreement(net, losses)
+    times = race(epochs, rounds)
+    flop = flop_per_image(fresh_model(config, data.classes), data)
+    rows = []
+    for name in TRAINERS:
+        found = clocks(times[name], times[BASE])
+        speed = len(data) / found["cpu_seconds"]
+        rows.append(
+            {
+                "net": net,
+                "architecture": config.architecture,
+                "activation": config.activation,
+                "images": len(data),
+                "batch_size": config.batch_size,
+                "contestant": name,
+                **found,
+                "images_per_cpu_second": short(speed),
+                "flop_per_image": flop,
+                "gflops": short(speed * flop / 1e9),
+                "share": short(speed * flop / 1e9 / best),
+                "loss": short(losses[name]),
+            }
+        )
+    return rows
+
+
+def check_agreement(net: str, losses: dict[str, float]) -> None:
+    """Hold the contestants against each other: the same training must come to a like loss."""
+    for name, loss in losses.items():
+        if not abs(loss / losses[BASE] - 1) <= SPREAD:
+            raise SystemExit(
+                f"{net}: expected {name} to train as satbench does, but its mean loss is "
+                f"{loss:.3f}, not {losses[BASE]:.3f}"
+            )
+
+
+def flop_per_image(model: nn.Module, data: Dataset) -> int:
+    """Count floating-point operations that PGD-1 training needs for an image."""
+    x, y = torch.from_numpy(data.pixels(np.arange(1))), torch.from_numpy(data.labels[:1].copy())
+    attack = flop_of(model.eval(), x, y)
+    return attack + _flop_of_update(model.requires_grad_(True), x, y)
+
+
+def _flop_of_update(model: nn.Module, x: Tensor, y: Tensor) -> int:
+    with FlopCounterMode(display=False) as counter:
+        F.cross_entropy(model(x), y).backward()
+    return int(counter.get_total_flops())
+
+
+if __name__ == "__main__":
+    main()
