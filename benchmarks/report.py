@@ -74,11 +74,11 @@ SECTIONS = (
         "torchattacks' PGD (images through PIL and `ToTensor`, as torchvision hands them out, or "
         "all ready as one tensor), a loop as MAIR's trainers run it, and one as the code of Wong "
         "et al. (2020) runs it, whose attack makes the weights' gradients too. All start from the "
-        "same weights; `first loss` is the mean over the first epoch, which must be alike. satbench "
-        "freezes the weights while it attacks, keeps images as bytes on the device and nets "
-        "channels-last. The share counts what the method needs: a forward and an input gradient, "
-        "then a forward and a gradient of the weights. The large net is ResNet-18 on noise of "
-        "CIFAR's shape, for only the shape counts.",
+        "same weights; `first loss` is the mean over the first epoch, which must be alike. "
+        "satbench freezes the weights while it attacks, keeps images as bytes on the device and "
+        "nets channels-last. The share counts what the method needs: a forward and an input "
+        "gradient, then a forward and a gradient of the weights. The large net is ResNet-18 on "
+        "noise of CIFAR's shape, for only the shape counts.",
         train_table,
     ),
     Section(

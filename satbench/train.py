@@ -1,79 +1,50 @@
 """Adversarial training as min-max (Madry et al., 2018, arXiv:1706.06083): one loop.
 
 The inner maximum is an ordinary attack; the outer minimum is SGD.  What a run does is fixed by
-its `TrainConfig`; initial weights, the order of the data and the noise of the attacker are
-functions of the seed and of the place in the run, so a stopped run goes on to the very same
-weights, and runs that differ in the activation alone start and go through the data alike.
+its `TrainConfig`; initial weights, the order of the data, augmentation and the noise of the
+attacker are functions of the seed and of the place in the run, so a stopped run goes on to the
+very same weights, and runs that differ in the activation alone start and go through the data alike.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from satbench.attacks import parse_attack
-from satbench.attacks.contract import Attack, NoiseSource
 from satbench.checkpoint import Checkpoint, load_checkpoint, open_run, save_checkpoint
 from satbench.core.errors import SatbenchError
-from satbench.core.noise import Noise, generator_for
-from satbench.core.threat import Threat
+from satbench.core.files import write_text
+from satbench.core.noise import generator_for
 from satbench.data import Dataset
 from satbench.model_zoo.build import build_network
+from satbench.model_zoo.weights import load_weights, save_weights
 from satbench.recipes import TrainConfig
+from satbench.training.batches import Batches, batches_of
+from satbench.training.noise import StepNoise
+from satbench.training.ranks import ALONE, Ranks
+from satbench.training.schedule import learning_rate
+from satbench.training.step import Stepper
+from satbench.training.watch import EpochMetrics, best_of, held_out_accuracies, overfitting
 
 SAVE_EVERY_SECONDS = 30.0
+BEST, METRICS = "best.safetensors", "metrics.jsonl"
 
 
 @dataclass(frozen=True)
-class EpochMetrics:
-    """What one epoch came to.  Accuracies are shares in [0, 1]."""
+class Trained:
+    """What a run came to: the model that is handed on, in eval mode, and why it is this one."""
 
-    epoch: int
-    loss: float
-    """Mean loss over the training batches as they were trained on (adversarial)."""
-    train_accuracy: float
-    """Accuracy on those same adversarial training images."""
-    held_out_clean: float
-    held_out_pgd10: float
-    learning_rate: float
-    images_per_second: float
-
-
-@dataclass(frozen=True)
-class StepNoise:
-    """The attacker's noise in one training step: one stream a step, drawn for the whole batch."""
-
-    seed: int
-    epoch: int
-    step: int
-    batch: int
-
-    def uniform(self, shape: tuple[int, ...], restart: int = 0) -> NDArray[np.float32]:
-        """Draw from U(-1, 1).  (C, H, W) -> (B, C, H, W)."""
-        generator = generator_for(*self._key(restart))
-        return 2 * generator.random((self.batch, *shape), np.float32) - 1
-
-    def normal(self, shape: tuple[int, ...], restart: int = 0) -> NDArray[np.float32]:
-        """Draw from N(0, 1).  (C, H, W) -> (B, C, H, W)."""
-        generator = generator_for(*self._key(restart), "normal")
-        return generator.standard_normal((self.batch, *shape), np.float32)
-
-    def block_seed(self, restart: int = 0) -> int:
-        """Return a 31-bit seed."""
-        return int(generator_for(*self._key(restart), "block").integers(2**31))
-
-    def _key(self, restart: int) -> tuple[int | str, ...]:
-        return (self.seed, "training attack", self.epoch, self.step, restart)
+    model: nn.Module
+    history: list[EpochMetrics]
+    kept_epoch: int
+    kept: str
 
 
 def train(
@@ -83,65 +54,38 @@ def train(
     device: torch.device,
     on_step: Callable[[int, int, int], None] = lambda epoch, step, steps: None,
     on_epoch: Callable[[EpochMetrics], None] = lambda metrics: None,
-) -> tuple[nn.Module, list[EpochMetrics]]:
+    ranks: Ranks = ALONE,
+) -> Trained:
     """Train what `config` says on the training split `data`; go on where `folder` stopped.
 
-    The last `config.held_out` images are held out for the metrics of each epoch.  Checkpoints go
-    to `folder`.  `on_step(epoch, step, steps)` and `on_epoch(metrics)` are told of progress.
-    Returns the model, in eval mode, and the metrics of every epoch.  Raises SatbenchError for
-    a bad config and for a folder that holds another run.
+    The last `config.held_out` images are held out for the metrics of each epoch.  Checkpoints, the
+    best weights so far and a line of metrics an epoch go to `folder`.  `on_epoch(metrics)` and
+    `on_step(epoch, step, steps)` are told of progress.  In a run of several processes (`ranks`)
+    the first alone writes.  torch's global generators are left as they were.
+
+    Raises SatbenchError for a bad config, a folder that holds another run, and a loss that is no
+    longer finite.
     """
-    model = fresh_model(config, data.classes).to(device).to(memory_format=torch.channels_last)
-    optimiser = _optimiser(config, model)
-    attack = parse_attack(config.attack) if config.attack else None
-    threat = Threat.parse(config.threat)
     n = len(data) - config.held_out
-    steps = n // config.batch_size
     if n < config.batch_size:
         raise SatbenchError(
             f"expected more than {config.batch_size} training images (one batch) beside the "
             f"{config.held_out} held out, got {len(data)} in all"
         )
-    open_run(folder, config)
-    state = load_checkpoint(folder, model, optimiser)
-    saved_at = time.monotonic()
-
-    for epoch in range(state.epoch, config.epochs):
-        order = generator_for(config.seed, "order", epoch).permutation(n)
-        started, first = time.monotonic(), state.step
-        for step in range(first, steps):
-            rows = order[step * config.batch_size : (step + 1) * config.batch_size]
-            x, y = _batch(data, rows, device)
-            if attack:
-                noise = StepNoise(config.seed, epoch, step, len(x))
-                x = _perturb(attack, config, model, x, y, threat, noise)
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(config, epoch * steps + step, config.epochs * steps)
-            logits = model.train()(x)
-            loss = F.cross_entropy(logits, y, label_smoothing=config.label_smoothing)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            state = state.after_step(loss.item(), (logits.argmax(1) == y).float().mean().item())
-            on_step(epoch, state.step, steps)
-            if time.monotonic() - saved_at > SAVE_EVERY_SECONDS:
-                save_checkpoint(folder, model, optimiser, state)
-                saved_at = time.monotonic()
-        seconds = time.monotonic() - started
-        clean, robust = _held_out_accuracies(config, model, data, threat, device)
-        metrics = EpochMetrics(
-            epoch=epoch + 1,
-            loss=state.loss_sum / steps,
-            train_accuracy=state.accuracy_sum / steps,
-            held_out_clean=clean,
-            held_out_pgd10=robust,
-            learning_rate=optimiser.param_groups[0]["lr"],
-            images_per_second=(steps - first) * config.batch_size / max(seconds, 1e-9),
-        )
-        state = Checkpoint(epoch=epoch + 1, history=(*state.history, asdict(metrics)))
-        save_checkpoint(folder, model, optimiser, state)
-        on_epoch(metrics)
-    return model.eval(), [EpochMetrics(**cast(dict[str, Any], past)) for past in state.history]
+    stepper = Stepper(config, fresh_model(config, data.classes), device, ranks)
+    run = _Run(config, batches_of(data, config, device), n, folder, device, ranks, stepper)
+    if ranks.leads:
+        open_run(folder, config)
+    ranks.wait()
+    state = load_checkpoint(folder, stepper.network, stepper.optimiser, stepper.average)
+    if state.history:
+        run.write_metrics(state)  # the line of an epoch may be what a kill kept from the disk
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        while state.epoch < config.epochs and not state.stopped:
+            at_end, speed = run.steps_of_epoch(state, on_step)
+            state, metrics = run.end_epoch(at_end, speed)
+            on_epoch(metrics)
+    return run.handed_on(state)
 
 
 def fresh_model(config: TrainConfig, classes: int) -> nn.Module:
@@ -154,64 +98,122 @@ def fresh_model(config: TrainConfig, classes: int) -> nn.Module:
         return build_network(config.architecture, config.activation, classes)
 
 
-def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
-    """Return the rate at `step` of `steps`: linear warm-up, then half a cosine down to 0."""
-    warm = config.warm_up * steps
-    if step < warm:
-        return config.learning_rate * (step + 1) / max(warm, 1)
-    return config.learning_rate * (1 + math.cos(math.pi * (step - warm) / (steps - warm))) / 2
+@dataclass(frozen=True)
+class _Run:
+    """A run under way; its place is a `Checkpoint` that goes in and comes out."""
+
+    config: TrainConfig
+    batches: Batches
+    n: int
+    folder: Path
+    device: torch.device
+    ranks: Ranks
+    stepper: Stepper
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return self.n // self.config.batch_size
+
+    def steps_of_epoch(
+        self, state: Checkpoint, on_step: Callable[[int, int, int], None]
+    ) -> tuple[Checkpoint, float]:
+        """Train to the end of an epoch.  Returns the place there, and images per second."""
+        config, epoch, size = self.config, state.epoch, self.config.batch_size
+        order = generator_for(config.seed, "order", epoch).permutation(self.n)
+        sums = torch.tensor([state.loss_sum, state.accuracy_sum], dtype=torch.float64)
+        sums = sums.to(self.device)
+        here = self.ranks.share(size, config.accumulate)
+        started = saved = time.monotonic()
+        rows = [order[step * size :][here] for step in range(state.step, self.steps)]
+        for step, (x, y) in enumerate(self.batches.train(epoch, rows), start=state.step):
+            rate = learning_rate(config, epoch * self.steps + step, config.epochs * self.steps)
+            sums += self.stepper(x, y, epoch, step, rate)
+            on_step(epoch, step + 1, self.steps)
+            if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                self.save(state.at(step + 1, sums))
+                saved = time.monotonic()
+        at_end = state.at(self.steps, sums)  # waits for a GPU to come to the end, too
+        seconds = max(time.monotonic() - started, 1e-9)
+        return at_end, (self.steps - state.step) * size / seconds
+
+    def end_epoch(self, state: Checkpoint, speed: float) -> tuple[Checkpoint, EpochMetrics]:
+        """Measure on the held-out images, and write down the epoch and the weights if best."""
+        config, stepper = self.config, self.stepper
+        if not math.isfinite(state.loss_sum):
+            raise SatbenchError(
+                f"the loss was {state.loss_sum} in epoch {state.epoch + 1}: training diverged; "
+                "lower learning_rate, or set warm_up or gradient_clip"
+            )
+        stepper.end_epoch(state.epoch + 1)
+        clean, robust = held_out_accuracies(
+            config, stepper.result, self.batches, self.n + config.held_out, self.device, self.ranks
+        )
+        metrics = EpochMetrics(
+            epoch=state.epoch + 1,
+            loss=state.loss_sum / self.steps,
+            train_accuracy=state.accuracy_sum / self.steps,
+            held_out_clean=clean,
+            held_out_pgd10=robust,
+            learning_rate=stepper.optimiser.param_groups[0]["lr"],
+            images_per_second=speed,
+        )
+        history = _history(state)
+        metrics = replace(metrics, warning=overfitting(config, history, metrics))
+        if best_of([*history, metrics]) == metrics and self.ranks.leads:
+            save_weights(stepper.result, self.folder / BEST)
+        state = Checkpoint(
+            epoch=metrics.epoch,
+            history=(*state.history, asdict(metrics)),
+            stopped=metrics.warning if config.on_overfitting != "warn" else "",
+        )
+        self.save(state)
+        self.write_metrics(state)
+        return state, metrics
+
+    def save(self, state: Checkpoint) -> None:
+        """Write the place and all that goes with it."""
+        if self.ranks.leads:
+            stepper = self.stepper
+            save_checkpoint(self.folder, stepper.network, stepper.optimiser, stepper.average, state)
+
+    def write_metrics(self, state: Checkpoint) -> None:
+        """Write a line for each epoch done; the file is whole at any time."""
+        if self.ranks.leads:
+            lines = (json.dumps(epoch) + "\n" for epoch in state.history)
+            write_text(self.folder / METRICS, "".join(lines))
+
+    def handed_on(self, state: Checkpoint) -> Trained:
+        """Choose the epoch that is handed on, and say why."""
+        config, history = self.config, _history(state)
+        model, last, best = self.stepper.result, history[-1], best_of(history)
+        rolled_back = bool(state.stopped) and config.on_overfitting == "rollback"
+        if best is None or not (rolled_back or config.keep == "best"):
+            kept, why = last, "last epoch"
+            if state.stopped:
+                why += f", {last.epoch} of {config.epochs}"
+        else:
+            self.ranks.wait()
+            load_weights(model, self.folder / BEST)
+            kept, why = best, f"epoch {best.epoch}, best by held-out PGD-10 accuracy"
+        if config.ema_decay:
+            why += f"; moving average of the weights, decay {config.ema_decay:g}"
+        if config.swa_from:
+            why += f"; even average of the weights from epoch {config.swa_from} on"
+        if state.stopped:
+            why += f"; {'rolled back' if rolled_back else 'stopped'}: {state.stopped}"
+        return Trained(model.eval(), history, kept.epoch, why)
 
 
-def _optimiser(config: TrainConfig, model: nn.Module) -> torch.optim.SGD:
-    # Biases, batch-norm and an activation's own parameters do not decay.
-    decayed = [p for p in model.parameters() if p.dim() > 1]
-    others = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.SGD(
-        groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0
-    )
+def _history(state: Checkpoint) -> list[EpochMetrics]:
+    return [EpochMetrics(**past) for past in state.history]
 
 
-def _perturb(
-    attack: Attack,
-    config: TrainConfig,
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    threat: Threat,
-    noise: NoiseSource,
-) -> Tensor:
-    model.train(config.attack_mode == "train")
-    return attack(model, x, y, threat, noise).detach()
-
-
-def _held_out_accuracies(
-    config: TrainConfig, model: nn.Module, data: Dataset, threat: Threat, device: torch.device
-) -> tuple[float, float]:
-    """Return clean and PGD-10 accuracy on the held-out images, in eval mode."""
-    model.eval()
-    attack = parse_attack("pgd-10")
-    clean = robust = 0
-    for rows in _held_out_rows(len(data), config.held_out):
-        x, y = _batch(data, rows, device)
-        noise = Noise(config.seed, "held-out pgd-10", tuple(rows.tolist()))
-        with torch.no_grad():
-            right = model(x).argmax(1) == y
-            clean += int(right.sum())
-        x_adv = attack(model, x, y, threat, noise)
-        with torch.no_grad():
-            robust += int((right & (model(x_adv).argmax(1) == y)).sum())
-    return clean / max(config.held_out, 1), robust / max(config.held_out, 1)
-
-
-def _held_out_rows(n: int, held_out: int, batch: int = 250) -> Iterator[NDArray[np.int64]]:
-    for start in range(n - held_out, n, batch):
-        yield np.arange(start, min(start + batch, n))
-
-
-def _batch(data: Dataset, rows: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
-    x = torch.from_numpy(data.pixels(rows)).to(device)
-    return x, torch.from_numpy(data.labels[rows]).to(device)
+__all__ = [
+    "EpochMetrics",
+    "StepNoise",
+    "Trained",
+    "fresh_model",
+    "learning_rate",
+    "train",
+]

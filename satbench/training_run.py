@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 import satbench
-from satbench.console import progress_bar
-from satbench.core.files import write_text
 from satbench.core.specs import split_spec
 from satbench.data import Dataset, load_dataset
-from satbench.devices import choose_device
 from satbench.model_zoo.card import Card, Training, write_card
 from satbench.model_zoo.weights import digest_weights, save_weights
-from satbench.recipes import TrainConfig
-from satbench.train import EpochMetrics, train
+from satbench.recipes import TrainConfig, overrides_of
+from satbench.train import EpochMetrics, Trained, train
+from satbench.training.live import LiveTable
+from satbench.training.ranks import joined
 
 
 @dataclass(frozen=True)
@@ -41,57 +38,60 @@ def run_training(
     threads: int | None,
     on_epoch: Callable[[EpochMetrics], None],
     quiet: bool,
-) -> TrainingRun:
+) -> TrainingRun | None:
     """Train as `config` says in the folder `out/name`, or go on there; write weights and card.
 
-    Raises SatbenchError for a missing or corrupt training set, a device that is not there, and a
-    folder that holds another run.
+    Under `torchrun` the processes share each batch; one of them writes and speaks, the others
+    return None.  Raises SatbenchError for a missing or corrupt training set, a device that is not
+    there, and a folder that holds another run.
     """
     name = name or default_name(config)
     folder = out / name
-    chosen = choose_device(device)
-    if threads:
-        torch.set_num_threads(threads)
-    data = load_dataset(config.dataset, "train", data_dir=data_dir)
-    with progress_bar(quiet) as bar:
-        task = bar.add_task(name, total=None, note="")
+    with joined(device) as (ranks, chosen):
+        if threads:
+            torch.set_num_threads(threads)
+        data = load_dataset(config.dataset, "train", data_dir=data_dir)
+        with LiveTable(name, config, quiet or not ranks.leads) as table:
 
-        def tick(epoch: int, step: int, steps: int) -> None:
-            note = f"epoch {epoch + 1}/{config.epochs}"
-            bar.update(task, completed=epoch * steps + step, total=config.epochs * steps, note=note)
+            def tell(metrics: EpochMetrics) -> None:
+                table.on_epoch(metrics)
+                if ranks.leads:
+                    on_epoch(metrics)
 
-        model, history = train(config, data, folder, chosen, tick, on_epoch)
-    lines = (json.dumps(asdict(metrics)) + "\n" for metrics in history)
-    write_text(folder / "metrics.jsonl", "".join(lines))
-    held_out = {"clean": history[-1].held_out_clean, "pgd-10": history[-1].held_out_pgd10}
-    return _finish(config, name, folder, model, data, held_out)
+            trained = train(config, data, folder, chosen, table.on_step, tell, ranks)
+        if not ranks.leads:
+            return None
+        return _finish(config, name, folder, trained, data, ranks.world)
 
 
 def default_name(config: TrainConfig) -> str:
     """Return the name of a run: recipe, architecture, activation and seed."""
     plain = (split_spec(spec)[0] for spec in (config.architecture, config.activation))
-    return "-".join((config.recipe, *plain, f"s{config.seed}"))
+    return "-".join((Path(config.recipe).stem, *plain, f"s{config.seed}"))
 
 
-def train_command(config: TrainConfig) -> str:
-    """Return the command that trains the same weights again."""
+def train_command(config: TrainConfig, world: int = 1) -> str:
+    """Return the command that trains the same weights again, with so many processes."""
+    program = (
+        ("satbench",)
+        if world == 1
+        else ("torchrun", "--nproc-per-node", str(world), "-m", "satbench")
+    )
+    overrides = (word for text in overrides_of(config) for word in ("--set", text))
     return shlex.join(
         (
-            *("satbench", "train", "--recipe", config.recipe, "--arch", config.architecture),
+            *(*program, "train", "--recipe", config.recipe, "--arch", config.architecture),
             *("--activation", config.activation, "--seed", str(config.seed)),
-            *("--epochs", str(config.epochs), "--threads", str(torch.get_num_threads())),
+            *("--epochs", str(config.epochs), *overrides),
+            *("--threads", str(torch.get_num_threads())),
         )
     )
 
 
 def _finish(
-    config: TrainConfig,
-    name: str,
-    folder: Path,
-    model: nn.Module,
-    data: Dataset,
-    held_out: dict[str, float],
+    config: TrainConfig, name: str, folder: Path, trained: Trained, data: Dataset, world: int
 ) -> TrainingRun:
+    model, kept = trained.model, trained.history[trained.kept_epoch - 1]
     weights, card = folder / f"{name}.safetensors", folder / f"{name}.json"
     save_weights(model, weights)
     training = Training(
@@ -101,10 +101,10 @@ def _finish(
         attack=config.attack,
         dataset=config.dataset,
         data_digest=data.digest,
-        command=train_command(config),
-        kept="last epoch",
-        held_out=held_out,
-        config=asdict(config),
+        command=train_command(config, world),
+        kept=trained.kept,
+        held_out={"clean": kept.held_out_clean, "pgd-10": kept.held_out_pgd10},
+        config=config.to_dict(),
         satbench=satbench.__version__,
         torch=torch.__version__,
     )
@@ -129,6 +129,6 @@ def _finish(
 def _eval_command(config: TrainConfig, card: Path) -> str:
     norm, _, eps = config.threat.partition(":")
     return (
-        f"satbench eval --model {shlex.quote(str(card))} --dataset {config.dataset} "
+        f"satbench eval --model {shlex.quote(str(card))} --dataset {shlex.quote(config.dataset)} "
         f"--norm {norm} --eps {eps} --attack pgd-50 --attack autoattack"
     )

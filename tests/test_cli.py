@@ -30,6 +30,7 @@ COMMANDS = (
     "curve",
     "transfer",
     "train",
+    "plot",
     "leaderboard",
     "leaderboard build",
     "leaderboard show",

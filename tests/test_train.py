@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from satbench import train as training
@@ -25,6 +24,9 @@ from satbench.model_zoo.weights import digest_weights
 from satbench.models import load_model, request_model
 from satbench.recipes import TrainConfig, load_recipe, recipe_names
 from satbench.train import EpochMetrics, StepNoise, fresh_model, learning_rate, train
+from satbench.training.batches import OnDevice
+from satbench.training.inner import Inner
+from satbench.training.step import optimiser_of
 from satbench.training_run import default_name, run_training, train_command
 
 CPU = torch.device("cpu")
@@ -146,14 +148,14 @@ def rows_seen(
 ) -> list[list[int]]:
     """Train, and return the rows of every batch that was loaded."""
     seen: list[list[int]] = []
-    load = training._batch
+    load = OnDevice._stored
 
-    def remember(data: Dataset, rows: NDArray[np.int64], device: torch.device) -> Any:
+    def remember(self: OnDevice, rows: Any) -> Any:
         seen.append(rows.tolist())
-        return load(data, rows, device)
+        return load(self, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_batch", remember)
+        patch.setattr(OnDevice, "_stored", remember)
         train(config, toy, folder, CPU)
     return seen
 
@@ -201,15 +203,15 @@ def test_the_noise_of_a_step_depends_on_seed_epoch_step_and_restart_alone() -> N
 def test_the_attack_in_training_stays_in_the_ball(
     threat: str, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    perturb, moved = training._perturb, []
+    perturb, moved = Inner.perturb, []
 
-    def check(*args: Any) -> Tensor:
-        x_adv = perturb(*args)
-        check_allowed(args[3], x_adv, Threat.parse(threat))
-        moved.append(bool((x_adv != args[3]).any()))
+    def check(self: Inner, network: nn.Module, x: Tensor, *rest: Any) -> Tensor:
+        x_adv = perturb(self, network, x, *rest)
+        check_allowed(x, x_adv, Threat.parse(threat))
+        moved.append(bool((x_adv != x).any()))
         return x_adv
 
-    monkeypatch.setattr(training, "_perturb", check)
+    monkeypatch.setattr(Inner, "perturb", check)
     train(replace(CONFIG, threat=threat), toy, tmp_path, CPU)
 
     assert moved == [True] * 2 * STEPS
@@ -226,10 +228,7 @@ def test_batch_norm_is_in_the_configured_mode_while_the_attack_searches(
             modes.append(model.training)
             return x
 
-    parse = training.parse_attack
-    monkeypatch.setattr(
-        training, "parse_attack", lambda s: Attack() if s == CONFIG.attack else parse(s)
-    )
+    monkeypatch.setattr("satbench.training.inner.parse_attack", lambda spec: Attack())
     train(replace(CONFIG, attack_mode=mode), toy, tmp_path, CPU)
 
     assert modes == [mode == "train"] * 2 * STEPS
@@ -238,14 +237,14 @@ def test_batch_norm_is_in_the_configured_mode_while_the_attack_searches(
 def test_without_an_attack_the_images_are_trained_on_as_they_are(
     toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "_perturb", None)
+    monkeypatch.setattr(Inner, "perturb", None)
 
     train(replace(CONFIG, attack=""), toy, tmp_path, CPU)
 
 
 def test_training_learns(toy: Dataset, tmp_path: Path) -> None:
     config = replace(CONFIG, attack="", epochs=12, architecture="tiny(width=4)")
-    _, metrics = train(config, toy, tmp_path, CPU)
+    metrics = train(config, toy, tmp_path, CPU).history
 
     assert metrics[-1].loss < metrics[0].loss / 2
     assert metrics[-1].held_out_clean >= 0.875
@@ -255,17 +254,17 @@ def test_the_model_comes_back_in_eval_mode_with_metrics_of_every_epoch(
     toy: Dataset, tmp_path: Path
 ) -> None:
     told: list[EpochMetrics] = []
-    model, metrics = train(CONFIG, toy, tmp_path, CPU, on_epoch=told.append)
+    done = train(CONFIG, toy, tmp_path, CPU, on_epoch=told.append)
 
-    assert not any(module.training for module in model.modules())
-    assert [m.epoch for m in metrics] == [1, 2]
-    assert told == metrics
-    assert all(0 <= m.held_out_pgd10 <= m.held_out_clean <= 1 for m in metrics)
+    assert not any(module.training for module in done.model.modules())
+    assert [m.epoch for m in done.history] == [1, 2]
+    assert told == done.history
+    assert all(0 <= m.held_out_pgd10 <= m.held_out_clean <= 1 for m in done.history)
 
 
 def test_weights_decay_but_biases_and_batch_norm_do_not() -> None:
     model = fresh_model(CONFIG, 3)
-    decayed, others = training._optimiser(CONFIG, model).param_groups
+    decayed, others = optimiser_of(CONFIG, model).param_groups
 
     assert (decayed["weight_decay"], others["weight_decay"]) == (5e-4, 0.0)
     assert [p.dim() for p in decayed["params"]] == [4, 4, 4, 4, 2]
@@ -282,8 +281,8 @@ def whole(
 ) -> tuple[str, list[dict[str, float]]]:
     """Return the weights' digest and the metrics of the uninterrupted run."""
     torch.set_num_threads(1)
-    model, metrics = train(CONFIG, toy, tmp_path_factory.mktemp("whole"), CPU)
-    return digest_weights(model), history_of(metrics)
+    done = train(CONFIG, toy, tmp_path_factory.mktemp("whole"), CPU)
+    return digest_weights(done.model), history_of(done.history)
 
 
 @pytest.mark.parametrize("save_every", [-1.0, 1e9], ids=["each step", "each epoch"])
@@ -303,10 +302,10 @@ def test_a_stopped_run_goes_on_to_the_very_same_weights(
     with pytest.raises(PowerCutError):
         train(CONFIG, toy, tmp_path, CPU, on_step=stop_at(epoch, step))
 
-    model, metrics = train(CONFIG, toy, tmp_path, CPU)
+    done = train(CONFIG, toy, tmp_path, CPU)
 
-    assert digest_weights(model) == whole[0]
-    assert history_of(metrics) == whole[1]
+    assert digest_weights(done.model) == whole[0]
+    assert history_of(done.history) == whole[1]
 
 
 def test_a_resumed_run_does_not_repeat_the_steps_it_saved(
@@ -325,9 +324,9 @@ def test_a_finished_run_is_not_trained_again(
     toy: Dataset, whole: tuple[str, list[dict[str, float]]], tmp_path: Path
 ) -> None:
     train(CONFIG, toy, tmp_path, CPU)
-    model, metrics = train(CONFIG, toy, tmp_path, CPU, on_step=stop_at(0, 1))
+    done = train(CONFIG, toy, tmp_path, CPU, on_step=stop_at(0, 1))
 
-    assert (digest_weights(model), history_of(metrics)) == whole
+    assert (digest_weights(done.model), history_of(done.history)) == whole
 
 
 def test_a_folder_of_another_run_is_refused_with_what_differs(toy: Dataset, tmp_path: Path) -> None:
@@ -370,7 +369,12 @@ def test_a_corrupt_config_is_refused(toy: Dataset, tmp_path: Path) -> None:
 def test_no_half_written_files_are_left(toy: Dataset, tmp_path: Path) -> None:
     train(CONFIG, toy, tmp_path, CPU)
 
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "config.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "best.safetensors",
+        "checkpoint.pt",
+        "config.json",
+        "metrics.jsonl",
+    ]
 
 
 # Recipes
@@ -454,6 +458,7 @@ def test_a_run_leaves_weights_card_metrics_and_checkpoint(tmp_path: Path) -> Non
     name = "toy-tiny-silu-s0"
 
     assert sorted(path.name for path in (tmp_path / name).iterdir()) == [
+        "best.safetensors",
         "checkpoint.pt",
         "config.json",
         "metrics.jsonl",
@@ -489,7 +494,7 @@ def test_the_card_of_a_run_tells_the_metrics_of_its_last_epoch(
         "clean": last["held_out_clean"],
         "pgd-10": last["held_out_pgd10"],
     }
-    assert card.training.config == asdict(CONFIG)
+    assert card.training.config == CONFIG.to_dict()
 
 
 @pytest.mark.usefixtures("opened")

@@ -99,6 +99,57 @@ def add(card: Path, as_json: bool) -> None:
     click.echo(_eval_command(added, added.name))
 
 
+@models.command()
+@click.option("--check", is_flag=True, help="Write nothing; exit 1 if a page is out of date.")
+@click.option(
+    "--records",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of records; by default those of satbench.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("docs/models"),
+    show_default=True,
+    help="Folder of the pages.",
+)
+@_JSON
+def cards(check: bool, records: Path | None, out: Path, as_json: bool) -> None:
+    """Write a page in markdown for each model that ships, and a list of them.
+
+    They come from the cards and the committed records alone.
+    """
+    from satbench.leaderboard.publish import published_records, write_files
+    from satbench.leaderboard.record import read_records
+    from satbench.model_pages import pages, stale_pages
+    from satbench.model_zoo.card import board_names, zoo_card, zoo_names
+
+    names = zoo_names()
+    written = pages(
+        [zoo_card(name) for name in names],
+        sorted(set(names) - set(board_names())),
+        read_records(records or published_records()),
+    )
+    contents = {out / name: text for name, text in written.items()}
+    stale = stale_pages(contents, out)
+    if not check:
+        write_files(contents)
+    if as_json:
+        told = {"pages": len(contents), "stale": [str(path) for path in stale] if check else []}
+        click.echo(json.dumps(told, indent=2))
+    else:
+        state = f"{len(stale)} out of date" if check else "written"
+        click.echo(f"{len(contents)} pages in {out}: {state}")
+    if check and stale:
+        shown = ", ".join(path.name for path in stale[:5]) + (", …" if len(stale) > 5 else "")
+        click.echo(
+            f"satbench: out of date: {shown}; run satbench models cards --out {out} and remove "
+            "pages of no model",
+            err=True,
+        )
+        raise SystemExit(1)
+
+
 def _list(board: bool, names_only: bool, as_json: bool) -> None:
     from satbench.core.errors import SatbenchError
     from satbench.model_zoo.card import board_names, user_card, user_names, zoo_card, zoo_names

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from satbench.core.errors import SatbenchError
+
 
 @click.command()
-@click.option("--recipe", required=True, help="A recipe; `satbench recipes` lists them.")
+@click.option(
+    "--recipe", required=True, help="A name (`satbench recipes` lists them) or FILE.toml."
+)
 @click.option("--activation", help="Such as silu or 'parametric-softplus(alpha=10)'.")
 @click.option("--arch", help="Such as tiny or 'tiny(width=16)'.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Weights, order and noise.")
+@click.option("--seed", type=int, help="Weights, order and noise; 0 unless the recipe says.")
 @click.option("--epochs", type=int, help="Instead of the recipe's.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Another value for any setting of the recipe, such as batch_size=256; repeatable.",
+)
 @click.option("--name", help="The model's name; by default RECIPE-ARCH-ACTIVATION-sSEED.")
 @click.option(
     "--out",
@@ -32,8 +44,9 @@ def train(
     recipe: str,
     activation: str | None,
     arch: str | None,
-    seed: int,
+    seed: int | None,
     epochs: int | None,
+    overrides: tuple[str, ...],
     name: str | None,
     out: Path,
     data_dir: Path | None,
@@ -45,25 +58,36 @@ def train(
     """Train a model by adversarial training; the same command goes on with a stopped run.
 
     Each epoch reports clean and PGD-10 accuracy on held-out training images; the test set stays
-    closed.  The run's folder ends up with the weights (safetensors), a card, metrics.jsonl and
-    a checkpoint.
+    closed.  The run's folder ends up with the weights (safetensors), a card, metrics.jsonl, a
+    checkpoint and the best weights by PGD-10.  On several GPUs or processes:
+    torchrun --nproc-per-node N -m satbench train …
     """
-    from satbench.recipes import load_recipe
+    from satbench.recipes import load_recipe, parse_overrides
 
-    config = load_recipe(recipe, activation=activation, architecture=arch, seed=seed, epochs=epochs)
+    changes = parse_overrides(overrides)
+    options = {"activation": activation, "architecture": arch, "seed": seed, "epochs": epochs}
+    for key in changes.keys() & {key for key, value in options.items() if value is not None}:
+        raise SatbenchError(f"{key} is given twice: by its own option and by --set; leave one")
+    given = {key: value for key, value in options.items() if value is not None}
+    config = load_recipe(recipe, **changes, **given)
     from satbench.train import EpochMetrics
     from satbench.training_run import run_training
+
+    # On a terminal the table of epochs is there already.
+    in_table = sys.stdout.isatty() and sys.stderr.isatty() and not quiet
 
     def say(metrics: EpochMetrics) -> None:
         if as_json:
             click.echo(json.dumps(asdict(metrics)))
-        else:
+        elif not in_table:
             click.echo(
                 f"epoch {metrics.epoch}/{config.epochs}  loss {metrics.loss:.3f}  "
                 f"held-out clean {metrics.held_out_clean:.1%}  "
                 f"PGD-10 {metrics.held_out_pgd10:.1%}  {metrics.images_per_second:.0f} images/s"
             )
+        if metrics.warning and not in_table:
+            click.echo(f"warning: {metrics.warning}", err=True)
 
     run = run_training(config, name, out, data_dir, device, threads, say, quiet)
-    if not as_json:
+    if run and not as_json:
         click.echo(f"wrote {run.weights} and {run.card}\nevaluate it with\n  {run.eval_command}")

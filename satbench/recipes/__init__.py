@@ -3,55 +3,16 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from importlib.resources import files
-from typing import Any, Literal, cast
+from pathlib import Path
+from typing import Any, cast
 
-from satbench.attacks import attack_spec, check_attack_name
+from satbench.attacks import attack_spec
 from satbench.core.errors import SatbenchError, UnknownNameError
-from satbench.core.threat import Threat
-from satbench.data import check_name
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that the weights of a training run depend on.
-
-    `attack` is the inner attacker's spec, empty for standard training; `attack_mode` is the mode
-    of batch-norm while it searches; `warm_up` is the share of the run over which the learning
-    rate rises; `held_out` counts the images at the end of the training set that are kept for the
-    metrics.  Raises SatbenchError for a value out of range or an unknown name.
-    """
-
-    recipe: str
-    dataset: str
-    architecture: str
-    activation: str
-    threat: str
-    attack: str
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    attack_mode: Literal["train", "eval"] = "eval"
-    held_out: int = 1000
-    momentum: float = 0.9
-    warm_up: float = 0.0
-    label_smoothing: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        Threat.parse(self.threat)
-        check_name(self.dataset)
-        if self.attack:
-            check_attack_name(self.attack)
-        if self.attack_mode not in ("train", "eval"):
-            raise SatbenchError(f"expected attack_mode train or eval, got {self.attack_mode!r}")
-        for name in ("epochs", "batch_size", "held_out"):
-            if getattr(self, name) < 1:
-                raise SatbenchError(f"expected {name} of 1 or more, got {getattr(self, name)}")
-        if self.learning_rate <= 0:
-            raise SatbenchError(f"expected learning_rate above 0, got {self.learning_rate}")
+from satbench.core.specs import split_spec
+from satbench.recipes._config import TRAINING_ATTACKS, TrainConfig, required, settings
+from satbench.recipes._values import parse_overrides, show_override, typed
 
 
 def recipe_names() -> list[str]:
@@ -61,39 +22,80 @@ def recipe_names() -> list[str]:
 
 def recipe_summary(name: str) -> str:
     """Return a recipe's sentence about itself.  Raises UnknownNameError."""
-    return cast(str, _read(name)["summary"])
+    return cast(str, _read(name).get("summary", ""))
 
 
 def load_recipe(name: str, **changes: object) -> TrainConfig:
     """Read the recipe `name`, with `changes` for some of its values (None leaves one as it is).
 
+    `name` is that of a recipe that ships with satbench, or the path of a user's own FILE.toml.
     Specs are spelled out in full, so that equal runs have equal configs.
     Raises UnknownNameError for an unknown recipe, SatbenchError for a bad value.
     """
     values = _read(name)
-    del values["summary"]
+    values.pop("summary", None)
     values.update({key: value for key, value in changes.items() if value is not None})
-    known = {field.name for field in fields(TrainConfig)}
+    known = settings()
     for key in values:
         if key not in known:
             raise UnknownNameError(f"setting of the recipe {name}", key, known)
-    config = TrainConfig(recipe=name, **values)
+    missing = [key for key in required() if key not in values]
+    if missing:
+        raise SatbenchError(f"the recipe {name} lacks {', '.join(missing)}; add them")
+    typed_values = cast(dict[str, Any], {key: typed(key, value) for key, value in values.items()})
+    config = TrainConfig(recipe=name, **typed_values)
     # Only now, for it imports torch, and a wrong name is answered without.
+    from satbench.attacks.backward import Backward
     from satbench.model_zoo.build import canonical_activation, canonical_architecture
 
     return replace(
         config,
-        attack=attack_spec(config.attack) if config.attack else "",
+        attack=_canonical_attack(config.attack),
         activation=canonical_activation(config.activation),
         architecture=canonical_architecture(config.architecture),
+        attack_backward=str(Backward.parse(config.attack_backward)),
+        update_backward=str(Backward.parse(config.update_backward)),
     )
+
+
+def overrides_of(config: TrainConfig) -> list[str]:
+    """Return the `KEY=VALUE` texts that make `config` of its recipe.
+
+    Architecture, activation, seed and epochs are left out: they have options of their own.  A
+    config that was made without a recipe has no such texts.
+    """
+    own = ("architecture", "activation", "seed", "epochs")
+    try:
+        base = load_recipe(config.recipe, **{key: getattr(config, key) for key in own})
+    except UnknownNameError:
+        return []
+    return [
+        show_override(key, getattr(config, key))
+        for key in settings()
+        if key not in own and getattr(config, key) != getattr(base, key)
+    ]
+
+
+def _canonical_attack(spec: str) -> str:
+    if spec and split_spec(spec)[0] in TRAINING_ATTACKS:
+        from satbench.training.inner import training_attack_spec
+
+        return training_attack_spec(spec)
+    return attack_spec(spec) if spec else ""
 
 
 def _read(name: str) -> dict[str, Any]:
     known = _recipe_files()
-    if name not in known:
+    if name in known:
+        return tomllib.loads(known[name])
+    if not name.endswith(".toml"):
         raise UnknownNameError("recipe", name, known)
-    return tomllib.loads(known[name])
+    try:
+        return tomllib.loads(Path(name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SatbenchError(f"expected a recipe in {name}, which is missing") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SatbenchError(f"the recipe {name} is not TOML: {error}") from None
 
 
 def _recipe_files() -> dict[str, str]:
@@ -103,3 +105,14 @@ def _recipe_files() -> dict[str, str]:
         for entry in folder.iterdir()
         if entry.name.endswith(".toml")
     }
+
+
+__all__ = [
+    "TRAINING_ATTACKS",
+    "TrainConfig",
+    "load_recipe",
+    "overrides_of",
+    "parse_overrides",
+    "recipe_names",
+    "recipe_summary",
+]

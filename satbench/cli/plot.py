@@ -1,0 +1,48 @@
+"""`satbench plot`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from satbench.cli import options
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@options.out(None, "training.png and training.svg; by default RUN, for several results/training")
+@options.as_json
+def plot(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+    """Draw accuracy, loss and learning rate by epoch of the training in the folder RUN.
+
+    The accuracies are clean and under PGD-10 on held-out training images, and that on the images
+    as trained on.  Several folders give one figure; a run that still goes on may be drawn.
+    """
+    from satbench.leaderboard.figures import FORMATS, check_can_draw
+    from satbench.training_plot import read_training, training_figure
+
+    check_can_draw()
+    curves = [read_training(run) for run in runs]
+    folder = out or (runs[0] if len(runs) == 1 else Path("results/training"))
+    figures = [folder / f"training{suffix}" for suffix in FORMATS]
+    for figure in figures:
+        training_figure(curves, figure)
+    if as_json:
+        shown = {
+            "runs": [curve.summary() for curve in curves],
+            "figures": [str(figure) for figure in figures],
+        }
+        click.echo(json.dumps(shown, indent=2))
+        return
+    for curve in curves:
+        click.echo(
+            f"{curve.name}: epoch {curve.last.epoch}, held-out clean "
+            f"{curve.last.held_out_clean:.1%}, PGD-10 {curve.last.held_out_pgd10:.1%} "
+            f"(best {curve.best.held_out_pgd10:.1%}, epoch {curve.best.epoch})"
+        )
+        for epoch in curve.epochs:
+            if epoch.warning:
+                click.echo(f"warning: {epoch.warning}")
+    click.echo(f"drew {' and '.join(str(figure) for figure in figures)}")

@@ -1,0 +1,180 @@
+"""What a training run does: one frozen dataclass, every value checked."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, Literal, get_args, get_type_hints
+
+from satbench.attacks import check_attack_name
+from satbench.core.errors import SatbenchError
+from satbench.core.specs import later, split_spec
+from satbench.core.threat import Threat
+from satbench.data import check_name
+
+TRAINING_ATTACKS = ("trades",)
+"""Inner attackers beside the attacks of an evaluation (`satbench.training.inner`)."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that the weights of a training run depend on.
+
+    The data: `held_out` counts the images at the end of the training set that are kept for the
+    metrics; `augment` is what is done to the others, with `crop_padding` pixels around the image.
+
+    The inner attacker: `attack` is its spec, empty for standard training; `attack_mode` is the
+    mode of batch-norm while it searches; `clean_start` is the share of batches that it starts
+    from the clean image; `attack_backward` is the gradient of activations in its passes, `true`
+    (their own) or `softplus(10)` (Xie et al., 2020, arXiv:2006.14536, section 3.2).
+
+    The outer step: `objective`, with the weight `beta` of the robust term of trades and mart;
+    `update_backward` as `attack_backward`, in the passes of the update; `gradient_clip` is the
+    greatest L2 norm of the gradient, 0 for any; `awp` is the size of the adversarial weight
+    perturbation relative to the weights, 0 for none, from epoch `awp_from` on (the first is 1).
+
+    The learning rate: `schedule` (`satbench.training.schedule`); `warm_up` is the share of the run
+    over which the rate rises, from `warm_up_start`; `milestones` are the epochs after which the
+    rate of `step` is multiplied by `factor`.
+
+    The weights: `ema_decay` of their moving average, 0 for none; `swa_from` is the epoch from
+    whose end on they are averaged evenly, 0 for never; `keep` is the epoch that is handed on,
+    `best` by held-out PGD-10 accuracy; `on_overfitting` says what happens when that accuracy falls
+    by `overfitting_drop` (a share; 0.2 as in the code of Wong et al., 2020, arXiv:2001.03994) or
+    more below the best epoch's.
+
+    How it is computed: `precision` of the passes (weights stay float32, as does every measured
+    accuracy); `accumulate` parts that a batch goes through the network in; `channels_last`;
+    `compile` (torch.compile); `sync_batch_norm` over the processes of a distributed run.
+
+    Raises SatbenchError for a value out of range or an unknown name.
+    """
+
+    recipe: str
+    dataset: str
+    architecture: str
+    activation: str
+    threat: str
+    attack: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    attack_mode: Literal["train", "eval"] = "eval"
+    held_out: int = 1000
+    momentum: float = 0.9
+    warm_up: float = 0.0
+    label_smoothing: float = 0.0
+    seed: int = 0
+    objective: Literal["cross-entropy", "trades", "mart"] = later("cross-entropy")
+    beta: float = later(0.0)
+    clean_start: float = later(0.0)
+    attack_backward: str = later("true")
+    update_backward: str = later("true")
+    augment: Literal["none", "flip", "crop-flip"] = later("none")
+    crop_padding: int = later(4)
+    nesterov: bool = later(True)
+    schedule: Literal["one-cycle", "cosine", "linear", "step", "constant"] = later("one-cycle")
+    warm_up_start: float = later(0.0)
+    milestones: tuple[int, ...] = later(())
+    factor: float = later(0.1)
+    gradient_clip: float = later(0.0)
+    awp: float = later(0.0)
+    awp_from: int = later(1)
+    ema_decay: float = later(0.0)
+    swa_from: int = later(0)
+    keep: Literal["last", "best"] = later("last")
+    on_overfitting: Literal["warn", "stop", "rollback"] = later("warn")
+    overfitting_drop: float = later(0.2)
+    precision: Literal["float32", "bfloat16"] = later("float32")
+    accumulate: int = later(1)
+    channels_last: bool = later(True)
+    compile: bool = later(False)
+    sync_batch_norm: bool = later(False)
+
+    def __post_init__(self) -> None:
+        Threat.parse(self.threat)
+        check_name(self.dataset)
+        if self.attack and split_spec(self.attack)[0] not in TRAINING_ATTACKS:
+            check_attack_name(self.attack)
+        for name, kind in get_type_hints(TrainConfig).items():
+            choices, value = get_args(kind), getattr(self, name)
+            if choices and isinstance(choices[0], str) and value not in choices:
+                wanted = f"{', '.join(choices[:-1])} or {choices[-1]}"
+                raise SatbenchError(f"expected {name} {wanted}, got {value!r}")
+        self._check_ranges()
+        self._check_combinations()
+
+    def _check_ranges(self) -> None:
+        for name in ("epochs", "batch_size", "held_out", "accumulate", "awp_from"):
+            if getattr(self, name) < 1:
+                raise SatbenchError(f"expected {name} of 1 or more, got {getattr(self, name)}")
+        for name in (
+            *("weight_decay", "beta", "crop_padding", "gradient_clip", "awp", "swa_from"),
+            *("warm_up_start", "factor"),
+        ):
+            if not getattr(self, name) >= 0:
+                raise SatbenchError(f"expected {name} of 0 or more, got {getattr(self, name)}")
+        for name in ("momentum", "label_smoothing", "ema_decay", "warm_up"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SatbenchError(f"expected {name} from 0 to below 1, got {getattr(self, name)}")
+        for name in ("clean_start", "overfitting_drop"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SatbenchError(f"expected {name} from 0 to 1, got {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise SatbenchError(f"expected learning_rate above 0, got {self.learning_rate}")
+
+    def _check_combinations(self) -> None:
+        plain = self.objective == "cross-entropy"
+        smooth = self.attack_backward != "true" or self.update_backward != "true"
+        rising = sorted(set(self.milestones)) == list(self.milestones)
+        for wrong, said in (
+            (not plain and not self.attack, f"objective {self.objective} needs an attack"),
+            (not plain and self.beta == 0, f"objective {self.objective} needs a beta above 0"),
+            (plain and self.beta > 0, "beta belongs to the objectives trades and mart"),
+            (
+                self.objective == "mart" and self.label_smoothing > 0,
+                "objective mart has no label smoothing",
+            ),
+            (
+                (self.schedule == "step") != bool(self.milestones),
+                "the schedule step and milestones go together, such as milestones = [50, 75]",
+            ),
+            (not rising, f"expected rising milestones, got {list(self.milestones)}"),
+            (
+                self.batch_size % self.accumulate != 0,
+                f"expected a batch_size that {self.accumulate} parts divide, got {self.batch_size}",
+            ),
+            (
+                self.ema_decay > 0 and self.swa_from > 0,
+                "ema_decay and swa_from are two averages of the weights; choose one",
+            ),
+            (self.compile and smooth, "compile does not go with another backward of activations"),
+            (
+                self.clean_start > 0 and split_spec(self.attack or "none")[0] != "pgd",
+                "clean_start needs an attack pgd, whose start it changes",
+            ),
+        ):
+            if wrong:
+                raise SatbenchError(said)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the config as JSON values.
+
+        Settings that later versions brought are left out at their defaults, so that a run of an
+        earlier version goes on and its card stays the same.
+        """
+        values = asdict(self)
+        for field in fields(self):
+            if field.metadata.get("later") and values[field.name] == field.default:
+                del values[field.name]
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+
+
+def settings() -> dict[str, Any]:
+    """Return the settings of a recipe and the type of each."""
+    return {name: kind for name, kind in get_type_hints(TrainConfig).items() if name != "recipe"}
+
+
+def required() -> list[str]:
+    """Return the settings that every recipe must have."""
+    return [f.name for f in fields(TrainConfig) if f.default is MISSING and f.name != "recipe"]

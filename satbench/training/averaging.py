@@ -1,0 +1,72 @@
+"""Averages of the weights along a run, which are evaluated and saved in their place."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from satbench.recipes import TrainConfig
+
+
+class Average:
+    """The moving (EMA) or even (SWA) average of a network's weights, as a network.
+
+    Running statistics of batch-norm are averaged like weights; whole numbers are copied.  The
+    moving average has decay min(d, (1 + t) / (10 + t)) after t updates, so that a short run is
+    not dominated by the initial weights; it is taken after every step (Polyak & Juditsky, 1992;
+    used in adversarial training by Gowal et al., 2020, arXiv:2010.03593, section 4.3).  The even
+    average is taken at the end of each epoch from `swa_from` on (Izmailov et al., 2018,
+    arXiv:1803.05407, algorithm 1; differs from the paper: statistics of batch-norm are averaged,
+    not measured again, because that would cost a pass over the training images).
+    """
+
+    def __init__(self, config: TrainConfig, network: nn.Module) -> None:
+        self._config = config
+        self.network = deepcopy(network).requires_grad_(False)
+        self.updates = 0
+
+    def after_step(self, network: nn.Module) -> None:
+        """Take in the weights after a step."""
+        if self._config.ema_decay:
+            past = self.updates + 1
+            decay = min(self._config.ema_decay, (1 + past) / (10 + past))
+            self._take(network, 1 - decay)
+
+    def after_epoch(self, network: nn.Module, epoch: int) -> None:
+        """Take in the weights after an epoch; the first is 1."""
+        if self._config.swa_from:
+            if epoch < self._config.swa_from:
+                self.network.load_state_dict(network.state_dict())
+            else:
+                self._take(network, 1 / (self.updates + 1))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint needs."""
+        return {"network": self.network.state_dict(), "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a checkpoint."""
+        self.network.load_state_dict(state["network"])
+        self.updates = state["updates"]
+
+    def _take(self, network: nn.Module, share: float) -> None:
+        self.updates += 1
+        theirs = network.state_dict()
+        with torch.no_grad():
+            for name, own in self.network.state_dict().items():
+                _move(own, theirs[name], share)
+
+
+def average_of(config: TrainConfig, network: nn.Module) -> Average | None:
+    """Return the average that a config asks for."""
+    return Average(config, network) if config.ema_decay or config.swa_from else None
+
+
+def _move(own: Tensor, theirs: Tensor, share: float) -> None:
+    if own.is_floating_point():
+        own.lerp_(theirs, share)
+    else:
+        own.copy_(theirs)

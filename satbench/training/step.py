@@ -1,0 +1,151 @@
+"""One training step: attack, loss, gradient, new weights."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from satbench.attacks.backward import Backward
+from satbench.core.noise import generator_for
+from satbench.recipes import TrainConfig
+from satbench.training.averaging import average_of
+from satbench.training.awp import perturbed_weights
+from satbench.training.inner import Inner, starts_clean
+from satbench.training.noise import StepNoise
+from satbench.training.objectives import Objective
+from satbench.training.ranks import Ranks
+from satbench.training.sync_norm import synchronised
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images that go through the network at once: a batch, or a part of one."""
+
+    x: Tensor
+    x_adv: Tensor
+    y: Tensor
+
+
+class Stepper:
+    """Takes the steps of a run; holds what they change: network, optimiser, average.
+
+    `network` is the network on `device`; in a distributed run it is the same in all processes
+    after every step.
+    """
+
+    def __init__(
+        self, config: TrainConfig, network: nn.Module, device: torch.device, ranks: Ranks
+    ) -> None:
+        network = network.to(device)
+        if config.channels_last:
+            network = network.to(memory_format=torch.channels_last)
+        if config.sync_batch_norm and ranks.world > 1:
+            network = synchronised(network, device)
+        self.network = network
+        self.optimiser = optimiser_of(config, network)
+        self.average = average_of(config, network)
+        self._config, self._ranks = config, ranks
+        # Compiled or not, both share the weights.
+        self._fast = cast(nn.Module, torch.compile(network)) if config.compile else network
+        self._objective: nn.Module = Objective(config, self._fast)
+        if ranks.world > 1:
+            self._objective = DistributedDataParallel(self._objective)
+        self._inner = Inner.of(config)
+        # Not torch.manual_seed, which on a machine without a GPU remembers every call of its own.
+        self._generator = (
+            torch.cuda.default_generators[device.index or 0]
+            if device.type == "cuda"
+            else torch.default_generator
+        )
+
+    def __call__(self, x: Tensor, y: Tensor, epoch: int, step: int, rate: float) -> Tensor:
+        """Train on this process' share of a batch at the given learning rate.
+
+        Returns the mean loss and the accuracy on the images trained on, as two float64 numbers,
+        of the whole batch.  Draws nothing but functions of (seed, epoch, step).
+        """
+        config, ranks = self._config, self._ranks
+        seed = generator_for(config.seed, "torch", epoch, step, ranks.rank).integers(2**63)
+        self._generator.manual_seed(int(seed))  # for layers that draw, such as dropout
+        parts = self._attacked(x, y, epoch, step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        if config.awp and epoch + 1 >= config.awp_from:
+            with perturbed_weights(self.network, config.awp, lambda: self._grads(parts)):
+                told = self._grads(parts)
+        else:
+            told = self._grads(parts)
+        if config.gradient_clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
+        self.optimiser.step()
+        ranks.agree_on_buffers(self.network)
+        if self.average:
+            self.average.after_step(self.network)
+        return ranks.total(told) / ranks.world
+
+    def end_epoch(self, epoch: int) -> None:
+        """Note that an epoch is done; the first is 1."""
+        if self.average:
+            self.average.after_epoch(self.network, epoch)
+
+    @property
+    def result(self) -> nn.Module:
+        """The network that is evaluated and saved."""
+        return self.average.network if self.average else self.network
+
+    def _attacked(self, x: Tensor, y: Tensor, epoch: int, step: int) -> list[Part]:
+        config, ranks = self._config, self._ranks
+        clean = starts_clean(config, epoch, step)
+        size, batch = len(x) // config.accumulate, len(x) * ranks.world
+        parts = []
+        for number, first in enumerate(range(0, len(x), size)):
+            some, labels = x[first : first + size], y[first : first + size]
+            if self._inner:
+                place = (number * ranks.world + ranks.rank) * size
+                noise = StepNoise(config.seed, epoch, step, batch, place, size)
+                x_adv = self._inner.perturb(self._fast, some, labels, noise, clean)
+            else:
+                x_adv = some
+            parts.append(Part(some, x_adv, labels))
+        return parts
+
+    def _grads(self, parts: list[Part]) -> Tensor:
+        """Leave the gradient of the mean loss in `.grad`; return loss and accuracy, (2,)."""
+        self.optimiser.zero_grad(set_to_none=True)
+        told = torch.zeros(2, dtype=torch.float64, device=parts[0].y.device)
+        self._objective.train()
+        for part in parts:
+            # Only the last part of a batch tells the other processes the sum of all.
+            with self._alone(part is not parts[-1]):
+                with Backward.parse(self._config.update_backward).applied():
+                    loss, logits = self._objective(part.x, part.x_adv, part.y)
+                (loss / len(parts)).backward()
+            right = (logits.detach().argmax(1) == part.y).float().mean()
+            told += torch.stack([loss.detach(), right]).double() / len(parts)
+        return told
+
+    def _alone(self, alone: bool) -> AbstractContextManager[object]:
+        if alone and isinstance(self._objective, DistributedDataParallel):
+            return self._objective.no_sync()
+        return nullcontext()
+
+
+def optimiser_of(config: TrainConfig, network: nn.Module) -> torch.optim.SGD:
+    """Return SGD with momentum.  Biases, batch-norm and activations' parameters do not decay."""
+    decayed = [p for p in network.parameters() if p.dim() > 1]
+    others = [p for p in network.parameters() if p.dim() <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(
+        groups,
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        nesterov=config.nesterov and config.momentum > 0,
+    )

@@ -1,0 +1,89 @@
+"""Averages of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from satbench.data import Dataset
+from satbench.model_zoo.weights import digest_weights
+from satbench.recipes import TrainConfig
+from satbench.train import train
+from satbench.training.averaging import Average, average_of
+from satbench.training.step import Stepper
+
+CPU = torch.device("cpu")
+
+
+def nets() -> Iterator[nn.Module]:
+    """Yield a net as its weights move; the running mean moves along."""
+    net = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))
+    for value in (1.0, 3.0, -2.0, 5.0):
+        nn.init.constant_(net[0].weight, value)
+        net[1].running_mean.fill_(10 * value)
+        net[1].num_batches_tracked.fill_(int(abs(value)))
+        yield net
+
+
+def test_the_moving_average_forgets_by_its_decay_and_less_at_the_start(config: TrainConfig) -> None:
+    path = nets()
+    average = Average(replace(config, ema_decay=0.3), next(path))
+    expected, seen = 1.0, []
+    for t, (net, value) in enumerate(zip(path, (3.0, -2.0, 5.0), strict=True), start=1):
+        average.after_step(net)
+        decay = min(0.3, (1 + t) / (10 + t))
+        expected = decay * expected + (1 - decay) * value
+        seen.append((float(average.network[0].weight), expected))
+
+    for got, wanted in seen:
+        assert got == pytest.approx(wanted, rel=1e-6)
+    assert float(average.network[1].running_mean) == pytest.approx(10 * expected, rel=1e-6)
+    assert int(average.network[1].num_batches_tracked) == 5
+
+
+def test_the_even_average_is_the_mean_of_the_epochs_from_its_first(config: TrainConfig) -> None:
+    average, seen = None, []
+    for epoch, net in enumerate(nets(), start=1):
+        average = average or Average(replace(config, swa_from=2), net)
+        average.after_step(net)
+        average.after_epoch(net, epoch)
+        seen.append(float(average.network[0].weight))
+
+    assert seen == pytest.approx([1.0, 3.0, 0.5, 2.0])
+
+
+def test_without_a_setting_nothing_is_averaged(config: TrainConfig) -> None:
+    assert average_of(config, nn.Linear(1, 1)) is None
+
+
+@pytest.mark.parametrize("changes", [{"ema_decay": 0.9}, {"swa_from": 1}], ids=["ema", "swa"])
+def test_the_average_is_what_a_run_evaluates_and_hands_on(
+    changes: dict[str, float],
+    config: TrainConfig,
+    toy: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen, ends = [], []
+    end_epoch = Stepper.end_epoch
+
+    def remember(self: Stepper, epoch: int) -> None:
+        end_epoch(self, epoch)
+        ends.append((digest_weights(self.network), digest_weights(self.result)))
+
+    def measure(config: TrainConfig, model: nn.Module, *rest: object) -> tuple[float, float]:
+        seen.append(digest_weights(model))
+        return 0.0, 0.0
+
+    monkeypatch.setattr(Stepper, "end_epoch", remember)
+    monkeypatch.setattr("satbench.train.held_out_accuracies", measure)
+    done = train(replace(config, **changes), toy, tmp_path, CPU)
+
+    assert seen == [average for _, average in ends]
+    assert digest_weights(done.model) == seen[-1] != ends[-1][0]
+    assert "average of the weights" in done.kept

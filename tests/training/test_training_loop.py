@@ -1,0 +1,245 @@
+"""The loop as a whole: the same bits as a plainly written one, however it is split or stopped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from satbench import train as training
+from satbench.attacks import parse_attack
+from satbench.core.noise import generator_for
+from satbench.core.threat import Threat
+from satbench.data import Dataset
+from satbench.model_zoo.weights import digest_weights
+from satbench.recipes import TrainConfig
+from satbench.train import StepNoise, Trained, fresh_model, train
+from satbench.training.ranks import ALONE
+from satbench.training.step import Stepper
+
+CPU = torch.device("cpu")
+
+
+def plain_loop(config: TrainConfig, data: Dataset) -> tuple[nn.Module, list[float]]:
+    """Train as satbench 0.1 did: what the shipped weights were made with."""
+    model = fresh_model(config, data.classes).to(memory_format=torch.channels_last)
+    groups = [
+        {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": 5e-4},
+        {"params": [p for p in model.parameters() if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True)
+    n, losses = len(data) - config.held_out, []
+    steps = n // config.batch_size
+    for epoch in range(config.epochs):
+        order = generator_for(config.seed, "order", epoch).permutation(n)
+        total = 0.0
+        for step in range(steps):
+            rows = order[step * config.batch_size : (step + 1) * config.batch_size]
+            x = torch.from_numpy(data.pixels(rows))
+            y = torch.from_numpy(data.labels[rows])
+            if config.attack:
+                model.train(config.attack_mode == "train")
+                noise = StepNoise(config.seed, epoch, step, len(x))
+                attack, threat = parse_attack(config.attack), Threat.parse(config.threat)
+                x = attack(model, x, y, threat, noise).detach()
+            done, all_steps = epoch * steps + step, config.epochs * steps
+            warm = config.warm_up * all_steps
+            for group in optimiser.param_groups:
+                group["lr"] = (
+                    config.learning_rate * (done + 1) / max(warm, 1)
+                    if done < warm
+                    else config.learning_rate
+                    * (1 + math.cos(math.pi * (done - warm) / (all_steps - warm)))
+                    / 2
+                )
+            loss = F.cross_entropy(model.train()(x), y)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            total += loss.item()
+        losses.append(total / steps)
+    return model, losses
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"attack_mode": "eval", "activation": "relu"},
+        {"attack": "pgd(steps=2,step=0.75*eps,restarts=1,start=uniform,keep=last)"},
+        {"attack": ""},
+    ],
+    ids=["pgd-1", "eval mode", "pgd-2", "standard"],
+)
+def test_the_loop_gives_the_bits_of_a_plainly_written_one(
+    changes: dict[str, Any], config: TrainConfig, toy: Dataset, tmp_path: Path
+) -> None:
+    changed = replace(config, **changes)
+    model, losses = plain_loop(changed, toy)
+    done = train(changed, toy, tmp_path, CPU)
+
+    assert digest_weights(done.model) == digest_weights(model)
+    assert [metrics.loss for metrics in done.history] == losses
+
+
+EXTRAS: dict[str, dict[str, Any]] = {
+    "trades": {
+        "objective": "trades",
+        "beta": 6.0,
+        "attack": "trades(steps=2,step=eps/4)",
+        "attack_mode": "eval",
+        "ema_decay": 0.9,
+    },
+    "mart": {"objective": "mart", "beta": 5.0, "swa_from": 1, "gradient_clip": 0.5},
+    "awp": {"awp": 0.01, "augment": "crop-flip", "clean_start": 0.5, "keep": "best"},
+    "parts": {"accumulate": 2, "schedule": "step", "milestones": (1,), "channels_last": False},
+    "half": {"precision": "bfloat16", "label_smoothing": 0.1, "nesterov": False},
+}
+
+
+def told(done: Trained) -> tuple[str, list[dict[str, Any]], str]:
+    """Return what a run came to, without what depends on the clock."""
+    history = [
+        {k: v for k, v in asdict(m).items() if k != "images_per_second"} for m in done.history
+    ]
+    return digest_weights(done.model), history, done.kept
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        *("trades", "awp"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("mart", "parts", "half")),
+    ],
+)
+def test_a_stopped_run_goes_on_to_the_very_same_weights_with_any_setting(
+    extra: str,
+    config: TrainConfig,
+    toy: Dataset,
+    power_cut: type[Exception],
+    cut_at: Callable[[int, int], Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    changed = replace(config, **EXTRAS[extra])
+    whole = train(changed, toy, tmp_path / "whole", CPU)
+    monkeypatch.setattr(training, "SAVE_EVERY_SECONDS", -1.0)
+    for place in ((0, 2), (1, 1), (1, 4)):
+        with pytest.raises(power_cut):
+            train(changed, toy, tmp_path / "cut", CPU, on_step=cut_at(*place))
+
+    assert told(train(changed, toy, tmp_path / "cut", CPU)) == told(whole)
+
+
+def test_every_one_of_these_settings_changes_the_weights(
+    config: TrainConfig, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "held_out_accuracies", lambda *_: (0.5, 0.5))
+    digests = set()
+    for settings in ({}, *EXTRAS.values()):
+        for key, value in settings.items() or [("seed", 0)]:
+            if key in ("beta", "milestones", "keep", "channels_last", "accumulate", "attack_mode"):
+                continue  # parts of another setting here, or meant to change nothing but speed
+            changes = {key: value}
+            if key == "objective":
+                changes["beta"] = settings["beta"]
+            if key == "schedule":
+                changes["milestones"] = settings["milestones"]
+            folder = tmp_path / f"{key}-{value}"
+            digests.add(digest_weights(train(replace(config, **changes), toy, folder, CPU).model))
+
+    assert len(digests) == 1 + 13
+
+
+def test_the_gradient_of_parts_is_that_of_the_batch(config: TrainConfig, toy: Dataset) -> None:
+    # In eval mode of batch-norm, for in train mode parts have statistics of their own.
+    x, y = torch.from_numpy(toy.pixels(range(8))), torch.from_numpy(toy.labels[:8])  # type: ignore[arg-type]
+    grads = []
+    for accumulate in (1, 2, 4):
+        changed = replace(config, accumulate=accumulate, attack_mode="eval")
+        stepper = Stepper(changed, _without_batch_norm(fresh_model(config, 3)), CPU, ALONE)
+        stepper._grads(stepper._attacked(x, y, 0, 0))
+        grads.append([p.grad.clone() for p in stepper.network.parameters() if p.grad is not None])
+
+    for other in grads[1:]:
+        for one, same in zip(grads[0], other, strict=True):
+            torch.testing.assert_close(one, same, rtol=1e-4, atol=1e-6)
+
+
+def test_the_gradient_is_clipped_to_its_greatest_norm(
+    config: TrainConfig, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    norms: list[float] = []
+    step = torch.optim.SGD.step
+
+    def remember(self: torch.optim.SGD, *args: Any) -> Any:
+        grads = [p.grad for group in self.param_groups for p in group["params"]]
+        norms.append(float(torch.cat([g.flatten() for g in grads]).norm()))
+        return step(self, *args)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", remember)
+    train(replace(config, gradient_clip=0.05), toy, tmp_path, CPU)
+
+    assert norms == pytest.approx([0.05] * 8, rel=1e-4)
+
+
+def test_layers_that_draw_are_a_function_of_the_place_in_the_run(
+    config: TrainConfig,
+    toy: Dataset,
+    power_cut: type[Exception],
+    cut_at: Callable[[int, int], Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def with_dropout(config: TrainConfig, classes: int) -> nn.Module:
+        net = fresh_model(config, classes)
+        return nn.Sequential(net[:-1], nn.Dropout(0.5), net[-1])
+
+    monkeypatch.setattr(training, "fresh_model", with_dropout)
+    whole = train(config, toy, tmp_path / "whole", CPU)
+    with pytest.raises(power_cut):
+        train(config, toy, tmp_path / "cut", CPU, on_step=cut_at(1, 2))
+    torch.rand(17)
+
+    assert told(train(config, toy, tmp_path / "cut", CPU)) == told(whole)
+
+
+@pytest.mark.usefixtures("global_generators")
+def test_a_run_leaves_the_global_generator_alone(
+    config: TrainConfig, toy: Dataset, tmp_path: Path
+) -> None:
+    train(config, toy, tmp_path, CPU)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_the_same_weights(
+    config: TrainConfig, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[nn.Module] = []
+    real = torch.compile
+
+    def with_eager_backend(network: nn.Module) -> nn.Module:
+        compiled.append(network)
+        return real(network, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", with_eager_backend)
+    plain = train(config, toy, tmp_path / "plain", CPU)
+    fast = train(replace(config, compile=True), toy, tmp_path / "fast", CPU)
+
+    assert len(compiled) == 1
+    assert digest_weights(fast.model) == digest_weights(plain.model)
+    assert isinstance(fast.model, nn.Sequential)
+
+
+def _without_batch_norm(net: nn.Module) -> nn.Module:
+    for name, layer in net.named_children():
+        if isinstance(layer, nn.BatchNorm2d):
+            setattr(net, name, nn.Identity())
+    return net
