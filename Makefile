@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 2
 
-ACTIVATIONS := relu silu gelu parametric-softplus
+ACTIVATIONS := relu silu gelu parametric-softplus softplus elu celu(alpha=2) smooth-relu mish leaky-relu
 SEEDS := 0 1 2
 SURROGATES := "fmnist-standard relu" "fmnist-pgd2 relu" "fmnist-pgd2 silu" "fmnist-sat parametric-softplus"
 ZOO := $(foreach s,$(SEEDS),$(foreach a,$(ACTIVATIONS),fmnist-sat:$(a):$(s))) \
@@ -41,8 +41,8 @@ types: $(BIN)/satbench  ## Check types, strictly, of the package as it is instal
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p satbench
 
 zoo: $(BIN)/satbench  ## Train every shipped model again (about an hour on two cores)
-	@echo $(ZOO) | tr ' ' '\n' | xargs -P $(JOBS) -I{} sh -c 'set -- $$(echo {} | tr ":" " "); \
-	  OMP_NUM_THREADS=1 $(BIN)/satbench train --recipe $$1 --activation $$2 --seed $$3 --threads 1 --out runs'
+	@echo '$(ZOO)' | tr ' ' '\n' | xargs -P $(JOBS) -I{} sh -c 'set -- $$(echo "{}" | tr ":" " "); \
+	  OMP_NUM_THREADS=1 $(BIN)/satbench train --recipe "$$1" --activation "$$2" --seed "$$3" --threads 1 --out runs'
 
 surrogates: $(BIN)/satbench  ## Train the pinned surrogates of the transfer attacks again
 	@for pair in $(SURROGATES); do set -- $$pair; OMP_NUM_THREADS=1 $(BIN)/satbench train --recipe $$1 \
@@ -57,11 +57,13 @@ reference: $(BIN)/satbench  ## Run pyautoattack again with other seeds: the spre
 	@for seed in 1 2; do for model in $(SPREAD); do OMP_NUM_THREADS=1 $(BIN)/satbench eval --model $$model --attack pgd-50 \
 	  --attack autoattack-reference --seed $$seed --n-examples 500 --out leaderboard/reference || exit 1; done; done
 
-leaderboard: $(BIN)/satbench  ## Write the leaderboard again from the records
+leaderboard: $(BIN)/satbench  ## Write the leaderboard and the models' pages again from the records
 	$(BIN)/satbench leaderboard build --readme README.md --docs docs
+	$(BIN)/satbench models cards --out docs/models
 
-check-leaderboard: $(BIN)/satbench  ## Fail when the committed leaderboard is out of date
+check-leaderboard: $(BIN)/satbench  ## Fail when the committed leaderboard or a model's page is out of date
 	$(BIN)/satbench leaderboard build --check --readme README.md --docs docs
+	$(BIN)/satbench models cards --check --out docs/models
 
 verify: $(BIN)/satbench  ## Re-check every witness of the committed leaderboard
 	$(BIN)/satbench verify --all

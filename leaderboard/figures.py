@@ -57,7 +57,7 @@ def curve_figure(curves: Sequence[Curve], path: Path, eps_max: float | None = No
         raise SatbenchError(
             f"expected curves of one norm on the same images, got {' and '.join(kinds)}"
         )
-    with _figure(path, (8.0, 5.0)) as (figure, axes):
+    with figure_at(path, (8.0, 5.0)) as (figure, axes):
         end = eps_max or axis_end(curves)
         for number, curve in enumerate(curves):
             _draw_curve(axes, curve, end, number)
@@ -121,7 +121,7 @@ def heat_map(
     longest = max(map(len, rows))
     width = max(1.6 + 0.085 * longest + 0.75 * len(columns), 0.6 + 0.1 * len(title))
     size = (width, 1.4 + 0.06 * max(map(len, columns)) + 0.42 * len(rows))
-    with _figure(path, size) as (figure, axes):
+    with figure_at(path, size) as (figure, axes):
         percent = [[100 * value for value in row] for row in values]
         image = axes.imshow(percent, cmap="cividis", vmin=0, vmax=100, aspect="auto")
         for i, row in enumerate(percent):
@@ -183,7 +183,7 @@ def _draw_chance(axes: Axes, chance: float) -> None:
 
 
 @contextmanager
-def _figure(path: Path, inches: tuple[float, float]) -> Iterator[tuple[Figure, Axes]]:
+def figure_at(path: Path, inches: tuple[float, float]) -> Iterator[tuple[Figure, Axes]]:
     """Yield an empty figure that is written to `path`, whole or not at all, when the block ends."""
     check_can_draw()
     if path.suffix not in FORMATS:

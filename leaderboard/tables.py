@@ -148,7 +148,7 @@ def _section(benchmark: Benchmark) -> str:
         _CUMULATIVE,
     ]
     if benchmark.comparisons:
-        parts += ["### Smooth against ReLU", _comparisons(benchmark), _AGAINST_RELU]
+        parts += ["### Against ReLU", _comparisons(benchmark), _AGAINST_RELU]
     parts += [
         f"<details>\n<summary>Each model, seed by seed ({len(benchmark.rows)}, "
         f"n = {dataset.n:,} images each)</summary>",

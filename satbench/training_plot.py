@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from satbench.core.errors import SatbenchError
-from satbench.leaderboard.figures import COLOURS, DASHES, _figure, check_can_draw
+from satbench.leaderboard.figures import COLOURS, DASHES, check_can_draw, figure_at
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -130,7 +130,7 @@ def training_figure(curves: Sequence[TrainingCurve], path: Path) -> None:
     check_can_draw()
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    with _figure(path, (10.0, 5.0)) as (figure, accuracy):
+    with figure_at(path, (10.0, 5.0)) as (figure, accuracy):
         grid = figure.add_gridspec(2, 2, width_ratios=(3, 2))
         accuracy.set_subplotspec(grid[:, 0])
         loss = figure.add_subplot(grid[0, 1], sharex=accuracy)
