@@ -12,12 +12,15 @@ import torch
 import satbench
 from satbench.core.specs import split_spec
 from satbench.data import Dataset, load_dataset
+from satbench.data._image_tree import open_tree
 from satbench.model_zoo.card import Card, Training, write_card
 from satbench.model_zoo.weights import digest_weights, save_weights
 from satbench.recipes import TrainConfig, overrides_of
 from satbench.train import EpochMetrics, Trained, train
+from satbench.training.folders import default_workers
 from satbench.training.live import LiveTable
 from satbench.training.ranks import joined
+from satbench.training.tensorboard import write_events
 
 
 @dataclass(frozen=True)
@@ -38,24 +41,32 @@ def run_training(
     threads: int | None,
     on_epoch: Callable[[EpochMetrics], None],
     quiet: bool,
+    workers: int | None = None,
 ) -> TrainingRun | None:
     """Train as `config` says in the folder `out/name`, or go on there; write weights and card.
 
     Under `torchrun` the processes share each batch; one of them writes and speaks, the others
-    return None.  Raises SatbenchError for a missing or corrupt training set, a device that is not
-    there, and a folder that holds another run.
+    return None.  Each has `workers` processes that read the files of a folder of images (for None
+    as many as cores, up to 8); nothing depends on their number.  Raises SatbenchError for a missing
+    or corrupt training set, a device that is not there, and a folder that holds another run.
     """
     name = name or default_name(config)
     folder = out / name
     with joined(device) as (ranks, chosen):
         if threads:
             torch.set_num_threads(threads)
-        data = load_dataset(config.dataset, "train", data_dir=data_dir)
+        base, _, path = config.dataset.partition(":")
+        if base == "imagefolder":
+            readers = default_workers(ranks.world) if workers is None else workers
+            data: Dataset = open_tree(Path(path), config.crop, readers)
+        else:
+            data = load_dataset(config.dataset, "train", data_dir=data_dir)
         with LiveTable(name, config, quiet or not ranks.leads) as table:
 
             def tell(metrics: EpochMetrics) -> None:
                 table.on_epoch(metrics)
                 if ranks.leads:
+                    write_events(folder / "tensorboard", metrics)
                     on_epoch(metrics)
 
             trained = train(config, data, folder, chosen, table.on_step, tell, ranks)

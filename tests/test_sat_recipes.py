@@ -32,6 +32,8 @@ PAPER = {
     "ema_decay": 0.0,
     "attack_backward": "true",
     "update_backward": "true",
+    "augment": "resized-crop-flip",
+    "crop": 224,
 }
 
 
@@ -87,6 +89,7 @@ def test_the_switches_are_those_that_paper_and_code_differ_in() -> None:
         "warm_up=0.05",
         "warm_up_start=0.1",
         "label_smoothing=0.1",
+        "crop_schedule=1:128,31:224",
         "precision=bfloat16",
     ]
 

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -462,6 +463,7 @@ def test_a_run_leaves_weights_card_metrics_and_checkpoint(tmp_path: Path) -> Non
         "checkpoint.pt",
         "config.json",
         "metrics.jsonl",
+        *(["tensorboard"] if find_spec("tensorboard") else []),
         f"{name}.json",
         f"{name}.safetensors",
     ]

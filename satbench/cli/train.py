@@ -38,6 +38,11 @@ from satbench.core.errors import SatbenchError
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where the data lies.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; torch's choice if unset.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Processes that read a folder of images; the cores, up to 8, if unset.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON line an epoch on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 def train(
@@ -52,6 +57,7 @@ def train(
     data_dir: Path | None,
     device: str,
     threads: int | None,
+    workers: int | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -88,6 +94,6 @@ def train(
         if metrics.warning and not in_table:
             click.echo(f"warning: {metrics.warning}", err=True)
 
-    run = run_training(config, name, out, data_dir, device, threads, say, quiet)
+    run = run_training(config, name, out, data_dir, device, threads, say, quiet, workers)
     if run and not as_json:
         click.echo(f"wrote {run.weights} and {run.card}\nevaluate it with\n  {run.eval_command}")

@@ -11,8 +11,8 @@ from typing import Any, cast
 from satbench.attacks import attack_spec
 from satbench.core.errors import SatbenchError, UnknownNameError
 from satbench.core.specs import split_spec
-from satbench.recipes._config import TRAINING_ATTACKS, TrainConfig, required, settings
 from satbench.recipes._values import parse_overrides, show_override, typed
+from satbench.recipes.config import TRAINING_ATTACKS, TrainConfig, required, settings
 
 
 def recipe_names() -> list[str]:

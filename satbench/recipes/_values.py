@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal, get_origin
 
 from satbench.core.errors import SatbenchError, UnknownNameError
-from satbench.recipes._config import settings
+from satbench.recipes.config import settings
 
 _WORDS = {
     int: "a whole number",

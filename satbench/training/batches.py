@@ -10,9 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from satbench.core.errors import SatbenchError
 from satbench.data import Dataset
+from satbench.data._image_tree import ImageTree
 from satbench.recipes import TrainConfig
 from satbench.training.augment import Augmentation
+from satbench.training.folders import FromFiles
 
 
 class Batches(Protocol):
@@ -34,6 +37,8 @@ class Batches(Protocol):
 
 def batches_of(data: Dataset, config: TrainConfig, device: torch.device) -> Batches:
     """Return where a run gets the images of a data set from."""
+    if isinstance(data, ImageTree):
+        return FromFiles(data, config, device)
     return OnDevice(data, config, device)
 
 
@@ -47,6 +52,10 @@ class OnDevice:
         # A tensor on the device, for CUDA multiplies by the inverse of a number instead, which
         # is not what the processor computes.
         self._white = torch.tensor(255, dtype=torch.float32, device=device)
+        if config.augment == "resized-crop-flip":
+            raise SatbenchError(
+                "augment resized-crop-flip reads image files; give the dataset imagefolder:PATH"
+            )
         self._augment = Augmentation(config.augment, config.crop_padding, config.seed)
 
     def train(

@@ -18,7 +18,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.noise import generator_for
 from satbench.core.specs import build, spec_of, split_spec
 from satbench.core.threat import Length, Threat
-from satbench.recipes import TrainConfig
+from satbench.recipes.config import TrainConfig
 from satbench.training.objectives import autocast, divergence, wide
 from satbench.training.ranks import bare
 

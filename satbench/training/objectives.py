@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from satbench.attacks.contract import Model
-from satbench.recipes import TrainConfig
+from satbench.recipes.config import TrainConfig
 
 
 class Objective(nn.Module):

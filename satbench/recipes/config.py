@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -21,6 +22,9 @@ class TrainConfig:
 
     The data: `held_out` counts the images at the end of the training set that are kept for the
     metrics; `augment` is what is done to the others, with `crop_padding` pixels around the image.
+    Of a folder of images, `crop` is the side in pixels that they are cropped to, and
+    `crop_schedule` the sides from some epochs on, the first being 1, such as `1:128,6:224`;
+    held-out images are of the size `crop` throughout.
 
     The inner attacker: `attack` is its spec, empty for standard training; `attack_mode` is the
     mode of batch-norm while it searches; `clean_start` is the share of batches that it starts
@@ -70,7 +74,7 @@ class TrainConfig:
     clean_start: float = later(0.0)
     attack_backward: str = later("true")
     update_backward: str = later("true")
-    augment: Literal["none", "flip", "crop-flip"] = later("none")
+    augment: Literal["none", "flip", "crop-flip", "resized-crop-flip"] = later("none")
     crop_padding: int = later(4)
     nesterov: bool = later(True)
     schedule: Literal["one-cycle", "cosine", "linear", "step", "constant"] = later("one-cycle")
@@ -90,6 +94,8 @@ class TrainConfig:
     channels_last: bool = later(True)
     compile: bool = later(False)
     sync_batch_norm: bool = later(False)
+    crop: int = later(224)
+    crop_schedule: str = later("")
 
     def __post_init__(self) -> None:
         Threat.parse(self.threat)
@@ -105,7 +111,7 @@ class TrainConfig:
         self._check_combinations()
 
     def _check_ranges(self) -> None:
-        for name in ("epochs", "batch_size", "held_out", "accumulate", "awp_from"):
+        for name in ("epochs", "batch_size", "held_out", "accumulate", "awp_from", "crop"):
             if getattr(self, name) < 1:
                 raise SatbenchError(f"expected {name} of 1 or more, got {getattr(self, name)}")
         for name in (
@@ -126,6 +132,9 @@ class TrainConfig:
     def _check_combinations(self) -> None:
         plain = self.objective == "cross-entropy"
         smooth = self.attack_backward != "true" or self.update_backward != "true"
+        _crops(self.crop_schedule)
+        whole = not self.dataset.startswith("imagefolder:")
+        cropped = self.crop != 224 or bool(self.crop_schedule)
         rising = sorted(set(self.milestones)) == list(self.milestones)
         for wrong, said in (
             (not plain and not self.attack, f"objective {self.objective} needs an attack"),
@@ -148,6 +157,10 @@ class TrainConfig:
                 self.ema_decay > 0 and self.swa_from > 0,
                 "ema_decay and swa_from are two averages of the weights; choose one",
             ),
+            (
+                whole and (cropped or self.augment == "resized-crop-flip"),
+                "crop, crop_schedule and augment resized-crop-flip need a dataset imagefolder:PATH",
+            ),
             (self.compile and smooth, "compile does not go with another backward of activations"),
             (
                 self.clean_start > 0 and split_spec(self.attack or "none")[0] != "pgd",
@@ -156,6 +169,12 @@ class TrainConfig:
         ):
             if wrong:
                 raise SatbenchError(said)
+
+    def crop_at(self, epoch: int) -> int:
+        """Return the side of training images from a folder in an epoch; the first is 1."""
+        return [self.crop, *(side for first, side in _crops(self.crop_schedule) if first <= epoch)][
+            -1
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the config as JSON values.
@@ -178,3 +197,18 @@ def settings() -> dict[str, Any]:
 def required() -> list[str]:
     """Return the settings that every recipe must have."""
     return [f.name for f in fields(TrainConfig) if f.default is MISSING and f.name != "recipe"]
+
+
+def _crops(schedule: str) -> list[tuple[int, int]]:
+    if not schedule:
+        return []
+    form = re.fullmatch(r"\d+:[1-9]\d*(,\d+:[1-9]\d*)*", schedule, re.ASCII)
+    pairs = [part.split(":") for part in schedule.split(",")] if form else []
+    found = [(int(first), int(side)) for first, side in pairs]
+    firsts = [first for first, _ in found]
+    if firsts[:1] != [1] or firsts != sorted(set(firsts)):
+        raise SatbenchError(
+            "expected crop_schedule as EPOCH:PIXELS with rising epochs from 1 on, such as "
+            f"1:128,6:224, got {schedule!r}"
+        )
+    return found

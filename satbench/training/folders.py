@@ -1,0 +1,163 @@
+"""Training images from files, read, cropped and flipped by worker processes."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from satbench.core.errors import SatbenchError
+from satbench.core.noise import generator_for
+from satbench.data._image_tree import ImageTree
+from satbench.recipes import TrainConfig
+from satbench.training.augment import Augmentation
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Read = tuple[NDArray[np.uint8], NDArray[np.int64]]
+AREA, RATIO, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10
+"""Shares of the image's area, ratios of width to height, and tries (torchvision's defaults)."""
+BORDER = 32
+"""The shortest side is the crop and so many pixels: 256 for 224 (as the SAT code evaluates)."""
+_PIECE = 32  # held-out images that a worker reads at once
+
+
+def default_workers(world: int) -> int:
+    """Return how many processes read images for each of `world` processes: all cores, up to 8."""
+    here = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if here else os.cpu_count() or 1
+    return max(1, min(8, cores // world))
+
+
+class FromFiles:
+    """Batches of a tree of images: a function of (seed, epoch, image), whoever reads them."""
+
+    def __init__(self, tree: ImageTree, config: TrainConfig, device: torch.device) -> None:
+        self._tree, self._config, self._device = tree, config, device
+        self._white = torch.tensor(255, dtype=torch.float32, device=device)
+        kind = config.augment
+        on_device = "none" if kind == "resized-crop-flip" else kind
+        self._augment = Augmentation(on_device, config.crop_padding, config.seed)
+
+    def train(
+        self, epoch: int, rows: Sequence[NDArray[np.int64]]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield augmented images in [0, 1] and labels for each of the batches to come."""
+        random = self._config.augment == "resized-crop-flip"
+        views = Views(self._tree, self._config.crop_at(epoch + 1), self._config.seed, epoch, random)
+        augments = self._augment.kind != "none"
+        drawn = self._augment.draws(epoch, len(self._tree)) if augments else None
+        for some, (x, y) in zip(rows, self._read(views, rows), strict=True):
+            if drawn is not None:
+                x = self._augment(x, torch.from_numpy(drawn[some]).to(x.device))
+            yield x.float() / self._white, y
+
+    def held_out(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Return centre crops and labels.  (B,) -> (B, 3, crop, crop), (B,)."""
+        views = Views(self._tree, self._config.crop, self._config.seed, 0, random=False)
+        pieces = np.array_split(rows, math.ceil(len(rows) / _PIECE))
+        x, y = (torch.cat(parts) for parts in zip(*self._read(views, pieces), strict=True))
+        return x.float() / self._white, y
+
+    def _read(
+        self, views: Views, rows: Sequence[NDArray[np.int64]]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        # Its own generator, for a loader draws a seed for its workers, which nothing here uses.
+        loader: DataLoader[Read | str] = DataLoader(
+            views,  # type: ignore[arg-type]  # an index of it is the rows of a whole batch
+            batch_size=None,
+            sampler=rows,
+            num_workers=min(self._tree.workers, len(rows)),
+            collate_fn=_as_read,
+            generator=torch.Generator(),
+        )
+        for read in loader:
+            if isinstance(read, str):
+                raise SatbenchError(read)
+            x, y = (torch.from_numpy(array).to(self._device) for array in read)
+            yield x, y
+
+
+@dataclass(frozen=True)
+class Views:
+    """What a worker computes: the images of some rows at one size, in one epoch."""
+
+    tree: ImageTree
+    size: int
+    seed: int
+    epoch: int
+    random: bool
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> Read | str:
+        """Return images as bytes and labels, or what is wrong, for no error outlives a worker.
+
+        (B,) -> (B, 3, size, size), (B,).
+        """
+        try:
+            pixels = np.stack([np.asarray(self._view(int(row))) for row in rows])
+        except SatbenchError as error:
+            return str(error)
+        return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), self.tree.labels[rows]
+
+    def _view(self, row: int) -> Image:
+        picture = self.tree.picture(row)
+        if not self.random:
+            return centre_crop(picture, self.size)
+        generator = generator_for(self.seed, "resized crop", self.epoch, row)
+        return resized_crop_flip(picture, self.size, generator)
+
+
+def _as_read(read: Any) -> Any:
+    # Arrays go through a pipe; tensors would need a socket and an open file each.
+    return read
+
+
+def centre_crop(picture: Image, size: int) -> Image:
+    """Resize (bicubic) to a shortest side of size + 32, and cut out the middle size × size."""
+    from torchvision.transforms import CenterCrop, InterpolationMode, Resize
+
+    resized = Resize(size + BORDER, InterpolationMode.BICUBIC)(picture)
+    cropped: Image = CenterCrop(size)(resized)
+    return cropped
+
+
+def resized_crop_flip(picture: Image, size: int, generator: np.random.Generator) -> Image:
+    """Resize a random part (bilinear) to size × size, mirrored in half of the cases.
+
+    The part is drawn as by Szegedy et al., 2015, arXiv:1409.4842, section 6.
+    """
+    from PIL.Image import Resampling, Transpose
+
+    box = random_box(*picture.size, generator)
+    part = picture.crop(box).resize((size, size), Resampling.BILINEAR)
+    return part.transpose(Transpose.FLIP_LEFT_RIGHT) if generator.random() < 0.5 else part
+
+
+def random_box(
+    width: int, height: int, generator: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Draw a part of random area and ratio: left, upper, right, lower, in pixels.
+
+    Where none of ten draws fits, it is the middle, as large as the ratios allow.
+    """
+    for _ in range(TRIES):
+        area = width * height * generator.uniform(*AREA)
+        ratio = math.exp(generator.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
+        across, down = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < across <= width and 0 < down <= height:
+            left = int(generator.integers(width - across + 1))
+            upper = int(generator.integers(height - down + 1))
+            return left, upper, left + across, upper + down
+    across = min(width, max(1, round(height * RATIO[1])))
+    down = min(height, max(1, round(width / RATIO[0])))
+    left, upper = (width - across) // 2, (height - down) // 2
+    return left, upper, left + across, upper + down

@@ -1,0 +1,25 @@
+"""The metrics of each epoch as TensorBoard reads them, where it is installed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+
+from satbench.training.watch import EpochMetrics
+
+
+def write_events(folder: Path, metrics: EpochMetrics) -> None:
+    """Add the metrics of an epoch to `folder`; do nothing without the extra `satbench[logs]`."""
+    if find_spec("tensorboard") is None:
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    # One file an epoch: a stopped run leaves none open, and goes on in the same curves.
+    with SummaryWriter(str(folder), filename_suffix=f".{metrics.epoch}") as writer:
+        for name, value in asdict(metrics).items():
+            if name == "warning":
+                if value:
+                    writer.add_text(name, value, metrics.epoch)
+            elif name != "epoch":
+                writer.add_scalar(name, value, metrics.epoch)

@@ -1,0 +1,145 @@
+"""Training from a folder of images: read by workers, the same whoever reads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from satbench.core.errors import SatbenchError
+from satbench.data import load_dataset
+from satbench.data._image_tree import ImageTree, open_tree
+from satbench.recipes import TrainConfig
+from satbench.training.batches import batches_of
+from satbench.training.folders import random_box
+
+CPU = torch.device("cpu")
+ROWS = [np.array([5, 0, 3]), np.array([1, 7, 2])]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> ImageTree:
+    """Write 2 classes of 5 images of noise, and open them at 16 × 16."""
+    rng = np.random.default_rng(0)
+    for kind in ("cat", "dog"):
+        (tmp_path / kind).mkdir()
+        for k in range(5):
+            pixels = rng.integers(0, 256, (20, 24, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / kind / f"{k}.png")
+    return open_tree(tmp_path, 16, 0)
+
+
+@pytest.fixture
+def resized(config: TrainConfig) -> TrainConfig:
+    return replace(config, dataset="imagefolder:x", augment="resized-crop-flip", crop=16)
+
+
+def batches(tree: ImageTree, config: TrainConfig, epoch: int = 0) -> list[torch.Tensor]:
+    return [x for x, _ in batches_of(tree, config, CPU).train(epoch, ROWS)]
+
+
+def test_workers_change_nothing(tree: ImageTree, resized: TrainConfig) -> None:
+    alone, two = batches(tree, resized), batches(replace(tree, workers=2), resized)
+
+    assert [x.shape for x in alone] == [(3, 3, 16, 16)] * 2
+    assert all(map(torch.equal, alone, two))
+
+
+def test_a_view_is_a_function_of_seed_epoch_and_image(
+    tree: ImageTree, resized: TrainConfig
+) -> None:
+    first, later = batches(tree, resized), batches(tree, resized, 1)
+    ((resumed, _),) = batches_of(tree, resized, CPU).train(0, [ROWS[1][1:]])
+
+    assert torch.equal(resumed, first[1][1:])
+    assert not torch.equal(later[0], first[0])
+    assert not torch.equal(batches(tree, replace(resized, seed=1))[0], first[0])
+
+
+def test_labels_go_with_their_images(tree: ImageTree, resized: TrainConfig) -> None:
+    found = [y.tolist() for _, y in batches_of(tree, resized, CPU).train(0, ROWS)]
+    kinds = [[int(tree.files[row].startswith("dog")) for row in rows] for rows in ROWS]
+
+    assert found == kinds
+
+
+def test_held_out_images_are_those_of_an_evaluation(tree: ImageTree, config: TrainConfig) -> None:
+    whole = load_dataset(f"imagefolder:{tree.folder}", "train")
+    plain = replace(config, dataset="imagefolder:x")
+    rows = np.arange(6, 10)
+    x, y = batches_of(tree, plain, CPU).held_out(rows)
+
+    np.testing.assert_array_equal(x.numpy(), whole.pixels(rows))
+    np.testing.assert_array_equal(y.numpy(), whole.labels[rows])
+
+
+def test_flips_alone_are_those_of_images_in_memory(tree: ImageTree, config: TrainConfig) -> None:
+    flip = replace(config, dataset="imagefolder:x", augment="flip")
+    whole = load_dataset(f"imagefolder:{tree.folder}", "train")
+    expected = [x for x, _ in batches_of(whole, flip, CPU).train(0, ROWS)]
+
+    assert all(map(torch.equal, expected, batches(tree, flip)))
+
+
+def test_images_grow_as_the_schedule_says(tree: ImageTree, resized: TrainConfig) -> None:
+    grows = replace(resized, crop_schedule="1:8,3:12,4:20")
+    sides = [batches(tree, grows, epoch)[0].shape[-1] for epoch in range(5)]
+
+    assert sides == [8, 8, 12, 20, 20]
+    assert batches_of(tree, grows, CPU).held_out(ROWS[0])[0].shape == (3, 3, 16, 16)
+
+
+@pytest.mark.parametrize("text", ["128", "2:128", "1:128,1:224", "1:0", "1:128,", "a:1"])
+def test_a_schedule_that_cannot_be_is_refused(text: str, resized: TrainConfig) -> None:
+    with pytest.raises(SatbenchError, match=r"^expected crop_schedule as EPOCH:PIXELS with rising"):
+        replace(resized, crop_schedule=text)
+
+
+@pytest.mark.parametrize("change", [{"crop": 8}, {"augment": "resized-crop-flip"}])
+def test_crops_need_a_folder(change: dict[str, object], config: TrainConfig) -> None:
+    with pytest.raises(SatbenchError, match=r"^crop, crop_schedule and augment resized-crop-flip"):
+        replace(config, **change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_is_named(workers: int, tree: ImageTree, resized: TrainConfig) -> None:
+    path = tree.folder / tree.files[0]
+    path.write_bytes(path.read_bytes()[:40])
+
+    with pytest.raises(SatbenchError, match=rf"^cannot read the image {path}"):
+        batches(replace(tree, workers=workers), resized)
+
+
+def test_the_digest_tells_names_and_sizes(tree: ImageTree) -> None:
+    before = tree.digest
+    assert open_tree(tree.folder, 32, 2).digest == before
+
+    with (tree.folder / tree.files[0]).open("ab") as file:
+        file.write(b"more")
+    longer = open_tree(tree.folder, 16, 0).digest
+    (tree.folder / "cat" / "0.png").rename(tree.folder / "cat" / "a.png")
+
+    assert len({before, longer, open_tree(tree.folder, 16, 0).digest}) == 3
+
+
+def test_boxes_have_the_areas_and_ratios_of_torchvision() -> None:
+    rng = np.random.default_rng(0)
+    boxes = np.array([random_box(500, 400, rng) for _ in range(2000)])
+    across, down = (boxes[:, 2:] - boxes[:, :2]).T
+    share, ratio = across * down / 200_000, across / down
+
+    assert (boxes.min(0) >= 0).all()
+    assert (boxes[:, 2:] <= (500, 400)).all()
+    assert 0.079 < share.min() < 0.09
+    assert 0.9 < share.max() <= 1
+    assert 0.74 < ratio.min() < 0.76
+    assert 1.32 < ratio.max() < 1.35
+
+
+def test_an_image_that_no_box_fits_gives_its_middle() -> None:
+    assert random_box(1000, 10, np.random.default_rng(0)) == (493, 0, 506, 10)
+    assert random_box(10, 1000, np.random.default_rng(0)) == (0, 493, 10, 506)

@@ -1,0 +1,41 @@
+"""Metrics for TensorBoard."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from satbench.training.tensorboard import write_events
+from satbench.training.watch import EpochMetrics
+
+FIRST = EpochMetrics(1, 1.25, 0.5, 0.75, 0.5, 0.125, 1234.0)
+
+
+def test_each_number_of_an_epoch_is_a_curve(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for metrics in (FIRST, replace(FIRST, epoch=2, loss=0.25, warning="it fell")):
+        write_events(tmp_path, metrics)
+    found: dict[str, list[tuple[int, float]]] = {}
+    for file in sorted(tmp_path.iterdir(), key=lambda file: file.suffix):
+        read = EventAccumulator(str(file)).Reload()
+        for name in read.Tags()["scalars"]:
+            found.setdefault(name, []).extend((e.step, e.value) for e in read.Scalars(name))
+    numbers = {k: v for k, v in asdict(FIRST).items() if k not in ("epoch", "warning")}
+
+    assert found == {
+        name: [(1, value), (2, 0.25 if name == "loss" else value)]
+        for name, value in numbers.items()
+    }
+
+
+def test_without_tensorboard_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("satbench.training.tensorboard.find_spec", lambda name: None)
+    write_events(tmp_path, FIRST)
+
+    assert list(tmp_path.iterdir()) == []
