@@ -24,6 +24,7 @@ from satbench.attacks._apgd_run import Aim, Search, normalised
 from satbench.attacks.ball import l1_correction
 from satbench.attacks.contract import Model, NoiseSource
 from satbench.core.errors import SatbenchError
+from satbench.core.ranges import check_at_least_one
 from satbench.core.threat import Norm, Threat
 
 BLOCK = 250  # images that draw their noise together: the package's default batch size
@@ -127,13 +128,6 @@ def restarts_in(threat: Threat, restarts: int, eot: int) -> int:
 def targets_in(threat: Threat, targets: int, eot: int) -> int:
     """Return how many targets `targets` means under `threat`."""
     return L1_TARGETS if larger_radii(threat, eot) and targets == 9 else targets
-
-
-def check_at_least_one(name: str, attack: object) -> None:
-    """Raise SatbenchError unless every number among the fields of an attack is 1 or more."""
-    for parameter, value in vars(attack).items():
-        if isinstance(value, int) and value < 1:
-            raise SatbenchError(f"{name}: expected {parameter} of 1 or more, got {value}")
 
 
 def _clean_logits(model: Model, x: Tensor, least_classes: int, loss: str) -> Tensor:

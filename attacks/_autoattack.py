@@ -11,11 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from satbench.attacks._apgd import APGDCE, APGDDLR, APGDT, BLOCK, check_at_least_one
+from satbench.attacks._apgd import APGDCE, APGDDLR, APGDT, BLOCK
 from satbench.attacks._fab import FABT
 from satbench.attacks._square import Square
 from satbench.attacks.contract import Attack
 from satbench.core.errors import SatbenchError
+from satbench.core.ranges import check_at_least_one
 
 
 @dataclass(frozen=True)

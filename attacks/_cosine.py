@@ -21,8 +21,8 @@ from torch import Tensor
 from satbench.attacks import _losses as losses
 from satbench.attacks.backward import Backward
 from satbench.attacks.ball import project, random_point, steepest
-from satbench.attacks.contract import Found, Hints, Model, NoiseSource
-from satbench.core.errors import SatbenchError
+from satbench.attacks.contract import Found, Hints, Informed, Model, NoiseSource
+from satbench.core.ranges import check_at_least_one
 from satbench.core.threat import Length, Threat
 
 TWICE_EPS = Length(Fraction(2), relative=True)
@@ -36,7 +36,7 @@ Loss = Callable[[Tensor, Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
-class CosinePGD:
+class CosinePGD(Informed):
     """`steps` steps along the steepest ascent of `loss`, the first of length `step`.
 
     `start` is a corner of the ball (a random sign a pixel; in L2 a uniform point), a uniform
@@ -52,14 +52,7 @@ class CosinePGD:
     backward: Backward = TRUE
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise SatbenchError(f"cosine-pgd: expected steps of 1 or more, got {self.steps}")
-
-    def __call__(
-        self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
-    ) -> Tensor:
-        """Perturb `x` within `threat`.  (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W)."""
-        return self.follow(model, x, y, threat, noise, Hints.none(x)).x_adv
+        check_at_least_one("cosine-pgd", self, "steps")
 
     def follow(
         self,

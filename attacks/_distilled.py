@@ -22,6 +22,7 @@ from satbench.attacks.engine import device_of
 from satbench.attacks.passes import CountingModel, Passes
 from satbench.core.errors import SatbenchError
 from satbench.core.noise import generator_for
+from satbench.core.ranges import check_at_least_one
 from satbench.core.threat import Length, Threat
 
 EPS = Length(Fraction(1), relative=True)
@@ -59,11 +60,9 @@ class Distilled:
     uses_gradients: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        for name in ("queries", "seeds", "width", "training", "steps", "restarts"):
-            if getattr(self, name) < 1:
-                raise SatbenchError(
-                    f"distilled: expected {name} of 1 or more, got {getattr(self, name)}"
-                )
+        check_at_least_one(
+            "distilled", self, "queries", "seeds", "width", "training", "steps", "restarts"
+        )
         if self.rounds < 0:
             raise SatbenchError(f"distilled: expected rounds of 0 or more, got {self.rounds}")
         if not 0 <= self.hardening <= 1:

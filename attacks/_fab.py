@@ -28,6 +28,7 @@ from torch import Tensor
 from satbench.attacks._fab_projections import to_hyperplane
 from satbench.attacks.contract import Model, NoiseSource
 from satbench.core.errors import SatbenchError
+from satbench.core.ranges import check_at_least_one
 from satbench.core.threat import Threat
 
 # The paper's parameters alpha_max, eta and beta, with the values that AutoAttack gives them.
@@ -51,11 +52,7 @@ class FABT:
     block: int = 250
 
     def __post_init__(self) -> None:
-        for name in ("steps", "targets", "block"):
-            if getattr(self, name) < 1:
-                raise SatbenchError(
-                    f"fab-t: expected {name} of 1 or more, got {getattr(self, name)}"
-                )
+        check_at_least_one("fab-t", self, "steps", "targets", "block")
 
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource

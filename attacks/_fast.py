@@ -31,6 +31,7 @@ from satbench.attacks.contract import (
     Found,
     Hints,
     History,
+    Informed,
     Model,
     NoiseOfSome,
     NoiseSource,
@@ -102,7 +103,7 @@ class Borderline:
 
 
 @dataclass(frozen=True)
-class WarmSquare:
+class WarmSquare(Informed):
     """Square from the best points known, every image with squares of its own.
 
     It takes on the `weakest` share of the survivors and a random `sample` of all; if `after` names
@@ -116,12 +117,6 @@ class WarmSquare:
     sample: float
     first_share: float = 0.2
     after: tuple[str, ...] = ()
-
-    def __call__(
-        self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
-    ) -> Tensor:
-        """Perturb `x` within `threat`.  (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W)."""
-        return self.follow(model, x, y, threat, noise, Hints.none(x)).x_adv
 
     def follow(
         self,
@@ -147,7 +142,7 @@ class WarmSquare:
 
 
 @dataclass(frozen=True)
-class FlaggedSquare:
+class FlaggedSquare(Informed):
     """Square from the best points known, on the images alone whose gradients are seen to mislead.
 
     Looking at an image costs 3 forwards and 2 backwards; `queries` are as many as AutoAttack's.
@@ -155,12 +150,6 @@ class FlaggedSquare:
 
     queries: int
     first_share: float = 0.2
-
-    def __call__(
-        self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
-    ) -> Tensor:
-        """Perturb `x` within `threat`.  (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W)."""
-        return self.follow(model, x, y, threat, noise, Hints.none(x)).x_adv
 
     def follow(
         self,

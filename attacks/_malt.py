@@ -17,8 +17,8 @@ from torch import Tensor
 from satbench.attacks import _losses as losses
 from satbench.attacks._cosine import TRUE, TWICE_EPS, Climb, Loss, start_of
 from satbench.attacks.backward import Backward
-from satbench.attacks.contract import Found, Hints, Model, NoiseSource
-from satbench.core.errors import SatbenchError
+from satbench.attacks.contract import Found, Hints, Informed, Model, NoiseSource
+from satbench.core.ranges import check_at_least_one
 from satbench.core.threat import Length, Threat
 
 _CANDIDATES = 20  # of more classes than these, only the ones with the largest logits are looked at
@@ -26,7 +26,7 @@ _TINY = 1e-12
 
 
 @dataclass(frozen=True)
-class MALT:
+class MALT(Informed):
     """The `targets` classes of least linearised distance, nearest first, `steps` steps each.
 
     `step`, `start` and `backward` are as in `cosine-pgd`; the linearised distances are measured
@@ -40,17 +40,7 @@ class MALT:
     backward: Backward = TRUE
 
     def __post_init__(self) -> None:
-        for name in ("targets", "steps"):
-            if getattr(self, name) < 1:
-                raise SatbenchError(
-                    f"malt: expected {name} of 1 or more, got {getattr(self, name)}"
-                )
-
-    def __call__(
-        self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
-    ) -> Tensor:
-        """Perturb `x` within `threat`.  (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W)."""
-        return self.follow(model, x, y, threat, noise, Hints.none(x)).x_adv
+        check_at_least_one("malt", self, "targets", "steps")
 
     def follow(
         self,

@@ -13,7 +13,7 @@ from torch import Tensor
 from satbench.attacks.backward import Backward
 from satbench.attacks.ball import project, random_point, steepest
 from satbench.attacks.contract import Model, NoiseSource
-from satbench.core.errors import SatbenchError
+from satbench.core.ranges import check_at_least_one
 from satbench.core.specs import later
 from satbench.core.threat import Length, Threat
 
@@ -49,9 +49,7 @@ class PGD:
     backward: Backward = later(OWN_GRADIENT)  # noqa: RUF009 (it is frozen)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "restarts", "eot"):
-            if getattr(self, name) < 1:
-                raise SatbenchError(f"pgd: expected {name} of 1 or more, got {getattr(self, name)}")
+        check_at_least_one("pgd", self, "steps", "restarts", "eot")
 
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource

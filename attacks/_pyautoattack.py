@@ -23,13 +23,13 @@ from torch import Tensor
 
 from satbench.attacks._apgd import (
     BLOCK,
-    check_at_least_one,
     larger_radii,
     restarts_in,
     targets_in,
 )
 from satbench.attacks.contract import Attack, Model, NoiseSource
 from satbench.core.errors import SatbenchError
+from satbench.core.ranges import check_at_least_one
 from satbench.core.threat import Threat
 
 _NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}

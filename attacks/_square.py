@@ -32,6 +32,7 @@ from satbench.attacks._square_transfer import (
 )
 from satbench.attacks.contract import Model, NoiseSource
 from satbench.core.errors import SatbenchError
+from satbench.core.ranges import check_at_least_one
 from satbench.core.threat import Threat
 
 _FIRST_SHARE = 0.8  # AutoAttack's p: the share of the pixels that the first squares cover
@@ -56,11 +57,7 @@ class Square:
     block: int = 250
 
     def __post_init__(self) -> None:
-        for name in ("queries", "block"):
-            if getattr(self, name) < 1:
-                raise SatbenchError(
-                    f"square: expected {name} of 1 or more, got {getattr(self, name)}"
-                )
+        check_at_least_one("square", self, "queries", "block")
 
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource

@@ -27,6 +27,7 @@ from satbench.attacks._transfer_gradients import (
 from satbench.attacks.ball import project, random_point, steepest
 from satbench.attacks.contract import Attack, Lent, Model, NoiseSource
 from satbench.core.errors import SatbenchError
+from satbench.core.ranges import check_at_least_one
 from satbench.core.threat import Length, Threat
 
 ENSEMBLE = "ensemble"
@@ -75,11 +76,7 @@ class Transfer:
     ensemble: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "scales", "neighbours", "kernel"):
-            if getattr(self, name) < 1:
-                raise SatbenchError(
-                    f"transfer: expected {name} of 1 or more, got {getattr(self, name)}"
-                )
+        check_at_least_one("transfer", self, "steps", "scales", "neighbours", "kernel")
         if self.kernel % 2 == 0:
             raise SatbenchError(f"transfer: expected an odd kernel, got {self.kernel}")
         if not 0 <= self.probability <= 1:

@@ -96,8 +96,14 @@ class Found:
 
 
 @runtime_checkable
-class Informed(Protocol):
+class Informed(Attack, Protocol):
     """An attack that goes on from what earlier stages found, and tells the later ones."""
+
+    def __call__(
+        self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
+    ) -> Tensor:
+        """Perturb `x` within `threat`, knowing nothing; shapes as for `Attack`."""
+        return self.follow(model, x, y, threat, noise, Hints.none(x)).x_adv
 
     def follow(
         self,

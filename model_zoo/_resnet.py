@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet
 
 from satbench.core.errors import SatbenchError
+from satbench.core.ranges import check_at_least_one
 from satbench.model_zoo._blocks import Activation
 from satbench.model_zoo._normalize import Statistics, normalize
 
@@ -60,11 +61,7 @@ class ResNeXt:
 
     def __post_init__(self) -> None:
         _check_depth("resnext", self.depth, (50, 101, 152))
-        for name in ("groups", "width"):
-            if getattr(self, name) < 1:
-                raise SatbenchError(
-                    f"resnext: expected {name} of 1 or more, got {getattr(self, name)}"
-                )
+        check_at_least_one("resnext", self, "groups", "width")
 
     def __call__(self, activation: Activation, classes: int) -> nn.Module:
         """Build the net: (B, 3, H, W) in [0, 1] -> (B, classes) logits."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from satbench.core.errors import SatbenchError
+from satbench.core.ranges import check_at_least_one
 from satbench.model_zoo._blocks import (
     Activation,
     BasicBlock,
@@ -30,11 +30,7 @@ class Small:
     blocks: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("width", "blocks"):
-            if getattr(self, name) < 1:
-                raise SatbenchError(
-                    f"small: expected {name} of 1 or more, got {getattr(self, name)}"
-                )
+        check_at_least_one("small", self, "width", "blocks")
 
     def __call__(self, activation: Activation, classes: int) -> nn.Module:
         """Build the net: (B, 1, H, W) in [0, 1] -> (B, classes) logits."""

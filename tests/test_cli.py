@@ -42,6 +42,7 @@ COMMANDS = (
     "datasets",
     "recipes",
     "demo",
+    "study",
 )
 
 

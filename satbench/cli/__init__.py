@@ -20,6 +20,7 @@ _COMMANDS = {
     "curve": "satbench.cli.curve:curve",
     "transfer": "satbench.cli.transfer:transfer",
     "train": "satbench.cli.train:train",
+    "study": "satbench.cli.study:study",
     "plot": "satbench.cli.plot:plot",
     "leaderboard": "satbench.cli.leaderboard:leaderboard",
     "verify": "satbench.cli.verify:verify",

@@ -40,11 +40,17 @@ def attacks(as_json: bool) -> None:
 @click.command()
 @_JSON
 def datasets(as_json: bool) -> None:
-    """List the data sets."""
-    from satbench.data import DATASETS
+    """List the data sets.  NAME@SIDE is one at another resolution, such as fashion-mnist@20."""
+    from satbench.data import DATASETS, SIDES
 
     rows = [{"name": e.name, "what": e.summary, "source": e.source} for e in DATASETS]
     _show(rows, as_json)
+    if not as_json:
+        click.echo(
+            f"\nNAME@SIDE is a data set with its images resized to SIDE×SIDE, {SIDES[0]} to "
+            f"{SIDES[-1]} pixels:\n"
+            "  satbench train --recipe fmnist-sat --set dataset=fashion-mnist@20"
+        )
 
 
 @click.command()

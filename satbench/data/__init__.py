@@ -13,6 +13,9 @@ from satbench.data._folders import data_folder
 
 Split = Literal["test", "train"]
 
+SIDES = range(8, 513)
+"""The sides in pixels that images can be resized to."""
+
 DATASETS = Registry(
     "dataset",
     (
@@ -44,10 +47,14 @@ DATASETS = Registry(
 
 
 def check_name(name: str) -> None:
-    """Raise UnknownNameError unless `name` is a dataset's, `imagefolder:PATH` included."""
-    base, colon, path = name.partition(":")
+    """Raise UnknownNameError unless `name` is a dataset's: NAME, NAME@SIDE or imagefolder:PATH."""
+    base, side, path = _parse(name)
     entry = DATASETS[base]
-    if (entry.name == "imagefolder") != bool(colon and path):
+    if side and entry.name == "imagefolder":
+        raise SatbenchError(
+            f"expected imagefolder:PATH, whose images are cropped to a side, got {name!r}"
+        )
+    if (entry.name == "imagefolder") != bool(path):
         wanted = "imagefolder:PATH" if entry.name == "imagefolder" else entry.name
         raise SatbenchError(f"expected the dataset as {wanted}, got {name!r}")
 
@@ -60,6 +67,7 @@ def load_dataset(
 ) -> Dataset:
     """Load the first `n_examples` images of a split (all of them for None), digest checked.
 
+    The name may have a side in pixels, `fashion-mnist@20`, to which the images are resized.
     `data_dir` is where files are looked for and downloaded to; None means `$SATBENCH_DATA`, else
     `~/.cache/satbench/data`.  Raises SatbenchError for an unknown name, files that are missing
     or corrupt, and `n_examples` below 1 or above what the split has.
@@ -67,11 +75,31 @@ def load_dataset(
     check_name(name)
     if n_examples is not None and n_examples < 1:
         raise SatbenchError(f"expected at least 1 example, got {n_examples}")
-    base, _, path = name.partition(":")
+    base, side, path = _parse(name)
     folder = Path(path) if base == "imagefolder" else data_folder(data_dir)
     load = cast(Callable[[Path, Split, int | None], Dataset], DATASETS[base].load())
     dataset = load(folder, split, n_examples)
-    return dataset if n_examples is None else dataset.first(n_examples)
+    dataset = dataset if n_examples is None else dataset.first(n_examples)
+    if side is None:
+        return dataset
+    from satbench.data._resized import resized
+
+    return resized(dataset, side)
+
+
+def _parse(name: str) -> tuple[str, int | None, str]:
+    # NAME, NAME@SIDE or NAME:PATH -> name, side, path; a path may have an @ of its own.
+    base, _, path = name.partition(":")
+    base, at, text = base.partition("@")
+    if not at:
+        return base, None, path
+    side = int(text) if text.isascii() and text.isdecimal() else 0
+    if side not in SIDES:
+        raise SatbenchError(
+            f"expected the dataset as {base}@SIDE with a side from {SIDES[0]} to {SIDES[-1]} "
+            f"pixels, got {name!r}"
+        )
+    return base, side, path
 
 
 __all__ = ["DATASETS", "Dataset", "Split", "check_name", "load_dataset"]

@@ -1,0 +1,297 @@
+"""The figures of a study, drawn from the same sheet as its page.  Same data, same bytes.
+
+Every arm has a colour and a marker of its own; colours are those of all figures here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from satbench.core.errors import SatbenchError
+from satbench.leaderboard.figures import COLOURS, DASHES, FORMATS, figure_at
+from satbench.leaderboard.study_sheet import Axis, Row, Sheet, measures_of, pictures_of
+from satbench.leaderboard.study_statistics import (
+    Effect,
+    Spread,
+    accuracies,
+    clean_accuracies,
+    findings_of,
+    spread,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*")
+
+_WIDTH = 8.0  # inches: some 800 pixels on a page
+_GREY = "#444444"
+_BARS: dict[str, Any] = {"capsize": 2.5, "elinewidth": 1.1, "capthick": 1.1}
+
+
+def write_figures(sheet: Sheet, folder: Path) -> list[Path]:
+    """Draw all figures of a study into a folder, `NAME….svg` and `NAME….png`; return the paths.
+
+    Raises SatbenchError if matplotlib is not installed.
+    """
+    paths = []
+    for kind, picture in pictures_of(sheet).items():
+        for suffix in FORMATS:
+            path = folder / f"{sheet.name}{picture.suffix}{suffix}"
+            draw(sheet, kind, path)
+            paths.append(path)
+    return paths
+
+
+def draw(sheet: Sheet, kind: str, path: Path) -> None:
+    """Draw one figure of a study, of a kind that `pictures_of` names.
+
+    Raises SatbenchError for another kind, another format than .svg or .png, or no matplotlib.
+    """
+    if kind not in pictures_of(sheet):
+        raise SatbenchError(
+            f"expected a figure among {', '.join(pictures_of(sheet))}; got {kind!r}"
+        )
+    if kind.startswith("lines"):
+        lines_figure(sheet, sheet.axes[int(kind.split()[1])], path)
+    else:
+        figures: Mapping[str, Callable[[Sheet, Path], None]] = {
+            "scatter": scatter_figure,
+            "effects": effects_figure,
+            "measures": measures_figure,
+            "shapes": shapes_figure,
+        }
+        figures[kind](sheet, path)
+
+
+def scatter_figure(sheet: Sheet, path: Path) -> None:
+    """Draw robust against clean accuracy, a panel for the paper's evaluation, one for the verdict.
+
+    A point is an arm's mean over seeds, its bars the standard deviations.
+    """
+    columns = _compared(sheet)
+    names = [row.name for row in sheet.rows]
+    legend = _legend_rows(names)
+    with figure_at(path, (_WIDTH, 4.0 + 0.24 * legend)) as (figure, _):
+        panels = _panels(figure, 1, len(columns), sharex=True, sharey=True)
+        for axes, column in zip(panels, columns, strict=True):
+            for number, row in enumerate(sheet.rows):
+                _draw_arm(axes, sheet, row, column, number)
+            axes.set_title(_panel_title(sheet, column), fontsize=11)
+            axes.set_xlabel("clean accuracy (%)")
+        panels[0].set_ylabel("robust accuracy (%)")
+        _legend_below(figure, panels[0], names)
+
+
+def effects_figure(sheet: Sheet, path: Path) -> None:
+    """Draw the difference of each contrast with its 95 % interval, by both evaluations.
+
+    A full marker is a difference that is shown, an empty one is not.
+    """
+    found = findings_of(sheet)
+    shared = len({pair.baseline for pair in sheet.pairs}) == 1
+    labels = [
+        fill(pair.arm, 34) if shared else f"{fill(pair.arm, 34)}\n− {fill(pair.baseline, 34)}"
+        for pair in sheet.pairs
+    ]
+    lines = sum(max(1.7, 0.9 + label.count("\n")) for label in labels)
+    with figure_at(path, (_WIDTH, 1.4 + 0.24 * lines)) as (figure, axes):
+        sides = [(sheet.verdict, [one.robust for one in found], 0.17)]
+        if sheet.paper_verdict != sheet.verdict:
+            sides.insert(0, (sheet.paper_verdict, [one.paper for one in found], -0.17))
+        for number, (column, effects, shift) in enumerate(sides):
+            style = (COLOURS[1 - number], MARKERS[1 - number])
+            _draw_effects(axes, effects, shift, style)
+            axes.plot([], [], linestyle="", color=style[0], marker=style[1], label=column)
+        axes.axvline(0, color="#666666", linewidth=1)
+        axes.set_yticks(range(len(labels)), labels)
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+        minus = f"minus {sheet.pairs[0].baseline}" if shared else "difference"
+        axes.set_xlabel(f"robust accuracy, {minus} (points); full markers: shown to differ")
+        axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.set_axisbelow(True)
+        figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=10)
+
+
+def lines_figure(sheet: Sheet, axis: Axis, path: Path) -> None:
+    """Draw robust accuracy over a number: lines of arms over columns, or of means over arms."""
+    columns = _compared(sheet) if axis.over == "arms" else ("",)
+    names = [line.name for line in axis.lines]
+    with figure_at(path, (_WIDTH, 3.6 + 0.24 * _legend_rows(names))) as (figure, _):
+        panels = _panels(figure, 1, len(columns), sharex=True, sharey=True)
+        for axes, column in zip(panels, columns, strict=True):
+            for number, line in enumerate(axis.lines):
+                points = []
+                for x, place in line.places:
+                    arm, read = (place, column) if column else (line.name, place)
+                    if one := spread(accuracies(sheet, sheet.row(arm), read).values()):
+                        points.append((x, one))
+                _draw_line(axes, points, number, line.name)
+            axes.set_xlabel(axis.label)
+            if axis.log:
+                axes.set_xscale("log")
+            ticks = sorted({x for line in axis.lines for x, _ in line.places})
+            if len(ticks) <= 8:
+                axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+                axes.minorticks_off()
+            if column:
+                axes.set_title(_panel_title(sheet, column), fontsize=11)
+        panels[0].set_ylabel("robust accuracy (%)")
+        _legend_below(figure, panels[0], names)
+
+
+def measures_figure(sheet: Sheet, path: Path) -> None:
+    """Draw the gradient measures: a panel each, every seed a dot, mean and standard deviation."""
+    names = measures_of(sheet)
+    across = min(3, len(names))
+    down = -(-len(names) // across)
+    labels = [fill(row.name, 30) for row in sheet.rows]
+    height = down * (1.0 + (0.38 if "\n" in "".join(labels) else 0.27) * len(labels))
+    with figure_at(path, (_WIDTH, height)) as (figure, _):
+        panels = _panels(figure, down, across, sharey=True)
+        for axes, name in zip(panels, names, strict=False):
+            for number, row in enumerate(sheet.rows):
+                values = [run.measures[name] for run in row.runs if name in run.measures]
+                _draw_measure(axes, values, number)
+            axes.set_title(fill(name, 26), fontsize=11)
+            axes.set_yticks(range(len(labels)), labels)
+            axes.set_ylim(len(labels) - 0.5, -0.5)
+            axes.tick_params(axis="y", length=0)
+            axes.locator_params(axis="x", nbins=3)
+        for axes in panels[len(names) :]:
+            axes.set_visible(False)
+
+
+def shapes_figure(sheet: Sheet, path: Path) -> None:
+    """Draw the activations and their derivatives side by side (Xie et al., 2020, figure 1)."""
+    names = [shape.name for shape in sheet.shapes]
+    with figure_at(path, (_WIDTH, 3.2 + 0.24 * _legend_rows(names))) as (figure, _):
+        panels = _panels(figure, 1, 2)
+        for number, shape in enumerate(sheet.shapes):
+            style: dict[str, Any] = {
+                "color": COLOURS[number % len(COLOURS)],
+                "linestyle": DASHES[number % len(DASHES)],
+                "linewidth": 1.6,
+            }
+            panels[0].plot(shape.x, shape.f, label=shape.name, **style)
+            panels[1].plot(shape.x, shape.df, **style)
+        for axes, title in zip(panels, ("f(x)", "f′(x)"), strict=True):
+            axes.set_title(title, fontsize=11)
+            axes.set_xlabel("x")
+        _legend_below(figure, panels[0], names)
+
+
+def _compared(sheet: Sheet) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((sheet.paper_verdict, sheet.verdict)))
+
+
+def _panel_title(sheet: Sheet, column: str) -> str:
+    return f"{fill(column, 40)}{' (as the paper)' if column == sheet.paper_verdict else ''}"
+
+
+def _panels(
+    figure: Figure, down: int, across: int, sharex: bool = False, sharey: bool = False
+) -> list[Axes]:
+    figure.clear()
+    panels = list(
+        np.ravel(figure.subplots(down, across, sharex=sharex, sharey=sharey, squeeze=False))
+    )
+    for axes in panels:
+        axes.grid(color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
+    return panels
+
+
+def _draw_arm(axes: Axes, sheet: Sheet, row: Row, column: str, number: int) -> None:
+    robust = accuracies(sheet, row, column)
+    clean = clean_accuracies(sheet, row)
+    x, y = spread(clean[seed] for seed in robust), spread(robust.values())
+    # An arm without runs is drawn as nothing, so that it stands in the legend all the same.
+    points = [(one.mean, one.deviation or 0.0) for one in (x, y) if one] or [(np.nan, 0.0)] * 2
+    (clean_mean, clean_bar), (robust_mean, robust_bar) = points
+    axes.errorbar(
+        [100 * clean_mean],
+        [100 * robust_mean],
+        xerr=[100 * clean_bar],
+        yerr=[100 * robust_bar],
+        linestyle="",
+        label=row.name,
+        **_point(number),
+    )
+
+
+def _draw_effects(
+    axes: Axes, effects: Sequence[Effect | None], shift: float, style: tuple[str, str]
+) -> None:
+    colour, marker = style
+    for place, effect in enumerate(effects):
+        if effect is None:
+            continue
+        low, high = effect.interval or (effect.mean, effect.mean)
+        shown = effect.verdict in ("more robust", "less robust")
+        axes.errorbar(
+            [100 * effect.mean],
+            [place + shift],
+            xerr=[[100 * (effect.mean - low)], [100 * (high - effect.mean)]],
+            color=colour,
+            marker=marker,
+            markerfacecolor=colour if shown else "white",
+            linestyle="",
+            markersize=6,
+            **_BARS,
+        )
+
+
+def _draw_line(axes: Axes, points: Sequence[tuple[float, Spread]], number: int, name: str) -> None:
+    axes.errorbar(
+        [x for x, _ in points],
+        [100 * one.mean for _, one in points],
+        yerr=[100 * (one.deviation or 0.0) for _, one in points],
+        linestyle=DASHES[number % len(DASHES)],
+        linewidth=1.6,
+        label=name,
+        **_point(number),
+    )
+
+
+def _draw_measure(axes: Axes, values: Sequence[float], number: int) -> None:
+    if not values:
+        return
+    one = spread(values)
+    bar = one.deviation or 0.0 if one else 0.0
+    axes.plot(values, [number + 0.22] * len(values), ".", color=_GREY, markersize=3.5)
+    axes.errorbar([fmean(values)], [number], xerr=[bar], linestyle="", **_point(number))
+
+
+def _point(number: int) -> dict[str, Any]:
+    colour = COLOURS[number % len(COLOURS)]
+    return {"color": colour, "marker": MARKERS[number % len(MARKERS)], "markersize": 6.5, **_BARS}
+
+
+def _columns(names: Sequence[str]) -> int:
+    longest = max(map(len, names), default=1)
+    return max(1, min(4, len(names), int(104 / (longest + 6))))  # characters that fit in a line
+
+
+def _legend_rows(names: Sequence[str]) -> int:
+    return -(-len(names) // _columns(names))
+
+
+def _legend_below(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=_columns(names),
+        frameon=False,
+        fontsize=10,
+    )

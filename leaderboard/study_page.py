@@ -1,0 +1,368 @@
+"""The page of a study as markdown, the index of all of them, and the summary for the README.
+
+Same runs, same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from satbench.core.errors import SatbenchError
+from satbench.leaderboard.markdown import MISSING, cell, percent, signed, table
+from satbench.leaderboard.study_findings import changes, effect_text, finding
+from satbench.leaderboard.study_measures import render_measures
+from satbench.leaderboard.study_record import StudyRun
+from satbench.leaderboard.study_sheet import Row, Sheet, outcomes_of, pictures_of, verdicts_of
+from satbench.leaderboard.study_statistics import (
+    Finding,
+    Spread,
+    accuracies,
+    clean_accuracies,
+    collapsed,
+    effects_of,
+    findings_of,
+    gap_of,
+    least_t,
+    spread,
+)
+
+BEGIN = "<!-- studies:begin -->"
+END = "<!-- studies:end -->"
+
+_GENERATED = "This page is generated from the committed runs alone; do not edit it."
+_NAMED = 2  # how many arms of a kind the summary names before it gives the extremes alone
+
+_EFFECTS = """\
+Arm minus baseline in points, paired by seed, with 95 % intervals over seeds and images: the
+variance is clustered both ways (Cameron, Gelbach & Miller, 2011), Student's t with seeds − 1
+degrees of freedom.  These intervals are cautious: simulated, they hold the truth in 95 to 100 %.
+**p** is corrected for the number of contrasts (Holm); the answer says `more` or `less robust` only
+where the interval leaves out 0 and p < 0.05.  The column *seeds alone* takes the test images for
+all there are."""
+
+
+def render_page(sheet: Sheet) -> str:
+    """Return the page of a study.  Raises SatbenchError for runs that do not fit together."""
+    sections = [
+        f"# {sheet.title}",
+        f"**Question.** {sheet.question}",
+        f"**Finding.** {_under_way(sheet)}{finding(sheet)}",
+        changes(sheet),
+        _set_up(sheet),
+        _robustness(sheet),
+        _effects(sheet),
+        _measures(sheet),
+        _paper(sheet),
+        _caveats(sheet),
+        _runs(sheet),
+        _commands(sheet),
+    ]
+    return "\n\n".join(filter(None, sections)) + "\n"
+
+
+def render_index(sheets: Sequence[Sheet]) -> str:
+    """Return the page that lists the studies, for the folder that their pages lie in."""
+    head = (
+        "# Studies\n\nEach section of Smooth Adversarial Training (Xie et al., 2020, "
+        "arXiv:2006.14536) as an experiment that one command repeats: `satbench study NAME`.\n"
+        "Robust accuracy is an upper bound: what the strongest verdict here left.  "
+        f"{_GENERATED}"
+    )
+    return f"{head}\n\n{render_summary(sheets, '.')}"
+
+
+def render_summary(sheets: Sequence[Sheet], folder: str = "docs/studies") -> str:
+    """Return the table of the README: each study and what it found, with links into `folder`."""
+    prefix = "" if folder == "." else f"{folder}/"
+    lines = [
+        (
+            f"[{cell(sheet.name)}]({prefix}{sheet.name}.md)",
+            cell(sheet.section),
+            f"{_under_way(sheet)}{finding(sheet, _NAMED)}",
+        )
+        for sheet in sheets
+    ]
+    return table(("study", "of the paper", "what satbench found"), lines, 3) + "\n"
+
+
+def with_summary(text: str, summary: str, name: str) -> str:
+    """Return a README with the summary between its markers.
+
+    Raises SatbenchError, naming the file `name`, unless each marker stands once and in order.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end) or text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise SatbenchError(
+            f"expected the markers {BEGIN} and {END}, once each and in this order, in {name}; "
+            "put them where the table of the studies should stand"
+        )
+    return f"{before}{BEGIN}\n\n{summary}\n{END}{after}"
+
+
+def _under_way(sheet: Sheet) -> str:
+    planned = sum(row.seeds for row in sheet.rows)
+    there = sum(len(accuracies(sheet, row, sheet.verdict)) for row in sheet.rows)
+    return f"Under way, with {there} of {planned} runs evaluated.  " if there < planned else ""
+
+
+def _set_up(sheet: Sheet) -> str:
+    columns = []
+    for column in sheet.columns:
+        parts = " and ".join(cell(name) for name in column.worst_of)
+        suite = ", ".join(f"`{spec}`" for spec in column.suite)
+        if column.worst_of:
+            suite = f"an image survives if it does under {parts}"
+        marks = [
+            word
+            for name, word in ((sheet.verdict, "verdict"), (sheet.paper_verdict, "as the paper"))
+            if name == column.name
+        ]
+        columns.append((cell(column.name), suite, cell(column.threat), ", ".join(marks)))
+    facts = [(cell(name), text) for name, text in sheet.facts]
+    facts.append(("images", f"the first {sheet.n:,} of {_datasets(sheet)}, the same for all runs"))
+    return "\n\n".join(
+        (
+            "## Set-up",
+            sheet.setup,
+            *_pictures(sheet, ("shapes",)),
+            table(("", ""), [("of the paper", cell(sheet.section)), *facts], 2),
+            "Evaluations:",
+            table(("column", "attacks", "threat model", "stands for"), columns, 4),
+        )
+    )
+
+
+def _datasets(sheet: Sheet) -> str:
+    return ", ".join(dict.fromkeys(cell(row.dataset) for row in sheet.rows))
+
+
+def _robustness(sheet: Sheet) -> str:
+    names = [column.name for column in sheet.columns]
+    head = ("arm", "settings", "seeds", "parameters", "clean", *map(cell, names), "gap", "passes")
+    lines = []
+    for row in sheet.rows:
+        clean = spread(clean_accuracies(sheet, row).values())
+        robust = [spread(accuracies(sheet, row, name).values()) for name in names]
+        gap = gap_of(sheet, row)
+        lines.append(
+            (
+                cell(row.name),
+                cell(row.settings),
+                f"{len(accuracies(sheet, row, sheet.verdict))} of {row.seeds}",
+                _parameters(row),
+                *map(_spread_text, (clean, *robust)),
+                effect_text(gap),
+                _passes(sheet, row),
+            )
+        )
+    notes = [
+        "Percent of all images, mean ± standard deviation over seeds (n − 1).  **Gap**: "
+        f"{cell(sheet.paper_verdict)} minus {cell(sheet.verdict)} in points, what the paper's "
+        "evaluation does not see, with its 95 % interval over seeds and images.  **Passes**: "
+        f"forwards and backwards an image that {cell(sheet.verdict)} took.",
+        *_collapses(sheet),
+    ]
+    pictures = _pictures(sheet, ("scatter", "lines"))
+    return "\n\n".join(("## Robustness", table(head, lines, 2), *notes, *pictures))
+
+
+def _collapses(sheet: Sheet) -> list[str]:
+    lines = [
+        f"- {cell(row.name)}, seed {run.seed}: {cell(reason)}."
+        for row in sheet.rows
+        for run, reason in collapsed(sheet, row)
+    ]
+    if not lines:
+        return []
+    return ["Runs that went wrong in training; they count like all others:", "\n".join(lines)]
+
+
+def _effects(sheet: Sheet) -> str:
+    if not sheet.pairs:
+        return ""
+    head = (
+        "arm",
+        "baseline",
+        "answer",
+        "seeds",
+        f"by {cell(sheet.verdict)}",
+        "p",
+        "seeds alone",
+        f"by {cell(sheet.paper_verdict)}",
+        "p",
+        "its answer",
+        "clean",
+    )
+    found = findings_of(sheet)
+    lines = [_effect_line(one) for one in found]
+    pictures = _pictures(sheet, ("effects",))
+    return "\n\n".join(
+        filter(
+            None,
+            (
+                "## Effects",
+                _EFFECTS,
+                _power(found),
+                table(head, lines, 3),
+                *pictures,
+                _effects_elsewhere(sheet),
+            ),
+        )
+    )
+
+
+def _effects_elsewhere(sheet: Sheet) -> str:
+    """Return the effects in the other columns, folded away; nothing where there are none."""
+    shown = (sheet.verdict, sheet.paper_verdict)
+    names = [column.name for column in sheet.columns if column.name not in shown]
+    if not names:
+        return ""
+    found = zip(*(effects_of(sheet, name) for name in names), strict=True)
+    lines = [
+        (cell(pair.arm), cell(pair.baseline), *map(effect_text, effects))
+        for pair, effects in zip(sheet.pairs, found, strict=True)
+    ]
+    body = table(("arm", "baseline", *map(cell, names)), lines, 2)
+    return _folded("The same differences in the other columns", body)
+
+
+def _power(found: Sequence[Finding]) -> str:
+    tested = [one.robust.seeds for one in found if one.robust and one.robust.interval]
+    if not tested:
+        return ""
+    seeds, contrasts = max(tested), len(tested)
+    which = f"the clearest of {contrasts} effects" if contrasts > 1 else "an effect"
+    return (
+        f"How much it takes: with {seeds} seeds, {which} must be "
+        f"{least_t(seeds, contrasts):.1f} times its standard error to be shown.  "
+        "*Not shown to differ* is not *shown to be equal*: the interval says what is possible."
+    )
+
+
+def _effect_line(one: Finding) -> tuple[str, ...]:
+    robust, paper = one.robust, one.paper
+    alone = MISSING
+    if robust and robust.by_seed:
+        alone = f"[{', '.join(map(signed, robust.by_seed))}]"
+    answer = f"**{one.verdict}**" if one.verdict in ("more robust", "less robust") else one.verdict
+    return (
+        cell(one.pair.arm),
+        cell(one.pair.baseline),
+        answer,
+        str(robust.seeds if robust else 0),
+        effect_text(robust, MISSING),
+        _p_text(robust.adjusted if robust else None),
+        alone,
+        effect_text(paper, MISSING),
+        _p_text(paper.adjusted if paper else None),
+        paper.verdict if paper else MISSING,
+        effect_text(one.clean, MISSING),
+    )
+
+
+def _measures(sheet: Sheet) -> str:
+    tables = render_measures(sheet)
+    return "\n\n".join(("## Gradient measures", tables, *_pictures(sheet, ("measures",)))) * bool(
+        tables
+    )
+
+
+def _paper(sheet: Sheet) -> str:
+    if sheet.paper is None:
+        return ""
+    intro = (
+        "For comparison only: another data set, another net, another scale.  Levels cannot be "
+        "compared with ours; at most the signs and the order can."
+    )
+    head, rows = sheet.paper.headings, sheet.paper.rows
+    return "\n\n".join(
+        ("## What the paper says", intro, table(head, rows, len(head)), sheet.paper.note)
+    )
+
+
+def _caveats(sheet: Sheet) -> str:
+    lines = "\n".join(f"- {text}" for text in sheet.caveats)
+    return f"## What could be wrong\n\n{lines}" if lines else ""
+
+
+def _runs(sheet: Sheet) -> str:
+    head = ("arm", "seed", "clean", "robust", "weights", "run", "made with")
+    lines = [
+        (
+            cell(row.name),
+            str(run.seed),
+            _clean_text(sheet, row, run),
+            _robust_text(sheet, row, run),
+            f"`{run.weights_digest[:12]}`",
+            f"`{run.key[:12] or cell(run.model)}`",
+            f"`{run.command}`",
+        )
+        for row in sheet.rows
+        for run in row.runs
+    ]
+    if not lines:
+        return ""
+    body = table(head, lines, len(head))
+    return f"## Runs\n\n{_folded(f'{len(lines)} runs: seeds, weights, commands', body)}"
+
+
+def _folded(summary: str, body: str) -> str:
+    return f"<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>"
+
+
+def _commands(sheet: Sheet) -> str:
+    commands = "\n".join(sheet.commands)
+    return (
+        f"## The commands that made this page\n\n```sh\n{commands}\n```\n\n{_GENERATED}  "
+        f"`satbench study {sheet.name} --check` proves that it is what they say."
+    )
+
+
+def _pictures(sheet: Sheet, kinds: Sequence[str]) -> list[str]:
+    return [
+        f"![{picture.caption}]({sheet.name}{picture.suffix}.svg)"
+        for kind, picture in pictures_of(sheet).items()
+        if kind.split()[0] in kinds
+    ]
+
+
+def _parameters(row: Row) -> str:
+    counts = list(dict.fromkeys(f"{run.parameters:,}" for run in row.runs))
+    return ", ".join(counts) or MISSING
+
+
+def _passes(sheet: Sheet, row: Row) -> str:
+    found = [outcomes_of(sheet, row, run, sheet.verdict) for run in row.runs]
+    spent = [
+        sum(part.forwards + part.backwards for part in parts) / sheet.n for parts in found if parts
+    ]
+    return f"{fmean(spent):,.0f}" if spent else MISSING
+
+
+def _spread_text(one: Spread | None) -> str:
+    if one is None:
+        return MISSING
+    return percent(one.mean) + ("" if one.deviation is None else f" ± {percent(one.deviation)}")
+
+
+def _p_text(p: float | None) -> str:
+    if p is None:
+        return MISSING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _clean_text(sheet: Sheet, row: Row, run: StudyRun) -> str:
+    share = clean_accuracies(sheet, _only(row, run)).get(run.seed)
+    return MISSING if share is None else percent(share)
+
+
+def _robust_text(sheet: Sheet, row: Row, run: StudyRun) -> str:
+    if verdicts_of(sheet, row, run, sheet.verdict) is None:
+        return MISSING
+    return percent(accuracies(sheet, _only(row, run), sheet.verdict)[run.seed])
+
+
+def _only(row: Row, run: StudyRun) -> Row:
+    return Row(row.name, row.settings, (run,), row.seeds, row.dataset)

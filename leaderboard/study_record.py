@@ -1,0 +1,119 @@
+"""What a study keeps of one model: its verdicts and its measures.  JSON in and out, no torch.
+
+A study trains many models.  Of each it commits one small file: how it was trained, one letter an
+image for each evaluation, and the gradient measures.  Witnesses stay in the store of the study.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from satbench.core.errors import SatbenchError
+from satbench.core.files import write_text
+from satbench.leaderboard.json_file import parse_kind, read_text
+
+KIND, SCHEMA = "study run", 1
+
+SURVIVED, BROKEN, WRONG = "o", "x", "-"
+"""The letters of a verdict: survived, broken by the attack, wrong when clean."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one suite of attacks did to a model, image by image.
+
+    `suite` holds the canonical specs in order, `threat` is `NORM:EPS`.  `verdicts` has a letter an
+    image, `SURVIVED`, `BROKEN` or `WRONG`, in the order of the data set, whose digest over
+    just these images is `data_digest`.  `record` is the identity of the full record.
+    """
+
+    suite: tuple[str, ...]
+    threat: str
+    dataset: str
+    data_digest: str
+    seed: int
+    verdicts: str
+    forwards: int
+    backwards: int
+    record: str
+
+    @property
+    def n(self) -> int:
+        """Images."""
+        return len(self.verdicts)
+
+    @property
+    def clean_accuracy(self) -> float:
+        """Share of images that are right when clean, in [0, 1]."""
+        return 1 - self.verdicts.count(WRONG) / self.n
+
+    @property
+    def robust_accuracy(self) -> float:
+        """Share of images that survived, in [0, 1]."""
+        return self.verdicts.count(SURVIVED) / self.n
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One trained model of a study, or a model that was given.
+
+    `key` is the digest of what the weights depend on (`training`, the config with the digest of
+    the data; empty for a model that was not trained by the study, which `model` names).  `command`
+    trains or names it again.  `held_out` is the last epoch's metrics.  `measures` are means over
+    images of the gradient measures, by name.  `environment` (versions, seconds, host) may differ
+    between two runs of the same inputs.
+    """
+
+    key: str
+    model: str
+    architecture: str
+    activation: str
+    parameters: int
+    seed: int
+    training: dict[str, Any]
+    weights_digest: str
+    command: str
+    held_out: dict[str, Any] = field(default_factory=dict)
+    outcomes: tuple[Outcome, ...] = ()
+    measures: dict[str, float] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    def outcome(self, suite: Sequence[str], threat: str, dataset: str, n: int) -> Outcome | None:
+        """Return the outcome of an evaluation, None where it has not been made."""
+        wanted = (tuple(suite), threat, dataset, n)
+        for found in self.outcomes:
+            if (found.suite, found.threat, found.dataset, found.n) == wanted:
+                return found
+        return None
+
+    def with_outcome(self, outcome: Outcome) -> StudyRun:
+        """Return the run with one more outcome, or with a newer one in the place of an old one."""
+        old = self.outcome(outcome.suite, outcome.threat, outcome.dataset, outcome.n)
+        kept = (one for one in self.outcomes if one is not old)
+        ordered = sorted((*kept, outcome), key=lambda one: (one.dataset, one.threat, one.suite))
+        return replace(self, outcomes=tuple(ordered))
+
+
+def write_study_run(run: StudyRun, folder: Path) -> Path:
+    """Write a run to `folder/KEY.json`, whole or not at all; return the path."""
+    path = folder / f"{run.key}.json"
+    values = {"kind": KIND, "schema": SCHEMA, **asdict(run)}
+    write_text(path, json.dumps(values, indent=1, sort_keys=True) + "\n")
+    return path
+
+
+def read_study_run(path: Path) -> StudyRun:
+    """Read a run.  Raises SatbenchError for a file that is missing or holds something else."""
+    values = parse_kind(read_text(path, KIND), KIND, str(path), KIND, SCHEMA)
+    try:
+        outcomes = tuple(
+            Outcome(**{**one, "suite": tuple(one["suite"])}) for one in values.pop("outcomes")
+        )
+        del values["kind"], values["schema"]
+        return StudyRun(**values, outcomes=outcomes)
+    except (TypeError, KeyError) as error:
+        raise SatbenchError(f"the {KIND} {path} lacks or has fields of another form: {error}") from None

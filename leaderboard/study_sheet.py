@@ -1,0 +1,223 @@
+"""A study with its runs: all that its page and its figures are made from.  No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from satbench.core.errors import SatbenchError
+from satbench.leaderboard.study_record import BROKEN, SURVIVED, WRONG, Outcome, StudyRun
+
+
+@dataclass(frozen=True)
+class Column:
+    """One way to evaluate: a suite of canonical specs within a threat model, `NORM:EPS`.
+
+    With `worst_of`, names of other columns, an image survives if it does in all of them.
+    """
+
+    name: str
+    suite: tuple[str, ...] = ()
+    threat: str = ""
+    worst_of: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """An arm of the study, and the runs of it that there are, ordered by seed.
+
+    `settings` says in words or text what sets it apart.  `seeds` is how many runs are planned,
+    `dataset` the name of the images that its outcomes are about.
+    """
+
+    name: str
+    settings: str
+    runs: tuple[StudyRun, ...]
+    seeds: int
+    dataset: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A question to the data: is `arm` more robust than `baseline`, seed by seed?"""
+
+    arm: str
+    baseline: str
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What the paper says: shown beside ours, never mixed with it.  Cells are markdown."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a figure: at each place on the x axis the name of an arm or of a column."""
+
+    name: str
+    places: tuple[tuple[float, str], ...]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Lines of robust accuracy over a number.
+
+    `over` says what the places of the lines name.  Over arms, each arm is read in the verdict and
+    in the paper's column; over columns, a line's `name` is its arm.
+    """
+
+    label: str
+    lines: tuple[Line, ...]
+    over: Literal["arms", "columns"] = "arms"
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Shape:
+    """An activation: f and its derivative, at each x."""
+
+    name: str
+    x: tuple[float, ...]
+    f: tuple[float, ...]
+    df: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A study under way or done.
+
+    `setup` and `caveats` (what could be wrong) are sentences in markdown; `facts` are lines of the
+    table of the set-up, such as ("recipe", "fmnist-sat, 6 epochs").  `n` is the number of images.
+    `verdict` names the column that findings rest on, `paper_verdict` the one the paper used.
+    `measures` says what the gradient measures of the runs are, by name; others are not shown.
+    `commands` make the page again.  Raises SatbenchError for names that nothing has, or two have.
+    """
+
+    name: str
+    title: str
+    section: str
+    question: str
+    setup: str
+    rows: tuple[Row, ...]
+    columns: tuple[Column, ...]
+    verdict: str
+    paper_verdict: str
+    pairs: tuple[Pair, ...]
+    n: int
+    commands: tuple[str, ...]
+    facts: tuple[tuple[str, str], ...] = ()
+    paper: Numbers | None = None
+    caveats: tuple[str, ...] = ()
+    measures: Mapping[str, str] = field(default_factory=dict)
+    axes: tuple[Axis, ...] = ()
+    shapes: tuple[Shape, ...] = ()
+
+    def __post_init__(self) -> None:
+        arms, columns = [row.name for row in self.rows], [one.name for one in self.columns]
+        for names, what in ((arms, "arms"), (columns, "columns")):
+            if len(set(names)) < len(names):
+                raise SatbenchError(f"expected {what} of different names, got {', '.join(names)}")
+        asked = [name for pair in self.pairs for name in (pair.arm, pair.baseline)]
+        worst = [name for column in self.columns for name in column.worst_of]
+        _check(asked, arms, "arms")
+        _check((self.verdict, self.paper_verdict, *worst), columns, "columns")
+        for axis in self.axes:
+            places = [name for line in axis.lines for _, name in line.places]
+            _check(places, arms if axis.over == "arms" else columns, axis.over)
+            if axis.over == "columns":
+                _check([line.name for line in axis.lines], arms, "arms")
+
+    def row(self, name: str) -> Row:
+        """Return the arm of a name."""
+        return next(row for row in self.rows if row.name == name)
+
+    def column(self, name: str) -> Column:
+        """Return the column of a name."""
+        return next(column for column in self.columns if column.name == name)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of a page: what its file's name ends in, and what it shows."""
+
+    suffix: str
+    caption: str
+
+
+def pictures_of(sheet: Sheet) -> dict[str, Picture]:
+    """Return the figures that a study has, by kind, in the order of the page.
+
+    Their files are `NAME` + suffix + `.svg` and `.png`.
+    """
+    kinds = {}
+    if any(run.outcomes for row in sheet.rows for run in row.runs):
+        kinds["scatter"] = Picture(
+            "", "Accuracy against robustness, each arm's mean and standard deviation over seeds."
+        )
+        if sheet.pairs:
+            kinds["effects"] = Picture(
+                "-effects", "Differences in robust accuracy with 95 % intervals, paired by seed."
+            )
+        for number, axis in enumerate(sheet.axes):
+            caption = (
+                f"Robust accuracy against {axis.label}, mean and standard deviation over seeds."
+            )
+            kinds[f"lines {number}"] = Picture(f"-lines-{number + 1}", caption)
+    if measures_of(sheet):
+        kinds["measures"] = Picture(
+            "-measures", "Gradient measures: every seed, mean and standard deviation."
+        )
+    if sheet.shapes:
+        kinds["shapes"] = Picture("-shapes", "The activations and their derivatives.")
+    return kinds
+
+
+def measures_of(sheet: Sheet) -> list[str]:
+    """Return the names of the measures that the study asks for and that a run has."""
+    made = {name for row in sheet.rows for run in row.runs for name in run.measures}
+    return [name for name in sheet.measures if name in made]
+
+
+def outcomes_of(sheet: Sheet, row: Row, run: StudyRun, column: str) -> tuple[Outcome, ...] | None:
+    """Return the outcomes that a column rests on: one, or one a part; None where one is missing."""
+    asked = sheet.column(column)
+    parts = [sheet.column(name) for name in asked.worst_of] or [asked]
+    found = [run.outcome(part.suite, part.threat, row.dataset, sheet.n) for part in parts]
+    whole = tuple(one for one in found if one is not None)
+    return whole if len(whole) == len(parts) else None
+
+
+def verdicts_of(sheet: Sheet, row: Row, run: StudyRun, column: str) -> str | None:
+    """Return a letter an image, of a worst-of column the worst; None where it is not evaluated.
+
+    Raises SatbenchError where the parts are about different images, or disagree on which are
+    wrong when clean.
+    """
+    parts = outcomes_of(sheet, row, run, column)
+    if parts is None:
+        return None
+    if len({part.data_digest for part in parts}) > 1:
+        raise SatbenchError(f"the parts of {column} are about different images in run {run.key}")
+    return "".join(
+        _worst(letters, run) for letters in zip(*(p.verdicts for p in parts), strict=True)
+    )
+
+
+def _worst(letters: Sequence[str], run: StudyRun) -> str:
+    if (WRONG in letters) != all(letter == WRONG for letter in letters):
+        raise SatbenchError(
+            f"the evaluations of run {run.key} disagree on which images are wrong when clean; "
+            "evaluate it again"
+        )
+    return WRONG if WRONG in letters else BROKEN if BROKEN in letters else SURVIVED
+
+
+def _check(asked: Sequence[str], known: Sequence[str], what: str) -> None:
+    for name in asked:
+        if name not in known:
+            raise SatbenchError(f"expected among {what} {', '.join(known)}; got {name!r}")

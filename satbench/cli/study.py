@@ -1,0 +1,223 @@
+"""`satbench study`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from satbench.cli import options
+from satbench.cli.models import zoo_option
+from satbench.core.errors import SatbenchError
+
+if TYPE_CHECKING:
+    from satbench.studies.images import Images
+    from satbench.studies.plan import Plan
+    from satbench.studies.runner import Runner
+    from satbench.studies.store import Places
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--list", "show_list", is_flag=True, help="List the studies.")
+@click.option(
+    "--overview",
+    is_flag=True,
+    help="Write the page that lists the studies, and the table between the markers in README.md.",
+)
+@zoo_option
+@click.option("--recipe", help="Train by another recipe. `satbench recipes`.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Another value for a setting of the recipe, under those of the arms; repeatable.",
+)
+@click.option("--seeds", help="Such as 0-4, 0,2,5 or a count. Default: as many as the study says.")
+@options.n_examples("500")
+@click.option("--eval-dataset", default="", help="Default: the test set of what is trained on.")
+@click.option(
+    "--models",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Folder of trained models, as `satbench train --out` leaves them; repeatable.",
+)
+@click.option(
+    "--store",
+    type=_FOLDER,
+    default=Path("runs/studies"),
+    show_default=True,
+    help="Folder for what is trained, full records and witnesses.",
+)
+@click.option(
+    "--results",
+    type=_FOLDER,
+    default=Path("leaderboard/studies"),
+    show_default=True,
+    help="Folder of the run files, one a model, that the page is made from.",
+)
+@click.option(
+    "--docs",
+    type=_FOLDER,
+    help="Folder for the page and its figures. Default: docs/studies, with --recipe a folder of "
+    "the recipe's name in it.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the runs and an estimate of time; do nothing.")
+@click.option(
+    "--check", is_flag=True, help="Compare the page with the run files; exit 1 if unlike."
+)
+@click.option(
+    "--only",
+    type=click.Choice(["train", "evaluate", "page"]),
+    help="Do this part alone; evaluate passes over models that are not trained yet.",
+)
+@options.device
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; torch's choice if unset.")
+@options.data_dir
+@options.how_to_tell
+@click.pass_context
+def study(
+    ctx: click.Context,
+    name: str | None,
+    show_list: bool,
+    overview: bool,
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    seeds: str | None,
+    n_examples: int | None,
+    eval_dataset: str,
+    folders: tuple[Path, ...],
+    store: Path,
+    results: Path,
+    docs: Path | None,
+    dry_run: bool,
+    check: bool,
+    only: str | None,
+    device: str,
+    threads: int | None,
+    data_dir: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Repeat a study of the SAT paper: train, evaluate, and write a page with a verdict.
+
+    Models and results that are there already are used; a stopped study goes on, and a second
+    process with the same command takes a share of the runs.
+    """
+    if show_list:
+        _list(as_json)
+        return
+    if overview:
+        ctx.exit(
+            _overview((store, results, folders), data_dir, docs or Path("docs/studies"), check)
+        )
+    if name is None:
+        raise SatbenchError("say which study, such as activations; satbench study --list names all")
+    from satbench.recipes import parse_overrides
+    from satbench.studies import load_study
+    from satbench.studies.images import Images
+    from satbench.studies.plan import DEFAULT_EXAMPLES, Options, parse_seeds, plan_study
+
+    chosen = Options(
+        parse_overrides(overrides),
+        parse_seeds(seeds) if seeds else (),
+        DEFAULT_EXAMPLES if n_examples is None else n_examples,
+        eval_dataset,
+    )
+    definition = load_study(name, recipe)
+    from satbench.studies.store import Places, told_digests
+
+    places = Places(store, results, folders)
+    images = Images(data_dir, told_digests(places) if check or only == "page" else None)
+    plan = plan_study(definition, chosen, images)
+    pages = docs or Path("docs/studies") / (recipe or "")
+    if check:
+        ctx.exit(_check(plan, places, images, pages))
+    from satbench.studies.runner import Machine, Part, Runner
+
+    runner = Runner(plan, places, images, Machine(device, threads, quiet, _teller(quiet)))
+    if dry_run:
+        _show(runner, as_json)
+        return
+    part = cast(Part, only or "all")
+    if part != "page":
+        from satbench.studies.estimate import Estimate
+
+        runner.carry_out(part, Estimate(runner).seconds)
+    written = _write(plan, places, images, pages) if part in ("all", "page") else []
+    if as_json:
+        runs = {cell.key: asdict(run) for cell in plan.cells if (run := places.run(cell.key))}
+        click.echo(json.dumps({"runs": runs, "files": list(map(str, written))}, indent=1))
+        return
+    for path in written:
+        click.echo(f"wrote {path}")
+
+
+def _list(as_json: bool) -> None:
+    from satbench.cli.lists import _show as show
+    from satbench.studies import STUDIES
+
+    show([{"name": e.name, "what": e.summary, "source": e.source} for e in STUDIES], as_json)
+
+
+def _overview(
+    places: tuple[Path, Path, tuple[Path, ...]], data_dir: Path | None, docs: Path, check: bool
+) -> int:
+    from satbench.core.files import write_text
+    from satbench.studies.images import Images
+    from satbench.studies.page import check_texts, overview
+    from satbench.studies.store import Places, told_digests
+
+    kept = Places(*places)
+    pages = overview(kept, Images(data_dir, told_digests(kept)), docs, Path("README.md"))
+    if check:
+        said = check_texts(pages, "satbench study --overview")
+        if said:
+            click.echo(f"satbench: {said}", err=True)
+        return int(bool(said))
+    for path, text in pages.items():
+        write_text(path, text)
+        click.echo(f"wrote {path}")
+    return 0
+
+
+def _teller(quiet: bool) -> Callable[[str], None]:
+    def say(text: str) -> None:
+        if not quiet:
+            click.echo(text, err=True)
+
+    return say
+
+
+def _check(plan: Plan, places: Places, images: Images, pages: Path) -> int:
+    from satbench.studies.page import check_page
+
+    said = check_page(plan, places, images, pages)
+    if said:
+        click.echo(f"satbench: {said}", err=True)
+    return int(bool(said))
+
+
+def _write(plan: Plan, places: Places, images: Images, pages: Path) -> list[Path]:
+    from satbench.studies.page import write_page
+
+    return write_page(plan, places, images, pages)
+
+
+def _show(runner: Runner, as_json: bool) -> None:
+    from satbench.console import results
+    from satbench.studies.estimate import Estimate, table_of
+
+    lines = Estimate(runner).lines()
+    if as_json:
+        click.echo(json.dumps([asdict(line) for line in lines], indent=1))
+        return
+    results().print(table_of(lines))

@@ -1,0 +1,16 @@
+"""Checks of the fields of a frozen dataclass."""
+
+from __future__ import annotations
+
+from satbench.core.errors import SatbenchError
+
+
+def check_at_least_one(name: str, thing: object, *fields: str) -> None:
+    """Raise SatbenchError unless the whole numbers in `fields`, or in all, are 1 or more.
+
+    `name` is what people call the thing.
+    """
+    for field in fields or vars(thing):
+        value = getattr(thing, field)
+        if isinstance(value, int) and value < 1:
+            raise SatbenchError(f"{name}: expected {field} of 1 or more, got {value}")

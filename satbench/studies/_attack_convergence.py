@@ -1,0 +1,79 @@
+"""Sanity checks: more steps find more, and a large enough ball leaves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from satbench.leaderboard.study_sheet import Axis, Line
+from satbench.studies._evaluations import DEFAULT_RECIPE, PGD
+from satbench.studies.design import Arm, Contrast, Evaluation, PaperTable, Study
+
+STEPS = (1, 2, 5, 10, 20, 50, 100, 200)
+FACTORS = (0.5, 1, 1.5, 2, 3, 5)
+
+_PAPER = PaperTable(
+    ("ResNet-50 on ImageNet", "PGD-10 (%)", "PGD-20 (%)", "PGD-50 (%)"),
+    (
+        ("ReLU", "35.3", "33.7", "33.1"),
+        ("SILU", "43.0", "42.2", "41.9"),
+        ("ELU", "41.6", "40.9", "40.7"),
+        ("GELU", "42.6", "41.8", "41.5"),
+        ("SmoothReLU", "41.3", "40.4", "40.1"),
+    ),
+    "The authors' own evaluation of their released models, Linf 4/255, step 1/255.",
+)
+
+_ARMS: dict[str, dict[str, object]] = {
+    "ReLU": {"activation": "relu"},
+    "parametric softplus": {"activation": "parametric-softplus"},
+    "SILU": {"activation": "silu"},
+}
+_PGD2 = "pgd(steps=2,step=0.75*eps,restarts=1,start=uniform,keep=last)"
+
+
+def study(recipe: str) -> Study:
+    """Return the study for a recipe."""
+    arms = [Arm(name, settings) for name, settings in _ARMS.items()]
+    if recipe == DEFAULT_RECIPE:
+        arms.append(Arm("ReLU, PGD-2", {"activation": "relu", "attack": _PGD2}))
+    radii = {factor: _fast(factor).name for factor in FACTORS}
+    steps = [_steps(k) for k in STEPS if k != 50]
+    return Study(
+        name="attack-convergence",
+        title="Does the attack converge, and does robustness end?",
+        section="sanity checks",
+        question="How many steps does PGD need until more find no more, and is every model "
+        "brought to nothing within a large enough ball, as it must be?",
+        setup="PGD from a random start with steps of eps/4, or of eps/k where k steps are fewer "
+        "than four; and the suite fast within multiples of the eps of the training.  Within "
+        "Linf 0.5 every image can be made the same grey, so that no model can stay above chance.",
+        arms=tuple(arms),
+        seeds=3,
+        evaluations=(
+            *sorted((*steps, PGD), key=lambda one: int(one.name.split("-")[1])),
+            *(_fast(factor) for factor in FACTORS),
+        ),
+        verdict=_fast(1).name,
+        paper_verdict=PGD.name,
+        contrasts=tuple(Contrast(arm.name, "ReLU") for arm in arms if arm.name != "ReLU"),
+        paper=_PAPER,
+        recipe=recipe,
+        axes=(
+            Axis("steps of PGD", _lines(arms, {k: f"PGD-{k}" for k in STEPS}), "columns", True),
+            Axis("eps of the attack / eps of training", _lines(arms, radii), "columns"),
+        ),
+    )
+
+
+def _lines(arms: Sequence[Arm], columns: Mapping[float, str]) -> tuple[Line, ...]:
+    return tuple(Line(arm.name, tuple(columns.items())) for arm in arms)
+
+
+def _steps(k: int) -> Evaluation:
+    step = "eps" if k == 1 else f"eps/{min(k, 4)}"
+    return Evaluation(f"PGD-{k}", (f"pgd(steps={k},step={step})",))
+
+
+def _fast(factor: float) -> Evaluation:
+    name = "fast" if factor == 1 else f"fast at {factor:g} eps"
+    return Evaluation(name, ("fast",), eps_factor=factor)

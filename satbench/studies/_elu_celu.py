@@ -1,0 +1,56 @@
+"""Section 4.3, table 2: ELU against CELU."""
+
+from __future__ import annotations
+
+from satbench.leaderboard.study_sheet import Axis, Line
+from satbench.studies._evaluations import COLUMNS, PGD, VERDICT, shortened
+from satbench.studies.design import Arm, Contrast, PaperTable, Study
+
+ALPHAS = ("1", "1.2", "1.4", "1.6", "1.8", "2")
+
+_PAPER = PaperTable(
+    ("what", "the paper"),
+    (
+        ("α", "1.0, 1.2, 1.4, 1.6, 1.8, 2.0 for both"),
+        ("finding", "ELU, whose slope jumps at 0 unless α = 1, is the less robust the larger α"),
+        ("", "CELU, smooth for every α, stays near the level of α = 1"),
+    ),
+    "The numbers of table 2 could not be verified, so none is shown.",
+)
+
+
+def study(recipe: str) -> Study:
+    """Return the study for a recipe."""
+    return Study(
+        name="elu-celu",
+        title="ELU against CELU: the same shape with and without a kink",
+        section="section 4.3, table 2",
+        question="ELU(α) has a kink at 0 unless α = 1, and CELU(α) never has one.  Is ELU the "
+        "less robust for it, and the more so the larger α?",
+        setup="ELU(x) = α(exp(x) − 1) and CELU(x) = α(exp(x/α) − 1) for x < 0, both x for x ≥ 0; "
+        "at α = 1 they are the same function, and the two arms a check.",
+        arms=tuple(
+            Arm(f"{name}({alpha})", {"activation": f"{name.lower()}(alpha={alpha})"})
+            for name in ("ELU", "CELU")
+            for alpha in ALPHAS
+        ),
+        seeds=3,
+        evaluations=COLUMNS,
+        verdict=VERDICT,
+        paper_verdict=PGD.name,
+        contrasts=tuple(Contrast(f"CELU({alpha})", f"ELU({alpha})") for alpha in ALPHAS),
+        paper=_PAPER,
+        base=shortened(recipe),
+        recipe=recipe,
+        measured=True,
+        axes=(Axis("α", tuple(_line(name) for name in ("ELU", "CELU"))),),
+        shapes={
+            f"{name}({alpha})": f"{name.lower()}(alpha={alpha})"
+            for name in ("ELU", "CELU")
+            for alpha in ("1", "2")
+        },
+    )
+
+
+def _line(name: str) -> Line:
+    return Line(name, tuple((float(alpha), f"{name}({alpha})") for alpha in ALPHAS))

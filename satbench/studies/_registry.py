@@ -1,0 +1,59 @@
+"""The studies: one module and one line each."""
+
+from __future__ import annotations
+
+from satbench.core.registry import Entry, Registry
+
+_PAPER = "Xie et al., 2020, arXiv:2006.14536"
+
+STUDIES = Registry(
+    "study",
+    (
+        Entry(
+            "gradient-quality",
+            "satbench.studies._gradient_quality:study",
+            "a smooth gradient for ReLU in the attack, in the update, or both; other remedies",
+            f"{_PAPER}, section 3.2, table 1, figure 1",
+        ),
+        Entry(
+            "activations",
+            "satbench.studies._activations:study",
+            "ten activations, forward and backward: accuracy against robustness",
+            f"{_PAPER}, section 4.1, figure 2",
+        ),
+        Entry(
+            "negative-inputs",
+            "satbench.studies._negative_inputs:study",
+            "SmoothReLU against ReLU: smooth, and still 0 for all x < 0",
+            f"{_PAPER}, section 4.2, figure 3",
+        ),
+        Entry(
+            "elu-celu",
+            "satbench.studies._elu_celu:study",
+            "ELU against CELU: the same shape with and without a kink",
+            f"{_PAPER}, section 4.3, table 2",
+        ),
+        Entry(
+            "scaling",
+            "satbench.studies._scaling:study",
+            "depth, width, resolution and all three, with ReLU and with SILU",
+            f"{_PAPER}, section 5",
+        ),
+        Entry(
+            "gradient-masking",
+            "satbench.studies._gradient_masking:study",
+            "white-box, transfer, distilled and black-box attacks on honest and masked models",
+        ),
+        Entry(
+            "attack-convergence",
+            "satbench.studies._attack_convergence:study",
+            "robust accuracy against PGD's steps, and against eps up to where nothing survives",
+        ),
+        Entry(
+            "recipe-sensitivity",
+            "satbench.studies._recipe_sensitivity:study",
+            "does the effect of a smooth activation survive another recipe?",
+        ),
+    ),
+)
+"""Each target takes the name of a recipe and returns the `Study` for it."""

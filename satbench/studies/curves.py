@@ -1,0 +1,62 @@
+"""Activations and their derivatives as numbers for a figure, from the code that nets are built of.
+
+Figure 1 of Xie et al., 2020 (arXiv:2006.14536) draws ReLU and parametric softplus so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from satbench.attacks.backward import Backward
+from satbench.core.errors import SatbenchError
+from satbench.leaderboard.study_sheet import Shape
+from satbench.model_zoo.build import build_activation
+
+LIMIT, POINTS = 4.0, 401
+"""By default x goes from -`LIMIT` to `LIMIT` in `POINTS` points."""
+
+
+def activation_shape(
+    spec: str,
+    backward: Backward | None = None,
+    name: str = "",
+    limit: float = LIMIT,
+    points: int = POINTS,
+) -> Shape:
+    """Return an activation and its derivative on a grid, by autograd in float64.
+
+    `spec` is as in `build_activation`, such as `gelu` or `celu(alpha=1.5)`; trained parameters
+    have their initial values.  With `backward`, such as `Backward(10)`, the derivative is what
+    that hands back in place of the activation's own.  `name` is `spec` by default.  Raises
+    SatbenchError for an unknown activation, a limit that is not above 0 or fewer points than 2.
+    """
+    if not limit > 0 or points < 2:
+        raise SatbenchError(
+            f"expected a limit above 0 and 2 or more points, got {limit:g} and {points}"
+        )
+    module: nn.Module = build_activation(spec)().eval()
+    x = torch.linspace(-limit, limit, points, dtype=torch.float64).requires_grad_()
+    with torch.enable_grad(), (backward or Backward()).applied():
+        # On a copy: an activation in place may not write into the leaf.
+        f = module(x * 1)
+        (df,) = torch.autograd.grad(f.sum(), x)
+    return Shape(name or spec, tuple(x.tolist()), tuple(f.detach().tolist()), tuple(df.tolist()))
+
+
+def gradient_shapes(alpha: float = 10.0) -> tuple[Shape, ...]:
+    """Return the shapes of section 3.2: ReLU, parametric softplus, and ReLU with its gradient."""
+    softplus = f"parametric-softplus(alpha={alpha:g})"
+    backward = Backward(alpha)
+    return (
+        activation_shape("relu"),
+        activation_shape(softplus),
+        activation_shape("relu", backward, f"relu, backward {backward}"),
+    )
+
+
+def activation_shapes(specs: Sequence[str]) -> tuple[Shape, ...]:
+    """Return the shapes of the activations of some specs, each once, in order."""
+    return tuple(activation_shape(spec) for spec in dict.fromkeys(specs))

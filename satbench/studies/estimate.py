@@ -1,0 +1,190 @@
+"""What a study still has to do, and about how long it takes here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+
+from satbench.core.specs import split_spec
+from satbench.devices import choose_device
+from satbench.leaderboard.study_record import StudyRun
+from satbench.model_zoo.build import build_network
+from satbench.recipes import TrainConfig
+from satbench.studies.measures import MEASURED_IMAGES, PASSES
+from satbench.studies.plan import Cell, Wanted
+from satbench.studies.runner import Runner, duration
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_TYPICAL = {
+    "fast": (330.0, 250.0),
+    "autoattack": (5800.0, 1500.0),
+    "square": (3000.0, 0.0),
+    "transfer": (10.0, 0.0),
+    "distilled": (60.0, 10.0),
+}
+"""Forwards and backwards an image that suites take of small robust nets, from records here."""
+
+_UNKNOWN = (200.0, 100.0)
+_TIMED_IMAGES, _TIMED_SECONDS = 128, 0.4
+
+
+@dataclass(frozen=True)
+class Line:
+    """A run of a study: where its model comes from, evaluations there and missing, seconds left.
+
+    An evaluation is there, too, where a record tells what it would.
+    """
+
+    run: str
+    key: str
+    model: str
+    done: int
+    missing: int
+    seconds: float
+
+
+class Estimate:
+    """Estimates from the passes that a run still takes and the time of one, measured here."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self._seen = _passes_seen(list(runner.places.runs().values()))
+        self._pace = cache(self._measure)
+
+    def lines(self) -> list[Line]:
+        """Return a line a run, in the order in which they are made."""
+        return [self._line(cell) for cell in self._runner.plan.cells]
+
+    def seconds(self, cell: Cell) -> float:
+        """Return about how long a run still takes."""
+        return self._line(cell).seconds
+
+    def _line(self, cell: Cell) -> Line:
+        runner = self._runner
+        run = runner.places.run(cell.key)
+        missing = runner.missing(cell, run)
+        found = None if cell.model else runner.models.find(cell)
+        if found:
+            missing = [one for one in missing if not runner.is_recorded(one, found, cell)]
+        unmeasured = runner.plan.study.measured and not (run and run.measures)
+        origin = "given" if cell.model else found.origin if found else "to train"
+        if not found and not cell.model and not missing and not unmeasured:
+            origin = "not needed"
+        training = self._training(cell.config) if origin == "to train" and cell.config else 0.0
+        seconds = training + self._evaluating(cell, missing, unmeasured)
+        done = len(cell.wanted) - len(missing)
+        return Line(cell.label, cell.key, origin, done, len(missing), round(seconds, 1))
+
+    def _training(self, config: TrainConfig) -> float:
+        images = self._runner.images.training(config.dataset, config.crop)
+        _, arguments = split_spec(config.attack or "none")
+        steps = int(arguments.get("steps", 10)) if config.attack else 0
+        shape = images.shape
+        forward, backward = self._pace(
+            config.architecture, config.activation, shape, images.classes
+        )
+        each = max(len(images) - config.held_out, 0) * (steps + 1)
+        # Held-out images are attacked by PGD-10 after each epoch.
+        held_out = 12 * config.held_out
+        return config.epochs * (each + held_out) * (forward + backward)
+
+    def _evaluating(self, cell: Cell, missing: Sequence[Wanted], unmeasured: bool) -> float:
+        if not missing and not unmeasured:
+            return 0.0
+        images = self._runner.images.test(cell.dataset, self._runner.plan.options.n_examples)
+        base = cell.config or self._runner.plan.base
+        forward, backward = self._pace(
+            base.architecture, base.activation, images.shape, images.classes
+        )
+        seconds = 0.0
+        for wanted in missing:
+            forwards, backwards = self._passes(wanted.suite)
+            seconds += len(images) * (forwards * forward + backwards * backward)
+        if unmeasured:
+            seconds += MEASURED_IMAGES * (PASSES[0] * forward + PASSES[1] * backward)
+        return seconds
+
+    def _passes(self, suite: tuple[str, ...]) -> tuple[float, float]:
+        if suite in self._seen:
+            return self._seen[suite]
+        found = [_typical(spec) for spec in suite]
+        return sum(one[0] for one in found), sum(one[1] for one in found)
+
+    def _measure(
+        self, architecture: str, activation: str, shape: tuple[int, int, int], classes: int
+    ) -> tuple[float, float]:
+        """Return the seconds of a forward and of an input-gradient backward of one image."""
+        device = choose_device(self._runner.machine.device)
+        with torch.random.fork_rng(devices=[]):
+            network = build_network(architecture, activation, classes).eval().to(device)
+            x = torch.rand(_TIMED_IMAGES, *shape, device=device)
+
+        def forward() -> None:
+            with torch.no_grad():
+                network(x)
+
+        def both() -> None:
+            leaf = x.clone().requires_grad_()
+            torch.autograd.grad(network(leaf).sum(), leaf)
+
+        one, two = _seconds(forward, device), _seconds(both, device)
+        return one / _TIMED_IMAGES, max(two - one, 0.0) / _TIMED_IMAGES
+
+
+def table_of(lines: Sequence[Line]) -> Table:
+    """Return the runs of a study as a table for a terminal."""
+    from rich.table import Table
+
+    missing = sum(line.missing for line in lines)
+    table = Table(box=None, pad_edge=False, show_footer=True)
+    table.add_column("run", footer=f"{len(lines)} runs")
+    table.add_column("key", no_wrap=True)
+    table.add_column("model", footer=f"{sum(line.model == 'to train' for line in lines)} to train")
+    table.add_column("evaluated", justify="right", footer=f"{missing} missing")
+    table.add_column("about", justify="right", footer=duration(sum(line.seconds for line in lines)))
+    for line in lines:
+        about = duration(line.seconds) if line.seconds else "–"
+        evaluated = f"{line.done} of {line.done + line.missing}"
+        table.add_row(line.run, line.key, line.model, evaluated, about)
+    return table
+
+
+def _seconds(call: Callable[[], None], device: torch.device) -> float:
+    """Return the least time of a call, of those that fit into a fraction of a second."""
+    call()
+    times: list[float] = []
+    end = time.perf_counter() + _TIMED_SECONDS / 2
+    while not times or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _passes_seen(runs: Sequence[StudyRun]) -> Mapping[tuple[str, ...], tuple[float, float]]:
+    """Return the mean passes an image of each suite that was run before."""
+    found: dict[tuple[str, ...], list[tuple[float, float]]] = {}
+    for run in runs:
+        for one in run.outcomes:
+            found.setdefault(one.suite, []).append((one.forwards / one.n, one.backwards / one.n))
+    return {
+        suite: (sum(f for f, _ in ones) / len(ones), sum(b for _, b in ones) / len(ones))
+        for suite, ones in found.items()
+    }
+
+
+def _typical(spec: str) -> tuple[float, float]:
+    name, arguments = split_spec(spec)
+    if name == "pgd":
+        steps = float(arguments["steps"]) * float(arguments["restarts"])
+        return steps, steps
+    return _TYPICAL.get(name, _UNKNOWN)

@@ -1,0 +1,225 @@
+"""The page of a study: its sheet from the kept runs, written or compared with what is there."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from satbench.attacks import attack_spec
+from satbench.core.files import write_text
+from satbench.leaderboard.study_figures import draw, write_figures
+from satbench.leaderboard.study_page import (
+    BEGIN,
+    END,
+    render_index,
+    render_page,
+    render_summary,
+    with_summary,
+)
+from satbench.leaderboard.study_record import Outcome, StudyRun
+from satbench.leaderboard.study_sheet import (
+    Column,
+    Numbers,
+    Pair,
+    Row,
+    Sheet,
+    pictures_of,
+)
+from satbench.recipes import recipe_names, recipe_summary
+from satbench.recipes._values import show_override
+from satbench.studies import STUDIES, load_study
+from satbench.studies._evaluations import DEFAULT_RECIPE
+from satbench.studies.curves import activation_shape
+from satbench.studies.design import Arm, Evaluation, PaperTable
+from satbench.studies.images import Images
+from satbench.studies.measures import MEASURES
+from satbench.studies.plan import DEFAULT_EXAMPLES, Cell, Options, Plan, canonical_suite, plan_study
+from satbench.studies.store import Places
+
+
+def write_page(plan: Plan, places: Places, images: Images, folder: Path) -> list[Path]:
+    """Write the page of a study and its figures into a folder; return the paths."""
+    sheet = sheet_of(plan, places, images)
+    page = folder / f"{plan.study.name}.md"
+    write_text(page, render_page(sheet))
+    return [page, *write_figures(sheet, folder)]
+
+
+def check_page(plan: Plan, places: Places, images: Images, folder: Path) -> str:
+    """Return what is wrong with the page or a figure (SVG) in a sentence; empty if nothing is."""
+    sheet = sheet_of(plan, places, images)
+    again = f"write it again with satbench study {plan.study.name} --only page"
+    page = folder / f"{plan.study.name}.md"
+    if said := _unlike(page, render_page(sheet).encode(), again):
+        return said
+    with TemporaryDirectory() as temporary:
+        for kind, picture in pictures_of(sheet).items():
+            drawn = Path(temporary) / f"{plan.study.name}{picture.suffix}.svg"
+            draw(sheet, kind, drawn)
+            if said := _unlike(folder / drawn.name, drawn.read_bytes(), again):
+                return said
+    return ""
+
+
+def overview(places: Places, images: Images, folder: Path, readme: Path) -> dict[Path, str]:
+    """Return the text of the page that lists the studies, and of a README with their table.
+
+    A README without the markers of the table is left out.  Raises SatbenchError for markers that
+    do not fit together.
+    """
+    sheets = [
+        sheet_of(plan_study(load_study(name), Options(), images), places, images)
+        for name in STUDIES.names()
+    ]
+    pages = {folder / "README.md": render_index(sheets)}
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    if BEGIN in text or END in text:
+        summary = render_summary(sheets, folder.as_posix())
+        pages[readme] = with_summary(text, summary, readme.name)
+    return pages
+
+
+def check_texts(pages: Mapping[Path, str], again: str) -> str:
+    """Return which of some files is not as it should be, in a sentence; empty if all are."""
+    said = (
+        _unlike(path, text.encode(), f"write it again with {again}") for path, text in pages.items()
+    )
+    return next(filter(None, said), "")
+
+
+def sheet_of(plan: Plan, places: Places, images: Images) -> Sheet:
+    """Return a study with the runs of it that are kept."""
+    study = plan.study
+    return Sheet(
+        name=study.name,
+        title=study.title,
+        section=study.section,
+        question=study.question,
+        setup=study.setup,
+        rows=tuple(_row(plan, arm, places, images) for arm in study.arms),
+        columns=tuple(_column(plan, evaluation) for evaluation in study.evaluations),
+        verdict=study.verdict,
+        paper_verdict=study.paper_verdict,
+        pairs=tuple(Pair(one.arm, one.baseline) for one in study.contrasts),
+        n=plan.options.n_examples,
+        commands=_commands(plan),
+        facts=_facts(plan),
+        paper=_numbers(study.paper),
+        caveats=(*study.caveats, *_caveats(plan)),
+        measures=MEASURES if study.measured else {},
+        axes=study.axes,
+        shapes=tuple(activation_shape(spec, name=name) for name, spec in study.shapes.items()),
+    )
+
+
+def _numbers(paper: PaperTable | None) -> Numbers | None:
+    return Numbers(paper.headings, paper.rows, paper.note) if paper else None
+
+
+def _column(plan: Plan, evaluation: Evaluation) -> Column:
+    if evaluation.worst_of:
+        return Column(evaluation.name, worst_of=evaluation.worst_of)
+    return Column(evaluation.name, _asked(evaluation), str(plan.threat_of(evaluation)))
+
+
+def _asked(evaluation: Evaluation) -> tuple[str, ...]:
+    """Return a suite with `source=pinned` as it is: what that stands for depends on the data."""
+    return tuple(attack_spec(text) for text in evaluation.attacks)
+
+
+def _row(plan: Plan, arm: Arm, places: Places, images: Images) -> Row:
+    cells = plan.rows[arm.name]
+    dataset = images.test(cells[0].dataset, plan.options.n_examples).name
+    kept = ((cell, places.run(cell.key)) for cell in cells)
+    runs = (_seen(plan, cell, run, dataset) for cell, run in kept if run)
+    ordered = tuple(sorted(runs, key=lambda run: run.seed))
+    return Row(arm.name, _settings(plan, arm, cells[0]), ordered, len(cells), dataset)
+
+
+def _seen(plan: Plan, cell: Cell, run: StudyRun, dataset: str) -> StudyRun:
+    """Return a run with the outcomes of the study alone, under the suites of its columns."""
+    outcomes: dict[tuple[str, tuple[str, ...]], Outcome] = {}
+    for evaluation in plan.study.evaluations:
+        if not evaluation.attacks:
+            continue
+        threat = plan.threat_of(evaluation)
+        suite = canonical_suite(evaluation.attacks, cell.dataset, threat)
+        found = run.outcome(suite, str(threat), dataset, plan.options.n_examples)
+        if found:
+            asked = _asked(evaluation)
+            outcomes[str(threat), asked] = replace(found, suite=asked)
+    return replace(run, seed=cell.seed, outcomes=tuple(outcomes.values()))
+
+
+def _settings(plan: Plan, arm: Arm, cell: Cell) -> str:
+    """Return what an arm has of its own, the activation always."""
+    if cell.config is None:
+        return f"the model {cell.model}"
+    own = {key: getattr(cell.config, key) for key in arm.settings}
+    return ", ".join(
+        show_override(key, value)
+        for key, value in own.items()
+        if key == "activation" or value != getattr(plan.base, key)
+    )
+
+
+def _facts(plan: Plan) -> tuple[tuple[str, str], ...]:
+    base, study = plan.base, plan.study
+    told = recipe_summary(study.recipe) if study.recipe in recipe_names() else ""
+    changes = {**study.base, **plan.options.overrides}
+    facts = [("recipe", f"`{study.recipe}`" + (f": {told}" if told else ""))]
+    if changes:
+        texts = (f"`{show_override(key, value)}`" for key, value in changes.items())
+        facts.append(("changed for all arms", ", ".join(texts)))
+    settings: Sequence[tuple[str, object]] = (
+        ("network", base.architecture),
+        ("inner attacker", base.attack),
+        ("threat model of training", base.threat),
+        ("epochs", base.epochs),
+    )
+    own = {key for arm in study.arms for key in arm.settings}
+    names = {"network": "architecture", "inner attacker": "attack", "epochs": "epochs"}
+    for name, value in settings:
+        unless = " (unless the arm says otherwise)" if names.get(name) in own else ""
+        facts.append((name, f"`{value}`{unless}"))
+    return tuple(facts)
+
+
+def _caveats(plan: Plan) -> tuple[str, ...]:
+    base, study = plan.base, plan.study
+    return (
+        f"One data set ({base.dataset}), small nets and one recipe: nothing here speaks for other "
+        "scales.  The same command with `--recipe` repeats the study on them.",
+        f"Robust accuracy is an upper bound: {study.verdict} breaks what it can, and a stronger "
+        "attack could break more, of one arm more than of another.",
+        "Settings that are not the arm's own are the same for all arms, tuned for none; "
+        "[recipe-sensitivity](recipe-sensitivity.md) tests what that does.",
+    )
+
+
+def _commands(plan: Plan) -> tuple[str, ...]:
+    study, options = plan.study, plan.options
+    words = ["satbench", "study", study.name]
+    if study.recipe != DEFAULT_RECIPE:
+        words += ["--recipe", study.recipe]
+    for key, value in options.overrides.items():
+        words += ["--set", show_override(key, value)]
+    if options.seeds:
+        words += ["--seeds", ",".join(map(str, options.seeds))]
+    if options.n_examples != DEFAULT_EXAMPLES:
+        words += ["--n-examples", str(options.n_examples)]
+    if options.evaluate_on:
+        words += ["--eval-dataset", options.evaluate_on]
+    command = shlex.join(words)
+    return (f"{command} --dry-run", command, f"{command} --check")
+
+
+def _unlike(path: Path, wanted: bytes, again: str) -> str:
+    if not path.is_file():
+        return f"{path} is missing; {again}"
+    if path.read_bytes() != wanted:
+        return f"{path} is not what the run files give; {again}"
+    return ""

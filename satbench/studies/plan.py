@@ -1,0 +1,258 @@
+"""The plan of a study: which models its arms need, and how each is evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import cache, cached_property
+from typing import Any
+
+from satbench.attacks.suite import parse_suite
+from satbench.core.digests import digest_json
+from satbench.core.errors import SatbenchError
+from satbench.core.threat import Threat
+from satbench.data import check_name
+from satbench.lending import pin_sources
+from satbench.models import load_model, request_model
+from satbench.recipes import TrainConfig, load_recipe, parse_overrides
+from satbench.recipes.config import settings
+from satbench.studies.design import Arm, Evaluation, Study
+from satbench.studies.images import Images
+
+DEFAULT_EXAMPLES = 500
+EVALUATION_SEED = 0
+
+_DESCRIPTIVE = ("recipe",)
+_RELATIVE = "*base"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user may change about a study.
+
+    `overrides` are settings in place of the recipe's, under those of the arms.  `seeds` is empty
+    for as many as the study says, counted from 0.  `evaluate_on` is the data set whose images are
+    attacked; empty for the test set of what each arm is trained on.
+    """
+
+    overrides: Mapping[str, object] = field(default_factory=dict)
+    seeds: tuple[int, ...] = ()
+    n_examples: int = DEFAULT_EXAMPLES
+    evaluate_on: str = ""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An evaluation that a model needs: canonical specs, in order, within a threat model."""
+
+    suite: tuple[str, ...]
+    threat: Threat
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A model of the study: trained as `config` says, or given by the name `model`.
+
+    `key` is the digest of what the weights depend on.  Arms with the same key share the cell;
+    `label` names the first of them, for people.
+    """
+
+    key: str
+    label: str
+    seed: int
+    dataset: str
+    wanted: tuple[Wanted, ...]
+    config: TrainConfig | None = None
+    data_digest: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study made concrete.  `rows` gives each arm's cells in the order of its seeds."""
+
+    study: Study
+    base: TrainConfig
+    options: Options
+    rows: Mapping[str, tuple[Cell, ...]]
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """Each cell once, seed by seed, so that contrasts fill up evenly."""
+        longest = max(map(len, self.rows.values()))
+        found: dict[str, Cell] = {}
+        for place in range(longest):
+            for cells in self.rows.values():
+                if place < len(cells):
+                    found.setdefault(cells[place].key, cells[place])
+        return tuple(found.values())
+
+    def threat_of(self, evaluation: Evaluation) -> Threat:
+        """Return the threat model of a column."""
+        return scaled(Threat.parse(self.base.threat), evaluation.eps_factor)
+
+
+def plan_study(study: Study, options: Options, images: Images) -> Plan:
+    """Lay down which models a study needs.
+
+    Raises SatbenchError for settings that are wrong or have no effect, and for training data that
+    cannot be found.
+    """
+    if options.n_examples < 1:
+        raise SatbenchError(f"expected 1 example or more, got {options.n_examples}")
+    if options.evaluate_on:
+        check_name(options.evaluate_on)
+    overrides = {**study.base, **options.overrides}
+    base = load_recipe(study.recipe, **_values(overrides))
+    _check_effect(study, options)
+    rows = {}
+    for arm in study.arms:
+        cells = (
+            (_given(study, arm, base, options, images),)
+            if arm.model
+            else _trained(study, arm, base, options, images)
+        )
+        rows[arm.name] = cells
+    return Plan(study, base, options, rows)
+
+
+def training_key(config: Mapping[str, Any], data_digest: str) -> str:
+    """Return the key of a model that is trained: of all that its weights depend on."""
+    values = {key: value for key, value in config.items() if key not in _DESCRIPTIVE}
+    return digest_json({"config": values, "data": data_digest})[:16]
+
+
+def given_key(name: str, weights_digest: str) -> str:
+    """Return the key of a model that is given."""
+    return digest_json({"model": name, "weights": weights_digest})[:16]
+
+
+def scaled(threat: Threat, factor: float) -> Threat:
+    """Return a threat model with its radius multiplied."""
+    return Threat(threat.norm, threat.eps * Fraction(str(factor)))
+
+
+def canonical_suite(attacks: Sequence[str], dataset: str, threat: Threat) -> tuple[str, ...]:
+    """Return the specs of a suite as a record of that data set keeps them."""
+    return _canonical_suite(tuple(attacks), dataset, threat)
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Read `0-4`, `0,2,5` or a count: `5` is `0-4`.  Raises SatbenchError."""
+    try:
+        if text.strip().isdigit():
+            seeds = list(range(int(text)))
+        else:
+            seeds = [seed for part in text.split(",") for seed in _span(part)]
+    except ValueError:
+        seeds = []
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise SatbenchError(f"expected seeds such as 0-4, 0,2,5 or a count of them, got {text!r}")
+    return tuple(seeds)
+
+
+@cache
+def _canonical_suite(attacks: tuple[str, ...], dataset: str, threat: Threat) -> tuple[str, ...]:
+    pinned = pin_sources(attacks, dataset, threat)
+    return tuple(dict.fromkeys(stage.spec for stage in parse_suite(pinned)))
+
+
+def _span(part: str) -> range:
+    first, dash, last = part.partition("-")
+    return range(int(first), int(last if dash else first) + 1)
+
+
+def _trained(
+    study: Study, arm: Arm, base: TrainConfig, options: Options, images: Images
+) -> tuple[Cell, ...]:
+    changes = _values({**study.base, **options.overrides, **_resolved(arm, base)})
+    config = load_recipe(study.recipe, **changes)
+    if config.threat != base.threat:
+        raise SatbenchError(
+            f"the arm {arm.name} of {study.name} trains within {config.threat}, the others "
+            f"within {base.threat}: they would be evaluated unlike"
+        )
+    digest = images.training_digest(config.dataset, config.crop)
+    dataset = options.evaluate_on or config.dataset
+    wanted = _wanted(study, dataset, config.threat)
+    cells = []
+    for seed in options.seeds or range(study.seeds):
+        seeded = replace(config, seed=seed)
+        key = training_key(seeded.to_dict(), digest)
+        label = f"{arm.name}, seed {seed}"
+        cells.append(Cell(key, label, seed, dataset, wanted, seeded, digest))
+    return tuple(cells)
+
+
+def _given(study: Study, arm: Arm, base: TrainConfig, options: Options, images: Images) -> Cell:
+    dataset = options.evaluate_on or base.dataset
+    request = request_model(arm.model)
+    if request.card:
+        digest = request.card.weights_digest
+    else:
+        digest = load_model(request, images.test(dataset, 1).classes).info.weights_digest
+    wanted = _wanted(study, dataset, base.threat)
+    key = given_key(arm.model, digest)
+    return Cell(key, arm.name, 0, dataset, wanted, model=arm.model)
+
+
+def _wanted(study: Study, dataset: str, threat: str) -> tuple[Wanted, ...]:
+    found = []
+    for evaluation in study.evaluations:
+        if evaluation.attacks:
+            within = scaled(Threat.parse(threat), evaluation.eps_factor)
+            found.append(Wanted(canonical_suite(evaluation.attacks, dataset, within), within))
+    return tuple(dict.fromkeys(found))
+
+
+def _check_effect(study: Study, options: Options) -> None:
+    trained = [arm for arm in study.arms if not arm.model]
+    for key in options.overrides:
+        if key == "seed":
+            raise SatbenchError("the seeds of a study are given by --seeds, not by --set seed")
+        own = [str(arm.settings[key]) for arm in trained if key in arm.settings]
+        if own and len(own) == len(trained) and not any(one.endswith(_RELATIVE) for one in own):
+            raise SatbenchError(
+                f"--set {key} has no effect: every arm of {study.name} has one of its own"
+            )
+
+
+def _resolved(arm: Arm, base: TrainConfig) -> dict[str, object]:
+    """Return an arm's settings with `2*base` multiplied out."""
+    found: dict[str, object] = {}
+    for key, value in arm.settings.items():
+        times, relative, rest = str(value).partition(_RELATIVE)
+        if not (isinstance(value, str) and relative and not rest and key in settings()):
+            found[key] = value
+            continue
+        own = getattr(base, key)
+        factor = int(times)
+        found[key] = tuple(factor * one for one in own) if isinstance(own, tuple) else factor * own
+    return found
+
+
+def _values(changes: Mapping[str, object]) -> dict[str, object]:
+    """Return settings as the recipe keeps them; texts are read as --set reads them."""
+    found: dict[str, object] = {}
+    for key, value in changes.items():
+        found.update(
+            parse_overrides([f"{key}={value}"]) if isinstance(value, str) else {key: value}
+        )
+    return found
+
+
+__all__ = [
+    "DEFAULT_EXAMPLES",
+    "EVALUATION_SEED",
+    "Cell",
+    "Options",
+    "Plan",
+    "Wanted",
+    "canonical_suite",
+    "given_key",
+    "parse_seeds",
+    "plan_study",
+    "scaled",
+    "training_key",
+]

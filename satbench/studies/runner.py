@@ -1,0 +1,272 @@
+"""Carry out a plan: find or train each model, evaluate it, measure it, keep what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Literal
+
+import torch
+
+from satbench.attacks.contract import sources_of
+from satbench.attacks.suite import parse_suite
+from satbench.console import BarProgress
+from satbench.core.errors import SatbenchError
+from satbench.core.threat import Threat
+from satbench.devices import choose_device
+from satbench.evaluation import answers_digest, run_evaluation
+from satbench.generators import own_generators
+from satbench.leaderboard.record import DatasetInfo, Inputs, ModelInfo
+from satbench.leaderboard.study_record import StudyRun
+from satbench.lending import source_digest
+from satbench.models import LoadedModel, is_of_own_code, load_model, request_model
+from satbench.plan import Evaluation
+from satbench.studies.images import Images
+from satbench.studies.measures import MEASURED_IMAGES, measure_model
+from satbench.studies.plan import EVALUATION_SEED, Cell, Plan, Wanted
+from satbench.studies.store import Model, Models, Places, Records, covering, outcome_of
+from satbench.train import EpochMetrics
+from satbench.training_run import default_name, run_training
+
+Part = Literal["all", "train", "evaluate", "page"]
+
+PATIENCE = 2.0
+"""Seconds between two looks at a run that another process is at."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What to compute on.  `threads` is None for torch's choice; `say` is told how it goes."""
+
+    device: str = "auto"
+    threads: int | None = None
+    quiet: bool = False
+    say: Callable[[str], None] = lambda text: None
+
+
+class Runner:
+    """Carries out a plan; a second process with the same plan takes a share of the runs."""
+
+    def __init__(self, plan: Plan, places: Places, images: Images, machine: Machine) -> None:
+        self.plan, self.places, self.images, self.machine = plan, places, images, machine
+        self.models, self.records = Models(places), Records(places)
+
+    def carry_out(self, part: Part, seconds: Callable[[Cell], float] | None = None) -> None:
+        """Do what is missing of the part asked for, run by run.
+
+        `seconds` estimates what a run still takes, for the report of progress.  Raises
+        SatbenchError where a run cannot be made; all before it is kept.
+        """
+        if self.machine.threads:
+            torch.set_num_threads(self.machine.threads)
+        done: set[str] = set()
+        while waiting := [
+            c for c in self.plan.cells if c.key not in done and self.is_open(c, part)
+        ]:
+            worked = False
+            for place, cell in enumerate(waiting):
+                with self.places.claimed(cell.key) as mine:
+                    if not mine:
+                        continue  # another process is at it: see again when the others are done
+                    if self.is_open(cell, part):
+                        self._say(cell, len(done), waiting[place:], seconds)
+                        self._carry_out(cell, part)
+                done.add(cell.key)
+                worked = True
+            if not worked:
+                time.sleep(PATIENCE)
+
+    def is_open(self, cell: Cell, part: Part) -> bool:
+        """Whether there is anything to do for a cell, and the part asked for can do it."""
+        if part == "page" or self.is_complete(cell):
+            return False
+        found = bool(cell.model) or self.models.find(cell) is not None
+        return not found if part == "train" else found or part == "all"
+
+    def is_complete(self, cell: Cell) -> bool:
+        """Whether all that is asked of a cell is kept already."""
+        run = self.places.run(cell.key)
+        return run is not None and not self.missing(cell, run) and not self._unmeasured(cell, run)
+
+    def missing(self, cell: Cell, run: StudyRun | None) -> list[Wanted]:
+        """Return the evaluations that a run lacks."""
+        n = self.plan.options.n_examples
+        name = self.images.test(cell.dataset, n).name
+        return [
+            one
+            for one in cell.wanted
+            if run is None or run.outcome(one.suite, str(one.threat), name, n) is None
+        ]
+
+    def _unmeasured(self, cell: Cell, run: StudyRun) -> bool:
+        return self.plan.study.measured and not run.measures
+
+    def _carry_out(self, cell: Cell, part: Part) -> None:
+        model = None if cell.model else self.models.find(cell)
+        if model is None and not cell.model:
+            self._train(cell)
+            model = self.models.find(cell)
+            if model is None:
+                raise SatbenchError(
+                    f"the training of {cell.label} left no model in {self.places.trained}"
+                )
+        if part != "train":
+            self._evaluate(cell, model)
+
+    def _train(self, cell: Cell) -> None:
+        config = cell.config
+        if config is None:
+            raise SatbenchError(f"{cell.label} is given, and cannot be trained")
+
+        def tell(metrics: EpochMetrics) -> None:
+            self.machine.say(
+                f"  epoch {metrics.epoch}/{config.epochs}: held-out clean "
+                f"{metrics.held_out_clean:.1%}, PGD-10 {metrics.held_out_pgd10:.1%}"
+            )
+
+        machine, folder = self.machine, self.places.trained
+        name = stored_name(cell)
+        data_dir = self.images.data_dir
+        run_training(
+            config, name, folder, data_dir, machine.device, machine.threads, tell, machine.quiet
+        )
+
+    def _evaluate(self, cell: Cell, model: Model | None) -> None:
+        n = self.plan.options.n_examples
+        dataset = self.images.test(cell.dataset, n)
+        device = choose_device(self.machine.device)
+        loaded = load_model(request_model(model.text if model else cell.model), dataset.classes)
+        if is_of_own_code(loaded.info.source):
+            digest = answers_digest(loaded.module, dataset, device)
+            loaded = replace(loaded, info=replace(loaded.info, answers_digest=digest))
+        run = self.places.run(cell.key) or _fresh_run(cell, loaded, model)
+        here = loaded.info.weights_digest
+        if run.weights_digest != here:
+            raise SatbenchError(
+                f"the results of {cell.label} ({cell.key}) are those of weights "
+                f"{run.weights_digest[:12]}…, and the model found has {here[:12]}…: "
+                "give --results another folder for results of your own"
+            )
+        missing = self.missing(cell, run)
+        for threat in dict.fromkeys(one.threat for one in missing):
+            asked = [one.suite for one in missing if one.threat == threat]
+            for suite in covering(self._open(asked, Wanted((), threat), loaded, cell)):
+                self._run_suite(loaded, cell, Wanted(suite, threat), device)
+        for one in missing:
+            record = self.records.find(self._inputs(one, loaded.info, cell))
+            if record is None:
+                raise SatbenchError(f"the evaluation of {cell.label} left no record")
+            run = run.with_outcome(outcome_of(record, one.suite))
+            self.places.write(run)
+        if self._unmeasured(cell, run):
+            images = self.images.first(cell.dataset, MEASURED_IMAGES)
+            threat = Threat.parse(self.plan.base.threat)
+            run = replace(run, measures=measure_model(loaded.module, images, threat, device))
+        self.places.write(run)
+
+    def is_recorded(self, wanted: Wanted, model: Model, cell: Cell) -> bool:
+        """Whether a record tells what an evaluation of a trained model would."""
+        card = model.card
+        info = ModelInfo(
+            card.name,
+            "file",
+            card.architecture,
+            card.activation,
+            card.parameters,
+            card.weights_digest,
+            {},
+        )
+        return self.records.find(self._inputs(wanted, info, cell)) is not None
+
+    def _open(
+        self, suites: list[tuple[str, ...]], within: Wanted, loaded: LoadedModel, cell: Cell
+    ) -> list[tuple[str, ...]]:
+        return [
+            suite
+            for suite in suites
+            if self.records.find(self._inputs(replace(within, suite=suite), loaded.info, cell))
+            is None
+        ]
+
+    def _run_suite(
+        self, loaded: LoadedModel, cell: Cell, wanted: Wanted, device: torch.device
+    ) -> None:
+        dataset = self.images.test(cell.dataset, self.plan.options.n_examples)
+        evaluation = Evaluation(
+            dataset,
+            wanted.threat,
+            wanted.suite,
+            EVALUATION_SEED,
+            data_dir=self.images.data_dir,
+        )
+        with BarProgress(self.machine.quiet) as progress:
+            progress.model(cell.label)
+            with own_generators(device, EVALUATION_SEED):
+                finished = run_evaluation(
+                    loaded.module, loaded.info, evaluation, device, self.places.records, progress
+                )
+        self.records.add(finished.record)
+
+    def _inputs(self, wanted: Wanted, info: ModelInfo, cell: Cell) -> Inputs:
+        data = self.images.test(cell.dataset, self.plan.options.n_examples)
+        return Inputs(
+            info,
+            DatasetInfo(data.name, data.split, len(data), data.classes, data.digest),
+            wanted.threat.norm,
+            str(wanted.threat).partition(":")[2],
+            EVALUATION_SEED,
+            list(wanted.suite),
+            dict(_borrowed(wanted.suite, data.classes)),
+        )
+
+    def _say(
+        self,
+        cell: Cell,
+        done: int,
+        left: Sequence[Cell],
+        seconds: Callable[[Cell], float] | None,
+    ) -> None:
+        found = cell.model or self.models.find(cell)
+        what = "evaluating" if found else "training"
+        time_left = f", about {duration(sum(map(seconds, left)))} left" if seconds else ""
+        number, total = done + 1, done + len(left)
+        self.machine.say(f"run {number} of {total}: {what} {cell.label}{time_left}")
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in words: `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def stored_name(cell: Cell) -> str:
+    """Return the name that the model of a cell has in the store."""
+    return f"{default_name(cell.config)}-{cell.key[:8]}" if cell.config else cell.model
+
+
+@cache
+def _borrowed(suite: tuple[str, ...], classes: int) -> tuple[tuple[str, str], ...]:
+    """Return the models that a suite borrows, with the digests of their weights."""
+    names = {name for stage in parse_suite(suite) for name in sources_of(stage.attack)}
+    return tuple((name, source_digest(name, classes)) for name in sorted(names))
+
+
+def _fresh_run(cell: Cell, loaded: LoadedModel, model: Model | None) -> StudyRun:
+    told = model.card.training if model else None
+    info = loaded.info
+    return StudyRun(
+        key=cell.key,
+        model=cell.model or (model.text if model and model.origin == "zoo" else stored_name(cell)),
+        architecture=info.architecture,
+        activation=info.activation,
+        parameters=info.parameters,
+        seed=cell.seed,
+        training={**told.config, "data_digest": told.data_digest} if told else {},
+        weights_digest=info.weights_digest,
+        command=told.command if told else f"satbench eval --model {cell.model}",
+        held_out=dict(told.held_out) if told else {},
+        environment={"torch": told.torch, "satbench": told.satbench} if told else {},
+    )

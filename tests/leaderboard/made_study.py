@@ -1,0 +1,89 @@
+"""Made-up studies: letters as if a model had been attacked, without a model or an attack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from satbench.core.digests import digest_json
+from satbench.leaderboard.study_record import Outcome, StudyRun
+from satbench.leaderboard.study_sheet import Column, Numbers, Pair, Row, Sheet
+
+PGD, FAST = ("pgd(steps=50)",), ("fast(version=1)",)
+COLUMNS = (
+    Column("PGD-50", PGD, "linf:0.1"),
+    Column("fast", FAST, "linf:0.1"),
+    Column("worse", worst_of=("PGD-50", "fast")),
+)
+
+
+def made_outcome(suite: Sequence[str], letters: str, images: str = "images") -> Outcome:
+    n = len(letters)
+    return Outcome(tuple(suite), "linf:0.1", "shapes", images, 0, letters, 20 * n, 10 * n, "r")
+
+
+def made_run(arm: str, seed: int, pgd: str, fast: str | None = None, **changes: Any) -> StudyRun:
+    """Return a run with the letters of two suites; without `fast` they are the same."""
+    key = digest_json([arm, seed])
+    values: dict[str, Any] = {
+        "key": key,
+        "model": f"{arm}-s{seed}",
+        "architecture": "tiny(width=8)",
+        "activation": arm.lower(),
+        "parameters": 15682,
+        "seed": seed,
+        "training": {},
+        "weights_digest": digest_json(key),
+        "command": f"satbench train --activation {arm.lower()} --seed {seed}",
+        "outcomes": (made_outcome(PGD, pgd), made_outcome(FAST, fast or pgd)),
+    }
+    return StudyRun(**{**values, **changes})
+
+
+def made_sheet(
+    arms: Mapping[str, Sequence[StudyRun]], asked: Sequence[tuple[str, str]] = (), **changes: Any
+) -> Sheet:
+    """Return a study of runs, by arm; three seeds are planned for each."""
+    n = next((run.outcomes[0].n for runs in arms.values() for run in runs if run.outcomes), 4)
+    values: dict[str, Any] = {
+        "name": "made",
+        "title": "A made-up study",
+        "section": "section 4.1",
+        "question": "Is one more robust than the other?",
+        "setup": "Only the activation differs.",
+        "rows": tuple(
+            Row(name, f"activation {name.lower()}", tuple(runs), 3, "shapes")
+            for name, runs in arms.items()
+        ),
+        "columns": COLUMNS,
+        "verdict": "worse",
+        "paper_verdict": "PGD-50",
+        "pairs": tuple(Pair(*pair) for pair in asked),
+        "n": n,
+        "commands": ("satbench study made",),
+        "facts": (("recipe", "`fmnist-sat`"),),
+        "paper": Numbers(("activation", "robust (%)"), (("ReLU", "33.00"),), "ResNet-50."),
+        "caveats": ("The net is small.",),
+        "measures": {"cosine": "of gradients nearby"},
+    }
+    return Sheet(**{**values, **changes})
+
+
+def letters(survived: int, broken: int, wrong: int = 0) -> str:
+    return "o" * survived + "x" * broken + "-" * wrong
+
+
+def graded_sheet(lifts: Mapping[str, int], **changes: Any) -> Sheet:
+    """Return a study of 1000 images in which an arm keeps `lift` percent more than 50 percent.
+
+    Seeds of all arms but the first differ by a percent, so that there is noise in the differences.
+    """
+    first, *others = lifts
+    arms = {}
+    for name, lift in lifts.items():
+        kept = [500 + 10 * (lift + wobble * (name != first)) for wobble in (0, 1, -1)]
+        arms[name] = [
+            made_run(name, seed, letters(600, 300, 100), letters(n, 900 - n, 100))
+            for seed, n in enumerate(kept)
+        ]
+    return made_sheet(arms, [(name, first) for name in others], **changes)

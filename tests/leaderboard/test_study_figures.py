@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from made_study import graded_sheet, made_sheet
+
+from satbench.core.errors import SatbenchError
+from satbench.leaderboard.study_figures import draw, write_figures
+from satbench.leaderboard.study_page import render_page
+from satbench.leaderboard.study_sheet import Axis, Line, Shape, Sheet
+
+pytest.importorskip("matplotlib")
+
+SHAPE = Shape("ReLU", (-1.0, 0.0, 1.0), (0.0, 0.0, 1.0), (0.0, 0.0, 1.0))
+AXES = (
+    Axis("α", (Line("SILU", ((1, "ReLU"), (2, "SILU"))),)),
+    Axis("steps", (Line("SILU", ((1, "fast"), (50, "PGD-50"))),), "columns", log=True),
+)
+
+
+@pytest.fixture(scope="module")
+def sheet() -> Sheet:
+    sheet = graded_sheet({"ReLU": 0, "SILU": 9}, axes=AXES, shapes=(SHAPE,))
+    first = sheet.rows[0]
+    runs = tuple(replace(run, measures={"cosine": 0.1 * run.seed}) for run in first.runs)
+    return replace(sheet, rows=(replace(first, runs=runs), *sheet.rows[1:]))
+
+
+@pytest.fixture(scope="module")
+def drawn(sheet, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("figures")
+    for kind in ("scatter", "effects", "lines 0", "lines 1", "measures", "shapes"):
+        draw(sheet, kind, folder / f"{kind}.svg")
+    return folder
+
+
+def test_the_figures_that_a_page_shows_are_those_that_are_written(sheet, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "satbench.leaderboard.study_figures.draw", lambda sheet, kind, path: path.touch()
+    )
+    written = {path.name for path in write_figures(sheet, tmp_path) if path.suffix == ".svg"}
+
+    assert {
+        "made.svg",
+        "made-effects.svg",
+        "made-lines-1.svg",
+        "made-lines-2.svg",
+        "made-measures.svg",
+        "made-shapes.svg",
+    } == written
+    assert all(f"]({name})" in render_page(sheet) for name in written)
+    assert {path.with_suffix(".png").name for path in tmp_path.glob("*.svg")} == {
+        path.name for path in tmp_path.glob("*.png")
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("scatter", ["clean accuracy (%)", "PGD-50 (as the paper)", "worse", "SILU"]),
+        ("effects", ["PGD-50", "worse", "robust accuracy, minus ReLU (points)", "SILU"]),
+        ("lines 0", ["α", "robust accuracy (%)", "PGD-50 (as the paper)"]),
+        ("lines 1", ["steps", "robust accuracy (%)", "SILU"]),
+        ("measures", ["cosine", "ReLU"]),
+        ("shapes", ["f(x)", "f′(x)", "ReLU"]),
+    ],
+)
+def test_a_figure_says_what_it_shows(drawn, kind, words) -> None:
+    text = (drawn / f"{kind}.svg").read_text(encoding="utf-8")
+
+    assert [] == [word for word in words if f"<!-- {word}" not in text]
+
+
+def test_the_same_sheet_gives_the_same_bytes(sheet, drawn, tmp_path) -> None:
+    draw(sheet, "effects", tmp_path / "again.svg")
+
+    assert (drawn / "effects.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
+
+
+def test_another_result_gives_another_figure(sheet, drawn, tmp_path) -> None:
+    draw(replace(sheet, paper_verdict="fast"), "effects", tmp_path / "other.svg")
+
+    assert (drawn / "effects.svg").read_bytes() != (tmp_path / "other.svg").read_bytes()
+
+
+def test_a_study_under_way_is_drawn_without_the_arms_that_have_no_run(sheet, tmp_path) -> None:
+    rows = (sheet.rows[0], replace(sheet.rows[1], runs=()))
+    for kind in ("scatter", "effects", "lines 0"):
+        draw(replace(sheet, rows=rows), kind, tmp_path / f"{kind}.svg")
+
+    assert 3 == len(list(tmp_path.iterdir()))
+
+
+def test_a_study_without_a_run_has_no_figure(tmp_path) -> None:
+    assert [] == write_figures(made_sheet({"a": [], "b": []}, [("a", "b")]), tmp_path)
+
+
+def test_a_figure_that_a_study_does_not_have_is_refused(tmp_path) -> None:
+    with pytest.raises(SatbenchError, match="expected a figure among scatter, effects; got 'shap"):
+        draw(graded_sheet({"ReLU": 0, "SILU": 9}), "shapes", tmp_path / "a.svg")

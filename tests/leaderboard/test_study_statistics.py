@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from math import sqrt
+
+import numpy as np
+import pytest
+from made_study import COLUMNS, FAST, letters, made_outcome, made_run, made_sheet
+from scipy.stats import ttest_1samp
+
+from satbench.core.errors import SatbenchError
+from satbench.leaderboard.study_sheet import Pair, Row, verdicts_of
+from satbench.leaderboard.study_statistics import (
+    Effect,
+    Spread,
+    accuracies,
+    clean_accuracies,
+    collapsed,
+    effects_of,
+    findings_of,
+    gap_of,
+    least_t,
+    measure_difference,
+    spread,
+    two_way_effect,
+)
+
+T1, T2 = 12.7062047, 4.30265273  # Student's t at 0.975 for 1 and 2 degrees of freedom
+
+
+def test_the_variance_is_never_below_that_of_the_seeds() -> None:
+    # Row means 0 and 1/2, mean 1/4: V_seed = (1/8) / 2 = 1/16.  Column means 0, 1/2, 0, 1/2, of
+    # variance (4/16) / 3 = 1/12: V_image = 1/48.  Cells: squares 2 in 8 less 8/16, by 7: 3/14,
+    # V_cell = 3/112, so that the sum lies below V_seed.
+    differences = np.array([[0.0, 0, 0, 0], [0, 1, 0, 1]])
+    assert 1 / 16 + 1 / 48 - 3 / 112 < 1 / 16
+    expected = (0.25 - T1 / 4, 0.25 + T1 / 4)
+
+    effect = two_way_effect(differences)
+
+    assert expected == pytest.approx(effect.interval, rel=1e-6)
+
+
+def test_the_variance_is_that_of_seeds_and_of_images_less_that_of_cells() -> None:
+    # Rows 0, 1, 2 above columns 0, 2, 0, 2, 0, 2: V_seed = 1 / 3, V_image = (6 / 5) / 6, and
+    # the squares of the 18 cells about their mean 2 sum to 6 · 2 + 3 · 6 = 30.
+    differences = np.add.outer([0.0, 1, 2], [0.0, 2, 0, 2, 0, 2])
+    half = T2 * sqrt(1 / 3 + 1 / 5 - 30 / 17 / 18)
+
+    effect = two_way_effect(differences)
+
+    assert (2 - half, 2 + half) == pytest.approx(effect.interval, rel=1e-6)
+
+
+def test_the_variance_is_never_below_that_of_the_images() -> None:
+    # All seeds alike: V_seed = 0 and V_cell > 0, but the images differ all the same.
+    differences = np.tile([0.0, 1, 0, 1], (3, 1))
+    half = T2 * sqrt((4 / 4 / 3) / 4)
+
+    effect = two_way_effect(differences)
+
+    assert (0.5 - half, 0.5 + half) == pytest.approx(effect.interval, rel=1e-6)
+
+
+def test_p_and_interval_are_those_of_a_t_test_on_the_seeds_where_all_images_are_alike() -> None:
+    means = np.array([0.2, 0.5, 0.1, 0.4])
+    expected = ttest_1samp(means, 0.0)
+    interval = expected.confidence_interval(0.95)
+
+    effect = two_way_effect(np.repeat(means[:, None], 6, axis=1))
+
+    # V_image is 0; V_seed − V_cell < V_seed, which is the floor.
+    assert expected.pvalue == pytest.approx(effect.p, rel=1e-9)
+    assert (interval.low, interval.high) == pytest.approx(effect.interval, rel=1e-9)
+    assert effect.by_seed == pytest.approx(effect.interval, rel=1e-9)
+
+
+@pytest.mark.parametrize(("value", "p"), [(0.0, 1.0), (1.0, 0.0)])
+def test_of_equal_differences_p_is_1_if_they_are_0_and_else_0(value: float, p: float) -> None:
+    assert p == two_way_effect(np.full((3, 4), value)).p
+
+
+def test_one_seed_has_no_interval_and_shows_nothing() -> None:
+    effect = two_way_effect(np.ones((1, 9)))
+
+    assert (1.0, None, None, "too few seeds") == (
+        effect.mean,
+        effect.interval,
+        effect.p,
+        effect.verdict,
+    )
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (2, 1), (4,)])
+def test_a_matrix_without_seeds_or_images_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(SatbenchError, match="expected a seed or more and two images"):
+        two_way_effect(np.zeros(shape))
+
+
+@pytest.mark.parametrize("seed_noise", [0.0, 0.015, 0.03])
+def test_the_interval_holds_the_truth_in_95_of_100_cases_and_that_over_seeds_alone_does_not(
+    seed_noise: float,
+) -> None:
+    rng = np.random.default_rng(0)
+    both = alone = 0
+    for _ in range(200):
+        effect = two_way_effect(
+            0.02
+            + seed_noise * rng.standard_normal((5, 1))
+            + 0.3 * rng.standard_normal((1, 300))
+            + 0.5 * rng.standard_normal((5, 300))
+        )
+        both += effect.interval[0] <= 0.02 <= effect.interval[1]
+        alone += effect.by_seed[0] <= 0.02 <= effect.by_seed[1]
+
+    assert both >= 190 > alone
+
+
+@pytest.mark.parametrize(
+    ("interval", "adjusted", "expected"),
+    [
+        ((0.01, 0.05), 0.04, "more robust"),
+        ((-0.05, -0.01), 0.04, "less robust"),
+        ((0.01, 0.05), 0.05, "not shown to differ"),
+        ((-0.01, 0.05), 0.01, "not shown to differ"),
+        ((0.0, 0.05), 0.01, "not shown to differ"),
+        (None, None, "too few seeds"),
+    ],
+)
+def test_a_difference_is_shown_only_by_interval_and_adjusted_p_together(
+    interval, adjusted, expected
+) -> None:
+    assert expected == Effect(0.0, 3, interval, interval, adjusted, adjusted).verdict
+
+
+def _arms(**texts: list[str]):
+    return {
+        name: [made_run(name, seed, text) for seed, text in enumerate(lines)]
+        for name, lines in texts.items()
+    }
+
+
+def test_differences_are_paired_by_seed_and_image() -> None:
+    arms = _arms(relu=["oxxx", "ooxx", "oooo"], silu=["ooox", "ooxo"])
+    arms["silu"][0], arms["silu"][1] = arms["silu"][1], arms["silu"][0]  # order does not matter
+    sheet = made_sheet(arms, [("silu", "relu")])
+    expected = two_way_effect(np.array([[0.0, 1, 1, 0], [0, 0, 0, 1]]))
+
+    (effect,) = effects_of(sheet, "PGD-50")
+
+    assert (0.375, 2) == (effect.mean, effect.seeds)
+    assert expected.interval == pytest.approx(effect.interval)
+
+
+def test_p_values_are_corrected_for_the_number_of_contrasts() -> None:
+    arms = _arms(
+        relu=[letters(4, 6)] * 3,
+        silu=[letters(6, 4), letters(7, 3), letters(6, 4)],
+        gelu=[letters(5, 5), letters(3, 7), letters(4, 6)],
+    )
+    one = effects_of(made_sheet(arms, [("silu", "relu")]), "PGD-50")[0]
+    first, second = effects_of(made_sheet(arms, [("silu", "relu"), ("gelu", "relu")]), "PGD-50")
+
+    assert (one.p, 2 * one.p, second.p) == pytest.approx(
+        (one.adjusted, first.adjusted, second.adjusted)
+    )
+
+
+def test_a_contrast_of_arms_that_share_no_seed_has_no_effect() -> None:
+    sheet = made_sheet(
+        {"a": [made_run("a", 0, "oox")], "b": [made_run("b", 1, "oox")]}, [("a", "b")]
+    )
+
+    assert [None] == effects_of(sheet, "worse")
+
+
+def test_of_a_worst_of_column_an_image_survives_if_it_does_in_all() -> None:
+    sheet = made_sheet({"a": [made_run("a", 0, "ooxx-", "oxox-")]})
+    row = sheet.rows[0]
+
+    assert "oxxx-" == verdicts_of(sheet, row, row.runs[0], "worse")
+
+
+def test_evaluations_that_disagree_on_the_clean_images_are_refused() -> None:
+    sheet = made_sheet({"a": [made_run("a", 0, "oo-", "oox")]})
+
+    with pytest.raises(SatbenchError, match="disagree on which images are wrong when clean"):
+        verdicts_of(sheet, sheet.rows[0], sheet.rows[0].runs[0], "worse")
+
+
+def test_arms_on_different_images_are_not_compared() -> None:
+    other = made_run("b", 0, "oox")
+    outcomes = (replace(other.outcomes[0], data_digest="others"), *other.outcomes[1:])
+    sheet = made_sheet(
+        {"a": [made_run("a", 0, "oox")], "b": [replace(other, outcomes=outcomes)]}, [("a", "b")]
+    )
+
+    with pytest.raises(SatbenchError, match="expected a and b on the same images"):
+        effects_of(sheet, "PGD-50")
+
+
+def test_arms_at_two_resolutions_of_the_same_images_are_compared() -> None:
+    large = replace(made_outcome(COLUMNS[0].suite, "ooo", "large"), dataset="shapes@20")
+    sheet = made_sheet({"a": [made_run("a", 0, "oox")], "b": []}, [("b", "a")])
+    row = Row("b", "20 px", (made_run("b", 0, "oox", outcomes=(large,)),), 3, "shapes@20")
+
+    (effect,) = effects_of(replace(sheet, rows=(sheet.rows[0], row)), "PGD-50")
+
+    assert 1 / 3 == pytest.approx(effect.mean)
+
+
+def test_a_run_that_lacks_an_evaluation_is_left_out_of_its_column_alone() -> None:
+    run = made_run("a", 1, "ooxx")
+    half = replace(run, outcomes=run.outcomes[:1])
+    sheet = made_sheet({"a": [made_run("a", 0, "oxx-"), half]})
+    row = sheet.rows[0]
+
+    found = [accuracies(sheet, row, name) for name in ("PGD-50", "fast", "worse")]
+
+    assert [{0: 0.25, 1: 0.5}, {0: 0.25}, {0: 0.25}] == found
+    assert {0: 0.75, 1: 1.0} == clean_accuracies(sheet, row)
+
+
+def test_the_gap_is_the_papers_evaluation_minus_the_verdict() -> None:
+    runs = [made_run("a", 0, "ooxx", "oxxx"), made_run("a", 1, "ooox", "oxxx")]
+    sheet = made_sheet({"a": runs})
+    expected = two_way_effect(np.array([[0.0, 1, 0, 0], [0, 1, 1, 0]]))
+
+    assert expected == gap_of(sheet, sheet.rows[0])
+
+
+def test_a_finding_holds_the_verdicts_the_papers_and_the_clean_difference() -> None:
+    arms = {
+        "a": [made_run("a", 0, "ooox", "oxxx"), made_run("a", 1, "oo--", "oo--")],
+        "b": [made_run("b", 0, "ooxx"), made_run("b", 1, "ox--")],
+    }
+    (found,) = findings_of(made_sheet(arms, [("a", "b")]))
+
+    assert (0.0, 0.25, 0.0) == (found.robust.mean, found.paper.mean, found.clean.mean)
+
+
+def test_a_measure_is_compared_seed_by_seed_by_students_t() -> None:
+    values = {"a": (3.0, 5.0, 9.0), "b": (1.0, 2.0)}
+    arms = {
+        name: [made_run(name, s, "oox", measures={"m": value}) for s, value in enumerate(numbers)]
+        for name, numbers in values.items()
+    }
+    effect = measure_difference(made_sheet(arms), Pair("a", "b"), "m")
+
+    half = T1 * sqrt(0.5) / sqrt(2)  # of the differences 2 and 3
+    assert (2.5, 2) == (effect.mean, effect.seeds)
+    assert (2.5 - half, 2.5 + half) == pytest.approx(effect.interval, rel=1e-6)
+
+
+def test_spread_is_mean_and_deviation_with_n_minus_1() -> None:
+    assert [None, Spread(2.0, None, 1), Spread(2.0, sqrt(2), 2)] == [
+        spread(values) for values in ([], [2.0], [1.0, 3.0])
+    ]
+
+
+def test_a_run_that_collapsed_is_named_with_the_reason_and_kept() -> None:
+    runs = [
+        made_run("a", 0, letters(6, 4)),
+        made_run("a", 1, letters(1, 9)),
+        made_run("a", 2, letters(5, 5), held_out={"warning": "PGD-10 accuracy fell"}),
+        made_run("a", 3, letters(3, 7)),  # 20 points below the median: not far enough
+        made_run("a", 4, letters(5, 5)),
+    ]
+    sheet = made_sheet({"a": runs})
+
+    found = [(run.seed, reason) for run, reason in collapsed(sheet, sheet.rows[0])]
+
+    assert [
+        (1, "robust accuracy 10.0 %, the median of the arm 50.0 %"),
+        (2, "PGD-10 accuracy fell"),
+    ] == found
+    assert 5 == len(accuracies(sheet, sheet.rows[0], "worse"))
+
+
+def test_least_t_is_students_quantile_for_the_first_of_holms_steps() -> None:
+    # Any t table: 2.776 for 4 degrees of freedom at 0.975; 4.604 at 0.995, five contrasts.
+    assert (2.776, 4.604) == (round(least_t(5, 1), 3), round(least_t(5, 5), 3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"verdict": "none"}, "expected among columns PGD-50, fast, worse; got 'none'"),
+        ({"pairs": (Pair("a", "none"),)}, "expected among arms a; got 'none'"),
+        ({"columns": (*COLUMNS, COLUMNS[0])}, "expected columns of different names"),
+    ],
+)
+def test_a_sheet_with_names_that_nothing_or_two_have_is_refused(changes, match) -> None:
+    with pytest.raises(SatbenchError, match=match):
+        made_sheet({"a": [made_run("a", 0, "oox")]}, **changes)
+
+
+def test_the_suites_of_the_made_up_columns_are_those_of_the_made_up_runs() -> None:
+    assert FAST == made_run("a", 0, "oox").outcomes[1].suite

@@ -1,0 +1,138 @@
+"""Plans: which models a study needs, and by what key each is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from satbench.core.errors import SatbenchError
+from satbench.leaderboard.study_page import render_page
+from satbench.model_zoo.card import zoo_card
+from satbench.studies import STUDIES, Study, load_study
+from satbench.studies.design import Arm
+from satbench.studies.images import Images
+from satbench.studies.page import sheet_of
+from satbench.studies.plan import Options, parse_seeds, plan_study
+from satbench.studies.store import Models, Places
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"),
+    [("0-4", (0, 1, 2, 3, 4)), ("3", (0, 1, 2)), ("7,2-3", (7, 2, 3)), ("5-5", (5,))],
+)
+def test_seeds_are_a_span_a_list_or_a_count(text: str, seeds: tuple[int, ...]) -> None:
+    assert seeds == parse_seeds(text)
+
+
+@pytest.mark.parametrize("text", ["", "0", "a-b", "1,1", "4-2", "-1"])
+def test_other_seeds_are_refused(text: str) -> None:
+    with pytest.raises(SatbenchError, match="expected seeds such as 0-4"):
+        parse_seeds(text)
+
+
+@pytest.mark.parametrize("name", STUDIES.names())
+def test_every_study_can_be_planned_and_its_names_fit(name: str) -> None:
+    study = load_study(name)
+    images = Images(told={f"fashion-mnist@{side}": "digest" for side in (20, 34, 40)})
+    plan = plan_study(study, Options(), images)
+    columns = {one.name for one in study.evaluations}
+
+    assert name == study.name
+    assert {arm.name for arm in study.arms} == set(plan.rows)
+    assert {study.verdict, study.paper_verdict} <= columns
+    assert {n for one in study.evaluations for n in one.worst_of} <= columns
+    assert {n for c in study.contrasts for n in (c.arm, c.baseline)} <= set(plan.rows)
+
+
+def test_a_shipped_model_is_found_whatever_its_recipe_is_called() -> None:
+    plan = plan_study(load_study("gradient-quality"), Options(seeds=(0,)), Images())
+    models = Models(Places())
+    found = {arm: models.find(cells[0]) for arm, cells in plan.rows.items()}
+
+    assert {
+        "ReLU": "fmnist-sat-tiny-relu-s0",
+        "PGD-2": "fmnist-pgd2-tiny-relu-s0",
+        "SILU": "fmnist-sat-tiny-silu-s0",
+        "parametric softplus": "fmnist-sat-tiny-parametric-softplus-s0",
+    } == {arm: model.text for arm, model in found.items() if model}
+
+
+def test_the_key_depends_on_the_training_data(made_study: Study) -> None:
+    plans = [
+        plan_study(
+            replace(made_study, base={**made_study.base, "dataset": "fashion-mnist@20"}),
+            Options(),
+            Images(told={"fashion-mnist@20": digest}),
+        )
+        for digest in ("one", "another")
+    ]
+
+    assert not {c.key for c in plans[0].cells} & {c.key for c in plans[1].cells}
+
+
+def test_arms_of_one_config_share_their_runs(made_study: Study) -> None:
+    twin = Arm("SILU again", {"activation": "silu", "label_smoothing": "0.0"})
+    plan = plan_study(replace(made_study, arms=(*made_study.arms, twin)), Options(), Images())
+
+    assert plan.rows["SILU"][0].key == plan.rows["SILU again"][0].key
+    assert 4 == len(plan.cells)
+
+
+def test_twice_the_base_follows_the_recipe_and_set() -> None:
+    plan = plan_study(load_study("gradient-quality"), Options({"epochs": 5}), Images())
+    epochs = {
+        arm: {cell.config.epochs for cell in cells if cell.config}
+        for arm, cells in plan.rows.items()
+    }
+
+    assert {10} == epochs.pop("twice the epochs")
+    assert {5} == set.union(*epochs.values())
+
+
+def test_a_model_that_is_given_is_one_run_by_its_weights(made_study: Study) -> None:
+    given = Arm("given", model="fmnist-standard-tiny-relu-s0")
+    plan = plan_study(replace(made_study, arms=(given,)), Options(), Images())
+    (cell,) = plan.cells
+
+    assert cell.model == zoo_card("fmnist-standard-tiny-relu-s0").name
+    assert cell.config is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"activation": "relu"}, "--set activation has no effect: every arm of made has one"),
+        ({"seed": 3}, "the seeds of a study are given by --seeds"),
+        ({"epocs": 3}, "unknown setting of the recipe fmnist-sat 'epocs'"),
+    ],
+)
+def test_settings_without_effect_are_refused(
+    made_study: Study, changes: dict[str, object], said: str
+) -> None:
+    with pytest.raises(SatbenchError, match=said):
+        plan_study(made_study, Options(changes), Images())
+
+
+def test_a_study_refuses_a_recipe_that_it_has_no_sizes_for() -> None:
+    with pytest.raises(SatbenchError, match="expected for the study scaling a recipe among"):
+        load_study("scaling", "trades-cifar10")
+
+
+def test_a_radius_is_multiplied_exactly() -> None:
+    study = load_study("attack-convergence")
+    plan = plan_study(study, Options(seeds=(0,)), Images())
+    threats = {e.name: str(plan.threat_of(e)) for e in study.evaluations if e.attacks == ("fast",)}
+
+    assert ("linf:0.05", "linf:0.5") == (threats["fast at 0.5 eps"], threats["fast at 5 eps"])
+
+
+@pytest.mark.parametrize("name", STUDIES.names())
+def test_every_study_makes_a_page_without_any_run(name: str, tmp_path: Path) -> None:
+    images = Images(told={f"fashion-mnist@{side}": "digest" for side in (20, 34, 40)})
+    plan = plan_study(load_study(name), Options(seeds=(0,), n_examples=1), images)
+    sheet = sheet_of(plan, Places(tmp_path, tmp_path / "results"), images)
+
+    assert [arm.name for arm in plan.study.arms] == [row.name for row in sheet.rows]
+    assert f"# {plan.study.title}" == render_page(sheet).splitlines()[0]

@@ -1,0 +1,125 @@
+"""Carrying out a study: what is there is used, what is missing is made, nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from satbench.core.errors import SatbenchError
+from satbench.leaderboard.study_record import StudyRun
+from satbench.studies import Study
+from satbench.studies.design import Evaluation
+from satbench.studies.runner import Runner
+from satbench.studies.store import Places
+
+Make = Callable[..., Runner]
+
+
+def never(*_: object, **__: object) -> None:
+    raise AssertionError("nothing was left to do")
+
+
+def test_each_arm_and_seed_has_a_run_with_all_evaluations_and_measures(
+    done: Places, made_study: Study, make_runner: Make
+) -> None:
+    runs = [done.run(cell.key) for cell in make_runner(made_study, done).plan.cells]
+
+    assert [("relu", 0), ("silu", 0), ("relu", 1), ("silu", 1)] == [
+        (run.activation, run.seed) for run in runs if run
+    ]
+    assert {2} == {len(run.outcomes) for run in runs if run}
+    assert all(run.measures for run in runs if run)
+
+
+def test_a_suite_that_begins_another_is_read_off_its_record(done: Places) -> None:
+    assert 4 == len(list(done.records.glob("*.json")))  # one a model, for two suites
+    for run in done.runs().values():
+        first, both = sorted(run.outcomes, key=lambda one: len(one.suite))
+        assert first.record == both.record
+        assert first.forwards < both.forwards or "o" not in first.verdicts
+        pairs = zip(first.verdicts, both.verdicts, strict=True)
+        assert all(a == b or (a, b) == ("o", "x") for a, b in pairs)
+
+
+def test_a_finished_study_does_nothing(
+    done: Places, made_study: Study, make_runner: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("satbench.studies.runner.run_training", never)
+    monkeypatch.setattr("satbench.studies.runner.run_evaluation", never)
+    monkeypatch.setattr(Places, "write", never)
+
+    make_runner(made_study, replace(done, store=done.store / "empty")).carry_out("all")
+
+
+def test_models_of_a_folder_and_records_of_the_store_are_used(
+    done: Places,
+    made_study: Study,
+    make_runner: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr("satbench.studies.runner.run_training", never)
+    folder = tmp_path / "found"
+    done.trained.rename(folder)
+    new = replace(done, results=tmp_path / "new", models=(folder,))
+    make_runner(made_study, new).carry_out("all")
+
+    assert 4 == len(list(done.records.glob("*.json")))
+    assert done.runs() == new.runs()
+
+
+def test_a_new_evaluation_keeps_the_old_outcomes(
+    done: Places, made_study: Study, make_runner: Make
+) -> None:
+    before = done.runs()
+    other = replace(made_study, evaluations=(Evaluation("wide", ("pgd-1",), eps_factor=2.0),))
+    other = replace(other, verdict="wide", paper_verdict="wide")
+    make_runner(other, done).carry_out("all")
+
+    for key, run in done.runs().items():
+        assert set(before[key].outcomes) < set(run.outcomes)
+        assert ["linf:0.2"] == [o.threat for o in run.outcomes if o not in before[key].outcomes]
+
+
+def test_evaluate_passes_over_what_is_not_trained(
+    made_study: Study, make_runner: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("satbench.studies.runner.run_training", never)
+    places = Places(tmp_path / "store", tmp_path / "results")
+    make_runner(made_study, places).carry_out("evaluate")
+
+    assert {} == places.runs()
+
+
+def test_a_run_that_another_process_is_at_comes_last(
+    done: Places,
+    made_study: Study,
+    make_runner: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    places = replace(done, results=tmp_path / "new")
+    runner = make_runner(made_study, places)
+    order: list[str] = []
+    monkeypatch.setattr(Places, "write", lambda _, run: order.append(run.key))
+    first, *others = (cell.key for cell in runner.plan.cells)
+    with ExitStack() as held:
+        assert held.enter_context(places.claimed(first))
+        monkeypatch.setattr("satbench.studies.runner.time.sleep", lambda _: held.close())
+        runner.carry_out("all")
+
+    assert [*others, first] == list(dict.fromkeys(order))
+
+
+def test_results_of_other_weights_are_not_completed(
+    done: Places, made_study: Study, make_runner: Make
+) -> None:
+    run: StudyRun = next(iter(done.runs().values()))
+    done.write(replace(run, weights_digest="0" * 64, outcomes=()))
+
+    with pytest.raises(SatbenchError, match="those of weights 000000000000…, and the model found"):
+        make_runner(made_study, done).carry_out("evaluate")
