@@ -78,7 +78,13 @@ SECTIONS = (
         "satbench freezes the weights while it attacks, keeps images as bytes on the device and "
         "nets channels-last. The share counts what the method needs: a forward and an input "
         "gradient, then a forward and a gradient of the weights. The large net is ResNet-18 on "
-        "noise of CIFAR's shape, for only the shape counts.",
+        "noise of CIFAR's shape, for only the shape counts, at a low rate, so that two batches of "
+        "noise leave the losses alike. The small net gains little over torchattacks on ready "
+        "tensors: there, too, convolutions are most of a step. On the large net satbench is not "
+        "clearly faster than loops that ask "
+        "for the image's gradient alone in the attack (torchattacks, MAIR): almost all time is "
+        "convolutions, the same ones in each loop. `torch.compile` has no line: on the small net "
+        "it gained too little to win back its compilation.",
         train_table,
     ),
     Section(

@@ -47,7 +47,7 @@ def test_the_page_is_what_the_committed_results_say(load: Load) -> None:
     assert load("report").page(RESULTS) == page
 
 
-@pytest.mark.parametrize("pattern", ["pgd*", "autoattack*", "peak", "memory"])
+@pytest.mark.parametrize("pattern", ["pgd*", "autoattack*", "peak", "memory", "train"])
 def test_every_benchmark_has_a_committed_result(pattern: str) -> None:
     assert list(RESULTS.glob(f"{pattern}.json"))
 

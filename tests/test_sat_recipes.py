@@ -90,6 +90,7 @@ def test_the_switches_are_those_that_paper_and_code_differ_in() -> None:
         "warm_up_start=0.1",
         "label_smoothing=0.1",
         "crop_schedule=1:128,31:224",
+        "colour_jitter=0.4",
         "precision=bfloat16",
     ]
 

@@ -163,7 +163,17 @@ def test_the_last_chunk_may_be_smaller(run: Run, hundred: Dataset, tmp_path: Pat
 # Stopped, found, and checked
 
 
-@pytest.mark.parametrize("stop", [1, 3, 5, 6, 9, 14])
+@pytest.mark.parametrize(
+    "stop",
+    [
+        1,
+        pytest.param(3, marks=pytest.mark.slow),
+        5,
+        pytest.param(6, marks=pytest.mark.slow),
+        pytest.param(9, marks=pytest.mark.slow),
+        14,
+    ],
+)
 def test_a_run_that_was_stopped_ends_in_the_same_record(
     stop: int, run: Run, tmp_path: Path
 ) -> None:
@@ -352,6 +362,7 @@ def test_an_evaluation_until_a_width_that_is_none_is_refused(
         Evaluation(hundred, LINF, ATTACKS, until=width)
 
 
+@pytest.mark.slow
 def test_without_a_number_of_examples_the_population_is_the_whole_split(tmp_path: Path) -> None:
     record = satbench.evaluate(SHIPPED, attacks=["pgd-1"], until="60%", out=tmp_path)
 

@@ -24,7 +24,8 @@ class TrainConfig:
     metrics; `augment` is what is done to the others, with `crop_padding` pixels around the image.
     Of a folder of images, `crop` is the side in pixels that they are cropped to, and
     `crop_schedule` the sides from some epochs on, the first being 1, such as `1:128,6:224`;
-    held-out images are of the size `crop` throughout.
+    held-out images are of the size `crop` throughout.  `colour_jitter` is how far brightness,
+    contrast and saturation of the others are changed, each by a factor within 1 ± so much.
 
     The inner attacker: `attack` is its spec, empty for standard training; `attack_mode` is the
     mode of batch-norm while it searches; `clean_start` is the share of batches that it starts
@@ -38,7 +39,8 @@ class TrainConfig:
 
     The learning rate: `schedule` (`satbench.training.schedule`); `warm_up` is the share of the run
     over which the rate rises, from `warm_up_start`; `milestones` are the epochs after which the
-    rate of `step` is multiplied by `factor`.
+    rate of `step` is multiplied by `factor`.  Trained parameters of activations follow the rate
+    times `activation_rate` (0: they stay as they start).
 
     The weights: `ema_decay` of their moving average, 0 for none; `swa_from` is the epoch from
     whose end on they are averaged evenly, 0 for never; `keep` is the epoch that is handed on,
@@ -96,6 +98,8 @@ class TrainConfig:
     sync_batch_norm: bool = later(False)
     crop: int = later(224)
     crop_schedule: str = later("")
+    colour_jitter: float = later(0.0)
+    activation_rate: float = later(1.0)
 
     def __post_init__(self) -> None:
         Threat.parse(self.threat)
@@ -116,14 +120,14 @@ class TrainConfig:
                 raise SatbenchError(f"expected {name} of 1 or more, got {getattr(self, name)}")
         for name in (
             *("weight_decay", "beta", "crop_padding", "gradient_clip", "awp", "swa_from"),
-            *("warm_up_start", "factor"),
+            *("warm_up_start", "factor", "activation_rate"),
         ):
             if not getattr(self, name) >= 0:
                 raise SatbenchError(f"expected {name} of 0 or more, got {getattr(self, name)}")
         for name in ("momentum", "label_smoothing", "ema_decay", "warm_up"):
             if not 0 <= getattr(self, name) < 1:
                 raise SatbenchError(f"expected {name} from 0 to below 1, got {getattr(self, name)}")
-        for name in ("clean_start", "overfitting_drop"):
+        for name in ("clean_start", "overfitting_drop", "colour_jitter"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SatbenchError(f"expected {name} from 0 to 1, got {getattr(self, name)}")
         if not self.learning_rate > 0:
@@ -160,6 +164,10 @@ class TrainConfig:
             (
                 whole and (cropped or self.augment == "resized-crop-flip"),
                 "crop, crop_schedule and augment resized-crop-flip need a dataset imagefolder:PATH",
+            ),
+            (
+                whole and self.colour_jitter > 0,
+                "colour_jitter needs a dataset imagefolder:PATH",
             ),
             (self.compile and smooth, "compile does not go with another backward of activations"),
             (

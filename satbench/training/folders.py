@@ -53,7 +53,14 @@ class FromFiles:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield augmented images in [0, 1] and labels for each of the batches to come."""
         random = self._config.augment == "resized-crop-flip"
-        views = Views(self._tree, self._config.crop_at(epoch + 1), self._config.seed, epoch, random)
+        views = Views(
+            self._tree,
+            self._config.crop_at(epoch + 1),
+            self._config.seed,
+            epoch,
+            random,
+            self._config.colour_jitter,
+        )
         augments = self._augment.kind != "none"
         drawn = self._augment.draws(epoch, len(self._tree)) if augments else None
         for some, (x, y) in zip(rows, self._read(views, rows), strict=True):
@@ -96,6 +103,7 @@ class Views:
     seed: int
     epoch: int
     random: bool
+    jitter: float = 0.0
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Read | str:
         """Return images as bytes and labels, or what is wrong, for no error outlives a worker.
@@ -110,10 +118,16 @@ class Views:
 
     def _view(self, row: int) -> Image:
         picture = self.tree.picture(row)
-        if not self.random:
-            return centre_crop(picture, self.size)
-        generator = generator_for(self.seed, "resized crop", self.epoch, row)
-        return resized_crop_flip(picture, self.size, generator)
+        if self.random:
+            generator = generator_for(self.seed, "resized crop", self.epoch, row)
+            view = resized_crop_flip(picture, self.size, generator)
+        else:
+            view = centre_crop(picture, self.size)
+        if not self.jitter:
+            return view
+        # A stream of its own: the crops are the same with and without.
+        colours = generator_for(self.seed, "colour jitter", self.epoch, row)
+        return jittered(view, self.jitter, colours)
 
 
 def _as_read(read: Any) -> Any:
@@ -140,6 +154,20 @@ def resized_crop_flip(picture: Image, size: int, generator: np.random.Generator)
     box = random_box(*picture.size, generator)
     part = picture.crop(box).resize((size, size), Resampling.BILINEAR)
     return part.transpose(Transpose.FLIP_LEFT_RIGHT) if generator.random() < 0.5 else part
+
+
+def jittered(picture: Image, jitter: float, generator: np.random.Generator) -> Image:
+    """Multiply brightness, contrast and saturation by factors from U(1 - jitter, 1 + jitter).
+
+    They are changed in a random order, as by torchvision's ColorJitter.
+    """
+    from torchvision.transforms.v2 import functional as v2
+
+    changes = (v2.adjust_brightness, v2.adjust_contrast, v2.adjust_saturation)
+    factors = generator.uniform(1 - jitter, 1 + jitter, len(changes))
+    for which in generator.permutation(len(changes)):
+        picture = changes[which](picture, float(factors[which]))
+    return picture
 
 
 def random_box(

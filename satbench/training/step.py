@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from satbench.attacks.backward import Backward
 from satbench.core.noise import generator_for
+from satbench.model_zoo.build import build_activation
 from satbench.recipes import TrainConfig
 from satbench.training.averaging import average_of
 from satbench.training.awp import perturbed_weights
 from satbench.training.inner import Inner, starts_clean
+from satbench.training.layout import layout_kept, pools
 from satbench.training.noise import StepNoise
 from satbench.training.objectives import Objective
 from satbench.training.ranks import Ranks
@@ -56,6 +58,7 @@ class Stepper:
         if ranks.world > 1:
             self._objective = DistributedDataParallel(self._objective)
         self._inner = Inner.of(config)
+        self._pools = [] if config.compile else pools(network)
         # Not torch.manual_seed, which on a machine without a GPU remembers every call of its own.
         self._generator = (
             torch.cuda.default_generators[device.index or 0]
@@ -72,14 +75,15 @@ class Stepper:
         config, ranks = self._config, self._ranks
         seed = generator_for(config.seed, "torch", epoch, step, ranks.rank).integers(2**63)
         self._generator.manual_seed(int(seed))  # for layers that draw, such as dropout
-        parts = self._attacked(x, y, epoch, step)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        if config.awp and epoch + 1 >= config.awp_from:
-            with perturbed_weights(self.network, config.awp, lambda: self._grads(parts)):
+            group["lr"] = rate * group.get("factor", 1.0)
+        with layout_kept(self._pools):
+            parts = self._attacked(x, y, epoch, step)
+            if config.awp and epoch + 1 >= config.awp_from:
+                with perturbed_weights(self.network, config.awp, lambda: self._grads(parts)):
+                    told = self._grads(parts)
+            else:
                 told = self._grads(parts)
-        else:
-            told = self._grads(parts)
         if config.gradient_clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
         self.optimiser.step()
@@ -136,16 +140,30 @@ class Stepper:
 
 
 def optimiser_of(config: TrainConfig, network: nn.Module) -> torch.optim.SGD:
-    """Return SGD with momentum.  Biases, batch-norm and activations' parameters do not decay."""
-    decayed = [p for p in network.parameters() if p.dim() > 1]
-    others = [p for p in network.parameters() if p.dim() <= 1]
-    groups = [
+    """Return SGD with momentum.  Biases, batch-norm and activations' parameters do not decay.
+
+    The rate of a group is that of the step, times its `factor` where it has one.
+    """
+    own = _of_activations(config, network) if config.activation_rate != 1 else []
+    slow = {id(p) for p in own}
+    decayed = [p for p in network.parameters() if p.dim() > 1 and id(p) not in slow]
+    others = [p for p in network.parameters() if p.dim() <= 1 and id(p) not in slow]
+    groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
+    if own:
+        groups.append({"params": own, "weight_decay": 0.0, "factor": config.activation_rate})
     return torch.optim.SGD(
         groups,
         lr=config.learning_rate,
         momentum=config.momentum,
         nesterov=config.nesterov and config.momentum > 0,
     )
+
+
+def _of_activations(config: TrainConfig, network: nn.Module) -> list[nn.Parameter]:
+    """Return the trained parameters of the activation that the config names, each once."""
+    kind = type(build_activation(config.activation)())
+    sites = [module for module in network.modules() if isinstance(module, kind)]
+    return list(dict.fromkeys(p for site in sites for p in site.parameters()))

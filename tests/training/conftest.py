@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from satbench.data import Dataset
+from satbench.data._image_tree import ImageTree, open_tree
 from satbench.recipes import TrainConfig
 
 
@@ -37,6 +41,37 @@ def config() -> TrainConfig:
         attack_mode="train",
         held_out=8,
         warm_up=0.25,
+    )
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> ImageTree:
+    """Write 2 classes of 5 images of noise, and open them at 16 × 16."""
+    rng, folder = np.random.default_rng(0), tmp_path / "tree"
+    for kind in ("cat", "dog"):
+        (folder / kind).mkdir(parents=True)
+        for k in range(5):
+            pixels = rng.integers(0, 256, (20, 24, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / kind / f"{k}.png")
+    return open_tree(folder, 16, 0)
+
+
+@pytest.fixture
+def resized(config: TrainConfig) -> TrainConfig:
+    """Return a config of random crops from a folder."""
+    return replace(config, dataset="imagefolder:x", augment="resized-crop-flip", crop=16)
+
+
+@pytest.fixture
+def from_folder(resized: TrainConfig) -> TrainConfig:
+    """Return a config that trains a small colour net on the tree with all that changes images."""
+    return replace(
+        resized,
+        architecture="wide-resnet(depth=10,widen=1)",
+        batch_size=4,
+        held_out=2,
+        crop_schedule="1:12,2:16",
+        colour_jitter=0.4,
     )
 
 

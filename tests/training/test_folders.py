@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from satbench.core.errors import SatbenchError
 from satbench.data import load_dataset
 from satbench.data._image_tree import ImageTree, open_tree
 from satbench.recipes import TrainConfig
 from satbench.training.batches import batches_of
-from satbench.training.folders import random_box
+from satbench.training.folders import jittered, random_box
 
 CPU = torch.device("cpu")
 ROWS = [np.array([5, 0, 3]), np.array([1, 7, 2])]
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> ImageTree:
-    """Write 2 classes of 5 images of noise, and open them at 16 × 16."""
-    rng = np.random.default_rng(0)
-    for kind in ("cat", "dog"):
-        (tmp_path / kind).mkdir()
-        for k in range(5):
-            pixels = rng.integers(0, 256, (20, 24, 3)).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / kind / f"{k}.png")
-    return open_tree(tmp_path, 16, 0)
-
-
-@pytest.fixture
-def resized(config: TrainConfig) -> TrainConfig:
-    return replace(config, dataset="imagefolder:x", augment="resized-crop-flip", crop=16)
 
 
 def batches(tree: ImageTree, config: TrainConfig, epoch: int = 0) -> list[torch.Tensor]:
@@ -58,6 +40,66 @@ def test_a_view_is_a_function_of_seed_epoch_and_image(
     assert torch.equal(resumed, first[1][1:])
     assert not torch.equal(later[0], first[0])
     assert not torch.equal(batches(tree, replace(resized, seed=1))[0], first[0])
+
+
+def test_colours_are_a_function_of_seed_epoch_and_image(
+    tree: ImageTree, resized: TrainConfig
+) -> None:
+    jitter = replace(resized, colour_jitter=0.4)
+    first = batches(tree, jitter)
+    ((resumed, _),) = batches_of(replace(tree, workers=1), jitter, CPU).train(0, [ROWS[1][1:]])
+
+    assert torch.equal(resumed, first[1][1:])
+    assert not torch.equal(batches(tree, replace(jitter, crop=16), 1)[0], first[0])
+    assert not torch.equal(batches(tree, resized)[0], first[0])
+
+
+def test_each_colour_factor_is_drawn_alone_and_evenly() -> None:
+    rng = np.random.default_rng(0)
+    grey = Image.new("RGB", (8, 8), (100, 100, 100))  # of which contrast and saturation are 0
+    found = np.array([np.asarray(jittered(grey, 0.4, rng))[0, 0, 0] for _ in range(400)])
+    pure = Image.new("RGB", (8, 8), (100, 20, 20))
+    spread = np.array(
+        [np.ptp(np.asarray(jittered(pure, 0.4, rng))[0, 0].astype(int)) for _ in range(400)]
+    )
+
+    assert 59 <= found.min() < 63
+    assert 137 < found.max() <= 140
+    assert abs(found.mean() - 100) < 5 * 40 / np.sqrt(3 * 400)
+    # Brightness times saturation, whose greatest product is 1.4² = 1.96.
+    assert spread.min() < 0.5 * 80
+    assert spread.max() > 1.6 * 80
+
+
+def test_brightness_contrast_and_saturation_are_changed_in_the_order_drawn() -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (6, 5, 3)).astype(np.uint8)
+    found = np.asarray(jittered(Image.fromarray(pixels), 0.4, np.random.default_rng(1)))
+    again = np.random.default_rng(1)
+    factors = again.uniform(0.6, 1.4, 3)
+    made = Image.fromarray(pixels)
+    enhancers = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+    for which in again.permutation(3):
+        made = enhancers[which](made).enhance(factors[which])
+
+    np.testing.assert_array_equal(found, np.asarray(made))
+
+
+def test_held_out_images_keep_their_colours(tree: ImageTree, resized: TrainConfig) -> None:
+    jitter = batches_of(tree, replace(resized, colour_jitter=0.4), CPU)
+    plain = batches_of(tree, resized, CPU)
+
+    assert torch.equal(jitter.held_out(ROWS[0])[0], plain.held_out(ROWS[0])[0])
+
+
+def test_colour_jitter_needs_a_folder(config: TrainConfig) -> None:
+    with pytest.raises(SatbenchError, match=r"^colour_jitter needs a dataset imagefolder:PATH$"):
+        replace(config, colour_jitter=0.4)
+
+
+def test_colour_jitter_is_a_share(resized: TrainConfig) -> None:
+    with pytest.raises(SatbenchError, match=r"^expected colour_jitter from 0 to 1, got 1\.5$"):
+        replace(resized, colour_jitter=1.5)
 
 
 def test_labels_go_with_their_images(tree: ImageTree, resized: TrainConfig) -> None:

@@ -17,6 +17,7 @@ import torch
 
 from satbench import train as training
 from satbench.data import Dataset
+from satbench.data._image_tree import ImageTree
 from satbench.model_zoo.card import read_card
 from satbench.model_zoo.weights import digest_weights
 from satbench.recipes import TrainConfig
@@ -42,11 +43,24 @@ def test_a_run_killed_five_times_ends_in_the_same_weights_and_metrics(
     config: TrainConfig, toy: Dataset, tmp_path: Path
 ) -> None:
     changed = replace(config, epochs=8, ema_decay=0.9, augment="crop-flip")
-    whole = train(changed, toy, tmp_path / "whole", CPU)
+    check_kills(changed, toy, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_from_a_folder_of_images_killed_five_times_ends_alike(
+    workers: int, from_folder: TrainConfig, tree: ImageTree, tmp_path: Path
+) -> None:
+    check_kills(replace(from_folder, epochs=8), replace(tree, workers=workers), tmp_path)
+
+
+def check_kills(changed: TrainConfig, data: Dataset, tmp_path: Path) -> None:
+    """Train in one go and with five kills, and compare all that is left."""
+    whole = train(changed, data, tmp_path / "whole", CPU)
     rng, killed, places = random.Random(0), 0, []
     checkpoint = tmp_path / "cut" / "checkpoint.pt"
     for _ in range(5):
-        child = train_in_a_child(changed, toy, tmp_path / "cut")
+        child = train_in_a_child(changed, data, tmp_path / "cut")
         before, fresh = (checkpoint.stat().st_ino if checkpoint.exists() else 0), 0
         while fresh < 3 and os.waitpid(child, os.WNOHANG) == (0, 0):
             if checkpoint.exists() and checkpoint.stat().st_ino != before:
@@ -59,7 +73,7 @@ def test_a_run_killed_five_times_ends_in_the_same_weights_and_metrics(
         place = torch.load(checkpoint, weights_only=True)["place"]
         places.append((place["epoch"], place["step"]))
 
-    done = train(changed, toy, tmp_path / "cut", CPU)
+    done = train(changed, data, tmp_path / "cut", CPU)
 
     assert killed == 5
     assert places == sorted(places)

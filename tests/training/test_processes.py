@@ -23,6 +23,7 @@ from torch import nn
 
 from satbench.core.errors import SatbenchError
 from satbench.data import Dataset
+from satbench.data._image_tree import ImageTree
 from satbench.recipes import TrainConfig
 from satbench.train import StepNoise, train
 from satbench.training.ranks import ALONE, Ranks, joined
@@ -76,10 +77,22 @@ def summary(config: TrainConfig, data: Dataset, folder: Path, ranks: Ranks = ALO
 def test_two_processes_have_the_loss_curve_of_one(
     changes: dict[str, Any], config: TrainConfig, toy: Dataset, tmp_path: Path
 ) -> None:
-    changed = replace(config, sync_batch_norm=True, **changes)
-    alone = summary(changed, toy, tmp_path / "alone")
+    check_two(replace(config, **changes), toy, tmp_path)
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_loss_curve_of_one_from_a_folder_of_images(
+    from_folder: TrainConfig, tree: ImageTree, tmp_path: Path
+) -> None:
+    check_two(from_folder, replace(tree, workers=1), tmp_path)
+
+
+def check_two(config: TrainConfig, data: Dataset, tmp_path: Path) -> None:
+    """Train in one process and in two, and compare curves and weights."""
+    changed = replace(config, sync_batch_norm=True)
+    alone = summary(changed, data, tmp_path / "alone")
     first, second = in_two_processes(
-        lambda ranks: summary(changed, toy, tmp_path / "both", ranks), tmp_path / "told"
+        lambda ranks: summary(changed, data, tmp_path / "both", ranks), tmp_path / "told"
     )
 
     assert first == second
