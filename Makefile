@@ -8,12 +8,16 @@ export OMP_NUM_THREADS ?= 2
 ACTIVATIONS := relu silu gelu parametric-softplus softplus elu celu(alpha=2) smooth-relu mish leaky-relu
 SEEDS := 0 1 2
 SURROGATES := "fmnist-standard relu" "fmnist-pgd2 relu" "fmnist-pgd2 silu" "fmnist-sat parametric-softplus"
-ZOO := $(foreach s,$(SEEDS),$(foreach a,$(ACTIVATIONS),fmnist-sat:$(a):$(s))) \
-       $(foreach s,$(SEEDS),$(foreach a,relu silu,fmnist-pgd2:$(a):$(s))) fmnist-standard:relu:0
+# RECIPE:ARCHITECTURE:ACTIVATION:SEED, and a setting where one is needed (docs/decisions/0008-pssilu.md)
+ZOO := $(foreach s,$(SEEDS),$(foreach r,fmnist-sat fmnist-pgd2,$(foreach a,$(ACTIVATIONS),$(r):tiny:$(a):$(s)) \
+         $(r):tiny:pssilu:$(s):activation_rate=0.1)) \
+       $(foreach a,relu silu parametric-softplus,fmnist-sat:small(width=16,blocks=1):$(a):0 fmnist-standard:tiny:$(a):0) \
+       fmnist-pgd7:tiny:relu:0 fmnist-pgd7:tiny:silu:0
 SPREAD := fmnist-sat-tiny-relu-s0 fmnist-sat-tiny-silu-s0 fmnist-pgd2-tiny-relu-s0 fmnist-standard-tiny-relu-s0
+STUDIES := gradient-quality activations negative-inputs elu-celu scaling gradient-masking attack-convergence recipe-sensitivity
 JOBS ?= 2
 
-.PHONY: help demo test test-all lint types zoo surrogates records reference leaderboard check-leaderboard verify bench clean
+.PHONY: help demo test test-all lint types zoo surrogates records reference leaderboard studies check-leaderboard verify bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -40,9 +44,10 @@ types: $(BIN)/satbench  ## Check types, strictly, of the package as it is instal
 	rm -rf build/types && $(BIN)/pip install --quiet --no-deps --target build/types .
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p satbench
 
-zoo: $(BIN)/satbench  ## Train every shipped model again (about an hour on two cores)
-	@echo '$(ZOO)' | tr ' ' '\n' | xargs -P $(JOBS) -I{} sh -c 'set -- $$(echo "{}" | tr ":" " "); \
-	  OMP_NUM_THREADS=1 $(BIN)/satbench train --recipe "$$1" --activation "$$2" --seed "$$3" --threads 1 --out runs'
+zoo: $(BIN)/satbench  ## Train every shipped model again (about three hours on two cores)
+	@echo '$(ZOO)' | tr ' ' '\n' | grep . | xargs -P $(JOBS) -I{} sh -c 'set -- $$(echo "{}" | tr ":" " "); \
+	  OMP_NUM_THREADS=1 $(BIN)/satbench train --recipe "$$1" --arch "$$2" --activation "$$3" --seed "$$4" $${5:+--set "$$5"} \
+	  --threads 1 --out runs'
 
 surrogates: $(BIN)/satbench  ## Train the pinned surrogates of the transfer attacks again
 	@for pair in $(SURROGATES); do set -- $$pair; OMP_NUM_THREADS=1 $(BIN)/satbench train --recipe $$1 \
@@ -61,9 +66,15 @@ leaderboard: $(BIN)/satbench  ## Write the leaderboard and the models' pages aga
 	$(BIN)/satbench leaderboard build --readme README.md --docs docs
 	$(BIN)/satbench models cards --out docs/models
 
+studies: $(BIN)/satbench  ## Run every study: train, evaluate, write the pages (many hours on two cores; stop at will)
+	for study in $(STUDIES); do OMP_NUM_THREADS=1 $(BIN)/satbench study $$study --threads 1 || exit 1; done
+	$(BIN)/satbench study --overview
+
 check-leaderboard: $(BIN)/satbench  ## Fail when the committed leaderboard or a model's page is out of date
 	$(BIN)/satbench leaderboard build --check --readme README.md --docs docs
 	$(BIN)/satbench models cards --check --out docs/models
+	for study in $(STUDIES); do $(BIN)/satbench study $$study --check || exit 1; done
+	$(BIN)/satbench study --overview --check
 
 verify: $(BIN)/satbench  ## Re-check every witness of the committed leaderboard
 	$(BIN)/satbench verify --all

@@ -80,11 +80,13 @@ SECTIONS = (
         "gradient, then a forward and a gradient of the weights. The large net is ResNet-18 on "
         "noise of CIFAR's shape, for only the shape counts, at a low rate, so that two batches of "
         "noise leave the losses alike. The small net gains little over torchattacks on ready "
-        "tensors: there, too, convolutions are most of a step. On the large net satbench is not "
-        "clearly faster than loops that ask "
-        "for the image's gradient alone in the attack (torchattacks, MAIR): almost all time is "
-        "convolutions, the same ones in each loop. `torch.compile` has no line: on the small net "
-        "it gained too little to win back its compilation.",
+        "tensors: there, too, convolutions are most of a step. On the large net, in float32, "
+        "satbench is not clearly faster than loops that ask for the image's gradient alone in the "
+        "attack (torchattacks, MAIR): almost all time is convolutions, the same ones in each loop. "
+        "With passes in bfloat16 (`--set precision=bfloat16`; weights and every reported accuracy "
+        "stay float32) it is, on a processor with such instructions; that is another training, to "
+        "other bits, and its share of the peak is against float32's. `torch.compile` has no line: "
+        "on the small net it gained too little to win back its compilation.",
         train_table,
     ),
     Section(

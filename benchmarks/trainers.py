@@ -1,4 +1,4 @@
-"""One epoch of PGD-1 adversarial training by five loops: the same nets, images and attacker.
+"""One epoch of PGD-1 adversarial training by six loops: the same nets, images and attacker.
 
 The attacker takes one step of eps from a uniform start, batch-norm in eval mode; the update is SGD
 with momentum on the adversarial images.  The loops beside satbench's are what users of
@@ -8,7 +8,7 @@ these packages and codes write, in their idiom; all keep their net from call to 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -51,6 +51,11 @@ def satbench(config: TrainConfig, data: Dataset) -> Epoch:
         return float(told[0]) / len(rows)
 
     return epoch
+
+
+def satbench_bfloat16(config: TrainConfig, data: Dataset) -> Epoch:
+    """Return the same with passes in bfloat16, the weights in float32."""
+    return satbench(replace(config, precision="bfloat16"), data)
 
 
 def torchattacks(config: TrainConfig, data: Dataset) -> Epoch:
@@ -124,6 +129,7 @@ def fast_at_style(config: TrainConfig, data: Dataset) -> Epoch:
 BASE = "satbench"
 TRAINERS: dict[str, Callable[[TrainConfig, Dataset], Epoch]] = {
     BASE: satbench,
+    "satbench, bfloat16": satbench_bfloat16,
     "torchattacks": torchattacks,
     "torchattacks, tensors": torchattacks_tensors,
     "MAIR-style": mair_style,

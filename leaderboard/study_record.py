@@ -116,4 +116,6 @@ def read_study_run(path: Path) -> StudyRun:
         del values["kind"], values["schema"]
         return StudyRun(**values, outcomes=outcomes)
     except (TypeError, KeyError) as error:
-        raise SatbenchError(f"the {KIND} {path} lacks or has fields of another form: {error}") from None
+        raise SatbenchError(
+            f"the {KIND} {path} lacks or has fields of another form: {error}"
+        ) from None
