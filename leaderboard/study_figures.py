@@ -22,6 +22,7 @@ from satbench.leaderboard.study_statistics import (
     accuracies,
     clean_accuracies,
     findings_of,
+    primary_of,
     spread,
 )
 
@@ -93,28 +94,33 @@ def scatter_figure(sheet: Sheet, path: Path) -> None:
 def effects_figure(sheet: Sheet, path: Path) -> None:
     """Draw the difference of each contrast with its 95 % interval, by both evaluations.
 
-    A full marker is a difference that is shown, an empty one is not.
+    A full marker is a difference that is shown, an empty one is not.  The primary question comes
+    first, apart from the others: in bold, with thicker bars.
     """
-    found = findings_of(sheet)
-    shared = len({pair.baseline for pair in sheet.pairs}) == 1
+    found = (*filter(None, (primary_of(sheet),)), *findings_of(sheet))
+    asked = sheet.questions
+    shared = len({one.baseline for one in asked}) == 1
     labels = [
-        fill(pair.arm, 34) if shared else f"{fill(pair.arm, 34)}\n− {fill(pair.baseline, 34)}"
-        for pair in sheet.pairs
+        fill(one.arm, 28) if shared else f"{fill(one.arm, 28)}\n− {fill(one.baseline, 28)}"
+        for one in asked
     ]
     lines = sum(max(1.7, 0.9 + label.count("\n")) for label in labels)
-    with figure_at(path, (_WIDTH, 1.4 + 0.24 * lines)) as (figure, axes):
+    with figure_at(path, (_WIDTH, 1.6 + 0.24 * lines)) as (figure, axes):
         sides = [(sheet.verdict, [one.robust for one in found], 0.17)]
         if sheet.paper_verdict != sheet.verdict:
             sides.insert(0, (sheet.paper_verdict, [one.paper for one in found], -0.17))
         for number, (column, effects, shift) in enumerate(sides):
             style = (COLOURS[1 - number], MARKERS[1 - number])
-            _draw_effects(axes, effects, shift, style)
+            _draw_effects(axes, effects, shift, style, bold=sheet.primary is not None)
             axes.plot([], [], linestyle="", color=style[0], marker=style[1], label=column)
         axes.axvline(0, color="#666666", linewidth=1)
         axes.set_yticks(range(len(labels)), labels)
         axes.set_ylim(len(labels) - 0.5, -0.5)
-        minus = f"minus {sheet.pairs[0].baseline}" if shared else "difference"
-        axes.set_xlabel(f"robust accuracy, {minus} (points); full markers: shown to differ")
+        if sheet.primary:
+            axes.get_yticklabels()[0].set_fontweight("bold")
+            axes.axhspan(-0.5, 0.5, color="#f0f0f0", zorder=0)
+        minus = f"minus {asked[0].baseline}" if shared else "difference"
+        axes.set_xlabel(f"robust accuracy, {minus} (points)\nfull markers: shown to differ")
         axes.grid(axis="x", color="#dddddd", linewidth=0.6)
         axes.tick_params(axis="y", length=0)
         axes.set_axisbelow(True)
@@ -229,13 +235,19 @@ def _draw_arm(axes: Axes, sheet: Sheet, row: Row, column: str, number: int) -> N
 
 
 def _draw_effects(
-    axes: Axes, effects: Sequence[Effect | None], shift: float, style: tuple[str, str]
+    axes: Axes,
+    effects: Sequence[Effect | None],
+    shift: float,
+    style: tuple[str, str],
+    bold: bool = False,
 ) -> None:
+    """Draw effects on lines from the top, the first one larger where `bold`."""
     colour, marker = style
     for place, effect in enumerate(effects):
         if effect is None:
             continue
         low, high = effect.interval or (effect.mean, effect.mean)
+        large = bold and place == 0
         shown = effect.verdict in ("more robust", "less robust")
         axes.errorbar(
             [100 * effect.mean],
@@ -245,8 +257,8 @@ def _draw_effects(
             marker=marker,
             markerfacecolor=colour if shown else "white",
             linestyle="",
-            markersize=6,
-            **_BARS,
+            markersize=8.5 if large else 6,
+            **({**_BARS, "elinewidth": 2.2, "capthick": 2.2, "capsize": 4} if large else _BARS),
         )
 
 

@@ -9,21 +9,24 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from satbench.core.errors import SatbenchError
-from satbench.leaderboard.markdown import MISSING, cell, percent, signed, table
-from satbench.leaderboard.study_findings import changes, effect_text, finding
+from satbench.leaderboard.markdown import MISSING, cell, percent, table
+from satbench.leaderboard.study_effects import render_effects, render_elsewhere
+from satbench.leaderboard.study_findings import changes, effect_text, finding, summary
 from satbench.leaderboard.study_measures import render_measures
 from satbench.leaderboard.study_record import StudyRun
-from satbench.leaderboard.study_sheet import Row, Sheet, outcomes_of, pictures_of, verdicts_of
+from satbench.leaderboard.study_sheet import (
+    Row,
+    Sheet,
+    outcomes_of,
+    pictures_of,
+    verdicts_of,
+)
 from satbench.leaderboard.study_statistics import (
-    Finding,
     Spread,
     accuracies,
     clean_accuracies,
     collapsed,
-    effects_of,
-    findings_of,
     gap_of,
-    least_t,
     spread,
 )
 
@@ -31,15 +34,6 @@ BEGIN = "<!-- studies:begin -->"
 END = "<!-- studies:end -->"
 
 _GENERATED = "This page is generated from the committed runs alone; do not edit it."
-_NAMED = 2  # how many arms of a kind the summary names before it gives the extremes alone
-
-_EFFECTS = """\
-Arm minus baseline in points, paired by seed, with 95 % intervals over seeds and images: the
-variance is clustered both ways (Cameron, Gelbach & Miller, 2011), Student's t with seeds − 1
-degrees of freedom.  These intervals are cautious: simulated, they hold the truth in 95 to 100 %.
-**p** is corrected for the number of contrasts (Holm); the answer says `more` or `less robust` only
-where the interval leaves out 0 and p < 0.05.  The column *seeds alone* takes the test images for
-all there are."""
 
 
 def render_page(sheet: Sheet) -> str:
@@ -79,7 +73,7 @@ def render_summary(sheets: Sequence[Sheet], folder: str = "docs/studies") -> str
         (
             f"[{cell(sheet.name)}]({prefix}{sheet.name}.md)",
             cell(sheet.section),
-            f"{_under_way(sheet)}{finding(sheet, _NAMED)}",
+            f"{_under_way(sheet)}{summary(sheet)}",
         )
         for sheet in sheets
     ]
@@ -180,85 +174,17 @@ def _collapses(sheet: Sheet) -> list[str]:
 
 
 def _effects(sheet: Sheet) -> str:
-    if not sheet.pairs:
+    tables = render_effects(sheet)
+    if not tables:
         return ""
-    head = (
-        "arm",
-        "baseline",
-        "answer",
-        "seeds",
-        f"by {cell(sheet.verdict)}",
-        "p",
-        "seeds alone",
-        f"by {cell(sheet.paper_verdict)}",
-        "p",
-        "its answer",
-        "clean",
-    )
-    found = findings_of(sheet)
-    lines = [_effect_line(one) for one in found]
-    pictures = _pictures(sheet, ("effects",))
+    elsewhere = render_elsewhere(sheet)
     return "\n\n".join(
-        filter(
-            None,
-            (
-                "## Effects",
-                _EFFECTS,
-                _power(found),
-                table(head, lines, 3),
-                *pictures,
-                _effects_elsewhere(sheet),
-            ),
+        (
+            "## Effects",
+            tables,
+            *_pictures(sheet, ("effects",)),
+            *[_folded("The same differences in the other columns", elsewhere)] * bool(elsewhere),
         )
-    )
-
-
-def _effects_elsewhere(sheet: Sheet) -> str:
-    """Return the effects in the other columns, folded away; nothing where there are none."""
-    shown = (sheet.verdict, sheet.paper_verdict)
-    names = [column.name for column in sheet.columns if column.name not in shown]
-    if not names:
-        return ""
-    found = zip(*(effects_of(sheet, name) for name in names), strict=True)
-    lines = [
-        (cell(pair.arm), cell(pair.baseline), *map(effect_text, effects))
-        for pair, effects in zip(sheet.pairs, found, strict=True)
-    ]
-    body = table(("arm", "baseline", *map(cell, names)), lines, 2)
-    return _folded("The same differences in the other columns", body)
-
-
-def _power(found: Sequence[Finding]) -> str:
-    tested = [one.robust.seeds for one in found if one.robust and one.robust.interval]
-    if not tested:
-        return ""
-    seeds, contrasts = max(tested), len(tested)
-    which = f"the clearest of {contrasts} effects" if contrasts > 1 else "an effect"
-    return (
-        f"How much it takes: with {seeds} seeds, {which} must be "
-        f"{least_t(seeds, contrasts):.1f} times its standard error to be shown.  "
-        "*Not shown to differ* is not *shown to be equal*: the interval says what is possible."
-    )
-
-
-def _effect_line(one: Finding) -> tuple[str, ...]:
-    robust, paper = one.robust, one.paper
-    alone = MISSING
-    if robust and robust.by_seed:
-        alone = f"[{', '.join(map(signed, robust.by_seed))}]"
-    answer = f"**{one.verdict}**" if one.verdict in ("more robust", "less robust") else one.verdict
-    return (
-        cell(one.pair.arm),
-        cell(one.pair.baseline),
-        answer,
-        str(robust.seeds if robust else 0),
-        effect_text(robust, MISSING),
-        _p_text(robust.adjusted if robust else None),
-        alone,
-        effect_text(paper, MISSING),
-        _p_text(paper.adjusted if paper else None),
-        paper.verdict if paper else MISSING,
-        effect_text(one.clean, MISSING),
     )
 
 
@@ -345,12 +271,6 @@ def _spread_text(one: Spread | None) -> str:
     if one is None:
         return MISSING
     return percent(one.mean) + ("" if one.deviation is None else f" ± {percent(one.deviation)}")
-
-
-def _p_text(p: float | None) -> str:
-    if p is None:
-        return MISSING
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _clean_text(sheet: Sheet, row: Row, run: StudyRun) -> str:

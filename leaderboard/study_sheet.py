@@ -47,6 +47,31 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Pool:
+    """The primary question: are the arms of some pairs, on average, more robust?
+
+    `name` and `baseline` say in words what the arms and their baselines are together.  Raises
+    SatbenchError for no pair, or one that is there twice.
+    """
+
+    name: str
+    baseline: str
+    pairs: tuple[Pair, ...]
+
+    def __post_init__(self) -> None:
+        if not self.pairs or len(set(self.pairs)) < len(self.pairs):
+            raise SatbenchError(
+                f"expected for the question {self.name!r} one or more pairs, each once; "
+                f"got {len(self.pairs)}, {len(set(self.pairs))} of them different"
+            )
+
+    @property
+    def arm(self) -> str:
+        """What stands in the place of a pair's arm: the name."""
+        return self.name
+
+
+@dataclass(frozen=True)
 class Numbers:
     """What the paper says: shown beside ours, never mixed with it.  Cells are markdown."""
 
@@ -95,7 +120,11 @@ class Sheet:
     table of the set-up, such as ("recipe", "fmnist-sat, 6 epochs").  `n` is the number of images.
     `verdict` names the column that findings rest on, `paper_verdict` the one the paper used.
     `measures` says what the gradient measures of the runs are, by name; others are not shown.
-    `commands` make the page again.  Raises SatbenchError for names that nothing has, or two have.
+    `commands` make the page again.  `primary` is tested alone, `pairs` are corrected for their
+    number.  A study `about` "gaps" asks first what the paper's evaluation leaves undiscovered;
+    `masked` are its arms that are made to hide from an attack by gradient.
+
+    Raises SatbenchError for names that nothing has, or two have.
     """
 
     name: str
@@ -116,21 +145,35 @@ class Sheet:
     measures: Mapping[str, str] = field(default_factory=dict)
     axes: tuple[Axis, ...] = ()
     shapes: tuple[Shape, ...] = ()
+    primary: Pool | None = None
+    about: Literal["effects", "gaps"] = "effects"
+    masked: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         arms, columns = [row.name for row in self.rows], [one.name for one in self.columns]
         for names, what in ((arms, "arms"), (columns, "columns")):
             if len(set(names)) < len(names):
                 raise SatbenchError(f"expected {what} of different names, got {', '.join(names)}")
-        asked = [name for pair in self.pairs for name in (pair.arm, pair.baseline)]
+        pooled = self.primary.pairs if self.primary else ()
+        asked = [name for pair in (*self.pairs, *pooled) for name in (pair.arm, pair.baseline)]
         worst = [name for column in self.columns for name in column.worst_of]
-        _check(asked, arms, "arms")
+        _check((*asked, *self.masked), arms, "arms")
+        if self.primary and self.primary.name in arms:
+            raise SatbenchError(
+                f"expected a name of its own for the primary question, got that of the arm "
+                f"{self.primary.name!r}"
+            )
         _check((self.verdict, self.paper_verdict, *worst), columns, "columns")
         for axis in self.axes:
             places = [name for line in axis.lines for _, name in line.places]
             _check(places, arms if axis.over == "arms" else columns, axis.over)
             if axis.over == "columns":
                 _check([line.name for line in axis.lines], arms, "arms")
+
+    @property
+    def questions(self) -> tuple[Pool | Pair, ...]:
+        """The primary question, if there is one, and the single contrasts."""
+        return (*filter(None, (self.primary,)), *self.pairs)
 
     def row(self, name: str) -> Row:
         """Return the arm of a name."""
@@ -159,7 +202,7 @@ def pictures_of(sheet: Sheet) -> dict[str, Picture]:
         kinds["scatter"] = Picture(
             "", "Accuracy against robustness, each arm's mean and standard deviation over seeds."
         )
-        if sheet.pairs:
+        if sheet.questions:
             kinds["effects"] = Picture(
                 "-effects", "Differences in robust accuracy with 95 % intervals, paired by seed."
             )

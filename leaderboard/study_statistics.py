@@ -25,10 +25,12 @@ from satbench.core.errors import SatbenchError
 from satbench.leaderboard.ranking import ALPHA
 from satbench.leaderboard.statistics import CONFIDENCE, holm, paired_t_interval
 from satbench.leaderboard.study_record import SURVIVED, WRONG, StudyRun
-from satbench.leaderboard.study_sheet import Pair, Row, Sheet, outcomes_of, verdicts_of
+from satbench.leaderboard.study_sheet import Pair, Pool, Row, Sheet, outcomes_of, verdicts_of
 
 COLLAPSE = 0.2
 """How far below the median of its arm a run's robust accuracy must lie to be named."""
+
+_Side = tuple[Row, StudyRun]
 
 Verdict = Literal["more robust", "less robust", "not shown to differ", "too few seeds"]
 
@@ -39,7 +41,7 @@ class Effect:
 
     `interval` is the 95 % interval over seeds and images, `by_seed` the one over seeds alone;
     both, and `p`, are None for fewer than two seeds.  `adjusted` is `p` corrected for the number
-    of contrasts that the study makes in this column.
+    of contrasts that the study makes in this column, None for what is tested alone.
     """
 
     mean: float
@@ -50,13 +52,17 @@ class Effect:
     adjusted: float | None = None
 
     @property
+    def counted(self) -> float | None:
+        """The p that counts: the adjusted one, if there is one."""
+        return self.p if self.adjusted is None else self.adjusted
+
+    @property
     def verdict(self) -> Verdict:
-        """What is shown: something only if the interval leaves out 0 and adjusted p < 0.05."""
+        """What is shown: something only if the interval leaves out 0 and `counted` < 0.05."""
         if self.interval is None:
             return "too few seeds"
-        adjusted = self.p if self.adjusted is None else self.adjusted
         low, high = self.interval
-        if low <= 0 <= high or adjusted is None or adjusted >= ALPHA:
+        if low <= 0 <= high or self.counted is None or self.counted >= ALPHA:
             return "not shown to differ"
         return "more robust" if low > 0 else "less robust"
 
@@ -65,10 +71,10 @@ class Effect:
 class Finding:
     """The answer to one contrast: by the strongest verdict, as the paper measured, and clean.
 
-    None where the two arms share no seed that is evaluated.
+    None where the two arms share no seed that is evaluated; of a pool, where its pairs do not.
     """
 
-    pair: Pair
+    pair: Pair | Pool
     robust: Effect | None
     paper: Effect | None
     clean: Effect | None
@@ -136,6 +142,33 @@ def findings_of(sheet: Sheet) -> tuple[Finding, ...]:
     paper = effects_of(sheet, sheet.paper_verdict)
     clean = _adjusted([_paired(sheet, pair, sheet.verdict, clean=True) for pair in sheet.pairs])
     return tuple(map(Finding, sheet.pairs, robust, paper, clean))
+
+
+def primary_of(sheet: Sheet) -> Finding | None:
+    """Return the answer to the primary question, tested alone; None where a study has none."""
+    if sheet.primary is None:
+        return None
+    return Finding(
+        sheet.primary,
+        pooled_effect(sheet, sheet.primary, sheet.verdict),
+        pooled_effect(sheet, sheet.primary, sheet.paper_verdict),
+        pooled_effect(sheet, sheet.primary, sheet.verdict, clean=True),
+    )
+
+
+def pooled_effect(sheet: Sheet, pool: Pool, column: str, clean: bool = False) -> Effect | None:
+    """Return the effect of the mean over a pool's pairs, image by image and seed by seed.
+
+    Only seeds count for which all pairs are evaluated; None where there is none.  Raises
+    SatbenchError for pairs on different images.
+    """
+    sides = [side for pair in pool.pairs for sides in _sides(sheet, pair) for side in sides]
+    _check_images(sheet, sides, column)
+    found = [_differences(sheet, pair, column, clean) for pair in pool.pairs]
+    seeds = [seed for seed in found[0] if all(seed in one for one in found)]
+    if not seeds:
+        return None
+    return two_way_effect(np.stack([np.mean([one[seed] for one in found], 0) for seed in seeds]))
 
 
 def effects_of(sheet: Sheet, column: str) -> list[Effect | None]:
@@ -211,31 +244,43 @@ def _measured(row: Row, name: str) -> dict[int, float]:
 
 
 def _paired(sheet: Sheet, pair: Pair, column: str, clean: bool = False) -> Effect | None:
+    rows = _differences(sheet, pair, column, clean).values()
+    return two_way_effect(np.stack(list(rows))) if rows else None
+
+
+def _sides(sheet: Sheet, pair: Pair) -> list[tuple[_Side, _Side]]:
+    """Return arm and baseline with their runs, for each seed that both have."""
     arm, baseline = sheet.row(pair.arm), sheet.row(pair.baseline)
     partners = {run.seed: run for run in baseline.runs}
+    return [
+        ((arm, run), (baseline, partners[run.seed])) for run in arm.runs if run.seed in partners
+    ]
+
+
+def _differences(
+    sheet: Sheet, pair: Pair, column: str, clean: bool
+) -> dict[int, NDArray[np.float64]]:
+    """Return arm minus baseline image by image, for each seed for which both are evaluated."""
     read = _right if clean else _survived
-    pairs = []
-    for run in arm.runs:
-        if partner := partners.get(run.seed):
-            _check_images(sheet, (arm, run), (baseline, partner), column)
-            sides = ((arm, run), (baseline, partner))
-            pairs.append(tuple(read(verdicts_of(sheet, *side, column)) for side in sides))
-    return _difference(pairs)
+    found = {}
+    for sides in _sides(sheet, pair):
+        _check_images(sheet, sides, column)
+        first, second = (read(verdicts_of(sheet, *side, column)) for side in sides)
+        if first is not None and second is not None:
+            found[sides[0][1].seed] = first - second
+    return found
 
 
-def _check_images(
-    sheet: Sheet, arm: tuple[Row, StudyRun], baseline: tuple[Row, StudyRun], column: str
-) -> None:
+def _check_images(sheet: Sheet, sides: Sequence[_Side], column: str) -> None:
     # Images of another resolution are paired too: the data set lists the same ones.
     digests = {
         (row.dataset, outcome.data_digest)
-        for row, run in (arm, baseline)
+        for row, run in sides
         for outcome in outcomes_of(sheet, row, run, column) or ()
     }
     if len(digests) > len({dataset for dataset, _ in digests}):
-        raise SatbenchError(
-            f"expected {arm[0].name} and {baseline[0].name} on the same images, got two digests"
-        )
+        names = " and ".join(dict.fromkeys(row.name for row, _ in sides))
+        raise SatbenchError(f"expected {names} on the same images, got more than one digest")
 
 
 def _difference(pairs: Iterable[Iterable[NDArray[np.float64] | None]]) -> Effect | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from satbench.studies._evaluations import COLUMNS, PGD, VERDICT
-from satbench.studies.design import Arm, Contrast, PaperTable, Study
+from satbench.studies.design import Arm, Contrast, PaperTable, Primary, Study
 
 _ARMS = {
     "ReLU": "relu",
@@ -17,6 +17,9 @@ _ARMS = {
     "Mish": "mish",
     "LeakyReLU": "leaky-relu",
 }
+
+_SMOOTH = ("softplus", "parametric softplus", "SILU", "GELU", "ELU", "SmoothReLU")
+"""Those of the paper's figure."""
 
 # Xie et al., 2020, arXiv:2006.14536, figure of section 4.1; decoded from the vector file in the
 # history of the paper's own repository.
@@ -52,6 +55,11 @@ def study(recipe: str) -> Study:
         evaluations=COLUMNS,
         verdict=VERDICT,
         paper_verdict=PGD.name,
+        primary=Primary(
+            "the paper's six smooth activations together",
+            "ReLU",
+            tuple(Contrast(name, "ReLU") for name in _SMOOTH),
+        ),
         contrasts=tuple(Contrast(name, "ReLU") for name in _ARMS if name != "ReLU"),
         paper=_PAPER,
         recipe=recipe,

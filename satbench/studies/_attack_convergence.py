@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from satbench.leaderboard.study_sheet import Axis, Line
 from satbench.studies._evaluations import DEFAULT_RECIPE, PGD
-from satbench.studies.design import Arm, Contrast, Evaluation, PaperTable, Study
+from satbench.studies.design import Arm, Contrast, Evaluation, PaperTable, Primary, Study
 
 STEPS = (1, 2, 5, 10, 20, 50, 100, 200)
 FACTORS = (0.5, 1, 1.5, 2, 3, 5)
@@ -55,6 +55,11 @@ def study(recipe: str) -> Study:
         ),
         verdict=_fast(1).name,
         paper_verdict=PGD.name,
+        primary=Primary(
+            "SILU and parametric softplus together",
+            "ReLU",
+            (Contrast("SILU", "ReLU"), Contrast("parametric softplus", "ReLU")),
+        ),
         contrasts=tuple(Contrast(arm.name, "ReLU") for arm in arms if arm.name != "ReLU"),
         paper=_PAPER,
         recipe=recipe,

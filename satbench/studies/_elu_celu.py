@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from satbench.leaderboard.study_sheet import Axis, Line
 from satbench.studies._evaluations import COLUMNS, PGD, VERDICT, shortened
-from satbench.studies.design import Arm, Contrast, PaperTable, Study
+from satbench.studies.design import Arm, Contrast, PaperTable, Primary, Study
 
 ALPHAS = ("1", "1.2", "1.4", "1.6", "1.8", "2")
 
@@ -38,6 +38,13 @@ def study(recipe: str) -> Study:
         evaluations=COLUMNS,
         verdict=VERDICT,
         paper_verdict=PGD.name,
+        primary=Primary(
+            "CELU(α) for all α > 1",
+            "ELU(α)",
+            tuple(
+                Contrast(f"CELU({alpha})", f"ELU({alpha})") for alpha in ALPHAS if float(alpha) > 1
+            ),
+        ),
         contrasts=tuple(Contrast(f"CELU({alpha})", f"ELU({alpha})") for alpha in ALPHAS),
         paper=_PAPER,
         base=shortened(recipe),

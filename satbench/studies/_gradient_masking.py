@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from satbench.studies._evaluations import DEFAULT_RECIPE, PGD, STRONGEST
-from satbench.studies.design import Arm, Contrast, Evaluation, Study
+from satbench.studies.design import Arm, Contrast, Evaluation, Primary, Study
 
 _SURROGATE = Evaluation("PGD-50, surrogate gradient", ("pgd(steps=50,backward=softplus(10))",))
 _TRANSFER = Evaluation("transfer", ("transfer",))
@@ -28,8 +28,7 @@ def study(recipe: str) -> Study:
         arms.append(Arm("ReLU, PGD-2", {"activation": "relu", "attack": _PGD2}))
         arms.append(Arm("ReLU, not robust", model="fmnist-standard-tiny-relu-s0"))
         arms.extend(
-            Arm(f"masked: {name.replace('_', ' ')}", model=f"satbench.model_zoo.masked:{name}")
-            for name in _MASKED
+            Arm(_masked(name), model=f"satbench.model_zoo.masked:{name}") for name in _MASKED
         )
     return Study(
         name="gradient-masking",
@@ -47,6 +46,17 @@ def study(recipe: str) -> Study:
         evaluations=(*_ALL, _WORST),
         verdict=_WORST.name,
         paper_verdict=PGD.name,
+        primary=Primary(
+            "SILU and parametric softplus together",
+            "ReLU",
+            (Contrast("SILU", "ReLU"), Contrast("parametric softplus", "ReLU")),
+        ),
         contrasts=tuple(Contrast(name, "ReLU") for name in _TRAINED if name != "ReLU"),
         recipe=recipe,
+        about="gaps",
+        masked=tuple(map(_masked, _MASKED)) if recipe == DEFAULT_RECIPE else (),
     )
+
+
+def _masked(name: str) -> str:
+    return f"masked: {name.replace('_', ' ')}"

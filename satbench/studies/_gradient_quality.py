@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from satbench.studies._evaluations import STRONGEST
-from satbench.studies.design import Arm, Contrast, Evaluation, PaperTable, Study
+from satbench.studies.design import Arm, Contrast, Evaluation, PaperTable, Primary, Study
 
 _SMOOTH = "softplus(10)"
 _PGD2 = "pgd(steps=2,step=0.75*eps,restarts=1,start=uniform,keep=last)"
@@ -57,6 +57,9 @@ def study(recipe: str) -> Study:
         evaluations=(_OWN, _SURROGATE, _WORSE, STRONGEST),
         verdict=STRONGEST.name,
         paper_verdict=_OWN.name,
+        primary=Primary(
+            "smooth gradient in both passes of training", "ReLU", (Contrast("both", "ReLU"),)
+        ),
         contrasts=tuple(Contrast(name, "ReLU") for name in _ARMS if name != "ReLU"),
         paper=_PAPER,
         recipe=recipe,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from satbench.studies._evaluations import COLUMNS, PGD, VERDICT, shortened
-from satbench.studies.design import Arm, Contrast, PaperTable, Study
+from satbench.studies.design import Arm, Contrast, PaperTable, Primary, Study
 
 _ARMS = {
     "ReLU": "relu",
@@ -39,6 +39,11 @@ def study(recipe: str) -> Study:
         evaluations=COLUMNS,
         verdict=VERDICT,
         paper_verdict=PGD.name,
+        primary=Primary(
+            "the SmoothReLUs together",
+            "ReLU",
+            tuple(Contrast(name, "ReLU") for name in _ARMS if name.startswith("SmoothReLU")),
+        ),
         contrasts=tuple(Contrast(name, "ReLU") for name in _ARMS if name != "ReLU"),
         paper=_PAPER,
         base=shortened(recipe),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from satbench.studies._evaluations import COLUMNS, PGD, VERDICT, shortened
-from satbench.studies.design import Arm, Contrast, PaperTable, Study
+from satbench.studies.design import Arm, Contrast, PaperTable, Primary, Study
 
 _PGD7 = "pgd(steps=7,step=eps/4,restarts=1,start=uniform,keep=last)"
 
@@ -66,6 +66,11 @@ def study(recipe: str) -> Study:
         evaluations=COLUMNS,
         verdict=VERDICT,
         paper_verdict=PGD.name,
+        primary=Primary(
+            "SILU under all variants of the recipe",
+            "ReLU",
+            tuple(Contrast(f"SILU, {variant}", f"ReLU, {variant}") for variant in _VARIANTS),
+        ),
         contrasts=tuple(Contrast(f"SILU, {variant}", f"ReLU, {variant}") for variant in _VARIANTS),
         paper=_OTHERS,
         base=shortened(recipe),

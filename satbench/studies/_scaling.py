@@ -5,7 +5,7 @@ from __future__ import annotations
 from satbench.core.errors import SatbenchError
 from satbench.leaderboard.study_sheet import Axis, Line
 from satbench.studies._evaluations import COLUMNS, DEFAULT_RECIPE, PGD, VERDICT, shortened
-from satbench.studies.design import Arm, Contrast, PaperTable, Study
+from satbench.studies.design import Arm, Contrast, PaperTable, Primary, Study
 
 _SMALL: dict[str, dict[str, object]] = {
     "base": {"architecture": "small(width=8,blocks=1)"},
@@ -121,6 +121,11 @@ def study(recipe: str) -> Study:
         evaluations=COLUMNS,
         verdict=VERDICT,
         paper_verdict=PGD.name,
+        primary=Primary(
+            "SILU at all sizes",
+            "ReLU",
+            tuple(Contrast(f"SILU, {size}", f"ReLU, {size}") for size in sizes),
+        ),
         contrasts=(
             *(Contrast(f"SILU, {size}", f"ReLU, {size}") for size in sizes),
             *(Contrast(f"SILU, {size}", f"SILU, {base}") for size in grown),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from satbench.leaderboard.study_sheet import Axis
 
@@ -45,6 +46,18 @@ class Contrast:
 
 
 @dataclass(frozen=True)
+class Primary:
+    """The one question that a study is tested for alone, pooled over contrasts.
+
+    `name` and `baseline` say in words what the arms and their baselines are together.
+    """
+
+    name: str
+    baseline: str
+    contrasts: tuple[Contrast, ...]
+
+
+@dataclass(frozen=True)
 class PaperTable:
     """What the paper says: shown beside ours, never mixed with it."""
 
@@ -60,7 +73,10 @@ class Study:
     `base` are settings over the recipe that all arms share.  Runs of one seed start from the same
     weights where the architecture allows it, and see the data in the same order, so that
     contrasts are paired by seed.  `verdict` is the name of the evaluation that verdicts rest on,
-    `paper_verdict` the one that the paper used.  `measured` asks for the gradient measures too.
+    `paper_verdict` the one that the paper used.  `primary` is tested alone, before the contrasts,
+    which are corrected for their number.  A study `about` "gaps" asks first how much of what the
+    verdict finds the paper's evaluation leaves undiscovered; `masked` are its arms that are made
+    to hide from an attack by gradient.  `measured` asks for the gradient measures too.
     `axes` are figures of robust accuracy over a number; `shapes` are activations, by the names
     that a figure of them and their derivatives shows; `caveats` say what could be wrong beside
     what holds for every study.
@@ -84,3 +100,6 @@ class Study:
     axes: tuple[Axis, ...] = ()
     shapes: Mapping[str, str] = field(default_factory=dict)
     caveats: tuple[str, ...] = ()
+    primary: Primary | None = None
+    about: Literal["effects", "gaps"] = "effects"
+    masked: tuple[str, ...] = ()

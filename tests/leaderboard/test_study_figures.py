@@ -9,7 +9,7 @@ from made_study import graded_sheet, made_sheet
 from satbench.core.errors import SatbenchError
 from satbench.leaderboard.study_figures import draw, write_figures
 from satbench.leaderboard.study_page import render_page
-from satbench.leaderboard.study_sheet import Axis, Line, Shape, Sheet
+from satbench.leaderboard.study_sheet import Axis, Line, Pair, Pool, Shape, Sheet
 
 pytest.importorskip("matplotlib")
 
@@ -83,6 +83,19 @@ def test_another_result_gives_another_figure(sheet, drawn, tmp_path) -> None:
     draw(replace(sheet, paper_verdict="fast"), "effects", tmp_path / "other.svg")
 
     assert (drawn / "effects.svg").read_bytes() != (tmp_path / "other.svg").read_bytes()
+
+
+def test_the_primary_question_is_a_line_of_the_effects(sheet, drawn, tmp_path) -> None:
+    pool = Pool("all together", "ReLU", (Pair("SILU", "ReLU"),))
+    for name, pairs in (("with", sheet.pairs), ("alone", ())):
+        draw(replace(sheet, primary=pool, pairs=pairs), "effects", tmp_path / f"{name}.svg")
+
+    texts = [
+        path.read_text(encoding="utf-8") for path in (tmp_path / "with.svg", tmp_path / "alone.svg")
+    ]
+    assert [[True, True], [True, False]] == [
+        [f"<!-- {name}" in text for name in ("all together", "SILU")] for text in texts
+    ]
 
 
 def test_a_study_under_way_is_drawn_without_the_arms_that_have_no_run(sheet, tmp_path) -> None:

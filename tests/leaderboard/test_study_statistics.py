@@ -9,7 +9,7 @@ from made_study import COLUMNS, FAST, letters, made_outcome, made_run, made_shee
 from scipy.stats import ttest_1samp
 
 from satbench.core.errors import SatbenchError
-from satbench.leaderboard.study_sheet import Pair, Row, verdicts_of
+from satbench.leaderboard.study_sheet import Pair, Pool, Row, verdicts_of
 from satbench.leaderboard.study_statistics import (
     Effect,
     Spread,
@@ -21,6 +21,8 @@ from satbench.leaderboard.study_statistics import (
     gap_of,
     least_t,
     measure_difference,
+    pooled_effect,
+    primary_of,
     spread,
     two_way_effect,
 )
@@ -239,6 +241,97 @@ def test_a_finding_holds_the_verdicts_the_papers_and_the_clean_difference() -> N
     assert (0.0, 0.25, 0.0) == (found.robust.mean, found.paper.mean, found.clean.mean)
 
 
+def _pool(*arms: str) -> Pool:
+    return Pool("together", "relu", tuple(Pair(arm, "relu") for arm in arms))
+
+
+def test_a_pool_is_the_mean_over_its_pairs_image_by_image_and_seed_by_seed() -> None:
+    # silu − relu: 0 1 0 0 and 0 0 1 1; gelu − relu: 0 1 0 0 and −1 0 1 0.  The means over both:
+    # 0 1 0 0 and −1/2 0 1 1/2.  Rows of 1/4 and 1/4, so that V_seed is 0; columns −1/4, 1/2, 1/2
+    # and 1/4, whose squares about 1/4 sum to 3/8: V_image = (3/8) / 3 / 4.
+    arms = _arms(relu=["xxoo", "oxxx"], silu=["xooo", "oxoo"], gelu=["xooo", "xxox"])
+
+    effect = pooled_effect(made_sheet(arms), _pool("silu", "gelu"), "PGD-50")
+
+    half = T1 * sqrt((3 / 8) / 3 / 4)
+    assert (0.25, 2) == (effect.mean, effect.seeds)
+    assert (0.25 - half, 0.25 + half) == pytest.approx(effect.interval, rel=1e-6)
+
+
+@pytest.mark.parametrize("column", ["PGD-50", "worse"])
+def test_a_pool_of_one_pair_has_the_effect_of_the_pair(column: str) -> None:
+    arms = _arms(relu=["oxxx", "ooxx", "xxxx"], silu=["ooox", "ooxo", "oxxx"])
+    sheet = made_sheet(arms, [("silu", "relu")])
+
+    assert effects_of(sheet, column) == [
+        replace(pooled := pooled_effect(sheet, _pool("silu"), column), adjusted=pooled.p)
+    ]
+
+
+def test_of_a_pool_only_the_seeds_count_for_which_all_pairs_are_evaluated() -> None:
+    arms = _arms(
+        relu=["xxxx"] * 3, silu=["ooxx", "oooo", "oooo"], gelu=["oooo"] * 3, elu=["ooxx"] * 3
+    )
+    bare = replace(arms["gelu"][1], outcomes=arms["gelu"][1].outcomes[:1])
+    arms["gelu"] = [arms["gelu"][0], bare]
+    sheet = made_sheet(arms)
+    pool = _pool("silu", "gelu", "elu")
+    pgd, worse = (pooled_effect(sheet, pool, name) for name in ("PGD-50", "worse"))
+
+    assert (0.75, 2 / 3) == pytest.approx((pgd.mean, worse.mean))
+    assert (2, 1) == (pgd.seeds, worse.seeds)
+
+
+def test_a_pool_without_a_seed_that_all_pairs_have_has_no_effect() -> None:
+    arms = _arms(relu=["xxxx"] * 2, silu=["ooxx"])
+    arms["gelu"] = [made_run("gelu", 1, "oooo")]
+
+    assert pooled_effect(made_sheet(arms), _pool("silu", "gelu"), "PGD-50") is None
+
+
+def test_the_pairs_of_a_pool_must_be_about_the_same_images() -> None:
+    arms = _arms(a=["oox"], b=["oxx"])
+    for name in "cd":
+        run = made_run(name, 0, "oox")
+        outcomes = tuple(replace(one, data_digest="others") for one in run.outcomes)
+        arms[name] = [replace(run, outcomes=outcomes)]
+    pool = Pool("p", "each", (Pair("a", "b"), Pair("c", "d")))
+
+    with pytest.raises(SatbenchError, match="expected a and b and c and d on the same images"):
+        pooled_effect(made_sheet(arms), pool, "PGD-50")
+
+
+def test_the_primary_question_is_tested_alone_by_each_verdict_and_clean() -> None:
+    arms = {
+        "relu": [made_run("relu", s, "oxx-", "xxx-") for s in (0, 1)],
+        "silu": [made_run("silu", 0, "ooo-", "oxx-"), made_run("silu", 1, "ooxx", "oxxx")],
+    }
+
+    found = primary_of(made_sheet(arms, primary=_pool("silu")))
+
+    assert (0.25, 0.375, 0.125) == (found.robust.mean, found.paper.mean, found.clean.mean)
+    assert (None, None, None) == tuple(
+        one.adjusted for one in (found.robust, found.paper, found.clean)
+    )
+
+
+def test_the_primary_question_does_not_change_what_the_contrasts_are_corrected_for() -> None:
+    arms = _arms(relu=["oxxx", "ooxx"], silu=["ooox", "ooxo"], gelu=["oxox", "oooo"])
+    sheet = made_sheet(arms, [("silu", "relu"), ("gelu", "relu")])
+
+    assert findings_of(sheet) == findings_of(replace(sheet, primary=_pool("silu", "gelu")))
+
+
+def test_a_sheet_without_a_primary_question_has_no_answer_to_it() -> None:
+    assert primary_of(made_sheet(_arms(relu=["ox"]))) is None
+
+
+@pytest.mark.parametrize("arms", [(), ("silu", "silu")])
+def test_a_pool_of_no_pair_or_of_one_twice_is_refused(arms: tuple[str, ...]) -> None:
+    with pytest.raises(SatbenchError, match="'together' one or more pairs, each once"):
+        _pool(*arms)
+
+
 def test_a_measure_is_compared_seed_by_seed_by_students_t() -> None:
     values = {"a": (3.0, 5.0, 9.0), "b": (1.0, 2.0)}
     arms = {
@@ -287,6 +380,12 @@ def test_least_t_is_students_quantile_for_the_first_of_holms_steps() -> None:
     [
         ({"verdict": "none"}, "expected among columns PGD-50, fast, worse; got 'none'"),
         ({"pairs": (Pair("a", "none"),)}, "expected among arms a; got 'none'"),
+        ({"masked": ("none",)}, "expected among arms a; got 'none'"),
+        (
+            {"primary": Pool("p", "a", (Pair("none", "a"),))},
+            "expected among arms a; got 'none'",
+        ),
+        ({"primary": Pool("a", "a", (Pair("a", "a"),))}, "expected a name of its own"),
         ({"columns": (*COLUMNS, COLUMNS[0])}, "expected columns of different names"),
     ],
 )

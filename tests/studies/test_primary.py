@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from satbench.leaderboard.study_sheet import Pool
+from satbench.studies import STUDIES, Study, load_study
+from satbench.studies.design import Primary
+from satbench.studies.page import sheet_of
+from satbench.studies.plan import Options, plan_study
+from satbench.studies.store import Places
+
+SCALES = [("scaling", name) for name in ("sat-imagenet-resnet50", "sat-imagenet-efficientnet")]
+
+
+@pytest.fixture(params=[*((name, None) for name in STUDIES.names()), *SCALES])
+def study(request: pytest.FixtureRequest) -> Study:
+    return load_study(*request.param)
+
+
+def test_each_study_has_a_primary_question_about_contrasts_that_it_makes(study: Study) -> None:
+    assert study.primary is not None
+    assert set(study.primary.contrasts) <= set(study.contrasts)
+
+
+def test_the_masked_arms_of_a_study_are_arms(study: Study) -> None:
+    assert set(study.masked) <= {arm.name for arm in study.arms}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("gradient-quality", [("both", "ReLU")]),
+        (
+            "activations",
+            [
+                (name, "ReLU")
+                for name in ["softplus", "parametric softplus", "SILU", "GELU", "ELU", "SmoothReLU"]
+            ],
+        ),
+        ("elu-celu", [(f"CELU({a})", f"ELU({a})") for a in ("1.2", "1.4", "1.6", "1.8", "2")]),
+    ],
+)
+def test_the_primary_questions_are_those_of_the_paper(name, expected) -> None:
+    primary = load_study(name).primary
+
+    assert expected == [(one.arm, one.baseline) for one in primary.contrasts]
+
+
+def test_the_sheet_has_the_primary_question_of_the_study(
+    made_study, noise_images, tmp_path
+) -> None:
+    study = replace(
+        made_study,
+        primary=Primary("smooth", "ReLU", made_study.contrasts),
+        about="gaps",
+        masked=("SILU",),
+    )
+    plan = plan_study(study, Options(n_examples=12), noise_images)
+
+    sheet = sheet_of(plan, Places(tmp_path, tmp_path), noise_images)
+
+    assert (Pool("smooth", "ReLU", sheet.pairs), "gaps", ("SILU",)) == (
+        sheet.primary,
+        sheet.about,
+        sheet.masked,
+    )
