@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from satbench.leaderboard.study_sheet import Numbers, Pair, Pool
 from satbench.studies._evaluations import COLUMNS, PGD, VERDICT
-from satbench.studies.design import Arm, Contrast, PaperTable, Primary, Study
+from satbench.studies.design import Arm, Study
 
 _ARMS = {
     "ReLU": "relu",
@@ -23,7 +24,7 @@ _SMOOTH = ("softplus", "parametric softplus", "SILU", "GELU", "ELU", "SmoothReLU
 
 # Xie et al., 2020, arXiv:2006.14536, figure of section 4.1; decoded from the vector file in the
 # history of the paper's own repository.
-_PAPER = PaperTable(
+_PAPER = Numbers(
     ("activation", "clean (%)", "PGD-200 (%)", "robust, against ReLU"),
     (
         ("ReLU", "68.80", "33.00", "–"),
@@ -55,12 +56,12 @@ def study(recipe: str) -> Study:
         evaluations=COLUMNS,
         verdict=VERDICT,
         paper_verdict=PGD.name,
-        primary=Primary(
+        primary=Pool(
             "the paper's six smooth activations together",
             "ReLU",
-            tuple(Contrast(name, "ReLU") for name in _SMOOTH),
+            tuple(Pair(name, "ReLU") for name in _SMOOTH),
         ),
-        contrasts=tuple(Contrast(name, "ReLU") for name in _ARMS if name != "ReLU"),
+        contrasts=tuple(Pair(name, "ReLU") for name in _ARMS if name != "ReLU"),
         paper=_PAPER,
         recipe=recipe,
         measured=True,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from satbench.leaderboard.study_sheet import Axis, Line
+from satbench.leaderboard.study_sheet import Axis, Line, Numbers, Pair, Pool
 from satbench.studies._evaluations import DEFAULT_RECIPE, PGD
-from satbench.studies.design import Arm, Contrast, Evaluation, PaperTable, Primary, Study
+from satbench.studies.design import Arm, Evaluation, Study
 
 STEPS = (1, 2, 5, 10, 20, 50, 100, 200)
 FACTORS = (0.5, 1, 1.5, 2, 3, 5)
 
-_PAPER = PaperTable(
+_PAPER = Numbers(
     ("ResNet-50 on ImageNet", "PGD-10 (%)", "PGD-20 (%)", "PGD-50 (%)"),
     (
         ("ReLU", "35.3", "33.7", "33.1"),
@@ -55,12 +55,12 @@ def study(recipe: str) -> Study:
         ),
         verdict=_fast(1).name,
         paper_verdict=PGD.name,
-        primary=Primary(
+        primary=Pool(
             "SILU and parametric softplus together",
             "ReLU",
-            (Contrast("SILU", "ReLU"), Contrast("parametric softplus", "ReLU")),
+            (Pair("SILU", "ReLU"), Pair("parametric softplus", "ReLU")),
         ),
-        contrasts=tuple(Contrast(arm.name, "ReLU") for arm in arms if arm.name != "ReLU"),
+        contrasts=tuple(Pair(arm.name, "ReLU") for arm in arms if arm.name != "ReLU"),
         paper=_PAPER,
         recipe=recipe,
         axes=(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from satbench.leaderboard.study_sheet import Axis, Line
+from satbench.leaderboard.study_sheet import Axis, Line, Numbers, Pair, Pool
 from satbench.studies._evaluations import COLUMNS, PGD, VERDICT, shortened
-from satbench.studies.design import Arm, Contrast, PaperTable, Primary, Study
+from satbench.studies.design import Arm, Study
 
 ALPHAS = ("1", "1.2", "1.4", "1.6", "1.8", "2")
 
-_PAPER = PaperTable(
+_PAPER = Numbers(
     ("what", "the paper"),
     (
         ("α", "1.0, 1.2, 1.4, 1.6, 1.8, 2.0 for both"),
@@ -38,14 +38,12 @@ def study(recipe: str) -> Study:
         evaluations=COLUMNS,
         verdict=VERDICT,
         paper_verdict=PGD.name,
-        primary=Primary(
+        primary=Pool(
             "CELU(α) for all α > 1",
             "ELU(α)",
-            tuple(
-                Contrast(f"CELU({alpha})", f"ELU({alpha})") for alpha in ALPHAS if float(alpha) > 1
-            ),
+            tuple(Pair(f"CELU({alpha})", f"ELU({alpha})") for alpha in ALPHAS if float(alpha) > 1),
         ),
-        contrasts=tuple(Contrast(f"CELU({alpha})", f"ELU({alpha})") for alpha in ALPHAS),
+        contrasts=tuple(Pair(f"CELU({alpha})", f"ELU({alpha})") for alpha in ALPHAS),
         paper=_PAPER,
         base=shortened(recipe),
         recipe=recipe,

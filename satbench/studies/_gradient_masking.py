@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from satbench.leaderboard.study_sheet import Pair, Pool
 from satbench.studies._evaluations import DEFAULT_RECIPE, PGD, STRONGEST
-from satbench.studies.design import Arm, Contrast, Evaluation, Primary, Study
+from satbench.studies.design import Arm, Evaluation, Study
 
 _SURROGATE = Evaluation("PGD-50, surrogate gradient", ("pgd(steps=50,backward=softplus(10))",))
 _TRANSFER = Evaluation("transfer", ("transfer",))
@@ -46,12 +47,12 @@ def study(recipe: str) -> Study:
         evaluations=(*_ALL, _WORST),
         verdict=_WORST.name,
         paper_verdict=PGD.name,
-        primary=Primary(
+        primary=Pool(
             "SILU and parametric softplus together",
             "ReLU",
-            (Contrast("SILU", "ReLU"), Contrast("parametric softplus", "ReLU")),
+            (Pair("SILU", "ReLU"), Pair("parametric softplus", "ReLU")),
         ),
-        contrasts=tuple(Contrast(name, "ReLU") for name in _TRAINED if name != "ReLU"),
+        contrasts=tuple(Pair(name, "ReLU") for name in _TRAINED if name != "ReLU"),
         recipe=recipe,
         about="gaps",
         masked=tuple(map(_masked, _MASKED)) if recipe == DEFAULT_RECIPE else (),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from satbench.leaderboard.study_sheet import Numbers, Pair, Pool
 from satbench.studies._evaluations import STRONGEST
-from satbench.studies.design import Arm, Contrast, Evaluation, PaperTable, Primary, Study
+from satbench.studies.design import Arm, Evaluation, Study
 
 _SMOOTH = "softplus(10)"
 _PGD2 = "pgd(steps=2,step=0.75*eps,restarts=1,start=uniform,keep=last)"
@@ -25,7 +26,7 @@ _SURROGATE = Evaluation("PGD-50, surrogate gradient", (f"pgd-50(backward={_SMOOT
 _WORSE = Evaluation("worse of both", worst_of=(_OWN.name, _SURROGATE.name))
 
 # Xie et al., 2020, arXiv:2006.14536, table 1.
-_PAPER = PaperTable(
+_PAPER = Numbers(
     ("attack pass", "update pass", "clean (%)", "PGD-200 (%)", "robust, against ReLU"),
     (
         ("ReLU", "ReLU", "68.8", "33.0", "–"),
@@ -57,10 +58,8 @@ def study(recipe: str) -> Study:
         evaluations=(_OWN, _SURROGATE, _WORSE, STRONGEST),
         verdict=STRONGEST.name,
         paper_verdict=_OWN.name,
-        primary=Primary(
-            "smooth gradient in both passes of training", "ReLU", (Contrast("both", "ReLU"),)
-        ),
-        contrasts=tuple(Contrast(name, "ReLU") for name in _ARMS if name != "ReLU"),
+        primary=Pool("smooth gradient in both passes of training", "ReLU", (Pair("both", "ReLU"),)),
+        contrasts=tuple(Pair(name, "ReLU") for name in _ARMS if name != "ReLU"),
         paper=_PAPER,
         recipe=recipe,
         measured=True,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from satbench.leaderboard.study_sheet import Numbers, Pair, Pool
 from satbench.studies._evaluations import COLUMNS, PGD, VERDICT, shortened
-from satbench.studies.design import Arm, Contrast, PaperTable, Primary, Study
+from satbench.studies.design import Arm, Study
 
 _ARMS = {
     "ReLU": "relu",
@@ -16,7 +17,7 @@ _ARMS = {
     "SILU": "silu",
 }
 
-_PAPER = PaperTable(
+_PAPER = Numbers(
     ("activation", "clean (%)", "PGD-200 (%)"),
     (("ReLU", "68.80", "33.00"), ("SmoothReLU", "69.40", "40.30"), ("SILU", "69.73", "42.30")),
     "ResNet-50 on ImageNet, Linf 4/255, one training run each; α trained from 400, a number a "
@@ -39,12 +40,12 @@ def study(recipe: str) -> Study:
         evaluations=COLUMNS,
         verdict=VERDICT,
         paper_verdict=PGD.name,
-        primary=Primary(
+        primary=Pool(
             "the SmoothReLUs together",
             "ReLU",
-            tuple(Contrast(name, "ReLU") for name in _ARMS if name.startswith("SmoothReLU")),
+            tuple(Pair(name, "ReLU") for name in _ARMS if name.startswith("SmoothReLU")),
         ),
-        contrasts=tuple(Contrast(name, "ReLU") for name in _ARMS if name != "ReLU"),
+        contrasts=tuple(Pair(name, "ReLU") for name in _ARMS if name != "ReLU"),
         paper=_PAPER,
         base=shortened(recipe),
         recipe=recipe,

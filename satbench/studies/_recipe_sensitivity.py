@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from satbench.leaderboard.study_sheet import Numbers, Pair, Pool
 from satbench.studies._evaluations import COLUMNS, PGD, VERDICT, shortened
-from satbench.studies.design import Arm, Contrast, PaperTable, Primary, Study
+from satbench.studies.design import Arm, Study
 
 _PGD7 = "pgd(steps=7,step=eps/4,restarts=1,start=uniform,keep=last)"
 
@@ -18,7 +19,7 @@ _VARIANTS: dict[str, dict[str, object]] = {
 }
 
 # Facts of other papers, each with its source; none of them is of this scale.
-_OTHERS = PaperTable(
+_OTHERS = Numbers(
     ("source", "what it found"),
     (
         (
@@ -66,12 +67,12 @@ def study(recipe: str) -> Study:
         evaluations=COLUMNS,
         verdict=VERDICT,
         paper_verdict=PGD.name,
-        primary=Primary(
+        primary=Pool(
             "SILU under all variants of the recipe",
             "ReLU",
-            tuple(Contrast(f"SILU, {variant}", f"ReLU, {variant}") for variant in _VARIANTS),
+            tuple(Pair(f"SILU, {variant}", f"ReLU, {variant}") for variant in _VARIANTS),
         ),
-        contrasts=tuple(Contrast(f"SILU, {variant}", f"ReLU, {variant}") for variant in _VARIANTS),
+        contrasts=tuple(Pair(f"SILU, {variant}", f"ReLU, {variant}") for variant in _VARIANTS),
         paper=_OTHERS,
         base=shortened(recipe),
         recipe=recipe,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from satbench.core.errors import SatbenchError
-from satbench.leaderboard.study_sheet import Axis, Line
+from satbench.leaderboard.study_sheet import Axis, Line, Numbers, Pair, Pool
 from satbench.studies._evaluations import COLUMNS, DEFAULT_RECIPE, PGD, VERDICT, shortened
-from satbench.studies.design import Arm, Contrast, PaperTable, Primary, Study
+from satbench.studies.design import Arm, Study
 
 _SMALL: dict[str, dict[str, object]] = {
     "base": {"architecture": "small(width=8,blocks=1)"},
@@ -76,7 +76,7 @@ _AXES = {
 }
 
 # The README of the paper's repository; PGD-50 by its authors.
-_PAPER = PaperTable(
+_PAPER = Numbers(
     ("SILU net", "clean (%)", "PGD-50 (%)"),
     (
         ("ResNet-50, 224 px", "69.7", "41.9"),
@@ -121,15 +121,15 @@ def study(recipe: str) -> Study:
         evaluations=COLUMNS,
         verdict=VERDICT,
         paper_verdict=PGD.name,
-        primary=Primary(
+        primary=Pool(
             "SILU at all sizes",
             "ReLU",
-            tuple(Contrast(f"SILU, {size}", f"ReLU, {size}") for size in sizes),
+            tuple(Pair(f"SILU, {size}", f"ReLU, {size}") for size in sizes),
         ),
         contrasts=(
-            *(Contrast(f"SILU, {size}", f"ReLU, {size}") for size in sizes),
-            *(Contrast(f"SILU, {size}", f"SILU, {base}") for size in grown),
-            *(Contrast(f"ReLU, {size}", f"ReLU, {base}") for size in grown),
+            *(Pair(f"SILU, {size}", f"ReLU, {size}") for size in sizes),
+            *(Pair(f"SILU, {size}", f"SILU, {base}") for size in grown),
+            *(Pair(f"ReLU, {size}", f"ReLU, {base}") for size in grown),
         ),
         paper=_PAPER,
         base=shortened(recipe),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from satbench.leaderboard.study_sheet import Axis
+from satbench.leaderboard.study_sheet import Axis, Numbers, Pair, Pool
 
 
 @dataclass(frozen=True)
@@ -38,35 +38,6 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Contrast:
-    """A question to the data: is `arm` more robust than `baseline`, seed by seed?"""
-
-    arm: str
-    baseline: str
-
-
-@dataclass(frozen=True)
-class Primary:
-    """The one question that a study is tested for alone, pooled over contrasts.
-
-    `name` and `baseline` say in words what the arms and their baselines are together.
-    """
-
-    name: str
-    baseline: str
-    contrasts: tuple[Contrast, ...]
-
-
-@dataclass(frozen=True)
-class PaperTable:
-    """What the paper says: shown beside ours, never mixed with it."""
-
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str
-
-
-@dataclass(frozen=True)
 class Study:
     """A section of the paper as an experiment.
 
@@ -92,14 +63,14 @@ class Study:
     evaluations: tuple[Evaluation, ...]
     verdict: str
     paper_verdict: str
-    contrasts: tuple[Contrast, ...]
-    paper: PaperTable | None = None
+    contrasts: tuple[Pair, ...]
+    paper: Numbers | None = None
     base: Mapping[str, object] = field(default_factory=dict)
     recipe: str = "fmnist-sat"
     measured: bool = False
     axes: tuple[Axis, ...] = ()
     shapes: Mapping[str, str] = field(default_factory=dict)
     caveats: tuple[str, ...] = ()
-    primary: Primary | None = None
+    primary: Pool | None = None
     about: Literal["effects", "gaps"] = "effects"
     masked: tuple[str, ...] = ()

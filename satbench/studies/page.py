@@ -20,21 +20,13 @@ from satbench.leaderboard.study_page import (
     with_summary,
 )
 from satbench.leaderboard.study_record import Outcome, StudyRun
-from satbench.leaderboard.study_sheet import (
-    Column,
-    Numbers,
-    Pair,
-    Pool,
-    Row,
-    Sheet,
-    pictures_of,
-)
+from satbench.leaderboard.study_sheet import Column, Row, Sheet, pictures_of
 from satbench.recipes import recipe_names, recipe_summary
 from satbench.recipes._values import show_override
 from satbench.studies import STUDIES, load_study
 from satbench.studies._evaluations import DEFAULT_RECIPE
 from satbench.studies.curves import activation_shape
-from satbench.studies.design import Arm, Contrast, Evaluation, PaperTable, Primary
+from satbench.studies.design import Arm, Evaluation
 from satbench.studies.images import Images
 from satbench.studies.measures import MEASURES
 from satbench.studies.plan import DEFAULT_EXAMPLES, Cell, Options, Plan, canonical_suite, plan_study
@@ -104,33 +96,19 @@ def sheet_of(plan: Plan, places: Places, images: Images) -> Sheet:
         columns=tuple(_column(plan, evaluation) for evaluation in study.evaluations),
         verdict=study.verdict,
         paper_verdict=study.paper_verdict,
-        pairs=_pairs(study.contrasts),
+        pairs=study.contrasts,
         n=plan.options.n_examples,
         commands=_commands(plan),
         facts=_facts(plan),
-        paper=_numbers(study.paper),
+        paper=study.paper,
         caveats=(*study.caveats, *_caveats(plan)),
         measures=MEASURES if study.measured else {},
         axes=study.axes,
         shapes=tuple(activation_shape(spec, name=name) for name, spec in study.shapes.items()),
-        primary=_pool(study.primary),
+        primary=study.primary,
         about=study.about,
         masked=study.masked,
     )
-
-
-def _pairs(contrasts: Sequence[Contrast]) -> tuple[Pair, ...]:
-    return tuple(Pair(one.arm, one.baseline) for one in contrasts)
-
-
-def _pool(primary: Primary | None) -> Pool | None:
-    if primary is None:
-        return None
-    return Pool(primary.name, primary.baseline, _pairs(primary.contrasts))
-
-
-def _numbers(paper: PaperTable | None) -> Numbers | None:
-    return Numbers(paper.headings, paper.rows, paper.note) if paper else None
 
 
 def _column(plan: Plan, evaluation: Evaluation) -> Column:

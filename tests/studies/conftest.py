@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from satbench.data import Dataset
+from satbench.leaderboard.study_sheet import Pair
 from satbench.studies import Study
-from satbench.studies.design import Arm, Contrast, Evaluation
+from satbench.studies.design import Arm, Evaluation
 from satbench.studies.images import Images
 from satbench.studies.plan import Options, plan_study
 from satbench.studies.runner import Machine, Runner
@@ -55,7 +56,7 @@ def made_study() -> Study:
         ),
         verdict="worse",
         paper_verdict="PGD-1",
-        contrasts=(Contrast("SILU", "ReLU"),),
+        contrasts=(Pair("SILU", "ReLU"),),
         base=BASE,
         measured=True,
     )

@@ -6,7 +6,6 @@ import pytest
 
 from satbench.leaderboard.study_sheet import Pool
 from satbench.studies import STUDIES, Study, load_study
-from satbench.studies.design import Primary
 from satbench.studies.page import sheet_of
 from satbench.studies.plan import Options, plan_study
 from satbench.studies.store import Places
@@ -21,7 +20,7 @@ def study(request: pytest.FixtureRequest) -> Study:
 
 def test_each_study_has_a_primary_question_about_contrasts_that_it_makes(study: Study) -> None:
     assert study.primary is not None
-    assert set(study.primary.contrasts) <= set(study.contrasts)
+    assert set(study.primary.pairs) <= set(study.contrasts)
 
 
 def test_the_masked_arms_of_a_study_are_arms(study: Study) -> None:
@@ -45,7 +44,7 @@ def test_the_masked_arms_of_a_study_are_arms(study: Study) -> None:
 def test_the_primary_questions_are_those_of_the_paper(name, expected) -> None:
     primary = load_study(name).primary
 
-    assert expected == [(one.arm, one.baseline) for one in primary.contrasts]
+    assert expected == [(one.arm, one.baseline) for one in primary.pairs]
 
 
 def test_the_sheet_has_the_primary_question_of_the_study(
@@ -53,7 +52,7 @@ def test_the_sheet_has_the_primary_question_of_the_study(
 ) -> None:
     study = replace(
         made_study,
-        primary=Primary("smooth", "ReLU", made_study.contrasts),
+        primary=Pool("smooth", "ReLU", made_study.contrasts),
         about="gaps",
         masked=("SILU",),
     )
