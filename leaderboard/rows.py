@@ -122,11 +122,15 @@ class Row:
         return shares.get(column)
 
     def value(self, column: Column) -> float | None:
-        """Return a column's number, a share of the images; the gap is PGD-50 minus AutoAttack."""
+        """Return a column's number, a share of the images.
+
+        The gap is PGD-50 minus the lower of AutoAttack and fast, where one of them ran.
+        """
         if column == "gap":
-            if self.pgd50 is None or self.autoattack is None:
+            strong = [share.count for share in (self.autoattack, self.fast) if share]
+            if self.pgd50 is None or not strong:
                 return None
-            return (self.pgd50.count - self.autoattack.count) / self.pgd50.n
+            return (self.pgd50.count - min(strong)) / self.pgd50.n
         share = self.share(column)
         return None if share is None else share.value
 

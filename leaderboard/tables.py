@@ -41,7 +41,7 @@ again, and `leaderboard.csv` and `leaderboard.json` with the same numbers in ful
 - **Fast**: still right after the fast suite; [COST.md](@cost@) sets its passes beside
   AutoAttack's, and [AGREEMENT.md](@agreement@) our AutoAttack beside the package's.
 - **Best known**: right in every record of the model on these images; the strongest verdict.
-- **Gap**: PGD-50 minus AutoAttack, in points: what PGD alone would have hidden.
+- **Gap**: PGD-50 minus the lower of AutoAttack and fast, in points: what PGD alone hides.
 - **±**: standard deviation over training seeds (n − 1); **[a, b]**: 95 % interval,
   Wilson's over images for a model's accuracy, Student's over training seeds for a difference.
 - **†**: a record of the model raises a flag, a sign that its numbers are too high; below the

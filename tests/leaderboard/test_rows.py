@@ -44,6 +44,14 @@ def test_the_gap_is_pgd_50_minus_autoattack(make_record) -> None:
     assert row.value("gap") == (5 - 3) / 8
 
 
+def test_the_gap_is_to_fast_where_fast_is_lower(make_record) -> None:
+    verdicts = [0, 1, 1, 2, 3, -1, -1, -1]
+    strong = make_record(verdicts)
+    fast = make_record([0, 1, 1, 1, 1, 1, -1, -1], ["fast(version=2,source=none)"])
+
+    assert make_row([strong, fast]).value("gap") == (5 - 2) / 8
+
+
 def test_an_attack_that_no_record_ran_has_no_number(make_record) -> None:
     row = make_row([make_record([0, 1, -1], ["square(queries=100)"])])
 
