@@ -9,7 +9,7 @@ from satbench.studies.design import Arm, Evaluation, Study
 _SURROGATE = Evaluation("PGD-50, surrogate gradient", ("pgd(steps=50,backward=softplus(10))",))
 _TRANSFER = Evaluation("transfer", ("transfer",))
 _DISTILLED = Evaluation("distilled", ("distilled",))
-_SQUARE = Evaluation("square", ("square",))
+_SQUARE = Evaluation("square", ("square(queries=1000)",))
 _ALL = (PGD, _SURROGATE, _TRANSFER, _DISTILLED, _SQUARE, STRONGEST)
 _WORST = Evaluation("worst of all", worst_of=tuple(one.name for one in _ALL))
 
