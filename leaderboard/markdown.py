@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from satbench.core.errors import SatbenchError
+
 MISSING = "–"
 
 Line = Sequence[str]
@@ -34,3 +36,19 @@ def cell(text: str) -> str:
 def title_of(model: str, weights_digest: str) -> str:
     """Return how a page calls a model: its name and the first digits of its weights' digest."""
     return f"{cell(model)} (`{weights_digest[:8]}`)"
+
+
+def between(text: str, begin: str, end: str, inserted: str, name: object, what: str) -> str:
+    """Return a page with `inserted` in the place of what stands between two markers.
+
+    Raises SatbenchError, naming the file `name` and `what` belongs there, unless each marker
+    stands once and in order.
+    """
+    before, found_begin, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found_begin and found_end) or text.count(begin) != 1 or text.count(end) != 1:
+        raise SatbenchError(
+            f"expected the markers {begin} and {end}, once each and in this order, in {name}; "
+            f"put them where {what} should stand"
+        )
+    return f"{before}{begin}\n\n{inserted}\n{end}{after}"

@@ -12,7 +12,7 @@ from satbench.core.files import write_text
 from satbench.leaderboard.agreement import render_agreements
 from satbench.leaderboard.board import Board, build_board
 from satbench.leaderboard.cost import render_costs
-from satbench.leaderboard.markdown import cell, title_of
+from satbench.leaderboard.markdown import between, cell, title_of
 from satbench.leaderboard.record import read_records
 from satbench.leaderboard.rows import Row
 from satbench.leaderboard.tables import render_csv, render_json, render_markdown, render_summary
@@ -79,7 +79,9 @@ def board_files(
     }
     if readme is not None:
         page = _link(out / "LEADERBOARD.md", readme.parent)
-        contents[readme] = _with_table(_text(readme), render_summary(board, page), readme)
+        contents[readme] = between(
+            _text(readme), BEGIN, END, render_summary(board, page), readme, "the table"
+        )
     return contents
 
 
@@ -111,14 +113,3 @@ def _text(readme: Path) -> str:
         return readme.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise SatbenchError(f"expected a README as text at {readme}: {error}") from None
-
-
-def _with_table(text: str, table: str, readme: Path) -> str:
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end) or text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise SatbenchError(
-            f"expected the markers {BEGIN} and {END}, once each and in this order, in {readme}; "
-            "put them where the table should stand"
-        )
-    return f"{before}{BEGIN}\n\n{table}\n{END}{after}"

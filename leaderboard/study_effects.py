@@ -19,7 +19,7 @@ from satbench.leaderboard.study_statistics import (
 _EFFECTS = """\
 Arm minus baseline in points, paired by seed, with 95 % intervals over seeds and images: the
 variance is clustered both ways (Cameron, Gelbach & Miller, 2011), Student's t with seeds − 1
-degrees of freedom.  These intervals are cautious: simulated, they hold the truth in 95 to 100 %.
+degrees of freedom.  These intervals are cautious: simulated, they hold the truth in 97 to 100 %.
 **p** is corrected for the number of contrasts (Holm); the answer says `more` or `less robust` only
 where the interval leaves out 0 and p < 0.05.  The column *seeds alone* takes the test images for
 all there are."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from satbench.core.errors import SatbenchError
-from satbench.leaderboard.markdown import MISSING, cell, percent, table
+from satbench.leaderboard.markdown import MISSING, between, cell, percent, table
 from satbench.leaderboard.study_effects import render_effects, render_elsewhere
 from satbench.leaderboard.study_findings import changes, effect_text, finding, summary
 from satbench.leaderboard.study_measures import render_measures
@@ -85,14 +84,7 @@ def with_summary(text: str, summary: str, name: str) -> str:
 
     Raises SatbenchError, naming the file `name`, unless each marker stands once and in order.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end) or text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise SatbenchError(
-            f"expected the markers {BEGIN} and {END}, once each and in this order, in {name}; "
-            "put them where the table of the studies should stand"
-        )
-    return f"{before}{BEGIN}\n\n{summary}\n{END}{after}"
+    return between(text, BEGIN, END, summary, name, "the table of the studies")
 
 
 def _under_way(sheet: Sheet) -> str:

@@ -2,11 +2,11 @@
 
 A difference has two sources of noise: the seeds, which are few, and the test images, which are the
 same for all seeds and both arms.  An interval over the seeds alone takes these images for all there
-are: simulated in a two-way random-effects model (300 images, deviations of 0.3 for the images and
-0.5 for the cells, of 0 to 0.03 for the seeds) it holds the truth in 82 to 93 % of cases.  Clustered
-both ways, with Student's t at seeds − 1 degrees of freedom, it does in 95 to 100 %.  Degrees after
-Satterthwaite (1946) would come nearer to 95 %, but with three seeds a p of 0.005 then comes up to
-five times as often as it should, and many contrasts corrected for their number rest on such p.
+are: simulated with noise of both kinds it holds the truth in 83 to 92 % of cases.  Clustered both
+ways, with Student's t at seeds − 1 degrees of freedom, it does in 97 to 100 %
+(`benchmarks/coverage.py`).  Degrees after Satterthwaite (1946) would be less cautious, but too
+little so in the far tail with three seeds, and many contrasts corrected for their number rest on
+such p.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class RunStore:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("w") as lock:
-            if not _try_lock(lock.fileno()):
+            if not try_lock(lock.fileno()):
                 raise SatbenchError(
                     f"another process is at this very evaluation ({self.folder}); "
                     "wait for it, or give --out another folder"
@@ -68,7 +68,8 @@ class RunStore:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _try_lock(handle: int) -> bool:
+def try_lock(handle: int) -> bool:
+    """Lock an open file for this process alone; return whether it could."""
     try:
         import fcntl
     except ImportError:  # not a POSIX system: two processes would only do the same work twice

@@ -28,7 +28,7 @@ def attacks(as_json: bool) -> None:
         rows.append({"name": entry.name, "defaults": defaults, **told})
     for fault in faults:
         click.echo(f"satbench: {fault}", err=True)
-    _show(rows, as_json)
+    show_rows(rows, as_json)
     if not as_json:
         click.echo(
             "\npgd-K is pgd(steps=K).  SAT's own evaluation is pgd-200 with its step of 1/255 at\n"
@@ -44,7 +44,7 @@ def datasets(as_json: bool) -> None:
     from satbench.data import DATASETS, SIDES
 
     rows = [{"name": e.name, "what": e.summary, "source": e.source} for e in DATASETS]
-    _show(rows, as_json)
+    show_rows(rows, as_json)
     if not as_json:
         click.echo(
             f"\nNAME@SIDE is a data set with its images resized to SIDE×SIDE, {SIDES[0]} to "
@@ -59,10 +59,11 @@ def recipes(as_json: bool) -> None:
     """List the training recipes."""
     from satbench.recipes import recipe_names, recipe_summary
 
-    _show([{"name": name, "what": recipe_summary(name)} for name in recipe_names()], as_json)
+    show_rows([{"name": name, "what": recipe_summary(name)} for name in recipe_names()], as_json)
 
 
-def _show(rows: Sequence[dict[str, str]], as_json: bool) -> None:
+def show_rows(rows: Sequence[dict[str, str]], as_json: bool) -> None:
+    """Print rows as a table for people, or as JSON."""
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return

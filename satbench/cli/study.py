@@ -162,10 +162,10 @@ def study(
 
 
 def _list(as_json: bool) -> None:
-    from satbench.cli.lists import _show as show
+    from satbench.cli.lists import show_rows
     from satbench.studies import STUDIES
 
-    show([{"name": e.name, "what": e.summary, "source": e.source} for e in STUDIES], as_json)
+    show_rows([{"name": e.name, "what": e.summary, "source": e.source} for e in STUDIES], as_json)
 
 
 def _overview(

@@ -92,7 +92,7 @@ class Registry:
     def _plugins(self) -> tuple[dict[str, Entry], list[str]]:
         found: dict[str, Entry] = {}
         faults: list[str] = []
-        for point in sorted(entry_points(group=f"satbench.{self.kind}s"), key=_origin):
+        for point in sorted(entry_points(group=f"satbench.{_plural(self.kind)}"), key=_origin):
             name, plugin = point.name, _origin(point)[0]
             if name in self._entries or name in found:
                 owner = found[name].plugin if name in found else "satbench"
@@ -113,3 +113,7 @@ class Registry:
 
 def _origin(point: EntryPoint) -> tuple[str, str]:
     return (point.dist.name if point.dist else "unknown"), point.name
+
+
+def _plural(kind: str) -> str:
+    return f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"

@@ -28,7 +28,7 @@ from satbench.leaderboard.study_record import (
 )
 from satbench.leaderboard.study_record import SURVIVED as STANDS
 from satbench.model_zoo.card import Card, find_card, read_card, user_names, zoo_names
-from satbench.runs import _try_lock
+from satbench.runs import try_lock
 from satbench.studies.plan import Cell, training_key
 
 RESULTS = Path("leaderboard/studies")
@@ -64,7 +64,7 @@ class Places:
         folder = self.store / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / f"{key}.lock").open("w") as lock:
-            yield _try_lock(lock.fileno())
+            yield try_lock(lock.fileno())
 
     def run(self, key: str) -> StudyRun | None:
         """Return what is kept of a model, None where nothing is."""

@@ -1,8 +1,8 @@
 """The gradient of global pooling in the memory layout of what was pooled.
 
 The backward of torch's pooling hands on a gradient whose channels come first.  Where all else is
-channels-last, the ReLU in front of it then walks two layouts at once: on a processor thirty times
-slower, which is a tenth of a small net's training step.
+channels-last, the ReLU in front of it then walks two layouts at once: on a processor many
+times slower, which a small net's training step feels.
 """
 
 from __future__ import annotations
