@@ -91,6 +91,7 @@ def test_the_switches_are_those_that_paper_and_code_differ_in() -> None:
         "label_smoothing=0.1",
         "crop_schedule=1:128,31:224",
         "colour_jitter=0.4",
+        "lighting=0.1",
         "precision=bfloat16",
     ]
 

@@ -25,7 +25,9 @@ class TrainConfig:
     Of a folder of images, `crop` is the side in pixels that they are cropped to, and
     `crop_schedule` the sides from some epochs on, the first being 1, such as `1:128,6:224`;
     held-out images are of the size `crop` throughout.  `colour_jitter` is how far brightness,
-    contrast and saturation of the others are changed, each by a factor within 1 ± so much.
+    contrast and saturation of the others are changed, each by a factor within 1 ± so much, and
+    `lighting` the standard deviation of their noise along the principal components of colour
+    (`satbench.training.colours`).
 
     The inner attacker: `attack` is its spec, empty for standard training; `attack_mode` is the
     mode of batch-norm while it searches; `clean_start` is the share of batches that it starts
@@ -100,6 +102,7 @@ class TrainConfig:
     crop_schedule: str = later("")
     colour_jitter: float = later(0.0)
     activation_rate: float = later(1.0)
+    lighting: float = later(0.0)
 
     def __post_init__(self) -> None:
         Threat.parse(self.threat)
@@ -120,7 +123,7 @@ class TrainConfig:
                 raise SatbenchError(f"expected {name} of 1 or more, got {getattr(self, name)}")
         for name in (
             *("weight_decay", "beta", "crop_padding", "gradient_clip", "awp", "swa_from"),
-            *("warm_up_start", "factor", "activation_rate"),
+            *("warm_up_start", "factor", "activation_rate", "lighting"),
         ):
             if not getattr(self, name) >= 0:
                 raise SatbenchError(f"expected {name} of 0 or more, got {getattr(self, name)}")
@@ -165,10 +168,8 @@ class TrainConfig:
                 whole and (cropped or self.augment == "resized-crop-flip"),
                 "crop, crop_schedule and augment resized-crop-flip need a dataset imagefolder:PATH",
             ),
-            (
-                whole and self.colour_jitter > 0,
-                "colour_jitter needs a dataset imagefolder:PATH",
-            ),
+            (whole and self.colour_jitter > 0, "colour_jitter needs a dataset imagefolder:PATH"),
+            (whole and self.lighting > 0, "lighting needs a dataset imagefolder:PATH"),
             (self.compile and smooth, "compile does not go with another backward of activations"),
             (
                 self.clean_start > 0 and split_spec(self.attack or "none")[0] != "pgd",

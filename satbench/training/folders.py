@@ -19,6 +19,7 @@ from satbench.core.noise import generator_for
 from satbench.data._image_tree import ImageTree
 from satbench.recipes import TrainConfig
 from satbench.training.augment import Augmentation
+from satbench.training.colours import jittered, lit
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -60,6 +61,7 @@ class FromFiles:
             epoch,
             random,
             self._config.colour_jitter,
+            self._config.lighting,
         )
         augments = self._augment.kind != "none"
         drawn = self._augment.draws(epoch, len(self._tree)) if augments else None
@@ -104,6 +106,7 @@ class Views:
     epoch: int
     random: bool
     jitter: float = 0.0
+    lighting: float = 0.0
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Read | str:
         """Return images as bytes and labels, or what is wrong, for no error outlives a worker.
@@ -123,11 +126,13 @@ class Views:
             view = resized_crop_flip(picture, self.size, generator)
         else:
             view = centre_crop(picture, self.size)
-        if not self.jitter:
-            return view
-        # A stream of its own: the crops are the same with and without.
-        colours = generator_for(self.seed, "colour jitter", self.epoch, row)
-        return jittered(view, self.jitter, colours)
+        # Streams of their own: the crops are the same with and without.
+        if self.jitter:
+            colours = generator_for(self.seed, "colour jitter", self.epoch, row)
+            view = jittered(view, self.jitter, colours)
+        if self.lighting:
+            view = lit(view, self.lighting, generator_for(self.seed, "lighting", self.epoch, row))
+        return view
 
 
 def _as_read(read: Any) -> Any:
@@ -154,20 +159,6 @@ def resized_crop_flip(picture: Image, size: int, generator: np.random.Generator)
     box = random_box(*picture.size, generator)
     part = picture.crop(box).resize((size, size), Resampling.BILINEAR)
     return part.transpose(Transpose.FLIP_LEFT_RIGHT) if generator.random() < 0.5 else part
-
-
-def jittered(picture: Image, jitter: float, generator: np.random.Generator) -> Image:
-    """Multiply brightness, contrast and saturation by factors from U(1 - jitter, 1 + jitter).
-
-    They are changed in a random order, as by torchvision's ColorJitter.
-    """
-    from torchvision.transforms.v2 import functional as v2
-
-    changes = (v2.adjust_brightness, v2.adjust_contrast, v2.adjust_saturation)
-    factors = generator.uniform(1 - jitter, 1 + jitter, len(changes))
-    for which in generator.permutation(len(changes)):
-        picture = changes[which](picture, float(factors[which]))
-    return picture
 
 
 def random_box(

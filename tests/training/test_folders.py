@@ -14,7 +14,8 @@ from satbench.data import load_dataset
 from satbench.data._image_tree import ImageTree, open_tree
 from satbench.recipes import TrainConfig
 from satbench.training.batches import batches_of
-from satbench.training.folders import jittered, random_box
+from satbench.training.colours import COMPONENTS, SPREADS, jittered, lit
+from satbench.training.folders import random_box
 
 CPU = torch.device("cpu")
 ROWS = [np.array([5, 0, 3]), np.array([1, 7, 2])]
@@ -85,16 +86,57 @@ def test_brightness_contrast_and_saturation_are_changed_in_the_order_drawn() -> 
     np.testing.assert_array_equal(found, np.asarray(made))
 
 
+def test_lighting_adds_one_colour_along_the_components_of_imagenet() -> None:
+    grey, rng = Image.new("RGB", (4, 3), (100, 100, 100)), np.random.default_rng(0)
+    lightings = np.array([np.asarray(lit(grey, 0.1, rng)) for _ in range(2000)]) / 255
+    shifts = lightings[:, 0, 0] - 100 / 255
+    along = shifts @ COMPONENTS  # the components are orthonormal, to four decimals
+
+    assert (lightings == lightings[:, :1, :1]).all()
+    # A standard deviation of 2,000 draws errs by 1.6 %; rounding adds (1/255)²/12 to each variance.
+    rounding = 1 / 255**2 / 12
+    expected = np.sqrt((0.1 * SPREADS) ** 2 + rounding)
+    np.testing.assert_allclose(along.std(0), expected, rtol=5 / np.sqrt(2 * 2000))
+    assert (np.abs(along.mean(0)) < 5 * expected / np.sqrt(2000)).all()
+
+
+def test_lighting_stays_in_the_range_of_pixels() -> None:
+    black, white = (Image.new("RGB", (2, 2), (value,) * 3) for value in (0, 255))
+    rng = np.random.default_rng(0)
+    dark, bright = (
+        np.array([np.asarray(lit(picture, 0.5, rng)) for _ in range(50)], dtype=int)
+        for picture in (black, white)
+    )
+
+    assert dark.min() == 0
+    assert 0 < dark.max() < 150
+    assert bright.max() == 255
+    assert 105 < bright.min() < 255
+
+
+def test_lighting_is_a_function_of_seed_epoch_and_image(
+    tree: ImageTree, resized: TrainConfig
+) -> None:
+    bright = replace(resized, lighting=0.1)
+    first = batches(tree, bright)
+    ((resumed, _),) = batches_of(replace(tree, workers=1), bright, CPU).train(0, [ROWS[1][1:]])
+
+    assert torch.equal(resumed, first[1][1:])
+    assert not torch.equal(batches(tree, replace(bright, seed=1))[0], first[0])
+    assert not torch.equal(batches(tree, resized)[0], first[0])
+
+
 def test_held_out_images_keep_their_colours(tree: ImageTree, resized: TrainConfig) -> None:
-    jitter = batches_of(tree, replace(resized, colour_jitter=0.4), CPU)
+    jitter = batches_of(tree, replace(resized, colour_jitter=0.4, lighting=0.1), CPU)
     plain = batches_of(tree, resized, CPU)
 
     assert torch.equal(jitter.held_out(ROWS[0])[0], plain.held_out(ROWS[0])[0])
 
 
-def test_colour_jitter_needs_a_folder(config: TrainConfig) -> None:
-    with pytest.raises(SatbenchError, match=r"^colour_jitter needs a dataset imagefolder:PATH$"):
-        replace(config, colour_jitter=0.4)
+@pytest.mark.parametrize("setting", ["colour_jitter", "lighting"])
+def test_changes_of_colour_need_a_folder(config: TrainConfig, setting: str) -> None:
+    with pytest.raises(SatbenchError, match=rf"^{setting} needs a dataset imagefolder:PATH$"):
+        replace(config, **{setting: 0.1})
 
 
 def test_colour_jitter_is_a_share(resized: TrainConfig) -> None:
