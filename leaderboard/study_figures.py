@@ -15,7 +15,7 @@ import numpy as np
 
 from satbench.core.errors import SatbenchError
 from satbench.leaderboard.figures import COLOURS, DASHES, FORMATS, figure_at
-from satbench.leaderboard.study_sheet import Axis, Row, Sheet, measures_of, pictures_of
+from satbench.leaderboard.study_sheet import Axis, Row, Sheet, pictures_of, telling_measures_of
 from satbench.leaderboard.study_statistics import (
     Effect,
     Spread,
@@ -155,8 +155,11 @@ def lines_figure(sheet: Sheet, axis: Axis, path: Path) -> None:
 
 
 def measures_figure(sheet: Sheet, path: Path) -> None:
-    """Draw the gradient measures: a panel each, every seed a dot, mean and standard deviation."""
-    names = measures_of(sheet)
+    """Draw the gradient measures: a panel each, every seed a dot, mean and standard deviation.
+
+    A measure that is 0 in every net has none.
+    """
+    names = telling_measures_of(sheet)
     across = min(3, len(names))
     down = -(-len(names) // across)
     labels = [fill(row.name, 30) for row in sheet.rows]

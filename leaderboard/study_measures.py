@@ -6,16 +6,20 @@ from collections.abc import Sequence
 
 from satbench.leaderboard.markdown import MISSING, cell, table
 from satbench.leaderboard.study_record import StudyRun
-from satbench.leaderboard.study_sheet import Sheet, measures_of
+from satbench.leaderboard.study_sheet import Sheet, measures_of, telling_measures_of
 from satbench.leaderboard.study_statistics import Spread, measure_difference, spread
 
 
 def render_measures(sheet: Sheet) -> str:
     """Return the tables of the measures and of their differences; nothing where none was made."""
-    names = measures_of(sheet)
+    made, names = measures_of(sheet), telling_measures_of(sheet)
+    meanings = "\n".join(
+        f"- **{cell(name)}**: {sheet.measures[name]}"
+        + ("" if name in names else "; 0 in every net, and so left out below")
+        for name in made
+    )
     if not names:
-        return ""
-    meanings = "\n".join(f"- **{cell(name)}**: {sheet.measures[name]}" for name in names)
+        return meanings
     values = [
         (cell(row.name), *(_number_spread(_measured(row.runs, name)) for name in names))
         for row in sheet.rows

@@ -211,7 +211,7 @@ def pictures_of(sheet: Sheet) -> dict[str, Picture]:
                 f"Robust accuracy against {axis.label}, mean and standard deviation over seeds."
             )
             kinds[f"lines {number}"] = Picture(f"-lines-{number + 1}", caption)
-    if measures_of(sheet):
+    if telling_measures_of(sheet):
         kinds["measures"] = Picture(
             "-measures", "Gradient measures: every seed, mean and standard deviation."
         )
@@ -224,6 +224,12 @@ def measures_of(sheet: Sheet) -> list[str]:
     """Return the names of the measures that the study asks for and that a run has."""
     made = {name for row in sheet.rows for run in row.runs for name in run.measures}
     return [name for name in sheet.measures if name in made]
+
+
+def telling_measures_of(sheet: Sheet) -> list[str]:
+    """Return the measures that are not exactly 0 in every run."""
+    runs = [run for row in sheet.rows for run in row.runs]
+    return [name for name in measures_of(sheet) if any(run.measures.get(name) for run in runs)]
 
 
 def outcomes_of(sheet: Sheet, row: Row, run: StudyRun, column: str) -> tuple[Outcome, ...] | None:

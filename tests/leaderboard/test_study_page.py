@@ -68,6 +68,21 @@ def test_a_study_without_a_run_has_a_page_that_says_so() -> None:
     assert "![" not in page
 
 
+def test_a_measure_that_is_0_in_every_net_has_a_sentence_and_no_column() -> None:
+    sheet = golden_sheet()
+    rows = tuple(
+        replace(
+            row,
+            runs=tuple(replace(run, measures={**run.measures, "zeros": 0.0}) for run in row.runs),
+        )
+        for row in sheet.rows
+    )
+    page = render_page(replace(sheet, rows=rows, measures={**sheet.measures, "zeros": "share"}))
+    (said,) = [line for line in page.splitlines() if "zeros" in line]
+
+    assert said == "- **zeros**: share; 0 in every net, and so left out below"
+
+
 def test_measures_that_the_study_does_not_ask_for_are_not_shown() -> None:
     assert "cosine" not in render_page(replace(golden_sheet(), measures={}))
 
