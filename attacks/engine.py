@@ -30,6 +30,7 @@ from satbench.attacks.judge import OutsideBallError, broken, predict
 from satbench.attacks.memory import CountedLent, Known, Memory
 from satbench.attacks.passes import CountingModel, Passes
 from satbench.attacks.suite import Stage
+from satbench.attacks.warm import warm_cpu
 from satbench.core.errors import SatbenchError
 from satbench.core.heap import release_freed_memory
 from satbench.core.noise import Noise
@@ -128,6 +129,7 @@ def run_suite(
     them.  Of the images only those in `span` are run, and what others came to tells them nothing.
     The model comes back as it was.  Raises SatbenchError from the judge, naming the attack.
     """
+    warm_cpu()
     n = len(images.labels)
     verdicts = np.full(n, SURVIVED, np.int16)
     done = np.zeros((len(suite) + 1, n), bool)

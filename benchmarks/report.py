@@ -18,6 +18,7 @@ from tables import (
     peak_table,
     pgd_table,
     train_table,
+    warm_table,
 )
 
 RESULTS = Path(__file__).parent / "results"
@@ -95,6 +96,16 @@ SECTIONS = (
         "Rates count what the model's author wrote: multiplications and additions of a forward "
         "and an input gradient. All by CPU time.",
         peak_table,
+    ),
+    Section(
+        "Smooth activations in a warm process",
+        "warm.json",
+        "On processors with AVX-512 torch's expm1 and log1p are slow in a process until a tanh "
+        "form of GELU or the like was computed in it, and with them every activation that is made "
+        "of them. satbench computes one before it trains or attacks (`satbench.attacks.warm`). "
+        "Before and after in one process, one thread, the least of the rounds; in the net, a "
+        "forward and the gradients of images and weights.",
+        warm_table,
     ),
     Section(
         "Peak memory",

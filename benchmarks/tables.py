@@ -111,6 +111,20 @@ def autoattack_table(result: Result) -> str:
     return "\n\n".join(f"{title}\n\n{table(head, rows)}" for title, rows in groups.items())
 
 
+def warm_table(result: Result) -> str:
+    """Return a line an activation: alone, and a forward and all gradients of a net with it."""
+    shape = "×".join(map(str, result["shape"]))
+    head = ["activation", f"alone, {shape}: before, ms", "after, ms", "ratio"]
+    head += [f"in `{result['net']}`: before, ms", "after, ms", "ratio", "same bits"]
+    rows = []
+    for row in result["rows"]:
+        cells = [f"`{row['activation']}`"]
+        for cold, warm in zip(row["cold"], row["warm"], strict=True):
+            cells += [f"{1e3 * cold:.2f}", f"{1e3 * warm:.2f}", f"**{cold / warm:.2f}**"]
+        rows.append([*cells, "yes" if row["same_bits"] else "no"])
+    return table(head, rows)
+
+
 def train_table(result: Result) -> str:
     """Return one table a net, a line a training loop."""
     head = ["", "images / CPU s", "CPU s", "CPU ratio", "(lowest–highest)", "wall s", "wall ratio"]

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from satbench.attacks.warm import warm_cpu
 from satbench.checkpoint import Checkpoint, load_checkpoint, open_run, save_checkpoint
 from satbench.core.errors import SatbenchError
 from satbench.core.files import write_text
@@ -66,6 +67,7 @@ def train(
     Raises SatbenchError for a bad config, a folder that holds another run, and a loss that is no
     longer finite.
     """
+    warm_cpu()
     n = len(data) - config.held_out
     if n < config.batch_size:
         raise SatbenchError(

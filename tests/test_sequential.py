@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from in_memory import Journal
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import satbench
 from satbench.attacks.contract import History, Model, NoiseSource
-from satbench.attacks.engine import BatchResult, run_suite
+from satbench.attacks.engine import run_suite
 from satbench.attacks.suite import Stage, parse_suite
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
@@ -286,16 +287,6 @@ class Half:
         chosen &= sum(history.broken.values()) > 0
         self.seen.append(tuple(np.flatnonzero(chosen).tolist()))
         return chosen
-
-
-class Journal(list[BatchResult]):
-    """A journal in memory."""
-
-    def finished(self) -> list[BatchResult]:
-        return list(self)
-
-    def write(self, result: BatchResult) -> None:
-        self.append(result)
 
 
 def test_the_verdicts_of_a_chunk_do_not_depend_on_the_other_chunks(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from in_memory import Journal, Quiet
 from torch import Tensor, nn
 
 from satbench.attacks import _audit
@@ -17,7 +18,7 @@ from satbench.attacks._audit import Audit, Audited
 from satbench.attacks._autoattack import AutoAttack
 from satbench.attacks._pgd import PGD
 from satbench.attacks.contract import Attack, Found, Hints, History, Model, NoiseSource
-from satbench.attacks.engine import SURVIVED, BatchResult, run_suite
+from satbench.attacks.engine import SURVIVED, run_suite
 from satbench.attacks.suite import Stage
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
@@ -30,37 +31,6 @@ LINF = Threat.parse("linf:0.1")
 SPEC = "audit(sample=3,weakest=2)"
 # Out of the reach of nothing, of a step of 0.02, of the whole ball; the last is wrong when clean.
 MEANS = (0.9, 0.8, 0.515, 0.7, 0.61, 0.85, 0.55, 0.75, 0.62, 0.4)
-
-
-@dataclass
-class Journal:
-    """A journal in memory."""
-
-    results: list[BatchResult] = field(default_factory=list)
-
-    def finished(self) -> list[BatchResult]:
-        return list(self.results)
-
-    def write(self, result: BatchResult) -> None:
-        self.results.append(result)
-
-    def taken(self, number: int) -> list[int]:
-        mine = [result.indices for result in self.results if result.stage == number]
-        return np.concatenate(mine).tolist() if mine else []
-
-
-class Quiet:
-    """Progress that nobody is told of; it may stop the run after so many batches."""
-
-    def __init__(self, stop_after: int = -1) -> None:
-        self.left = stop_after
-
-    def stage(self, title: str, total: int, done: int) -> None: ...
-
-    def advance(self, images: int, survivors: int) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
 
 
 @dataclass(frozen=True)
@@ -101,6 +71,12 @@ def suite(*parts: Attack, telling: bool = True) -> list[Stage]:
     ]
     first = Telling(0.02) if telling else Down(0.02)
     return [Stage("fast", "", "fast", first), *stages]
+
+
+def taken(journal: Journal, number: int) -> list[int]:
+    """Return the images that a stage took on, in order."""
+    mine = [result.indices for result in journal.of_stage(number)]
+    return np.concatenate(mine).tolist() if mine else []
 
 
 def run(
@@ -196,9 +172,9 @@ def test_the_weakest_survivors_are_audited_first_then_a_sample_of_the_others(
 
     # 2 falls to the first attack; 6 and 4 are left nearest to the boundary.
     assert (verdicts[2], verdicts[9]) == (1, 0)
-    assert journal.taken(2) == [4, 6]
-    assert len(journal.taken(3)) == 3
-    assert not {2, 4, 6, 9} & set(journal.taken(3))
+    assert taken(journal, 2) == [4, 6]
+    assert len(taken(journal, 3)) == 3
+    assert not {2, 4, 6, 9} & set(taken(journal, 3))
 
 
 def test_later_parts_take_on_no_image_that_the_first_part_was_not_given(
@@ -209,9 +185,9 @@ def test_later_parts_take_on_no_image_that_the_first_part_was_not_given(
     verdicts = run(mean_model, ten, suite(Down(0.06), Down(0.0), Down(0.0)), journal)
 
     assert verdicts[6] == 2
-    assert [journal.taken(k) for k in (2, 3, 4)] == [[4, 6], [4], [4]]
-    assert journal.taken(5) == journal.taken(6) == journal.taken(7)
-    assert len(journal.taken(5)) == 3
+    assert [taken(journal, k) for k in (2, 3, 4)] == [[4, 6], [4], [4]]
+    assert taken(journal, 5) == taken(journal, 6) == taken(journal, 7)
+    assert len(taken(journal, 5)) == 3
 
 
 def test_what_the_audit_breaks_is_broken(mean_model: nn.Module, ten: Dataset) -> None:
@@ -227,7 +203,7 @@ def test_an_audit_that_was_stopped_goes_on_with_the_same_images(
     stages = suite(Down(0.06), Down(0.0))
     whole, parts = Journal(), Journal()
     verdicts = run(mean_model, ten, stages, whole)
-    assert len(whole.results) == 16
+    assert len(whole) == 16
     with pytest.raises(KeyboardInterrupt):
         run(mean_model, ten, stages, parts, stop_after=stop)
 
@@ -240,7 +216,7 @@ def test_another_seed_draws_another_sample(mean_model: nn.Module, ten: Dataset) 
     for seed in range(8):
         journal = Journal()
         run(mean_model, ten, suite(Down(0.0)), journal, seed)
-        drawn.add(tuple(journal.taken(3)))
+        drawn.add(tuple(taken(journal, 3)))
 
     assert len(drawn) > 1
 
@@ -251,8 +227,8 @@ def test_where_no_attack_told_a_margin_survivors_are_audited_all_the_same(
     journal = Journal()
     verdicts = run(mean_model, ten, suite(Down(0.0), telling=False), journal)
 
-    assert (len(journal.taken(2)), len(journal.taken(3))) == (2, 3)
-    assert {verdicts[k] for k in journal.taken(2) + journal.taken(3)} == {SURVIVED}
+    assert (len(taken(journal, 2)), len(taken(journal, 3))) == (2, 3)
+    assert {verdicts[k] for k in taken(journal, 2) + taken(journal, 3)} == {SURVIVED}
 
 
 # On the command line

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from in_memory import Journal, Quiet
 
 from satbench.attacks import attack_spec, parse_attack
 from satbench.attacks._apgd import APGDCE, APGDDLR, APGDT, restarts_in, targets_in
 from satbench.attacks._autoattack import AutoAttack, AutoAttackRand
 from satbench.attacks._pyautoattack import AutoAttackReference
-from satbench.attacks.engine import SURVIVED, BatchResult, run_suite
+from satbench.attacks.engine import SURVIVED, run_suite
 from satbench.attacks.suite import parse_suite
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.models import LoadedModel
-
-
-class Journal(list[BatchResult]):
-    def finished(self) -> list[BatchResult]:
-        return []
-
-    def write(self, result: BatchResult) -> None:
-        self.append(result)
-
-
-class Quiet:
-    def stage(self, title: str, total: int, done: int) -> None: ...
-    def advance(self, images: int, survivors: int) -> None: ...
 
 
 @pytest.mark.parametrize(

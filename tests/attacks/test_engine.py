@@ -9,11 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from in_memory import Journal
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from satbench.attacks.contract import Model, NoiseSource
-from satbench.attacks.engine import CLEAN, SURVIVED, BatchResult, run_suite
+from satbench.attacks.engine import CLEAN, SURVIVED, run_suite
 from satbench.attacks.judge import NonFiniteLogitsError, OutsideBallError, predict
 from satbench.attacks.suite import Stage, parse_suite
 from satbench.core.noise import Noise
@@ -28,22 +29,6 @@ SHORT = "pgd(steps=1,start=clean)"
 FULL = "pgd(steps=5,start=clean)"
 # Wrong when clean, broken by SHORT, by FULL, and out of reach.
 MEANS, LABELS = (0.49, 0.51, 0.55, 0.61), (1, 1, 1, 1)
-
-
-@dataclass
-class Journal:
-    """A journal in memory."""
-
-    results: list[BatchResult] = field(default_factory=list)
-
-    def finished(self) -> list[BatchResult]:
-        return list(self.results)
-
-    def write(self, result: BatchResult) -> None:
-        self.results.append(result)
-
-    def stage(self, number: int) -> list[BatchResult]:
-        return [result for result in self.results if result.stage == number]
 
 
 @dataclass
@@ -102,7 +87,7 @@ def run(
         suite,  # type: ignore[arg-type]
         seed,
         batch_size,
-        journal or Journal(),
+        Journal() if journal is None else journal,
         progress or Told(),
     )
     return verdicts.tolist()
@@ -129,7 +114,7 @@ def test_each_stage_attacks_the_survivors_of_the_one_before(
     journal = Journal()
     run(mean_model, four, [SHORT, FULL], journal=journal)
 
-    attacked = [[i for r in journal.stage(k) for i in r.indices.tolist()] for k in range(3)]
+    attacked = [[i for r in journal.of_stage(k) for i in r.indices.tolist()] for k in range(3)]
     assert attacked == [[0, 1, 2, 3], [1, 2, 3], [2, 3]]
 
 
@@ -139,7 +124,7 @@ def test_every_broken_verdict_has_a_witness_that_the_model_gets_wrong(
     journal = Journal()
     run(mean_model, four, [SHORT, FULL], journal=journal)
 
-    for result in (r for r in journal.results if r.stage != CLEAN):
+    for result in (r for r in journal if r.stage != CLEAN):
         rows = result.indices[result.broken]
         witnesses = torch.from_numpy(result.witnesses)
         assert len(witnesses) == len(rows) == 1
@@ -150,7 +135,7 @@ def test_the_clean_pass_has_no_witness(mean_model: nn.Module, four: Dataset) -> 
     journal = Journal()
     run(mean_model, four, [SHORT], journal=journal)
 
-    assert [result.witnesses.shape for result in journal.stage(CLEAN)] == [(0, 1, 2, 2)]
+    assert [result.witnesses.shape for result in journal.of_stage(CLEAN)] == [(0, 1, 2, 2)]
 
 
 def test_progress_is_told_each_stage_with_what_is_due(mean_model: nn.Module, four: Dataset) -> None:
@@ -275,10 +260,10 @@ def test_more_images_leave_the_blocks_before_them_as_they_were(
 def test_what_the_journal_holds_is_not_run_again(mean_model: nn.Module, four: Dataset) -> None:
     journal = Journal()
     expected = run(mean_model, four, [SHORT, FULL], journal=journal)
-    before, told = list(journal.results), Told()
+    before, told = list(journal), Told()
 
     assert run(mean_model, four, [SHORT, FULL], journal=journal, progress=told) == expected
-    assert len(journal.results) == len(before)
+    assert len(journal) == len(before)
     assert [(total, done) for _, total, done in told.stages] == [(4, 4), (3, 3), (2, 2)]
 
 
@@ -298,10 +283,10 @@ def test_a_stopped_run_goes_on_to_the_same_batches(
             progress=Told(stop_after=stop),
         )
 
-    assert len(journal.results) == stop
+    assert len(journal) == stop
     assert run(mean_model, four, [SHORT, FULL], journal=journal, batch_size=1) == expected
-    assert [(r.stage, r.indices.tolist()) for r in journal.results] == [
-        (r.stage, r.indices.tolist()) for r in whole.results
+    assert [(r.stage, r.indices.tolist()) for r in journal] == [
+        (r.stage, r.indices.tolist()) for r in whole
     ]
 
 
@@ -310,7 +295,7 @@ def test_a_journal_in_any_order_gives_the_same_verdicts(
 ) -> None:
     journal = Journal()
     expected = run(mean_model, four, [SHORT, FULL], journal=journal, batch_size=1)
-    journal.results.reverse()
+    journal.reverse()
 
     assert run(mean_model, four, [SHORT, FULL], journal=journal) == expected
 

@@ -10,11 +10,12 @@ from typing import cast
 
 import pytest
 import torch
+from in_memory import Journal, Quiet
 from torch import Tensor, nn
 
 from satbench.attacks import ATTACKS, parse_attack
 from satbench.attacks.ball import size
-from satbench.attacks.engine import SURVIVED, BatchResult, run_suite
+from satbench.attacks.engine import SURVIVED, run_suite
 from satbench.attacks.minimum_norm import MinimumNorm, minimum_distances
 from satbench.attacks.passes import CountingModel, Passes
 from satbench.attacks.suite import parse_suite
@@ -306,19 +307,6 @@ def test_a_point_that_the_judge_does_not_confirm_has_no_distance() -> None:
 
     assert torch.equal(found.isinf(), y == 1)
     assert torch.equal(points[y == 1], x[y == 1])
-
-
-class Journal(list[BatchResult]):
-    def finished(self) -> list[BatchResult]:
-        return []
-
-    def write(self, result: BatchResult) -> None:
-        self.append(result)
-
-
-class Quiet:
-    def stage(self, title: str, total: int, done: int) -> None: ...
-    def advance(self, images: int, survivors: int) -> None: ...
 
 
 def test_the_engine_breaks_just_what_lies_within_reach(

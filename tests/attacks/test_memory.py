@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 import torch
+from in_memory import Journal, Quiet
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -20,40 +21,13 @@ from satbench.attacks.contract import (
     Model,
     NoiseSource,
 )
-from satbench.attacks.engine import BatchResult, run_suite
+from satbench.attacks.engine import run_suite
 from satbench.attacks.suite import Stage
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 
 LINF = Threat.parse("linf:0.1")
-
-
-@dataclass
-class Journal:
-    """A journal in memory."""
-
-    results: list[BatchResult] = field(default_factory=list)
-
-    def finished(self) -> Iterable[BatchResult]:
-        return list(self.results)
-
-    def write(self, result: BatchResult) -> None:
-        self.results.append(result)
-
-
-class Quiet:
-    """Progress that nobody is told of; it may stop the run after so many batches."""
-
-    def __init__(self, stop_after: int = -1) -> None:
-        self.left = stop_after
-
-    def stage(self, title: str, total: int, done: int) -> None: ...
-
-    def advance(self, images: int, survivors: int) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
 
 
 @dataclass(frozen=True)
@@ -159,7 +133,7 @@ def test_a_selective_attack_takes_on_what_it_selects_among_the_survivors(
     suite = [stage("a", Shift(0.05)), stage("b", Choosy(0.1))]
 
     assert [1, -1, -1] == run(mean_model, three, suite, journal)
-    assert [[1]] == [r.indices.tolist() for r in journal.results if r.stage == 2]
+    assert [[1]] == [r.indices.tolist() for r in journal if r.stage == 2]
 
 
 def test_a_selective_attack_is_told_what_each_part_took_on_and_broke(
@@ -251,7 +225,7 @@ def test_passes_of_a_lent_model_are_counted_apart_and_preparing_counts(
     journal = Journal()
     run(mean_model, three, [stage("t", FromTwin())], journal, lent=Surrogates(mean_model))
 
-    made, used = (r for r in journal.results if r.stage == 1)
+    made, used = (r for r in journal if r.stage == 1)
     assert (0, 0, 12, 3) == (
         made.forwards,
         made.backwards,
@@ -278,9 +252,9 @@ def test_preparing_is_written_down_once_however_often_a_run_is_stopped(
         )
     run(mean_model, three, [stage("t", FromTwin())], journal, batch_size=1, lent=lent)
 
-    prepared = [r for r in journal.results if r.stage == 1 and not len(r.indices)]
+    prepared = [r for r in journal if r.stage == 1 and not len(r.indices)]
     assert 1 == len(prepared)
-    assert 12 + 3 == sum(r.source_forwards for r in journal.results)
+    assert 12 + 3 == sum(r.source_forwards for r in journal)
 
 
 def test_an_attack_that_borrows_is_refused_where_nothing_is_lent(

@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from in_memory import Journal, Quiet
 from torch import Tensor, nn
 
 from satbench.attacks import parse_attack
-from satbench.attacks.engine import BatchResult, run_suite
+from satbench.attacks.engine import run_suite
 from satbench.attacks.passes import CountingModel, Passes
 from satbench.attacks.suite import parse_suite
 from satbench.core.noise import Noise
@@ -101,17 +102,6 @@ def test_counting_changes_neither_logits_nor_gradients(mean_model: nn.Module) ->
 
 
 def test_the_engine_writes_down_the_passes_of_the_search_alone(mean_model: nn.Module) -> None:
-    class Journal(list[BatchResult]):
-        def finished(self) -> list[BatchResult]:
-            return []
-
-        def write(self, result: BatchResult) -> None:
-            self.append(result)
-
-    class Quiet:
-        def stage(self, title: str, total: int, done: int) -> None: ...
-        def advance(self, images: int, survivors: int) -> None: ...
-
     pixels = np.full((7, 1, 2, 2), 0.9, np.float32)
     images, journal = Dataset("tensors", "user", pixels, np.ones(7, np.int64), 2), Journal()
     suite = parse_suite(["pgd-5(keep=last)"])

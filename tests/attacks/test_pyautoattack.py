@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from in_memory import Journal, Quiet
 from pyautoattack import AutoAttack as Package
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from satbench.attacks._pyautoattack import (
 )
 from satbench.attacks.borrow import borrowed, searching_copy
 from satbench.attacks.contract import Attack
-from satbench.attacks.engine import CLEAN, SURVIVED, BatchResult, run_suite
+from satbench.attacks.engine import CLEAN, SURVIVED, run_suite
 from satbench.attacks.judge import broken, predict
 from satbench.attacks.suite import parse_suite
 from satbench.core.errors import SatbenchError
@@ -177,19 +178,6 @@ def test_the_reference_runs_the_parts_of_the_package_in_its_order(
     package = Package(shipped.module, norm="Linf", eps=0.1, version=version, seed=0)
 
     assert [name for name, _ in AutoAttackReference(version).parts()] == package.attacks_to_run
-
-
-class Journal(list[BatchResult]):
-    def finished(self) -> list[BatchResult]:
-        return []
-
-    def write(self, result: BatchResult) -> None:
-        self.append(result)
-
-
-class Quiet:
-    def stage(self, title: str, total: int, done: int) -> None: ...
-    def advance(self, images: int, survivors: int) -> None: ...
 
 
 def by_parts(model: nn.Module, images: Dataset, threat: Threat, block: int, short: bool) -> Any:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
+from in_memory import Journal, Quiet
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -26,7 +27,7 @@ from satbench.attacks._transfer_gradients import (
     smooth,
 )
 from satbench.attacks.contract import NoiseSource
-from satbench.attacks.engine import BatchResult, run_suite
+from satbench.attacks.engine import run_suite
 from satbench.attacks.judge import check_allowed
 from satbench.attacks.passes import CountingModel, Passes
 from satbench.attacks.suite import parse_suite
@@ -378,31 +379,12 @@ class Lender:
         raise AssertionError("all passes are the sources'")
 
 
-@dataclass
-class Journal:
-    """A journal, and progress, in memory."""
-
-    results: list[BatchResult] = field(default_factory=list)
-
-    def finished(self) -> list[BatchResult]:
-        return list(self.results)
-
-    def write(self, result: BatchResult) -> None:
-        self.results.append(result)
-
-    def stage(self, title: str, total: int, done: int) -> None:
-        pass
-
-    def advance(self, images: int, survivors: int) -> None:
-        pass
-
-
 def grey_run(
     mean_model: nn.Module, data: Dataset, spec: str, nets: dict[str, nn.Module]
 ) -> tuple[list[int], Journal]:
     journal = Journal()
     verdicts = run_suite(
-        mean_model, data, LINF, parse_suite([spec]), 0, 10, journal, journal, Lender(nets)
+        mean_model, data, LINF, parse_suite([spec]), 0, 10, journal, Quiet(), Lender(nets)
     )
     return verdicts.tolist(), journal
 
@@ -419,7 +401,7 @@ def test_each_source_is_a_stage_that_runs_on_what_the_last_one_left(
     )
 
     assert verdicts == [2, 2, -1]
-    attacked = [result for result in journal.results if result.stage and len(result.indices)]
+    attacked = [result for result in journal if result.stage and len(result.indices)]
     assert [(r.stage, len(r.indices), int(r.broken.sum())) for r in attacked] == [
         (1, 3, 0),
         (2, 3, 2),
@@ -436,7 +418,7 @@ def test_the_search_asks_the_target_nothing_and_its_sources_are_counted(
         mean_model, data, "transfer(source=a+b,method=mi,steps=10,ensemble=true)", nets
     )
 
-    attacked = [result for result in journal.results if result.stage and len(result.indices)]
+    attacked = [result for result in journal if result.stage and len(result.indices)]
     assert [(r.forwards, r.backwards) for r in attacked] == [(0, 0)] * 3
     assert [(r.source_forwards, r.source_backwards) for r in attacked] == [
         (20, 20),
