@@ -16,6 +16,7 @@ _VARIANTS: dict[str, dict[str, object]] = {
     "clean start 0.2": {"clean_start": "0.2"},
     "batch-norm in eval mode while attacking": {"attack_mode": "eval"},
     "PGD-7": {"attack": _PGD7},
+    "passes in bfloat16": {"precision": "bfloat16"},
 }
 
 # Facts of other papers, each with its source; none of them is of this scale.
@@ -60,7 +61,8 @@ def study(recipe: str) -> Study:
         title="Does the effect survive another recipe?",
         section="not in the paper",
         question="Weight decay, label smoothing, the start of the attacker, the mode of its "
-        "batch-norm, and the number of its steps: does SILU differ from ReLU under all of them?",
+        "batch-norm, the number of its steps, and the precision of all passes: does SILU differ "
+        "from ReLU under all of them?",
         setup="One setting of the recipe is changed at a time, for ReLU and for SILU alike.",
         arms=tuple(arms),
         seeds=3,
