@@ -129,11 +129,7 @@ def evaluate_config(
     dataset = _first(config.dataset, config.n_examples, config.data_dir, config.until)
     with own_generators(device, config.seed):
         loaded = load_model(config.model, dataset.classes)
-        if loaded.card and loaded.card.input_shape != dataset.shape:
-            raise SatbenchError(
-                f"expected images of shape {loaded.card.input_shape} for {loaded.card.name}, "
-                f"got {dataset.shape} from {dataset.name}"
-            )
+        loaded.check_images(dataset.shape, dataset.name)
         evaluation = Evaluation(
             dataset,
             config.threat,

@@ -97,11 +97,7 @@ def measure_config(config: EvalConfig, progress: Progress | None = None) -> Meas
         dataset = dataset.first(min(DEFAULT_EXAMPLES, len(dataset)))
     with own_generators(device, config.seed):
         loaded = load_model(config.model, dataset.classes)
-        if loaded.card and loaded.card.input_shape != dataset.shape:
-            raise SatbenchError(
-                f"expected images of shape {loaded.card.input_shape} for {loaded.card.name}, "
-                f"got {dataset.shape} from {dataset.name}"
-            )
+        loaded.check_images(dataset.shape, dataset.name)
         plan = CurvePlan(
             dataset, config.threat.norm, config.attacks, config.seed, config.batch_size
         )

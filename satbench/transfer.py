@@ -136,11 +136,7 @@ def _checked(
     uses_gradients: bool,
 ) -> LoadedModel:
     name = loaded.info.name
-    if loaded.card and loaded.card.input_shape != dataset.shape:
-        raise SatbenchError(
-            f"expected images of shape {loaded.card.input_shape} for {name}, "
-            f"got {dataset.shape} from {dataset.name}"
-        )
+    loaded.check_images(dataset.shape, dataset.name)
     module = loaded.module.to(device)
     try:
         check_set_up(module, dataset, base.threat, uses_gradients)

@@ -29,6 +29,14 @@ class LoadedModel:
     info: ModelInfo
     card: Card | None
 
+    def check_images(self, shape: tuple[int, ...], dataset: str) -> None:
+        """Raise SatbenchError unless images (C, H, W) are of the shape that the card asks for."""
+        if self.card and self.card.input_shape != shape:
+            raise SatbenchError(
+                f"expected images of shape {self.card.input_shape} for {self.info.name}, "
+                f"got {shape} from {dataset}"
+            )
+
 
 class Source(Protocol):
     """Where a model comes from, `PREFIX:NAME`: a frozen dataclass of the parts of NAME.
