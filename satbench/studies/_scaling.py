@@ -17,6 +17,20 @@ _SMALL: dict[str, dict[str, object]] = {
     "compound": {"architecture": "small(width=12,blocks=2)", "dataset": "fashion-mnist@34"},
 }
 
+# Of the recipes for CIFAR-10: depths of 2, 4 and 6 blocks a stage, widths of 4 and 8.
+_WIDE_RESNETS: dict[str, dict[str, object]] = {
+    "base (WRN-16-4)": {"architecture": "wide-resnet(depth=16,widen=4)"},
+    "2× deeper (WRN-28-4)": {"architecture": "wide-resnet(depth=28,widen=4)"},
+    "3× deeper (WRN-40-4)": {"architecture": "wide-resnet(depth=40,widen=4)"},
+    "2× wider (WRN-16-8)": {"architecture": "wide-resnet(depth=16,widen=8)"},
+    "24 px": {"architecture": "wide-resnet(depth=16,widen=4)", "dataset": "cifar10@24"},
+    "40 px": {"architecture": "wide-resnet(depth=16,widen=4)", "dataset": "cifar10@40"},
+    "compound (WRN-28-6, 40 px)": {
+        "architecture": "wide-resnet(depth=28,widen=6)",
+        "dataset": "cifar10@40",
+    },
+}
+
 _RESNETS: dict[str, dict[str, object]] = {
     "base (ResNet-50)": {"architecture": "resnet(depth=50,statistics=sat)"},
     "2× deeper (ResNet-101)": {"architecture": "resnet(depth=101,statistics=sat)"},
@@ -39,6 +53,7 @@ _EFFICIENTNETS: dict[str, dict[str, object]] = {
 
 _SCALES = {
     DEFAULT_RECIPE: _SMALL,
+    "sat-cifar10": _WIDE_RESNETS,
     "sat-imagenet-resnet50": _RESNETS,
     "sat-imagenet-efficientnet": _EFFICIENTNETS,
 }
@@ -59,6 +74,14 @@ _AXES = {
         _axis("depth, times the base", {1: "base", 2: "2× deeper", 3: "3× deeper"}),
         _axis("width, times the base", {1: "base", 2: "2× wider"}),
         _axis("side of the image in pixels", {20: "20 px", 28: "base", 40: "40 px"}),
+    ),
+    "sat-cifar10": (
+        _axis(
+            "depth, times the base",
+            {1: "base (WRN-16-4)", 2: "2× deeper (WRN-28-4)", 3: "3× deeper (WRN-40-4)"},
+        ),
+        _axis("width, times the base", {1: "base (WRN-16-4)", 2: "2× wider (WRN-16-8)"}),
+        _axis("side of the image in pixels", {24: "24 px", 32: "base (WRN-16-4)", 40: "40 px"}),
     ),
     "sat-imagenet-resnet50": (
         _axis(

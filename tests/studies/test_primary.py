@@ -10,7 +10,10 @@ from satbench.studies.page import sheet_of
 from satbench.studies.plan import Options, plan_study
 from satbench.studies.store import Places
 
-SCALES = [("scaling", name) for name in ("sat-imagenet-resnet50", "sat-imagenet-efficientnet")]
+SCALES = [
+    ("scaling", name)
+    for name in ("sat-cifar10", "sat-imagenet-resnet50", "sat-imagenet-efficientnet")
+]
 
 
 @pytest.fixture(params=[*((name, None) for name in STUDIES.names()), *SCALES])
