@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ from satbench.data import Dataset
 from satbench.evaluation import Silent
 
 BATCH = 250  # satbench's own default
+
+Call = TypeVar("Call", bound=Callable[[], object])
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,10 @@ def measure(call: Callable[[], object]) -> Times:
     return Times(time.process_time() - cpu, time.perf_counter() - wall)
 
 
-def race(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[Times]]:
-    """Time every contestant once a round; each round begins with the next one.
+def race(
+    contestants: Mapping[str, Call], rounds: int, clock: Callable[[Call], Times] = measure
+) -> dict[str, list[Times]]:
+    """Time every contestant once a round by `clock`; each round begins with the next one.
 
     So no contestant always runs first, or always behind the same other one.
     """
@@ -55,7 +59,7 @@ def race(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[s
     for number in range(rounds):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
-            times[name].append(measure(contestants[name]))
+            times[name].append(clock(contestants[name]))
             told(f"round {number + 1}/{rounds}: {name} {times[name][-1].cpu:.2f} CPU s")
     return times
 

@@ -1,15 +1,20 @@
 """Images per second of PGD-1 adversarial training, satbench's loop beside plain ones.
 
-Each round every contestant trains on the same images once, in batches; reading them counts.
+Each round every contestant trains on the same images once, in batches; reading them counts.  Each
+is a process of its own, as its user runs it, and waits while the others run; `--starts` begins
+anew with other processes, for where their memory lies makes them a little slower or faster.
 Ratios above 1: satbench is faster.  The share of the machine's convolution peak counts what the
 method needs: a forward and an input gradient, then a forward and a gradient of the weights.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
+from contextlib import ExitStack
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import clocks, finish, parser, race, short, told, versions
+from harness import Times, clocks, finish, measure, parser, race, short, told, versions
 from peak import LAYOUTS, SHAPES, flop_of, peak
 from tables import train_table
 from trainers import BASE, PACKAGES, TRAINERS, Epoch
@@ -36,10 +41,12 @@ SPREAD = 0.15
 def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark; print its table."""
     made = parser(__doc__ or "")
-    made.add_argument("--rounds", type=int, default=7)
+    made.add_argument("--rounds", type=int, default=7, help="of each start")
+    made.add_argument("--starts", type=int, default=1)
     made.add_argument("--small", type=int, default=40, help="batches of 128 for the small net")
     made.add_argument("--large", type=int, default=2, help="batches of 16 for ResNet-18")
     made.add_argument("--peak-rounds", type=int, default=9)
+    made.add_argument("--activation", default="relu")
     made.add_argument("--nets", nargs="+", default=["small", "large"], choices=["small", "large"])
     options = made.parse_args(arguments)
     torch.set_num_threads(1)
@@ -47,26 +54,28 @@ def main(arguments: list[str] | None = None) -> None:
     best = max(rate for found in shapes for rate in (found["forward"], found["backward"]))
     rows: list[dict[str, Any]] = []
     for net in options.nets:
-        config, data = small(options.small) if net == "small" else large(options.large)
+        make, batches = (small, options.small) if net == "small" else (large, options.large)
+        config, data = make(batches, options.activation)
         told(f"{net} net, {len(data)} images in batches of {config.batch_size}")
-        rows += compare(net, config, data, options.rounds, best)
+        rows += compare(net, config, data, (options.starts, options.rounds), best)
     packages = versions(("satbench", *PACKAGES))
-    result = finish(rows, options.json, rounds=options.rounds, packages=packages, peak=best)
+    rounds = options.starts * options.rounds
+    result = finish(rows, options.json, rounds=rounds, packages=packages, peak=best)
     print(train_table(result))
 
 
-def small(batches: int) -> tuple[TrainConfig, Dataset]:
+def small(batches: int, activation: str) -> tuple[TrainConfig, Dataset]:
     """Return the small net's training, on images of Fashion-MNIST that ship with satbench."""
-    config = load_recipe("fmnist-sat", **SAT)
+    config = load_recipe("fmnist-sat", activation=activation, **SAT)
     return config, load_dataset(config.dataset, "test", batches * config.batch_size)
 
 
-def large(batches: int) -> tuple[TrainConfig, Dataset]:
+def large(batches: int, activation: str) -> tuple[TrainConfig, Dataset]:
     """Return ResNet-18's training on 32×32 images, which are noise: only their shape counts."""
     config = load_recipe(
         "sat-cifar10",
         architecture="cifar-resnet(depth=18)",
-        activation="relu",
+        activation=activation,
         batch_size=16,
         learning_rate=0.001,  # a larger one lets two batches of noise drive the losses apart
         **SAT,
@@ -78,13 +87,20 @@ def large(batches: int) -> tuple[TrainConfig, Dataset]:
 
 
 def compare(
-    net: str, config: TrainConfig, data: Dataset, rounds: int, best: float
+    net: str, config: TrainConfig, data: Dataset, often: tuple[int, int], best: float
 ) -> list[dict[str, Any]]:
-    """Race all contestants on one net; one row each.  Raises SystemExit where losses differ."""
-    epochs = {name: trainer(config, data) for name, trainer in TRAINERS.items()}
-    losses = {name: first_loss(epoch, config.seed) for name, epoch in epochs.items()}
-    check_agreement(net, losses)
-    times = race(epochs, rounds)
+    """Race all contestants on one net, `often` starts and rounds a start; one row each.
+
+    Raises SystemExit where losses differ.
+    """
+    times: dict[str, list[Times]] = {name: [] for name in TRAINERS}
+    for _ in range(often[0]):
+        with ExitStack() as stack:
+            runners = {n: stack.enter_context(Runner(n, config, data)) for n in TRAINERS}
+            losses = {name: runner.loss for name, runner in runners.items()}
+            check_agreement(net, losses)
+            for name, some in race(runners, often[1], lambda runner: runner()).items():
+                times[name] += some
     flop = flop_per_image(fresh_model(config, data.classes), data)
     rows = []
     for name in TRAINERS:
@@ -107,6 +123,39 @@ def compare(
             }
         )
     return rows
+
+
+class Runner:
+    """A contestant in a process of its own: a call trains for an epoch, and returns its times."""
+
+    def __init__(self, name: str, config: TrainConfig, data: Dataset) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._end, other = context.Pipe()
+        self._process = context.Process(target=serve, args=(other, name, config, data), daemon=True)
+        self._process.start()
+        self.loss = float(self._end.recv())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._end.send(False)
+        self._process.join()
+
+    def __call__(self) -> Times:
+        """Train for an epoch."""
+        self._end.send(True)
+        times: Times = self._end.recv()
+        return times
+
+
+def serve(end: Connection, name: str, config: TrainConfig, data: Dataset) -> None:
+    """Be a contestant: say the first epoch's loss, then train whenever asked to."""
+    torch.set_num_threads(1)
+    epoch = TRAINERS[name](config, data)
+    end.send(first_loss(epoch, config.seed))
+    while end.recv():
+        end.send(measure(epoch))
 
 
 def first_loss(epoch: Epoch, seed: int) -> float:

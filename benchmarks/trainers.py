@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms import ToTensor
 
+from satbench.attacks.warm import warm_cpu
 from satbench.core.noise import generator_for
 from satbench.core.threat import Threat
 from satbench.data import Dataset
@@ -36,6 +37,7 @@ Epoch = Callable[[], float]
 
 def satbench(config: TrainConfig, data: Dataset) -> Epoch:
     """Return satbench's own steps, as `satbench train` takes them."""
+    warm_cpu()
     stepper = Stepper(config, fresh_model(config, data.classes), CPU, ALONE)
     batches = batches_of(data, config, CPU)
     done = 0

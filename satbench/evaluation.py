@@ -23,6 +23,7 @@ from satbench.core.files import sweep
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.diagnose import probe
+from satbench.generators import own_generators
 from satbench.leaderboard.record import ModelInfo, Record, Sequential, read_record, write_record
 from satbench.leaderboard.statistics import confidence_sequence
 from satbench.leaderboard.witnesses import WitnessSpool, witnesses_path
@@ -217,8 +218,11 @@ def moved(modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
 
 
 def answers_digest(module: nn.Module, dataset: Dataset, device: torch.device) -> str:
-    """Return the SHA-256 of a model's logits on the first images, rounded."""
+    """Return the SHA-256 of a model's logits on the first images, rounded.
+
+    A randomised model draws from generators seeded anew, so that it has one digest.
+    """
     x = torch.from_numpy(dataset.pixels(np.arange(min(ANSWERS, len(dataset))))).to(device)
-    with borrowed(module), torch.no_grad():
+    with own_generators(device, 0), borrowed(module), torch.no_grad():
         logits = module(x).float().cpu().numpy()
     return digest_arrays(np.round(logits, 3) + 0.0)

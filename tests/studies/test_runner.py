@@ -12,7 +12,7 @@ import pytest
 from satbench.core.errors import SatbenchError
 from satbench.leaderboard.study_record import StudyRun
 from satbench.studies import Study
-from satbench.studies.design import Evaluation
+from satbench.studies.design import Arm, Evaluation
 from satbench.studies.runner import Runner
 from satbench.studies.store import Places
 
@@ -123,3 +123,36 @@ def test_results_of_other_weights_are_not_completed(
 
     with pytest.raises(SatbenchError, match="those of weights 000000000000…, and the model found"):
         make_runner(made_study, done).carry_out("evaluate")
+
+
+def test_a_randomised_model_is_known_again_by_its_answers(
+    made_study: Study, make_runner: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "noisy_net.py").write_text(NOISY, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    noisy = replace(made_study, arms=(Arm("noisy", model="noisy_net:make"),), contrasts=())
+    places = Places(tmp_path / "store", tmp_path / "results", ())
+    runner = make_runner(noisy, places)
+    runner.carry_out("evaluate")
+    (cell, *_) = runner.plan.cells
+    run = places.run(cell.key)
+
+    assert run is not None
+    assert 2 == len(run.outcomes)
+    assert 1 == len(list(places.records.glob("*.json")))
+
+
+NOISY = """
+import torch
+from torch import nn
+
+
+class Noisy(nn.Module):
+    def forward(self, x):
+        means = x.mean((1, 2, 3)).unsqueeze(1) - torch.tensor([0.4, 0.5, 0.7])
+        return -100 * means.abs() + torch.randn(len(x), 3)
+
+
+def make():
+    return Noisy()
+"""
