@@ -65,6 +65,7 @@ def draw(sheet: Sheet, kind: str, path: Path) -> None:
     else:
         figures: Mapping[str, Callable[[Sheet, Path], None]] = {
             "scatter": scatter_figure,
+            "attacks": attacks_figure,
             "effects": effects_figure,
             "measures": measures_figure,
             "shapes": shapes_figure,
@@ -89,6 +90,37 @@ def scatter_figure(sheet: Sheet, path: Path) -> None:
             axes.set_xlabel("clean accuracy (%)")
         panels[0].set_ylabel("robust accuracy (%)")
         _legend_below(figure, panels[0], names)
+
+
+def attacks_figure(sheet: Sheet, path: Path) -> None:
+    """Draw robust accuracy under each attack: a line an arm, a marker an attack, mean over seeds.
+
+    Markers of one line lie a little apart, in the order of the columns, the first on top.
+    """
+    labels = [fill(row.name, 28) for row in sheet.rows]
+    names = [column.name for column in sheet.columns]
+    height = 0.9 + 0.24 * _legend_rows(names) + 0.52 * len(labels)
+    with figure_at(path, (_WIDTH, height)) as (figure, axes):
+        for number, name in enumerate(names):
+            found = [spread(accuracies(sheet, row, name).values()) for row in sheet.rows]
+            shift = 0.64 * (number / max(1, len(names) - 1) - 0.5)
+            axes.errorbar(
+                [100 * one.mean if one else np.nan for one in found],
+                [place + shift for place in range(len(labels))],
+                xerr=[100 * (one.deviation or 0.0) if one else 0.0 for one in found],
+                linestyle="",
+                label=name,
+                **_point(number),
+            )
+        for place in range(0, len(labels), 2):
+            axes.axhspan(place - 0.5, place + 0.5, color="#f5f5f5", zorder=0)
+        axes.set_yticks(range(len(labels)), labels)
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel("robust accuracy (%)")
+        axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
+        _legend_below(figure, axes, names)
 
 
 def effects_figure(sheet: Sheet, path: Path) -> None:

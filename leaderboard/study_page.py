@@ -150,7 +150,7 @@ def _robustness(sheet: Sheet) -> str:
         f"forwards and backwards an image that {cell(sheet.verdict)} took.",
         *_collapses(sheet),
     ]
-    pictures = _pictures(sheet, ("scatter", "lines"))
+    pictures = _pictures(sheet, ("scatter", "attacks", "lines"))
     return "\n\n".join(("## Robustness", table(head, lines, 2), *notes, *pictures))
 
 

@@ -202,6 +202,10 @@ def pictures_of(sheet: Sheet) -> dict[str, Picture]:
         kinds["scatter"] = Picture(
             "", "Accuracy against robustness, each arm's mean and standard deviation over seeds."
         )
+        if sheet.about == "gaps":
+            kinds["attacks"] = Picture(
+                "-attacks", "Robust accuracy under each attack, arm by arm: mean over seeds."
+            )
         if sheet.questions:
             kinds["effects"] = Picture(
                 "-effects", "Differences in robust accuracy with 95 % intervals, paired by seed."

@@ -56,6 +56,16 @@ def test_the_figures_that_a_page_shows_are_those_that_are_written(sheet, tmp_pat
     }
 
 
+def test_a_study_of_gaps_shows_its_attacks_side_by_side(sheet, tmp_path) -> None:
+    gaps = replace(sheet, about="gaps")
+    draw(gaps, "attacks", tmp_path / "made-attacks.svg")
+    text = (tmp_path / "made-attacks.svg").read_text(encoding="utf-8")
+    words = ["robust accuracy (%)", *(one.name for one in (*gaps.rows, *gaps.columns))]
+
+    assert [] == [word for word in words if f"<!-- {word}" not in text]
+    assert "](made-attacks.svg)" in render_page(gaps)
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
