@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from satbench.leaderboard.markdown import cell, percent, signed
+from satbench.leaderboard.study_convergence import convergence
 from satbench.leaderboard.study_sheet import Sheet
 from satbench.leaderboard.study_statistics import (
     Effect,
@@ -33,9 +34,9 @@ _SHOWN = _ORDER[:2]
 
 def finding(sheet: Sheet) -> str:
     """Return the answer of a study: first the primary one, then who differs and by how much."""
-    sentences = []
-    if sheet.about == "gaps" or not sheet.questions:
-        sentences.append(undiscovered(sheet) if sheet.about == "gaps" else gaps(sheet))
+    sentences = [_lead(sheet)] if sheet.about != "effects" else []
+    if not sheet.questions and sheet.about != "gaps":
+        sentences.append(gaps(sheet))
     if sheet.questions:
         nothing = "Nothing can be said yet: no contrast has two seeds that are evaluated."
         answers = [_primary(sheet), _single(sheet)]
@@ -47,8 +48,14 @@ def summary(sheet: Sheet) -> str:
     """Return the answer in short: the primary one, and of how many contrasts something is shown."""
     if sheet.primary is None or not _begun(sheet):
         return finding(sheet)
-    first = undiscovered(sheet, short=True) if sheet.about == "gaps" else ""
-    return "  ".join(filter(None, (first, _primary(sheet), _counts(sheet))))
+    return "  ".join(filter(None, (_lead(sheet, short=True), _primary(sheet), _counts(sheet))))
+
+
+def _lead(sheet: Sheet, short: bool = False) -> str:
+    """Return what a study that is about more than effects says first."""
+    if sheet.about == "gaps":
+        return undiscovered(sheet, short)
+    return convergence(sheet) if sheet.about == "convergence" else ""
 
 
 def changes(sheet: Sheet) -> str:

@@ -121,8 +121,9 @@ class Sheet:
     `verdict` names the column that findings rest on, `paper_verdict` the one the paper used.
     `measures` says what the gradient measures of the runs are, by name; others are not shown.
     `commands` make the page again.  `primary` is tested alone, `pairs` are corrected for their
-    number.  A study `about` "gaps" asks first what the paper's evaluation leaves undiscovered;
-    `masked` are its arms that are made to hide from an attack by gradient.
+    number.  A study `about` "gaps" asks first what the paper's evaluation leaves undiscovered, one
+    about "convergence" whether its attack has converged (`study_convergence`); `masked` are its
+    arms that are made to hide from an attack by gradient.
 
     Raises SatbenchError for names that nothing has, or two have.
     """
@@ -146,7 +147,7 @@ class Sheet:
     axes: tuple[Axis, ...] = ()
     shapes: tuple[Shape, ...] = ()
     primary: Pool | None = None
-    about: Literal["effects", "gaps"] = "effects"
+    about: Literal["effects", "gaps", "convergence"] = "effects"
     masked: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -63,6 +63,7 @@ def study(recipe: str) -> Study:
         contrasts=tuple(Pair(arm.name, "ReLU") for arm in arms if arm.name != "ReLU"),
         paper=_PAPER,
         recipe=recipe,
+        about="convergence",
         axes=(
             Axis("steps of PGD", _lines(arms, {k: f"PGD-{k}" for k in STEPS}), "columns", True),
             Axis("eps of the attack / eps of training", _lines(arms, radii), "columns"),

@@ -46,8 +46,9 @@ class Study:
     contrasts are paired by seed.  `verdict` is the name of the evaluation that verdicts rest on,
     `paper_verdict` the one that the paper used.  `primary` is tested alone, before the contrasts,
     which are corrected for their number.  A study `about` "gaps" asks first how much of what the
-    verdict finds the paper's evaluation leaves undiscovered; `masked` are its arms that are made
-    to hide from an attack by gradient.  `measured` asks for the gradient measures too.
+    verdict finds the paper's evaluation leaves undiscovered, one about "convergence" whether the
+    attack has converged along the first of its axes; `masked` are the arms that are made to hide
+    from an attack by gradient.  `measured` asks for the gradient measures too.
     `axes` are figures of robust accuracy over a number; `shapes` are activations, by the names
     that a figure of them and their derivatives shows; `caveats` say what could be wrong beside
     what holds for every study.
@@ -72,5 +73,5 @@ class Study:
     shapes: Mapping[str, str] = field(default_factory=dict)
     caveats: tuple[str, ...] = ()
     primary: Pool | None = None
-    about: Literal["effects", "gaps"] = "effects"
+    about: Literal["effects", "gaps", "convergence"] = "effects"
     masked: tuple[str, ...] = ()
