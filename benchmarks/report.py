@@ -89,8 +89,9 @@ SECTIONS = (
         "tensor is as fast or a little faster. With passes in bfloat16 (`--set "
         "precision=bfloat16`; weights and every reported accuracy stay float32) it is faster "
         "again, on a processor with such instructions; that is another training, to other bits, "
-        "and its share of the peak is against float32's. `torch.compile` has no line: on the small "
-        "net it gained too little to win back its compilation.",
+        "and its share of the peak is against float32's. Nets that were trained so are in the "
+        "[study of recipes](studies/recipe-sensitivity.md). `torch.compile` has no line: on the "
+        "small net it gained too little to win back its compilation.",
         train_table,
     ),
     Section(

@@ -208,7 +208,7 @@ def test_an_audit_that_was_stopped_goes_on_with_the_same_images(
         run(mean_model, ten, stages, parts, stop_after=stop)
 
     assert verdicts == run(mean_model, ten, stages, parts)
-    assert [whole.taken(k) for k in range(6)] == [parts.taken(k) for k in range(6)]
+    assert [taken(whole, k) for k in range(6)] == [taken(parts, k) for k in range(6)]
 
 
 def test_another_seed_draws_another_sample(mean_model: nn.Module, ten: Dataset) -> None:
