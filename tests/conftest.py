@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from itertools import count
 
 import numpy as np
 import pytest
@@ -15,6 +16,13 @@ from satbench.data import Dataset, load_dataset
 from satbench.models import LoadedModel, load_model, request_model
 
 SHIPPED = "fmnist-sat-tiny-relu-s0"
+_ZOOS = count()
+
+
+def pytest_collection_finish() -> None:
+    """Leave the thousands of tests out of every later garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +35,12 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_zoo_of_the_users_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("SATBENCH_ZOO", str(tmp_path / "own-zoo"))
+def _no_zoo_of_the_users_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    # A folder for each test, which is not made before something is put there.
+    zoo = tmp_path_factory.getbasetemp() / f"own-zoo-{next(_ZOOS)}"
+    monkeypatch.setenv("SATBENCH_ZOO", str(zoo))
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from importlib import import_module
 from pathlib import Path
@@ -30,13 +31,19 @@ def room_of(module: str) -> str:
     return part if part in FREE | {"core"} else "program"
 
 
+@cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+@cache
 def imports_of(module: str, *, when_imported: bool = False) -> set[str]:
     """Return the full names a module imports; `when_imported` leaves out those made later.
 
     `from a.b import c` is a.b.c where that is a module, else a.b.
     """
     found: set[str] = set()
-    for node in walk(ast.parse(MODULES[module].read_text(encoding="utf-8")), when_imported):
+    for node in walk(tree_of(module), when_imported):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -83,8 +90,7 @@ def test_a_module_without_torch_imports_none(module: str) -> None:
 
 @every_module
 def test_imports_are_absolute(module: str) -> None:
-    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
-    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    froms = [node for node in ast.walk(tree_of(module)) if isinstance(node, ast.ImportFrom)]
 
     assert [ast.unparse(node) for node in froms if node.level] == []
 
@@ -118,10 +124,9 @@ def test_no_module_is_named_after_nothing(word: str) -> None:
 
 
 def exports_of(module: str) -> set[str]:
-    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
     return {
         ast.literal_eval(name)
-        for node in tree.body
+        for node in tree_of(module).body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
         for name in getattr(node.value, "elts", [])
     }
