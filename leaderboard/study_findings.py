@@ -34,7 +34,7 @@ _SHOWN = _ORDER[:2]
 
 def finding(sheet: Sheet) -> str:
     """Return the answer of a study: first the primary one, then who differs and by how much."""
-    sentences = [_lead(sheet)] if sheet.about != "effects" else []
+    sentences = list(filter(None, (_lead(sheet),)))
     if not sheet.questions and sheet.about != "gaps":
         sentences.append(gaps(sheet))
     if sheet.questions:

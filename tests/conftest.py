@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
@@ -17,12 +16,6 @@ from satbench.models import LoadedModel, load_model, request_model
 
 SHIPPED = "fmnist-sat-tiny-relu-s0"
 _ZOOS = count()
-
-
-def pytest_collection_finish() -> None:
-    """Leave the thousands of tests out of every later garbage collection."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from made_study import letters, made_outcome, made_run, made_sheet
 
 from satbench.leaderboard.study_convergence import convergence
 from satbench.leaderboard.study_findings import finding, summary
-from satbench.leaderboard.study_sheet import Axis, Column, Line, Sheet
+from satbench.leaderboard.study_sheet import Axis, Column, Line, Pair, Sheet
 
 STEPS = {10: "PGD-10", 50: "PGD-50", 100: "PGD-100", 200: "PGD-200"}
 RADII = {1.0: "fast", 5.0: "fast at 5 eps"}
@@ -97,6 +98,9 @@ def test_a_step_that_stands_out_is_not_called_converged_before_it() -> None:
 
 
 def test_nothing_is_said_before_an_arm_is_evaluated_at_both_ends() -> None:
-    empty = sheet_of({"ReLU": (700, 691, 690, 690, 600, 0)}, seeds=0)
+    kept = (700, 691, 690, 690, 600, 0)
+    empty = sheet_of({"ReLU": kept, "SILU": kept}, seeds=0)
 
     assert not convergence(empty)
+    asked = replace(empty, pairs=(Pair("SILU", "ReLU"),))
+    assert finding(asked).startswith("Nothing can be said yet")
