@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from satbench.studies import STUDIES, Study
 from satbench.studies.store import Places
 
 pytest.importorskip("matplotlib")
+# The page binds load_study when it is imported: that must not be the one of a test below.
+import_module("satbench.studies.page")
 
 
 @pytest.fixture
