@@ -82,17 +82,20 @@ SECTIONS = (
         "counts what the method needs: a forward and an input gradient, then a forward and a "
         "gradient of the weights. The large net is ResNet-18 on noise of CIFAR's shape, for only "
         "the shape counts, at a low rate, so that two batches of noise leave the losses alike. "
-        "With a smooth activation made of an exponential or a logarithm, here parametric softplus, "
-        "satbench is clearly faster on both nets. With ReLU, in float32, it is not, nor with "
-        "SILU, which gains nothing of a warm process in a net: loops that ask "
-        "for the image's gradient alone in the attack (torchattacks, MAIR) spend almost all time "
-        "on the same convolutions, and on the small net the one whose images lie ready as a "
-        "tensor is as fast or a little faster. With passes in bfloat16 (`--set "
-        "precision=bfloat16`; weights and every reported accuracy stay float32) it is faster "
-        "again, on a processor with such instructions; that is another training, to other bits, "
-        "and its share of the peak is against float32's. Nets that were trained so are in the "
+        "In float32 satbench is clearly faster on the small net than the loops that read their "
+        "images through PIL, and with a smooth activation made of an exponential or a logarithm, "
+        "here parametric softplus, than every loop on both nets. With ReLU, and with SILU, which "
+        "gains nothing of a warm process in a net, it is not on the large one: loops that ask for "
+        "the image's gradient alone in the attack (torchattacks, MAIR) spend almost all time on "
+        "the same convolutions; and on the small net the loop whose images lie ready as a tensor "
+        "is as fast or a little faster. With passes in bfloat16 (`--set precision=bfloat16`; "
+        "weights and every reported accuracy stay float32), on a processor with such "
+        "instructions, it is faster than every loop in every case, by far on the large net; the "
+        "loops, as they are usually written, know no such passes. That is another training, to "
+        "other bits, and its share of the peak is against "
+        "float32's. Nets that were trained so are in the "
         "[study of recipes](studies/recipe-sensitivity.md). `torch.compile` has no line: on the "
-        "small net it gained too little to win back its compilation.",
+        "small net it gained too little to win back its compilation, on the large one nothing.",
         train_table,
     ),
     Section(

@@ -130,6 +130,7 @@ def train_table(result: Result) -> str:
     head = ["", "images / CPU s", "CPU s", "CPU ratio", "(lowest–highest)", "wall s", "wall ratio"]
     head += ["GFLOP/s", "of the peak", "first loss"]
     groups: dict[str, list[list[str]]] = {}
+    of: dict[str, list[dict[str, Any]]] = {}
     for row in result["rows"]:
         title = (
             f"**{row['net'].capitalize()} net** (`{row['architecture']}`, {row['activation']}), "
@@ -137,6 +138,7 @@ def train_table(result: Result) -> str:
             f"{row['flop_per_image'] / 1e6:,.1f} MFLOP / image"
         )
         low, high = row["cpu_ratio_range"]
+        of.setdefault(title, []).append(row)
         groups.setdefault(title, []).append(
             [
                 row["contestant"],
@@ -151,5 +153,23 @@ def train_table(result: Result) -> str:
                 f"{row['loss']:.3f}",
             ]
         )
-    tables = "\n\n".join(f"{title}\n\n{table(head, rows)}" for title, rows in groups.items())
+    tables = "\n\n".join(
+        f"{title}\n\n{table(head, rows)}\n\n{_beside(of[title])}" for title, rows in groups.items()
+    )
     return f"Peak: **{result['peak']:.1f} GFLOP/s**, as `peak.py` measures it.\n\n{tables}"
+
+
+def _beside(rows: list[dict[str, Any]]) -> str:
+    """Return how much faster satbench is than the loops, in each precision, and could be."""
+    own = {row["contestant"]: row for row in rows if row["contestant"].startswith("satbench")}
+    others = [row["cpu_seconds"] for row in rows if row["contestant"] not in own]
+    said = [
+        f"**{min(others) / row['cpu_seconds']:.2f} to {max(others) / row['cpu_seconds']:.2f} "
+        f"times** in {name.partition(', ')[2] or 'float32'}"
+        for name, row in own.items()
+    ]
+    return (
+        f"satbench is {', and '.join(said)} as fast as the {len(others)} loops (median CPU "
+        "seconds).  A loop in float32 whose convolutions all ran at the peak, and that did "
+        f"nothing else, would be {1 / own['satbench']['share']:.2f} times as fast as satbench's."
+    )
