@@ -18,6 +18,7 @@ from satbench.attacks._autoattack import AutoAttack
 from satbench.attacks._fast import weakest_of
 from satbench.attacks.contract import Attack, History, Model, NoiseSource
 from satbench.core.errors import SatbenchError
+from satbench.core.specs import later
 from satbench.core.threat import Threat
 
 WEAKEST, SAMPLE = "weakest", "sample"
@@ -25,16 +26,21 @@ WEAKEST, SAMPLE = "weakest", "sample"
 
 @dataclass(frozen=True)
 class Audit:
-    """Standard AutoAttack on the `weakest` survivors by margin and on a `sample` of the others."""
+    """Standard AutoAttack on the `weakest` survivors by margin and on a `sample` of the others.
+
+    `draw` numbers the random draw.  Audits of the same draw prefer the same images, whatever the
+    model; audits that are to be counted together need one each.
+    """
 
     sample: int = 100
     weakest: int = 50
+    draw: int = later(0)
 
     def __post_init__(self) -> None:
-        if self.sample < 1 or self.weakest < 0:
+        if self.sample < 1 or self.weakest < 0 or self.draw < 0:
             raise SatbenchError(
-                "audit: expected a sample of 1 or more and 0 weakest or more, "
-                f"got {self.sample} and {self.weakest}"
+                "audit: expected a sample of 1 or more, 0 weakest or more and a draw of 0 or more, "
+                f"got {self.sample}, {self.weakest} and {self.draw}"
             )
 
     def parts(self) -> tuple[tuple[str, Attack], ...]:

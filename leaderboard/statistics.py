@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import betabinom, binomtest, hypergeom
+from scipy.stats import beta, betabinom, binomtest, hypergeom
 from scipy.stats import t as student
 
 from satbench.core.errors import SatbenchError
@@ -69,6 +69,34 @@ def unseen_bound(broken: int, sampled: int, left: int) -> int:
     counts = np.arange(broken, left - (sampled - broken) + 1)
     probable = hypergeom.cdf(broken, left, counts, sampled) >= 1 - CONFIDENCE - _ROUNDING
     return int(counts[probable][-1])
+
+
+def pooled_unseen_bound(samples: Sequence[tuple[int, int, int]]) -> float:
+    """Return how many images outside some samples are breakable at most, with 95 % confidence.
+
+    Each sample is (broken, sampled, left): of a random `sampled` of `left` images, `broken` were.
+    The samples are independent, their shares of breakable images need not be equal: of m images
+    sampled in all, the number broken is then a sum of independent trials (Vatutin & Mikhailov,
+    1982, "Limit theorems for the number of empty cells"), whose lower tail below its mean μ − 1 is
+    no heavier than the binomial one of the mean share (Hoeffding, 1956, "On the distribution of the
+    number of successes in independent trials", theorem 4).  So μ is bounded as by Clopper & Pearson
+    (1934), by no less than the number broken + 1, and one sampled image stands for no more than the
+    largest left / sampled.  Samples of everything leave nothing out.  Raises SatbenchError unless
+    0 ≤ broken ≤ sampled ≤ left in each.
+    """
+    for broken, sampled, left in samples:
+        if not 0 <= broken <= sampled <= left:
+            raise SatbenchError(f"expected a sample's count, got {broken} of {sampled} of {left}")
+    open_ones = [one for one in samples if one[1] < one[2]]
+    unsampled = sum(left for _, sampled, left in open_ones if not sampled)
+    drawn = [one for one in open_ones if one[1]]
+    if not drawn:
+        return float(unsampled)
+    broken, sampled, left = (sum(numbers) for numbers in zip(*drawn, strict=True))
+    share = 1.0 if broken == sampled else float(beta.ppf(CONFIDENCE, broken + 1, sampled - broken))
+    mean = min(float(sampled), max(sampled * share, broken + 1.0))
+    weight = max(one[2] / one[1] for one in drawn)
+    return float(unsampled + min(left - sampled, weight * mean - broken))
 
 
 def mcnemar_p(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from satbench.leaderboard.markdown import MISSING, between, cell, percent, table
+from satbench.leaderboard.study_audit import audited_once, render_audit, told
 from satbench.leaderboard.study_effects import render_effects, render_elsewhere
 from satbench.leaderboard.study_findings import changes, effect_text, finding, summary
 from satbench.leaderboard.study_measures import render_measures
@@ -44,6 +45,7 @@ def render_page(sheet: Sheet) -> str:
         changes(sheet),
         _set_up(sheet),
         _robustness(sheet),
+        _audit(sheet),
         _effects(sheet),
         _measures(sheet),
         _paper(sheet),
@@ -66,7 +68,10 @@ def render_index(sheets: Sequence[Sheet]) -> str:
 
 
 def render_summary(sheets: Sequence[Sheet], folder: str = "docs/studies") -> str:
-    """Return the table of the README: each study and what it found, with links into `folder`."""
+    """Return the table of the README: each study and what it found, with links into `folder`.
+
+    Below it stands what the audits of all of them saw, if there are any.
+    """
     prefix = "" if folder == "." else f"{folder}/"
     lines = [
         (
@@ -76,7 +81,9 @@ def render_summary(sheets: Sequence[Sheet], folder: str = "docs/studies") -> str
         )
         for sheet in sheets
     ]
-    return table(("study", "of the paper", "what satbench found"), lines, 3) + "\n"
+    rows = table(("study", "of the paper", "what satbench found"), lines, 3) + "\n"
+    runs = audited_once(sheets)
+    return f"{rows}\nThe audits of all studies together: {told(runs)}\n" if runs else rows
 
 
 def with_summary(text: str, summary: str, name: str) -> str:
@@ -163,6 +170,11 @@ def _collapses(sheet: Sheet) -> list[str]:
     if not lines:
         return []
     return ["Runs that went wrong in training; they count like all others:", "\n".join(lines)]
+
+
+def _audit(sheet: Sheet) -> str:
+    tables = render_audit(sheet)
+    return f"## Audit\n\n{tables}" if tables else ""
 
 
 def _effects(sheet: Sheet) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from satbench.core.errors import SatbenchError
 from satbench.core.files import write_text
+from satbench.leaderboard.audit import AuditCounts
 from satbench.leaderboard.json_file import parse_kind, read_text
 
 KIND, SCHEMA = "study run", 1
@@ -28,7 +29,8 @@ class Outcome:
 
     `suite` holds the canonical specs in order, `threat` is `NORM:EPS`.  `verdicts` has a letter an
     image, `SURVIVED`, `BROKEN` or `WRONG`, in the order of the data set, whose digest over
-    just these images is `data_digest`.  `record` is the identity of the full record.
+    just these images is `data_digest`.  `record` is the identity of the full record, `audit` what
+    an audit at the end of the suite saw; None for a suite without one.
     """
 
     suite: tuple[str, ...]
@@ -40,6 +42,7 @@ class Outcome:
     forwards: int
     backwards: int
     record: str
+    audit: AuditCounts | None = None
 
     @property
     def n(self) -> int:
@@ -110,12 +113,16 @@ def read_study_run(path: Path) -> StudyRun:
     """Read a run.  Raises SatbenchError for a file that is missing or holds something else."""
     values = parse_kind(read_text(path, KIND), KIND, str(path), KIND, SCHEMA)
     try:
-        outcomes = tuple(
-            Outcome(**{**one, "suite": tuple(one["suite"])}) for one in values.pop("outcomes")
-        )
+        outcomes = tuple(map(_outcome, values.pop("outcomes")))
         del values["kind"], values["schema"]
         return StudyRun(**values, outcomes=outcomes)
     except (TypeError, KeyError) as error:
         raise SatbenchError(
             f"the {KIND} {path} lacks or has fields of another form: {error}"
         ) from None
+
+
+def _outcome(values: dict[str, Any]) -> Outcome:
+    audit = values.pop("audit", None)
+    told = None if audit is None else AuditCounts(**audit)
+    return Outcome(**{**values, "suite": tuple(values["suite"])}, audit=told)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from satbench.leaderboard.study_sheet import Axis, Line, Numbers, Pair, Pool
-from satbench.studies._evaluations import DEFAULT_RECIPE, PGD
+from satbench.studies._evaluations import DEFAULT_RECIPE, FAST, PGD, STRONGEST
 from satbench.studies.design import Arm, Evaluation, Study
 
 STEPS = (1, 2, 5, 10, 20, 50, 100, 200)
@@ -52,8 +53,9 @@ def study(recipe: str) -> Study:
         evaluations=(
             *sorted((*steps, PGD), key=lambda one: int(one.name.split("-")[1])),
             *(_fast(factor) for factor in FACTORS),
+            STRONGEST,
         ),
-        verdict=_fast(1).name,
+        verdict=STRONGEST.name,
         paper_verdict=PGD.name,
         primary=Pool(
             "SILU and parametric softplus together",
@@ -81,5 +83,6 @@ def _steps(k: int) -> Evaluation:
 
 
 def _fast(factor: float) -> Evaluation:
-    name = "fast" if factor == 1 else f"fast at {factor:g} eps"
-    return Evaluation(name, ("fast",), eps_factor=factor)
+    if factor == 1:
+        return FAST
+    return replace(FAST, name=f"fast at {factor:g} eps", eps_factor=factor)

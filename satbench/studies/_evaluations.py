@@ -7,14 +7,23 @@ from satbench.studies.design import Evaluation
 PGD = Evaluation("PGD-50", ("pgd-50",))
 """The paper's kind of attacker: many steps of eps/4 from a random start, untargeted."""
 
-STRONGEST = Evaluation("fast", ("fast",))
+FAST = Evaluation("fast", ("fast",))
 """The suite that comes to AutoAttack's verdict at a small part of its cost (docs/COST.md)."""
 
-VERDICT = "worse of PGD-50 and fast"
+STRONGEST = Evaluation("audited fast", ("fast", "audit(sample=20,weakest=10)"))
+"""The same, and AutoAttack on the survivors of least margin and on a random sample of the others:
+what it breaks is broken, and from what it breaks of the sample follows what it might still break.
+"""
+
+VERDICT = "worse of PGD-50 and audited fast"
 WORSE = Evaluation(VERDICT, worst_of=(PGD.name, STRONGEST.name))
 """The verdict: an image survives if it does under both."""
 
 COLUMNS = (PGD, STRONGEST, WORSE)
+
+UNAUDITED = "worse of PGD-50 and fast"
+UNAUDITED_COLUMNS = (PGD, FAST, Evaluation(UNAUDITED, worst_of=(PGD.name, FAST.name)))
+"""For a study whose audits have not been run."""
 
 DEFAULT_RECIPE = "fmnist-sat"
 

@@ -29,7 +29,7 @@ from satbench.studies.curves import activation_shape
 from satbench.studies.design import Arm, Evaluation
 from satbench.studies.images import Images
 from satbench.studies.measures import MEASURES
-from satbench.studies.plan import DEFAULT_EXAMPLES, Cell, Options, Plan, canonical_suite, plan_study
+from satbench.studies.plan import DEFAULT_EXAMPLES, Cell, Options, Plan, plan_study, suite_for
 from satbench.studies.store import Places
 
 
@@ -138,7 +138,7 @@ def _seen(plan: Plan, cell: Cell, run: StudyRun, dataset: str) -> StudyRun:
         if not evaluation.attacks:
             continue
         threat = plan.threat_of(evaluation)
-        suite = canonical_suite(evaluation.attacks, cell.dataset, threat)
+        suite = suite_for(cell.key, evaluation.attacks, cell.dataset, threat)
         found = run.outcome(suite, str(threat), dataset, plan.options.n_examples)
         if found:
             asked = _asked(evaluation)

@@ -8,9 +8,11 @@ from fractions import Fraction
 from functools import cache, cached_property
 from typing import Any
 
+from satbench.attacks import attack_spec
 from satbench.attacks.suite import parse_suite
 from satbench.core.digests import digest_json
 from satbench.core.errors import SatbenchError
+from satbench.core.specs import split_spec
 from satbench.core.threat import Threat
 from satbench.data import check_name
 from satbench.lending import pin_sources
@@ -133,9 +135,13 @@ def scaled(threat: Threat, factor: float) -> Threat:
     return Threat(threat.norm, threat.eps * Fraction(str(factor)))
 
 
-def canonical_suite(attacks: Sequence[str], dataset: str, threat: Threat) -> tuple[str, ...]:
-    """Return the specs of a suite as a record of that data set keeps them."""
-    return _canonical_suite(tuple(attacks), dataset, threat)
+def suite_for(key: str, attacks: Sequence[str], dataset: str, threat: Threat) -> tuple[str, ...]:
+    """Return the specs of a suite as a record of that data set keeps them, for one model.
+
+    An audit takes a sample of its own for each model, drawn by the model's key, so that the audits
+    of a study may be counted together.
+    """
+    return tuple(_drawn(key, spec) for spec in _canonical_suite(tuple(attacks), dataset, threat))
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -158,6 +164,14 @@ def _canonical_suite(attacks: tuple[str, ...], dataset: str, threat: Threat) -> 
     return tuple(dict.fromkeys(stage.spec for stage in parse_suite(pinned)))
 
 
+def _drawn(key: str, spec: str) -> str:
+    """Return the spec of an audit with the draw of a model's key; others as they are."""
+    name, arguments = split_spec(spec)
+    if name != "audit" or "draw" in arguments:
+        return spec
+    return attack_spec(f"{spec[:-1]},draw={int(key[:8], 16)})")
+
+
 def _span(part: str) -> range:
     first, dash, last = part.partition("-")
     return range(int(first), int(last if dash else first) + 1)
@@ -175,12 +189,12 @@ def _trained(
         )
     digest = images.training_digest(config.dataset, config.crop)
     dataset = options.evaluate_on or config.dataset
-    wanted = _wanted(study, dataset, config.threat)
     cells = []
     for seed in options.seeds or range(study.seeds):
         seeded = replace(config, seed=seed)
         key = training_key(seeded.to_dict(), digest)
         label = f"{arm.name}, seed {seed}"
+        wanted = _wanted(study, key, dataset, config.threat)
         cells.append(Cell(key, label, seed, dataset, wanted, seeded, digest))
     return tuple(cells)
 
@@ -192,17 +206,18 @@ def _given(study: Study, arm: Arm, base: TrainConfig, options: Options, images: 
         digest = request.card.weights_digest
     else:
         digest = load_model(request, images.test(dataset, 1).classes).info.weights_digest
-    wanted = _wanted(study, dataset, base.threat)
     key = given_key(arm.model, digest)
+    wanted = _wanted(study, key, dataset, base.threat)
     return Cell(key, arm.name, 0, dataset, wanted, model=arm.model)
 
 
-def _wanted(study: Study, dataset: str, threat: str) -> tuple[Wanted, ...]:
+def _wanted(study: Study, key: str, dataset: str, threat: str) -> tuple[Wanted, ...]:
     found = []
     for evaluation in study.evaluations:
         if evaluation.attacks:
             within = scaled(Threat.parse(threat), evaluation.eps_factor)
-            found.append(Wanted(canonical_suite(evaluation.attacks, dataset, within), within))
+            suite = suite_for(key, evaluation.attacks, dataset, within)
+            found.append(Wanted(suite, within))
     return tuple(dict.fromkeys(found))
 
 
@@ -249,10 +264,10 @@ __all__ = [
     "Options",
     "Plan",
     "Wanted",
-    "canonical_suite",
     "given_key",
     "parse_seeds",
     "plan_study",
     "scaled",
+    "suite_for",
     "training_key",
 ]

@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from satbench.core.errors import SatbenchError
+from satbench.leaderboard.audit import audit_counts
 from satbench.leaderboard.record import (
     PROTOCOL,
     SURVIVED,
@@ -188,6 +189,7 @@ def outcome_of(record: Record, suite: tuple[str, ...]) -> Outcome:
         forwards=sum(stage.forwards for stage in stages),
         backwards=sum(stage.backwards for stage in stages),
         record=record.identity,
+        audit=audit_counts(record, suite),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from in_memory import Journal, Quiet
 from torch import Tensor, nn
 
-from satbench.attacks import _audit
+from satbench.attacks import _audit, attack_spec
 from satbench.attacks._audit import Audit, Audited
 from satbench.attacks._autoattack import AutoAttack
 from satbench.attacks._pgd import PGD
@@ -155,9 +155,9 @@ def test_an_audited_part_is_cut_and_checked_as_the_part_itself() -> None:
     assert found["sample/square"] == (inner["square"].block, False)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("numbers", [(0, 5), (-1, 5), (3, -1)])
-def test_an_audit_of_no_sample_is_refused(numbers: tuple[int, int]) -> None:
-    with pytest.raises(SatbenchError, match=r"^audit: expected a sample of 1 or more and 0 "):
+@pytest.mark.parametrize("numbers", [(0, 5), (-1, 5), (3, -1), (3, 1, -1)])
+def test_an_audit_of_no_sample_is_refused(numbers: tuple[int, ...]) -> None:
+    with pytest.raises(SatbenchError, match=r"^audit: expected a sample of 1 or more, 0 "):
         Audit(*numbers)
 
 
@@ -219,6 +219,27 @@ def test_another_seed_draws_another_sample(mean_model: nn.Module, ten: Dataset) 
         drawn.add(tuple(taken(journal, 3)))
 
     assert len(drawn) > 1
+
+
+def test_another_draw_takes_another_sample_and_the_same_weakest(
+    mean_model: nn.Module, ten: Dataset
+) -> None:
+    samples = set()
+    for draw in range(8):
+        journal = Journal()
+        drawn = f"{SPEC[:-1]},draw={draw})"
+        stages = [replace(s, spec=s.spec.replace(SPEC, drawn)) for s in suite(Down(0.0))]
+        run(mean_model, ten, stages, journal)
+        assert taken(journal, 2) == [4, 6]
+        samples.add(tuple(taken(journal, 3)))
+
+    assert len(samples) > 1
+
+
+def test_the_draw_is_a_part_of_the_text_where_it_is_not_the_first() -> None:
+    specs = [attack_spec(f"audit(sample=3{more})") for more in ("", ",draw=0", ",draw=12")]
+
+    assert specs == [*["audit(sample=3,weakest=50)"] * 2, "audit(sample=3,weakest=50,draw=12)"]
 
 
 def test_where_no_attack_told_a_margin_survivors_are_audited_all_the_same(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from satbench.core.digests import digest_json
+from satbench.leaderboard.audit import AuditCounts
 from satbench.leaderboard.study_record import Outcome, StudyRun
 from satbench.leaderboard.study_sheet import Column, Numbers, Pair, Row, Sheet
 
@@ -20,6 +22,15 @@ COLUMNS = (
 def made_outcome(suite: Sequence[str], letters: str, images: str = "images") -> Outcome:
     n = len(letters)
     return Outcome(tuple(suite), "linf:0.1", "shapes", images, 0, letters, 20 * n, 10 * n, "r")
+
+
+def made_audit(
+    letters: str, weakest: int, weakest_broken: int, sampled: int, sampled_broken: int
+) -> Outcome:
+    """Return the outcome of FAST with what an audit behind it saw."""
+    survivors = letters.count("o") + weakest_broken + sampled_broken
+    counts = AuditCounts(survivors, weakest, weakest_broken, sampled, sampled_broken)
+    return replace(made_outcome(FAST, letters), audit=counts)
 
 
 def made_run(arm: str, seed: int, pgd: str, fast: str | None = None, **changes: Any) -> StudyRun:

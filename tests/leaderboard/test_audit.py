@@ -7,9 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from satbench.leaderboard.audit import AuditResult, audit_of
+from satbench.leaderboard.audit import (
+    AuditCounts,
+    AuditResult,
+    audit_counts,
+    audit_of,
+    united_unseen,
+)
 from satbench.leaderboard.record import Record, StageResult
-from satbench.leaderboard.statistics import unseen_bound
+from satbench.leaderboard.statistics import pooled_unseen_bound, unseen_bound
 
 PGD50 = "pgd(steps=50,step=eps/4,restarts=1,start=uniform,keep=any)"
 AUDIT = "audit(sample=100,weakest=50)"
@@ -111,3 +117,17 @@ def test_an_audit_says_up_to_how_many_points_the_verdict_is_autoattacks(
         f"AutoAttack-equivalent up to {unseen / 10:.1f} points (95 %): it broke 1 of the 50 "
         "weakest of 400 survivors and 2 of a random 100 of the others"
     )
+
+
+def test_an_audit_is_counted_for_a_suite_that_has_it(make_record: MakeRecord) -> None:
+    stages = _stages(400, ("weakest/a", 50, 1), ("sample/a", 100, 2))
+    record = _audited(make_record, *stages)
+
+    assert AuditCounts(400, 50, 1, 100, 2) == audit_counts(record, record.suite)
+    assert audit_counts(record, record.suite[:1]) is None
+
+
+def test_audits_are_united_over_those_that_they_drew_from() -> None:
+    audits = [AuditCounts(310, 10, 3, 20, 1), AuditCounts(250, 10, 0, 20, 0)]
+
+    assert pooled_unseen_bound([(1, 20, 300), (0, 20, 240)]) == united_unseen(audits)

@@ -12,7 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from satbench.core.errors import SatbenchError
-from satbench.leaderboard.statistics import confidence_sequence, unseen_bound
+from satbench.leaderboard.statistics import (
+    confidence_sequence,
+    pooled_unseen_bound,
+    unseen_bound,
+)
 
 FEW = settings(max_examples=50, deadline=None)
 ALPHA = Fraction(1, 20)
@@ -155,3 +159,82 @@ def test_a_clean_sample_of_n_leaves_about_3_in_n() -> None:
 def test_a_sample_that_is_none_has_no_bound(counts: tuple[int, int, int]) -> None:
     with pytest.raises(SatbenchError, match=r"^expected a sample's count, got "):
         unseen_bound(*counts)
+
+
+# The same of several samples
+
+
+@pytest.mark.parametrize(
+    "strata",
+    [
+        [(0, 9, 30), (12, 9, 30)],
+        [(3, 5, 40), (0, 10, 50), (9, 5, 20)],
+        [(1, 20, 300)] * 6,
+        [(30, 2, 31), (0, 20, 300), (0, 20, 300)],
+        [(15, 1, 30)] * 4,
+        [(0, 8, 8), (8, 8, 8), (2, 3, 9)],
+        [(4, 0, 6), (1, 4, 12)],
+        [(12, 4, 60), (0, 20, 30)],
+    ],
+)
+def test_the_bound_on_several_samples_holds_in_95_percent_of_draws(
+    strata: list[tuple[int, int, int]],
+) -> None:
+    """Exactly: the number broken in all is a sum of hypergeometric ones, (breakable, n, left)."""
+    chances = np.ones(1)
+    for breakable, sampled, left in strata:
+        one = [_probability(i, sampled, breakable, left) for i in range(sampled + 1)]
+        chances = np.convolve(chances, one)
+    unseen = sum(breakable for breakable, _, _ in strata)
+    holds = 0.0
+    for total, chance in enumerate(chances):
+        if chance > 0 and unseen - total <= pooled_unseen_bound(_spread(total, strata)) + 1e-9:
+            holds += chance
+
+    assert holds >= 0.95
+
+
+def _spread(total: int, strata: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Return samples with `total` broken images among them; where does not matter."""
+    samples = []
+    for _, sampled, left in strata:
+        broken = min(total, sampled)
+        samples.append((broken, sampled, left))
+        total -= broken
+    return samples
+
+
+def test_samples_bound_each_other_as_one_large_one_would() -> None:
+    alone = unseen_bound(0, 20, 300)
+    together = pooled_unseen_bound([(0, 20, 300)] * 50) / 50
+
+    assert alone > 35
+    assert together == pytest.approx(300 * 0.003, rel=0.01)
+
+
+def test_what_a_sample_broke_raises_the_bound() -> None:
+    bounds = [pooled_unseen_bound([(k, 20, 300), (0, 20, 300)]) for k in range(21)]
+
+    assert bounds == sorted(bounds)
+    assert bounds[0] < bounds[1] < 560
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        ([], 0.0),
+        ([(0, 0, 0), (3, 7, 7)], 0.0),
+        ([(0, 0, 7)], 7.0),
+        ([(0, 0, 7), (1, 1, 9)], 15.0),
+        ([(2, 3, 300)], 297.0),
+    ],
+)
+def test_whole_samples_leave_nothing_and_none_leaves_everything(
+    samples: list[tuple[int, int, int]], expected: float
+) -> None:
+    assert expected == pooled_unseen_bound(samples)
+
+
+def test_one_sample_that_is_none_leaves_no_bound() -> None:
+    with pytest.raises(SatbenchError, match=r"^expected a sample's count, got 6 of 5 of 9$"):
+        pooled_unseen_bound([(0, 5, 9), (6, 5, 9)])

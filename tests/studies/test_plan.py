@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from satbench.attacks import attack_spec, parse_attack
 from satbench.core.errors import SatbenchError
+from satbench.core.threat import Threat
 from satbench.leaderboard.study_page import render_page
 from satbench.model_zoo.card import zoo_card
 from satbench.studies import STUDIES, Study, load_study
-from satbench.studies.design import Arm
+from satbench.studies.design import Arm, Evaluation
 from satbench.studies.images import Images
 from satbench.studies.page import sheet_of
-from satbench.studies.plan import Options, parse_seeds, plan_study
+from satbench.studies.plan import Options, parse_seeds, plan_study, suite_for
 from satbench.studies.store import Models, Places
 
 
@@ -136,3 +138,31 @@ def test_every_study_makes_a_page_without_any_run(name: str, tmp_path: Path) -> 
 
     assert [arm.name for arm in plan.study.arms] == [row.name for row in sheet.rows]
     assert f"# {plan.study.title}" == render_page(sheet).splitlines()[0]
+
+
+def test_each_run_draws_the_sample_of_its_audit_by_its_own_key(made_study: Study) -> None:
+    audited = Evaluation("audited", ("pgd-1", "audit(sample=3,weakest=1)"))
+    study = replace(made_study, evaluations=(*made_study.evaluations, audited))
+    plan = plan_study(study, Options(), Images())
+    last = [one.suite[-1] for cell in plan.cells for one in cell.wanted]
+    draws = {parse_attack(spec).draw for spec in last if spec.startswith("audit(")}  # type: ignore[attr-defined]
+
+    assert {int(cell.key[:8], 16) for cell in plan.cells} == draws
+    assert len(draws) == len(plan.cells) == 4
+
+
+def test_a_draw_that_is_given_is_kept() -> None:
+    asked = ("audit(sample=3,weakest=1,draw=7)", "pgd-1")
+    suite = suite_for("0" * 16, asked, "fashion-mnist", Threat.parse("linf:0.1"))
+
+    assert ("audit(sample=3,weakest=1,draw=7)", attack_spec("pgd-1")) == suite
+
+
+@pytest.mark.parametrize("name", [name for name in STUDIES.names() if name != "scaling"])
+def test_the_verdict_of_every_study_rests_on_an_audit(name: str) -> None:
+    study = load_study(name)
+    columns = {one.name: one for one in study.evaluations}
+    verdict = columns[study.verdict]
+    parts = [columns[part] for part in verdict.worst_of] or [verdict]
+
+    assert any(text.startswith("audit(") for part in parts for text in part.attacks)

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from satbench.leaderboard.record import Record, inputs_of, read_record
+from satbench.leaderboard.audit import AuditCounts
+from satbench.leaderboard.record import Record, StageResult, inputs_of, read_record
 from satbench.studies.store import Places, Records, covering, outcome_of
 
 
@@ -33,6 +34,18 @@ def test_the_passes_are_those_of_the_suite_asked_for(record: Record) -> None:
 def test_a_suite_that_the_record_does_not_begin_with_is_refused(record: Record) -> None:
     with pytest.raises(ValueError, match="does not begin with"):
         outcome_of(record, tuple(record.suite[1:]))
+
+
+def test_what_an_audit_saw_is_kept_for_a_suite_that_has_one(record: Record) -> None:
+    spec = "audit(sample=2,weakest=1)"
+    strata = [
+        StageResult(spec, f"{name}/square", attacked, broken, 1, 1, passed_over=4 - attacked)
+        for name, attacked, broken in (("weakest", 1, 1), ("sample", 2, 0))
+    ]
+    made = replace(record, suite=[*record.suite, spec], stages=[*record.stages, *strata])
+
+    assert AuditCounts(4, 1, 1, 2, 0) == outcome_of(made, tuple(made.suite)).audit
+    assert outcome_of(made, tuple(record.suite)).audit is None
 
 
 def test_a_record_is_found_by_its_inputs_and_by_the_beginning_of_its_suite(

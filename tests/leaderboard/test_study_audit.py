@@ -1,0 +1,119 @@
+"""What a page says of the audits of its runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from made_study import PGD, letters, made_audit, made_outcome, made_run, made_sheet
+
+from satbench.core.errors import SatbenchError
+from satbench.leaderboard.audit import AuditCounts, united_unseen
+from satbench.leaderboard.study_audit import audited_once, audited_runs, render_audit, told
+from satbench.leaderboard.study_page import render_index, render_page, render_summary
+from satbench.leaderboard.study_record import StudyRun, read_study_run, write_study_run
+from satbench.leaderboard.study_sheet import Sheet
+
+
+def _run(arm: str, seed: int, left: int, *audit: int) -> StudyRun:
+    """Return a run of which `left` of 100 images are left behind an audit."""
+    text = letters(left, 90 - left, 10)
+    outcomes = (made_outcome(PGD, letters(60, 30, 10)), made_audit(text, *audit))
+    return made_run(arm, seed, text, outcomes=outcomes)
+
+
+@pytest.fixture
+def sheet() -> Sheet:
+    """Return a study of two arms, five runs of which are audited."""
+    relu = [_run("ReLU", 0, 49, 5, 1, 10, 0), _run("ReLU", 1, 47, 5, 2, 10, 1)]
+    silu = [_run("SILU", s, 55, 5, 0, 10, 0) for s in range(3)]
+    return made_sheet({"ReLU": relu, "SILU": silu}, [("SILU", "ReLU")])
+
+
+def _cells(text: str, name: str) -> list[str]:
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {name} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def _bound(*survivors: int, broken: int) -> str:
+    audits = [AuditCounts(n, 5, 0, 10, broken * (k == 0)) for k, n in enumerate(survivors)]
+    return f"{100 * united_unseen(audits) / (100 * len(survivors)):.2f}"
+
+
+def test_an_arm_has_the_sums_of_its_runs_and_a_bound_on_the_mean(sheet: Sheet) -> None:
+    text = render_audit(sheet)
+
+    # 49 + 1 and 47 + 3 survivors: 4 broken on 2 runs of 100 images.
+    relu = ["ReLU", "2 of 3", "100", "3 of 10", "1 of 20", "2.00", _bound(50, 50, broken=1)]
+    silu = ["SILU", "3 of 3", "165", "0 of 15", "0 of 30", "0.00", _bound(55, 55, 55, broken=0)]
+    assert (relu, silu) == (_cells(text, "ReLU"), _cells(text, "SILU"))
+    assert ["5 of 6", "265", "3 of 25", "1 of 50", "0.80"] == _cells(text, r"**all**")[1:6]
+
+
+def test_the_sentence_names_the_run_that_lost_most(sheet: Sheet) -> None:
+    runs = [one for row in sheet.rows for one in audited_runs(sheet, row)]
+    bound = 100 * united_unseen([one.counts for one in runs]) / 500
+
+    assert told(runs) == (
+        "In 5 runs AutoAttack broke 3 of the 25 weakest survivors and 1 of 50 sampled at random, "
+        "up to 3.0 points of robust accuracy in a single run (ReLU, seed 1).  With 95 % confidence "
+        f"it would lower the mean over these runs by no more than {bound:.2f} points if it met all "
+        "the survivors that it did not."
+    )
+
+
+def test_an_audit_that_broke_nothing_names_no_run(sheet: Sheet) -> None:
+    said = told(audited_runs(sheet, sheet.rows[1]))
+
+    assert said.startswith("In 3 runs AutoAttack broke 0 of the 15 weakest survivors and 0 of 30")
+    assert "in a single run" not in said
+
+
+def test_an_arm_under_way_has_no_numbers(sheet: Sheet) -> None:
+    without = made_sheet({"ReLU": sheet.rows[0].runs, "GELU": []})
+
+    assert ["0 of 3", "–", "–", "–", "–", "–"] == _cells(render_audit(without), "GELU")[1:]
+
+
+def test_a_study_without_an_audit_has_no_section_of_it() -> None:
+    plain = made_sheet({"ReLU": [made_run("ReLU", 0, letters(60, 30, 10))]})
+
+    assert "" == render_audit(plain)
+    assert "## Audit" not in render_page(plain)
+    assert "audit" not in render_summary([plain])
+
+
+def test_an_audit_of_another_column_than_the_verdict_is_not_told(sheet: Sheet) -> None:
+    arms = {row.name: row.runs for row in sheet.rows}
+    other = made_sheet(arms, [("SILU", "ReLU")], verdict="PGD-50")
+
+    assert "" == render_audit(other)
+
+
+def test_the_page_has_the_audit_between_robustness_and_effects(sheet: Sheet) -> None:
+    heads = [line for line in render_page(sheet).splitlines() if line.startswith("## ")]
+
+    assert ["## Robustness", "## Audit", "## Effects"] == heads[1:4]
+
+
+def test_the_overview_counts_a_run_of_two_studies_once(sheet: Sheet) -> None:
+    assert 5 == len(audited_once([sheet, sheet]))
+    said = f"\n\nThe audits of all studies together: {told(audited_once([sheet]))}\n"
+    assert said in render_summary([sheet, sheet])
+    assert said in render_index([sheet])
+
+
+def test_what_an_audit_saw_is_written_and_read(sheet: Sheet, tmp_path: Path) -> None:
+    run = sheet.rows[0].runs[1]
+    path = write_study_run(run, tmp_path)
+
+    assert run == read_study_run(path)
+    assert AuditCounts(50, 5, 2, 10, 1) == read_study_run(path).outcomes[1].audit
+
+
+def test_counts_of_another_form_are_refused(sheet: Sheet, tmp_path: Path) -> None:
+    path = write_study_run(sheet.rows[0].runs[1], tmp_path)
+    path.write_text(path.read_text().replace('"sampled"', '"drawn"'))
+
+    with pytest.raises(SatbenchError, match="lacks or has fields of another form"):
+        read_study_run(path)
