@@ -83,7 +83,7 @@ def render_summary(sheets: Sequence[Sheet], folder: str = "docs/studies") -> str
     ]
     rows = table(("study", "of the paper", "what satbench found"), lines, 3) + "\n"
     runs = audited_once(sheets)
-    return f"{rows}\nThe audits of all studies together: {told(runs)}\n" if runs else rows
+    return f"{rows}\nAudits of all studies together.  {told(runs)}\n" if runs else rows
 
 
 def with_summary(text: str, summary: str, name: str) -> str:

@@ -21,10 +21,6 @@ WORSE = Evaluation(VERDICT, worst_of=(PGD.name, STRONGEST.name))
 
 COLUMNS = (PGD, STRONGEST, WORSE)
 
-UNAUDITED = "worse of PGD-50 and fast"
-UNAUDITED_COLUMNS = (PGD, FAST, Evaluation(UNAUDITED, worst_of=(PGD.name, FAST.name)))
-"""For a study whose audits have not been run."""
-
 DEFAULT_RECIPE = "fmnist-sat"
 
 

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from satbench.core.errors import SatbenchError
 from satbench.leaderboard.study_sheet import Axis, Line, Numbers, Pair, Pool
-from satbench.studies._evaluations import (
-    DEFAULT_RECIPE,
-    PGD,
-    UNAUDITED,
-    UNAUDITED_COLUMNS,
-    shortened,
-)
+from satbench.studies._evaluations import COLUMNS, DEFAULT_RECIPE, PGD, VERDICT, shortened
 from satbench.studies.design import Arm, Study
 
 _SMALL: dict[str, dict[str, object]] = {
@@ -147,8 +141,8 @@ def study(recipe: str) -> Study:
         "with SILU.  eps stays the same at every resolution.",
         arms=tuple(arms),
         seeds=3,
-        evaluations=UNAUDITED_COLUMNS,
-        verdict=UNAUDITED,
+        evaluations=COLUMNS,
+        verdict=VERDICT,
         paper_verdict=PGD.name,
         primary=Pool(
             "SILU at all sizes",

@@ -98,7 +98,7 @@ def test_the_page_has_the_audit_between_robustness_and_effects(sheet: Sheet) -> 
 
 def test_the_overview_counts_a_run_of_two_studies_once(sheet: Sheet) -> None:
     assert 5 == len(audited_once([sheet, sheet]))
-    said = f"\n\nThe audits of all studies together: {told(audited_once([sheet]))}\n"
+    said = f"\n\nAudits of all studies together.  {told(audited_once([sheet]))}\n"
     assert said in render_summary([sheet, sheet])
     assert said in render_index([sheet])
 

@@ -158,7 +158,7 @@ def test_a_draw_that_is_given_is_kept() -> None:
     assert ("audit(sample=3,weakest=1,draw=7)", attack_spec("pgd-1")) == suite
 
 
-@pytest.mark.parametrize("name", [name for name in STUDIES.names() if name != "scaling"])
+@pytest.mark.parametrize("name", STUDIES.names())
 def test_the_verdict_of_every_study_rests_on_an_audit(name: str) -> None:
     study = load_study(name)
     columns = {one.name: one for one in study.evaluations}
