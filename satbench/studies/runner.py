@@ -52,6 +52,8 @@ class Runner:
     def __init__(self, plan: Plan, places: Places, images: Images, machine: Machine) -> None:
         self.plan, self.places, self.images, self.machine = plan, places, images, machine
         self.models, self.records = Models(places), Records(places)
+        if machine.threads:  # here, so that an estimate is made with as many as the work
+            torch.set_num_threads(machine.threads)
 
     def carry_out(self, part: Part, seconds: Callable[[Cell], float] | None = None) -> None:
         """Do what is missing of the part asked for, run by run.
@@ -59,8 +61,6 @@ class Runner:
         `seconds` estimates what a run still takes, for the report of progress.  Raises
         SatbenchError where a run cannot be made; all before it is kept.
         """
-        if self.machine.threads:
-            torch.set_num_threads(self.machine.threads)
         done: set[str] = set()
         while waiting := [
             c for c in self.plan.cells if c.key not in done and self.is_open(c, part)
