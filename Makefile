@@ -41,9 +41,8 @@ lint: $(BIN)/satbench  ## Check format and style
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: $(BIN)/satbench  ## Check types, strictly, of the package as it is installed
-	rm -rf build/types && $(BIN)/pip install --quiet --no-deps --target build/types .
-	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --python-executable ../../$(BIN)/python -p satbench
+types: $(BIN)/satbench  ## Check types, strictly
+	$(BIN)/mypy satbench
 
 zoo: $(BIN)/satbench  ## Train every shipped model again (about three hours on two cores)
 	@echo '$(ZOO)' | tr ' ' '\n' | grep . | xargs -P $(JOBS) -I{} sh -c 'set -- $$(echo "{}" | tr ":" " "); \

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from satbench.attacks import attack_spec
+from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
@@ -58,7 +58,7 @@ def pinned_surrogates(dataset: str, threat: Threat) -> dict[str, str]:
 
     Raises SatbenchError where a surrogate's weights are not the pinned ones.
     """
-    text = (files("satbench.model_zoo") / "surrogates.toml").read_text(encoding="utf-8")
+    text = (content_folder("model_zoo") / "surrogates.toml").read_text(encoding="utf-8")
     pinned: dict[str, str] = tomllib.loads(text).get(dataset, {}).get(str(threat), {})
     for name, digest in pinned.items():
         card = request_model(name).card

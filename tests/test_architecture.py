@@ -12,14 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = {"attacks": ROOT / "attacks", "model_zoo": ROOT / "model_zoo"}
-ROOMS |= {"leaderboard": ROOT / "leaderboard", "": ROOT / "satbench"}
 MODULES = {
-    ".".join(
-        ("satbench", *filter(None, (room,)), *path.relative_to(folder).with_suffix("").parts)
-    ).removesuffix(".__init__"): path
-    for room, folder in ROOMS.items()
-    for path in sorted(folder.rglob("*.py"))
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((ROOT / "satbench").rglob("*.py"))
 }
 FREE = {"attacks", "model_zoo", "leaderboard"}  # rooms that only know core and themselves
 LIGHT = {"core", "leaderboard"}  # rooms without torch

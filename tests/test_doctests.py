@@ -12,12 +12,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def modules_with_examples() -> list[str]:
-    rooms = {"satbench": ROOT / "satbench"}
-    rooms |= {f"satbench.{room}": ROOT / room for room in ("attacks", "model_zoo", "leaderboard")}
     return [
-        ".".join((name, *path.relative_to(folder).with_suffix("").parts)).removesuffix(".__init__")
-        for name, folder in rooms.items()
-        for path in sorted(folder.rglob("*.py"))
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in sorted((ROOT / "satbench").rglob("*.py"))
         if ">>> " in path.read_text(encoding="utf-8")
     ]
 

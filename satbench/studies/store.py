@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 
+from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError
 from satbench.leaderboard.audit import audit_counts
 from satbench.leaderboard.record import (
@@ -85,7 +85,7 @@ class Places:
 
     @property
     def _read(self) -> tuple[Path, ...]:
-        shipped = Path(str(files("satbench.leaderboard"))) / "studies"
+        shipped = content_folder("leaderboard") / "studies"
         return (self.results, shipped) if self.results == RESULTS else (self.results,)
 
 
@@ -139,7 +139,7 @@ class Records:
     """Records by what they evaluated: those that ship with satbench, and those of the store."""
 
     def __init__(self, places: Places) -> None:
-        shipped = Path(str(files("satbench.leaderboard"))) / "records"
+        shipped = content_folder("leaderboard") / "records"
         self._records: list[Record] = []
         for folder in (shipped, places.records):
             for path in sorted(folder.glob("*.json")):

@@ -9,10 +9,10 @@ import json
 import os
 import tomllib
 from dataclasses import asdict, dataclass, fields
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError, UnknownNameError
 from satbench.core.files import write_text
 
@@ -180,4 +180,4 @@ def find_card(name: str) -> tuple[Card, Path]:
 
 
 def _cards() -> Path:
-    return Path(str(files("satbench.model_zoo") / "cards"))
+    return content_folder("model_zoo") / "cards"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 
+from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError
 from satbench.core.files import write_text
 from satbench.leaderboard.agreement import render_agreements
@@ -23,7 +23,7 @@ END = "<!-- leaderboard:end -->"
 
 def published_records() -> Path:
     """Return the folder of the records that ship with satbench."""
-    return Path(str(files("satbench.leaderboard") / "records"))
+    return content_folder("leaderboard") / "records"
 
 
 def reference_folder(records: Path) -> Path:
