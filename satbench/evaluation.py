@@ -24,8 +24,8 @@ from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.diagnose import probe
 from satbench.generators import own_generators
+from satbench.leaderboard.intervals import confidence_sequence
 from satbench.leaderboard.record import ModelInfo, Record, Sequential, read_record, write_record
-from satbench.leaderboard.statistics import confidence_sequence
 from satbench.leaderboard.witnesses import WitnessSpool, witnesses_path
 from satbench.lending import Lending, pin_sources
 from satbench.models import is_of_own_code

@@ -14,8 +14,8 @@ from rich.text import Text
 from satbench.attacks import short_spec
 from satbench.core.specs import split_spec
 from satbench.leaderboard.audit import audit_of
+from satbench.leaderboard.intervals import wilson_interval
 from satbench.leaderboard.record import Record, StageResult
-from satbench.leaderboard.statistics import wilson_interval
 
 _HEADINGS = ("accuracy after", "accuracy", "95 % interval", "n", "passes F + B", "time")
 

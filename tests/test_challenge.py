@@ -17,8 +17,8 @@ from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
 from satbench.evaluation import Evaluation, Silent, run_evaluation
+from satbench.leaderboard.intervals import confidence_sequence
 from satbench.leaderboard.record import Record, read_record, write_record
-from satbench.leaderboard.statistics import confidence_sequence
 from satbench.leaderboard.witnesses import read_witnesses, witnesses_path
 from satbench.merging import merge_files
 from satbench.models import load_model, request_model

@@ -26,8 +26,8 @@ from satbench.data import Dataset, load_dataset
 from satbench.eval_config import eval_config, parse_interval
 from satbench.evaluation import Finished, Silent, run_evaluation
 from satbench.leaderboard.check import check_record
+from satbench.leaderboard.intervals import confidence_sequence
 from satbench.leaderboard.record import Record, read_record
-from satbench.leaderboard.statistics import confidence_sequence
 from satbench.leaderboard.witnesses import read_witnesses, witnesses_path
 from satbench.lending import Lending
 from satbench.models import LoadedModel

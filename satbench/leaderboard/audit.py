@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from satbench.leaderboard.intervals import pooled_unseen_bound, unseen_bound
 from satbench.leaderboard.record import Record, StageResult
-from satbench.leaderboard.statistics import pooled_unseen_bound, unseen_bound
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from math import isclose
 
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
+from satbench.leaderboard.intervals import confidence_sequence
 from satbench.leaderboard.record import (
     PROTOCOL,
     SURVIVED,
@@ -15,7 +16,6 @@ from satbench.leaderboard.record import (
     identity_of,
     inputs_of,
 )
-from satbench.leaderboard.statistics import confidence_sequence
 
 
 def check_record(record: Record) -> list[str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from satbench.core.errors import SatbenchError
 from satbench.core.files import atomic_path
 from satbench.leaderboard.curves import Curve
-from satbench.leaderboard.statistics import wilson_interval
+from satbench.leaderboard.intervals import wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
+from satbench.leaderboard.intervals import confidence_sequence
 from satbench.leaderboard.record import (
     PROTOCOL,
     SCHEMA,
@@ -27,7 +28,6 @@ from satbench.leaderboard.record import (
     identity_of,
     inputs_of,
 )
-from satbench.leaderboard.statistics import confidence_sequence
 from satbench.leaderboard.witnesses import Witnesses
 
 Proven = tuple[Record, Witnesses]

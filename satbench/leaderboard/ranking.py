@@ -10,8 +10,8 @@ from statistics import fmean
 
 import numpy as np
 
+from satbench.leaderboard.intervals import holm, mcnemar_p, paired_t_interval
 from satbench.leaderboard.rows import Column, Group, Row
-from satbench.leaderboard.statistics import holm, mcnemar_p, paired_t_interval
 
 ALPHA = 0.05
 

@@ -15,8 +15,8 @@ from satbench.leaderboard.agreement import Agreement, agreement_of
 from satbench.leaderboard.attack_run import attack_runs, passes_of
 from satbench.leaderboard.cost import Cost, cost_of
 from satbench.leaderboard.flags import Flag
+from satbench.leaderboard.intervals import wilson_interval
 from satbench.leaderboard.record import SURVIVED, ModelInfo, Record, StageResult
-from satbench.leaderboard.statistics import wilson_interval
 
 Column = Literal["clean", "transfer", "pgd50", "autoattack", "fast", "best_known", "gap"]
 

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from satbench.core.errors import SatbenchError
+from satbench.leaderboard.intervals import CONFIDENCE, holm, paired_t_interval
 from satbench.leaderboard.ranking import ALPHA
-from satbench.leaderboard.statistics import CONFIDENCE, holm, paired_t_interval
 from satbench.leaderboard.study_record import SURVIVED, WRONG, StudyRun
 from satbench.leaderboard.study_sheet import Pair, Pool, Row, Sheet, outcomes_of, verdicts_of
 

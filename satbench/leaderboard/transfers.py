@@ -13,9 +13,9 @@ from pathlib import Path
 from satbench.core.digests import digest_json
 from satbench.core.errors import SatbenchError
 from satbench.core.files import write_text
+from satbench.leaderboard.intervals import wilson_interval
 from satbench.leaderboard.json_file import parse_kind, read_text
 from satbench.leaderboard.record import PROTOCOL, DatasetInfo, Environment, ModelInfo
-from satbench.leaderboard.statistics import wilson_interval
 
 TRANSFER_SCHEMA = 1
 

@@ -14,8 +14,8 @@ from satbench.leaderboard.audit import (
     audit_of,
     united_unseen,
 )
+from satbench.leaderboard.intervals import pooled_unseen_bound, unseen_bound
 from satbench.leaderboard.record import Record, StageResult
-from satbench.leaderboard.statistics import pooled_unseen_bound, unseen_bound
 
 PGD50 = "pgd(steps=50,step=eps/4,restarts=1,start=uniform,keep=any)"
 AUDIT = "audit(sample=100,weakest=50)"
