@@ -12,6 +12,7 @@ import numpy as np
 from satbench.core.digests import digest_json
 from satbench.core.errors import SatbenchError
 from satbench.core.noise import generator_for
+from satbench.data._class_folders import list_images
 from satbench.data._dataset import Dataset
 
 if TYPE_CHECKING:
@@ -59,14 +60,7 @@ def open_tree(folder: Path, crop: int, workers: int) -> ImageTree:
 
     `crop` is the side of the images in pixels.  Raises SatbenchError where there are none.
     """
-    from torchvision.datasets import ImageFolder
-
-    if not folder.is_dir():
-        raise SatbenchError(f"expected a folder of class folders, got {str(folder)!r}")
-    try:
-        tree = ImageFolder(str(folder))
-    except FileNotFoundError as error:
-        raise SatbenchError(f"expected images in class folders below {folder}: {error}") from None
+    tree = list_images(folder)
     order = generator_for("imagefolder order").permutation(len(tree))
     return ImageTree(
         name=f"imagefolder:{folder.absolute().name}",

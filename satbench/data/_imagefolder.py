@@ -9,6 +9,7 @@ import numpy as np
 
 from satbench.core.errors import SatbenchError
 from satbench.core.noise import generator_for
+from satbench.data._class_folders import list_images
 from satbench.data._dataset import Dataset
 
 # Shortest side 256, centre crop 224: the usual ImageNet evaluation
@@ -20,19 +21,14 @@ def load(folder: Path, split: Literal["test", "train"], n_examples: int | None =
     """Load the images below `folder`, resized (bicubic, shortest side 256) and cropped to 224².
 
     Files are sorted by class and name, then put into one fixed random order, so that the first n
-    are a fair sample of all classes.  Labels number the sorted class folders.
+    are a fair sample of all classes.  Labels number the class folders, sorted as numbers where all
+    names are whole numbers.
     """
     from PIL.Image import DecompressionBombError
-    from torchvision.datasets import ImageFolder
     from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
-    if not folder.is_dir():
-        raise SatbenchError(f"expected a folder of class folders, got {str(folder)!r}")
     prepare = Compose([Resize(RESIZE, InterpolationMode.BICUBIC), CenterCrop(CROP)])
-    try:
-        tree = ImageFolder(str(folder), transform=prepare)
-    except FileNotFoundError as error:
-        raise SatbenchError(f"expected images in class folders below {folder}: {error}") from None
+    tree = list_images(folder, prepare)
     order = generator_for("imagefolder order").permutation(len(tree))[:n_examples]
     images = np.empty((len(order), 3, CROP, CROP), np.uint8)
     labels = np.empty(len(order), np.int64)

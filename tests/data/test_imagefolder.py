@@ -8,6 +8,8 @@ from PIL import Image
 
 from satbench.core.errors import SatbenchError
 from satbench.data import _imagefolder, load_dataset
+from satbench.data._class_folders import class_order
+from satbench.data._image_tree import open_tree
 
 PER_CLASS = 6
 
@@ -41,6 +43,32 @@ def test_labels_number_the_sorted_class_folders(tree: Path) -> None:
 
     assert (dataset.images[:, 0, 0, 0] // 10).tolist() == dataset.labels.tolist()
     assert (np.bincount(dataset.labels).tolist(), dataset.classes) == ([PER_CLASS] * 3, 3)
+
+
+NAMES = {
+    "numbers": ("0 1 2 9 10 11", "0 1 2 9 10 11"),
+    "a thousand numbers": (" ".join(map(str, range(1000))), " ".join(map(str, range(1000)))),
+    "numbers with zeros": ("100 007 09 1", "1 007 09 100"),
+    "numbers and a word": ("0 2 10 other", "0 10 2 other"),
+    "WordNet": ("n02 n1 n10", "n02 n1 n10"),
+    "decimals": ("0.1 0.02 1", "0.02 0.1 1"),
+}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_class_folders_are_sorted_as_numbers_only_where_all_are(kind: str) -> None:
+    names, expected = NAMES[kind]
+
+    assert class_order(names.split()[::-1]) == expected.split()
+
+
+def test_evaluation_and_training_number_numbered_folders_alike(tree: Path) -> None:
+    for old, new in (("ant", "2"), ("bee", "9"), ("cat", "10")):
+        (tree / old).rename(tree / new)
+    evaluated, trained = load_dataset(f"imagefolder:{tree}"), open_tree(tree, 6, 0)
+
+    assert (evaluated.images[:, 0, 0, 0] // 10).tolist() == evaluated.labels.tolist()
+    assert evaluated.labels.tolist() == trained.labels.tolist()
 
 
 def test_the_order_is_mixed_and_always_the_same(tree: Path) -> None:
