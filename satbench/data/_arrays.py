@@ -1,0 +1,215 @@
+"""Images of one's own in files of arrays: FILE.npz, FILE.pt, or X.npy,Y.npy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from satbench.core.errors import SatbenchError
+from satbench.data._dataset import Dataset
+
+Array = NDArray[np.generic]
+
+PAIRS = (("x", "y"), ("images", "labels"), ("data", "targets"))
+"""The names under which a file holds images and labels."""
+
+FORMS = "FILE.npz, FILE.pt or X.npy,Y.npy"
+
+USER = "user"
+"""The split of images that are a user's own: no name finds them again."""
+
+
+def load_arrays(spec: str, name: str = "", classes: int | None = None) -> Dataset:
+    """Read images (N, C, H, W) and labels (N,) from `FILE.npz`, `FILE.pt` or `X.npy,Y.npy`.
+
+    An `.npz` and the dict of a `.pt` hold them as x, y or images, labels or data, targets; a `.pt`
+    may also hold a pair of tensors.  Two `.npy` are mapped into memory: what nobody asks for is not
+    read.  Images are uint8, or float32 in [0, 1]; labels are whole numbers from 0 on.  The data
+    set is called `name`, by default like the file (of images) without its ending.  `classes` is how
+    many there are, by default as many as the labels need.
+
+    No code from a file is run.  Raises SatbenchError for anything else, with one sentence that
+    names the file.
+    """
+    paths = paths_of(spec)
+    images, labels = _read_two(*paths) if len(paths) == 2 else _read_one(paths[0])
+    where = " and ".join(str(path) for path in paths)
+    pixels, numbers = _checked_images(images, where), _checked_labels(labels, where)
+    if len(pixels) != len(numbers):
+        raise SatbenchError(
+            f"expected one label an image in {where}, got {len(pixels)} images and "
+            f"{len(numbers)} labels"
+        )
+    needed = int(numbers.max()) + 1
+    if classes is not None and needed > classes:
+        raise SatbenchError(
+            f"expected labels in 0…{classes - 1} for {classes} classes in {where}, got {needed - 1}"
+        )
+    return Dataset(name or paths[0].stem, USER, pixels, numbers, classes or needed)
+
+
+def paths_of(spec: str) -> tuple[Path, ...]:
+    """Read `FILE.npz`, `FILE.pt` or `X.npy,Y.npy` as paths, as far as that needs no disk.
+
+    Raises SatbenchError for another form.
+    """
+    if Path(spec).suffix in (".npz", ".pt"):
+        return (Path(spec),)
+    # A path may have a comma of its own: the one that counts stands between two .npy.
+    first, found, second = spec.partition(".npy,")
+    if found and first and Path(second).suffix == ".npy":
+        return Path(first + ".npy"), Path(second)
+    todo = ": name its labels too, X.npy,Y.npy" if spec.endswith(".npy") else ""
+    raise SatbenchError(f"expected data as {FORMS}, got {spec!r}{todo}")
+
+
+def _read_two(images: Path, labels: Path) -> tuple[Array, Array]:
+    return _read_npy(images), _read_npy(labels)
+
+
+def _read_npy(path: Path) -> Array:
+    _check_there(path)
+    try:
+        # A plain array, whose pages the system reads when they are asked for.
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (ValueError, OSError, EOFError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _read_one(path: Path) -> tuple[Array, Array]:
+    _check_there(path)
+    return _read_npz(path) if path.suffix == ".npz" else _read_pt(path)
+
+
+def _read_npz(path: Path) -> tuple[Array, Array]:
+    try:
+        with path.open("rb") as file:
+            stored = np.load(file, allow_pickle=False)
+            if isinstance(stored, np.ndarray):
+                raise ValueError("it is a single array")
+            images, labels = _names_of(path, list(stored))
+            return stored[images], stored[labels]
+    except SatbenchError:
+        raise
+    except Exception as error:  # a corrupt zip raises every kind of error
+        raise _unreadable(path, error) from None
+
+
+def _read_pt(path: Path) -> tuple[Array, Array]:
+    import torch
+
+    try:
+        found: object = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a corrupt zip and a forbidden pickle raise every kind of error
+        # Torch's own sentence goes on to say how to run the code in the file.
+        raise SatbenchError(
+            f"expected nothing but tensors in {path}, a dict or a pair, for nothing else is read "
+            f"from it; it is corrupt, or holds objects ({type(error).__name__})"
+        ) from None
+    if isinstance(found, dict):
+        images, labels = _names_of(path, [str(key) for key in found])
+        found = (found[images], found[labels])
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        raise SatbenchError(
+            f"expected a dict or a pair of images and labels in {path}, got {type(found).__name__}"
+        )
+    for what in found:
+        if not isinstance(what, torch.Tensor):
+            raise SatbenchError(f"expected tensors in {path}, got {type(what).__name__}")
+    x, y = cast(tuple[torch.Tensor, torch.Tensor], tuple(found))
+    try:
+        return x.detach().numpy(), y.detach().numpy()
+    except (TypeError, RuntimeError):  # bfloat16, sparse and the like, which numpy has not
+        raise SatbenchError(
+            f"expected dense uint8 or float32 images and whole labels in {path}, got "
+            f"{str(x.dtype).removeprefix('torch.')} and {str(y.dtype).removeprefix('torch.')}"
+        ) from None
+
+
+def _names_of(path: Path, names: list[str]) -> tuple[str, str]:
+    """Find the one pair of names that a file holds."""
+    found = [pair for pair in PAIRS if set(pair) <= set(names)]
+    if len(found) == 1:
+        return found[0]
+    wanted = " or ".join(", ".join(pair) for pair in PAIRS)
+    if found:
+        raise SatbenchError(
+            f"expected one pair of {wanted} in {path}, got several: {', '.join(names)}"
+        )
+    raise SatbenchError(f"expected {wanted} in {path}, got {', '.join(names[:9]) or 'nothing'}")
+
+
+def _check_there(path: Path) -> None:
+    if not path.is_file():
+        raise SatbenchError(f"expected data at {path}, which is missing")
+
+
+def _unreadable(path: Path, error: Exception) -> SatbenchError:
+    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "pickle" in said:
+        said = "objects, not arrays of numbers"
+    return SatbenchError(f"expected arrays in {path}, which cannot be read ({said})")
+
+
+def _checked_images(images: Array, where: str) -> NDArray[np.uint8] | NDArray[np.float32]:
+    if images.ndim != 4:
+        raise SatbenchError(
+            f"expected images of shape (N, C, H, W) in {where}, got shape {images.shape}; "
+            "a grey image has C = 1"
+        )
+    if images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
+        raise SatbenchError(
+            f"expected images of shape (N, C, H, W) in {where}, got shape {images.shape}, whose "
+            "channels come last; save x.transpose(0, 3, 1, 2)"
+        )
+    if images.size == 0:
+        raise SatbenchError(f"expected at least one image in {where}, got shape {images.shape}")
+    kind = images.dtype.name
+    if kind not in ("uint8", "float32"):
+        raise SatbenchError(
+            f"expected images as uint8, or float32 in [0, 1], in {where}, got {kind}"
+        )
+    native = np.ascontiguousarray(images, images.dtype.newbyteorder("="))
+    if kind == "float32":
+        _check_range(cast(NDArray[np.float32], native), where)
+    return cast("NDArray[np.uint8] | NDArray[np.float32]", native)
+
+
+def _check_range(images: NDArray[np.float32], where: str) -> None:
+    # One image at a time, for a mapped file may be large; NumPy's own hand NaN on.
+    low = float(np.min([image.min() for image in images]))
+    high = float(np.max([image.max() for image in images]))
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise SatbenchError(f"expected finite pixels in {where}, got NaN or infinity")
+    if low >= 0 and high <= 1:
+        return
+    if low < 0:
+        todo = "save pixels as they are, normalisation belongs into the model as its first layer"
+    else:
+        todo = "save them divided by 255, or as uint8" if high > 2 else "clip them"
+    raise SatbenchError(
+        f"expected float32 pixels in [0, 1] in {where}, got {low:.6g} to {high:.6g}; {todo}"
+    )
+
+
+def _checked_labels(labels: Array, where: str) -> NDArray[np.int64]:
+    if labels.ndim != 1:
+        one_hot = labels.ndim == 2 and labels.shape[1] > 1
+        todo = "save one-hot labels as y.argmax(1)" if one_hot else "save y.reshape(-1)"
+        raise SatbenchError(
+            f"expected labels of shape (N,) in {where}, got shape {labels.shape}; {todo}"
+        )
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise SatbenchError(
+            f"expected labels as whole numbers in {where}, got {labels.dtype.name}; "
+            "save y.astype(int)"
+        )
+    if len(labels) and int(labels.min()) < 0:
+        raise SatbenchError(
+            f"expected labels that count from 0 in {where}, got {int(labels.min())}; "
+            "leave such images out"
+        )
+    return labels.astype(np.int64)
