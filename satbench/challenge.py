@@ -123,7 +123,7 @@ def with_result_flags(record: Record) -> Record:
     """Look again for signs of masked gradients in which stage broke what; others stay."""
     if record.diagnosis is None:
         return record
-    found = flags_from_result(record.verdicts, _kinds(record))
+    found = flags_from_result(record.verdicts, _kinds(record), record.dataset.classes)
     of_model = [flag for flag in record.diagnosis.flags if flag.name not in RESULT_FLAGS]
     return replace(record, diagnosis=replace(record.diagnosis, flags=[*of_model, *found]))
 

@@ -165,7 +165,10 @@ class Plan:
             sources=self.sources,
             replacements=self.replacements,
             diagnosis=Diagnosis(
-                [*diagnosis.flags, *flags_from_result(verdicts.tolist(), self._kinds)],
+                [
+                    *diagnosis.flags,
+                    *flags_from_result(verdicts.tolist(), self._kinds, self.dataset.classes),
+                ],
                 diagnosis.forwards,
                 diagnosis.backwards,
             ),

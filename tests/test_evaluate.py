@@ -367,3 +367,42 @@ def test_the_overall_cost_is_the_sum_of_the_rows(mean_model: nn.Module, tmp_path
 
     assert rows[-1].forwards == sum(row.forwards for row in rows[:-1])
     assert rows[-1].backwards == sum(row.backwards for row in rows[:-1])
+
+
+class Permuted(nn.Module):
+    """A model whose outputs number the classes in another order than the labels."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x).roll(1, 1)
+        return logits
+
+
+class Normalised(nn.Module):
+    """A model whose pixels are shifted and scaled once too often."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model((x - 8) / 0.02)
+        return logits
+
+
+@pytest.mark.parametrize("spoil", [Permuted, Normalised])
+def test_a_model_that_only_guesses_is_flagged_with_the_likely_causes(
+    spoil: Callable[[nn.Module], nn.Module], shipped: LoadedModel, fashion: Dataset, tmp_path: Path
+) -> None:
+    x, y = torch.from_numpy(fashion.pixels(np.arange(100))), torch.from_numpy(fashion.labels[:100])
+    honest, spoilt = (
+        api.evaluate(model, x, y, attacks=["pgd-1"], eps="0.01", out=tmp_path)
+        for model in (shipped.module, spoil(shipped.module))
+    )
+
+    flags = [flag for record in (honest, spoilt) for flag in record.diagnosis.flags]  # type: ignore[union-attr]
+    assert [flag.name for flag in flags if flag.name == "clean-at-chance"] == ["clean-at-chance"]
+    assert all(word in str(flags) for word in ("labels", "normalised", "prepared"))

@@ -1,4 +1,4 @@
-"""Flags: signs that a robust accuracy is higher than it should be, as data.  No torch.
+"""Flags: signs that a robust accuracy is higher than it should be, or of no use.  No torch.
 
 Flags of the model itself come from the diagnosis (`satbench.diagnose`); those of a result are
 found here, from the verdicts alone.
@@ -25,7 +25,7 @@ arXiv:2003.01690; `check_square_sr` of its code).
 
 @dataclass(frozen=True)
 class Flag:
-    """A sign that robustness is overstated, of `images` out of `of` images that were looked at.
+    """A sign not to believe a number, of `images` out of `of` images that were looked at.
 
     `cause` says what it comes from and `run` what to run against it, in one sentence each.
     """
@@ -59,18 +59,30 @@ _SIGNS: tuple[tuple[Kind, str, str, str], ...] = (
 )
 
 
-RESULT_FLAGS = tuple(name for _, name, _, _ in _SIGNS)
+AT_CHANCE = "clean-at-chance"
+"""The name of the flag for a clean accuracy that guessing would reach too."""
+
+GUESSED, WORKING = 0.01, 0.05
+"""How likely guessing must be to do as well, and a working model to do as badly, for that flag.
+
+A working model is right on half of what guessing gets wrong.  So a handful of images raises no
+flag, and with many the accuracy must be significantly above chance to raise none.
+"""
+
+RESULT_FLAGS = (*(name for _, name, _, _ in _SIGNS), AT_CHANCE)
 """The names of the flags that `flags_from_result` raises."""
 
 
-def flags_from_result(verdicts: Sequence[int], kinds: Sequence[Kind]) -> list[Flag]:
-    """Find signs of masked gradients in which attack broke what.
+def flags_from_result(
+    verdicts: Sequence[int], kinds: Sequence[Kind], classes: int = 0
+) -> list[Flag]:
+    """Find signs of masked gradients in which attack broke what, and clean accuracy at chance.
 
     `verdicts` are a record's, one an image: -1 survived, 0 wrong when clean, k broken by stage k;
-    `kinds` says of each stage what it knows.  A stage counts if a white-box one ran before it: it
-    saw nothing but what that one had left.  A flag is raised when such stages broke more than
-    `NOTABLE` of all images; it counts them `of` those that were right when clean.
-    Raises SatbenchError for a verdict that names no stage.
+    `kinds` says of each stage what it knows; `classes` is how many there are, 0 if unknown.  A
+    stage counts if a white-box one ran before it: it saw nothing but what that one had left.  A
+    flag is raised when such stages broke more than `NOTABLE` of all images; it counts them `of`
+    those that were right when clean.  Raises SatbenchError for a verdict that names no stage.
     """
     strange = {verdict for verdict in verdicts if not -1 <= verdict <= len(kinds)}
     if strange:
@@ -78,8 +90,8 @@ def flags_from_result(verdicts: Sequence[int], kinds: Sequence[Kind]) -> list[Fl
             f"expected verdicts of -1 to {len(kinds)} for {len(kinds)} stages, "
             f"got {sorted(strange)}: name the kind of every stage"
         )
-    flags = []
     right = sum(verdict != 0 for verdict in verdicts)
+    flags = _chance(right, len(verdicts), classes)
     for kind, name, cause, run in _SIGNS:
         later = {
             number
@@ -90,3 +102,24 @@ def flags_from_result(verdicts: Sequence[int], kinds: Sequence[Kind]) -> list[Fl
         if broken > NOTABLE * len(verdicts):
             flags.append(Flag(name, broken, right, cause, run))
     return flags
+
+
+def _chance(right: int, n: int, classes: int) -> list[Flag]:
+    """Flag `right` of `n` images where guessing among `classes` does as well (see `GUESSED`)."""
+    from scipy.special import bdtr, bdtrc  # takes a while, and most readers of records need it not
+
+    if classes < 2:
+        return []
+    share = 1 / classes
+    guessed = 1.0 if right == 0 else float(bdtrc(right - 1, n, share))
+    working = float(bdtr(right, n, (1 + share) / 2))
+    if guessed <= GUESSED or working >= WORKING:
+        return []
+    cause = (
+        f"the model is right on {right} of {n} clean images, which guessing among {classes} "
+        "classes would reach too; likely the labels number the classes in another order, the "
+        "pixels are normalised or prepared otherwise than in training, or the weights were "
+        "trained with another activation or variant of the network"
+    )
+    run = "compare a few predictions with their labels, and mend that before any number is believed"
+    return [Flag(AT_CHANCE, n - right, n, cause, run)]
