@@ -77,12 +77,13 @@ def evaluate(
     >>> record.surviving() <= record.clean_correct <= record.n
     True
     """
+    named = x if isinstance(x, str) and y is None else None
+    images = None if named or (x is None and y is None) else _dataset(x, y, n_examples)
     if isinstance(model, str):
-        if y is not None or not (x is None or isinstance(x, str)):
-            raise SatbenchError("give a model by name together with a data set by name, no tensors")
         config = eval_config(
             model,
-            dataset=x,
+            dataset=images.name if images else named,
+            own_images=images is not None,
             norm=norm,
             eps=None if eps is None else str(eps),
             attacks=attacks,
@@ -93,7 +94,7 @@ def evaluate(
             out=Path(out),
             until=until,
         )
-        return evaluate_config(config, bpda=bpda).record
+        return evaluate_config(config, bpda=bpda, images=images).record
     if not isinstance(model, nn.Module):
         kind, todo = type(model).__name__, "wrap a function in a Module whose forward calls it"
         if isinstance(model, type):
@@ -103,9 +104,8 @@ def evaluate(
     if eps is None:
         raise SatbenchError("say how far the adversary may go, such as eps='8/255'")
     width = None if until is None else parse_interval(until)
-    dataset = _dataset(x, y, n_examples, width)
     evaluation = Evaluation(
-        dataset,
+        _first(named, n_examples, None, width) if named else images or _dataset(x, y, None),
         Threat.of(norm or "linf", eps),
         attacks,
         seed,
@@ -123,10 +123,11 @@ def evaluate_config(
     config: EvalConfig,
     progress: Progress | None = None,
     bpda: Mapping[str, str | nn.Module] | None = None,
+    images: Dataset | None = None,
 ) -> Finished:
-    """Run what the command line was asked for, with `bpda` in place of its own if given."""
+    """Run what the command line was asked for, with `bpda` and `images` in place of its own."""
     device = choose_device(config.device)
-    dataset = _first(config.dataset, config.n_examples, config.data_dir, config.until)
+    dataset = images or _first(config.dataset, config.n_examples, config.data_dir, config.until)
     with own_generators(device, config.seed):
         loaded = load_model(config.model, dataset.classes)
         loaded.check_images(dataset.shape, dataset.name)
@@ -147,11 +148,8 @@ def _dataset(
     x: Tensor | NDArray[np.float32] | str | None,
     y: Tensor | NDArray[np.int64] | None,
     n_examples: int | None,
-    until: float | None,
 ) -> Dataset:
-    if isinstance(x, str):
-        return _first(x, n_examples, None, until)
-    if x is None or y is None:
+    if x is None or y is None or isinstance(x, str):
         raise SatbenchError("expected images x and labels y, or the name of a data set as x")
     dataset = dataset_from_tensors(x, y)
     return dataset if n_examples is None else dataset.first(n_examples)

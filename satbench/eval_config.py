@@ -47,6 +47,7 @@ def eval_config(
     architecture: str | None = None,
     activation: str | None = None,
     dataset: str | None = None,
+    own_images: bool = False,
     norm: str | None = None,
     eps: str | None = None,
     attacks: Sequence[str] = (),
@@ -63,7 +64,8 @@ def eval_config(
     """Check what was asked for and fill in what was not.
 
     A model that says which data set and threat model it was trained for defaults to them; any
-    other needs both.  `audit` puts the attack `audit` with so large a sample behind the others.
+    other needs both.  With `own_images` the caller has the images, and `dataset` only names them.
+    `audit` puts the attack `audit` with so large a sample behind the others.
     `until` is as `parse_interval` reads it.  Raises SatbenchError: unknown names (with the
     nearest), missing files, numbers out of range, and what is missing.
     """
@@ -71,7 +73,8 @@ def eval_config(
     dataset = dataset or request.dataset
     if dataset is None:
         raise SatbenchError(f"say what to evaluate {model} on, such as --dataset cifar10")
-    check_name(dataset)
+    if not own_images:
+        check_name(dataset)
     for attack in attacks:
         check_attack_name(attack)
     parse_bpda(bpda)

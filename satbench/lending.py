@@ -14,7 +14,7 @@ from satbench.attacks import attack_spec
 from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
-from satbench.data import Dataset, load_dataset
+from satbench.data import USER, Dataset, load_dataset
 from satbench.models import load_model, request_model
 
 PINNED = "pinned"
@@ -36,7 +36,7 @@ class Lending:
 
         None where all images are under evaluation, or where the images are a user's own.
         """
-        if self._dataset.name == "tensors":
+        if self._dataset.split == USER:
             return self._dataset.pixels(np.empty(0, np.int64))
         whole = load_dataset(self._dataset.name, "test", None, self._data_dir)
         start = max(len(self._dataset), self._dataset.population)

@@ -12,12 +12,10 @@ from satbench.attacks.borrow import borrowed
 from satbench.attacks.engine import device_of
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
-from satbench.data import Dataset
+from satbench.data import USER, Dataset
 
 ASKED = 32
 """How many images the model is asked about; pixels and labels are checked on all of them."""
-
-_USER = "tensors"  # the name of a dataset made of a user's tensors
 
 Array = Tensor | NDArray[np.generic]
 
@@ -32,7 +30,8 @@ def dataset_from_tensors(x: Array, y: Array, classes: int | None = None) -> Data
     images = np.ascontiguousarray(_to_numpy(_checked_pixels(x)), dtype=np.float32)
     labels = np.ascontiguousarray(_to_numpy(_checked_labels(y)), dtype=np.int64)
     needed = int(labels.max(initial=0)) + 1
-    dataset = Dataset(_USER, "user", images, labels, needed if classes is None else classes)
+    count = needed if classes is None else classes
+    dataset = Dataset("tensors", USER, images, labels, count, more_classes=classes is None)
     _check_dataset(dataset)
     return dataset
 
@@ -270,12 +269,12 @@ def _check_width(width: int, dataset: Dataset) -> None:
             "expected one logit a class, got a single logit: "
             "give a binary classifier two, torch.cat([-z, z], 1)"
         )
-    if dataset.name == _USER and width < dataset.classes:
+    if dataset.more_classes and width < dataset.classes:
         raise SatbenchError(
             f"expected at least {dataset.classes} logits an image, got {width}: "
             f"labels go up to {int(dataset.labels.max())} and count from 0"
         )
-    if dataset.name != _USER and width != dataset.classes:
+    if not dataset.more_classes and width != dataset.classes:
         raise SatbenchError(
             f"wrong class count: expected {dataset.classes} logits an image for "
             f"{dataset.name}, got {width}; take the dataset that the model was trained for"

@@ -229,9 +229,32 @@ def test_a_function_is_refused_with_what_to_do(tmp_path: Path) -> None:
         evaluate(lambda x: x, tmp_path)  # type: ignore[arg-type]
 
 
-def test_a_name_together_with_tensors_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SatbenchError, match=r"^give a model by name together with a data set by"):
-        api.evaluate(SHIPPED, X, Y, out=tmp_path)
+def test_a_model_by_name_is_evaluated_on_tensors(fashion: Dataset, tmp_path: Path) -> None:
+    few = fashion.first(6)
+    x, y = torch.from_numpy(few.pixels(np.arange(6))), torch.from_numpy(few.labels)
+    named = api.evaluate(SHIPPED, x, y, attacks=["pgd-2"], n_examples=5, out=tmp_path)
+    whole = api.evaluate(SHIPPED, attacks=["pgd-2"], n_examples=5, out=tmp_path)
+
+    assert (named.dataset.name, named.dataset.split, named.n) == ("tensors", "user", 5)
+    assert named.model == whole.model
+    assert (named.norm, named.eps) == (whole.norm, whole.eps)
+    assert named.verdicts == whole.verdicts
+
+
+@pytest.mark.parametrize(
+    ("x", "y"), [(X, None), (None, Y), ("fashion-mnist", Y)], ids=["no y", "no x", "a name and y"]
+)
+@pytest.mark.parametrize("by_name", [True, False])
+def test_images_without_labels_and_labels_without_images_are_refused(
+    x: Any, y: Any, by_name: bool, mean_model: nn.Module, tmp_path: Path
+) -> None:
+    with pytest.raises(SatbenchError, match=r"^expected images x and labels y, or the name of a"):
+        api.evaluate(SHIPPED if by_name else mean_model, x, y, eps="0.1", out=tmp_path)
+
+
+def test_a_model_by_name_still_needs_an_eps_that_nobody_knows(tmp_path: Path) -> None:
+    with pytest.raises(SatbenchError, match=r"^say how far the adversary of torchvision:resnet18"):
+        api.evaluate("torchvision:resnet18@IMAGENET1K_V1", X, Y, out=tmp_path)
 
 
 def test_images_of_another_shape_than_the_cards_are_refused(tmp_path: Path) -> None:

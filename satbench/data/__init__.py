@@ -9,7 +9,7 @@ from typing import Literal, cast
 from satbench.core.errors import SatbenchError
 from satbench.core.registry import Entry, Registry
 from satbench.data._arrays import load_arrays
-from satbench.data._dataset import Dataset
+from satbench.data._dataset import USER, Dataset
 from satbench.data._folders import data_folder
 
 Split = Literal["test", "train"]
@@ -103,4 +103,4 @@ def _parse(name: str) -> tuple[str, int | None, str]:
     return base, side, path
 
 
-__all__ = ["DATASETS", "Dataset", "Split", "check_name", "load_arrays", "load_dataset"]
+__all__ = ["DATASETS", "USER", "Dataset", "Split", "check_name", "load_arrays", "load_dataset"]

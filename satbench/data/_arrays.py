@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from satbench.core.errors import SatbenchError
-from satbench.data._dataset import Dataset
+from satbench.data._dataset import USER, Dataset
 
 Array = NDArray[np.generic]
 
@@ -17,9 +17,6 @@ PAIRS = (("x", "y"), ("images", "labels"), ("data", "targets"))
 """The names under which a file holds images and labels."""
 
 FORMS = "FILE.npz, FILE.pt or X.npy,Y.npy"
-
-USER = "user"
-"""The split of images that are a user's own: no name finds them again."""
 
 
 def load_arrays(spec: str, name: str = "", classes: int | None = None) -> Dataset:
@@ -29,7 +26,7 @@ def load_arrays(spec: str, name: str = "", classes: int | None = None) -> Datase
     may also hold a pair of tensors.  Two `.npy` are mapped into memory: what nobody asks for is not
     read.  Images are uint8, or float32 in [0, 1]; labels are whole numbers from 0 on.  The data
     set is called `name`, by default like the file (of images) without its ending.  `classes` is how
-    many there are, by default as many as the labels need.
+    many there are; if unset, as many as the labels need, and a model may have more.
 
     No code from a file is run.  Raises SatbenchError for anything else, with one sentence that
     names the file.
@@ -48,7 +45,14 @@ def load_arrays(spec: str, name: str = "", classes: int | None = None) -> Datase
         raise SatbenchError(
             f"expected labels in 0…{classes - 1} for {classes} classes in {where}, got {needed - 1}"
         )
-    return Dataset(name or paths[0].stem, USER, pixels, numbers, classes or needed)
+    return Dataset(
+        name or paths[0].stem,
+        USER,
+        pixels,
+        numbers,
+        classes or needed,
+        more_classes=classes is None,
+    )
 
 
 def paths_of(spec: str) -> tuple[Path, ...]:

@@ -13,6 +13,9 @@ from satbench.core.digests import digest_arrays
 from satbench.core.errors import SatbenchError
 from satbench.core.noise import generator_for
 
+USER = "user"
+"""The split of images that are a user's own: their name alone does not find them again."""
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -21,7 +24,8 @@ class Dataset:
     `images` is (N, C, H, W), uint8 in 0…255 or float32 in [0, 1]; `labels` is (N,) int64 in
     0…classes-1.  An image's place in here is its index, to which its noise belongs.  `population`
     is 0 for images in the order of their split; else they are the first of a random order of so
-    many.
+    many.  With `more_classes` the number of classes is only what the labels need, and a model may
+    tell more apart.
     """
 
     name: str
@@ -30,6 +34,7 @@ class Dataset:
     labels: NDArray[np.int64]
     classes: int
     population: int = 0
+    more_classes: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
