@@ -31,7 +31,8 @@ class TradesAttack:
     """The attacker of TRADES: ascends KL(f(x) ‖ f(x_adv)) from a start beside the image.
 
     Zhang et al., 2019, arXiv:1901.08573, algorithm 1: `steps` steps of length `step` along the
-    steepest ascent, from x + 0.001 N(0, 1); the last iterate.  Labels play no part.
+    steepest ascent, from x + 0.001 N(0, 1); the last iterate.  Labels play no part.  As in the
+    authors' code the start may lie outside the box [0, 1]: projection begins with the first step.
     """
 
     steps: int = 10
@@ -48,7 +49,7 @@ class TradesAttack:
         with torch.no_grad():
             clean = wide(model(x))
         normal = torch.from_numpy(noise.normal(tuple(x.shape[1:]))).to(x)
-        x_adv, step = project(x + START_NOISE * normal, x, threat), self.step.within(threat)
+        x_adv, step = x + START_NOISE * normal, self.step.within(threat)
         for _ in range(self.steps):
             leaf = x_adv.detach().requires_grad_()
             with torch.enable_grad():

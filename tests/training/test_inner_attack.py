@@ -50,16 +50,22 @@ def images() -> tuple[Tensor, Tensor]:
     return torch.rand(3, 1, 8, 8, generator=generator), torch.tensor([0, 1, 2])
 
 
+@pytest.fixture
+def images_at_the_edges(images: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Most of whose pixels are black or white."""
+    return (images[0] * 3 - 1).clamp(0, 1), images[1]
+
+
 # TRADES
 
 
 def test_the_trades_attack_ascends_the_divergence_from_the_clean_prediction(
-    images: tuple[Tensor, Tensor], config: TrainConfig
+    images_at_the_edges: tuple[Tensor, Tensor], config: TrainConfig
 ) -> None:
-    x, y = images[0].double(), images[1]
+    x, y = images_at_the_edges[0].double(), images_at_the_edges[1]
     net = fresh_model(config, 3).double().eval()
     clean = net(x).softmax(1).detach()
-    expected = (x + 0.001).clamp(x - EPS, x + EPS).clamp(0, 1)
+    expected = x + 0.001
     for _ in range(3):
         point = expected.clone().requires_grad_()
         (clean * (clean.log() - F.log_softmax(net(point), 1))).sum().backward()
@@ -70,6 +76,31 @@ def test_the_trades_attack_ascends_the_divergence_from_the_clean_prediction(
     x_adv = TradesAttack(steps=3)(net, x, y, Threat.parse("linf:0.1"), Zeros())
 
     torch.testing.assert_close(x_adv, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("pixel", [0.0, 1.0])
+def test_the_trades_attack_starts_outside_the_box_and_ends_inside(
+    norm: str, pixel: float, config: TrainConfig
+) -> None:
+    seen: list[Tensor] = []
+    net = fresh_model(config, 3).eval()
+
+    def model(images: Tensor) -> Tensor:
+        seen.append(images.detach().clone())
+        logits: Tensor = net(images)
+        return logits
+
+    x, y = torch.full((3, 1, 8, 8), pixel), torch.tensor([0, 1, 2])
+    noise = StepNoise(0, 0, 0, 3)
+    x_adv = TradesAttack(steps=2)(model, x, y, Threat.of(norm, "0.1"), noise)
+
+    clean, start, second = seen
+    assert torch.equal(clean, x)
+    assert torch.equal(start, x + 0.001 * torch.from_numpy(noise.normal((1, 8, 8))))
+    assert ((start < 0) | (start > 1)).any()
+    for image in (second, x_adv):
+        assert ((image >= 0) & (image <= 1)).all()
 
 
 def test_the_trades_attack_sees_no_label(
