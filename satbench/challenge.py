@@ -19,7 +19,7 @@ from satbench.attacks.engine import (
     device_of,
     run_suite,
 )
-from satbench.attacks.suite import Stage, parse_suite
+from satbench.attacks.suite import Stage, check_suite, parse_suite
 from satbench.core.errors import SatbenchError
 from satbench.core.files import sweep
 from satbench.core.threat import Threat
@@ -167,8 +167,9 @@ class _OnSurvivors:
 def _suite(challenge: Challenge, subject: Subject) -> tuple[tuple[Stage, ...], str]:
     record, threat = subject.record, _threat(subject)
     if challenge.images is None:
-        attacks = pin_sources(challenge.attacks, record.dataset.name, threat)
-        return parse_suite(attacks), ""
+        suite = parse_suite(pin_sources(challenge.attacks, record.dataset.name, threat))
+        check_suite(suite, threat)
+        return suite, ""
     whole = record.n  # images in a random order are asked for in just this order
     if not record.dataset.population:
         whole = len(load_dataset(record.dataset.name, "test", None, challenge.data_dir))

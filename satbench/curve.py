@@ -81,10 +81,10 @@ def minimum_norm_suite(attacks: Sequence[str], norm: str) -> tuple[Stage, ...]:
                 f"expected attacks that look for the smallest perturbation, such as foolbox.fmn, "
                 f"got {stage.title}"
             )
-        if norm not in stage.attack.norms:
+        if norm not in stage.traits.norms:
             raise SatbenchError(
                 f"expected attacks for {norm}, got {stage.title}, which knows "
-                f"{' and '.join(stage.attack.norms)} only"
+                f"{' and '.join(stage.traits.norms)} only"
             )
     return suite
 

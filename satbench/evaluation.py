@@ -12,15 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from satbench.attacks import parse_attack
 from satbench.attacks.borrow import borrowed
 from satbench.attacks.bpda import Replaced
 from satbench.attacks.engine import SURVIVED, Progress, run_suite
-from satbench.attacks.suite import Stage, parse_suite
+from satbench.attacks.suite import check_suite, parse_suite
 from satbench.core.digests import digest_arrays
 from satbench.core.errors import SatbenchError
 from satbench.core.files import sweep
-from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.diagnose import probe
 from satbench.generators import own_generators
@@ -76,7 +74,7 @@ def run_evaluation(
         evaluation = replace(evaluation, dataset=evaluation.dataset.shuffled())
     attacks = pin_sources(evaluation.attacks, evaluation.dataset.name, evaluation.threat)
     suite = parse_suite(attacks)
-    check_norms(suite, evaluation.threat)
+    check_suite(suite, evaluation.threat)
     stand_ins = {name: one.module for name, one in evaluation.replacements.items()}
     with moved([module, *stand_ins.values()], device):
         uses_gradients = any(stage.uses_gradients for stage in suite)
@@ -118,6 +116,7 @@ class _Run:
         else:
             verdicts, sequential = self._until(plan.evaluation.until)
             plan = _of_first(plan, len(verdicts))
+        self._check_attacked(verdicts)
         right = np.flatnonzero(verdicts != 0)
         searched = self._searched()
         evaluation = plan.evaluation
@@ -139,6 +138,15 @@ class _Run:
             spool.write(witnesses_path(path))
         write_record(record, path)
         return path
+
+    def _check_attacked(self, verdicts: NDArray[np.int16]) -> None:
+        """Raise SatbenchError where images survive because no attack took on any."""
+        survive = bool((verdicts == SURVIVED).any())
+        if survive and not any(r.stage and len(r.indices) for r in self.store.finished()):
+            raise SatbenchError(
+                f"expected attacks that take on images, got {' and '.join(self.plan.specs)}, "
+                "which passed all of them by: add one that selects none, such as pgd-50"
+            )
 
     def _searched(self) -> nn.Module:
         stand_ins = {name: one.module for name, one in self.plan.evaluation.replacements.items()}
@@ -191,17 +199,6 @@ def _found(plan: Plan, out: Path) -> Finished | None:
 def _of_first(plan: Plan, n: int) -> Plan:
     evaluation = replace(plan.evaluation, dataset=plan.evaluation.dataset.first(n))
     return replace(plan, evaluation=evaluation)
-
-
-def check_norms(suite: Sequence[Stage], threat: Threat) -> None:
-    """Raise SatbenchError where an attack of the suite is not made for the threat's norm."""
-    for spec in dict.fromkeys(stage.spec for stage in suite):
-        norms: Sequence[str] = getattr(parse_attack(spec), "norms", (threat.norm,))
-        if threat.norm not in norms:
-            raise SatbenchError(
-                f"expected {' or '.join(norms)} for {spec.partition('(')[0]}, got {threat.norm}; "
-                "take another attack, such as autoattack"
-            )
 
 
 @contextmanager

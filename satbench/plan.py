@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import satbench
 from satbench import diagnose
-from satbench.attacks.contract import Prepared, sources_of
+from satbench.attacks.contract import Prepared
 from satbench.attacks.engine import CLEAN, SURVIVED, BatchResult
 from satbench.attacks.suite import Stage
 from satbench.core.errors import SatbenchError
@@ -96,7 +96,7 @@ class Plan:
     @cached_property
     def sources(self) -> dict[str, str]:
         """The models that the attacks borrow, with the digests of their weights."""
-        names = {name for stage in self.suite for name in sources_of(stage.attack)}
+        names = {name for stage in self.suite for name in stage.traits.sources}
         return {
             name: source_digest(name, self.evaluation.dataset.classes) for name in sorted(names)
         }
@@ -220,7 +220,7 @@ def _tally(result: BatchResult, spool: WitnessSpool) -> BatchResult:
 
 def kind_of(stage: Stage) -> Kind:
     """Return what a stage's attack knows of the model."""
-    if isinstance(stage.attack, Prepared) or sources_of(stage.attack):
+    if isinstance(stage.attack, Prepared) or stage.traits.sources:
         return "transfer"
     return "white-box" if stage.uses_gradients else "gradient-free"
 

@@ -20,6 +20,7 @@ from satbench.attacks.engine import Progress
 from satbench.attacks.judge import broken, predict
 from satbench.attacks.memory import CountedLent
 from satbench.attacks.passes import Passes
+from satbench.attacks.traits import check_fit
 from satbench.core.errors import SatbenchError
 from satbench.core.noise import Noise
 from satbench.core.specs import spec_of
@@ -76,6 +77,7 @@ def measure_transfer(config: TransferConfig, progress: Progress | None = None) -
     if base.n_examples is None:
         dataset = dataset.first(min(DEFAULT_EXAMPLES, len(dataset)))
     attack = replace(cast(Transfer, parse_attack(base.attacks[0])), source="+".join(config.sources))
+    check_fit(ATTACK, attack, base.threat)
     data = DatasetInfo(dataset.name, dataset.split, len(dataset), dataset.classes, dataset.digest)
     spec = spec_of(ATTACK, attack)
     with own_generators(device, base.seed):

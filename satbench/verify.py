@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from satbench.attacks.borrow import borrowed
-from satbench.attacks.contract import sources_of
 from satbench.attacks.judge import check_allowed, predict
 from satbench.attacks.suite import parse_suite
 from satbench.core.errors import SatbenchError
@@ -145,7 +144,7 @@ def _named_sources(record: Record) -> set[str]:
     names: set[str] = set()
     for spec in record.suite:
         try:
-            names.update(name for stage in parse_suite([spec]) for name in sources_of(stage.attack))
+            names.update(name for stage in parse_suite([spec]) for name in stage.traits.sources)
         except SatbenchError:  # a spec of an older protocol, or a third party's images
             continue
     return names

@@ -314,3 +314,20 @@ def test_merged_files_hold_and_are_as_low_as_their_union(
 def test_a_record_given_twice_is_refused(weak: Path) -> None:
     with pytest.raises(SatbenchError, match="are the same record: name it once"):
         merge_files([weak, weak])
+
+
+@pytest.mark.parametrize(
+    ("attack", "said"),
+    [
+        (
+            "pgd(step=50)",
+            r"^pgd: expected a step of at most 2 eps under linf:0\.1, got 50: did you",
+        ),
+        ("foolbox.ddn", r"^expected l2 for foolbox\.ddn, got linf; take another attack"),
+    ],
+)
+def test_an_attack_that_does_not_suit_the_record_is_refused(
+    attack: str, said: str, weak: Path
+) -> None:
+    with pytest.raises(SatbenchError, match=said):
+        run_challenge(Challenge(weak, (attack,)))

@@ -17,6 +17,7 @@ from torch import Tensor
 from satbench.attacks._autoattack import AutoAttack
 from satbench.attacks._fast import weakest_of
 from satbench.attacks.contract import Attack, History, Model, NoiseSource
+from satbench.attacks.traits import traits_of
 from satbench.core.errors import SatbenchError
 from satbench.core.specs import later
 from satbench.core.threat import Threat
@@ -70,13 +71,12 @@ class Audited:
     @property
     def block(self) -> int | None:
         """The number of images that draw their noise together."""
-        size: int | None = getattr(self.attack, "block", None)
-        return size
+        return traits_of(self.attack).block
 
     @property
     def uses_gradients(self) -> bool:
         """Whether the part follows gradients."""
-        return bool(getattr(self.attack, "uses_gradients", True))
+        return traits_of(self.attack).uses_gradients
 
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource

@@ -34,7 +34,7 @@ FURTHER = 1.01
 class FoolboxAttack(Protocol):
     """What the six have in common: how a search of the package becomes an attack of ours."""
 
-    name: ClassVar[str]
+    _name: ClassVar[str]
     norms: ClassVar[tuple[str, ...]]
     uses_gradients: ClassVar[bool] = True
 
@@ -71,7 +71,7 @@ class FoolboxAttack(Protocol):
     ) -> Tensor:
         if threat.norm not in self.norms:
             raise SatbenchError(
-                f"{self.name} makes perturbations small in {' or '.join(self.norms)} only, "
+                f"{self._name} makes perturbations small in {' or '.join(self.norms)} only, "
                 f"got {threat.norm}; use foolbox.fmn, which knows linf, l2 and l1"
             )
         with torch.no_grad():
@@ -107,7 +107,7 @@ class FMN(FoolboxAttack):
     step; here it does.
     """
 
-    name: ClassVar[str] = "foolbox.fmn"
+    _name: ClassVar[str] = "foolbox.fmn"
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
 
     steps: int = 100
@@ -138,7 +138,7 @@ class DDN(FoolboxAttack):
     a gradient is 0, whence `block`.
     """
 
-    name: ClassVar[str] = "foolbox.ddn"
+    _name: ClassVar[str] = "foolbox.ddn"
     norms: ClassVar[tuple[str, ...]] = ("l2",)
 
     steps: int = 100
@@ -166,7 +166,7 @@ class DeepFool(FoolboxAttack):
     is random.
     """
 
-    name: ClassVar[str] = "foolbox.deepfool"
+    _name: ClassVar[str] = "foolbox.deepfool"
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
 
     steps: int = 50
@@ -178,11 +178,11 @@ class DeepFool(FoolboxAttack):
         _check(self, "steps")
         if self.candidates < 2:
             raise SatbenchError(
-                f"{self.name}: expected candidates of 2 or more, got {self.candidates}"
+                f"{self._name}: expected candidates of 2 or more, got {self.candidates}"
             )
         if self.overshoot < 0:
             raise SatbenchError(
-                f"{self.name}: expected an overshoot of 0 or more, got {self.overshoot}"
+                f"{self._name}: expected an overshoot of 0 or more, got {self.overshoot}"
             )
 
     def package(self, norm: str) -> object:
@@ -212,7 +212,7 @@ class CarliniWagner(FoolboxAttack):
     Nothing is random.
     """
 
-    name: ClassVar[str] = "foolbox.cw"
+    _name: ClassVar[str] = "foolbox.cw"
     norms: ClassVar[tuple[str, ...]] = ("l2",)
 
     steps: int = 10000
@@ -226,7 +226,7 @@ class CarliniWagner(FoolboxAttack):
         _check(self, "steps", "binary_search_steps", "stepsize", "initial_const", "block")
         if self.confidence < 0:
             raise SatbenchError(
-                f"{self.name}: expected a confidence of 0 or more, got {self.confidence}"
+                f"{self._name}: expected a confidence of 0 or more, got {self.confidence}"
             )
 
     def package(self, norm: str) -> object:
@@ -252,7 +252,7 @@ class Boundary(FoolboxAttack):
     point survives.
     """
 
-    name: ClassVar[str] = "foolbox.boundary"
+    _name: ClassVar[str] = "foolbox.boundary"
     norms: ClassVar[tuple[str, ...]] = ("l2",)
     uses_gradients: ClassVar[bool] = False
 
@@ -288,7 +288,7 @@ class HopSkipJump(FoolboxAttack):
     the whole batch: here each image's are its own.
     """
 
-    name: ClassVar[str] = "foolbox.hopskipjump"
+    _name: ClassVar[str] = "foolbox.hopskipjump"
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
     uses_gradients: ClassVar[bool] = False
 
@@ -329,7 +329,7 @@ def _check(attack: FoolboxAttack, *parameters: str) -> None:
         value = getattr(attack, parameter)
         if not (value >= 1 if isinstance(value, int) else 0 < value < float("inf")):
             wanted = "of 1 or more" if isinstance(value, int) else "above 0"
-            raise SatbenchError(f"{attack.name}: expected {parameter} {wanted}, got {value}")
+            raise SatbenchError(f"{attack._name}: expected {parameter} {wanted}, got {value}")
 
 
 def _rows(values: Tensor, like: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, cast
 
+from satbench.attacks.traits import check_attack, check_class
 from satbench.core.registry import Entry, Registry
 from satbench.core.specs import build, spec_of, split_spec
 
@@ -156,10 +157,15 @@ def check_attack_name(text: str) -> None:
 def parse_attack(text: str) -> Attack:
     """Read `pgd(steps=40,step=eps/10)` or the short form `pgd-40`.
 
-    Raises SatbenchError for an unknown name or parameter, or a value out of range.
+    Raises SatbenchError for an unknown name or parameter, a value out of range, and an attack, such
+    as a plug-in's, that does not hold the contract (`satbench.attacks.traits`).
     """
     name, arguments = split_spec(expand(text))
-    return build(cast("type[Attack]", ATTACKS[name].load()), name, arguments)
+    cls = ATTACKS[name].load()
+    check_class(name, cls)
+    attack = build(cast("type[Attack]", cls), name, arguments)
+    check_attack(name, attack)
+    return attack
 
 
 def attack_spec(text: str) -> str:

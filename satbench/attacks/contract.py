@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -182,9 +182,3 @@ class Prepared(Protocol):
         A function of its arguments alone, for a resumed run prepares again.
         """
         ...
-
-
-def sources_of(attack: object) -> Sequence[str]:
-    """Return the names of the models that an attack borrows; most borrow none."""
-    names: Sequence[str] = getattr(attack, "sources", ())
-    return names

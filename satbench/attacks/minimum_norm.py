@@ -25,12 +25,10 @@ rounds otherwise may stop a hair too early.  The distance reported is that of th
 
 @runtime_checkable
 class MinimumNorm(Protocol):
-    """An attack that looks for the smallest perturbation, whatever eps is."""
+    """An attack that looks for the smallest perturbation, whatever eps is.
 
-    @property
-    def norms(self) -> tuple[str, ...]:
-        """The norms that it can make small."""
-        ...
+    Its trait `norms` names those that it can make small.
+    """
 
     def nearest(self, model: Model, x: Tensor, y: Tensor, norm: str, noise: NoiseSource) -> Tensor:
         """Return the nearest points found that `model` gets wrong, in [0, 1]; `x` where none was.

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast, runtime_checkable
 
 from satbench.attacks._registry import attack_spec, expand, parse_attack, short_spec
 from satbench.attacks.contract import Attack
+from satbench.attacks.traits import Composite, Traits, check_fit, traits_of
 from satbench.core.errors import SatbenchError
 from satbench.core.specs import split_spec
-
-
-@runtime_checkable
-class Composite(Protocol):
-    """An attack that is made of others, each run on what the last one left."""
-
-    def parts(self) -> tuple[tuple[str, Attack], ...]:
-        """Return the parts in order, named."""
-        ...
+from satbench.core.threat import Threat
 
 
 @dataclass(frozen=True)
@@ -37,20 +29,36 @@ class Stage:
     attack: Attack
 
     @property
+    def traits(self) -> Traits:
+        """What the attack declares about itself."""
+        return traits_of(self.attack, self.title)
+
+    @property
     def block(self) -> int | None:
         """The number of images that the attack must see together."""
-        return cast("int | None", getattr(self.attack, "block", None))
+        return self.traits.block
 
     @property
     def uses_gradients(self) -> bool:
         """Whether the attack follows gradients; one that says nothing does."""
-        return bool(getattr(self.attack, "uses_gradients", True))
+        return self.traits.uses_gradients
 
     @property
     def title(self) -> str:
         """A short name for people."""
         short = short_spec(self.spec)
         return f"{short}/{self.part}" if self.part else short
+
+
+def check_suite(suite: Sequence[Stage], threat: Threat) -> None:
+    """Raise SatbenchError where an attack of the suite, or a part of one, does not suit `threat`.
+
+    Reasons are a norm that it is not made for, and a step that leaves the ball from anywhere.
+    """
+    for spec in dict.fromkeys(stage.spec for stage in suite):
+        check_fit(spec, parse_attack(spec), threat)
+    for stage in suite:
+        check_fit(stage.title, stage.attack, threat)
 
 
 def parse_suite(attacks: Sequence[str]) -> tuple[Stage, ...]:

@@ -77,7 +77,7 @@ def build(cls: type[T], name: str, arguments: dict[str, str]) -> T:
     """
     if not (isinstance(cls, type) and is_dataclass(cls)):
         raise SatbenchError(f"{name}: expected a frozen dataclass behind the name, got {cls!r}")
-    hints = get_type_hints(cls)
+    hints = parameter_types(name, cls)
     known = {field.name: field for field in _parameters(cls)}
     values: dict[str, Any] = {}
     for key, text in arguments.items():
@@ -85,6 +85,27 @@ def build(cls: type[T], name: str, arguments: dict[str, str]) -> T:
             raise UnknownNameError(f"parameter of {name}", key, known)
         values[key] = _read(hints[key], text, f"{name}({key}=…)")
     return cls(**values)
+
+
+def parameter_types(name: str, cls: type) -> dict[str, object]:
+    """Return the type of each annotated name of a dataclass that is known as `name`.
+
+    Raises SatbenchError where an annotation cannot be read.
+    """
+    try:
+        return get_type_hints(cls)
+    except Exception as error:  # whatever a stranger's annotation raises
+        raise SatbenchError(
+            f"{name}: expected annotations that can be read at run time, got "
+            f"{type(error).__name__}: {error}"
+        ) from None
+
+
+def is_parameter_type(kind: object) -> bool:
+    """Say whether the text of a spec can hold values of a type."""
+    if get_origin(kind) is Literal:
+        return all(isinstance(choice, str) for choice in get_args(kind))
+    return kind in (bool, int, float, str) or (isinstance(kind, type) and issubclass(kind, Textual))
 
 
 def spec_of(name: str, thing: object) -> str:

@@ -10,7 +10,6 @@ from typing import Literal
 
 import torch
 
-from satbench.attacks.contract import sources_of
 from satbench.attacks.suite import parse_suite
 from satbench.console import BarProgress
 from satbench.core.errors import SatbenchError
@@ -250,7 +249,7 @@ def stored_name(cell: Cell) -> str:
 @cache
 def _borrowed(suite: tuple[str, ...], classes: int) -> tuple[tuple[str, str], ...]:
     """Return the models that a suite borrows, with the digests of their weights."""
-    names = {name for stage in parse_suite(suite) for name in sources_of(stage.attack)}
+    names = {name for stage in parse_suite(suite) for name in stage.traits.sources}
     return tuple((name, source_digest(name, classes)) for name in sorted(names))
 
 

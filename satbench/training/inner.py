@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from satbench.attacks import attack_spec, parse_attack
+from satbench.attacks import attack_spec, parse_attack, short_spec
 from satbench.attacks._pgd import PGD, QUARTER_EPS
 from satbench.attacks.backward import Backward
 from satbench.attacks.ball import project, steepest
-from satbench.attacks.contract import Attack, Model, NoiseSource
+from satbench.attacks.contract import Attack, Model, NoiseSource, Prepared
+from satbench.attacks.traits import Composite, check_fit
 from satbench.core.errors import SatbenchError
 from satbench.core.noise import generator_for
 from satbench.core.specs import build, spec_of, split_spec
@@ -83,18 +84,25 @@ class Inner:
     def of(cls, config: TrainConfig) -> Inner | None:
         """Return the attacker of a config, None for standard training.
 
-        Raises SatbenchError for an attack that could leave processes waiting for each other.
+        Raises SatbenchError for an attack that could leave processes waiting for each other, that
+        cannot search in training, or that does not suit the threat model.
         """
         if not config.attack:
             return None
-        attack = parse_training_attack(config.attack)
+        attack, threat = parse_training_attack(config.attack), Threat.parse(config.threat)
+        if isinstance(attack, Composite | Prepared):
+            raise SatbenchError(
+                "expected an attack that can search while a network is trained, such as pgd or "
+                f"trades, got {short_spec(config.attack)}, which is made of parts or borrows models"
+            )
+        check_fit(config.attack, attack, threat)
         may_end_early = isinstance(attack, PGD) and (attack.keep == "any" or attack.restarts > 1)
         if config.sync_batch_norm and config.attack_mode == "train" and may_end_early:
             raise SatbenchError(
                 "with sync_batch_norm and attack_mode train all processes must take the same "
                 "passes; give the attack keep=last and restarts=1"
             )
-        return cls(config, attack, Threat.parse(config.threat))
+        return cls(config, attack, threat)
 
     def perturb(
         self, network: nn.Module, x: Tensor, y: Tensor, noise: NoiseSource, clean: bool

@@ -13,6 +13,8 @@ from click.testing import CliRunner
 
 from satbench.attacks import ATTACKS
 from satbench.attacks._registry import attack_spec, parse_attack
+from satbench.attacks.suite import parse_suite
+from satbench.attacks.traits import Traits
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
 from satbench.core.registry import Entry, Registry
@@ -35,6 +37,30 @@ class Nothing:
     steps: int = 3
     def __call__(self, model, x, y, threat, noise):
         return x
+
+@dataclass(frozen=True)
+class Misspelt(Nothing):
+    use_gradients = False
+
+@dataclass(frozen=True)
+class Wrong(Nothing):
+    norms = "linf"
+
+@dataclass(frozen=True)
+class Empty:
+    def parts(self):
+        return ()
+
+@dataclass(frozen=True)
+class Picky(Nothing):
+    def selects(self, history):
+        return history.survivors & False
+
+@dataclass(frozen=True)
+class ForL2(Nothing):
+    norms = ("l2",)
+    uses_gradients = False
+    block = 4
 
 @dataclass(frozen=True)
 class Tanh:
@@ -84,6 +110,45 @@ def test_an_attack_of_a_plugin_has_a_name_and_a_spec(install: Install) -> None:
 
     assert attack_spec("nothing") == "nothing(steps=3)"
     assert ATTACKS.names()[-1] == "nothing"
+
+
+def test_an_attack_of_a_plugin_is_told_its_traits_by_the_class(install: Install) -> None:
+    install("[satbench.attacks]\nfor-l2 = strange_zoo:ForL2\n")
+    (stage,) = parse_suite(["for-l2"])
+
+    assert stage.traits == Traits(("l2",), uses_gradients=False, block=4)
+
+
+@pytest.mark.parametrize(
+    ("attack", "said"),
+    [
+        ("Misspelt", "odd: unknown trait 'use_gradients': did you mean 'uses_gradients'?"),
+        ("Wrong", "odd: expected the trait norms as a tuple of linf, l2, l1"),
+        ("Empty", "odd: expected parts() to return one pair (name, attack) or more, got ()"),
+        ("Picky", "expected attacks that take on images, got odd(steps=3), which passed all of"),
+        ("ForL2", "expected l2 for odd, got linf; take another attack"),
+    ],
+)
+def test_an_attack_of_a_plugin_that_would_attack_nothing_makes_no_record(
+    attack: str, said: str, install: Install, tmp_path: Path
+) -> None:
+    install(f"[satbench.attacks]\nodd = strange_zoo:{attack}\n")
+    words = ["eval", "--model", "fmnist-sat-tiny-relu-s0", "--attack", "odd", "--n-examples", "8"]
+    done = CliRunner().invoke(cli, [*words, "--quiet", "--out", str(tmp_path / "out")])
+
+    assert isinstance(done.exception, SatbenchError)
+    assert str(done.exception).startswith(said)
+    assert not list((tmp_path / "out").glob("*.json"))
+
+
+def test_a_wrong_attack_of_a_plugin_hides_no_other(install: Install) -> None:
+    install("[satbench.attacks]\nodd = strange_zoo:Misspelt\nnothing = strange_zoo:Nothing\n")
+    done = CliRunner().invoke(cli, ["attacks", "--json"])
+
+    assert done.exit_code == 0
+    assert '"nothing"' in done.stdout
+    assert '"odd"' not in done.stdout
+    assert "did you mean 'uses_gradients'?" in done.stderr
 
 
 def test_an_activation_of_a_plugin_is_built(install: Install) -> None:

@@ -16,7 +16,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.model_zoo.weights import digest_weights
-from satbench.recipes import TrainConfig, load_recipe
+from satbench.recipes import TrainConfig, load_recipe, recipe_names
 from satbench.train import StepNoise, fresh_model, train
 from satbench.training import inner
 from satbench.training.inner import (
@@ -268,6 +268,33 @@ def test_processes_that_could_wait_for_each_other_are_refused(config: TrainConfi
     with pytest.raises(SatbenchError, match=r"give the attack keep=last and restarts=1$"):
         Inner.of(early)
     assert Inner.of(replace(early, attack_mode="eval")) is not None
+
+
+@pytest.mark.parametrize(
+    "attack", ["pgd(steps=1,step=50)", "trades(step=10)", "cosine-pgd(step=3)"]
+)
+def test_a_step_of_more_than_2_eps_is_refused_in_training_too(
+    attack: str, config: TrainConfig
+) -> None:
+    with pytest.raises(
+        SatbenchError, match=r": expected a step of at most 2 eps under linf:0\.1, "
+    ):
+        Inner.of(replace(config, attack=attack))
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_the_attack_of_every_recipe_suits_its_threat_model(name: str) -> None:
+    config = load_recipe(name)
+
+    assert (Inner.of(config) is None) == (not config.attack)
+
+
+@pytest.mark.parametrize("attack", ["autoattack", "fast", "distilled"])
+def test_an_attack_that_cannot_search_in_training_is_refused(
+    attack: str, config: TrainConfig
+) -> None:
+    with pytest.raises(SatbenchError, match=rf"such as pgd or trades, got {attack}, which is made"):
+        Inner.of(replace(config, attack=attack))
 
 
 def test_a_recipe_may_name_a_training_attack(tmp_path: Path) -> None:
