@@ -173,7 +173,7 @@ def _overview(
 ) -> int:
     from satbench.core.files import write_text
     from satbench.studies.images import Images
-    from satbench.studies.page import check_texts, overview
+    from satbench.studies.pages.build import check_texts, overview
     from satbench.studies.store import Places, told_digests
 
     kept = Places(*places)
@@ -198,7 +198,7 @@ def _teller(quiet: bool) -> Callable[[str], None]:
 
 
 def _check(plan: Plan, places: Places, images: Images, pages: Path) -> int:
-    from satbench.studies.page import check_page
+    from satbench.studies.pages.build import check_page
 
     said = check_page(plan, places, images, pages)
     if said:
@@ -207,7 +207,7 @@ def _check(plan: Plan, places: Places, images: Images, pages: Path) -> int:
 
 
 def _write(plan: Plan, places: Places, images: Images, pages: Path) -> list[Path]:
-    from satbench.studies.page import write_page
+    from satbench.studies.pages.build import write_page
 
     return write_page(plan, places, images, pages)
 

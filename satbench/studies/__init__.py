@@ -1,8 +1,9 @@
 """The studies: sections of the SAT paper as experiments that one command repeats.
 
 A study is a frozen `Study` (`design`), which a function of the recipe's name returns; a new one is
-one module `_NAME.py` and one line in `_registry`.  `plan` turns it into training runs, `runner`
-finds or trains and evaluates their models, and `page` writes down what came of it.
+one module in `definitions` and one line in `registry`.  `plan` turns it into training runs,
+`runner` finds or trains their models and evaluates them, `effects` compares the arms, and `pages`
+writes the page and its figures from the runs that are kept.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from satbench.studies._evaluations import DEFAULT_RECIPE
-from satbench.studies._registry import STUDIES
+from satbench.studies.definitions.shared import DEFAULT_RECIPE
 from satbench.studies.design import Study
+from satbench.studies.registry import STUDIES
 
 
 def load_study(name: str, recipe: str | None = None) -> Study:

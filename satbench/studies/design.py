@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from satbench.leaderboard.study_sheet import Axis, Numbers, Pair, Pool
+from satbench.core.errors import SatbenchError
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,70 @@ class Evaluation:
     attacks: tuple[str, ...] = ()
     eps_factor: float = 1.0
     worst_of: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A question to the data: is `arm` more robust than `baseline`, seed by seed?"""
+
+    arm: str
+    baseline: str
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The primary question: are the arms of some pairs, on average, more robust?
+
+    `name` and `baseline` say in words what the arms and their baselines are together.  Raises
+    SatbenchError for no pair, or one that is there twice.
+    """
+
+    name: str
+    baseline: str
+    pairs: tuple[Pair, ...]
+
+    def __post_init__(self) -> None:
+        if not self.pairs or len(set(self.pairs)) < len(self.pairs):
+            raise SatbenchError(
+                f"expected for the question {self.name!r} one or more pairs, each once; "
+                f"got {len(self.pairs)}, {len(set(self.pairs))} of them different"
+            )
+
+    @property
+    def arm(self) -> str:
+        """What stands in the place of a pair's arm: the name."""
+        return self.name
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What the paper says: shown beside ours, never mixed with it.  Cells are markdown."""
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a figure: at each place on the x axis the name of an arm or of a column."""
+
+    name: str
+    places: tuple[tuple[float, str], ...]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Lines of robust accuracy over a number.
+
+    `over` says what the places of the lines name.  Over arms, each arm is read in the verdict and
+    in the paper's column; over columns, a line's `name` is its arm.
+    """
+
+    label: str
+    lines: tuple[Line, ...]
+    over: Literal["arms", "columns"] = "arms"
+    log: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,3 +139,35 @@ class Study:
     primary: Pool | None = None
     about: Literal["effects", "gaps", "convergence"] = "effects"
     masked: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        arms, columns = [one.name for one in self.arms], [one.name for one in self.evaluations]
+        for names, what in ((arms, "arms"), (columns, "columns")):
+            if len(set(names)) < len(names):
+                raise SatbenchError(f"expected {what} of different names, got {', '.join(names)}")
+        pooled = self.primary.pairs if self.primary else ()
+        asked = [name for pair in (*self.contrasts, *pooled) for name in (pair.arm, pair.baseline)]
+        worst = [name for column in self.evaluations for name in column.worst_of]
+        _check((*asked, *self.masked), arms, "arms")
+        if self.primary and self.primary.name in arms:
+            raise SatbenchError(
+                f"expected a name of its own for the primary question, got that of the arm "
+                f"{self.primary.name!r}"
+            )
+        _check((self.verdict, self.paper_verdict, *worst), columns, "columns")
+        for axis in self.axes:
+            places = [name for line in axis.lines for _, name in line.places]
+            _check(places, arms if axis.over == "arms" else columns, axis.over)
+            if axis.over == "columns":
+                _check([line.name for line in axis.lines], arms, "arms")
+
+    @property
+    def questions(self) -> tuple[Pool | Pair, ...]:
+        """The primary question, if there is one, and the single contrasts."""
+        return (*filter(None, (self.primary,)), *self.contrasts)
+
+
+def _check(asked: Sequence[str], known: Sequence[str], what: str) -> None:
+    for name in asked:
+        if name not in known:
+            raise SatbenchError(f"expected among {what} {', '.join(known)}; got {name!r}")

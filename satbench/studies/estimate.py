@@ -13,11 +13,11 @@ import torch
 
 from satbench.core.specs import split_spec
 from satbench.devices import choose_device
-from satbench.leaderboard.study_record import StudyRun
 from satbench.model_zoo.build import build_network
 from satbench.recipes import TrainConfig
 from satbench.studies.measures import MEASURED_IMAGES, PASSES
 from satbench.studies.plan import Cell, Wanted
+from satbench.studies.run_file import StudyRun
 from satbench.studies.runner import Runner, duration
 
 if TYPE_CHECKING:

@@ -18,13 +18,13 @@ from satbench.devices import choose_device
 from satbench.evaluation import answers_digest, run_evaluation
 from satbench.generators import own_generators
 from satbench.leaderboard.record import DatasetInfo, Inputs, ModelInfo
-from satbench.leaderboard.study_record import StudyRun
 from satbench.lending import source_digest
 from satbench.models import LoadedModel, is_of_own_code, load_model, request_model
 from satbench.plan import Evaluation
 from satbench.studies.images import Images
 from satbench.studies.measures import MEASURED_IMAGES, measure_model
 from satbench.studies.plan import EVALUATION_SEED, Cell, Plan, Wanted
+from satbench.studies.run_file import StudyRun
 from satbench.studies.store import Model, Models, Places, Records, covering, outcome_of
 from satbench.train import EpochMetrics
 from satbench.training_run import default_name, run_training

@@ -19,7 +19,10 @@ from satbench.leaderboard.record import (
     identity_of,
     read_record,
 )
-from satbench.leaderboard.study_record import (
+from satbench.model_zoo.card import Card, find_card, read_card, user_names, zoo_names
+from satbench.runs import try_lock
+from satbench.studies.plan import Cell, training_key
+from satbench.studies.run_file import (
     BROKEN,
     WRONG,
     Outcome,
@@ -27,10 +30,7 @@ from satbench.leaderboard.study_record import (
     read_study_run,
     write_study_run,
 )
-from satbench.leaderboard.study_record import SURVIVED as STANDS
-from satbench.model_zoo.card import Card, find_card, read_card, user_names, zoo_names
-from satbench.runs import try_lock
-from satbench.studies.plan import Cell, training_key
+from satbench.studies.run_file import SURVIVED as STANDS
 
 RESULTS = Path("leaderboard/studies")
 """Where the run files are, seen from a checkout."""

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from satbench.data import Dataset
-from satbench.leaderboard.study_sheet import Pair
 from satbench.studies import Study
-from satbench.studies.design import Arm, Evaluation
+from satbench.studies.design import Arm, Evaluation, Pair
 from satbench.studies.images import Images
 from satbench.studies.plan import Options, plan_study
 from satbench.studies.runner import Machine, Runner

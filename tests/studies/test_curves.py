@@ -10,7 +10,7 @@ import pytest
 from satbench.attacks.backward import Backward
 from satbench.core.errors import SatbenchError
 from satbench.model_zoo._registry import ACTIVATIONS
-from satbench.studies.curves import activation_shape, activation_shapes, gradient_shapes
+from satbench.studies.activation_shapes import activation_shape, activation_shapes, gradient_shapes
 
 Formula = Callable[[float], float]
 X = (-4.0, -2.0, 0.0, 2.0, 4.0)

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from satbench.leaderboard.study_record import Outcome
 from satbench.studies import Study, estimate
+from satbench.studies.run_file import Outcome
 from satbench.studies.runner import Machine, Runner
 from satbench.studies.store import Places
 

@@ -10,12 +10,12 @@ import pytest
 from satbench.attacks import attack_spec, parse_attack
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
-from satbench.leaderboard.study_page import render_page
 from satbench.model_zoo.card import zoo_card
 from satbench.studies import STUDIES, Study, load_study
 from satbench.studies.design import Arm, Evaluation
 from satbench.studies.images import Images
-from satbench.studies.page import sheet_of
+from satbench.studies.pages.build import sheet_of
+from satbench.studies.pages.page import render_page
 from satbench.studies.plan import Options, parse_seeds, plan_study, suite_for
 from satbench.studies.store import Models, Places
 
@@ -95,7 +95,7 @@ def test_twice_the_base_follows_the_recipe_and_set() -> None:
 
 def test_a_model_that_is_given_is_one_run_by_its_weights(made_study: Study) -> None:
     given = Arm("given", model="fmnist-standard-tiny-relu-s0")
-    plan = plan_study(replace(made_study, arms=(given,)), Options(), Images())
+    plan = plan_study(replace(made_study, arms=(given,), contrasts=()), Options(), Images())
     (cell,) = plan.cells
 
     assert cell.model == zoo_card("fmnist-standard-tiny-relu-s0").name

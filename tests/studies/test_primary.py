@@ -1,14 +1,8 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
-from satbench.leaderboard.study_sheet import Pool
 from satbench.studies import STUDIES, Study, load_study
-from satbench.studies.page import sheet_of
-from satbench.studies.plan import Options, plan_study
-from satbench.studies.store import Places
 
 SCALES = [
     ("scaling", name)
@@ -48,23 +42,3 @@ def test_the_primary_questions_are_those_of_the_paper(name, expected) -> None:
     primary = load_study(name).primary
 
     assert expected == [(one.arm, one.baseline) for one in primary.pairs]
-
-
-def test_the_sheet_has_the_primary_question_of_the_study(
-    made_study, noise_images, tmp_path
-) -> None:
-    study = replace(
-        made_study,
-        primary=Pool("smooth", "ReLU", made_study.contrasts),
-        about="gaps",
-        masked=("SILU",),
-    )
-    plan = plan_study(study, Options(n_examples=12), noise_images)
-
-    sheet = sheet_of(plan, Places(tmp_path, tmp_path), noise_images)
-
-    assert (Pool("smooth", "ReLU", sheet.pairs), "gaps", ("SILU",)) == (
-        sheet.primary,
-        sheet.about,
-        sheet.masked,
-    )

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from satbench.core.errors import SatbenchError
-from satbench.leaderboard.study_record import StudyRun
 from satbench.studies import Study
 from satbench.studies.design import Arm, Evaluation
+from satbench.studies.run_file import StudyRun
 from satbench.studies.runner import Runner
 from satbench.studies.store import Places
 
@@ -76,8 +76,12 @@ def test_a_new_evaluation_keeps_the_old_outcomes(
     done: Places, made_study: Study, make_runner: Make
 ) -> None:
     before = done.runs()
-    other = replace(made_study, evaluations=(Evaluation("wide", ("pgd-1",), eps_factor=2.0),))
-    other = replace(other, verdict="wide", paper_verdict="wide")
+    other = replace(
+        made_study,
+        evaluations=(Evaluation("wide", ("pgd-1",), eps_factor=2.0),),
+        verdict="wide",
+        paper_verdict="wide",
+    )
     make_runner(other, done).carry_out("all")
 
     for key, run in done.runs().items():

@@ -12,14 +12,14 @@ from click.testing import CliRunner, Result
 
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
-from satbench.leaderboard.study_page import BEGIN, END
-from satbench.leaderboard.study_record import WRONG
 from satbench.studies import STUDIES, Study
+from satbench.studies.pages.page import BEGIN, END
+from satbench.studies.run_file import WRONG
 from satbench.studies.store import Places
 
 pytest.importorskip("matplotlib")
 # The page binds load_study when it is imported: that must not be the one of a test below.
-import_module("satbench.studies.page")
+import_module("satbench.studies.pages.build")
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def call(
 ) -> list[str]:
     """Return the words that the made-up study is called by, in its folders."""
     monkeypatch.setattr("satbench.studies.load_study", lambda *_: made_study)
-    monkeypatch.setattr("satbench.leaderboard.study_figures.FORMATS", (".svg",))
+    monkeypatch.setattr("satbench.studies.pages.figures.FORMATS", (".svg",))
     monkeypatch.chdir(tmp_path)
     return [
         *("study", "made", "--n-examples", "12", "--device", "cpu", "--docs", "pages"),
@@ -66,7 +66,7 @@ def test_check_holds_for_a_page_just_written_and_not_for_other_runs(
 def test_check_finds_a_figure_that_is_missing(
     call: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("satbench.studies.page.write_figures", lambda *_: [])
+    monkeypatch.setattr("satbench.studies.pages.build.write_figures", lambda *_: [])
     run(*call, "--only", "page")
     checked = run(*call, "--check")
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from satbench.core.errors import SatbenchError
-from satbench.leaderboard.study_sheet import Axis, Line, Numbers, Pair, Pool
-from satbench.studies._evaluations import COLUMNS, DEFAULT_RECIPE, PGD, VERDICT, shortened
-from satbench.studies.design import Arm, Study
+from satbench.studies.definitions.shared import COLUMNS, DEFAULT_RECIPE, PGD, VERDICT, shortened
+from satbench.studies.design import Arm, Axis, Line, Numbers, Pair, Pool, Study
 
 _SMALL: dict[str, dict[str, object]] = {
     "base": {"architecture": "small(width=8,blocks=1)"},

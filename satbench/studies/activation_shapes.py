@@ -12,8 +12,8 @@ from torch import nn
 
 from satbench.attacks.backward import Backward
 from satbench.core.errors import SatbenchError
-from satbench.leaderboard.study_sheet import Shape
 from satbench.model_zoo.build import build_activation
+from satbench.studies.sheet import Shape
 
 LIMIT, POINTS = 4.0, 401
 """By default x goes from -`LIMIT` to `LIMIT` in `POINTS` points."""

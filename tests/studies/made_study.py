@@ -8,9 +8,11 @@ from typing import Any
 
 from satbench.core.digests import digest_json
 from satbench.leaderboard.audit import AuditCounts
-from satbench.leaderboard.study_record import Outcome, StudyRun
-from satbench.leaderboard.study_sheet import Column, Numbers, Pair, Row, Sheet
+from satbench.studies.design import Arm, Evaluation, Numbers, Pair, Study
+from satbench.studies.run_file import Outcome, StudyRun
+from satbench.studies.sheet import Column, Row, Sheet
 
+OPTIONAL = {"axes", "primary", "about", "masked"}
 PGD, FAST = ("pgd(steps=50)",), ("fast(version=1)",)
 COLUMNS = (
     Column("PGD-50", PGD, "linf:0.1"),
@@ -56,28 +58,41 @@ def made_sheet(
 ) -> Sheet:
     """Return a study of runs, by arm; three seeds are planned for each."""
     n = next((run.outcomes[0].n for runs in arms.values() for run in runs if run.outcomes), 4)
-    values: dict[str, Any] = {
+    columns = changes.pop("columns", COLUMNS)
+    study: dict[str, Any] = {
         "name": "made",
         "title": "A made-up study",
         "section": "section 4.1",
         "question": "Is one more robust than the other?",
         "setup": "Only the activation differs.",
+        "arms": tuple(map(Arm, arms)),
+        "seeds": 3,
+        "evaluations": tuple(Evaluation(one.name, one.suite, 1, one.worst_of) for one in columns),
+        "verdict": "worse",
+        "paper_verdict": "PGD-50",
+        "contrasts": tuple(Pair(*pair) for pair in asked),
+        "paper": Numbers(("activation", "robust (%)"), (("ReLU", "33.00"),), "ResNet-50."),
+    }
+    of_study = {key: changes.pop(key) for key in [*changes] if key in {*study, *OPTIONAL}}
+    values: dict[str, Any] = {
+        "study": Study(**{**study, **of_study}),
         "rows": tuple(
             Row(name, f"activation {name.lower()}", tuple(runs), 3, "shapes")
             for name, runs in arms.items()
         ),
-        "columns": COLUMNS,
-        "verdict": "worse",
-        "paper_verdict": "PGD-50",
-        "pairs": tuple(Pair(*pair) for pair in asked),
+        "columns": columns,
         "n": n,
         "commands": ("satbench study made",),
         "facts": (("recipe", "`fmnist-sat`"),),
-        "paper": Numbers(("activation", "robust (%)"), (("ReLU", "33.00"),), "ResNet-50."),
         "caveats": ("The net is small.",),
         "measures": {"cosine": "of gradients nearby"},
     }
     return Sheet(**{**values, **changes})
+
+
+def with_study(sheet: Sheet, **changes: Any) -> Sheet:
+    """Return the sheet of a study that differs in some fields."""
+    return replace(sheet, study=replace(sheet.study, **changes))
 
 
 def letters(survived: int, broken: int, wrong: int = 0) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from satbench.leaderboard.study_sheet import Pair, Pool
-from satbench.studies._evaluations import DEFAULT_RECIPE, PGD, STRONGEST
-from satbench.studies.design import Arm, Evaluation, Study
+from satbench.studies.definitions.shared import DEFAULT_RECIPE, PGD, STRONGEST
+from satbench.studies.design import Arm, Evaluation, Pair, Pool, Study
 
 _SURROGATE = Evaluation("PGD-50, surrogate gradient", ("pgd(steps=50,backward=softplus(10))",))
 _TRANSFER = Evaluation("transfer", ("transfer",))

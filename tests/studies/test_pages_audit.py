@@ -9,10 +9,16 @@ from made_study import PGD, letters, made_audit, made_outcome, made_run, made_sh
 
 from satbench.core.errors import SatbenchError
 from satbench.leaderboard.audit import AuditCounts, united_unseen
-from satbench.leaderboard.study_audit import audited_once, audited_runs, render_audit, told
-from satbench.leaderboard.study_page import render_index, render_page, render_summary
-from satbench.leaderboard.study_record import StudyRun, read_study_run, write_study_run
-from satbench.leaderboard.study_sheet import Sheet
+from satbench.studies.pages.audits import (
+    AuditTotals,
+    audit_table,
+    audited_once,
+    audited_runs,
+    totals,
+)
+from satbench.studies.pages.page import render_index, render_page, render_summary
+from satbench.studies.run_file import StudyRun, read_study_run, write_study_run
+from satbench.studies.sheet import Sheet
 
 
 def _run(arm: str, seed: int, left: int, *audit: int) -> StudyRun:
@@ -41,7 +47,7 @@ def _bound(*survivors: int, broken: int) -> str:
 
 
 def test_an_arm_has_the_sums_of_its_runs_and_a_bound_on_the_mean(sheet: Sheet) -> None:
-    text = render_audit(sheet)
+    text = audit_table(sheet)
 
     # 49 + 1 and 47 + 3 survivors: 4 broken on 2 runs of 100 images.
     relu = ["ReLU", "2 of 3", "100", "3 of 10", "1 of 20", "2.00", _bound(50, 50, broken=1)]
@@ -50,35 +56,26 @@ def test_an_arm_has_the_sums_of_its_runs_and_a_bound_on_the_mean(sheet: Sheet) -
     assert ["5 of 6", "265", "3 of 25", "1 of 50", "0.80"] == _cells(text, r"**all**")[1:6]
 
 
-def test_the_sentence_names_the_run_that_lost_most(sheet: Sheet) -> None:
+def test_the_totals_are_sums_over_runs_with_a_bound_on_their_mean(sheet: Sheet) -> None:
     runs = [one for row in sheet.rows for one in audited_runs(sheet, row)]
-    bound = 100 * united_unseen([one.counts for one in runs]) / 500
+    bound = f"{100 * united_unseen([one.counts for one in runs]) / 500:.2f}"
 
-    assert told(runs) == (
-        "In 5 runs AutoAttack broke 3 of the 25 weakest survivors and 1 of 50 sampled at random, "
-        "up to 3.0 points of robust accuracy in a single run (ReLU, seed 1).  With 95 % confidence "
-        f"it would lower the mean over these runs by no more than {bound:.2f} points if it met all "
-        "the survivors that it did not."
-    )
+    assert AuditTotals(5, 265, 25, 3, 50, 1, pytest.approx(0.008), bound) == totals(runs)
 
 
-def test_an_audit_that_broke_nothing_names_no_run(sheet: Sheet) -> None:
-    said = told(audited_runs(sheet, sheet.rows[1]))
-
-    assert said.startswith("In 3 runs AutoAttack broke 0 of the 15 weakest survivors and 0 of 30")
-    assert "in a single run" not in said
+def test_no_run_has_no_totals() -> None:
+    assert totals([]) is None
 
 
 def test_an_arm_under_way_has_no_numbers(sheet: Sheet) -> None:
     without = made_sheet({"ReLU": sheet.rows[0].runs, "GELU": []})
 
-    assert ["0 of 3", "–", "–", "–", "–", "–"] == _cells(render_audit(without), "GELU")[1:]
+    assert ["0 of 3", "–", "–", "–", "–", "–"] == _cells(audit_table(without), "GELU")[1:]
 
 
 def test_a_study_without_an_audit_has_no_section_of_it() -> None:
     plain = made_sheet({"ReLU": [made_run("ReLU", 0, letters(60, 30, 10))]})
 
-    assert "" == render_audit(plain)
     assert "## Audit" not in render_page(plain)
     assert "audit" not in render_summary([plain])
 
@@ -87,7 +84,7 @@ def test_an_audit_of_another_column_than_the_verdict_is_not_told(sheet: Sheet) -
     arms = {row.name: row.runs for row in sheet.rows}
     other = made_sheet(arms, [("SILU", "ReLU")], verdict="PGD-50")
 
-    assert "" == render_audit(other)
+    assert "## Audit" not in render_page(other)
 
 
 def test_the_page_has_the_audit_between_robustness_and_effects(sheet: Sheet) -> None:
@@ -98,9 +95,10 @@ def test_the_page_has_the_audit_between_robustness_and_effects(sheet: Sheet) -> 
 
 def test_the_overview_counts_a_run_of_two_studies_once(sheet: Sheet) -> None:
     assert 5 == len(audited_once([sheet, sheet]))
-    said = f"\n\nAudits of all studies together.  {told(audited_once([sheet]))}\n"
-    assert said in render_summary([sheet, sheet])
-    assert said in render_index([sheet])
+    twice, once = render_summary([sheet, sheet], "."), render_summary([sheet], ".")
+    assert twice.splitlines()[-1] == once.splitlines()[-1]
+    assert "3 of the 25 weakest and 1 of 50" in once
+    assert render_index([sheet]).endswith(once)
 
 
 def test_what_an_audit_saw_is_written_and_read(sheet: Sheet, tmp_path: Path) -> None:

@@ -5,12 +5,12 @@ from math import sqrt
 
 import numpy as np
 import pytest
-from made_study import COLUMNS, FAST, letters, made_outcome, made_run, made_sheet
+from made_study import COLUMNS, FAST, letters, made_outcome, made_run, made_sheet, with_study
 from scipy.stats import ttest_1samp
 
 from satbench.core.errors import SatbenchError
-from satbench.leaderboard.study_sheet import Pair, Pool, Row, verdicts_of
-from satbench.leaderboard.study_statistics import (
+from satbench.studies.design import Pair, Pool
+from satbench.studies.effects import (
     Effect,
     Spread,
     accuracies,
@@ -26,6 +26,7 @@ from satbench.leaderboard.study_statistics import (
     spread,
     two_way_effect,
 )
+from satbench.studies.sheet import Row, verdicts_of
 
 T1, T2 = 12.7062047, 4.30265273  # Student's t at 0.975 for 1 and 2 degrees of freedom
 
@@ -319,7 +320,7 @@ def test_the_primary_question_does_not_change_what_the_contrasts_are_corrected_f
     arms = _arms(relu=["oxxx", "ooxx"], silu=["ooox", "ooxo"], gelu=["oxox", "oooo"])
     sheet = made_sheet(arms, [("silu", "relu"), ("gelu", "relu")])
 
-    assert findings_of(sheet) == findings_of(replace(sheet, primary=_pool("silu", "gelu")))
+    assert findings_of(sheet) == findings_of(with_study(sheet, primary=_pool("silu", "gelu")))
 
 
 def test_a_sheet_without_a_primary_question_has_no_answer_to_it() -> None:
@@ -379,7 +380,7 @@ def test_least_t_is_students_quantile_for_the_first_of_holms_steps() -> None:
     ("changes", "match"),
     [
         ({"verdict": "none"}, "expected among columns PGD-50, fast, worse; got 'none'"),
-        ({"pairs": (Pair("a", "none"),)}, "expected among arms a; got 'none'"),
+        ({"contrasts": (Pair("a", "none"),)}, "expected among arms a; got 'none'"),
         ({"masked": ("none",)}, "expected among arms a; got 'none'"),
         (
             {"primary": Pool("p", "a", (Pair("none", "a"),))},

@@ -4,12 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_study import graded_sheet, made_sheet
+from made_study import graded_sheet, made_sheet, with_study
 
 from satbench.core.errors import SatbenchError
-from satbench.leaderboard.study_figures import draw, write_figures
-from satbench.leaderboard.study_page import render_page
-from satbench.leaderboard.study_sheet import Axis, Line, Pair, Pool, Shape, Sheet
+from satbench.studies.design import Axis, Line, Pair, Pool
+from satbench.studies.pages.figures import draw, write_figures
+from satbench.studies.pages.page import render_page
+from satbench.studies.sheet import Shape, Sheet
 
 pytest.importorskip("matplotlib")
 
@@ -38,7 +39,7 @@ def drawn(sheet, tmp_path_factory) -> Path:
 
 def test_the_figures_that_a_page_shows_are_those_that_are_written(sheet, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "satbench.leaderboard.study_figures.draw", lambda sheet, kind, path: path.touch()
+        "satbench.studies.pages.figures.draw", lambda sheet, kind, path: path.touch()
     )
     written = {path.name for path in write_figures(sheet, tmp_path) if path.suffix == ".svg"}
 
@@ -57,7 +58,7 @@ def test_the_figures_that_a_page_shows_are_those_that_are_written(sheet, tmp_pat
 
 
 def test_a_study_of_gaps_shows_its_attacks_side_by_side(sheet, tmp_path) -> None:
-    gaps = replace(sheet, about="gaps")
+    gaps = with_study(sheet, about="gaps")
     draw(gaps, "attacks", tmp_path / "made-attacks.svg")
     text = (tmp_path / "made-attacks.svg").read_text(encoding="utf-8")
     words = ["robust accuracy (%)", *(one.name for one in (*gaps.rows, *gaps.columns))]
@@ -90,15 +91,15 @@ def test_the_same_sheet_gives_the_same_bytes(sheet, drawn, tmp_path) -> None:
 
 
 def test_another_result_gives_another_figure(sheet, drawn, tmp_path) -> None:
-    draw(replace(sheet, paper_verdict="fast"), "effects", tmp_path / "other.svg")
+    draw(with_study(sheet, paper_verdict="fast"), "effects", tmp_path / "other.svg")
 
     assert (drawn / "effects.svg").read_bytes() != (tmp_path / "other.svg").read_bytes()
 
 
 def test_the_primary_question_is_a_line_of_the_effects(sheet, drawn, tmp_path) -> None:
     pool = Pool("all together", "ReLU", (Pair("SILU", "ReLU"),))
-    for name, pairs in (("with", sheet.pairs), ("alone", ())):
-        draw(replace(sheet, primary=pool, pairs=pairs), "effects", tmp_path / f"{name}.svg")
+    for name, pairs in (("with", sheet.study.contrasts), ("alone", ())):
+        draw(with_study(sheet, primary=pool, contrasts=pairs), "effects", tmp_path / f"{name}.svg")
 
     texts = [
         path.read_text(encoding="utf-8") for path in (tmp_path / "with.svg", tmp_path / "alone.svg")

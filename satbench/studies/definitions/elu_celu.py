@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from satbench.leaderboard.study_sheet import Axis, Line, Numbers, Pair, Pool
-from satbench.studies._evaluations import COLUMNS, PGD, VERDICT, shortened
-from satbench.studies.design import Arm, Study
+from satbench.studies.definitions.shared import COLUMNS, PGD, VERDICT, shortened
+from satbench.studies.design import Arm, Axis, Line, Numbers, Pair, Pool, Study
 
 ALPHAS = ("1", "1.2", "1.4", "1.6", "1.8", "2")
 

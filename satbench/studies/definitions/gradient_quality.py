@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from satbench.leaderboard.study_sheet import Numbers, Pair, Pool
-from satbench.studies._evaluations import STRONGEST
-from satbench.studies.design import Arm, Evaluation, Study
+from satbench.studies.definitions.shared import STRONGEST
+from satbench.studies.design import Arm, Evaluation, Numbers, Pair, Pool, Study
 
 _SMOOTH = "softplus(10)"
 _PGD2 = "pgd(steps=2,step=0.75*eps,restarts=1,start=uniform,keep=last)"

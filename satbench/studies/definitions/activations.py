@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from satbench.leaderboard.study_sheet import Numbers, Pair, Pool
-from satbench.studies._evaluations import COLUMNS, PGD, VERDICT
-from satbench.studies.design import Arm, Study
+from satbench.studies.definitions.shared import COLUMNS, PGD, VERDICT
+from satbench.studies.design import Arm, Numbers, Pair, Pool, Study
 
 _ARMS = {
     "ReLU": "relu",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from satbench.core.errors import SatbenchError
-from satbench.leaderboard.study_record import BROKEN, SURVIVED, WRONG, Outcome, StudyRun
+from satbench.studies.design import Study
+from satbench.studies.run_file import BROKEN, SURVIVED, WRONG, Outcome, StudyRun
 
 
 @dataclass(frozen=True)
@@ -39,70 +39,6 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A question to the data: is `arm` more robust than `baseline`, seed by seed?"""
-
-    arm: str
-    baseline: str
-
-
-@dataclass(frozen=True)
-class Pool:
-    """The primary question: are the arms of some pairs, on average, more robust?
-
-    `name` and `baseline` say in words what the arms and their baselines are together.  Raises
-    SatbenchError for no pair, or one that is there twice.
-    """
-
-    name: str
-    baseline: str
-    pairs: tuple[Pair, ...]
-
-    def __post_init__(self) -> None:
-        if not self.pairs or len(set(self.pairs)) < len(self.pairs):
-            raise SatbenchError(
-                f"expected for the question {self.name!r} one or more pairs, each once; "
-                f"got {len(self.pairs)}, {len(set(self.pairs))} of them different"
-            )
-
-    @property
-    def arm(self) -> str:
-        """What stands in the place of a pair's arm: the name."""
-        return self.name
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """What the paper says: shown beside ours, never mixed with it.  Cells are markdown."""
-
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of a figure: at each place on the x axis the name of an arm or of a column."""
-
-    name: str
-    places: tuple[tuple[float, str], ...]
-
-
-@dataclass(frozen=True)
-class Axis:
-    """Lines of robust accuracy over a number.
-
-    `over` says what the places of the lines name.  Over arms, each arm is read in the verdict and
-    in the paper's column; over columns, a line's `name` is its arm.
-    """
-
-    label: str
-    lines: tuple[Line, ...]
-    over: Literal["arms", "columns"] = "arms"
-    log: bool = False
-
-
-@dataclass(frozen=True)
 class Shape:
     """An activation: f and its derivative, at each x."""
 
@@ -114,67 +50,23 @@ class Shape:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A study under way or done.
+    """A study with the runs of it that are kept: all that its page and its figures need.
 
-    `setup` and `caveats` (what could be wrong) are sentences in markdown; `facts` are lines of the
-    table of the set-up, such as ("recipe", "fmnist-sat, 6 epochs").  `n` is the number of images.
-    `verdict` names the column that findings rest on, `paper_verdict` the one the paper used.
-    `measures` says what the gradient measures of the runs are, by name; others are not shown.
-    `commands` make the page again.  `primary` is tested alone, `pairs` are corrected for their
-    number.  A study `about` "gaps" asks first what the paper's evaluation leaves undiscovered, one
-    about "convergence" whether its attack has converged (`study_convergence`); `masked` are its
-    arms that are made to hide from an attack by gradient.
-
-    Raises SatbenchError for names that nothing has, or two have.
+    `columns` are its evaluations with canonical specs and threat models.  `n` is the number of
+    images.  `facts` are lines of the table of the set-up, such as ("recipe", "fmnist-sat");
+    `caveats` say what could be wrong, in markdown.  `measures` says what the gradient measures of
+    the runs are, by name; others are not shown.  `commands` make the page again.
     """
 
-    name: str
-    title: str
-    section: str
-    question: str
-    setup: str
+    study: Study
     rows: tuple[Row, ...]
     columns: tuple[Column, ...]
-    verdict: str
-    paper_verdict: str
-    pairs: tuple[Pair, ...]
     n: int
     commands: tuple[str, ...]
     facts: tuple[tuple[str, str], ...] = ()
-    paper: Numbers | None = None
     caveats: tuple[str, ...] = ()
     measures: Mapping[str, str] = field(default_factory=dict)
-    axes: tuple[Axis, ...] = ()
     shapes: tuple[Shape, ...] = ()
-    primary: Pool | None = None
-    about: Literal["effects", "gaps", "convergence"] = "effects"
-    masked: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        arms, columns = [row.name for row in self.rows], [one.name for one in self.columns]
-        for names, what in ((arms, "arms"), (columns, "columns")):
-            if len(set(names)) < len(names):
-                raise SatbenchError(f"expected {what} of different names, got {', '.join(names)}")
-        pooled = self.primary.pairs if self.primary else ()
-        asked = [name for pair in (*self.pairs, *pooled) for name in (pair.arm, pair.baseline)]
-        worst = [name for column in self.columns for name in column.worst_of]
-        _check((*asked, *self.masked), arms, "arms")
-        if self.primary and self.primary.name in arms:
-            raise SatbenchError(
-                f"expected a name of its own for the primary question, got that of the arm "
-                f"{self.primary.name!r}"
-            )
-        _check((self.verdict, self.paper_verdict, *worst), columns, "columns")
-        for axis in self.axes:
-            places = [name for line in axis.lines for _, name in line.places]
-            _check(places, arms if axis.over == "arms" else columns, axis.over)
-            if axis.over == "columns":
-                _check([line.name for line in axis.lines], arms, "arms")
-
-    @property
-    def questions(self) -> tuple[Pool | Pair, ...]:
-        """The primary question, if there is one, and the single contrasts."""
-        return (*filter(None, (self.primary,)), *self.pairs)
 
     def row(self, name: str) -> Row:
         """Return the arm of a name."""
@@ -203,15 +95,15 @@ def pictures_of(sheet: Sheet) -> dict[str, Picture]:
         kinds["scatter"] = Picture(
             "", "Accuracy against robustness, each arm's mean and standard deviation over seeds."
         )
-        if sheet.about == "gaps":
+        if sheet.study.about == "gaps":
             kinds["attacks"] = Picture(
                 "-attacks", "Robust accuracy under each attack, arm by arm: mean over seeds."
             )
-        if sheet.questions:
+        if sheet.study.questions:
             kinds["effects"] = Picture(
                 "-effects", "Differences in robust accuracy with 95 % intervals, paired by seed."
             )
-        for number, axis in enumerate(sheet.axes):
+        for number, axis in enumerate(sheet.study.axes):
             caption = (
                 f"Robust accuracy against {axis.label}, mean and standard deviation over seeds."
             )
@@ -269,9 +161,3 @@ def _worst(letters: Sequence[str], run: StudyRun) -> str:
             "evaluate it again"
         )
     return WRONG if WRONG in letters else BROKEN if BROKEN in letters else SURVIVED
-
-
-def _check(asked: Sequence[str], known: Sequence[str], what: str) -> None:
-    for name in asked:
-        if name not in known:
-            raise SatbenchError(f"expected among {what} {', '.join(known)}; got {name!r}")

@@ -15,8 +15,8 @@ import numpy as np
 
 from satbench.core.errors import SatbenchError
 from satbench.leaderboard.figures import COLOURS, DASHES, FORMATS, figure_at
-from satbench.leaderboard.study_sheet import Axis, Row, Sheet, pictures_of, telling_measures_of
-from satbench.leaderboard.study_statistics import (
+from satbench.studies.design import Axis
+from satbench.studies.effects import (
     Effect,
     Spread,
     accuracies,
@@ -25,6 +25,7 @@ from satbench.leaderboard.study_statistics import (
     primary_of,
     spread,
 )
+from satbench.studies.sheet import Row, Sheet, pictures_of, telling_measures_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +46,7 @@ def write_figures(sheet: Sheet, folder: Path) -> list[Path]:
     paths = []
     for kind, picture in pictures_of(sheet).items():
         for suffix in FORMATS:
-            path = folder / f"{sheet.name}{picture.suffix}{suffix}"
+            path = folder / f"{sheet.study.name}{picture.suffix}{suffix}"
             draw(sheet, kind, path)
             paths.append(path)
     return paths
@@ -61,7 +62,7 @@ def draw(sheet: Sheet, kind: str, path: Path) -> None:
             f"expected a figure among {', '.join(pictures_of(sheet))}; got {kind!r}"
         )
     if kind.startswith("lines"):
-        lines_figure(sheet, sheet.axes[int(kind.split()[1])], path)
+        lines_figure(sheet, sheet.study.axes[int(kind.split()[1])], path)
     else:
         figures: Mapping[str, Callable[[Sheet, Path], None]] = {
             "scatter": scatter_figure,
@@ -130,7 +131,7 @@ def effects_figure(sheet: Sheet, path: Path) -> None:
     first, apart from the others: in bold, with thicker bars.
     """
     found = (*filter(None, (primary_of(sheet),)), *findings_of(sheet))
-    asked = sheet.questions
+    asked = sheet.study.questions
     shared = len({one.baseline for one in asked}) == 1
     labels = [
         fill(one.arm, 28) if shared else f"{fill(one.arm, 28)}\n− {fill(one.baseline, 28)}"
@@ -138,17 +139,17 @@ def effects_figure(sheet: Sheet, path: Path) -> None:
     ]
     lines = sum(max(1.7, 0.9 + label.count("\n")) for label in labels)
     with figure_at(path, (_WIDTH, 1.6 + 0.24 * lines)) as (figure, axes):
-        sides = [(sheet.verdict, [one.robust for one in found], 0.17)]
-        if sheet.paper_verdict != sheet.verdict:
-            sides.insert(0, (sheet.paper_verdict, [one.paper for one in found], -0.17))
+        sides = [(sheet.study.verdict, [one.robust for one in found], 0.17)]
+        if sheet.study.paper_verdict != sheet.study.verdict:
+            sides.insert(0, (sheet.study.paper_verdict, [one.paper for one in found], -0.17))
         for number, (column, effects, shift) in enumerate(sides):
             style = (COLOURS[1 - number], MARKERS[1 - number])
-            _draw_effects(axes, effects, shift, style, bold=sheet.primary is not None)
+            _draw_effects(axes, effects, shift, style, bold=sheet.study.primary is not None)
             axes.plot([], [], linestyle="", color=style[0], marker=style[1], label=column)
         axes.axvline(0, color="#666666", linewidth=1)
         axes.set_yticks(range(len(labels)), labels)
         axes.set_ylim(len(labels) - 0.5, -0.5)
-        if sheet.primary:
+        if sheet.study.primary:
             axes.get_yticklabels()[0].set_fontweight("bold")
             axes.axhspan(-0.5, 0.5, color="#f0f0f0", zorder=0)
         minus = f"minus {asked[0].baseline}" if shared else "difference"
@@ -231,11 +232,11 @@ def shapes_figure(sheet: Sheet, path: Path) -> None:
 
 
 def _compared(sheet: Sheet) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((sheet.paper_verdict, sheet.verdict)))
+    return tuple(dict.fromkeys((sheet.study.paper_verdict, sheet.study.verdict)))
 
 
 def _panel_title(sheet: Sheet, column: str) -> str:
-    return f"{fill(column, 40)}{' (as the paper)' if column == sheet.paper_verdict else ''}"
+    return f"{fill(column, 40)}{' (as the paper)' if column == sheet.study.paper_verdict else ''}"
 
 
 def _panels(

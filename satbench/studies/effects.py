@@ -24,8 +24,9 @@ from scipy.stats import t as student
 from satbench.core.errors import SatbenchError
 from satbench.leaderboard.intervals import CONFIDENCE, holm, paired_t_interval
 from satbench.leaderboard.ranking import ALPHA
-from satbench.leaderboard.study_record import SURVIVED, WRONG, StudyRun
-from satbench.leaderboard.study_sheet import Pair, Pool, Row, Sheet, outcomes_of, verdicts_of
+from satbench.studies.design import Pair, Pool
+from satbench.studies.run_file import SURVIVED, WRONG, StudyRun
+from satbench.studies.sheet import Row, Sheet, outcomes_of, verdicts_of
 
 COLLAPSE = 0.2
 """How far below the median of its arm a run's robust accuracy must lie to be named."""
@@ -138,21 +139,23 @@ def least_t(seeds: int, contrasts: int) -> float:
 
 def findings_of(sheet: Sheet) -> tuple[Finding, ...]:
     """Return the answer to each contrast of a study, in order, p adjusted in each column."""
-    robust = effects_of(sheet, sheet.verdict)
-    paper = effects_of(sheet, sheet.paper_verdict)
-    clean = _adjusted([_paired(sheet, pair, sheet.verdict, clean=True) for pair in sheet.pairs])
-    return tuple(map(Finding, sheet.pairs, robust, paper, clean))
+    robust = effects_of(sheet, sheet.study.verdict)
+    paper = effects_of(sheet, sheet.study.paper_verdict)
+    clean = _adjusted(
+        [_paired(sheet, pair, sheet.study.verdict, clean=True) for pair in sheet.study.contrasts]
+    )
+    return tuple(map(Finding, sheet.study.contrasts, robust, paper, clean))
 
 
 def primary_of(sheet: Sheet) -> Finding | None:
     """Return the answer to the primary question, tested alone; None where a study has none."""
-    if sheet.primary is None:
+    if sheet.study.primary is None:
         return None
     return Finding(
-        sheet.primary,
-        pooled_effect(sheet, sheet.primary, sheet.verdict),
-        pooled_effect(sheet, sheet.primary, sheet.paper_verdict),
-        pooled_effect(sheet, sheet.primary, sheet.verdict, clean=True),
+        sheet.study.primary,
+        pooled_effect(sheet, sheet.study.primary, sheet.study.verdict),
+        pooled_effect(sheet, sheet.study.primary, sheet.study.paper_verdict),
+        pooled_effect(sheet, sheet.study.primary, sheet.study.verdict, clean=True),
     )
 
 
@@ -173,7 +176,7 @@ def pooled_effect(sheet: Sheet, pool: Pool, column: str, clean: bool = False) ->
 
 def effects_of(sheet: Sheet, column: str) -> list[Effect | None]:
     """Return the effect of each contrast in one column, p adjusted for their number (Holm)."""
-    return _adjusted([_paired(sheet, pair, column) for pair in sheet.pairs])
+    return _adjusted([_paired(sheet, pair, column) for pair in sheet.study.contrasts])
 
 
 def gap_of(sheet: Sheet, row: Row) -> Effect | None:
@@ -226,7 +229,7 @@ def measure_difference(sheet: Sheet, pair: Pair, name: str) -> Effect | None:
 
 def collapsed(sheet: Sheet, row: Row) -> list[tuple[StudyRun, str]]:
     """Return the runs of an arm that went wrong, each with the reason; they count all the same."""
-    shares = accuracies(sheet, row, sheet.verdict)
+    shares = accuracies(sheet, row, sheet.study.verdict)
     middle = median(shares.values()) if shares else 0.0
     found = []
     for run in row.runs:
@@ -297,7 +300,7 @@ def _right(text: str | None) -> NDArray[np.float64] | None:
 
 
 def _both(sheet: Sheet) -> tuple[str, str]:
-    return sheet.paper_verdict, sheet.verdict
+    return sheet.study.paper_verdict, sheet.study.verdict
 
 
 def _adjusted(effects: Sequence[Effect | None]) -> list[Effect | None]:

@@ -10,8 +10,16 @@ from tempfile import TemporaryDirectory
 
 from satbench.attacks import attack_spec
 from satbench.core.files import write_text
-from satbench.leaderboard.study_figures import draw, write_figures
-from satbench.leaderboard.study_page import (
+from satbench.recipes import recipe_names, recipe_summary
+from satbench.recipes._values import show_override
+from satbench.studies import STUDIES, load_study
+from satbench.studies.activation_shapes import activation_shape
+from satbench.studies.definitions.shared import DEFAULT_RECIPE
+from satbench.studies.design import Arm, Evaluation
+from satbench.studies.images import Images
+from satbench.studies.measures import MEASURES
+from satbench.studies.pages.figures import draw, write_figures
+from satbench.studies.pages.page import (
     BEGIN,
     END,
     render_index,
@@ -19,17 +27,9 @@ from satbench.leaderboard.study_page import (
     render_summary,
     with_summary,
 )
-from satbench.leaderboard.study_record import Outcome, StudyRun
-from satbench.leaderboard.study_sheet import Column, Row, Sheet, pictures_of
-from satbench.recipes import recipe_names, recipe_summary
-from satbench.recipes._values import show_override
-from satbench.studies import STUDIES, load_study
-from satbench.studies._evaluations import DEFAULT_RECIPE
-from satbench.studies.curves import activation_shape
-from satbench.studies.design import Arm, Evaluation
-from satbench.studies.images import Images
-from satbench.studies.measures import MEASURES
 from satbench.studies.plan import DEFAULT_EXAMPLES, Cell, Options, Plan, plan_study, suite_for
+from satbench.studies.run_file import Outcome, StudyRun
+from satbench.studies.sheet import Column, Row, Sheet, pictures_of
 from satbench.studies.store import Places
 
 
@@ -87,27 +87,15 @@ def sheet_of(plan: Plan, places: Places, images: Images) -> Sheet:
     """Return a study with the runs of it that are kept."""
     study = plan.study
     return Sheet(
-        name=study.name,
-        title=study.title,
-        section=study.section,
-        question=study.question,
-        setup=study.setup,
+        study,
         rows=tuple(_row(plan, arm, places, images) for arm in study.arms),
         columns=tuple(_column(plan, evaluation) for evaluation in study.evaluations),
-        verdict=study.verdict,
-        paper_verdict=study.paper_verdict,
-        pairs=study.contrasts,
         n=plan.options.n_examples,
         commands=_commands(plan),
         facts=_facts(plan),
-        paper=study.paper,
         caveats=(*study.caveats, *_caveats(plan)),
         measures=MEASURES if study.measured else {},
-        axes=study.axes,
         shapes=tuple(activation_shape(spec, name=name) for name, spec in study.shapes.items()),
-        primary=study.primary,
-        about=study.about,
-        masked=study.masked,
     )
 
 

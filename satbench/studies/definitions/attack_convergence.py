@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from satbench.leaderboard.study_sheet import Axis, Line, Numbers, Pair, Pool
-from satbench.studies._evaluations import DEFAULT_RECIPE, FAST, PGD, STRONGEST
-from satbench.studies.design import Arm, Evaluation, Study
+from satbench.studies.definitions.shared import DEFAULT_RECIPE, FAST, PGD, STRONGEST
+from satbench.studies.design import Arm, Axis, Evaluation, Line, Numbers, Pair, Pool, Study
 
 STEPS = (1, 2, 5, 10, 20, 50, 100, 200)
 FACTORS = (0.5, 1, 1.5, 2, 3, 5)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from satbench.leaderboard.study_sheet import Numbers, Pair, Pool
-from satbench.studies._evaluations import COLUMNS, PGD, VERDICT, shortened
-from satbench.studies.design import Arm, Study
+from satbench.studies.definitions.shared import COLUMNS, PGD, VERDICT, shortened
+from satbench.studies.design import Arm, Numbers, Pair, Pool, Study
 
 _PGD7 = "pgd(steps=7,step=eps/4,restarts=1,start=uniform,keep=last)"
 
