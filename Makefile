@@ -80,7 +80,7 @@ verify: $(BIN)/satbench  ## Re-check every witness of the committed leaderboard
 	$(BIN)/satbench verify --all
 
 bench:  ## Measure speed and memory beside other packages (see benchmarks/README.md), write docs/benchmarks.md
-	for b in pgd autoattack peak memory train warm; do OMP_NUM_THREADS=1 .venv-bench/bin/python benchmarks/$$b.py --json benchmarks/results/$$b.json || exit 1; done
+	for b in pgd autoattack peak memory train noise warm; do OMP_NUM_THREADS=1 .venv-bench/bin/python benchmarks/$$b.py --json benchmarks/results/$$b.json || exit 1; done
 	OMP_NUM_THREADS=1 .venv-bench/bin/python benchmarks/train.py --activation parametric-softplus --json benchmarks/results/train-parametric-softplus.json
 	OMP_NUM_THREADS=1 .venv-bench/bin/python benchmarks/train.py --activation silu --json benchmarks/results/train-silu.json
 	.venv-bench/bin/python benchmarks/report.py

@@ -15,6 +15,7 @@ from tables import (
     Result,
     autoattack_table,
     memory_table,
+    noise_table,
     peak_table,
     pgd_table,
     train_table,
@@ -97,6 +98,15 @@ SECTIONS = (
         "[study of recipes](studies/recipe-sensitivity.md). `torch.compile` has no line: on the "
         "small net it gained too little to win back its compilation, on the large one nothing.",
         train_table,
+    ),
+    Section(
+        "The attacker's noise in a large training",
+        "noise.json",
+        "CPU seconds that one of 8 processes draws noise for in a step of a batch of 2,048 images "
+        "of 3×224×224, of which it has 256, in 8 parts. It draws just the numbers of its own "
+        "images; to draw all and cut the own out, as satbench did before, gives the same bits. On "
+        "a GPU the same numbers are computed there.",
+        noise_table,
     ),
     Section(
         "Share of the machine's convolution peak",

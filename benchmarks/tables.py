@@ -125,6 +125,21 @@ def warm_table(result: Result) -> str:
     return table(head, rows)
 
 
+def noise_table(result: Result) -> str:
+    """Return a line for each way to draw a step's noise."""
+    head = ["", "CPU s a step", "CPU ratio", "(lowest–highest)"]
+    rows = []
+    for row in result["rows"]:
+        low, high = row["cpu_ratio_range"]
+        cells = [
+            f"{row['cpu_seconds']:.2f}",
+            f"**{row['cpu_ratio']:.2f}**",
+            f"{low:.2f}–{high:.2f}",
+        ]
+        rows.append([row["contestant"], *cells])
+    return table(head, rows)
+
+
 def train_table(result: Result) -> str:
     """Return one table a net, a line a training loop."""
     head = ["", "images / CPU s", "CPU s", "CPU ratio", "(lowest–highest)", "wall s", "wall ratio"]

@@ -18,7 +18,7 @@ from satbench.recipes import load_recipe
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-SCRIPTS = ("pgd", "autoattack", "peak", "memory", "train", "warm", "report")
+SCRIPTS = ("pgd", "autoattack", "peak", "memory", "train", "noise", "warm", "report")
 
 Load = Callable[[str], ModuleType]
 
@@ -47,7 +47,9 @@ def test_the_page_is_what_the_committed_results_say(load: Load) -> None:
     assert load("report").page(RESULTS) == page
 
 
-@pytest.mark.parametrize("pattern", ["pgd*", "autoattack*", "peak", "memory", "train", "warm"])
+@pytest.mark.parametrize(
+    "pattern", ["pgd*", "autoattack*", "peak", "memory", "train", "noise", "warm"]
+)
 def test_every_benchmark_has_a_committed_result(pattern: str) -> None:
     assert list(RESULTS.glob(f"{pattern}.json"))
 

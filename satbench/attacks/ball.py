@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from satbench.attacks.contract import NoiseSource
+from satbench.attacks.contract import NoiseOnDevice, NoiseSource
 from satbench.core.threat import Threat
 
 _TINY = 1e-12  # keeps 0 / 0 away; far below any float32 pixel difference
@@ -69,17 +69,17 @@ def random_point(x: Tensor, threat: Threat, noise: NoiseSource, restart: int = 0
     """Draw a point uniform in the ball around `x`, clipped to [0, 1].  (B, …) -> (B, …)."""
     shape = tuple(x.shape[1:])
     if threat.norm == "linf":
-        delta = threat.radius * _like(noise.uniform(shape, restart), x)
+        delta = threat.radius * _uniform(noise, shape, restart, x)
     elif threat.norm == "l2":
         # A direction uniform on the sphere and a radius r with P(r < t) = t^d.
         direction = _like(noise.normal(shape, restart), x)
-        share = (_like(noise.uniform((1,), restart), x) + 1) / 2
+        share = (_uniform(noise, (1,), restart, x) + 1) / 2
         radius = threat.radius * share.pow(1 / x[0].numel())
         direction = direction / _lengths(direction).clamp_min(_TINY)
         delta = direction * radius.view(-1, *[1] * (x.dim() - 1))
     else:
         # d of d + 1 exponentials, over their sum, are uniform in the simplex; then signs.
-        drawn = _like(noise.uniform((x[0].numel() + 1,), restart), x).double()
+        drawn = _uniform(noise, (x[0].numel() + 1,), restart, x).double()
         parts = -drawn.abs().clamp_min(_TINY).log()
         flat = drawn.sign() * parts / parts.sum(1, keepdim=True)
         delta = (threat.radius * flat[:, :-1]).to(x.dtype).view_as(x)
@@ -108,6 +108,12 @@ def steepest(grad: Tensor, threat: Threat, x_adv: Tensor | None = None) -> Tenso
 def _lengths(delta: Tensor) -> Tensor:
     lengths: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
     return lengths.view(-1, *[1] * (delta.dim() - 1))
+
+
+def _uniform(noise: NoiseSource, shape: tuple[int, ...], restart: int, x: Tensor) -> Tensor:
+    if isinstance(noise, NoiseOnDevice):
+        return noise.uniform_on(shape, x.device, restart).to(x.dtype)
+    return _like(noise.uniform(shape, restart), x)
 
 
 def _like(drawn: NDArray[np.float32], x: Tensor) -> Tensor:

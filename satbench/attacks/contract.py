@@ -33,6 +33,15 @@ class NoiseSource(Protocol):
         ...
 
 
+@runtime_checkable
+class NoiseOnDevice(Protocol):
+    """A source of noise that can draw on the device itself, the same numbers as for the CPU."""
+
+    def uniform_on(self, shape: tuple[int, ...], device: torch.device, restart: int = 0) -> Tensor:
+        """Draw from U(-1, 1) on `device`.  (C, H, W) -> (B, C, H, W) float32."""
+        ...
+
+
 @dataclass(frozen=True)
 class NoiseOfSome:
     """The noise of some images of a batch: of `rows`, (B,) bool, of the noise `of` the batch."""

@@ -57,6 +57,10 @@ class Noise:
 
 def generator_for(*parts: int | str) -> np.random.Generator:
     """Return the generator whose stream is a function of `parts` alone."""
+    return np.random.Generator(np.random.Philox(key=key_of(*parts)))
+
+
+def key_of(*parts: int | str) -> int:
+    """Return the 128-bit key of the stream that belongs to `parts`."""
     text = "\x1f".join(str(part) for part in parts)
-    key = int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")
-    return np.random.Generator(np.random.Philox(key=key))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")

@@ -25,7 +25,7 @@ from satbench.core.errors import SatbenchError
 from satbench.data import Dataset
 from satbench.data._image_tree import ImageTree
 from satbench.recipes import TrainConfig
-from satbench.train import StepNoise, train
+from satbench.train import train
 from satbench.training.ranks import ALONE, Ranks, joined
 from satbench.training.sync_norm import synchronised
 
@@ -145,13 +145,6 @@ def test_synchronised_batch_norm_is_batch_norm_over_all_images(tmp_path: Path) -
     for place in (2, 3):
         for rank in (0, 1):
             np.testing.assert_allclose(told[rank][place], wanted[place].numpy(), rtol=1e-12)
-
-
-def test_the_noise_of_an_image_is_the_same_in_any_share_of_the_batch() -> None:
-    whole = StepNoise(0, 1, 2, 8)
-    for draw in ("uniform", "normal"):
-        parts = [getattr(StepNoise(0, 1, 2, 8, k, 2), draw)((1, 2, 2)) for k in (0, 2, 4, 6)]
-        np.testing.assert_array_equal(np.concatenate(parts), getattr(whole, draw)((1, 2, 2)))
 
 
 def test_the_processes_share_every_part_of_a_batch() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import nn
 
 from satbench import train as training
@@ -19,12 +21,30 @@ from satbench.core.noise import generator_for
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.model_zoo.weights import digest_weights
-from satbench.recipes import TrainConfig
-from satbench.train import StepNoise, Trained, fresh_model, train
+from satbench.recipes import TrainConfig, load_recipe
+from satbench.train import Trained, fresh_model, train
 from satbench.training.ranks import ALONE
 from satbench.training.step import Stepper
 
 CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class FirstNoise:
+    """The noise of satbench 0.1: one stream a step, drawn from its beginning for the batch."""
+
+    key: tuple[int | str, ...]
+    batch: int
+
+    def uniform(self, shape: tuple[int, ...], restart: int = 0) -> NDArray[np.float32]:
+        drawn = generator_for(*self.key, restart).random((self.batch, *shape), np.float32)
+        return 2 * drawn - 1
+
+    def normal(self, shape: tuple[int, ...], restart: int = 0) -> NDArray[np.float32]:
+        raise NotImplementedError
+
+    def block_seed(self, restart: int = 0) -> int:
+        raise NotImplementedError
 
 
 def plain_loop(config: TrainConfig, data: Dataset) -> tuple[nn.Module, list[float]]:
@@ -34,7 +54,7 @@ def plain_loop(config: TrainConfig, data: Dataset) -> tuple[nn.Module, list[floa
         {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": 5e-4},
         {"params": [p for p in model.parameters() if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    optimiser = torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True)
+    optimiser = torch.optim.SGD(groups, lr=config.learning_rate, momentum=0.9, nesterov=True)
     n, losses = len(data) - config.held_out, []
     steps = n // config.batch_size
     for epoch in range(config.epochs):
@@ -46,7 +66,7 @@ def plain_loop(config: TrainConfig, data: Dataset) -> tuple[nn.Module, list[floa
             y = torch.from_numpy(data.labels[rows])
             if config.attack:
                 model.train(config.attack_mode == "train")
-                noise = StepNoise(config.seed, epoch, step, len(x))
+                noise = FirstNoise((config.seed, "training attack", epoch, step), len(x))
                 attack, threat = parse_attack(config.attack), Threat.parse(config.threat)
                 x = attack(model, x, y, threat, noise).detach()
             done, all_steps = epoch * steps + step, config.epochs * steps
@@ -84,6 +104,17 @@ def test_the_loop_gives_the_bits_of_a_plainly_written_one(
     changed = replace(config, **changes)
     model, losses = plain_loop(changed, toy)
     done = train(changed, toy, tmp_path, CPU)
+
+    assert digest_weights(done.model) == digest_weights(model)
+    assert [metrics.loss for metrics in done.history] == losses
+
+
+def test_the_recipe_of_shipped_models_takes_the_steps_that_it_took_for_them(
+    fashion: Dataset, tmp_path: Path
+) -> None:
+    config = load_recipe("fmnist-sat", epochs=2, batch_size=32, held_out=40)
+    model, losses = plain_loop(config, fashion)
+    done = train(config, fashion, tmp_path, CPU)
 
     assert digest_weights(done.model) == digest_weights(model)
     assert [metrics.loss for metrics in done.history] == losses
