@@ -20,6 +20,7 @@ from torch import nn
 from satbench.attacks.borrow import borrowed
 from satbench.attacks.engine import Images, device_of
 from satbench.attacks.passes import CountingModel, Passes
+from satbench.attacks.rounding import FLOAT32, rounding_of
 from satbench.attacks.signs import TARGETS, examine
 from satbench.core.heap import release_freed_memory
 from satbench.core.threat import Threat
@@ -59,16 +60,23 @@ def probe(
     places: dict[str, list[int]] = {name: [] for name in names}
     with borrowed(model) as judged, own_generators(device_of(model), seed):
         counting = CountingModel(judged, passes)
+        rounding = _rounding(judged, images, indices)
         for start in range(0, len(indices), batch_size):
             batch = indices[start : start + batch_size]
             x = torch.from_numpy(images.pixels(batch)).to(device_of(model))
             y = torch.from_numpy(images.labels[batch]).to(x.device)
-            for name, holds in examine(counting, x, y, threat).items():
+            for name, holds in examine(counting, x, y, threat, rounding).items():
                 places[name] += batch[holds.cpu().numpy()].tolist()
             release_freed_memory()
     found = {name: tuple(places[name]) for name in names if places[name]}
     flags = tuple(Flag(name, len(at), len(indices), *_SIGNS[name]) for name, at in found.items())
     return Diagnosis(flags, found, passes.forwards, passes.backwards)
+
+
+def _rounding(judged: nn.Module, images: Images, indices: NDArray[np.int64]) -> float:
+    if not len(indices):
+        return FLOAT32
+    return rounding_of(judged, torch.from_numpy(images.pixels(indices[:1])).to(device_of(judged)))
 
 
 _SIGNS: dict[str, tuple[str, str]] = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch.nn.parameter import is_lazy
 
 import satbench
 from satbench.core.errors import SatbenchError
+from satbench.recipes import load_recipe
 
 PGD = "pgd(steps=5,start=clean)"
 RIGHT = [0, 1, 1, -1, -1]  # at eps 0.1; the distances to the boundary are |mean - 1/2|
@@ -63,7 +64,10 @@ class Fragile(nn.Module):
 
 def contents(tensor: Tensor | None) -> object:
     empty = tensor is None or is_lazy(tensor) or tensor.is_meta
-    return None if empty else tensor.detach().to_dense().numpy().tobytes()
+    if empty:
+        return None
+    dense = tensor.detach().to_dense()
+    return (dense.float() if dense.dtype == torch.bfloat16 else dense).numpy().tobytes()
 
 
 def traces(model: nn.Module) -> dict[str, object]:
@@ -177,6 +181,41 @@ def lazy() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
 
 
+@contextmanager
+def float64_by_default() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+class Draws(Fragile):
+    """A model that draws from the generators of NumPy and Python."""
+
+    def forward(self, x: Tensor) -> Any:
+        noise = 1e-5 * (np.random.standard_normal() + random.gauss(0, 1))
+        return super().forward(x) + noise * torch.tensor([1.0, -1.0])
+
+
+class Coarse(Fragile):
+    """A model whose weights and passes are in a lower precision."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.coarse = nn.Linear(1, 1, bias=False).to(dtype).requires_grad_(False)
+        self.coarse.weight.fill_(1)
+
+    def forward(self, x: Tensor) -> Any:
+        mean = x.flatten(1).mean(1, keepdim=True).to(self.coarse.weight.dtype)
+        score = self.coarse(mean) - 0.5
+        return torch.cat([-score, score], 1)
+
+
+def in_place() -> nn.Module:
+    return nn.Sequential(nn.ReLU(inplace=True), Fragile())
+
+
 SQUARE = (PGD, "square(queries=100)")
 BY_SQUARE = [0, 2, 2, -1, -1]
 NOT_FINITE = r"^expected finite logits, got NaN or infinity for "
@@ -190,6 +229,19 @@ CASES = [
     Case("read-only array", x=read_only, y=changed_labels(lambda y: y.numpy())),
     Case("under no_grad", inside=torch.no_grad),
     Case("under autocast", inside=lambda: torch.autocast("cpu", dtype=torch.bfloat16)),
+    Case("float64 by default", inside=float64_by_default, attacks=(PGD, "apgd-ce(steps=5)")),
+    Case("another default device", inside=lambda: torch.device("meta")),
+    Case("in-place first layer", model=in_place, attacks=(PGD, "square(queries=5)")),
+    Case("in-place clamp", model=before(lambda x: x.clamp_(0, 1))),
+    Case("float16 within", model=lambda: Coarse(torch.float16)),
+    Case("bfloat16 within", model=lambda: Coarse(torch.bfloat16)),
+    Case("model that draws from NumPy and Python", model=Draws, changes={"eps": "0.09"}),
+    Case("negative seed", changes={"seed": -1}),
+    Case(
+        "seed beyond 64 bits",
+        r"^expected a seed of at most 64 bits, got one of 71: ",
+        changes={"seed": 2**70},
+    ),
     Case("softmax outputs", model=after(lambda z: z.softmax(1))),
     Case(
         "random model",
@@ -431,21 +483,60 @@ def test_a_misuse_is_refused_or_answered_rightly_and_nothing_is_touched(
     assert of_call == (*generators(), torch.is_grad_enabled(), fingerprint(x), fingerprint(y))
 
 
-def test_a_random_model_gets_the_same_verdicts_for_the_same_seed(tmp_path: Path) -> None:
-    def dropped(x: Tensor) -> Tensor:
-        return nn.functional.dropout(x, 0.5, training=True)
+def of_torch(x: Tensor) -> Tensor:
+    return nn.functional.dropout(x, 0.5, training=True)
+
+
+def of_numpy(x: Tensor) -> Tensor:
+    return x * torch.from_numpy(np.random.choice([0.0, 2.0], x.shape).astype(np.float32))
+
+
+def of_python(x: Tensor) -> Tensor:
+    return x * torch.tensor([random.choice([0.0, 2.0]) for _ in x]).view(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("dropped", [of_torch, of_numpy, of_python])
+def test_a_random_model_gets_the_same_verdicts_for_the_same_seed(
+    dropped: Callable[[Tensor], Tensor], tmp_path: Path
+) -> None:
 
     x = torch.rand(60, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     y = torch.arange(60) % 2
     found = []
     for run in range(2):
-        torch.rand(run)  # moves the global generator
+        for _ in range(run):  # moves the global generators
+            of_torch(x), of_numpy(x), of_python(x)
         record = satbench.evaluate(
             Fragile(before=dropped), x, y, attacks=[PGD], eps=0.1, out=tmp_path / str(run)
         )
         found.append((record.verdicts, record.identity))
 
     assert found[0] == found[1]
+
+
+def test_training_refuses_a_seed_beyond_64_bits() -> None:
+    with pytest.raises(SatbenchError, match=r"^expected a seed of at most 64 bits, got one of 65"):
+        load_recipe("fmnist-sat", seed=2**64)
+
+
+def test_a_factorys_model_may_have_a_train_that_returns_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "frozen_norm.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Sequential):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(784, 10))\n"
+        "    def train(self, mode=True):\n"
+        "        super().train(mode)\n"
+        "        self[0].eval()\n"
+    )
+    record = satbench.evaluate(
+        "frozen_norm:Net", "fashion-mnist", attacks=["pgd-1"], eps=0.1, n_examples=4, out=tmp_path
+    )
+
+    assert record.n == 4
 
 
 def test_evaluating_by_name_leaves_the_global_generators_alone(

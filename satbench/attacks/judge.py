@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from satbench.attacks.ball import size
+from satbench.attacks.logits import ModelError, ask, unanswered
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 
@@ -27,27 +28,25 @@ class OutsideBallError(SatbenchError):
     """An attack returned an image that the threat model does not allow."""
 
 
-class NonFiniteLogitsError(SatbenchError):
+class NonFiniteLogitsError(ModelError):
     """A model returned NaN or infinity."""
 
 
 def predict(model: nn.Module, x: Tensor) -> Tensor:
     """Return predicted classes, computed in full float32.  (B, C, H, W) -> (B,) int64.
 
-    Raises NonFiniteLogitsError: the argmax of NaN is a class, so a broken model could look robust.
+    The model works on a copy of `x`.  Raises NonFiniteLogitsError: the argmax of NaN is a class,
+    so a broken model could look robust; and ModelError where it answers with no logits at all.
     """
-    with (
-        torch.no_grad(),
-        torch.autocast(x.device.type, enabled=False),
-        torch.backends.cudnn.flags(allow_tf32=False),
-    ):
-        logits: Tensor = model(x)
-    bad = (~logits.isfinite()).flatten(1).any(1)
+    with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
+        logits = ask(model, x)
+    bad = unanswered(logits)
     if bool(bad.any()):
         row = int(bad.nonzero()[0])
         raise NonFiniteLogitsError(
             f"expected finite logits, got NaN or infinity for {int(bad.sum())} of {len(x)} images "
-            f"(the first is row {row} of its batch); a model must answer every image of [0, 1]"
+            f"(the first is row {row} of its batch); a model must answer every image of [0, 1]",
+            x,
         )
     return logits.argmax(1)
 

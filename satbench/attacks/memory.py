@@ -180,7 +180,8 @@ class CountedLent:
 
     def source(self, name: str) -> nn.Module:
         """Return another model, made for searching, frozen, in eval mode, on the device."""
-        module = self._lent.source(name).eval().requires_grad_(False).to(self._device)
+        module = self._lent.source(name).requires_grad_(False).to(self._device)
+        module.eval()
         return CountingModel(searching_copy(module), self._passes)
 
     def pool(self, n: int) -> NDArray[np.float32]:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from satbench.attacks.logits import ask, without_masks
+
 
 @dataclass
 class Passes:
@@ -25,9 +27,12 @@ class Passes:
 
 
 class CountingModel(torch.nn.Module):
-    """A model that counts every image which passes through it, forward and backward."""
+    """A model that counts every image which passes through it, forward and backward.
 
-    def __init__(self, model: Callable[[Tensor], Tensor], passes: Passes) -> None:
+    Its answers are read by `satbench.attacks.logits`: float32, and finite where a class is masked.
+    """
+
+    def __init__(self, model: Callable[[Tensor], object], passes: Passes) -> None:
         super().__init__()
         self.model = model
         self.passes = passes
@@ -37,7 +42,7 @@ class CountingModel(torch.nn.Module):
         self.passes.forwards += len(x)
         if torch.is_grad_enabled() and x.requires_grad:
             x = _CountBackward.apply(x, self.passes)
-        return self.model(x)
+        return without_masks(ask(self.model, x))
 
 
 class _CountBackward(torch.autograd.Function):

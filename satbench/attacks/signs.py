@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from satbench.attacks.contract import Model
+from satbench.attacks.logits import MASKED_LOGIT
+from satbench.attacks.rounding import FLOAT32
 from satbench.core.threat import Threat
 
 NEARBY = 0.01
@@ -55,10 +57,13 @@ MASKED = (
 """The signs that a search by gradients is not to be trusted with an image."""
 
 
-def examine(model: Model, x: Tensor, y: Tensor, threat: Threat) -> dict[str, Tensor]:
+def examine(
+    model: Model, x: Tensor, y: Tensor, threat: Threat, rounding: float = FLOAT32
+) -> dict[str, Tensor]:
     """Return for each sign which images it holds for.  (B, C, H, W), (B,) -> (B,) bool each.
 
-    Each image costs 3 forwards and 2 backwards.
+    `rounding` is how coarsely the model computes (`satbench.attacks.rounding`).  Each image costs 3
+    forwards and 2 backwards.
     """
     with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
         leaf = x.clone().requires_grad_()
@@ -76,7 +81,7 @@ def examine(model: Model, x: Tensor, y: Tensor, threat: Threat) -> dict[str, Ten
     randomised = _differ(logits, again)
     zero = _is_zero(loss_grad) & _is_zero(grad)
     change = _margin(nearby_logits, y, rival) - margin
-    every = torch.ones_like(zero)
+    every, unit = torch.ones_like(zero), rounding * _size(logits)
     return {
         "randomised": randomised,
         "softmax-output": _is_probability(logits),
@@ -84,7 +89,7 @@ def examine(model: Model, x: Tensor, y: Tensor, threat: Threat) -> dict[str, Ten
         "vanishing-loss-gradient": _vanishes(loss_grad, grad, threat),
         "negligible-gradient": ~zero & _is_negligible(grad, margin),
         # Noise and a gradient of zero are causes of their own.
-        "unstable-gradient": ~zero & ~randomised & _misjudges(grad, nearby - x, change, logits),
+        "unstable-gradient": ~zero & ~randomised & _misjudges(grad, nearby - x, change, unit),
         "dynamic-gradient": every if calls else ~every,
         "few-classes": every if logits.shape[1] <= TARGETS else ~every,
     }
@@ -100,6 +105,11 @@ def _differ(logits: Tensor, again: Tensor) -> Tensor:
 def _is_probability(logits: Tensor) -> Tensor:
     inside = (logits > -PROBABLE).all(1) & (logits < 1 + PROBABLE).all(1)
     return inside & ((logits.sum(1) - 1).abs() < PROBABLE)
+
+
+def _size(logits: Tensor) -> Tensor:
+    """Return the largest logit of each image, masked classes aside.  (B, K) -> (B,)."""
+    return torch.where(logits > MASKED_LOGIT, logits, 0).abs().amax(1)
 
 
 def _is_zero(grad: Tensor) -> Tensor:
@@ -126,16 +136,15 @@ def _is_negligible(grad: Tensor, margin: Tensor) -> Tensor:
     return grad.double().abs().flatten(1).sum(1) < NEGLIGIBLE * margin.double()
 
 
-def _misjudges(grad: Tensor, delta: Tensor, change: Tensor, logits: Tensor) -> Tensor:
+def _misjudges(grad: Tensor, delta: Tensor, change: Tensor, unit: Tensor) -> Tensor:
     """Tell where the gradient misjudges the change of the margin over `delta` by more than half.
 
     Over so short a way a gradient that belongs to the logits is right but for curvature and
-    rounding; rounding is allowed 100 units in the last place of the largest logit.
+    rounding; rounding is allowed 100 times `unit`, (B,), the last place of the largest logit.
     """
     foretold = (grad.double() * delta.double()).flatten(1).sum(1)
     largest = torch.maximum(foretold.abs(), change.double().abs())
-    rounding = 100 * torch.finfo(logits.dtype).eps * logits.abs().amax(1).double()
-    return (change.double() - foretold).abs() > WRONG_BY * largest + rounding
+    return (change.double() - foretold).abs() > WRONG_BY * largest + 100 * unit.double()
 
 
 def _step(x: Tensor, threat: Threat) -> float:

@@ -14,3 +14,13 @@ def check_at_least_one(name: str, thing: object, *fields: str) -> None:
         value = getattr(thing, field)
         if isinstance(value, int) and value < 1:
             raise SatbenchError(f"{name}: expected {field} of 1 or more, got {value}")
+
+
+def check_seed(seed: int) -> int:
+    """Return a seed that every generator takes.  Raises SatbenchError for more than 64 bits."""
+    if not -(2**63) <= seed < 2**64:
+        raise SatbenchError(
+            f"expected a seed of at most 64 bits, got one of {seed.bit_length()}: "
+            "write seed % 2**64"
+        )
+    return seed

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -17,12 +19,35 @@ from satbench.model_zoo.fitting import load_state
 
 def digest_weights(model: nn.Module) -> str:
     """Return the SHA-256 of a model's state: every parameter and buffer, by name."""
-    arrays = {
-        name: tensor.detach().cpu().contiguous().numpy()
-        for name, tensor in model.state_dict().items()
-        if isinstance(tensor, Tensor)
-    }
-    return digest_named_arrays({name: np.asarray(array) for name, array in arrays.items()})
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for name, value in model.state_dict().items():
+        if isinstance(value, Tensor):
+            arrays |= _arrays_of(name, value.detach().cpu())
+        elif isinstance(value, tuple):  # what a quantised layer packs
+            for place, part in enumerate(value):
+                if isinstance(part, Tensor):
+                    arrays |= _arrays_of(f"{name}.{place}", part.detach().cpu())
+    return digest_named_arrays(arrays)
+
+
+def _arrays_of(name: str, tensor: Tensor) -> dict[str, NDArray[np.generic]]:
+    """Return the contents of a tensor as arrays, also where numpy lacks its dtype or layout."""
+    if tensor.is_quantized:
+        scheme = str(tensor.qscheme())
+        scale, zero = (
+            (tensor.q_per_channel_scales().numpy(), tensor.q_per_channel_zero_points().numpy())
+            if "channel" in scheme
+            else (np.array(tensor.q_scale()), np.array(tensor.q_zero_point()))
+        )
+        whole = {f"{name} in {scheme}": tensor.int_repr().numpy()}
+        return whole | {f"{name} scale": scale, f"{name} zero point": zero}
+    tensor = tensor.to_dense() if tensor.layout != torch.strided else tensor
+    tensor = tensor.resolve_conj().resolve_neg().contiguous()
+    try:
+        return {name: np.asarray(tensor.numpy())}
+    except TypeError:  # bfloat16 and float8: numpy has neither
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        return {f"{name} in {dtype}": tensor.view(torch.uint8).numpy()}
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

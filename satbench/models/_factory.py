@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 def load_factory(text: str) -> LoadedModel:
     """Call the factory that `text` names.  Raises SatbenchError."""
-    made = make_module(text, "--model PACKAGE.MODULE:FACTORY").eval()
+    made = make_module(text, "--model PACKAGE.MODULE:FACTORY")
+    made.eval()  # whose answer is not used: a train() of the user's own may return nothing
     info = describe_module(made, text, "factory")
     return LoadedModel(made, replace(info, architecture=text), None)
 
@@ -30,7 +31,8 @@ def load_plugin(entry: Entry) -> LoadedModel:
     Raises SatbenchError where the plug-in is broken, or makes no module.
     """
     made = _called(entry.load(), entry.target)
-    info = describe_module(made.eval(), entry.name, f"plug-in {entry.plugin}")
+    made.eval()
+    info = describe_module(made, entry.name, f"plug-in {entry.plugin}")
     return LoadedModel(made, replace(info, architecture=entry.target), None)
 
 

@@ -130,7 +130,8 @@ class RobustBench:
                 f"RobustBench cannot load {self.name} ({said}); "
                 f"its files belong in {folder / self.benchmark / self.norm}"
             ) from error
-        return model.eval()
+        model.eval()
+        return model
 
 
 def _provide(package: ModuleType, path: Path, gdrive_id: str) -> None:

@@ -85,7 +85,8 @@ class TorchHub:
             raise SatbenchError(
                 f"expected {self.text} to return a torch.nn.Module, got {type(made).__name__}"
             )
-        info = describe_module(made.eval(), self.text, "torchhub")
+        made.eval()
+        info = describe_module(made, self.text, "torchhub")
         return LoadedModel(made, replace(info, architecture=self.text), None)
 
 

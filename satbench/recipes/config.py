@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from satbench.attacks import check_attack_name
 from satbench.core.errors import SatbenchError
+from satbench.core.ranges import check_seed
 from satbench.core.specs import later, split_spec
 from satbench.core.threat import Threat
 from satbench.data import check_name
@@ -133,6 +134,7 @@ class TrainConfig:
         for name in ("clean_start", "overfitting_drop", "colour_jitter"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SatbenchError(f"expected {name} from 0 to 1, got {getattr(self, name)}")
+        check_seed(self.seed)
         if not self.learning_rate > 0:
             raise SatbenchError(f"expected learning_rate above 0, got {self.learning_rate}")
 

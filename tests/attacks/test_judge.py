@@ -11,6 +11,7 @@ from satbench.attacks.judge import (
     check_allowed,
     predict,
 )
+from satbench.attacks.logits import ModelError
 from satbench.core.threat import Threat
 
 LINF = Threat.parse("linf:8/255")
@@ -169,10 +170,37 @@ def test_nan_logits_are_refused_with_their_number_and_first_row() -> None:
         predict(model, torch.zeros(3, 1, 2, 2))
 
 
-@pytest.mark.parametrize("value", [torch.inf, -torch.inf])
-def test_infinite_logits_are_refused(value: float) -> None:
-    with pytest.raises(NonFiniteLogitsError, match=r"for 1 of 1 images \(the first is row 0"):
-        predict(Answer([[0.0, value]]), GREY[:1])
+@pytest.mark.parametrize("logits", [[[0, 2], [0, torch.inf]], [[0, 2], [0, -torch.inf]]])
+def test_infinite_logits_are_refused(logits: list[list[float]]) -> None:
+    with pytest.raises(NonFiniteLogitsError, match=r"for 1 of 2 images \(the first is row 1"):
+        predict(Answer(logits), GREY)
+
+
+def test_a_class_masked_for_every_image_is_never_predicted() -> None:
+    assert predict(Answer([[-torch.inf, -3, -5], [-torch.inf, -9, -2]]), GREY).tolist() == [1, 2]
+
+
+def test_the_judge_shows_a_model_that_writes_into_its_input_a_copy() -> None:
+    class Writes(Mean):
+        def forward(self, x: Tensor) -> Tensor:
+            if not torch.is_grad_enabled():
+                x.fill_(0.9)
+            return super().forward(x)
+
+    x, x_adv, y = GREY.clone(), moved(-0.02), torch.tensor([1, 1])
+    broken(Writes(), x, x_adv, y, LINF)
+
+    assert torch.equal(x, GREY)
+    assert torch.equal(x_adv, moved(-0.02))
+
+
+def test_an_error_of_the_model_is_a_sentence() -> None:
+    class Fails(Mean):
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError("no such layer")
+
+    with pytest.raises(ModelError, match=r"^the model fails on 2 images .*: RuntimeError: no such"):
+        predict(Fails(), GREY)
 
 
 def test_nan_logits_are_refused_in_place_of_a_verdict() -> None:
