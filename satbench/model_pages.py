@@ -14,6 +14,7 @@ from pathlib import Path
 from satbench.core.errors import UnknownNameError
 from satbench.core.registry import Entry
 from satbench.core.specs import split_spec
+from satbench.core.templates import fill
 from satbench.leaderboard.board import Benchmark, build_board
 from satbench.leaderboard.markdown import MISSING, cell, percent, table
 from satbench.leaderboard.publish import stale_files
@@ -27,14 +28,6 @@ INDEX = "README.md"
 
 _SHARES: tuple[Column, ...] = tuple(column for column in COLUMNS if column != "gap")
 _BOARD = "../../leaderboard/LEADERBOARD.md"
-
-_INTRODUCTION = f"""# The models that ship with satbench
-
-A page a model: what it is, how it was trained, what is left of it under attack, what it is for.
-Percent of all images of the benchmark, with 95 % intervals; **best known** is what no committed
-record broke, an upper bound.  Models are compared, over training seeds, on the
-[leaderboard]({_BOARD}).  Do not edit these pages: `satbench models cards` writes them.
-"""
 
 
 @dataclass(frozen=True)
@@ -63,18 +56,16 @@ def pages(
 
 def page(card: Card, results: Sequence[Result], is_surrogate: bool) -> str:
     """Return the page of one model."""
-    told = card.training
-    parts = [f"# {cell(card.name)}", _lead(card), _facts(_model_facts(card))]
-    if told:
-        parts += [
-            "## Training",
-            _facts(_training_facts(told)),
-            "This command trains the same weights again, on the same data and versions:",
-            f"```sh\n{told.command}\n```",
-        ]
-    parts += ["## Results", *_result_parts(results)]
-    parts += ["## Use and limits", "\n".join(f"- {line}" for line in _limits(card, is_surrogate))]
-    return "\n\n".join(parts) + "\n"
+    values = {
+        "card": card,
+        "training": card.training,
+        "facts": _facts(_model_facts(card)),
+        "training_facts": _facts(_training_facts(card.training)) if card.training else "",
+        "results": [_result(one) for one in results],
+        "is_surrogate": is_surrogate,
+        "board": _BOARD,
+    }
+    return fill("model.md", values, {"cell": cell})
 
 
 def stale_pages(contents: Mapping[Path, str], folder: Path) -> list[Path]:
@@ -95,15 +86,6 @@ def _results(records: Sequence[Record]) -> dict[tuple[str, str, str], list[Resul
 
 def _key(card: Card) -> tuple[str, str, str]:
     return card.weights_digest, card.architecture, card.activation
-
-
-def _lead(card: Card) -> str:
-    network = f"`{card.architecture}` with `{card.activation}`"
-    if not card.training:
-        return f"{network}."
-    told = card.training
-    how = f"trained against `{told.attack}`" if told.attack else "trained without an adversary"
-    return f"{network}, {how} on {cell(told.dataset)}, seed {told.seed}."
 
 
 def _model_facts(card: Card) -> list[tuple[str, str]]:
@@ -161,54 +143,29 @@ def _facts(rows: Sequence[tuple[str, str]]) -> str:
     return table(("", ""), [row for row in rows if row[1]], words=2)
 
 
-def _result_parts(results: Sequence[Result]) -> list[str]:
-    if not results:
-        return ["No committed record is about this model."]
-    parts = []
-    for result in results:
-        benchmark, row = result.benchmark, result.row
-        data = benchmark.dataset
-        parts += [
-            f"**{cell(benchmark.title)}**: {data.n} images of the {data.split} split "
-            f"(digest `{data.digest[:12]}`), {row.records} records; rank {row.rank} of "
-            f"{len(benchmark.rows)} by best known on the [leaderboard]({_BOARD}).",
-            table(
-                ("", "right", "%", "95 % interval"),
-                [
-                    (COLUMNS[column], f"{share.count} of {share.n}", *_numbers(share))
-                    for column in _SHARES
-                    if (share := row.share(column))
-                ],
-                words=1,
-            ),
-        ]
-        parts += [f"† {cell(str(flag))}" for flag in row.flags or ()]
-    return parts
+def _result(result: Result) -> dict[str, object]:
+    benchmark, row = result.benchmark, result.row
+    lines = [
+        (COLUMNS[column], f"{share.count} of {share.n}", *_numbers(share))
+        for column in _SHARES
+        if (share := row.share(column))
+    ]
+    return {
+        "title": cell(benchmark.title),
+        "n": benchmark.dataset.n,
+        "split": benchmark.dataset.split,
+        "digest": benchmark.dataset.digest[:12],
+        "records": row.records,
+        "rank": row.rank,
+        "models": len(benchmark.rows),
+        "table": table(("", "right", "%", "95 % interval"), lines, words=1),
+        "flags": row.flags or (),
+    }
 
 
 def _numbers(share: Share) -> tuple[str, str]:
     low, high = share.interval
     return percent(share.value), f"{percent(low)}–{percent(high)}"
-
-
-def _limits(card: Card, is_surrogate: bool) -> list[str]:
-    lines = ["For research on robustness; not for use where a wrong answer does harm."]
-    told = card.training
-    if told and told.attack:
-        lines.append(
-            f"Trained for {cell(told.threat)} on {cell(told.dataset)}; nothing is claimed of other "
-            "norms and radii, of other changes to an image, or of other images."
-        )
-    if told and not told.attack:
-        lines.append("A control: it is not robust, and every attack must break it.")
-    if is_surrogate:
-        lines.append("A surrogate: transfer attacks borrow it, and it is on no leaderboard.")
-    lines += [
-        "Robust accuracy is an upper bound: a stronger attack can only lower it "
-        f"(`satbench challenge`). To measure it again: `satbench eval --model {card.name}`.",
-        "One training seed: what an activation does shows over the seeds of a recipe, not here.",
-    ]
-    return lines
 
 
 def _index(cards: Sequence[Card], found: Mapping[str, Sequence[Result]]) -> str:
@@ -229,4 +186,4 @@ def _index(cards: Sequence[Card], found: Mapping[str, Sequence[Result]]) -> str:
                 *numbers[0],
             )
         )
-    return f"{_INTRODUCTION}\n{table(head, lines, words=3)}\n"
+    return fill("models.md", {"board": _BOARD, "table": table(head, lines, words=3)})

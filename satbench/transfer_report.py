@@ -11,7 +11,7 @@ from rich.table import Table
 
 from satbench.core.errors import SatbenchError
 from satbench.leaderboard.figures import FORMATS, check_can_draw, heat_map
-from satbench.leaderboard.tables import MISSING, percent
+from satbench.leaderboard.markdown import MISSING, percent
 from satbench.leaderboard.transfers import TransferMatrix, TransferTarget
 
 CLEAN = "no attack"

@@ -121,9 +121,9 @@ def test_a_model_without_records_says_so(written: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("line", "names"),
     [
-        ("- A control: it is not robust", [CONTROL, SURROGATE]),
-        ("- A surrogate: transfer attacks borrow it", [SURROGATE]),
-        ("- Trained for linf:0.1 on fashion-mnist; nothing is claimed of other", [ROBUST]),
+        ("- A control: ", [CONTROL, SURROGATE]),
+        ("- A surrogate: ", [SURROGATE]),
+        ("- Trained for linf:0.1 on fashion-mnist.", [ROBUST]),
     ],
 )
 def test_limits_are_those_of_the_model(

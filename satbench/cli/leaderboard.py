@@ -71,8 +71,8 @@ def build(
 def show(records: Path | None, as_json: bool) -> None:
     """Print the leaderboard."""
     from satbench.console import results
+    from satbench.leaderboard.exports import render_json
     from satbench.leaderboard.publish import published_records, read_board
-    from satbench.leaderboard.tables import render_json
     from satbench.leaderboard.terminal import leaderboard_table
 
     board = read_board(records or published_records())

@@ -5,32 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from satbench.core.templates import fill
 from satbench.leaderboard.attack_run import AttackRun
 from satbench.leaderboard.markdown import MISSING, percent, table
 
 PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
 
-_HEAD = """\
-# How well our AutoAttack agrees with the reference
-
-`autoattack` is our own engine; the reference is the package that defines AutoAttack, pyautoattack
-(`autoattack-reference`, and `autoattack` in records of protocol 1).  Both ran on the same images
-of the same model, under the same threat model and with the same seed, and the same judge decided.
-
-This page is generated from records alone; do not edit it.  `satbench leaderboard build` makes it
-again.
-
-- **Ours**, **Reference**: percent of all images that are still right behind it.
-- **Images that differ**: survived under one, broken under the other.
-- **The parts**: images that each part broke, ours / reference.  A part gets what the parts before
-  it left, so what one part finds a little earlier another cannot find any more.
-- **Passes**: forwards plus backwards for each image that was right when clean, ours / reference.
-- **Reference's seeds**: the least and the greatest robust accuracy that the reference reads with
-  other seeds, and how many seeds: what chance alone moves.
-- **‡**: the two ran behind other attacks, or in other blocks of images, so that they saw
-  other survivors or other noise; verdicts may differ because of that.
-- **–**: not measured.
-"""
+_COLUMNS = (
+    *("Model", "Seed", "Ours", "Reference", "Images that differ"),
+    *PARTS,
+    *("Passes", "Reference's seeds"),
+)
 
 
 @dataclass(frozen=True)
@@ -80,43 +65,21 @@ def agreement_of(runs: Iterable[AttackRun]) -> Agreement | None:
 
 def render_agreements(benchmarks: Sequence[tuple[str, Sequence[tuple[str, Agreement]]]]) -> str:
     """Return AGREEMENT.md from each benchmark's title and its models' titles and agreements."""
-    sections = (
-        f"## {title}\n\n{_summary([one for _, one in told])}\n{_table(told)}"
-        for title, told in benchmarks
-    )
-    return "\n".join((_HEAD, *sections))
+    values = {"benchmarks": [_benchmark(title, each) for title, each in benchmarks]}
+    return fill("agreement.md", values).rstrip() + "\n"
 
 
-def _summary(agreements: Sequence[Agreement]) -> str:
-    if not agreements:
-        return (
-            "No model has records of both yet; `satbench eval --attack autoattack` and "
-            "`--attack autoattack-reference` make them."
-        )
-    models, images = len(agreements), sum(len(one.ours.standing) for one in agreements)
-    equal = sum(one.ours.left == one.reference.left for one in agreements)
-    same = sum(one.differing == 0 for one in agreements)
-    differing = sum(one.differing for one in agreements)
-    return (
-        f"Equal: the robust accuracy on {equal} of {models} models, every image's verdict on "
-        f"{same} of {models}; {images - differing:,} of {images:,} verdicts in all."
-    )
-
-
-def _table(told: Sequence[tuple[str, Agreement]]) -> str:
-    if not told:
-        return ""
-    head = (
-        "Model",
-        "Seed",
-        "Ours",
-        "Reference",
-        "Images that differ",
-        *PARTS,
-        "Passes",
-        "Reference's seeds",
-    )
-    return f"\n{table(head, (_line(title, one) for title, one in told), words=1)}\n"
+def _benchmark(title: str, each: Sequence[tuple[str, Agreement]]) -> dict[str, object]:
+    agreements = [one for _, one in each]
+    return {
+        "title": title,
+        "models": len(agreements),
+        "images": sum(len(one.ours.standing) for one in agreements),
+        "equal": sum(one.ours.left == one.reference.left for one in agreements),
+        "same": sum(one.differing == 0 for one in agreements),
+        "differing": sum(one.differing for one in agreements),
+        "table": table(_COLUMNS, (_line(name, one) for name, one in each), words=1),
+    }
 
 
 def _line(title: str, one: Agreement) -> list[str]:

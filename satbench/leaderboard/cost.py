@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from satbench.core.templates import fill
 from satbench.leaderboard.attack_run import AttackRun
 from satbench.leaderboard.markdown import MISSING, percent, signed, table
 
@@ -14,28 +15,6 @@ ALLOWED = Fraction(1, 1000)
 
 CHEAPER = 12
 """How many times fewer passes it must need."""
-
-_HEAD = f"""\
-# What a verdict costs: fast beside AutoAttack
-
-Passes are counted, not estimated: forwards plus backwards of one image each, those of models
-that an attack borrowed included, for each image that was right when clean.  `fast` is to reach
-a robust accuracy no more than {100 * float(ALLOWED):g} points above AutoAttack's, for {CHEAPER}
-times fewer passes or better.  Where it does not, the table says so.
-
-This page is generated from records alone; do not edit it.  `satbench leaderboard build` makes it
-again.
-
-- **AutoAttack**, **fast**: percent of all images that are still right behind it.  AutoAttack is
-  the one of our own engine; `fast` counts where no other attack ran before it.
-- **Difference**: fast minus AutoAttack, in points; below 0 `fast` found more.
-- **Ratio**: passes of AutoAttack by those of fast.
-- **by pyautoattack**: passes of AutoAttack where the package that defines it ran it, and their
-  ratio to those of fast.
-- **†**: AutoAttack ran behind PGD, on its survivors alone, and the passes are those for these.
-  This favours AutoAttack: alone it would have spent passes on the other images too.
-- **–**: not measured, or nothing was left for AutoAttack to run on.
-"""
 
 _COLUMNS = (
     "Model",
@@ -103,34 +82,53 @@ def cost_of(runs: Iterable[AttackRun]) -> Cost:
 
 def render_costs(benchmarks: Sequence[tuple[str, Sequence[tuple[str, Cost]]]]) -> str:
     """Return COST.md from each benchmark's title and its models' titles and costs, as markdown."""
-    sections = (
-        f"## {title}\n\n{_summary(costs)}\n\n{table(_COLUMNS, map(_line, costs), words=1)}\n"
-        f"{_specs(costs)}"
-        for title, costs in benchmarks
+    values = {
+        "allowed": f"{100 * float(ALLOWED):g}",
+        "cheaper": CHEAPER,
+        "benchmarks": [
+            {
+                "title": title,
+                "aims": _aims(costs),
+                "table": table(_COLUMNS, map(_line, costs), words=1),
+                "attacks": _specs(costs),
+            }
+            for title, costs in benchmarks
+        ],
+    }
+    return fill("cost.md", values).rstrip() + "\n"
+
+
+@dataclass(frozen=True)
+class Aim:
+    """An aim of `fast`: on how many of the `measured` models it is `reached`, and which `missed`.
+
+    `unmeasured` is the number of models without the numbers to tell.
+    """
+
+    what: str
+    reached: int
+    measured: int
+    missed: tuple[str, ...]
+    unmeasured: int
+
+
+def _aims(costs: Sequence[tuple[str, Cost]]) -> tuple[Aim, Aim]:
+    points = f"{100 * float(ALLOWED):g}"
+    return (
+        _aim(
+            f"Accuracy at most {points} points above AutoAttack's",
+            costs,
+            lambda cost: cost.is_as_strong,
+        ),
+        _aim(f"At least {CHEAPER} times fewer passes", costs, lambda cost: cost.is_cheap),
     )
-    return "\n".join((_HEAD, *sections))
 
 
-def _summary(costs: Sequence[tuple[str, Cost]]) -> str:
-    accuracy = _counted(
-        f"Accuracy no more than {100 * float(ALLOWED):g} points above AutoAttack's",
-        costs,
-        lambda cost: cost.is_as_strong,
-    )
-    passes = _counted(f"At least {CHEAPER} times fewer passes", costs, lambda cost: cost.is_cheap)
-    return f"{accuracy}\n{passes}"
-
-
-def _counted(
-    what: str, costs: Sequence[tuple[str, Cost]], holds: Callable[[Cost], bool | None]
-) -> str:
-    told = [(title, holds(cost)) for title, cost in costs]
-    measured = [verdict for _, verdict in told if verdict is not None]
-    failed = [title for title, verdict in told if verdict is False]
-    missing = len(told) - len(measured)
-    text = f"- {what}: holds on {sum(measured)} of {len(measured)} models measured"
-    text += f", not on {', '.join(failed)}" if failed else ""
-    return text + (f"; {missing} not measured." if missing else ".")
+def _aim(what: str, costs: Sequence[tuple[str, Cost]], holds: Callable[[Cost], bool | None]) -> Aim:
+    answers = [(title, holds(cost)) for title, cost in costs]
+    measured = [answer for _, answer in answers if answer is not None]
+    missed = tuple(title for title, answer in answers if answer is False)
+    return Aim(what, sum(measured), len(measured), missed, len(answers) - len(measured))
 
 
 def _line(titled: tuple[str, Cost]) -> list[str]:
@@ -173,10 +171,9 @@ def _judged(text: str | None, holds: bool | None) -> str:
     return f"{text}, holds" if holds else f"{text}, **does not hold**"
 
 
-def _specs(costs: Sequence[tuple[str, Cost]]) -> str:
+def _specs(costs: Sequence[tuple[str, Cost]]) -> list[str]:
     runs = (run for _, cost in costs for run in (cost.autoattack, cost.fast, cost.reference))
-    specs = sorted({run.attack for run in runs if run})
-    return f"\nAttacks: {', '.join(f'`{spec}`' for spec in specs)}.\n" if specs else ""
+    return [f"`{spec}`" for spec in sorted({run.attack for run in runs if run})]
 
 
 def _ratio(dear: AttackRun | None, cheap: AttackRun | None) -> Fraction | None:

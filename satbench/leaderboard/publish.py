@@ -12,10 +12,11 @@ from satbench.core.files import write_text
 from satbench.leaderboard.agreement import render_agreements
 from satbench.leaderboard.board import Board, build_board
 from satbench.leaderboard.cost import render_costs
+from satbench.leaderboard.exports import render_csv, render_json
 from satbench.leaderboard.markdown import between, cell, title_of
 from satbench.leaderboard.record import read_records
 from satbench.leaderboard.rows import Row
-from satbench.leaderboard.tables import render_csv, render_json, render_markdown, render_summary
+from satbench.leaderboard.tables import render_markdown, render_summary
 
 BEGIN = "<!-- leaderboard:begin -->"
 END = "<!-- leaderboard:end -->"

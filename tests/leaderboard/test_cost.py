@@ -101,13 +101,9 @@ def test_the_page_counts_on_how_many_models_each_holds_and_names_the_others(run)
     dear = _cost(run([AUTOATTACK], 500, 50), run([FAST], 509))
     page = render_costs([("t", [("good", good), ("dear", dear), ("none", _cost())])])
 
-    expected = (
-        "- Accuracy no more than 0.1 points above AutoAttack's: holds on 1 of 2 models measured, "
-        "not on dear; 1 not measured.\n"
-        "- At least 12 times fewer passes: holds on 1 of 2 models measured, not on dear; "
-        "1 not measured.\n"
-    )
-    assert expected in page
+    strong, cheap = (line for line in page.splitlines() if "models measured" in line)
+    assert "reached on 1 of 2 models measured, not on dear; 1 not measured." in strong
+    assert "reached on 1 of 2 models measured, not on dear; 1 not measured." in cheap
 
 
 def test_a_line_has_accuracies_passes_and_both_ratios(run) -> None:

@@ -9,14 +9,10 @@ from pathlib import Path
 import pytest
 
 from satbench.leaderboard.board import build_board
+from satbench.leaderboard.exports import render_csv, render_json
+from satbench.leaderboard.markdown import percent
 from satbench.leaderboard.publish import board_files
-from satbench.leaderboard.tables import (
-    percent,
-    render_csv,
-    render_json,
-    render_markdown,
-    render_summary,
-)
+from satbench.leaderboard.tables import render_markdown, render_summary
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "leaderboard"
 
