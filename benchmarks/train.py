@@ -31,7 +31,7 @@ from trainers import BASE, PACKAGES, TRAINERS, Epoch
 
 from satbench.data import Dataset, load_dataset
 from satbench.recipes import TrainConfig, load_recipe
-from satbench.train import fresh_model
+from satbench.training.loop import fresh_model
 
 SAT = {"attack": "pgd(steps=1,step=eps,keep=last)", "attack_mode": "eval", "augment": "none"}
 # By how much the first epoch's mean losses may differ: starts and order are each loop's own.

@@ -23,8 +23,8 @@ from satbench.core.noise import generator_for
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.recipes import TrainConfig
-from satbench.train import fresh_model
 from satbench.training.batches import batches_of
+from satbench.training.loop import fresh_model
 from satbench.training.ranks import ALONE
 from satbench.training.step import Stepper
 

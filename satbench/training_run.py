@@ -16,9 +16,9 @@ from satbench.data._image_tree import open_tree
 from satbench.model_zoo.card import Card, Training, write_card
 from satbench.model_zoo.weights import digest_weights, save_weights
 from satbench.recipes import TrainConfig, overrides_of
-from satbench.train import EpochMetrics, Trained, train
 from satbench.training.folders import default_workers
 from satbench.training.live import LiveTable
+from satbench.training.loop import EpochMetrics, Trained, train
 from satbench.training.ranks import joined
 from satbench.training.tensorboard import write_events
 

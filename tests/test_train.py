@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from satbench import train as training
 from satbench.attacks.judge import check_allowed
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
@@ -24,9 +23,10 @@ from satbench.model_zoo.card import read_card
 from satbench.model_zoo.weights import digest_weights
 from satbench.models import load_model, request_model
 from satbench.recipes import TrainConfig, load_recipe, recipe_names
-from satbench.train import EpochMetrics, StepNoise, fresh_model, learning_rate, train
+from satbench.training import loop as training
 from satbench.training.batches import OnDevice
 from satbench.training.inner import Inner
+from satbench.training.loop import EpochMetrics, StepNoise, fresh_model, learning_rate, train
 from satbench.training.step import optimiser_of
 from satbench.training_run import default_name, run_training, train_command
 

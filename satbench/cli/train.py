@@ -76,7 +76,7 @@ def train(
         raise SatbenchError(f"{key} is given twice: by its own option and by --set; leave one")
     given = {key: value for key, value in options.items() if value is not None}
     config = load_recipe(recipe, **changes, **given)
-    from satbench.train import EpochMetrics
+    from satbench.training.loop import EpochMetrics
     from satbench.training_run import run_training
 
     # On a terminal the table of epochs is there already.

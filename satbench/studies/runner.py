@@ -26,7 +26,7 @@ from satbench.studies.measures import MEASURED_IMAGES, measure_model
 from satbench.studies.plan import EVALUATION_SEED, Cell, Plan, Wanted
 from satbench.studies.run_file import StudyRun
 from satbench.studies.store import Model, Models, Places, Records, covering, outcome_of
-from satbench.train import EpochMetrics
+from satbench.training.loop import EpochMetrics
 from satbench.training_run import default_name, run_training
 
 Part = Literal["all", "train", "evaluate", "page"]

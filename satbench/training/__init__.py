@@ -1,1 +1,1 @@
-"""The parts of a training run, one idea a module; `satbench.train` is the loop over them."""
+"""The parts of a training run, one idea a module; `loop` goes round over them."""

@@ -17,7 +17,7 @@ from satbench.attacks.warm import warm_cpu
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.recipes import load_recipe
-from satbench.train import train
+from satbench.training.loop import train
 
 
 def test_an_evaluation_warms_the_process(

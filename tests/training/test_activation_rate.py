@@ -10,7 +10,7 @@ import torch
 from satbench.core.errors import SatbenchError
 from satbench.data import Dataset
 from satbench.recipes import TrainConfig
-from satbench.train import fresh_model
+from satbench.training.loop import fresh_model
 from satbench.training.ranks import ALONE
 from satbench.training.step import Stepper, optimiser_of
 

@@ -13,8 +13,8 @@ from torch import nn
 from satbench.data import Dataset
 from satbench.model_zoo.weights import digest_weights
 from satbench.recipes import TrainConfig
-from satbench.train import train
 from satbench.training.averaging import Average, average_of
+from satbench.training.loop import train
 from satbench.training.step import Stepper
 
 CPU = torch.device("cpu")
@@ -81,7 +81,7 @@ def test_the_average_is_what_a_run_evaluates_and_hands_on(
         return 0.0, 0.0
 
     monkeypatch.setattr(Stepper, "end_epoch", remember)
-    monkeypatch.setattr("satbench.train.held_out_accuracies", measure)
+    monkeypatch.setattr("satbench.training.loop.held_out_accuracies", measure)
     done = train(replace(config, **changes), toy, tmp_path, CPU)
 
     assert seen == [average for _, average in ends]

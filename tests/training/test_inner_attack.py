@@ -17,7 +17,6 @@ from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.model_zoo.weights import digest_weights
 from satbench.recipes import TrainConfig, load_recipe, recipe_names
-from satbench.train import StepNoise, fresh_model, train
 from satbench.training import inner
 from satbench.training.inner import (
     Inner,
@@ -26,6 +25,7 @@ from satbench.training.inner import (
     starts_clean,
     training_attack_spec,
 )
+from satbench.training.loop import StepNoise, fresh_model, train
 
 CPU = torch.device("cpu")
 EPS = 0.1
@@ -221,8 +221,8 @@ def gradients_seen(
                 seen.append(f"{where}: {'softplus' if float(slope[0]) == smooth else 'own'}")
             return torch.cat([z, -z, z], 1)
 
-    monkeypatch.setattr("satbench.train.fresh_model", lambda config, classes: Spy())
-    monkeypatch.setattr("satbench.train.held_out_accuracies", lambda *args: (0.0, 0.0))
+    monkeypatch.setattr("satbench.training.loop.fresh_model", lambda config, classes: Spy())
+    monkeypatch.setattr("satbench.training.loop.held_out_accuracies", lambda *args: (0.0, 0.0))
     train(replace(config, epochs=1, batch_size=32), toy, folder, CPU)
     return seen
 

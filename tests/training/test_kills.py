@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from satbench import train as training
 from satbench.data import Dataset
 from satbench.data._image_tree import ImageTree
 from satbench.model_zoo.card import read_card
 from satbench.model_zoo.weights import digest_weights
 from satbench.recipes import TrainConfig
-from satbench.train import train
+from satbench.training import loop as training
+from satbench.training.loop import train
 
 CPU = torch.device("cpu")
 

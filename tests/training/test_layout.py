@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from satbench.data import Dataset
 from satbench.model_zoo.weights import digest_weights
 from satbench.recipes import TrainConfig
-from satbench.train import fresh_model
 from satbench.training import step as step_module
 from satbench.training.layout import layout_kept, pools
+from satbench.training.loop import fresh_model
 from satbench.training.ranks import ALONE
 from satbench.training.step import Stepper
 

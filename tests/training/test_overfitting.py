@@ -15,7 +15,7 @@ from satbench.core.errors import SatbenchError
 from satbench.data import Dataset
 from satbench.model_zoo.weights import digest_weights
 from satbench.recipes import TrainConfig
-from satbench.train import EpochMetrics, Trained, train
+from satbench.training.loop import EpochMetrics, Trained, train
 from satbench.training.watch import best_of, overfitting
 
 CPU = torch.device("cpu")
@@ -36,7 +36,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         digests.append(digest_weights(model))
         return 0.8, PGD10[len(digests) - 1]
 
-    monkeypatch.setattr("satbench.train.held_out_accuracies", measure)
+    monkeypatch.setattr("satbench.training.loop.held_out_accuracies", measure)
     return digests
 
 

@@ -25,7 +25,7 @@ from satbench.core.errors import SatbenchError
 from satbench.data import Dataset
 from satbench.data._image_tree import ImageTree
 from satbench.recipes import TrainConfig
-from satbench.train import train
+from satbench.training.loop import train
 from satbench.training.ranks import ALONE, Ranks, joined
 from satbench.training.sync_norm import synchronised
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from satbench.recipes import TrainConfig
-from satbench.train import learning_rate
+from satbench.training.loop import learning_rate
 
 
 @pytest.fixture

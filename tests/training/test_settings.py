@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from satbench.checkpoint import open_run
 from satbench.core.errors import SatbenchError
 from satbench.data import Dataset
 from satbench.model_zoo.card import read_card, zoo_card, zoo_names
@@ -20,6 +19,7 @@ from satbench.recipes import (
     parse_overrides,
     recipe_names,
 )
+from satbench.training.checkpoint import open_run
 from satbench.training_run import default_name, run_training, train_command
 
 CIFAR = {

@@ -16,8 +16,8 @@ from satbench.cli import cli
 from satbench.data import Dataset
 from satbench.model_zoo.card import read_card
 from satbench.recipes import TrainConfig
-from satbench.train import EpochMetrics
 from satbench.training.live import LiveTable
+from satbench.training.loop import EpochMetrics
 
 SMALL = ("--recipe", "fmnist-sat", "--arch", "tiny(width=1)", "--epochs", "1", "--threads", "1")
 SETS = ("--set", "batch_size=8", "--set", "held_out=8", "--device", "cpu", "--name", "mine")
@@ -51,7 +51,7 @@ def test_set_changes_a_setting_and_the_card_tells_the_command() -> None:
 @pytest.mark.usefixtures("_toy")
 def test_a_warning_of_overfitting_goes_to_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = iter([(0.9, 0.5), (0.9, 0.1)])
-    monkeypatch.setattr("satbench.train.held_out_accuracies", lambda *_: next(measured))
+    monkeypatch.setattr("satbench.training.loop.held_out_accuracies", lambda *_: next(measured))
     done = run(*SMALL, *SETS, "--epochs", "2", "--quiet")
 
     assert done.stderr == (

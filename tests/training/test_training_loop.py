@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from satbench import train as training
 from satbench.attacks import parse_attack
 from satbench.core.noise import generator_for
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.model_zoo.weights import digest_weights
 from satbench.recipes import TrainConfig, load_recipe
-from satbench.train import Trained, fresh_model, train
+from satbench.training import loop as training
+from satbench.training.loop import Trained, fresh_model, train
 from satbench.training.ranks import ALONE
 from satbench.training.step import Stepper
 

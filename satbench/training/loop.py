@@ -19,7 +19,6 @@ import torch
 from torch import nn
 
 from satbench.attacks.warm import warm_cpu
-from satbench.checkpoint import Checkpoint, load_checkpoint, open_run, save_checkpoint
 from satbench.core.errors import SatbenchError
 from satbench.core.files import write_text
 from satbench.core.noise import generator_for
@@ -28,6 +27,7 @@ from satbench.model_zoo.build import build_network
 from satbench.model_zoo.weights import load_weights, save_weights
 from satbench.recipes import TrainConfig
 from satbench.training.batches import Batches, batches_of
+from satbench.training.checkpoint import Checkpoint, load_checkpoint, open_run, save_checkpoint
 from satbench.training.noise import StepNoise
 from satbench.training.ranks import ALONE, Ranks
 from satbench.training.schedule import learning_rate
