@@ -158,7 +158,6 @@ def _dataset(
 def _first(
     name: str, n_examples: int | None, data_dir: Path | None, until: float | None
 ) -> Dataset:
-    dataset = load_dataset(name, "test", n_examples, data_dir)
     if n_examples is not None or until is not None:
-        return dataset
-    return dataset.first(min(DEFAULT_EXAMPLES, len(dataset)))
+        return load_dataset(name, "test", n_examples, data_dir)
+    return load_dataset(name, "test", DEFAULT_EXAMPLES, data_dir, or_fewer=True)

@@ -14,7 +14,7 @@ from satbench.attacks import attack_spec
 from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
-from satbench.data import USER, Dataset, load_dataset
+from satbench.data import Dataset, load_dataset
 from satbench.models import load_model, request_model
 
 PINNED = "pinned"
@@ -34,13 +34,14 @@ class Lending:
     def pool(self, n: int) -> NDArray[np.float32]:
         """Return up to `n` images of the split that come after those evaluated, (M, C, H, W).
 
-        None where all images are under evaluation, or where the images are a user's own.
+        None where all images are under evaluation, or where they lie in memory only.
         """
-        if self._dataset.split == USER:
+        if not self._dataset.origin:
             return self._dataset.pixels(np.empty(0, np.int64))
-        whole = load_dataset(self._dataset.name, "test", None, self._data_dir)
         start = max(len(self._dataset), self._dataset.population)
-        return whole.pixels(np.arange(start, min(start + n, len(whole))))
+        origin = self._dataset.origin
+        more = load_dataset(origin, "test", start + n, self._data_dir, or_fewer=True)
+        return more.pixels(np.arange(start, len(more)))
 
 
 def source_digest(name: str, classes: int) -> str:

@@ -11,8 +11,7 @@ import torch
 
 import satbench
 from satbench.core.specs import split_spec
-from satbench.data import Dataset, load_dataset
-from satbench.data._image_tree import open_tree
+from satbench.data import Dataset, Pixels, load_dataset, open_tree
 from satbench.model_zoo.card import Card, Training, write_card
 from satbench.model_zoo.weights import digest_weights, save_weights
 from satbench.recipes import TrainConfig, overrides_of
@@ -55,10 +54,9 @@ def run_training(
     with joined(device) as (ranks, chosen):
         if threads:
             torch.set_num_threads(threads)
-        base, _, path = config.dataset.partition(":")
-        if base == "imagefolder":
+        if config.dataset.startswith("imagefolder:"):
             readers = default_workers(ranks.world) if workers is None else workers
-            data: Dataset = open_tree(Path(path), config.crop, readers)
+            data: Dataset = open_tree(config.dataset, Pixels.centre(config.crop), readers)
         else:
             data = load_dataset(config.dataset, "train", data_dir=data_dir)
         with LiveTable(name, config, quiet or not ranks.leads) as table:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, Protocol, Self, cast
 
 from satbench.core.errors import SatbenchError
 from satbench.core.registry import Entry, Registry
 from satbench.data._arrays import load_arrays
 from satbench.data._dataset import USER, Dataset
 from satbench.data._folders import data_folder
+from satbench.data._image_tree import ImageTree, open_tree
+from satbench.data._pixels import SIDES, Pixels
 
 Split = Literal["test", "train"]
-
-SIDES = range(8, 513)
-"""The sides in pixels that images can be resized to."""
 
 DATASETS = Registry(
     "dataset",
@@ -40,24 +40,49 @@ DATASETS = Registry(
         ),
         Entry(
             "imagefolder",
-            "satbench.data._imagefolder:load",
-            "imagefolder:PATH, a tree PATH/CLASS/IMAGE such as ImageNet's val/",
+            "satbench.data._imagefolder:ImageFolder",
+            "imagefolder:PATH[@RULE], a tree PATH/CLASS/IMAGE such as ImageNet's val/; RULE says "
+            "what is done to the pixels: resize=256,crop=224 (the usual), none, Res256Crop224, …",
+        ),
+        Entry(
+            "arrays",
+            "satbench.data._arrays:Arrays",
+            "arrays:FILE, images and labels in FILE.npz, FILE.pt or X.npy,Y.npy: --data FILE",
         ),
     ),
 )
 
+AT_A_PATH = ("imagefolder", "arrays")
+"""Data sets whose names go on with a path."""
+
+
+class Source(Protocol):
+    """A data set at a path, KIND:PATH: what its text says, read as far as no file is needed."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the text behind `KIND:`.  Raises SatbenchError."""
+        ...
+
+    def load(self, split: Split, n_examples: int | None) -> Dataset:
+        """Load the first images, as many as there are up to `n_examples`.  Raises SatbenchError."""
+        ...
+
 
 def check_name(name: str) -> None:
-    """Raise UnknownNameError unless `name` is a dataset's: NAME, NAME@SIDE or imagefolder:PATH."""
+    """Raise SatbenchError unless `name` is a dataset's: NAME, NAME@SIDE or KIND:PATH."""
     base, side, path = _parse(name)
     entry = DATASETS[base]
-    if side and entry.name == "imagefolder":
+    if side and entry.name in AT_A_PATH:
         raise SatbenchError(
-            f"expected imagefolder:PATH, whose images are cropped to a side, got {name!r}"
+            f"expected {entry.name}:PATH, with what is done to the pixels behind the path, "
+            f"{entry.name}:PATH@RULE, got {name!r}"
         )
-    if (entry.name == "imagefolder") != bool(path):
-        wanted = "imagefolder:PATH" if entry.name == "imagefolder" else entry.name
+    if (entry.name in AT_A_PATH) != bool(path):
+        wanted = f"{entry.name}:PATH" if entry.name in AT_A_PATH else entry.name
         raise SatbenchError(f"expected the dataset as {wanted}, got {name!r}")
+    if path:
+        _source(base, path)
 
 
 def load_dataset(
@@ -65,27 +90,38 @@ def load_dataset(
     split: Split = "test",
     n_examples: int | None = None,
     data_dir: Path | None = None,
+    *,
+    or_fewer: bool = False,
 ) -> Dataset:
     """Load the first `n_examples` images of a split (all of them for None), digest checked.
 
-    The name may have a side in pixels, `fashion-mnist@20`, to which the images are resized.
-    `data_dir` is where files are looked for and downloaded to; None means `$SATBENCH_DATA`, else
-    `~/.cache/satbench/data`.  Raises SatbenchError for an unknown name, files that are missing
-    or corrupt, and `n_examples` below 1 or above what the split has.
+    The name may have a side in pixels, `fashion-mnist@20`, to which the images are resized; a
+    data set at a path has options behind it, `imagefolder:PATH@RULE`.  `data_dir` is where files
+    are looked for and downloaded to; None means `$SATBENCH_DATA`, else `~/.cache/satbench/data`.
+    Raises SatbenchError for an unknown name, files that are missing or corrupt, and `n_examples`
+    below 1, or above what the split has unless `or_fewer` is meant.
     """
     check_name(name)
     if n_examples is not None and n_examples < 1:
         raise SatbenchError(f"expected at least 1 example, got {n_examples}")
     base, side, path = _parse(name)
-    folder = Path(path) if base == "imagefolder" else data_folder(data_dir)
-    load = cast(Callable[[Path, Split, int | None], Dataset], DATASETS[base].load())
-    dataset = load(folder, split, n_examples)
-    dataset = dataset if n_examples is None else dataset.first(n_examples)
+    if path:
+        dataset = _source(base, path).load(split, n_examples)
+    else:
+        load = cast(Callable[[Path, Split, int | None], Dataset], DATASETS[base].load())
+        dataset = load(data_folder(data_dir), split, n_examples)
+    if n_examples is not None:
+        dataset = dataset.first(min(n_examples, len(dataset)) if or_fewer else n_examples)
+    dataset = replace(dataset, origin=name)
     if side is None:
         return dataset
     from satbench.data._resized import resized
 
     return resized(dataset, side)
+
+
+def _source(base: str, path: str) -> Source:
+    return cast(type[Source], DATASETS[base].load()).parse(path)
 
 
 def _parse(name: str) -> tuple[str, int | None, str]:
@@ -103,4 +139,17 @@ def _parse(name: str) -> tuple[str, int | None, str]:
     return base, side, path
 
 
-__all__ = ["DATASETS", "USER", "Dataset", "Split", "check_name", "load_arrays", "load_dataset"]
+__all__ = [
+    "AT_A_PATH",
+    "DATASETS",
+    "SIDES",
+    "USER",
+    "Dataset",
+    "ImageTree",
+    "Pixels",
+    "Split",
+    "check_name",
+    "load_arrays",
+    "load_dataset",
+    "open_tree",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -9,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from satbench.core.errors import SatbenchError
+from satbench.data._classes import BY_NAME, Classes
 from satbench.data._dataset import USER, Dataset
+from satbench.data._options import Options
 
 Array = NDArray[np.generic]
 
@@ -19,43 +22,61 @@ PAIRS = (("x", "y"), ("images", "labels"), ("data", "targets"))
 FORMS = "FILE.npz, FILE.pt or X.npy,Y.npy"
 
 
-def load_arrays(spec: str, name: str = "", classes: int | None = None) -> Dataset:
+@dataclass(frozen=True)
+class Arrays:
+    """Files of images and labels, what the data set is called, and how classes are numbered."""
+
+    paths: tuple[Path, ...]
+    name: str = ""
+    classes: Classes = BY_NAME
+
+    @classmethod
+    def parse(cls, text: str) -> Arrays:
+        """Read `FILE.npz@name=NAME,classes=N`.  Raises SatbenchError."""
+        options = Options.parse(text)
+        options.check_keys(("name", "classes"))
+        said = options.values
+        return cls(_paths(options.path), said.get("name", ""), Classes(said.get("classes", "")))
+
+    def load(self, split: str, n_examples: int | None) -> Dataset:
+        """Load the first images of the files, whichever split is asked for."""
+        images, labels = _read_two(*self.paths) if len(self.paths) == 2 else _read(self.paths[0])
+        where = " and ".join(str(path) for path in self.paths)
+        _check_shapes(images, where)
+        every = _checked_labels(labels, where)
+        if len(images) != len(every):
+            raise SatbenchError(
+                f"expected one label an image in {where}, got {len(images)} images and "
+                f"{len(every)} labels"
+            )
+        numbered, numbers = self.classes.of_labels(every, where)
+        return Dataset(
+            self.name or self.paths[0].stem,
+            USER,
+            _checked_pixels(images[:n_examples], where),
+            numbered[:n_examples],
+            numbers.count,
+            more_classes=numbers.more,
+        )
+
+
+def load_arrays(spec: str, name: str = "", classes: int | str = "") -> Dataset:
     """Read images (N, C, H, W) and labels (N,) from `FILE.npz`, `FILE.pt` or `X.npy,Y.npy`.
 
     An `.npz` and the dict of a `.pt` hold them as x, y or images, labels or data, targets; a `.pt`
     may also hold a pair of tensors.  Two `.npy` are mapped into memory: what nobody asks for is not
     read.  Images are uint8, or float32 in [0, 1]; labels are whole numbers from 0 on.  The data
     set is called `name`, by default like the file (of images) without its ending.  `classes` is how
-    many there are; if unset, as many as the labels need, and a model may have more.
+    many there are, or a map of classes (see `satbench.data._classes.Classes`); if unset, as many as
+    the labels need, and a model may have more.
 
     No code from a file is run.  Raises SatbenchError for anything else, with one sentence that
     names the file.
     """
-    paths = paths_of(spec)
-    images, labels = _read_two(*paths) if len(paths) == 2 else _read_one(paths[0])
-    where = " and ".join(str(path) for path in paths)
-    pixels, numbers = _checked_images(images, where), _checked_labels(labels, where)
-    if len(pixels) != len(numbers):
-        raise SatbenchError(
-            f"expected one label an image in {where}, got {len(pixels)} images and "
-            f"{len(numbers)} labels"
-        )
-    needed = int(numbers.max()) + 1
-    if classes is not None and needed > classes:
-        raise SatbenchError(
-            f"expected labels in 0…{classes - 1} for {classes} classes in {where}, got {needed - 1}"
-        )
-    return Dataset(
-        name or paths[0].stem,
-        USER,
-        pixels,
-        numbers,
-        classes or needed,
-        more_classes=classes is None,
-    )
+    return Arrays(_paths(spec), name, Classes(str(classes))).load(USER, None)
 
 
-def paths_of(spec: str) -> tuple[Path, ...]:
+def _paths(spec: str) -> tuple[Path, ...]:
     """Read `FILE.npz`, `FILE.pt` or `X.npy,Y.npy` as paths, as far as that needs no disk.
 
     Raises SatbenchError for another form.
@@ -83,7 +104,7 @@ def _read_npy(path: Path) -> Array:
         raise _unreadable(path, error) from None
 
 
-def _read_one(path: Path) -> tuple[Array, Array]:
+def _read(path: Path) -> tuple[Array, Array]:
     _check_there(path)
     return _read_npz(path) if path.suffix == ".npz" else _read_pt(path)
 
@@ -158,7 +179,7 @@ def _unreadable(path: Path, error: Exception) -> SatbenchError:
     return SatbenchError(f"expected arrays in {path}, which cannot be read ({said})")
 
 
-def _checked_images(images: Array, where: str) -> NDArray[np.uint8] | NDArray[np.float32]:
+def _check_shapes(images: Array, where: str) -> None:
     if images.ndim != 4:
         raise SatbenchError(
             f"expected images of shape (N, C, H, W) in {where}, got shape {images.shape}; "
@@ -171,6 +192,9 @@ def _checked_images(images: Array, where: str) -> NDArray[np.uint8] | NDArray[np
         )
     if images.size == 0:
         raise SatbenchError(f"expected at least one image in {where}, got shape {images.shape}")
+
+
+def _checked_pixels(images: Array, where: str) -> NDArray[np.uint8] | NDArray[np.float32]:
     kind = images.dtype.name
     if kind not in ("uint8", "float32"):
         raise SatbenchError(
@@ -211,7 +235,7 @@ def _checked_labels(labels: Array, where: str) -> NDArray[np.int64]:
             f"expected labels as whole numbers in {where}, got {labels.dtype.name}; "
             "save y.astype(int)"
         )
-    if len(labels) and int(labels.min()) < 0:
+    if int(labels.min(initial=0)) < 0:
         raise SatbenchError(
             f"expected labels that count from 0 in {where}, got {int(labels.min())}; "
             "leave such images out"

@@ -3,46 +3,66 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from satbench.core.errors import SatbenchError
+from satbench.core.noise import generator_for
+from satbench.data._classes import Classes
+from satbench.data._picture import SUFFIXES
 
-if TYPE_CHECKING:
-    from torchvision.datasets import ImageFolder
 
+@dataclass(frozen=True)
+class Listing:
+    """The image files of a tree, paths below its folder, in one fixed random order.
 
-def list_images(folder: Path, transform: Callable[[Any], Any] | None = None) -> ImageFolder:
-    """List the images below `folder`; labels number the class folders as `class_order` has them.
-
-    `transform` is what a listed image goes through when it is read.  Raises SatbenchError for what
-    is no folder, a folder without class folders, and a class folder without images.
+    So the first n are a fair sample of all classes.  `more_classes` is as in `Dataset`.
     """
-    from torchvision.datasets import ImageFolder
 
-    class Tree(ImageFolder):  # type: ignore[misc]
-        def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-            found = [entry.name for entry in os.scandir(directory) if entry.is_dir()]
-            if not found:
-                raise FileNotFoundError(f"there is no class folder in {directory}")
-            names = class_order(found)
-            return names, {name: label for label, name in enumerate(names)}
+    files: tuple[str, ...]
+    labels: NDArray[np.int64]
+    classes: int
+    more_classes: bool
 
+
+def list_images(folder: Path, classes: Classes) -> Listing:
+    """List the images below `folder`, each with the number that `classes` gives its class folder.
+
+    Hidden folders and files are left out.  Raises SatbenchError for what is no folder, a folder
+    without class folders, one without images where that moves the numbers of others, and a
+    class folder without a number.
+    """
     if not folder.is_dir():
         raise SatbenchError(f"expected a folder of class folders, got {str(folder)!r}")
-    try:
-        return Tree(str(folder), transform=transform)
-    except FileNotFoundError as error:
-        raise SatbenchError(f"expected images in class folders below {folder}: {error}") from None
+    found = {name: _images_in(folder / name) for name in _folders_in(folder)}
+    full = [name for name, paths in found.items() if paths]
+    if not full:
+        raise SatbenchError(f"expected images in class folders below {folder}: there are none")
+    empty = [name for name, paths in found.items() if not paths]
+    numbers = classes.of_folders(full, empty, folder)
+    paths = [(path, numbers.by_name[name]) for name in full for path in found[name]]
+    order = generator_for("imagefolder order").permutation(len(paths))
+    return Listing(
+        files=tuple(paths[row][0].relative_to(folder).as_posix() for row in order),
+        labels=np.array([paths[row][1] for row in order], np.int64),
+        classes=numbers.count,
+        more_classes=numbers.more,
+    )
 
 
-def class_order(names: list[str]) -> list[str]:
-    """Sort the names of class folders: as numbers where all are whole numbers, else as text.
+def _folders_in(folder: Path) -> list[str]:
+    names = (entry.name for entry in os.scandir(folder) if entry.is_dir())
+    return sorted(name for name in names if not name.startswith("."))
 
-    Folders named by their label, 0…999 as ImageNet-V2 has them, so keep it: as text, 10 comes
-    before 2.
-    """
-    if all(name.isascii() and name.isdigit() for name in names):
-        return sorted(names, key=lambda name: (int(name), name))
-    return sorted(names)
+
+def _images_in(folder: Path) -> list[Path]:
+    """Return the image files at any depth, in torchvision's order."""
+    return [
+        Path(root) / name
+        for root, _, names in sorted(os.walk(folder, followlinks=True))
+        for name in sorted(names)
+        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+    ]

@@ -25,7 +25,8 @@ class Dataset:
     0…classes-1.  An image's place in here is its index, to which its noise belongs.  `population`
     is 0 for images in the order of their split; else they are the first of a random order of so
     many.  With `more_classes` the number of classes is only what the labels need, and a model may
-    tell more apart.
+    tell more apart.  `origin` is the text by which `load_dataset` finds the split again; empty for
+    images that lie in memory only.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Dataset:
     classes: int
     population: int = 0
     more_classes: bool = False
+    origin: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from satbench.core.digests import digest_json
-from satbench.core.errors import SatbenchError
-from satbench.core.noise import generator_for
 from satbench.data._class_folders import list_images
+from satbench.data._classes import BY_PLACE
 from satbench.data._dataset import Dataset
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from satbench.data._imagefolder import ImageFolder
+from satbench.data._picture import as_bytes, read_picture
+from satbench.data._pixels import STANDARD, Pixels
+from satbench.data._stack import check_size
 
 
 @dataclass(frozen=True)
@@ -24,51 +24,67 @@ class ImageTree(Dataset):
     """A data set of image files: `images` is empty and stands for the shape of one image alone.
 
     `files` are paths below `folder`, in the order of `labels`; `workers` is how many processes
-    read them, 0 for the one that trains.
+    read them, 0 for the one that trains.  `rule` is what is done to the pixels where nothing is
+    random.  All images are bytes: more than 8 bits are rounded to the nearest of 256 levels.
     """
 
     folder: Path = Path()
     files: tuple[str, ...] = ()
     workers: int = 0
+    rule: Pixels = STANDARD
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of names, sizes in bytes and labels, in order.
+        """SHA-256 of names, sizes in bytes and labels, in order, and of the rule for pixels.
 
         A weaker promise than that of other data sets: no image is read for it, so that bytes that
         change while the size stays go unnoticed.
         """
         sizes = [(self.folder / file).stat().st_size for file in self.files]
-        return digest_json([*zip(self.files, sizes, self.labels.tolist(), strict=True)])
+        files = [*zip(self.files, sizes, self.labels.tolist(), strict=True)]
+        return digest_json([str(self.rule), files])
 
-    def picture(self, row: int) -> Image:
-        """Read an image as RGB.  Raises SatbenchError for a file that is broken."""
-        from PIL import Image
+    def picture(self, row: int) -> Image.Image:
+        """Read an image as RGB, in its own size.  Raises SatbenchError for a broken file."""
+        return as_bytes(read_picture(self.folder / self.files[row], self.rule.upright))
 
+    def view(self, row: int) -> Image.Image:
+        """Read an image as evaluation sees it, behind the rule for pixels.
+
+        Raises SatbenchError for a file that is broken, and for one of another size than the rest.
+        """
         path = self.folder / self.files[row]
-        try:
-            with Image.open(path) as picture:
-                return picture.convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise SatbenchError(
-                f"cannot read the image {path} ({error}); repair or remove it"
-            ) from error
+        (image,) = self.rule.applied((self.picture(row),), path)
+        check_size(image, (self.shape[2], self.shape[1]), path)
+        return image
 
 
-def open_tree(folder: Path, crop: int, workers: int) -> ImageTree:
-    """List the images below `folder` as evaluation does, in the same fixed random order.
+def open_tree(name: str, rule: Pixels, workers: int) -> ImageTree:
+    """List the images of `imagefolder:PATH[@RULE]` as evaluation does, in the same fixed order.
 
-    `crop` is the side of the images in pixels.  Raises SatbenchError where there are none.
+    `rule` is what is done to the pixels where the text does not say.  Classes are numbered by the
+    places of their folders among all, unless the text says otherwise.  Raises SatbenchError where
+    there are no images.
     """
-    tree = list_images(folder)
-    order = generator_for("imagefolder order").permutation(len(tree))
+    source = ImageFolder.parse(name.removeprefix("imagefolder:"))
+    rule, folder = source.rule or rule, source.folder
+    found = list_images(folder, source.classes if source.classes.text else BY_PLACE)
+    height, width = rule.shape or _size_of_first(folder / found.files[0], rule)
     return ImageTree(
-        name=f"imagefolder:{folder.absolute().name}",
+        name=f"imagefolder:{folder.absolute().name}@{rule}",
         split="train",
-        images=np.empty((0, 3, crop, crop), np.uint8),
-        labels=np.array([tree.targets[row] for row in order], np.int64),
-        classes=len(tree.classes),
+        images=np.empty((0, 3, height, width), np.uint8),
+        labels=found.labels,
+        classes=found.classes,
+        more_classes=found.more_classes,
+        origin=f"imagefolder:{replace(source, rule=rule)}",
         folder=folder,
-        files=tuple(Path(tree.samples[row][0]).relative_to(folder).as_posix() for row in order),
+        files=found.files,
         workers=workers,
+        rule=rule,
     )
+
+
+def _size_of_first(path: Path, rule: Pixels) -> tuple[int, int]:
+    width, height = rule.applied(read_picture(path, rule.upright), path)[0].size
+    return height, width

@@ -1,46 +1,63 @@
-"""A tree PATH/CLASS/IMAGE of any images, such as ImageNet's validation set."""
+"""`imagefolder:PATH`: a tree PATH/CLASS/IMAGE of any images, such as ImageNet's validation set."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
-from satbench.core.errors import SatbenchError
-from satbench.core.noise import generator_for
 from satbench.data._class_folders import list_images
+from satbench.data._classes import BY_NAME, Classes
 from satbench.data._dataset import Dataset
+from satbench.data._options import Options
+from satbench.data._picture import holds_more_than_bytes
+from satbench.data._pixels import KEYS, STANDARD, WORDS, Pixels
+from satbench.data._stack import stacked
 
-# Shortest side 256, centre crop 224: the usual ImageNet evaluation
-# (He et al., 2016, arXiv:1512.03385, section 3.4).
-RESIZE, CROP = 256, 224
 
+@dataclass(frozen=True)
+class ImageFolder:
+    """A folder of class folders, what is done to the pixels, and how the classes are numbered.
 
-def load(folder: Path, split: Literal["test", "train"], n_examples: int | None = None) -> Dataset:
-    """Load the images below `folder`, resized (bicubic, shortest side 256) and cropped to 224².
-
-    Files are sorted by class and name, then put into one fixed random order, so that the first n
-    are a fair sample of all classes.  Labels number the class folders, sorted as numbers where all
-    names are whole numbers.
+    `rule` is None where the text does not say: then it is for others to choose, else STANDARD.
     """
-    from PIL.Image import DecompressionBombError
-    from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
-    prepare = Compose([Resize(RESIZE, InterpolationMode.BICUBIC), CenterCrop(CROP)])
-    tree = list_images(folder, prepare)
-    order = generator_for("imagefolder order").permutation(len(tree))[:n_examples]
-    images = np.empty((len(order), 3, CROP, CROP), np.uint8)
-    labels = np.empty(len(order), np.int64)
-    for row, index in enumerate(order):
-        try:
-            picture, labels[row] = tree[int(index)]
-        except (OSError, SyntaxError, ValueError, DecompressionBombError) as error:
-            broken = tree.samples[int(index)][0]
-            raise SatbenchError(
-                f"cannot read the image {broken} ({error}); repair or remove it"
-            ) from error
-        images[row] = np.asarray(picture).transpose(2, 0, 1)
-    return Dataset(
-        f"imagefolder:{folder.absolute().name}", split, images, labels, len(tree.classes)
-    )
+    folder: Path
+    rule: Pixels | None = None
+    classes: Classes = BY_NAME
+
+    @classmethod
+    def parse(cls, text: str) -> ImageFolder:
+        """Read `PATH@resize=256,crop=224,classes=FILE.json`.  Raises SatbenchError."""
+        options = Options.parse(text, WORDS)
+        options.check_keys((*KEYS, "classes"))
+        told = options.word or options.values.keys() & set(KEYS)
+        rule = Pixels.of(options) if told else None
+        return cls(Path(options.path), rule, Classes(options.values.get("classes", "")))
+
+    def __str__(self) -> str:
+        """Return the text; `parse` is its inverse."""
+        items = (str(self.rule or ""), f"classes={self.classes.text}" if self.classes.text else "")
+        said = ",".join(filter(None, items))
+        return f"{self.folder}@{said}" if said else str(self.folder)
+
+    def load(self, split: Literal["test", "train"], n_examples: int | None) -> Dataset:
+        """Load the images, the first n of one fixed random order that is a fair sample of all.
+
+        They are bytes, or floats where any of the folder has more than 8 bits.  Raises
+        SatbenchError, naming the file, for an image that cannot be taken.
+        """
+        rule = self.rule or STANDARD
+        found = list_images(self.folder, self.classes)
+        paths = [self.folder / file for file in found.files]
+        deep = any(map(holds_more_than_bytes, paths))
+        chosen = paths[:n_examples]
+        images = stacked(((path, None) for path in chosen), len(chosen), rule, deep)
+        return Dataset(
+            f"imagefolder:{self.folder.absolute().name}@{rule}",
+            split,
+            images,
+            found.labels[:n_examples],
+            found.classes,
+            more_classes=found.more_classes,
+        )

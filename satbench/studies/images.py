@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from satbench.data import Dataset, load_dataset
+from satbench.data import Dataset, Pixels, load_dataset, open_tree
 from satbench.data._fashion_mnist import DIGESTS
-from satbench.data._image_tree import open_tree
 
 _KNOWN = {"fashion-mnist": DIGESTS["train"]}
 
@@ -33,10 +32,9 @@ class Images:
     def training(self, name: str, crop: int) -> Dataset:
         """Return a training set, as `satbench train` opens it."""
         if (name, crop) not in self._training:
-            base, _, path = name.partition(":")
             self._training[name, crop] = (
-                open_tree(Path(path), crop, 0)
-                if base == "imagefolder"
+                open_tree(name, Pixels.centre(crop), 0)
+                if name.startswith("imagefolder:")
                 else load_dataset(name, "train", data_dir=self.data_dir)
             )
         return self._training[name, crop]

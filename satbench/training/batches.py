@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from satbench.core.errors import SatbenchError
-from satbench.data import Dataset
-from satbench.data._image_tree import ImageTree
+from satbench.data import Dataset, ImageTree
 from satbench.recipes import TrainConfig
 from satbench.training.augment import Augmentation
 from satbench.training.folders import FromFiles

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from satbench.core.errors import SatbenchError
 from satbench.core.noise import generator_for
-from satbench.data._image_tree import ImageTree
+from satbench.data import ImageTree
 from satbench.recipes import TrainConfig
 from satbench.training.augment import Augmentation
 from satbench.training.colours import jittered, lit

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from satbench.core.digests import digest_arrays
 from satbench.core.errors import SatbenchError
-from satbench.data import load_arrays
+from satbench.data import check_name, load_arrays, load_dataset
 
 X = np.arange(4 * 3 * 5 * 5).astype(np.uint8).reshape(4, 3, 5, 5)
 Y = np.array([2, 0, 6, 1])
@@ -216,3 +216,43 @@ def test_a_pt_of_other_things_is_refused(held: object, tmp_path: Path) -> None:
     torch.save(held, tmp_path / "mine.pt")
     with pytest.raises(SatbenchError, match=r"^expected .* in .*mine\.pt, got "):
         load_arrays(str(tmp_path / "mine.pt"))
+
+
+# As a data set by name
+
+
+def test_arrays_are_a_data_set_by_name(tmp_path: Path) -> None:
+    spec = write_npys(tmp_path, X, Y)
+    data = load_dataset(f"arrays:{spec}@name=my set,classes=10", n_examples=3)
+
+    assert (data.name, data.split, data.classes) == ("my set", "user", 10)
+    assert data.digest == load_arrays(spec).first(3).digest
+    assert load_dataset(data.origin).digest == load_arrays(spec).digest
+
+
+def test_only_the_first_images_are_looked_at_where_more_are_not_asked_for(tmp_path: Path) -> None:
+    x = FLOATS.copy()
+    x[3] = 255
+    spec = write_npys(tmp_path, x, Y)
+
+    assert len(load_dataset(f"arrays:{spec}", n_examples=3)) == 3
+    with pytest.raises(SatbenchError, match=r"got 0 to 255"):
+        load_dataset(f"arrays:{spec}")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("arrays", r"^expected the dataset as arrays:PATH"),
+        ("arrays:", r"^expected the dataset as arrays:PATH"),
+        ("arrays@20:x.npz", r"^expected arrays:PATH"),
+        ("arrays:x.npz@nam=3", r"^unknown option 'nam': did you mean 'name'"),
+        ("arrays:x.npz@name=", r"^expected name=VALUE"),
+        ("arrays:x.npz@name=a,name=b", "^name is given twice"),
+        ("arrays:x.npz@classes=few", "^expected the classes as"),
+        ("arrays:x.npz@resize=3", "^unknown option 'resize'"),
+    ],
+)
+def test_a_wrong_name_of_arrays_is_refused_before_a_file_is_read(name: str, said: str) -> None:
+    with pytest.raises(SatbenchError, match=said):
+        check_name(name)

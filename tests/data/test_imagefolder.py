@@ -7,9 +7,8 @@ import pytest
 from PIL import Image
 
 from satbench.core.errors import SatbenchError
-from satbench.data import _imagefolder, load_dataset
-from satbench.data._class_folders import class_order
-from satbench.data._image_tree import open_tree
+from satbench.data import Pixels, _imagefolder, load_dataset, open_tree
+from satbench.data._classes import class_order
 
 PER_CLASS = 6
 
@@ -17,8 +16,7 @@ PER_CLASS = 6
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Write 3 classes of 6 one-coloured images: red is 10 times the class, green the number."""
-    monkeypatch.setattr(_imagefolder, "RESIZE", 8)
-    monkeypatch.setattr(_imagefolder, "CROP", 6)
+    monkeypatch.setattr(_imagefolder, "STANDARD", Pixels(8, 6))
     for label, name in enumerate(["ant", "bee", "cat"]):
         (tmp_path / "val" / name).mkdir(parents=True)
         for number in range(PER_CLASS):
@@ -65,7 +63,10 @@ def test_class_folders_are_sorted_as_numbers_only_where_all_are(kind: str) -> No
 def test_evaluation_and_training_number_numbered_folders_alike(tree: Path) -> None:
     for old, new in (("ant", "2"), ("bee", "9"), ("cat", "10")):
         (tree / old).rename(tree / new)
-    evaluated, trained = load_dataset(f"imagefolder:{tree}"), open_tree(tree, 6, 0)
+    evaluated, trained = (
+        load_dataset(f"imagefolder:{tree}"),
+        open_tree(f"imagefolder:{tree}", Pixels.centre(6), 0),
+    )
 
     assert (evaluated.images[:, 0, 0, 0] // 10).tolist() == evaluated.labels.tolist()
     assert evaluated.labels.tolist() == trained.labels.tolist()
@@ -97,11 +98,24 @@ def test_more_examples_than_images_are_refused(tree: Path) -> None:
         load_dataset(f"imagefolder:{tree}", n_examples=19)
 
 
-def test_the_name_is_that_of_the_folder(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("", "resize=8,crop=6,interpolation=bicubic"),
+        ("@none", "none"),
+        ("@8", "resize=8x8,interpolation=bilinear"),
+        ("@bicubicres256crop224", "resize=256,crop=224,interpolation=bicubic"),
+        ("@crop=5,classes=3", "crop=5"),
+        ("@classes=3", "resize=8,crop=6,interpolation=bicubic"),
+    ],
+)
+def test_the_name_is_that_of_the_folder_and_tells_what_was_done_to_the_pixels(
+    rule: str, said: str, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tree)
 
-    assert load_dataset(f"imagefolder:{tree}").name == "imagefolder:val"
-    assert load_dataset("imagefolder:.").name == "imagefolder:val"
+    assert load_dataset(f"imagefolder:{tree}{rule}", n_examples=2).name == f"imagefolder:val@{said}"
+    assert load_dataset(f"imagefolder:.{rule}", n_examples=2).name == f"imagefolder:val@{said}"
 
 
 def test_grey_images_become_rgb(tree: Path) -> None:

@@ -10,8 +10,7 @@ import torch
 from PIL import Image, ImageEnhance
 
 from satbench.core.errors import SatbenchError
-from satbench.data import load_dataset
-from satbench.data._image_tree import ImageTree, open_tree
+from satbench.data import ImageTree, Pixels, load_dataset, open_tree
 from satbench.recipes import TrainConfig
 from satbench.training.batches import batches_of
 from satbench.training.colours import COMPONENTS, SPREADS, jittered, lit
@@ -198,16 +197,20 @@ def test_a_broken_image_is_named(workers: int, tree: ImageTree, resized: TrainCo
         batches(replace(tree, workers=workers), resized)
 
 
-def test_the_digest_tells_names_and_sizes(tree: ImageTree) -> None:
+def test_the_digest_tells_names_sizes_and_the_rule_for_pixels(tree: ImageTree) -> None:
+    def digest(side: int = 16) -> str:
+        return open_tree(f"imagefolder:{tree.folder}", Pixels.centre(side), 2).digest
+
     before = tree.digest
-    assert open_tree(tree.folder, 32, 2).digest == before
+    assert digest() == before
+    assert digest(32) != before
 
     with (tree.folder / tree.files[0]).open("ab") as file:
         file.write(b"more")
-    longer = open_tree(tree.folder, 16, 0).digest
+    longer = digest()
     (tree.folder / "cat" / "0.png").rename(tree.folder / "cat" / "a.png")
 
-    assert len({before, longer, open_tree(tree.folder, 16, 0).digest}) == 3
+    assert len({before, longer, digest()}) == 3
 
 
 def test_boxes_have_the_areas_and_ratios_of_torchvision() -> None:

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from satbench.data import Dataset
-from satbench.data._image_tree import ImageTree
+from satbench.data import Dataset, ImageTree
 from satbench.model_zoo.card import read_card
 from satbench.model_zoo.weights import digest_weights
 from satbench.recipes import TrainConfig

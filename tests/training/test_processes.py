@@ -22,8 +22,7 @@ import torch.distributed as dist
 from torch import nn
 
 from satbench.core.errors import SatbenchError
-from satbench.data import Dataset
-from satbench.data._image_tree import ImageTree
+from satbench.data import Dataset, ImageTree
 from satbench.recipes import TrainConfig
 from satbench.training.loop import train
 from satbench.training.ranks import ALONE, Ranks, joined

@@ -1,0 +1,71 @@
+"""The text of a data set that lies at a path: `KIND:PATH@WORD,KEY=VALUE,…`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from satbench.core.errors import SatbenchError, UnknownNameError
+
+_ITEM = r"[a-z]+=[^,]*"
+_OPTIONS = re.compile(rf"(?:\w+|{_ITEM})(?:,{_ITEM})*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Options:
+    """A path, and what is said about it: a `word` that may come first, and values by key."""
+
+    path: str
+    word: str
+    values: dict[str, str]
+
+    @classmethod
+    def parse(cls, text: str, words: Iterable[str] = ()) -> Options:
+        """Read `PATH@WORD,KEY=VALUE,…`; a path may have an @ of its own.
+
+        `words` are those that may come first, in any case; a number may too.  Raises
+        SatbenchError for a key that is given twice or without a value, and for another word behind
+        a path that is there.
+        """
+        path, options = _parts(text)
+        if not options:
+            return cls(text, "", {})
+        first, *others = options.split(",")
+        word = "" if "=" in first else first
+        if word and not word.isdecimal() and word.lower() not in {one.lower() for one in words}:
+            if others or Path(path).exists():
+                raise UnknownNameError("option", word, words)
+            return cls(text, "", {})  # such as /home/me@work, where nothing is
+        values: dict[str, str] = {}
+        for item in others if word else [first, *others]:
+            key, _, value = item.partition("=")
+            if not value:
+                raise SatbenchError(f"expected {key}=VALUE in {text!r}, got {item!r}")
+            if key in values:
+                raise SatbenchError(f"{key} is given twice in {text!r}")
+            values[key] = value
+        return cls(path, word, values)
+
+    def check_keys(self, known: Iterable[str]) -> None:
+        """Raise UnknownNameError, with the nearest, for a key that is not among `known`."""
+        for key in self.values:
+            if key not in (names := tuple(known)):
+                raise UnknownNameError("option", key, names)
+
+    def __str__(self) -> str:
+        """Return the text; `parse` is its inverse."""
+        items = [*([self.word] if self.word else []), *(f"{k}={v}" for k, v in self.values.items())]
+        return f"{self.path}@{','.join(items)}" if items else self.path
+
+
+def _parts(text: str) -> tuple[str, str]:
+    """Split off the options: behind the first @ whose path is there, else behind the first."""
+    if Path(text).exists():
+        return text, ""
+    ends = [place for place, letter in enumerate(text) if letter == "@"]
+    ends = [end for end in ends if _OPTIONS.fullmatch(text, end + 1)]
+    there = [end for end in ends if text[:end] and Path(text[:end]).exists()]
+    end = next(iter(there or ends), len(text))
+    return text[:end], text[end + 1 :]

@@ -1,0 +1,210 @@
+"""How class folders and labels become the numbers of a model's logits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from satbench.core.errors import SatbenchError
+from satbench.data import Dataset, Pixels, load_arrays, load_dataset, open_tree
+from satbench.data._classes import wordnet_ids
+
+# Of ILSVRC 2012: tench, hen, starfish, Old English sheepdog, toilet paper.
+WORDNET = {"n01440764": 0, "n01514859": 8, "n02317335": 327, "n02105641": 229, "n15075141": 999}
+
+
+def tree_of(folder: Path, *names: str, empty: tuple[str, ...] = ()) -> Path:
+    """Write a folder of classes; the red of its one image tells the place of the name."""
+    for name in (*names, *empty):
+        (folder / "tree" / name).mkdir(parents=True)
+    for place, name in enumerate(names):
+        Image.new("RGB", (4, 4), (place, 0, 0)).save(folder / "tree" / name / "a.png")
+    return folder / "tree"
+
+
+def numbers(data: Dataset, *names: str) -> dict[str, int]:
+    """Return the label of each name, by the red of its image."""
+    return {
+        names[int(image[0, 0, 0])]: int(label)
+        for image, label in zip(data.images, data.labels, strict=True)
+    }
+
+
+def written(folder: Path, content: object) -> Path:
+    (folder / "map.json").write_text(json.dumps(content))
+    return folder / "map.json"
+
+
+def test_wordnets_ids_are_a_thousand_in_order() -> None:
+    assert len(wordnet_ids()) == 1000
+    assert list(wordnet_ids()) == sorted(wordnet_ids())
+    assert {name: wordnet_ids()[name] for name in WORDNET} == WORDNET
+
+
+@pytest.mark.parametrize("classes", ["", ",classes=imagenet"])
+def test_folders_named_by_wordnets_ids_have_imagenets_numbers(classes: str, tmp_path: Path) -> None:
+    tree = tree_of(tmp_path, *WORDNET, empty=("n01443537",))
+    data = load_dataset(f"imagefolder:{tree}@none{classes}")
+
+    assert numbers(data, *WORDNET) == WORDNET
+    assert (data.classes, data.more_classes) == (1000, False)
+
+
+def test_a_network_of_its_own_is_trained_on_the_places_of_such_folders(tmp_path: Path) -> None:
+    tree = tree_of(tmp_path, *WORDNET)
+    places = {name: place for place, name in enumerate(sorted(WORDNET))}
+    trained = open_tree(f"imagefolder:{tree}@none", Pixels(), 0)
+    data = load_dataset(f"imagefolder:{tree}@none,classes=folders")
+
+    assert numbers(data, *WORDNET) == places
+    assert trained.labels.tolist() == data.labels.tolist()
+    assert trained.classes == data.classes == 5
+
+
+def test_a_network_may_be_trained_on_imagenets_numbers_too(tmp_path: Path) -> None:
+    tree = tree_of(tmp_path, *WORDNET)
+    trained = open_tree(f"imagefolder:{tree}@none,classes=imagenet", Pixels(), 0)
+
+    assert trained.labels.tolist() == load_dataset(f"imagefolder:{tree}@none").labels.tolist()
+    assert trained.classes == 1000
+    assert trained.origin == f"imagefolder:{tree}@none,classes=imagenet"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected", "count", "more"),
+    [
+        ({"cat": 3, "dog": 5, "eel": 9}, {"cat": 3, "dog": 5}, 10, True),
+        ({"cat": 0, "dog": 0}, {"cat": 0, "dog": 0}, 1, True),
+        ({"7": "cat", "2": "dog", "0": "eel"}, {"cat": 7, "dog": 2}, 8, False),
+        ({"1": ["cat", "tom"], "0": ["dog", "rex"]}, {"cat": 1, "dog": 0}, 2, False),
+        (["eel", "dog", "ant", "cat"], {"cat": 3, "dog": 1}, 4, False),
+    ],
+)
+def test_a_map_gives_folders_their_numbers(
+    content: object, expected: dict[str, int], count: int, more: bool, tmp_path: Path
+) -> None:
+    tree = tree_of(tmp_path, "cat", "dog", empty=("gnu",))
+    path = written(tmp_path, content)
+    data = load_dataset(f"imagefolder:{tree}@none,classes={path}")
+
+    assert numbers(data, "cat", "dog") == expected
+    assert (data.classes, data.more_classes) == (count, more)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{}, [], {"cat": -1}, {"cat": 1.5}, {"cat": True}, {"cat": "1"}, ["cat", 3], 5, {"0": 0.5}],
+)
+def test_what_is_no_map_is_refused(content: object, tmp_path: Path) -> None:
+    tree, path = tree_of(tmp_path, "cat"), written(tmp_path, content)
+    with pytest.raises(SatbenchError, match=rf"^expected a map of classes in {path}: "):
+        load_dataset(f"imagefolder:{tree}@none,classes={path}")
+
+
+def test_a_map_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:
+    tree = tree_of(tmp_path, "cat")
+    (tmp_path / "broken.json").write_text("{")
+    for name in ("broken", "missing"):
+        with pytest.raises(SatbenchError, match=rf"map of classes .*{name}\.json"):
+            load_dataset(f"imagefolder:{tree}@classes={tmp_path}/{name}.json")
+
+
+def test_a_folder_that_the_map_does_not_name_is_named(tmp_path: Path) -> None:
+    tree, path = tree_of(tmp_path, "cat", "dog"), written(tmp_path, {"cat": 0})
+    with pytest.raises(SatbenchError, match=r"^expected a number in .*map\.json .* none for dog$"):
+        load_dataset(f"imagefolder:{tree}@none,classes={path}")
+    with pytest.raises(SatbenchError, match=r"^expected a number in ImageNet's .* for cat, dog$"):
+        load_dataset(f"imagefolder:{tree}@none,classes=imagenet")
+
+
+def test_folders_named_by_numbers_keep_them_where_the_count_is_told(tmp_path: Path) -> None:
+    names = ("22", "9", "101")
+    tree = tree_of(tmp_path, *names, empty=("7",))
+    data = load_dataset(f"imagefolder:{tree}@none,classes=1000")
+
+    assert numbers(data, *names) == {"22": 22, "9": 9, "101": 101}
+    assert (data.classes, data.more_classes) == (1000, False)
+    with pytest.raises(SatbenchError, match=r"^expected labels in 0…99 for 100 classes .*got 101"):
+        load_dataset(f"imagefolder:{tree}@none,classes=100")
+
+
+def test_folders_of_other_names_must_be_as_many_as_told(tmp_path: Path) -> None:
+    tree = tree_of(tmp_path, "ant", "bee", "cat")
+
+    assert load_dataset(f"imagefolder:{tree}@none,classes=3").classes == 3
+    for count in (2, 10):
+        with pytest.raises(SatbenchError, match=rf"^expected {count} class folders in .* got 3,"):
+            load_dataset(f"imagefolder:{tree}@none,classes={count}")
+
+
+@pytest.mark.parametrize("classes", ["0", "-3", "many", "1e3", "map.txt"])
+def test_other_classes_are_refused(classes: str, tmp_path: Path) -> None:
+    with pytest.raises(SatbenchError, match=r"^expected (the classes as a num|at least 1 class)"):
+        load_dataset(f"imagefolder:{tmp_path}@classes={classes}")
+
+
+@pytest.mark.parametrize("name", ["tree@none,classes=folders", "tree@classes=2", "tree"])
+def test_an_empty_folder_is_refused_where_it_moves_the_numbers(name: str, tmp_path: Path) -> None:
+    tree_of(tmp_path, "ant", "cat", empty=("bee",))
+    with pytest.raises(SatbenchError, match=r"there are none in bee; .*--classes FILE\.json"):
+        load_dataset(f"imagefolder:{tmp_path}/{name}")
+
+
+def test_hidden_files_and_folders_are_no_images_and_classes(tmp_path: Path) -> None:
+    tree = tree_of(tmp_path, "ant", "bee", empty=(".ipynb_checkpoints",))
+    (tree / "ant" / "._a.png").write_bytes(b"of another system")
+    (tree / "ant" / "notes.txt").write_text("no image")
+
+    assert numbers(load_dataset(f"imagefolder:{tree}@none"), "ant", "bee") == {"ant": 0, "bee": 1}
+
+
+# Labels of arrays
+
+
+@pytest.fixture
+def arrays(tmp_path: Path) -> str:
+    images, labels = np.zeros((3, 1, 2, 2), np.uint8), np.array([7, 2, 7])
+    np.savez(tmp_path / "mine.npz", x=images, y=labels)
+    return str(tmp_path / "mine.npz")
+
+
+@pytest.mark.parametrize(
+    ("classes", "labels", "count", "more"),
+    [
+        ("", [7, 2, 7], 8, True),
+        (8, [7, 2, 7], 8, False),
+        ("100", [7, 2, 7], 100, False),
+        ("imagenet", [7, 2, 7], 1000, False),
+        ({"7": 1, "2": 30}, [1, 30, 1], 31, True),
+        ({"4": "7", "0": "2"}, [4, 0, 4], 5, False),
+    ],
+)
+def test_labels_of_arrays_are_numbered(
+    classes: object, labels: list[int], count: int, more: bool, arrays: str, tmp_path: Path
+) -> None:
+    text = str(written(tmp_path, classes) if isinstance(classes, dict) else classes)
+    data = load_arrays(arrays, classes=text)
+
+    assert data.labels.tolist() == labels
+    assert (data.classes, data.more_classes) == (count, more)
+    if text:
+        assert load_dataset(f"arrays:{arrays}@classes={text}").digest == data.digest
+
+
+@pytest.mark.parametrize(
+    ("classes", "said"),
+    [("7", "0…6 for 7 classes .*got 7"), ("folders", "for folders"), ("none", "the classes as")],
+)
+def test_labels_that_have_no_number_are_refused(classes: str, said: str, arrays: str) -> None:
+    with pytest.raises(SatbenchError, match=said):
+        load_arrays(arrays, classes=classes)
+
+
+def test_a_label_that_the_map_does_not_name_is_named(arrays: str, tmp_path: Path) -> None:
+    path = written(tmp_path, {"7": 0})
+    with pytest.raises(SatbenchError, match=r"map\.json for every class in .*mine\.npz, .* for 2$"):
+        load_arrays(arrays, classes=str(path))
