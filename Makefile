@@ -53,17 +53,15 @@ surrogates: $(BIN)/satbench  ## Train the pinned surrogates of the transfer atta
 	@for pair in $(SURROGATES); do set -- $$pair; OMP_NUM_THREADS=1 $(BIN)/satbench train --recipe $$1 \
 	  --activation $$2 --arch 'tiny(width=12)' --seed 100 --threads 1 --out runs || exit 1; done
 
-records: $(BIN)/satbench  ## Evaluate every shipped model again: PGD-50 then AutoAttack, fast, transfer; 500 images each
-	@for attacks in 'pgd-50 --attack autoattack' fast transfer; do \
-	  $(BIN)/satbench models --board --names | xargs -P $(JOBS) -I{} env OMP_NUM_THREADS=1 \
-	  $(BIN)/satbench eval --model {} --attack $$attacks --n-examples 500 --out leaderboard/records || exit 1; done
+records: $(BIN)/satbench  ## Evaluate every shipped model under every suite of the board
+	OMP_NUM_THREADS=1 $(BIN)/satbench leaderboard fill fashion-mnist-linf-0.1
 
 reference: $(BIN)/satbench  ## Run pyautoattack again with other seeds: the spread that docs/AGREEMENT.md shows
 	@for seed in 1 2; do for model in $(SPREAD); do OMP_NUM_THREADS=1 $(BIN)/satbench eval --model $$model --attack pgd-50 \
-	  --attack autoattack-reference --seed $$seed --n-examples 500 --out leaderboard/reference || exit 1; done; done
+	  --attack autoattack-reference --seed $$seed --n-examples 500 --out leaderboard/fashion-mnist-linf-0.1/reference || exit 1; done; done
 
 leaderboard: $(BIN)/satbench  ## Write the leaderboard and the models' pages again from the records
-	$(BIN)/satbench leaderboard build --readme README.md --docs docs
+	$(BIN)/satbench leaderboard build
 	$(BIN)/satbench models cards --out docs/models
 
 studies: $(BIN)/satbench  ## Run every study: train, evaluate, write the pages (many hours on two cores; stop at will)
@@ -71,7 +69,7 @@ studies: $(BIN)/satbench  ## Run every study: train, evaluate, write the pages (
 	$(BIN)/satbench study --overview
 
 check-leaderboard: $(BIN)/satbench  ## Fail when the leaderboard, a model's page or a study's is out of date
-	$(BIN)/satbench leaderboard build --check --readme README.md --docs docs
+	$(BIN)/satbench leaderboard build --check
 	$(BIN)/satbench models cards --check --out docs/models
 	for study in $(WRITTEN); do $(BIN)/satbench study $$study --check || exit 1; done
 	$(BIN)/satbench study --overview --check

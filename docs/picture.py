@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from satbench.leaderboard.record import read_records
+from satbench.leaderboard.publish import published_records
 from satbench.report import table_of
 
 SHOWN = ("fmnist-sat-tiny-relu-s1", "fmnist-sat-tiny-silu-s1")
@@ -15,7 +15,7 @@ SHOWN = ("fmnist-sat-tiny-relu-s1", "fmnist-sat-tiny-silu-s1")
 
 def main() -> None:
     """Write the picture."""
-    found = read_records(Path("leaderboard/records"))
+    found = published_records()
     records = [r for r in found if r.model.name in SHOWN and len(r.suite) == 2]
     command = " ".join(f"--model {name}" for name in SHOWN)
     with Path("/dev/null").open("w") as nowhere:

@@ -11,8 +11,8 @@ from satbench.console import BarProgress, results
 from satbench.core.files import write_text
 from satbench.eval_config import eval_config
 from satbench.leaderboard.board import build_board
-from satbench.leaderboard.publish import published_records
-from satbench.leaderboard.record import Record, read_records
+from satbench.leaderboard.publish import published_board
+from satbench.leaderboard.record import Record
 from satbench.leaderboard.tables import render_markdown
 from satbench.leaderboard.terminal import leaderboard_table
 from satbench.model_zoo.card import board_names
@@ -43,7 +43,7 @@ def run_demo(out: Path, device: str, quiet: bool) -> None:
     console.rule(f"live: AutoAttack on the first {AUTOATTACK_EXAMPLES} images")
     console.print(table_of(strong))
     console.rule("committed with satbench: the full leaderboard")
-    committed = build_board(read_records(published_records()))
+    committed = published_board()
     console.print(leaderboard_table(committed))
     path = out / "LEADERBOARD.md"
     here, there = render_markdown(build_board([*live, *strong])), render_markdown(committed)

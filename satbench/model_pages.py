@@ -27,7 +27,7 @@ from satbench.recipes import recipe_summary
 INDEX = "README.md"
 
 _SHARES: tuple[Column, ...] = tuple(column for column in COLUMNS if column != "gap")
-_BOARD = "../../leaderboard/LEADERBOARD.md"
+_BOARD = "../../leaderboard/README.md"
 
 
 @dataclass(frozen=True)

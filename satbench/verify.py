@@ -24,7 +24,7 @@ from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
 from satbench.generators import own_generators
 from satbench.leaderboard.check import check_record
-from satbench.leaderboard.publish import published_records
+from satbench.leaderboard.definition import board_definitions
 from satbench.leaderboard.record import WRONG_CLEAN, Record, read_record
 from satbench.leaderboard.witnesses import Witnesses, read_witnesses, witnesses_path
 from satbench.lending import pinned_surrogates, source_digest
@@ -75,9 +75,9 @@ def open_record(path: Path, model: str | None = None, data_dir: Path | None = No
 
 
 def committed_records() -> list[Path]:
-    """Return the records that ship with satbench: the board's, and those of its reference runs."""
-    board = published_records()
-    folders = (board, board.parent / "reference")
+    """Return the records that ship with satbench: those of its boards, and their reference runs."""
+    boards = board_definitions()
+    folders = [folder for board in boards for folder in (board.records, board.reference)]
     return [path for folder in folders for path in sorted(folder.glob("*.json"))]
 
 

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from satbench.cli import cli
-from satbench.leaderboard.publish import published_records
+from satbench.leaderboard.definition import board_definition
 from satbench.leaderboard.record import Record, read_records
 from satbench.model_pages import INDEX, page, pages
 from satbench.model_zoo._registry import ACTIVATIONS, ARCHITECTURES
@@ -28,7 +28,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of the published records of two models."""
     chosen = tmp_path_factory.mktemp("records")
     for name in (ROBUST, CONTROL):
-        for path in published_records().glob(f"{name}-fashion*.json"):
+        for path in board_definition("fashion-mnist-linf-0.1").records.glob(
+            f"{name}-fashion*.json"
+        ):
             shutil.copy(path, chosen)
     return chosen
 

@@ -9,17 +9,24 @@ from pathlib import Path
 
 import click
 
+from satbench.cli import options
+from satbench.cli.models import zoo_option
+
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @click.group()
 def leaderboard() -> None:
-    """Make and show the leaderboard, from records alone."""
+    """Make and show leaderboards, from records only."""
 
 
 @leaderboard.command()
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if a file is out of date.")
-@click.option("--records", type=_FOLDER, help="Folder of records; by default those of satbench.")
+@click.option(
+    "--records",
+    type=_FOLDER,
+    help="Folder of records of your own; by default all boards of the checkout.",
+)
 @click.option("--out", type=_FOLDER, help="Folder to write; by default the one above the records.")
 @click.option(
     "--readme",
@@ -38,17 +45,26 @@ def build(
     docs: Path | None,
     as_json: bool,
 ) -> None:
-    """Write LEADERBOARD.md, COST.md, AGREEMENT.md, leaderboard.csv and .json from the records."""
+    """Write LEADERBOARD.md, COST.md, AGREEMENT.md, leaderboard.csv and .json from the records.
+
+    Without --records, write those of every board of the checkout, the list of boards, and the
+    table of the README.
+    """
+    from satbench.core.errors import SatbenchError
     from satbench.leaderboard.publish import (
         board_files,
-        published_records,
+        published_files,
         read_board,
         stale_files,
         write_files,
     )
 
-    folder = records or published_records()
-    contents = board_files(read_board(folder), out or folder.resolve().parent, readme, docs)
+    if records is None and (out or readme or docs):
+        raise SatbenchError("--out, --readme and --docs say where the board of --records goes")
+    if records is None:
+        contents = published_files()
+    else:
+        contents = board_files(read_board(records), out or records.resolve().parent, readme, docs)
     stale = stale_files(contents) if check else []
     if not check:
         write_files(contents)
@@ -72,14 +88,32 @@ def show(records: Path | None, as_json: bool) -> None:
     """Print the leaderboard."""
     from satbench.console import results
     from satbench.leaderboard.exports import render_json
-    from satbench.leaderboard.publish import published_records, read_board
+    from satbench.leaderboard.publish import published_board, read_board
     from satbench.leaderboard.terminal import leaderboard_table
 
-    board = read_board(records or published_records())
+    board = read_board(records) if records else published_board()
     if as_json:
         click.echo(render_json(board), nl=False)
     else:
         results().print(leaderboard_table(board))
+
+
+@leaderboard.command()
+@click.argument("name")
+@zoo_option
+@options.device
+@options.data_dir
+@options.quiet
+def fill(name: str, device: str, data_dir: Path | None, quiet: bool) -> None:
+    """Evaluate every shipped model under every suite of the board NAME.
+
+    Records that are there already are left alone; a stopped command goes on where it was.
+    """
+    from satbench.leaderboard.definition import board_definition
+    from satbench.leaderboard_fill import fill_board
+
+    for path in fill_board(board_definition(name), device, data_dir, quiet):
+        click.echo(f"{_shown(path)}")
 
 
 def _build_command(

@@ -128,7 +128,7 @@ def cards(check: bool, records: Path | None, out: Path, as_json: bool) -> None:
     written = pages(
         [zoo_card(name) for name in names],
         sorted(set(names) - set(board_names())),
-        read_records(records or published_records()),
+        read_records(records) if records else published_records(),
     )
     contents = {out / name: text for name, text in written.items()}
     stale = stale_pages(contents, out)

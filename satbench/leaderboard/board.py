@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat, show_fraction
 from satbench.leaderboard.check import check_record
+from satbench.leaderboard.definition import BoardDefinition
 from satbench.leaderboard.ranking import Comparison, compare_with_relu, rank_rows
 from satbench.leaderboard.record import DatasetInfo, Record
-from satbench.leaderboard.rows import Group, Row, make_groups, make_row
+from satbench.leaderboard.rows import COLUMNS, Column, Group, Row, make_groups, make_row
 
 
 @dataclass(frozen=True)
 class Benchmark:
     """Models that were attacked on the same images under the same threat model.
 
-    `rows` are ordered by best known accuracy, `groups` by its mean.
+    `rows` are ordered by best known accuracy, `groups` by its mean.  `columns` are those shown.
     """
 
     dataset: DatasetInfo
@@ -27,6 +28,7 @@ class Benchmark:
     rows: tuple[Row, ...]
     groups: tuple[Group, ...]
     comparisons: tuple[Comparison, ...]
+    columns: tuple[Column, ...] = tuple(COLUMNS)
 
     @property
     def title(self) -> str:
@@ -61,6 +63,21 @@ def build_board(records: Sequence[Record], references: Sequence[Record] = ()) ->
     benchmarks, beside = _by_benchmark(records), _by_benchmark(references)
     built = (_benchmark(key[1], found, beside.get(key, ())) for key, found in benchmarks.items())
     return Board(tuple(sorted(built, key=_order)))
+
+
+def defined_board(definition: BoardDefinition) -> Board:
+    """Build the board of a definition from its records.
+
+    Raises SatbenchError for no records, and for records that do not belong there.
+    """
+    records = definition.read_records()
+    if not records:
+        raise SatbenchError(
+            f"expected records (*.json) in {definition.records}, found none; make them with "
+            f"satbench leaderboard fill {definition.name}"
+        )
+    (benchmark,) = build_board(records, definition.read_references()).benchmarks
+    return Board((replace(benchmark, columns=definition.columns),))
 
 
 def _by_benchmark(records: Sequence[Record]) -> Mapping[tuple[str, Threat], list[Record]]:

@@ -79,12 +79,12 @@ def _images(dataset: DatasetInfo) -> str:
 
 
 def _groups(benchmark: Benchmark) -> str:
-    head = ["Training", "Architecture", "Activation", "Seeds", *COLUMNS.values()]
+    head = ["Training", "Architecture", "Activation", "Seeds", *_titles(benchmark)]
     lines = [
         [
             *_kind(group),
             str(group.seeds) if group.first.training.is_known else MISSING,
-            *(_mean(group, column) for column in COLUMNS),
+            *(_mean(group, column) for column in benchmark.columns),
         ]
         for group in benchmark.groups
     ]
@@ -128,14 +128,14 @@ def _difference(difference: Difference | None) -> str:
 
 
 def _models(benchmark: Benchmark) -> str:
-    head = ["Rank", "Model", "Training", "Architecture", "Activation", "Seed", *COLUMNS.values()]
+    head = ["Rank", "Model", "Training", "Architecture", "Activation", "Seed", *_titles(benchmark)]
     lines = [
         [
             str(row.rank),
             title_of(row.model.name, row.model.weights_digest) + " †" * bool(row.flags),
             *_kind(Group((row,))),
             MISSING if row.training.seed is None else str(row.training.seed),
-            *(_accuracy(row, column) for column in COLUMNS),
+            *(_accuracy(row, column) for column in benchmark.columns),
         ]
         for row in benchmark.rows
     ]
@@ -150,6 +150,10 @@ def _accuracy(row: Row, column: Column) -> str:
         return percent(value)
     low, high = share.interval
     return f"{percent(value)} [{percent(low)}, {percent(high)}]"
+
+
+def _titles(benchmark: Benchmark) -> list[str]:
+    return [COLUMNS[column] for column in benchmark.columns]
 
 
 def _kind(group: Group) -> tuple[str, str, str]:

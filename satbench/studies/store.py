@@ -10,6 +10,7 @@ from pathlib import Path
 from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError
 from satbench.leaderboard.audit import audit_counts
+from satbench.leaderboard.definition import board_definitions
 from satbench.leaderboard.record import (
     PROTOCOL,
     SURVIVED,
@@ -139,9 +140,9 @@ class Records:
     """Records by what they evaluated: those that ship with satbench, and those of the store."""
 
     def __init__(self, places: Places) -> None:
-        shipped = content_folder("leaderboard") / "records"
         self._records: list[Record] = []
-        for folder in (shipped, places.records):
+        shipped = [board.records for board in board_definitions()]
+        for folder in (*shipped, places.records):
             for path in sorted(folder.glob("*.json")):
                 self.add(read_record(path))
 

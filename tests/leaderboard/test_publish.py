@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import pytest
 
+from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError
 from satbench.leaderboard.board import build_board
 from satbench.leaderboard.publish import (
     BEGIN,
     END,
+    PAGE,
     board_files,
-    published_records,
+    published_files,
     read_board,
     stale_files,
     write_files,
@@ -126,5 +128,12 @@ def test_a_folder_without_records_is_refused_with_the_command_that_makes_one(tmp
         read_board(tmp_path)
 
 
-def test_the_published_records_lie_in_the_package() -> None:
-    assert published_records().parts[-2:] == ("leaderboard", "records")
+def test_the_files_of_the_checkout_are_those_of_each_board_and_of_all_together() -> None:
+    root = content_folder("leaderboard").parent
+    names = {path.relative_to(root).as_posix() for path in published_files()}
+    board = "leaderboard/fashion-mnist-linf-0.1"
+
+    assert {
+        *(f"{board}/{name}" for name in (PAGE, "leaderboard.csv", "leaderboard.json")),
+        *("docs/COST.md", "docs/AGREEMENT.md", "README.md", "leaderboard/README.md"),
+    } == names

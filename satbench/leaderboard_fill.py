@@ -1,0 +1,38 @@
+"""Fill a board: every shipped model under every suite of the board."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from satbench.api import evaluate_config
+from satbench.console import BarProgress
+from satbench.eval_config import eval_config
+from satbench.leaderboard.definition import BoardDefinition
+from satbench.model_zoo.card import board_names
+
+
+def fill_board(
+    definition: BoardDefinition, device: str, data_dir: Path | None, quiet: bool
+) -> Iterator[Path]:
+    """Evaluate the shipped models that are no surrogates; yield the path of each record.
+
+    A record that is there already is found and not made again.  Raises SatbenchError from the
+    evaluation, for instance for models that were made for other images.
+    """
+    with BarProgress(quiet) as progress:
+        for suite in definition.suites:
+            for name in board_names():
+                progress.model(name)
+                config = eval_config(
+                    name,
+                    dataset=definition.dataset,
+                    norm=definition.threat.norm,
+                    eps=str(definition.threat.eps),
+                    attacks=suite,
+                    n_examples=definition.n,
+                    device=device,
+                    data_dir=data_dir,
+                    out=definition.records,
+                )
+                yield evaluate_config(config, progress).path
