@@ -5,62 +5,155 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from satbench.core.errors import SatbenchError
+from satbench.model_zoo._normaliser import normalisers
 from satbench.model_zoo._normalize import Normalize
 
 State = dict[str, Tensor]
+Names = dict[str, str]
+"""The model's names of tensors, each with the file's."""
 
 
-def load_state(model: nn.Module, state: State, path: Path) -> None:
+def load_state(model: nn.Module, state: State, path: Path) -> bool:
     """Load `state` into `model`, strictly; `path` is where it was read, for the message.
 
-    Names may all carry a prefix more or less than the model's (`module.`, `_orig_mod.`, `model.`).
-    What may be missing is what no training changes, the constants of a `Normalize` layer, and
-    the counters of batch-norm, which eval mode does not read.  Raises SatbenchError with the
-    tensors that do not fit and the likely cause.
+    Names may carry a prefix more or less than the model's (`module.`, `_orig_mod.`, `model.`).
+    The model's weights may be there more than once, under several prefixes, if they are the same,
+    as MadryLab's library saves them for its model and its attacker.  A mean and a deviation beside
+    them become those of the model's `Normalize` layer.  What may be missing is what no training
+    changes, the constants of that layer, and the counters of batch-norm, which eval mode does not
+    read.
+
+    Returns whether the file told the constants of all `Normalize` layers.  Raises SatbenchError
+    with the tensors that do not fit and the likely cause.
     """
     own = model.state_dict()
-    dispensable = set(_dispensable(model))
-    for names in _renamings(state, own.keys() - dispensable):
-        renamed = {new: state[old] for new, old in names.items()}
-        if own.keys() - renamed.keys() <= dispensable and renamed.keys() <= own.keys():
-            break
-    else:
-        renamed = {name: tensor for name, tensor in state.items() if name != _AVERAGED}
-    _check_fit(own, renamed, path, dispensable)
-    model.load_state_dict({**own, **renamed}, strict=True)
+    layers = [name for name, module in model.named_modules() if isinstance(module, Normalize)]
+    constants = {_join(name, part) for name in layers for part in ("mean", "std")}
+    dispensable = constants | set(_counters(model))
+    given = {name: tensor for name, tensor in state.items() if name != _AVERAGED}
+    prefix, names, copies = _placed(given, own, dispensable, path)
+    taken = {new: given[old] for new, old in names.items()}
+    beside = {n: t for n, t in given.items() if n not in names.values() and n not in copies}
+    taken |= _constants(beside, taken, layers, own)
+    _check_normaliser(beside, layers, prefix, path)
+    extra = {name.removeprefix(prefix or ""): tensor for name, tensor in beside.items()}
+    _check_fit(own, {**extra, **taken}, path, dispensable, prefix)
+    model.load_state_dict({**own, **taken}, strict=True)
+    return constants <= taken.keys()
 
 
 _AVERAGED = "n_averaged"  # how many models torch's AveragedModel has averaged
 
 
-def _dispensable(model: nn.Module) -> Iterator[str]:
+def _counters(model: nn.Module) -> Iterator[str]:
     for name, module in model.named_modules():
-        prefix = f"{name}." if name else ""
-        if isinstance(module, Normalize):
-            yield from (f"{prefix}mean", f"{prefix}std")
-        elif isinstance(module, nn.modules.batchnorm._NormBase):
-            yield f"{prefix}num_batches_tracked"
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            yield _join(name, "num_batches_tracked")
 
 
-def _renamings(state: State, wanted: set[str]) -> Iterator[dict[str, str]]:
-    """Yield ways to name the tensors, new name to old: as they are, and with other prefixes."""
-    names = {name: name for name in state if name != _AVERAGED}
-    outer = {name.partition(".")[0] for name in wanted}
-    while names:
-        yield names
-        if len(outer) == 1:
-            first = next(iter(outer))
-            yield {f"{first}.{new}": old for new, old in names.items()}
-        firsts = {name.partition(".")[0] for name in names}
-        if len(firsts) > 1 or any("." not in name for name in names):
-            return
-        names = {new.partition(".")[2]: old for new, old in names.items()}
+def _join(*parts: str) -> str:
+    return ".".join(part for part in parts if part)
 
 
-def _check_fit(own: State, state: State, path: Path, dispensable: set[str]) -> None:
+# Which names of the file are which of the model
+
+
+def _placed(
+    state: State, own: State, dispensable: set[str], path: Path
+) -> tuple[str | None, Names, set[str]]:
+    """Find the model's weights in a file -> their prefix there, their names, those of copies.
+
+    The prefix is None where they are not all there.  Raises SatbenchError for copies that differ.
+    """
+    wanted = own.keys() - dispensable
+    found = [
+        (prefix, names)
+        for prefix, outer in _prefixes(state, wanted)
+        if wanted <= (names := _names(state, own, prefix, outer)).keys()
+    ]
+    if not found:
+        return None, {name: name for name in state if name in own}, set()
+    prefix, names = min(found, key=lambda one: len(one[0]))
+    copies: set[str] = set()
+    for elsewhere, others in found:
+        for new, old in others.items():
+            if new not in names or not _equal(state[old], state[names[new]]):
+                raise SatbenchError(
+                    f"the weights {path} hold the model's under the prefixes {prefix!r} and "
+                    f"{elsewhere!r}, and they differ: say which are meant with --keys"
+                )
+        copies |= set(others.values())
+    return prefix, names, copies
+
+
+def _prefixes(state: State, wanted: set[str]) -> Iterator[tuple[str, str]]:
+    """Yield what the file's names may have before the model's, and what the model's have more."""
+    outers = {name.partition(".")[0] for name in wanted}
+    longest = max(sorted(wanted), key=len, default="")
+    for outer in dict.fromkeys(("", f"{outers.pop()}." if len(outers) == 1 else "")):
+        anchor = longest.removeprefix(outer)
+        for name in state if anchor else ("",):
+            prefix = name.removesuffix(anchor)
+            if name.endswith(anchor) and (not prefix or prefix.endswith(".")):
+                yield prefix, outer
+
+
+def _names(state: State, own: State, prefix: str, outer: str) -> Names:
+    renamed = {f"{outer}{old.removeprefix(prefix)}": old for old in state if old.startswith(prefix)}
+    return {new: old for new, old in renamed.items() if new in own}
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one, other)
+
+
+# Normalisation
+
+
+def _constants(beside: State, taken: State, layers: list[str], own: State) -> State:
+    """Take the constants of the one `Normalize` layer from what is beside, if they are there."""
+    found = normalisers(beside)
+    if len(layers) != 1 or not found or not all(one.same_as(found[0]) for one in found):
+        return {}
+    names = [_join(layers[0], part) for part in ("mean", "std")]
+    values = [
+        value.expand(own[name].numel()).reshape(own[name].shape).clone()
+        for name, value in zip(names, (found[0].mean, found[0].std), strict=True)
+        if len(value) in (1, own[name].numel())
+    ]
+    if len(values) != 2 or any(name in taken for name in names):
+        return {}
+    for one in found:
+        for name in one.names:
+            del beside[name]
+    return dict(zip(names, values, strict=True))
+
+
+def _check_normaliser(beside: State, layers: list[str], prefix: str | None, path: Path) -> None:
+    """Raise SatbenchError where the file normalises the pixels and the model does not."""
+    if layers or prefix is None:
+        return
+    for one in normalisers(beside):
+        if not one.is_identity:
+            raise SatbenchError(
+                f"the weights {path} are under the prefix {prefix!r}, beside the mean and the "
+                f"deviation {', '.join(one.names)}, for which the model has no layer: put one "
+                "before it, satbench.model_zoo._normalize.Normalize(mean, std)"
+            )
+        for name in one.names:
+            del beside[name]
+
+
+# What does not fit, and why that may be
+
+
+def _check_fit(
+    own: State, state: State, path: Path, dispensable: set[str], prefix: str | None
+) -> None:
     missing = sorted(own.keys() - state.keys() - dispensable)
     extra = sorted(state.keys() - own.keys())
     other = [n for n in sorted(own.keys() & state.keys()) if state[n].shape != own[n].shape]
@@ -68,7 +161,7 @@ def _check_fit(own: State, state: State, path: Path, dispensable: set[str]) -> N
     faults = {"missing": missing, "not in the model": extra, "of another shape": shapes}
     said = "; ".join(f"{what}: {_few(names)}" for what, names in faults.items() if names)
     if said:
-        cause = _cause(own, state, missing, extra, other)
+        cause = _cause(own, state, missing, extra, other, prefix)
         raise SatbenchError(f"the weights {path} do not fit the model ({said}); {cause}")
 
 
@@ -77,18 +170,30 @@ def _few(names: list[str]) -> str:
     return ", ".join(names[:4]) + more
 
 
-def _cause(own: State, state: State, missing: list[str], extra: list[str], other: list[str]) -> str:
+def _cause(
+    own: State,
+    state: State,
+    missing: list[str],
+    extra: list[str],
+    other: list[str],
+    prefix: str | None,
+) -> str:
     if not missing and not extra:
         return _cause_of_shapes(own, state, other)
+    if not missing and all(name.startswith("sub_block1.") for name in extra):
+        return (
+            "the code of TRADES saves a part that no forward pass reads: name its layout with "
+            "--preset trades, or leave that part out with --drop-keys sub_block1"
+        )
     odd = [own[name] for name in missing] + [state[name] for name in extra]
     if all(tensor.numel() <= 1 for tensor in odd):
         return "likely another activation, with other parameters: check --activation"
-    for first in sorted({name.partition(".")[0] for name in extra}):
-        if missing and all(f"{first}.{name}" in state for name in missing):
-            return (
-                f"the model's weights are under the prefix {first!r}, beside others: "
-                "save them alone"
-            )
+    if prefix:
+        within = prefix.removesuffix(".")
+        return (
+            f"the model's weights are under the prefix {within!r}, beside others: take them alone "
+            f"with --keys {within}"
+        )
     shared = len(own.keys() & state.keys()) / len(own)
     if shared < 0.5:
         return "likely another architecture, or names of another library: check --arch"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from satbench.core.digests import digest_named_arrays
 from satbench.core.errors import SatbenchError
 from satbench.core.files import atomic_path
-from satbench.model_zoo.checkpoints import read_state
+from satbench.model_zoo.checkpoints import picked, read_state
 from satbench.model_zoo.fitting import load_state
 
 
@@ -57,14 +58,17 @@ def save_weights(model: nn.Module, path: Path) -> None:
         save_file(state, temporary)
 
 
-def load_weights(model: nn.Module, path: Path, copy: str = "") -> None:
-    """Load a file of weights into `model`, strictly.
+def load_weights(
+    model: nn.Module, path: Path, copy: str = "", keys: str = "", drop: Sequence[str] = ()
+) -> bool:
+    """Load a file of weights into `model`, strictly; -> whether it tells the normalisation.
 
-    `copy` names one of several sets in a checkpoint, such as `ema`.  Raises SatbenchError for a
-    file that is missing, of another format, corrupt, a web page, or a pickle that would run
-    code; and for weights that do not fit, saying which tensors and why that may be.
+    `copy` names one of several sets in a checkpoint, such as `ema`; `keys` and `drop` are
+    beginnings of names to take alone and to leave out.  Raises SatbenchError for a file that is
+    missing, of another format, corrupt, a web page, or a pickle that would run code; and for
+    weights that do not fit, saying which tensors and why that may be.
     """
-    load_state(model, read_state(path, copy), path)
+    return load_state(model, picked(read_state(path, copy), keys, drop, path), path)
 
 
 def check_digest(model: nn.Module, wanted: str, name: str, path: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from satbench.core.errors import SatbenchError
 from satbench.model_zoo._normalize import Normalize
 from satbench.model_zoo.build import build_network
-from satbench.model_zoo.checkpoints import read_pickle, read_state
+from satbench.model_zoo.checkpoints import picked, read_pickle, read_state
 from satbench.model_zoo.weights import digest_weights, load_weights
 from satbench.models import load_model, request_model
 
@@ -281,7 +281,8 @@ CAUSES: dict[str, tuple[Callable[[State], State], str]] = {
     ),
     "larger model": (
         lambda state: {**prefixed("backbone.", state), "head.weight": torch.ones(2, 2)},
-        "the model's weights are under the prefix 'backbone', beside others: save them alone",
+        "the model's weights are under the prefix 'backbone', beside others: take them alone with "
+        "--keys backbone",
     ),
     "architecture": (
         lambda state: {"features.weight": torch.ones(3, 3), "classifier.bias": torch.ones(3)},
@@ -321,3 +322,158 @@ def test_nothing_is_loaded_of_weights_that_do_not_fit(save: Callable[[object], P
         load_weights(model, save(state))
 
     assert digest_weights(model) == before
+
+
+# Weights that are there more than once, and normalisers beside them
+
+MEAN, STD = torch.tensor([0.4]), torch.tensor([0.2])
+
+
+def madry(state: State, mean: Tensor = MEAN, std: Tensor = STD) -> State:
+    """Return the layout of MadryLab's library: the net twice, and its normaliser twice."""
+    held = prefixed("module.model.", state) | prefixed("module.attacker.model.", state)
+    for name in ("module.normalizer.", "module.attacker.normalize."):
+        held |= {
+            f"{name}new_mean": mean.reshape(-1, 1, 1),
+            f"{name}new_std": std.reshape(-1, 1, 1),
+        }
+    return held
+
+
+NORMALISED: dict[str, Callable[[State], State]] = {
+    "MadryLab": lambda state: madry(without_constants(state)),
+    "RobustBench": lambda state: {
+        **without_constants(state),
+        "mu": MEAN.reshape(1, 1, 1, 1),
+        "sigma": STD.reshape(1, 1, 1, 1),
+    },
+    "a layer before it": lambda state: {
+        **prefixed("1.", without_constants(state)),
+        "0.mean": MEAN,
+        "0.std": STD,
+    },
+    "parallel, a layer before it": lambda state: {
+        **prefixed("module.1.", without_constants(state)),
+        "module.0.means": MEAN,
+        "module.0.sds": STD,
+    },
+}
+
+
+@pytest.mark.parametrize("layout", NORMALISED)
+def test_a_normaliser_beside_the_weights_becomes_the_models(
+    layout: str, save: Callable[[object], Path]
+) -> None:
+    trained, fresh = network(), network()
+    with torch.no_grad():
+        trained[1].weight.add_(1)
+        trained[0].mean.copy_(MEAN.reshape(-1, 1, 1))
+        trained[0].std.copy_(STD.reshape(-1, 1, 1))
+
+    assert load_weights(fresh, save(NORMALISED[layout](trained.state_dict())))
+    assert digest_weights(fresh) == digest_weights(trained)
+
+
+def test_whether_the_file_tells_the_normalisation_is_known(save: Callable[[object], Path]) -> None:
+    state = network().state_dict()
+
+    assert load_weights(network(), save(state))
+    assert not load_weights(network(), save(without_constants(state)))
+
+
+def bare_net() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3))
+
+
+def test_a_normaliser_without_a_layer_for_it_is_not_lost(save: Callable[[object], Path]) -> None:
+    path = save(madry(bare_net().state_dict()))
+    with pytest.raises(
+        SatbenchError,
+        match=r"the prefix 'module\.model\.', beside the mean .* module\.normalizer\.new_mean",
+    ):
+        load_weights(bare_net(), path)
+
+
+@pytest.mark.parametrize("change", ["none", "counter missing", "counter differs"])
+def test_copies_of_the_weights_are_one_if_they_are_the_same(
+    change: str, save: Callable[[object], Path]
+) -> None:
+    trained, fresh = bare_net(), bare_net()
+    state = madry(trained.state_dict(), torch.zeros(1), torch.ones(1))
+    counter = "module.attacker.model.1.num_batches_tracked"
+    if change == "counter missing":
+        del state[counter]
+    if change == "counter differs":
+        state[counter] = torch.tensor(5)
+        with pytest.raises(SatbenchError, match=r"they differ: say which are meant with --keys"):
+            load_weights(fresh, save(state))
+        return
+    load_weights(fresh, save(state))
+
+    assert digest_weights(fresh) == digest_weights(trained)
+
+
+def test_copies_that_differ_are_not_guessed_between(save: Callable[[object], Path]) -> None:
+    state = madry(without_constants(network().state_dict()))
+    state["module.attacker.model.1.weight"] = state["module.model.1.weight"] + 1
+    with pytest.raises(
+        SatbenchError,
+        match=r"under the prefixes 'module\.model\.' and 'module\.attacker\.model\.', and they dif",
+    ):
+        load_weights(network(), save(state))
+
+
+def test_normalisers_that_differ_are_not_guessed_between(save: Callable[[object], Path]) -> None:
+    state = madry(without_constants(network().state_dict()))
+    state["module.normalizer.new_mean"] = state["module.normalizer.new_mean"] + 0.1
+    with pytest.raises(SatbenchError, match=r"not in the model: .*new_mean"):
+        load_weights(network(), save(state))
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [(123.675, 58.395), (-0.5, 0.5), (0.5, 0.0), (float("nan"), 0.5)]
+)
+def test_constants_of_other_pixels_than_those_of_0_to_1_are_no_normaliser(
+    mean: float, std: float, save: Callable[[object], Path]
+) -> None:
+    state = madry(
+        without_constants(network().state_dict()), torch.tensor([mean]), torch.tensor([std])
+    )
+    with pytest.raises(SatbenchError, match=r"not in the model: .*new_mean"):
+        load_weights(network(), save(state))
+
+
+# Picking
+
+
+def test_keys_take_the_tensors_below_a_name_and_drop_leaves_others_out() -> None:
+    ones = {name: torch.ones(1) for name in ("a.b.w", "a.bc.w", "a.b.x", "d.w", "d")}
+
+    def names(keys: str = "", drop: tuple[str, ...] = ()) -> set[str]:
+        return set(picked(ones, keys, drop, Path("w.pt")))
+
+    assert names() == set(ones)
+    assert names("a") == {"b.w", "bc.w", "b.x"}
+    assert names("a.b") == names("a.b.") == {"w", "x"}
+    assert names(drop=("a.b",)) == {"a.bc.w", "d.w", "d"}
+    assert names(drop=("a.b.x", "d")) == {"a.b.w", "a.bc.w"}
+    assert names("a", ("a.bc",)) == {"b.w", "b.x"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "drop", "said"),
+    [
+        (
+            "model",
+            (),
+            r"expected --keys to begin .* got 'model'; names there begin with x\.a, x\.b$",
+        ),
+        ("x", ("b",), r"expected --drop-keys to begin .* got 'b'; names"),
+        ("x", ("x",), r"expected --keys .* got 'x'"),
+    ],
+)
+def test_a_name_that_no_tensor_begins_with_is_refused_with_those_that_do(
+    keys: str, drop: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(SatbenchError, match=said):
+        picked({"x.a.w": torch.ones(1), "x.b.w": torch.ones(1)}, keys, drop, Path("w.pt"))
