@@ -160,7 +160,7 @@ def _boundary(
     rows = torch.arange(len(y), device=y.device)
     with torch.enable_grad():
         above = logits[rows, target] - logits[rows, y]
-    (grad,) = torch.autograd.grad(above.sum(), leaf, retain_graph=keep_graph)
+        (grad,) = torch.autograd.grad(above.sum(), leaf, retain_graph=keep_graph)
     return above.detach(), grad
 
 

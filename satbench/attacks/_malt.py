@@ -83,8 +83,9 @@ def targets_in_order(
     candidates = others.topk(min(classes - 1, _CANDIDATES), 1).indices
     distances = []
     for number, aim in enumerate(candidates.unbind(1), 1):
-        gap = losses.margin_targeted(logits, y, aim)
-        (grad,) = torch.autograd.grad(gap.sum(), x, retain_graph=number < candidates.shape[1])
+        with torch.enable_grad():
+            gap = losses.margin_targeted(logits, y, aim)
+            (grad,) = torch.autograd.grad(gap.sum(), x, retain_graph=number < candidates.shape[1])
         distances.append(-gap.detach() / _dual_norm(grad, threat).clamp_min(_TINY))
     order = torch.stack(distances, 1).argsort(dim=1, stable=True)[:, :targets]
     return candidates.gather(1, order)

@@ -127,7 +127,8 @@ def run_suite(
     of the model's parameters.  `lent` is what attacks may borrow.  `replacements` give named
     layers another backward in searches (BPDA, `satbench.attacks.bpda`); the judge knows nothing of
     them.  Of the images only those in `span` are run, and what others came to tells them nothing.
-    The model comes back as it was.  Raises SatbenchError from the judge, naming the attack.
+    The model comes back as it was.  Gradients are on meanwhile, whatever the caller has set.
+    Raises SatbenchError from the judge, naming the attack.
     """
     warm_cpu()
     n = len(images.labels)
@@ -137,7 +138,12 @@ def run_suite(
     inside = np.zeros(n, bool)
     inside[span] = True
     stand_ins = nn.ModuleList((replacements or {}).values())
-    with Memory(shape, suite) as memory, borrowed(model) as judged, borrowed(stand_ins):
+    with (
+        torch.enable_grad(),
+        Memory(shape, suite) as memory,
+        borrowed(model) as judged,
+        borrowed(stand_ins),
+    ):
         for result in journal.finished():
             done[result.stage, result.indices] = True
             verdicts[result.indices[result.broken]] = result.stage

@@ -300,6 +300,36 @@ def test_a_journal_in_any_order_gives_the_same_verdicts(
     assert run(mean_model, four, [SHORT, FULL], journal=journal) == expected
 
 
+# Gradients
+
+
+@pytest.mark.parametrize("spec", ["pgd-3", "fab-t(steps=2)", "malt(steps=2)", "square(queries=5)"])
+@pytest.mark.parametrize("globally", [False, True])
+def test_a_run_inside_no_grad_is_as_one_outside(
+    globally: bool, spec: str, small_net: Callable[..., nn.Module], fashion: Dataset
+) -> None:
+    net, images = small_net(classes=10), fashion.first(12)
+    outside, inside = Journal(), Journal()
+    expected = run(net, images, [spec, SHORT], journal=outside)
+    before = torch.is_grad_enabled()
+    try:
+        if globally:
+            torch.set_grad_enabled(False)
+            got = run(net, images, [spec, SHORT], journal=inside)
+        else:
+            with torch.no_grad():
+                got = run(net, images, [spec, SHORT], journal=inside)
+        after = torch.is_grad_enabled()
+    finally:
+        torch.set_grad_enabled(before)
+
+    assert got == expected
+    assert after == (before and not globally)
+    assert [(r.forwards, r.backwards) for r in inside] == [
+        (r.forwards, r.backwards) for r in outside
+    ]
+
+
 # The model
 
 

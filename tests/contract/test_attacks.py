@@ -147,6 +147,19 @@ def test_the_same_noise_gives_the_same_bits(spec: str, threat: Threat, small_net
 
 
 @on_every_attack_under_every_threat
+def test_gradients_that_are_off_change_nothing(
+    spec: str, threat: Threat, small_net: MakeNet
+) -> None:
+    net = small_net()
+    x, y = a_batch(net, SHAPES[0])
+    expected = parse_attack(spec)(net, x, y, threat, noise_of())
+    with torch.no_grad():
+        got = parse_attack(spec)(net, x, y, threat, noise_of())
+
+    assert torch.equal(got, expected)
+
+
+@on_every_attack_under_every_threat
 def test_a_single_image_is_a_batch(spec: str, threat: Threat, small_net: MakeNet) -> None:
     net = small_net()
     x, y = a_batch(net, (1, 8, 8), n=1)
