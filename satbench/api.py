@@ -16,9 +16,9 @@ from satbench.data import Dataset, load_dataset
 from satbench.devices import choose_device
 from satbench.eval_config import (
     DEFAULT_ATTACKS,
-    DEFAULT_EXAMPLES,
     EvalConfig,
     eval_config,
+    first_examples,
     parse_interval,
 )
 from satbench.evaluation import Finished, run_evaluation
@@ -158,6 +158,6 @@ def _dataset(
 def _first(
     name: str, n_examples: int | None, data_dir: Path | None, until: float | None
 ) -> Dataset:
-    if n_examples is not None or until is not None:
+    if until is not None:
         return load_dataset(name, "test", n_examples, data_dir)
-    return load_dataset(name, "test", DEFAULT_EXAMPLES, data_dir, or_fewer=True)
+    return first_examples(name, n_examples, data_dir)

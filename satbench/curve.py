@@ -25,9 +25,9 @@ from satbench.attacks.suite import Stage, parse_suite
 from satbench.core.errors import SatbenchError
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
-from satbench.data import Dataset, load_dataset
+from satbench.data import Dataset
 from satbench.devices import choose_device
-from satbench.eval_config import DEFAULT_EXAMPLES, EvalConfig
+from satbench.eval_config import EvalConfig, first_examples
 from satbench.evaluation import Silent, answers_digest
 from satbench.generators import own_generators
 from satbench.leaderboard.curves import (
@@ -92,9 +92,7 @@ def minimum_norm_suite(attacks: Sequence[str], norm: str) -> tuple[Stage, ...]:
 def measure_config(config: EvalConfig, progress: Progress | None = None) -> Measured:
     """Measure the curve that the command line was asked for; the radius in `config` is unused."""
     device = choose_device(config.device)
-    dataset = load_dataset(config.dataset, "test", config.n_examples, config.data_dir)
-    if config.n_examples is None:
-        dataset = dataset.first(min(DEFAULT_EXAMPLES, len(dataset)))
+    dataset = first_examples(config.dataset, config.n_examples, config.data_dir)
     with own_generators(device, config.seed):
         loaded = load_model(config.model, dataset.classes)
         loaded.check_images(dataset.shape, dataset.name)

@@ -9,7 +9,7 @@ from pathlib import Path
 from satbench.attacks import check_attack_name
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
-from satbench.data import check_name
+from satbench.data import Dataset, check_name, completed, load_dataset
 from satbench.models import ModelRequest, request_model
 from satbench.replacements import parse_bpda
 
@@ -75,6 +75,7 @@ def eval_config(
         raise SatbenchError(f"say what to evaluate {model} on, such as --dataset cifar10")
     if not own_images:
         check_name(dataset)
+        dataset = completed(dataset, request.dataset, request.classes)
     for attack in attacks:
         check_attack_name(attack)
     parse_bpda(bpda)
@@ -96,6 +97,13 @@ def eval_config(
         bpda=tuple(bpda),
         until=None if until is None else parse_interval(until),
     )
+
+
+def first_examples(name: str, n_examples: int | None, data_dir: Path | None = None) -> Dataset:
+    """Load the first images of a test set: for None the first 1,000, or all where it has fewer."""
+    if n_examples is not None:
+        return load_dataset(name, "test", n_examples, data_dir)
+    return load_dataset(name, "test", DEFAULT_EXAMPLES, data_dir, or_fewer=True)
 
 
 def parse_interval(text: str | float) -> float:

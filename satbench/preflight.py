@@ -277,7 +277,8 @@ def _check_width(width: int, dataset: Dataset) -> None:
     if not dataset.more_classes and width != dataset.classes:
         raise SatbenchError(
             f"wrong class count: expected {dataset.classes} logits an image for "
-            f"{dataset.name}, got {width}; take the dataset that the model was trained for"
+            f"{dataset.name}, got {width}; take the dataset that the model was trained "
+            "for, or number its classes as the model does (--classes)"
         )
 
 

@@ -26,9 +26,9 @@ from satbench.core.noise import Noise
 from satbench.core.specs import spec_of
 from satbench.core.threat import show_fraction
 from satbench.curve import _environment
-from satbench.data import Dataset, load_dataset
+from satbench.data import Dataset
 from satbench.devices import choose_device
-from satbench.eval_config import DEFAULT_EXAMPLES, EvalConfig
+from satbench.eval_config import EvalConfig, first_examples
 from satbench.evaluation import Silent, answers_digest
 from satbench.generators import own_generators
 from satbench.leaderboard.record import DatasetInfo, ModelInfo
@@ -73,9 +73,7 @@ def measure_transfer(config: TransferConfig, progress: Progress | None = None) -
     """
     base, told = config.base, progress or Silent()
     device = choose_device(base.device)
-    dataset = load_dataset(base.dataset, "test", base.n_examples, base.data_dir)
-    if base.n_examples is None:
-        dataset = dataset.first(min(DEFAULT_EXAMPLES, len(dataset)))
+    dataset = first_examples(base.dataset, base.n_examples, base.data_dir)
     attack = replace(cast(Transfer, parse_attack(base.attacks[0])), source="+".join(config.sources))
     check_fit(ATTACK, attack, base.threat)
     data = DatasetInfo(dataset.name, dataset.split, len(dataset), dataset.classes, dataset.digest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,52 @@ def model_files(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def dataset_and_norm(of: str) -> Decorator:
-    """Add --dataset and --norm, whose defaults are those of the model named by `of`."""
-    return _all(
-        click.option("--dataset", help=f"Default: what {of} was trained on. `satbench datasets`."),
-        click.option(
-            "--norm",
-            type=click.Choice(["linf", "l2", "l1"], case_sensitive=False),
-            help=f"Default: {of}'s own, else linf.",
-        ),
+    """Add --dataset and --norm, whose defaults are those of the model named by `of`.
+
+    What --data, --data-name and --classes say goes into the name of the data set.
+    """
+    norm = click.option(
+        "--norm",
+        type=click.Choice(["linf", "l2", "l1"], case_sensitive=False),
+        help=f"Default: {of}'s own, else linf.",
     )
+    named = click.option(
+        "--dataset",
+        help=f"Such as cifar10 or imagefolder:PATH@RULE, see `satbench datasets`. Default: what "
+        f"{of} was trained on.",
+    )
+    return _all(named, own_data, norm)
+
+
+def own_data(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --data, --data-name and --classes; `command` gets them within its `dataset`."""
+
+    @wraps(command)
+    def named(
+        dataset: str | None,
+        data: str | None,
+        data_name: str | None,
+        classes: str | None,
+        **others: Any,
+    ) -> Any:
+        from satbench.data import dataset_name
+
+        return command(dataset=dataset_name(dataset, data, data_name, classes), **others)
+
+    return _all(
+        click.option(
+            "--data",
+            metavar="FILE",
+            help="Images and labels of your own instead of --dataset: FILE.npz, FILE.pt or "
+            "X.npy,Y.npy.",
+        ),
+        click.option("--data-name", help="What --data is called. Default: the name of the file."),
+        click.option(
+            "--classes",
+            help="How classes of --data or imagefolder:PATH are numbered: how many there are, "
+            "FILE.json (name to number), imagenet or folders.",
+        ),
+    )(named)
 
 
 def n_examples(default: str = "1000") -> Decorator:

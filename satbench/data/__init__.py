@@ -2,58 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol, Self, cast
 
 from satbench.core.errors import SatbenchError
-from satbench.core.registry import Entry, Registry
 from satbench.data._arrays import load_arrays
 from satbench.data._dataset import USER, Dataset
 from satbench.data._folders import data_folder
 from satbench.data._image_tree import ImageTree, open_tree
+from satbench.data._imagefolder import ImageFolder
 from satbench.data._pixels import SIDES, Pixels
+from satbench.data._registry import AT_A_PATH, DATASETS
 
 Split = Literal["test", "train"]
-
-DATASETS = Registry(
-    "dataset",
-    (
-        Entry(
-            "fashion-mnist",
-            "satbench.data._fashion_mnist:load",
-            "28×28 grey photos of clothes, 10 classes; the 10,000 test images ship with satbench",
-            "Xiao, Rasul, Vollgraf, 2017, arXiv:1708.07747",
-        ),
-        Entry(
-            "cifar10",
-            "satbench.data._cifar:load_cifar10",
-            "32×32 colour photos, 10 classes; torchvision's format in the data folder",
-            "Krizhevsky, 2009",
-        ),
-        Entry(
-            "cifar100",
-            "satbench.data._cifar:load_cifar100",
-            "32×32 colour photos, 100 classes; torchvision's format in the data folder",
-            "Krizhevsky, 2009",
-        ),
-        Entry(
-            "imagefolder",
-            "satbench.data._imagefolder:ImageFolder",
-            "imagefolder:PATH[@RULE], a tree PATH/CLASS/IMAGE such as ImageNet's val/; RULE says "
-            "what is done to the pixels: resize=256,crop=224 (the usual), none, Res256Crop224, …",
-        ),
-        Entry(
-            "arrays",
-            "satbench.data._arrays:Arrays",
-            "arrays:FILE, images and labels in FILE.npz, FILE.pt or X.npy,Y.npy: --data FILE",
-        ),
-    ),
-)
-
-AT_A_PATH = ("imagefolder", "arrays")
-"""Data sets whose names go on with a path."""
 
 
 class Source(Protocol):
@@ -62,6 +25,10 @@ class Source(Protocol):
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read the text behind `KIND:`.  Raises SatbenchError."""
+        ...
+
+    def saying(self, values: Mapping[str, str]) -> Self:
+        """Return the same with more options.  Raises SatbenchError for one given twice."""
         ...
 
     def load(self, split: Split, n_examples: int | None) -> Dataset:
@@ -120,6 +87,53 @@ def load_dataset(
     return resized(dataset, side)
 
 
+def dataset_name(
+    dataset: str | None,
+    data: str | None = None,
+    name: str | None = None,
+    classes: str | None = None,
+) -> str | None:
+    """Return the one name of what --dataset, --data, --data-name and --classes ask for together.
+
+    Raises SatbenchError for what does not go together.
+    """
+    if dataset and data:
+        raise SatbenchError(f"give --dataset {dataset} or --data {data}, not both")
+    if name is not None and (not data or not name or "," in name):
+        raise SatbenchError(
+            f"expected --data FILE and a name without commas for it, got --data-name {name!r}"
+        )
+    if data:
+        dataset = f"arrays:{data}"
+    if classes is None and name is None:
+        return dataset
+    base, _, path = (dataset or "").partition(":")
+    if base not in AT_A_PATH:
+        raise SatbenchError(
+            "--classes numbers the classes of --data FILE and of --dataset imagefolder:PATH, got "
+            f"{f'--dataset {dataset}' if dataset else 'neither'}"
+        )
+    source = _source(base, path)
+    changes = {"name": name, "classes": classes}
+    return f"{base}:{source.saying({k: v for k, v in changes.items() if v is not None})}"
+
+
+def completed(dataset: str, trained_on: str | None, classes: int | None) -> str:
+    """Fill in what the name of a folder of images leaves open, as its model was trained.
+
+    `trained_on` is the data set that the card tells of, `classes` its count.  The rule for pixels
+    is that of training; a network of other classes than ImageNet's numbers folders by place.
+    """
+    base, _, path = dataset.partition(":")
+    if base != "imagefolder" or classes is None:
+        return dataset
+    source = ImageFolder.parse(path)
+    like, _, where = (trained_on or "").partition(":")
+    if like == "imagefolder":
+        source = source.like(ImageFolder.parse(where))
+    return f"imagefolder:{source if classes == 1000 else source.numbered_by_place()}"
+
+
 def _source(base: str, path: str) -> Source:
     return cast(type[Source], DATASETS[base].load()).parse(path)
 
@@ -149,6 +163,8 @@ __all__ = [
     "Pixels",
     "Split",
     "check_name",
+    "completed",
+    "dataset_name",
     "load_arrays",
     "load_dataset",
     "open_tree",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -13,6 +14,7 @@ from satbench.core.errors import SatbenchError
 from satbench.data._classes import BY_NAME, Classes
 from satbench.data._dataset import USER, Dataset
 from satbench.data._options import Options
+from satbench.data._registry import DATASETS
 
 Array = NDArray[np.generic]
 
@@ -33,10 +35,33 @@ class Arrays:
     @classmethod
     def parse(cls, text: str) -> Arrays:
         """Read `FILE.npz@name=NAME,classes=N`.  Raises SatbenchError."""
-        options = Options.parse(text)
+        return cls.of(Options.parse(text))
+
+    @classmethod
+    def of(cls, options: Options) -> Arrays:
+        """Read a path and its options.  Raises SatbenchError."""
         options.check_keys(("name", "classes"))
         said = options.values
+        if _base(said.get("name", "")) in DATASETS:
+            raise SatbenchError(
+                f"expected a name of its own for {options.path}, got {said['name']!r}, which is "
+                "another data set's"
+            )
         return cls(_paths(options.path), said.get("name", ""), Classes(said.get("classes", "")))
+
+    def __str__(self) -> str:
+        """Return the text; `parse` is its inverse."""
+        return str(self._options)
+
+    def saying(self, values: Mapping[str, str]) -> Arrays:
+        """Return the same with more options.  Raises SatbenchError for one given twice."""
+        return Arrays.of(self._options.saying(values))
+
+    @property
+    def _options(self) -> Options:
+        said = {"name": self.name, "classes": self.classes.text}
+        values = {key: value for key, value in said.items() if value}
+        return Options(",".join(map(str, self.paths)), "", values)
 
     def load(self, split: str, n_examples: int | None) -> Dataset:
         """Load the first images of the files, whichever split is asked for."""
@@ -51,7 +76,7 @@ class Arrays:
             )
         numbered, numbers = self.classes.of_labels(every, where)
         return Dataset(
-            self.name or self.paths[0].stem,
+            self.name or _name_of(self.paths[0]),
             USER,
             _checked_pixels(images[:n_examples], where),
             numbered[:n_examples],
@@ -89,6 +114,15 @@ def _paths(spec: str) -> tuple[Path, ...]:
         return Path(first + ".npy"), Path(second)
     todo = ": name its labels too, X.npy,Y.npy" if spec.endswith(".npy") else ""
     raise SatbenchError(f"expected data as {FORMS}, got {spec!r}{todo}")
+
+
+def _name_of(path: Path) -> str:
+    """Return the stem of a file; the whole name where that is the name of another data set."""
+    return path.name if _base(path.stem) in DATASETS else path.stem
+
+
+def _base(name: str) -> str:
+    return name.partition("@")[0].partition(":")[0]
 
 
 def _read_two(images: Path, labels: Path) -> tuple[Array, Array]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from satbench.data._class_folders import list_images
-from satbench.data._classes import BY_NAME, Classes
+from satbench.data._classes import BY_NAME, BY_PLACE, Classes
 from satbench.data._dataset import Dataset
 from satbench.data._options import Options
 from satbench.data._picture import holds_more_than_bytes
@@ -29,7 +30,11 @@ class ImageFolder:
     @classmethod
     def parse(cls, text: str) -> ImageFolder:
         """Read `PATH@resize=256,crop=224,classes=FILE.json`.  Raises SatbenchError."""
-        options = Options.parse(text, WORDS)
+        return cls.of(Options.parse(text, WORDS))
+
+    @classmethod
+    def of(cls, options: Options) -> ImageFolder:
+        """Read a path and its options.  Raises SatbenchError."""
         options.check_keys((*KEYS, "classes"))
         told = options.word or options.values.keys() & set(KEYS)
         rule = Pixels.of(options) if told else None
@@ -37,9 +42,22 @@ class ImageFolder:
 
     def __str__(self) -> str:
         """Return the text; `parse` is its inverse."""
-        items = (str(self.rule or ""), f"classes={self.classes.text}" if self.classes.text else "")
-        said = ",".join(filter(None, items))
+        classes = f"classes={self.classes.text}" if self.classes.text else ""
+        said = ",".join(filter(None, (str(self.rule or ""), classes)))
         return f"{self.folder}@{said}" if said else str(self.folder)
+
+    def saying(self, values: Mapping[str, str]) -> ImageFolder:
+        """Return the same with more options.  Raises SatbenchError for one given twice."""
+        return ImageFolder.of(Options.parse(str(self), WORDS).saying(values))
+
+    def like(self, other: ImageFolder) -> ImageFolder:
+        """Return the same folder with what `other` says where this one says nothing."""
+        classes = self.classes if self.classes.text else other.classes
+        return replace(self, rule=self.rule or other.rule, classes=classes)
+
+    def numbered_by_place(self) -> ImageFolder:
+        """Return the same, its classes numbered by the places of folders unless it says how."""
+        return self if self.classes.text else replace(self, classes=BY_PLACE)
 
     def load(self, split: Literal["test", "train"], n_examples: int | None) -> Dataset:
         """Load the images, the first n of one fixed random order that is a fair sample of all.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from satbench.core.errors import SatbenchError, UnknownNameError
@@ -47,6 +47,12 @@ class Options:
                 raise SatbenchError(f"{key} is given twice in {text!r}")
             values[key] = value
         return cls(path, word, values)
+
+    def saying(self, more: Mapping[str, str]) -> Options:
+        """Return the same with more values.  Raises SatbenchError for a key given twice."""
+        for key in more.keys() & self.values.keys():
+            raise SatbenchError(f"{key} is given twice: by its own option and in {str(self)!r}")
+        return replace(self, values={**self.values, **more})
 
     def check_keys(self, known: Iterable[str]) -> None:
         """Raise UnknownNameError, with the nearest, for a key that is not among `known`."""

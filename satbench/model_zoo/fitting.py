@@ -207,6 +207,6 @@ def _cause_of_shapes(own: State, state: State, other: list[str]) -> str:
         there, here = state[other[0]].shape[0], own[other[0]].shape[0]
         return (
             f"likely weights for {there} classes, while the data set has {here}: "
-            "evaluate on the data set that they were trained on"
+            f"evaluate on the data set that they were trained on, or say --classes {there}"
         )
     return "likely the same architecture in another size: check --arch and its parameters"

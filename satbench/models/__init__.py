@@ -84,6 +84,11 @@ class ModelRequest:
         return (self.source.dataset or None) if self.source else None
 
     @property
+    def classes(self) -> int | None:
+        """How many classes the model tells apart, if its card says."""
+        return self.card.classes if self.card else None
+
+    @property
     def threat(self) -> str | None:
         """The threat model that the model was made for, such as `linf:8/255`, if known."""
         if self.card:
