@@ -163,3 +163,11 @@ def test_no_room_is_a_top_level_module_after_importing_all() -> None:
             import_module(module)
 
     assert {"attacks", "model_zoo", "leaderboard"} & set(sys.modules) == set()
+
+
+def test_no_two_test_modules_have_one_name() -> None:
+    # pytest imports a test module by its file's name only, but in a package.
+    found = (ROOT / "tests").rglob("test_*.py")
+    names = [path.name for path in found if not (path.parent / "__init__.py").exists()]
+
+    assert sorted(names) == sorted(set(names))
