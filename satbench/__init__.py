@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from satbench.core.errors import SatbenchError
@@ -9,19 +10,35 @@ from satbench.core.errors import SatbenchError
 if TYPE_CHECKING:
     from satbench.api import evaluate
     from satbench.model_zoo.swap import swap_activation
+    from satbench.proofs import challenge, merge, verify
 
 __version__ = "0.1.0"
-__all__ = ["SatbenchError", "__version__", "evaluate", "swap_activation"]
+__all__ = [
+    "SatbenchError",
+    "__version__",
+    "challenge",
+    "evaluate",
+    "merge",
+    "swap_activation",
+    "verify",
+]
+
+_HOMES = {
+    "challenge": "satbench.proofs",
+    "evaluate": "satbench.api",
+    "merge": "satbench.proofs",
+    "swap_activation": "satbench.model_zoo.swap",
+    "verify": "satbench.proofs",
+}
 
 
 def __getattr__(name: str) -> object:
     """Import torch only when something of it is asked for: `import satbench` is instant."""
-    if name == "evaluate":
-        from satbench.api import evaluate
+    if name not in _HOMES:
+        raise AttributeError(f"module 'satbench' has no attribute {name!r}")
+    found: object = getattr(import_module(_HOMES[name]), name)
+    return found
 
-        return evaluate
-    if name == "swap_activation":
-        from satbench.model_zoo.swap import swap_activation
 
-        return swap_activation
-    raise AttributeError(f"module 'satbench' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

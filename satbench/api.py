@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from fractions import Fraction
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsFloat
 
+import torch
 from torch import Tensor, nn
 
+from satbench.arguments import attack_list, check_arguments, plain_number
 from satbench.attacks.engine import Progress, device_of
+from satbench.console import say
 from satbench.core.errors import SatbenchError
+from satbench.core.files import check_folder
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
 from satbench.devices import choose_device
@@ -40,27 +49,36 @@ def evaluate(
     x: Tensor | NDArray[np.float32] | str | None = None,
     y: Tensor | NDArray[np.int64] | None = None,
     *,
-    attacks: Sequence[str] = DEFAULT_ATTACKS,
+    attacks: str | Sequence[str] = DEFAULT_ATTACKS,
     norm: str | None = None,
-    eps: str | float | Fraction | None = None,
+    eps: str | SupportsFloat | None = None,
     n_examples: int | None = None,
     seed: int = 0,
     batch_size: int = 250,
-    device: str = "auto",
-    out: str | Path = "results",
+    device: str | torch.device = "auto",
+    out: str | PathLike[str] | None = "results",
     name: str | None = None,
     bpda: Mapping[str, str | nn.Module] | None = None,
     until: str | float | None = None,
+    fresh: bool = False,
 ) -> Record:
     """Evaluate a classifier's robustness and return the record.
 
     `model` takes images (B, C, H, W), float32 in [0, 1], to logits (B, K), or is a name that
     `satbench eval --model` takes.  `x` (N, C, H, W) and `y` (N,) int64 are the images and labels;
     or `x` is the name of a data set, of which the first `n_examples` are taken (1,000 if unset).
-    `attacks` are run in order, each on the survivors of the last, within `eps` (pixel units,
-    `"8/255"` or a number) in `norm` (`"linf"`, `"l2"` or `"l1"`).  `seed` keys all noise.  The
-    record and its witnesses are written to the folder `out`, where a stopped evaluation goes
-    on.  `bpda` names layers, as `model.named_modules()` does, whose gradient is replaced while
+    `attacks` are run in order, each on the survivors of the last; a text is one attack.  The
+    adversary moves pixels within `eps` in `norm` (`"linf"`, `"l2"` or `"l1"`); `eps` is in pixel
+    units, `"8/255"` or a number, which is taken for n/255 or (n + 1/2)/255 where it is that up to
+    the rounding of its type, else for its shortest decimal.  `seed` keys all noise.
+
+    The record and its witnesses are written to the folder `out`, where a stopped evaluation goes
+    on, and where the record of the same inputs is found: then `record.found` is true, and a line
+    on stderr says so; `fresh=True` makes it anew.  A model of your own is known again by its
+    weights and by its logits and input gradients on 16 images.  With `out=None` the files lie in a
+    temporary folder, and go with the record.
+
+    `bpda` names layers, as `model.named_modules()` does, whose gradient is replaced while
     attacks search, by that of a module, of `"identity"` or of what `"package.module:factory"`
     makes; the model's values stay its own.  With `until`, such as `"2%"` or 0.02, images are
     gone through in a random order, all of them or those of the first `n_examples`, until the 95
@@ -72,51 +90,46 @@ def evaluate(
 
     >>> import satbench
     >>> record = satbench.evaluate(
-    ...     "fmnist-sat-tiny-silu-s0", attacks=["pgd-5"], n_examples=50, out=tmp
+    ...     "fmnist-sat-tiny-silu-s0", attacks="pgd-5", n_examples=50, out=tmp
     ... )
     >>> record.surviving() <= record.clean_correct <= record.n
     True
     """
+    check_arguments(
+        attacks=attacks,
+        norm=norm,
+        eps=eps,
+        n_examples=n_examples,
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
+        out=out,
+        name=name,
+        bpda=bpda,
+        until=until,
+        fresh=fresh,
+    )
     named = x if isinstance(x, str) and y is None else None
     images = None if named or (x is None and y is None) else _dataset(x, y, n_examples)
-    if isinstance(model, str):
-        config = eval_config(
-            model,
-            dataset=images.name if images else named,
-            own_images=images is not None,
-            norm=norm,
-            eps=None if eps is None else str(eps),
-            attacks=attacks,
-            n_examples=n_examples,
-            seed=seed,
-            batch_size=batch_size,
-            device=device,
-            out=Path(out),
-            until=until,
+    with _folder(out) as folder:
+        asked = _Asked(
+            attack_list(attacks),
+            norm,
+            None if eps is None else plain_number(eps),
+            None if n_examples is None else int(n_examples),
+            int(seed),
+            int(batch_size),
+            str(device),
+            folder,
+            until,
+            fresh,
         )
-        return evaluate_config(config, bpda=bpda, images=images).record
-    if not isinstance(model, nn.Module):
-        kind, todo = type(model).__name__, "wrap a function in a Module whose forward calls it"
-        if isinstance(model, type):
-            kind, todo = f"the class {model.__name__}", f"make one, {model.__name__}()"
-        raise SatbenchError(f"expected a torch.nn.Module or a name, got {kind}; {todo}")
-    check_module(model)
-    if eps is None:
-        raise SatbenchError("say how far the adversary may go, such as eps='8/255'")
-    width = None if until is None else parse_interval(until)
-    evaluation = Evaluation(
-        _first(named, n_examples, None, width) if named else images or _dataset(x, y, None),
-        Threat.of(norm or "linf", eps),
-        attacks,
-        seed,
-        batch_size,
-        replacements=load_replacements(bpda or {}),
-        until=width,
-    )
-    info = describe_module(model, name or type(model).__name__, "python")
-    chosen = device_of(model) if device == "auto" else choose_device(device)
-    with own_generators(chosen, seed):
-        return run_evaluation(model, info, evaluation, chosen, Path(out)).record
+        if isinstance(model, str):
+            done = _evaluate_name(model, named, images, asked, bpda)
+        else:
+            data = named or images or _dataset(x, y, None)
+            done = _evaluate_module(_checked(model), name, data, asked, bpda)
+        return _handed_over(done, temporary=out is None)
 
 
 def evaluate_config(
@@ -141,7 +154,111 @@ def evaluate_config(
             replacements=load_replacements(bpda or parse_bpda(config.bpda)),
             until=config.until,
         )
-        return run_evaluation(loaded.module, loaded.info, evaluation, device, config.out, progress)
+        return run_evaluation(
+            loaded.module, loaded.info, evaluation, device, config.out, progress, config.fresh
+        )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What an evaluation was asked to do, the model and the images apart."""
+
+    attacks: tuple[str, ...]
+    norm: str | None
+    eps: str | SupportsFloat | None
+    n_examples: int | None
+    seed: int
+    batch_size: int
+    device: str
+    out: Path
+    until: str | float | None
+    fresh: bool
+
+
+def _evaluate_name(
+    model: str,
+    named: str | None,
+    images: Dataset | None,
+    asked: _Asked,
+    bpda: Mapping[str, str | nn.Module] | None,
+) -> Finished:
+    config = eval_config(
+        model,
+        dataset=images.name if images else named,
+        own_images=images is not None,
+        norm=asked.norm,
+        eps=asked.eps,
+        attacks=asked.attacks,
+        n_examples=asked.n_examples,
+        seed=asked.seed,
+        batch_size=asked.batch_size,
+        device=asked.device,
+        out=asked.out,
+        until=asked.until,
+        fresh=asked.fresh,
+    )
+    return evaluate_config(config, bpda=bpda, images=images)
+
+
+def _evaluate_module(
+    model: nn.Module,
+    name: str | None,
+    data: str | Dataset,
+    asked: _Asked,
+    bpda: Mapping[str, str | nn.Module] | None,
+) -> Finished:
+    if asked.eps is None:
+        raise SatbenchError("say how far the adversary may go, such as eps='8/255'")
+    width = None if asked.until is None else parse_interval(asked.until)
+    threat = Threat.of("linf" if asked.norm is None else asked.norm, asked.eps)
+    evaluation = Evaluation(
+        _first(data, asked.n_examples, None, width) if isinstance(data, str) else data,
+        threat,
+        asked.attacks,
+        asked.seed,
+        asked.batch_size,
+        replacements=load_replacements(bpda or {}),
+        until=width,
+    )
+    info = describe_module(model, name or type(model).__name__, "python")
+    chosen = device_of(model) if asked.device == "auto" else choose_device(asked.device)
+    with own_generators(chosen, asked.seed):
+        return run_evaluation(model, info, evaluation, chosen, asked.out, fresh=asked.fresh)
+
+
+def _checked(model: object) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        kind, todo = type(model).__name__, "wrap a function in a Module whose forward calls it"
+        if isinstance(model, type):
+            kind, todo = f"the class {model.__name__}", f"make one, {model.__name__}()"
+        raise SatbenchError(f"expected a torch.nn.Module or a name, got {kind}; {todo}")
+    return check_module(model)
+
+
+@contextmanager
+def _folder(out: str | PathLike[str] | None) -> Iterator[Path]:
+    """Yield the folder to write to; one that is temporary is removed where nothing came of it."""
+    if out is not None:
+        check_folder(Path(out))
+        yield Path(out)
+        return
+    folder = Path(tempfile.mkdtemp(prefix="satbench-"))
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _handed_over(done: Finished, temporary: bool) -> Record:
+    """Say that a record was found, and let a temporary folder go with the record."""
+    record = replace(done.record, found=done.found)
+    if done.found:
+        made = record.environment.finished
+        say(f"satbench: found {done.path}, made {made}; fresh=True runs it anew")
+    if temporary:
+        weakref.finalize(record, shutil.rmtree, done.path.parent, ignore_errors=True)
+    return record
 
 
 def _dataset(

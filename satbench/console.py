@@ -21,6 +21,11 @@ def results() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=100)
 
 
+def say(text: str) -> None:
+    """Print one line on stderr, for whoever called from Python."""
+    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(text)
+
+
 def progress_bar(quiet: bool = False) -> Progress:
     """Return a progress bar on stderr, shown on a terminal unless `quiet`."""
     console = Console(stderr=True, highlight=False)

@@ -23,12 +23,13 @@ from satbench.attacks.minimum_norm import MinimumNorm, minimum_distances
 from satbench.attacks.passes import CountingModel, Passes
 from satbench.attacks.suite import Stage, parse_suite
 from satbench.core.errors import SatbenchError
+from satbench.core.files import file_stem
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.devices import choose_device
 from satbench.eval_config import EvalConfig, first_examples
-from satbench.evaluation import Silent, answers_digest
+from satbench.evaluation import Silent
 from satbench.generators import own_generators
 from satbench.leaderboard.curves import (
     KIND,
@@ -40,7 +41,8 @@ from satbench.leaderboard.curves import (
 )
 from satbench.leaderboard.record import DatasetInfo, Environment, ModelInfo
 from satbench.leaderboard.witnesses import Witnesses, witnesses_path, write_witnesses
-from satbench.models import is_of_own_code, load_model
+from satbench.models import load_model
+from satbench.own_code import identified
 from satbench.plan import device_name
 from satbench.preflight import check_set_up
 
@@ -100,7 +102,7 @@ def measure_config(config: EvalConfig, progress: Progress | None = None) -> Meas
             dataset, config.threat.norm, config.attacks, config.seed, config.batch_size
         )
         module = loaded.module.to(device)
-        return measure_curve(module, loaded.info, plan, config.out, progress)
+        return measure_curve(module, loaded.info, plan, config.out, progress, config.fresh)
 
 
 def measure_curve(
@@ -109,25 +111,25 @@ def measure_curve(
     plan: CurvePlan,
     out: Path,
     progress: Progress | None = None,
+    fresh: bool = False,
 ) -> Measured:
     """Measure how far the nearest adversarial point of each image lies, on the model's device.
 
     The curve and its points are written to the folder `out`; if the curve of the same inputs is
-    there already, it is returned.  The model comes back as it was.  Raises SatbenchError from
-    preflight, the judge, or attacks that do not fit.
+    there already, it is returned, unless it is to be made `fresh`.  The model comes back as it was.
+    Raises SatbenchError from preflight, the judge, or attacks that do not fit.
     """
     suite = minimum_norm_suite(plan.attacks, plan.norm)
     uses_gradients = any(stage.uses_gradients for stage in suite)
     check_set_up(module, plan.dataset, Threat.of(plan.norm, "1"), uses_gradients)
-    if is_of_own_code(info.source):
-        digest = answers_digest(module, plan.dataset, device_of(module))
-        info = replace(info, answers_digest=digest)
+    info = identified(info, module, plan.dataset, device_of(module))
     data = plan.dataset
     dataset = DatasetInfo(data.name, data.split, len(data), data.classes, data.digest)
     specs = [stage.spec for stage in suite]
     identity = curve_identity(info, dataset, plan.norm, plan.seed, specs)
-    path = out / f"{_stem(info, dataset, plan.norm, identity)}.json"
-    if path.exists() and (curve := read_curve(path)).identity == identity:
+    stem = file_stem((info.name, dataset.name, plan.norm, KIND, identity[:8]))
+    path = out / f"{stem}.json"
+    if not fresh and path.exists() and (curve := read_curve(path)).identity == identity:
         return Measured(curve, path, found=True)
 
     nearest = _Nearest(data)
@@ -249,12 +251,6 @@ def _load(
         torch.from_numpy(data.pixels(batch)).to(device),
         torch.from_numpy(data.labels[batch]).to(device),
     )
-
-
-def _stem(info: ModelInfo, dataset: DatasetInfo, norm: str, identity: str) -> str:
-    words = (info.name, dataset.name, norm, KIND, identity[:8])
-    safe = (c if c.isalnum() or c in "-._" else "-" for c in "-".join(words))
-    return "".join(safe).strip("-.")
 
 
 def _environment(

@@ -1,8 +1,12 @@
-"""Which device to compute on."""
+"""Which device to compute on, and models held there for a while."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import torch
+from torch import nn
 
 from satbench.core.errors import SatbenchError
 
@@ -26,3 +30,16 @@ def choose_device(name: str) -> torch.device:
             f"{torch.cuda.device_count()} GPUs that torch can use"
         )
     return device
+
+
+@contextmanager
+def moved(modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
+    """Hold modules on a device, and bring each back to its own."""
+    homes = [next((p.device for p in m.parameters()), torch.device("cpu")) for m in modules]
+    for module in modules:
+        module.to(device)
+    try:
+        yield
+    finally:
+        for module, home in zip(modules, homes, strict=True):
+            module.to(home)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import SupportsFloat
 
 from satbench.attacks import check_attack_name
 from satbench.core.errors import SatbenchError
+from satbench.core.files import check_folder
 from satbench.core.threat import Threat
 from satbench.data import Dataset, check_name, completed, load_dataset
 from satbench.models import ModelRequest, request_model
@@ -24,7 +26,7 @@ class EvalConfig:
     `n_examples` is None for the first 1,000 images, or all where a split has fewer.  `bpda` names
     layers and what gives each its backward in searches, `LAYER=TARGET`.  With `until`, a share in
     (0, 1], images are gone through in a random order until the 95 % interval is no wider; then
-    `n_examples` is None for all.
+    `n_examples` is None for all.  With `fresh`, a result that is in `out` already is made anew.
     """
 
     model: ModelRequest
@@ -39,6 +41,7 @@ class EvalConfig:
     out: Path
     bpda: tuple[str, ...] = ()
     until: float | None = None
+    fresh: bool = False
 
 
 def eval_config(
@@ -49,7 +52,7 @@ def eval_config(
     dataset: str | None = None,
     own_images: bool = False,
     norm: str | None = None,
-    eps: str | None = None,
+    eps: str | SupportsFloat | None = None,
     attacks: Sequence[str] = (),
     n_examples: int | None = None,
     seed: int = 0,
@@ -60,6 +63,7 @@ def eval_config(
     bpda: Sequence[str] = (),
     audit: int | None = None,
     until: str | float | None = None,
+    fresh: bool = False,
 ) -> EvalConfig:
     """Check what was asked for and fill in what was not.
 
@@ -79,6 +83,7 @@ def eval_config(
     for attack in attacks:
         check_attack_name(attack)
     parse_bpda(bpda)
+    check_folder(out)
     if batch_size < 1:
         raise SatbenchError(f"expected a batch size of 1 or more, got {batch_size}")
     if n_examples is not None and n_examples < 1:
@@ -96,6 +101,7 @@ def eval_config(
         out=out,
         bpda=tuple(bpda),
         until=None if until is None else parse_interval(until),
+        fresh=fresh,
     )
 
 
@@ -136,9 +142,14 @@ def _audit(sample: int | None, until: str | float | None) -> tuple[str, ...]:
     return (f"audit(sample={sample})",)
 
 
-def _threat(model: str, norm: str | None, eps: str | None, trained: str | None) -> Threat:
+def _threat(
+    model: str, norm: str | None, eps: str | SupportsFloat | None, trained: str | None
+) -> Threat:
     default = Threat.parse(trained) if trained else None
-    if eps is None and (default is None or (norm or default.norm).lower() != default.norm):
+    if norm is None:
+        norm = default.norm if default else "linf"
+    if eps is not None:
+        return Threat.of(norm, eps)
+    if default is None or norm.lower() != default.norm:
         raise SatbenchError(f"say how far the adversary of {model} may go, such as --eps 8/255")
-    norm = norm or (default.norm if default else "linf")
-    return default if eps is None and default else Threat.of(norm, str(eps))
+    return default

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,26 +10,21 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from satbench.attacks.borrow import borrowed
 from satbench.attacks.bpda import Replaced
 from satbench.attacks.engine import SURVIVED, Progress, run_suite
 from satbench.attacks.suite import check_suite, parse_suite
-from satbench.core.digests import digest_arrays
 from satbench.core.errors import SatbenchError
 from satbench.core.files import sweep
-from satbench.data import Dataset
+from satbench.devices import moved
 from satbench.diagnose import probe
-from satbench.generators import own_generators
 from satbench.leaderboard.intervals import confidence_sequence
 from satbench.leaderboard.record import ModelInfo, Record, Sequential, read_record, write_record
 from satbench.leaderboard.witnesses import WitnessSpool, witnesses_path
 from satbench.lending import Lending, pin_sources
-from satbench.models import is_of_own_code
+from satbench.own_code import identified, with_effect
 from satbench.plan import Evaluation, Plan
 from satbench.preflight import check_set_up
-from satbench.runs import RunStore
-
-ANSWERS = 16  # images whose logits tell two models of the user's own code apart
+from satbench.runs import RunStore, known_models
 
 CHUNK = 250
 """Images between two looks at the interval: the blocks of AutoAttack, so that none is cut."""
@@ -63,12 +56,14 @@ def run_evaluation(
     device: torch.device,
     out: Path,
     progress: Progress | None = None,
+    fresh: bool = False,
 ) -> Finished:
     """Evaluate a model, or go on where an evaluation of the same inputs stopped.
 
     The record and its witnesses are written to the folder `out`; if the record of the same
-    inputs is there already, it is returned.  The model comes back as it was, on its own device.
-    Raises SatbenchError from preflight, the judge, or a bad attack spec.
+    inputs is there already, it is returned, unless it is to be made `fresh`.  The model comes back
+    as it was, on its own device.  Raises SatbenchError from preflight, the judge, or a bad attack
+    spec.
     """
     if evaluation.until is not None:
         evaluation = replace(evaluation, dataset=evaluation.dataset.shuffled())
@@ -80,14 +75,16 @@ def run_evaluation(
         uses_gradients = any(stage.uses_gradients for stage in suite)
         searched = Replaced(module, stand_ins) if stand_ins else module
         check_set_up(searched, evaluation.dataset, evaluation.threat, uses_gradients)
-        if is_of_own_code(info.source):
-            answers = answers_digest(module, evaluation.dataset, device)
-            info = replace(info, answers_digest=answers)
+        replacements = with_effect(evaluation.replacements, module, evaluation.dataset)
+        evaluation = replace(evaluation, replacements=replacements)
+        known = known_models(out, info.name)
+        info = identified(info, module, evaluation.dataset, device, known)
         plan = Plan(info, evaluation, suite)
-        if (found := _found(plan, out)) is not None:
+        if not fresh and (found := _found(plan, out)) is not None:
             return found
         store = RunStore(out, plan.identity)
         with store.claimed():
+            store.begin(info, fresh)
             run = _Run(module, plan, store, device, progress or Silent())
             path = run.to_the_end(out)
             store.remove()
@@ -199,27 +196,3 @@ def _found(plan: Plan, out: Path) -> Finished | None:
 def _of_first(plan: Plan, n: int) -> Plan:
     evaluation = replace(plan.evaluation, dataset=plan.evaluation.dataset.first(n))
     return replace(plan, evaluation=evaluation)
-
-
-@contextmanager
-def moved(modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
-    """Hold modules on a device, and bring each back to its own."""
-    homes = [next((p.device for p in m.parameters()), torch.device("cpu")) for m in modules]
-    for module in modules:
-        module.to(device)
-    try:
-        yield
-    finally:
-        for module, home in zip(modules, homes, strict=True):
-            module.to(home)
-
-
-def answers_digest(module: nn.Module, dataset: Dataset, device: torch.device) -> str:
-    """Return the SHA-256 of a model's logits on the first images, rounded.
-
-    A randomised model draws from generators seeded anew, so that it has one digest.
-    """
-    x = torch.from_numpy(dataset.pixels(np.arange(min(ANSWERS, len(dataset))))).to(device)
-    with own_generators(device, 0), borrowed(module), torch.no_grad():
-        logits = module(x).float().cpu().numpy()
-    return digest_arrays(np.round(logits, 3) + 0.0)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -15,7 +16,9 @@ from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
+from satbench.leaderboard.answers import source_text
 from satbench.models import load_model, request_model
+from satbench.own_code import identified
 
 PINNED = "pinned"
 """The name that stands for a benchmark's pinned set of surrogates."""
@@ -44,14 +47,23 @@ class Lending:
         return more.pixels(np.arange(start, len(more)))
 
 
-def source_digest(name: str, classes: int) -> str:
-    """Return the digest of a source's weights: of its card, where it has one."""
+def source_digest(name: str, dataset: Dataset) -> str:
+    """Return what tells a source from others: the digest of its weights, of its card if it has one.
+
+    Behind that of a source whose code is the user's are its answers to images of `dataset`.
+    """
     request = request_model(name)
-    return (
-        request.card.weights_digest
-        if request.card
-        else load_model(request, classes).info.weights_digest
-    )
+    if request.card:
+        return request.card.weights_digest
+    loaded = load_model(request, dataset.classes)
+    try:
+        info = identified(loaded.info, loaded.module, dataset, torch.device("cpu"))
+    except Exception as error:  # whatever a user's forward raises
+        raise SatbenchError(
+            f"the source {name} refuses images of shape {dataset.shape} from {dataset.name}: "
+            f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        ) from error
+    return source_text(info.weights_digest, info.answers)
 
 
 def pinned_surrogates(dataset: str, threat: Threat) -> dict[str, str]:

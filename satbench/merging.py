@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from satbench.challenge import with_result_flags, write_proven
+from satbench.challenging import with_result_flags, write_proven
 from satbench.core.errors import SatbenchError
-from satbench.leaderboard.join import file_stem, merge_records
-from satbench.leaderboard.record import Record, inputs_of
-from satbench.verify import open_record
+from satbench.core.files import check_folder
+from satbench.leaderboard.join import merge_records
+from satbench.leaderboard.record import Record, inputs_of, read_record, record_stem
+from satbench.verification import Given, open_record
 
 
 @dataclass(frozen=True)
@@ -23,17 +24,18 @@ class Merged:
 
 
 def merge_files(
-    paths: Sequence[Path],
-    model: str | None = None,
-    data_dir: Path | None = None,
-    out: Path | None = None,
+    paths: Sequence[Path], given: Given | None = None, out: Path | None = None
 ) -> Merged:
     """Re-check the records at `paths`, unite them and write the new record to the folder `out`.
 
-    By default that of the first record.  Raises SatbenchError for a record that does not hold,
-    one given twice, and records that do not belong together.
+    By default that of the first record.  Raises SatbenchError for less than two records, one that
+    does not hold, one given twice, and records that do not belong together.
     """
-    subjects = [open_record(path, model, data_dir) for path in paths]
+    if len(paths) < 2:
+        raise SatbenchError(f"expected two records or more to merge, got {len(paths)}")
+    folder = out or paths[0].parent
+    check_folder(folder)
+    subjects = [open_record(path, given) for path in paths]
     seen: dict[str, Path] = {}
     for path, subject in zip(paths, subjects, strict=True):
         if subject.record.identity in seen:
@@ -43,6 +45,8 @@ def merge_files(
         seen[subject.record.identity] = path
     merged, witnesses = merge_records([(one.record, one.witnesses) for one in subjects])
     record = with_result_flags(merged)
-    path = (out or paths[0].parent) / f"{file_stem(inputs_of(record))}.json"
+    path = folder / f"{record_stem(inputs_of(record))}.json"
     write_proven((record, witnesses), path)
-    return Merged(record, path, tuple(subject.record.surviving() for subject in subjects))
+    return Merged(
+        read_record(path), path, tuple(subject.record.surviving() for subject in subjects)
+    )

@@ -32,6 +32,7 @@ from satbench.leaderboard.record import (
     Sequential,
     StageResult,
     identity_of,
+    record_stem,
 )
 from satbench.leaderboard.witnesses import WitnessSpool
 from satbench.lending import source_digest
@@ -95,11 +96,9 @@ class Plan:
 
     @cached_property
     def sources(self) -> dict[str, str]:
-        """The models that the attacks borrow, with the digests of their weights."""
+        """The models that the attacks borrow, with what tells each from others."""
         names = {name for stage in self.suite for name in stage.traits.sources}
-        return {
-            name: source_digest(name, self.evaluation.dataset.classes) for name in sorted(names)
-        }
+        return {name: source_digest(name, self.evaluation.dataset) for name in sorted(names)}
 
     @property
     def replacements(self) -> dict[str, str]:
@@ -107,28 +106,28 @@ class Plan:
         return {name: one.text for name, one in sorted(self.evaluation.replacements.items())}
 
     @cached_property
+    def inputs(self) -> Inputs:
+        """What decides the outcome."""
+        return Inputs(
+            self.model,
+            self.dataset,
+            self.evaluation.threat.norm,
+            self.eps,
+            self.evaluation.seed,
+            self.specs,
+            self.sources,
+            self.replacements,
+        )
+
+    @cached_property
     def identity(self) -> str:
         """The SHA-256 of the inputs."""
-        return identity_of(
-            Inputs(
-                self.model,
-                self.dataset,
-                self.evaluation.threat.norm,
-                self.eps,
-                self.evaluation.seed,
-                self.specs,
-                self.sources,
-                self.replacements,
-            )
-        )
+        return identity_of(self.inputs)
 
     @property
     def file_stem(self) -> str:
         """A name that people can read, and the identity's first digits, which make it unique."""
-        threat = f"{self.evaluation.threat.norm}-{self.eps.replace('/', 'over')}"
-        words = (self.model.name, self.dataset.name, threat, self.identity[:8])
-        safe = (c if c.isalnum() or c in "-._" else "-" for c in "-".join(words))
-        return "".join(safe).strip("-.")
+        return record_stem(self.inputs)
 
     def conclude(
         self,

@@ -99,7 +99,9 @@ def notes_of(record: Record) -> list[str]:
     """Return what to know of a record beside its numbers, a sentence each."""
     notes = [f"flag {flag}" for flag in (record.diagnosis.flags if record.diagnosis else [])]
     if record.replacements:
-        pairs = ", ".join(f"{layer} by {other}" for layer, other in record.replacements.items())
+        pairs = ", ".join(
+            f"{layer} by {other.partition(' ')[0]}" for layer, other in record.replacements.items()
+        )
         notes.append(f"searches replaced the gradient of {pairs} (BPDA); the judge did not")
     audit, told = audit_of(record), record.sequential
     if audit:

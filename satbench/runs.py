@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import glob
+import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from satbench.attacks.engine import BatchResult
 from satbench.core.errors import SatbenchError
-from satbench.core.files import atomic_path
+from satbench.core.files import atomic_path, file_stem, write_text
+from satbench.leaderboard.json_file import parse_object, read_text
+from satbench.leaderboard.record import ModelInfo, read_record
+
+_MODEL = "model.json"
+"""Beside the batches: what model they are of."""
+
+_START = 12
+"""Letters of a model's name that the names of its records begin with, even where they are cut."""
 
 
 class RunStore:
@@ -26,7 +37,12 @@ class RunStore:
 
         Raises SatbenchError if one does.  A process that dies lets go by dying.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SatbenchError(
+                f"expected a folder to write to, got {str(self.folder)!r}: {error.strerror}"
+            ) from None
         with (self.folder / "lock").open("w") as lock:
             if not try_lock(lock.fileno()):
                 raise SatbenchError(
@@ -34,6 +50,18 @@ class RunStore:
                     "wait for it, or give --out another folder"
                 )
             yield
+
+    def begin(self, model: ModelInfo, fresh: bool) -> None:
+        """Note what is evaluated; a `fresh` run goes on from nothing but a fresh one that stopped.
+
+        The run must be claimed.
+        """
+        mark = self.folder / "fresh"
+        if fresh and not mark.exists():
+            for batch in self.folder.glob("*.npz"):
+                batch.unlink()
+            mark.touch()
+        write_text(self.folder / _MODEL, json.dumps(asdict(model)))
 
     def finished(self) -> Iterator[BatchResult]:
         """Return the batches written so far; a file that cannot be read is run again."""
@@ -66,6 +94,17 @@ class RunStore:
     def remove(self) -> None:
         """Remove the run: its record has been written."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def known_models(out: Path, name: str) -> Iterator[ModelInfo]:
+    """Return the models called `name` that the records and unfinished runs of a folder are of."""
+    start = glob.escape(file_stem([name])[:_START])
+    for path in sorted(out.glob(f"{start}*.json")):
+        with suppress(SatbenchError):  # a curve, or somebody else's file
+            yield read_record(path).model
+    for path in sorted((out / ".runs").glob(f"*/{_MODEL}")):
+        with suppress(SatbenchError, TypeError):
+            yield ModelInfo(**parse_object(read_text(path, "model"), "model", str(path)))
 
 
 def try_lock(handle: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ def read_submission(path: Path, dataset: Dataset, whole: int, threat: Threat) ->
 
 
 def _read(path: Path) -> NDArray[np.generic]:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise SatbenchError(f"expected adversarial images at {path}, which is missing")
     found: object
     try:

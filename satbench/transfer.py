@@ -22,6 +22,7 @@ from satbench.attacks.memory import CountedLent
 from satbench.attacks.passes import Passes
 from satbench.attacks.traits import check_fit
 from satbench.core.errors import SatbenchError
+from satbench.core.files import file_stem
 from satbench.core.noise import Noise
 from satbench.core.specs import spec_of
 from satbench.core.threat import show_fraction
@@ -29,8 +30,9 @@ from satbench.curve import _environment
 from satbench.data import Dataset
 from satbench.devices import choose_device
 from satbench.eval_config import EvalConfig, first_examples
-from satbench.evaluation import Silent, answers_digest
+from satbench.evaluation import Silent
 from satbench.generators import own_generators
+from satbench.leaderboard.answers import same_model
 from satbench.leaderboard.record import DatasetInfo, ModelInfo
 from satbench.leaderboard.transfers import (
     KIND,
@@ -43,6 +45,7 @@ from satbench.leaderboard.transfers import (
 )
 from satbench.lending import Lending
 from satbench.models import LoadedModel, ModelRequest, load_model, request_model
+from satbench.own_code import identified
 from satbench.preflight import check_set_up
 from satbench.transfer_config import ATTACK, TransferConfig
 
@@ -58,18 +61,20 @@ class MeasuredTransfer:
 
 @dataclass(frozen=True)
 class _Made:
-    """The images of one source, (N, C, H, W), and what they cost."""
+    """The images of one source, (N, C, H, W), what they cost, and the models behind it."""
 
     source: TransferSource
     images: NDArray[np.float32]
     seconds: float
+    models: tuple[ModelInfo, ...] = ()
 
 
 def measure_transfer(config: TransferConfig, progress: Progress | None = None) -> MeasuredTransfer:
     """Measure the matrix, or return the one of the same inputs that lies in the folder `out`.
 
-    All images of all sources are held in memory.  Raises SatbenchError for models that do not fit
-    the data set or each other, from preflight, and from the judge.
+    With `config.base.fresh` it is measured even so.  All images of all sources are held in memory.
+    Raises SatbenchError for models that do not fit the data set or each other, from preflight, and
+    from the judge.
     """
     base, told = config.base, progress or Silent()
     device = choose_device(base.device)
@@ -90,8 +95,10 @@ def measure_transfer(config: TransferConfig, progress: Progress | None = None) -
             infos,
             {name: model.info for name, model in targets.items()},
         )
-        path = base.out / f"{_stem(data, base, identity)}.json"
-        if path.exists() and (matrix := read_matrix(path)).identity == identity:
+        eps = show_fraction(base.threat.eps)
+        words = (KIND, data.name, base.threat.norm, eps.replace("/", "over"), identity[:8])
+        path = base.out / f"{file_stem(words)}.json"
+        if not base.fresh and path.exists() and (matrix := read_matrix(path)).identity == identity:
             return MeasuredTransfer(matrix, path, found=True)
         made = list(_make(attack, infos, dataset, base, device, told))
         started = time.perf_counter()
@@ -101,7 +108,7 @@ def measure_transfer(config: TransferConfig, progress: Progress | None = None) -
         identity=identity,
         dataset=data,
         norm=base.threat.norm,
-        eps=show_fraction(base.threat.eps),
+        eps=eps,
         seed=base.seed,
         attack=spec,
         sources=[one.source for one in made],
@@ -140,10 +147,7 @@ def _checked(
     module = loaded.module.to(device)
     try:
         check_set_up(module, dataset, base.threat, uses_gradients)
-        if loaded.info.source == "factory":
-            digest = answers_digest(module, dataset, device)
-            return replace(loaded, info=replace(loaded.info, answers_digest=digest))
-        return loaded
+        return replace(loaded, info=identified(loaded.info, module, dataset, device))
     except SatbenchError as error:
         raise SatbenchError(f"{name}: {error}") from None
     finally:
@@ -173,7 +177,8 @@ def _make(
             progress.advance(len(batch), len(dataset))
         weights = {each: infos[each].weights_digest for each in names}
         source = TransferSource(name, weights, *passes.take())
-        yield _Made(source, images, time.perf_counter() - started)
+        behind = tuple(infos[each] for each in names)
+        yield _Made(source, images, time.perf_counter() - started, behind)
 
 
 def _judge(
@@ -198,7 +203,7 @@ def _judge(
             progress.advance(len(batch), int((clean & right.all(0)).sum()))
     module.cpu()
     right &= clean
-    white_box = [loaded.info.weights_digest in one.source.weights.values() for one in made]
+    white_box = [any(same_model(loaded.info, other) for other in one.models) for one in made]
     others = right[~np.array(white_box)]
     broken_by = np.bincount((clean & ~others).sum(0)[clean], minlength=len(others) + 1)
     return TransferTarget(
@@ -228,10 +233,3 @@ def _load(
         torch.from_numpy(dataset.pixels(batch)).to(device),
         torch.from_numpy(dataset.labels[batch]).to(device),
     )
-
-
-def _stem(data: DatasetInfo, base: EvalConfig, identity: str) -> str:
-    eps = show_fraction(base.threat.eps).replace("/", "over")
-    words = (KIND, data.name, base.threat.norm, eps, identity[:8])
-    safe = (c if c.isalnum() or c in "-._" else "-" for c in "-".join(words))
-    return "".join(safe).strip("-.")

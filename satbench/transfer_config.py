@@ -42,6 +42,7 @@ def transfer_config(
     device: str = "auto",
     data_dir: Path | None = None,
     out: Path = Path("results/transfer"),
+    fresh: bool = False,
 ) -> TransferConfig:
     """Check what was asked for and fill in what was not.
 
@@ -75,6 +76,7 @@ def transfer_config(
         device=device,
         data_dir=data_dir,
         out=out,
+        fresh=fresh,
     )
     from satbench.lending import pinned_surrogates
 

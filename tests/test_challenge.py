@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from satbench.challenge import Challenge, Challenged, run_challenge
+from satbench.challenging import Challenge, Challenged, run_challenge
 from satbench.core.digests import digest_file
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
@@ -22,7 +22,7 @@ from satbench.leaderboard.record import Record, read_record, write_record
 from satbench.leaderboard.witnesses import read_witnesses, witnesses_path
 from satbench.merging import merge_files
 from satbench.models import load_model, request_model
-from satbench.verify import verify_record
+from satbench.verification import verify_record
 
 N = 40
 WEAK, STRONG = "pgd-1", "pgd(steps=10)"
@@ -30,8 +30,8 @@ WEAK, STRONG = "pgd-1", "pgd(steps=10)"
 
 @pytest.fixture(autouse=True)
 def _read_the_images_once(monkeypatch: pytest.MonkeyPatch, fashion: Dataset) -> None:
-    for module in ("verify", "challenge"):
-        monkeypatch.setattr(f"satbench.{module}.load_dataset", lambda *_: fashion)
+    for module in ("verification", "challenging"):
+        monkeypatch.setattr(f"satbench.{module}.load_dataset", lambda *_, **__: fashion)
 
 
 @pytest.fixture(scope="module")

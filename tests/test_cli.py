@@ -389,7 +389,10 @@ def test_a_good_record_is_said_to_hold(record: Path, run: Run) -> None:
     done = run("verify", record)
 
     assert (done.code, done.err) == (0, "")
-    assert done.out.startswith(f"{record}: 10 verdicts, ")
+    left = read_record(record).surviving()
+    assert done.out.startswith(
+        f"{record}: robust accuracy {10 * left}.0 %, {left} of 10, confirmed"
+    )
     assert done.out.endswith(" witnesses: all hold\n")
 
 

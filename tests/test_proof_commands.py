@@ -20,7 +20,7 @@ from satbench.leaderboard.definition import board_definitions
 from satbench.leaderboard.record import read_record, write_record
 from satbench.leaderboard.witnesses import witnesses_path
 from satbench.models import load_model, request_model
-from satbench.verify import committed_records, verify_record
+from satbench.verification import committed_records, verify_record
 
 N = 20
 Run = Callable[..., tuple[int, str, str]]
@@ -28,8 +28,8 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(autouse=True)
 def _read_the_images_once(monkeypatch: pytest.MonkeyPatch, fashion: Dataset) -> None:
-    for module in ("verify", "challenge"):
-        monkeypatch.setattr(f"satbench.{module}.load_dataset", lambda *_: fashion)
+    for module in ("verification", "challenging"):
+        monkeypatch.setattr(f"satbench.{module}.load_dataset", lambda *_, **__: fashion)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def board(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     for one in (original, witnesses_path(original)):
         (folder / one.name).write_bytes(one.read_bytes())
     made = replace(board_definitions()[0], folder=tmp_path)
-    monkeypatch.setattr("satbench.verify.board_definitions", lambda: [made])
+    monkeypatch.setattr("satbench.verification.board_definitions", lambda: [made])
     return folder / original.name
 
 
@@ -141,12 +141,13 @@ def test_verify_all_checks_the_board_and_its_reference(board: Path, run: Run) ->
     for one in (board, witnesses_path(board)):
         (reference / one.name).write_bytes(one.read_bytes())
     code, out, _ = run("verify", "--all")
-    witnesses = verify_record(board).witnesses
+    witnesses, left = verify_record(board).witnesses, read_record(board).surviving()
+    confirmed = f"robust accuracy {100 * left / N:.1f} %, {left} of {N}, confirmed"
 
     assert code == 0
     assert out.splitlines() == [
-        f"{board}: {N} verdicts, {witnesses} witnesses: all hold",
-        f"{reference / board.name}: {N} verdicts, {witnesses} witnesses: all hold",
+        f"{board}: {confirmed}; {N} verdicts, {witnesses} witnesses: all hold",
+        f"{reference / board.name}: {confirmed}; {N} verdicts, {witnesses} witnesses: all hold",
         f"2 of 2 records hold, with {2 * witnesses} witnesses in all",
     ]
 
@@ -180,7 +181,7 @@ def test_the_committed_records_are_those_that_ship() -> None:
 
 @pytest.mark.slow
 def test_every_committed_witness_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("satbench.verify.load_dataset", load_dataset)
+    monkeypatch.setattr("satbench.verification.load_dataset", load_dataset)
 
     assert {path.name: verify_record(path).faults for path in committed_records()} == {
         path.name: [] for path in committed_records()

@@ -32,7 +32,7 @@ from satbench.leaderboard.witnesses import read_witnesses, witnesses_path
 from satbench.lending import Lending
 from satbench.models import LoadedModel
 from satbench.plan import Evaluation
-from satbench.verify import verify_record
+from satbench.verification import verify_record
 
 CPU = torch.device("cpu")
 LINF = Threat.parse("linf:0.1")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from satbench.challenge import Challenge, run_challenge
+from satbench.challenging import Challenge, run_challenge
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
 from satbench.evaluation import Evaluation, run_evaluation
@@ -34,7 +34,7 @@ from satbench.leaderboard.witnesses import (
     write_witnesses,
 )
 from satbench.models import load_model, request_model
-from satbench.verify import verify_record
+from satbench.verification import verify_record
 
 N = 30
 
@@ -90,7 +90,7 @@ class Forgery:
 
 @pytest.fixture(autouse=True)
 def _read_the_images_once(monkeypatch: pytest.MonkeyPatch, fashion: Dataset) -> None:
-    monkeypatch.setattr("satbench.verify.load_dataset", lambda *_: fashion)
+    monkeypatch.setattr("satbench.verification.load_dataset", lambda *_, **__: fashion)
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +279,7 @@ def test_images_with_one_other_label_are_found(
     labels = fashion.labels.copy()
     labels[0] = (labels[0] + 1) % 10
     changed = replace(fashion, labels=labels)
-    monkeypatch.setattr("satbench.verify.load_dataset", lambda *_: changed)
+    monkeypatch.setattr("satbench.verification.load_dataset", lambda *_, **__: changed)
 
     (fault,) = forgery.faults()
     assert fault.startswith("the images are not the record's: ")

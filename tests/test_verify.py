@@ -24,14 +24,14 @@ from satbench.leaderboard.witnesses import (
     write_witnesses,
 )
 from satbench.models import LoadedModel, load_model, request_model
-from satbench.verify import Verified, verify_record
+from satbench.verification import Given, Verified, verify_record
 
 N = 40
 
 
 @pytest.fixture(autouse=True)
 def _read_the_images_once(monkeypatch: pytest.MonkeyPatch, fashion: Dataset) -> None:
-    monkeypatch.setattr("satbench.verify.load_dataset", lambda *_: fashion)
+    monkeypatch.setattr("satbench.verification.load_dataset", lambda *_, **__: fashion)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,9 @@ def test_a_good_record_passes(good: Path) -> None:
     broken = sum(verdict > 0 for verdict in record.verdicts)
 
     assert {1, 2} <= set(record.verdicts)
-    assert verify_record(good) == Verified(good, N, broken, [])
+    assert verify_record(good) == Verified(
+        good, N, broken, [], record.clean_correct, record.surviving()
+    )
 
 
 def test_a_survivor_turned_broken_has_no_witness(good: Path) -> None:
@@ -363,17 +365,17 @@ def test_a_record_with_a_value_of_another_kind_is_refused_or_named(
 
 def test_a_record_of_a_model_from_python_needs_its_model_named(good: Path) -> None:
     change(good, lambda r: replace(r, model=replace(r.model, source="python", name="mine")))
-    with pytest.raises(SatbenchError, match=r"a model given as a python; name it with --model$"):
+    with pytest.raises(SatbenchError, match=r"a model given as a python; name it with --model,"):
         verify_record(good)
 
 
 def test_a_model_may_be_named(good: Path, shipped: LoadedModel) -> None:
     change(good, lambda r: replace(r, model=replace(r.model, source="file", name="mine")))
 
-    assert verify_record(good, shipped.info.name).faults == []
+    assert verify_record(good, Given(shipped.info.name)).faults == []
 
 
 def test_a_record_of_tensors_is_for_their_owner(good: Path) -> None:
-    change(good, lambda r: replace(r, dataset=replace(r.dataset, name="tensors")))
-    with pytest.raises(SatbenchError, match=r"images given as tensors, which only their owner"):
+    change(good, lambda r: replace(r, dataset=replace(r.dataset, name="tensors", split="user")))
+    with pytest.raises(SatbenchError, match=r"images of a user's own \(tensors\): give them with"):
         verify_record(good)

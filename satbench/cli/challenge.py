@@ -12,7 +12,7 @@ from satbench.attacks import check_attack_name
 from satbench.cli import options
 
 if TYPE_CHECKING:
-    from satbench.challenge import Challenged
+    from satbench.challenging import Challenged
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -33,8 +33,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--by", default="", help="Who challenges; the new record tells.")
 @click.option("--bpda", multiple=True, help="LAYER=TARGET, as for `satbench eval`.")
-@click.option("--model", help="Name the model, where the record's own name is not known here.")
-@options.how_to_run
+@options.what_a_record_is_of
+@options.seed
+@options.batch_size
+@options.device
+@options.again
 @options.out(None, "the new record. Default: that of the old one")
 @options.how_to_tell
 def challenge(
@@ -47,7 +50,9 @@ def challenge(
     device: str,
     bpda: tuple[str, ...],
     model: str | None,
+    dataset: str | None,
     data_dir: Path | None,
+    again: bool,
     out: Path | None,
     as_json: bool,
     quiet: bool,
@@ -62,8 +67,10 @@ def challenge(
         check_attack_name(attack)
     if bool(attacks) == bool(images):
         raise click.UsageError("give --attack, once or more, or --images FILE")
-    from satbench.challenge import Challenge, run_challenge
+    from satbench.challenging import Challenge, run_challenge
     from satbench.console import BarProgress
+    from satbench.replacements import parse_bpda
+    from satbench.verification import Given
 
     asked = Challenge(
         record=record,
@@ -73,10 +80,10 @@ def challenge(
         seed=seed,
         batch_size=batch_size,
         device=device,
-        model=model,
-        data_dir=data_dir,
+        given=Given(model, dataset, data_dir),
         out=out,
-        bpda=bpda,
+        bpda=parse_bpda(bpda),
+        fresh=again,
     )
     with BarProgress(quiet) as progress:
         progress.model(record.name)
@@ -84,7 +91,7 @@ def challenge(
     if as_json:
         click.echo(json.dumps(_summary(done), indent=2))
     else:
-        _tell(done)
+        _tell(done, quiet)
 
 
 def _summary(done: Challenged) -> dict[str, object]:
@@ -97,10 +104,11 @@ def _summary(done: Challenged) -> dict[str, object]:
         "n": done.record.n,
         "refused": done.refused,
         "record": str(done.path),
+        "found": done.found,
     }
 
 
-def _tell(done: Challenged) -> None:
+def _tell(done: Challenged, quiet: bool) -> None:
     from satbench.attacks import short_spec
 
     before, after, n = done.parent.surviving(), done.record.surviving(), done.record.n
@@ -117,4 +125,4 @@ def _tell(done: Challenged) -> None:
             f"{done.record.model.name}: {attacks} broke {before - after} of {before} survivors; "
             f"robust accuracy falls from {before / n:.1%} to {after / n:.1%}"
         )
-    click.echo(f"{'found' if done.found else 'wrote'} {done.path}")
+    options.tell_where(str(done.path), done.found, done.record.environment.finished, quiet)

@@ -41,6 +41,7 @@ _DEFAULT_ATTACKS = {
 )
 @options.n_examples()
 @options.how_to_run
+@options.again
 @options.out("results/curves", "the curves, their points, and the figure: curve.png, curve.svg")
 @options.how_to_tell
 def curve(
@@ -56,6 +57,7 @@ def curve(
     batch_size: int,
     device: str,
     data_dir: Path | None,
+    again: bool,
     out: Path,
     as_json: bool,
     quiet: bool,
@@ -91,6 +93,7 @@ def curve(
             device=device,
             data_dir=data_dir,
             out=out,
+            fresh=again,
         )
         configs.append(config)
     kinds = sorted({f"{config.threat.norm} on {config.dataset}" for config in configs})
@@ -118,7 +121,8 @@ def curve(
         return
     results().print(curve_table(curves))
     for one in measured:
-        click.echo(f"{'found' if one.found else 'wrote'} {one.path}, {passes_of(one.curve)}")
+        where = f"{one.path}, {passes_of(one.curve)}"
+        options.tell_where(where, one.found, one.curve.environment.finished, quiet)
         if sign := one.curve.masking_sign():
             click.echo(f"note: {sign}")
     click.echo(f"drew {' and '.join(str(figure) for figure in figures)}")

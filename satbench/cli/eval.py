@@ -55,6 +55,7 @@ from satbench.cli.models import zoo_option
 )
 @options.n_examples("1000, or all with --until-interval")
 @options.how_to_run
+@options.again
 @options.out("results", "the records and their witnesses")
 @options.how_to_tell
 def evaluate(
@@ -73,6 +74,7 @@ def evaluate(
     batch_size: int,
     device: str,
     data_dir: Path | None,
+    again: bool,
     out: Path,
     as_json: bool,
     quiet: bool,
@@ -102,6 +104,7 @@ def evaluate(
             bpda=bpda,
             audit=audit,
             until=until,
+            fresh=again,
         )
         for model in models
     ]
@@ -115,9 +118,11 @@ def evaluate(
             progress.model(config.model.text)
             finished.append(evaluate_config(config, progress))
     if as_json:
-        shown = [summary_of(done.record, str(done.path)) for done in finished]
+        shown = [
+            {**summary_of(done.record, str(done.path)), "found": done.found} for done in finished
+        ]
         click.echo(json.dumps(shown, indent=2))
         return
     results().print(table_of([done.record for done in finished]))
     for done in finished:
-        click.echo(f"{'found' if done.found else 'wrote'} {done.path}")
+        options.tell_where(str(done.path), done.found, done.record.environment.finished, quiet)

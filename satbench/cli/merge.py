@@ -7,22 +7,19 @@ from pathlib import Path
 
 import click
 
+from satbench.cli import options
 from satbench.core.errors import SatbenchError
 
 
 @click.command()
 @click.argument("records", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--model", help="Name the model, where the records' own name is not known here.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the data lies.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for the new record. Default: that of the first one.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@options.what_a_record_is_of
+@options.out(None, "the new record. Default: that of the first one")
+@options.as_json
 def merge(
     records: tuple[Path, ...],
     model: str | None,
+    dataset: str | None,
     data_dir: Path | None,
     out: Path | None,
     as_json: bool,
@@ -35,8 +32,9 @@ def merge(
     if len(records) < 2:
         raise SatbenchError(f"expected two records or more to merge, got {len(records)}")
     from satbench.merging import merge_files
+    from satbench.verification import Given
 
-    merged = merge_files(records, model, data_dir, out)
+    merged = merge_files(records, Given(model, dataset, data_dir), out)
     left, n = merged.record.surviving(), merged.record.n
     if as_json:
         told = {

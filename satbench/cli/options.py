@@ -23,6 +23,9 @@ device = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1."
 )
 data_dir = click.option("--data-dir", type=click.Path(path_type=Path), help="Where the data lies.")
+again = click.option(
+    "--again", is_flag=True, help="Run it anew, where the same result lies in the folder already."
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 quiet = click.option("--quiet", is_flag=True, help="No progress on stderr.")
 
@@ -51,6 +54,16 @@ def dataset_and_norm(of: str) -> Decorator:
         f"{of} was trained on.",
     )
     return _all(named, own_data, norm)
+
+
+def what_a_record_is_of(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --model, --dataset, --data, --data-name and --classes, as for `satbench eval`."""
+    return _all(
+        click.option("--model", help="The model, where the record's own name is not known here."),
+        click.option("--dataset", help="The data set, where its name is not known here."),
+        own_data,
+        data_dir,
+    )(command)
 
 
 def own_data(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -108,6 +121,13 @@ def out(default: str | None, what: str) -> Decorator:
 def how_to_tell(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --json and --quiet."""
     return _all(as_json, quiet)(command)
+
+
+def tell_where(files: str, found: bool, made: str, quiet: bool) -> None:
+    """Say where a result lies; on stderr, that one which was found is not new, unless `quiet`."""
+    click.echo(f"{'found' if found else 'wrote'} {files}")
+    if found and not quiet:
+        click.echo(f"satbench: this result was made {made}; --again makes it anew", err=True)
 
 
 def _all(*options: Decorator) -> Decorator:

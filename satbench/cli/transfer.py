@@ -34,6 +34,7 @@ from satbench.cli import options
 @click.option("--eps", help="Radius for pixels in [0, 1]. Default: the first target's own.")
 @options.n_examples()
 @options.how_to_run
+@options.again
 @options.out("results/transfer", "the matrix: JSON, markdown and, with matplotlib, a heat map")
 @options.how_to_tell
 def transfer(
@@ -48,6 +49,7 @@ def transfer(
     batch_size: int,
     device: str,
     data_dir: Path | None,
+    again: bool,
     out: Path,
     as_json: bool,
     quiet: bool,
@@ -72,6 +74,7 @@ def transfer(
         device=device,
         data_dir=data_dir,
         out=out,
+        fresh=again,
     )
     from satbench.console import BarProgress, results
     from satbench.core.files import write_text
@@ -100,4 +103,5 @@ def transfer(
         return
     results().print(matrix_table(measured.matrix))
     click.echo(f"{legend(measured.matrix)}\n{note(measured.matrix)}")
-    click.echo(f"{'found' if measured.found else 'wrote'} {', '.join(map(str, files))}")
+    made = measured.matrix.environment.finished
+    options.tell_where(", ".join(map(str, files)), measured.found, made, quiet)

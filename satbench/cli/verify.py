@@ -9,39 +9,41 @@ from typing import TYPE_CHECKING
 
 import click
 
+from satbench.cli import options
 from satbench.core.errors import SatbenchError
 
 if TYPE_CHECKING:
-    from satbench.verify import Verified
+    from satbench.verification import Verified
 
 
 @click.command()
 @click.argument("records", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--all", "committed", is_flag=True, help="Re-check the committed leaderboard.")
-@click.option("--model", help="Name the model, where the record's own name is not known here.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the data lies.")
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@options.what_a_record_is_of
+@options.how_to_tell
 @click.pass_context
 def verify(
     ctx: click.Context,
     records: tuple[Path, ...],
     committed: bool,
     model: str | None,
+    dataset: str | None,
     data_dir: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Re-check RECORDS and their witnesses: digests, schema, ball, range, misclassification.
 
-    One forward pass per image and witness; no attack is run again.  Exits 1 when anything is
-    wrong, saying what.
+    One forward pass per image and witness; no attack is run again.  What is confirmed is an upper
+    bound of robust accuracy: that what counts as broken is broken, not that nothing else could be.
+    Exits 1 when anything is wrong, saying what.
     """
     if bool(records) == committed:
         raise click.UsageError("give records to re-check, or --all for those of the leaderboard")
     from satbench.console import progress_bar
-    from satbench.verify import Verified, committed_records, verify_record
+    from satbench.verification import Given, Verified, committed_records, verify_record
 
+    given = Given(model, dataset, data_dir)
     checked = []
     paths = list(records) or committed_records()
     if not paths:
@@ -50,16 +52,14 @@ def verify(
         task = bar.add_task("re-checking", total=len(paths), note="")
         for path in paths:
             try:
-                checked.append(verify_record(path, model, data_dir))
+                checked.append(verify_record(path, given))
             except SatbenchError as error:
                 if not committed:
                     raise
                 checked.append(Verified(path, 0, 0, [str(error)]))
             bar.advance(task)
     if as_json:
-        click.echo(
-            json.dumps([{**asdict(one), "path": str(one.path)} for one in checked], indent=2)
-        )
+        click.echo(json.dumps([_summary(one) for one in checked], indent=2))
     else:
         for one in checked:
             _show(one)
@@ -69,11 +69,17 @@ def verify(
         ctx.exit(1)
 
 
+def _summary(one: Verified) -> dict[str, object]:
+    numbers = {"confirmed": one.confirmed, "robust_accuracy": one.robust_accuracy}
+    return {**asdict(one), "path": str(one.path), **numbers}
+
+
 def _show(one: Verified) -> None:
     for fault in one.faults:
         click.echo(f"{one.path}: {fault}")
     if not one.faults:
-        click.echo(f"{one.path}: {one.images} verdicts, {one.witnesses} witnesses: all hold")
+        checked = f"{one.images} verdicts, {one.witnesses} witnesses: all hold"
+        click.echo(f"{one.path}: {one}; {checked}")
 
 
 def _sum_up(checked: list[Verified]) -> None:

@@ -5,9 +5,17 @@ from __future__ import annotations
 import glob
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from satbench.core.errors import SatbenchError
+
+_STEM_BYTES, _WORD_BYTES = 200, 60
+"""How long a stem may be, and each of its words where it would be longer.
+
+Most file systems take 255 bytes, of which endings and the name of a temporary file need some.
+"""
 
 
 @contextmanager
@@ -45,6 +53,48 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Write a binary file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
+
+
+def file_stem(words: Sequence[str]) -> str:
+    """Name a file after `words`, the last of which makes it unique: `a model` -> `a-model-1f3b`.
+
+    Letters, digits and `-._` stay; where the name would be too long for a disk, words are cut.
+    """
+    if len("-".join(words).encode(errors="replace")) > _STEM_BYTES:
+        cut = [word.encode(errors="replace")[:_WORD_BYTES] for word in words]
+        words = [word.decode(errors="ignore") for word in cut]
+    return "".join(c if c.isalnum() or c in "-._" else "-" for c in "-".join(words)).strip("-.")
+
+
+def check_folder(folder: Path) -> None:
+    """Raise SatbenchError unless files can be put into `folder`, which may be yet to be made."""
+    there, fault = _first_there(folder)
+    if not fault and not there.is_dir():
+        fault = f"{_shown(there)} is a file"
+    elif not fault and not os.access(there, os.W_OK | os.X_OK):
+        fault = f"{_shown(there)} may not be written to"
+    if fault:
+        raise SatbenchError(f"expected a folder to write to, got {_shown(folder)}: {fault}")
+
+
+def _first_there(folder: Path) -> tuple[Path, str]:
+    """Return the folder, or the nearest above it that exists; or what is wrong with the path."""
+    for path in (folder, *folder.absolute().parents):
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:  # a name that is too long, a folder that may not be looked into
+            return path, str(error.strerror).lower()
+        except ValueError as error:  # a character that no name may have
+            return path, str(error)
+        return path, ""
+    return folder, "nothing above it exists"
+
+
+def _shown(path: Path) -> str:
+    text = str(path)
+    return repr(text if len(text) <= 80 else f"{text[:79]}…")
 
 
 def _umask() -> int:

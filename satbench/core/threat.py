@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, cast, get_args
+from typing import Literal, SupportsFloat, cast, get_args
 
 from satbench.core.errors import SatbenchError
 
@@ -16,11 +16,23 @@ _MAX_EPS: dict[str, int] = {"linf": 1, "l2": 1000, "l1": 100_000}
 
 
 def parse_fraction(text: str, what: str) -> Fraction:
-    """Read `8/255` or `0.03` exactly.  Raises SatbenchError naming `what` otherwise."""
+    """Read `8/255`, `0.5/255` or `0.03` exactly.  Raises SatbenchError naming `what` otherwise."""
     try:
-        return Fraction(text.strip())
+        return _ratio(text)
     except (ValueError, ZeroDivisionError):
-        raise SatbenchError(f"expected {what} such as 8/255 or 0.03, got {text!r}") from None
+        raise SatbenchError(f"expected {what} such as 8/255 or 0.03, got {text[:40]!r}") from None
+
+
+_NUMBER = re.compile(r"[+-]?(\d{1,99}(\.\d{0,99})?|\.\d{1,99})(e[+-]?\d{1,2})?", re.I | re.A)
+"""A decimal number that a Fraction holds exactly in little time."""
+
+
+def _ratio(text: str) -> Fraction:
+    """Read a number, or two with a slash between.  Raises ValueError or ZeroDivisionError."""
+    parts = [part.strip() for part in text.split("/")]
+    if len(parts) > 2 or not all(_NUMBER.fullmatch(part) for part in parts):
+        raise ValueError(text)
+    return Fraction(parts[0]) / Fraction(parts[1] if len(parts) == 2 else 1)
 
 
 def show_fraction(value: Fraction) -> str:
@@ -57,12 +69,13 @@ class Threat:
             )
 
     @classmethod
-    def of(cls, norm: str, eps: str | float | Fraction) -> Threat:
+    def of(cls, norm: str, eps: str | SupportsFloat) -> Threat:
         """Build from what people write: `Threat.of("linf", 8 / 255)`, `Threat.of("L2", "0.5")`.
 
-        A float within rounding of n/255 is taken for n/255, any other for its shortest decimal.
+        A float within rounding of n/255 or (n + 1/2)/255 is taken for that, any other for its
+        shortest decimal; so is a NumPy number, by the rounding of its own type.
         """
-        return cls(cast(Norm, norm.lower()), _exact(eps))
+        return cls(cast(Norm, norm.lower()), exact_radius(eps))
 
     @classmethod
     def parse(cls, text: str) -> Threat:
@@ -81,12 +94,21 @@ class Threat:
         return f"{self.norm}:{show_fraction(self.eps)}"
 
 
-def _exact(eps: str | float | Fraction) -> Fraction:
+_ROUNDING = {2: 2e-3, 4: 2.4e-7, 8: 1e-12}
+"""How far a float of so many bytes may lie from what its user computed it from, relatively."""
+
+
+def exact_radius(eps: str | SupportsFloat) -> Fraction:
+    """Return the fraction that people mean by `eps`, as `Threat.of` reads it.
+
+    Raises SatbenchError for what is no number, and for NaN and infinity.
+    """
     if isinstance(eps, Fraction):
         return eps
-    if isinstance(eps, float) and math.isfinite(eps):
-        grey = Fraction(round(eps * 255), 255)
-        if math.isclose(grey, eps, rel_tol=1e-12):
+    if not isinstance(eps, str | int) and math.isfinite(value := float(eps)):
+        grey = Fraction(round(value * 510), 510)
+        rounding = _ROUNDING.get(getattr(getattr(eps, "dtype", None), "itemsize", 8), 1e-12)
+        if math.isclose(grey, value, rel_tol=rounding):
             return grey
     return parse_fraction(str(eps), "eps")
 
@@ -112,9 +134,9 @@ class Length:
         wanted = "a length such as eps/4, 1.25*eps or 1/255"
         try:
             if form:
-                value = Fraction(form["times"] or "1") / Fraction(form["over"] or "1")
+                value = _ratio(form["times"] or "1") / _ratio(form["over"] or "1")
             else:
-                value = Fraction(compact)
+                value = _ratio(compact)
         except (ValueError, ZeroDivisionError):
             raise SatbenchError(f"expected {wanted}, got {text!r}") from None
         if value <= 0:

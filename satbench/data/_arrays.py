@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,7 +203,7 @@ def _names_of(path: Path, names: list[str]) -> tuple[str, str]:
 
 
 def _check_there(path: Path) -> None:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise SatbenchError(f"expected data at {path}, which is missing")
 
 

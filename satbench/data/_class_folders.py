@@ -35,7 +35,7 @@ def list_images(folder: Path, classes: Classes) -> Listing:
     without class folders, one without images where that moves the numbers of others, and a
     class folder without a number.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise SatbenchError(f"expected a folder of class folders, got {str(folder)!r}")
     found = {name: _images_in(folder / name) for name in _folders_in(folder)}
     full = [name for name, paths in found.items() if paths]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from satbench.core.errors import SatbenchError, UnknownNameError
 
@@ -35,7 +35,7 @@ class Options:
         first, *others = options.split(",")
         word = "" if "=" in first else first
         if word and not word.isdecimal() and word.lower() not in {one.lower() for one in words}:
-            if others or Path(path).exists():
+            if others or os.path.exists(path):
                 raise UnknownNameError("option", word, words)
             return cls(text, "", {})  # such as /home/me@work, where nothing is
         values: dict[str, str] = {}
@@ -68,10 +68,10 @@ class Options:
 
 def _parts(text: str) -> tuple[str, str]:
     """Split off the options: behind the first @ whose path is there, else behind the first."""
-    if Path(text).exists():
+    if os.path.exists(text):
         return text, ""
     ends = [place for place, letter in enumerate(text) if letter == "@"]
     ends = [end for end in ends if _OPTIONS.fullmatch(text, end + 1)]
-    there = [end for end in ends if text[:end] and Path(text[:end]).exists()]
+    there = [end for end in ends if text[:end] and os.path.exists(text[:end])]
     end = next(iter(there or ends), len(text))
     return text[:end], text[end + 1 :]

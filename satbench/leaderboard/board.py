@@ -9,10 +9,11 @@ from fractions import Fraction
 
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat, show_fraction
+from satbench.leaderboard.answers import known_again
 from satbench.leaderboard.check import check_record
 from satbench.leaderboard.definition import BoardDefinition
 from satbench.leaderboard.ranking import Comparison, compare_with_relu, rank_rows
-from satbench.leaderboard.record import DatasetInfo, Record
+from satbench.leaderboard.record import DatasetInfo, ModelInfo, Record
 from satbench.leaderboard.rows import COLUMNS, Column, Group, Row, make_groups, make_row
 
 
@@ -125,12 +126,16 @@ def _benchmark(
     return Benchmark(dataset, threat, tuple(rows), tuple(groups), tuple(compare_with_relu(groups)))
 
 
-def _by_model(records: Sequence[Record]) -> Mapping[tuple[str, str, str], list[Record]]:
-    models = defaultdict(list)
+def _by_model(records: Sequence[Record]) -> Mapping[tuple[str, ...], list[Record]]:
+    models: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+    firsts: list[ModelInfo] = []
     for record in records:
-        # As in a run's identity: the same tensors under another activation are another model.
-        model = record.model
-        models[model.weights_digest, model.architecture, model.activation].append(record)
+        # As in a run's identity: the same tensors under another activation are another model, and
+        # so are those under other code; rounding alone makes none.
+        model = known_again(record.model, firsts)
+        firsts.append(model)
+        key = (model.weights_digest, model.architecture, model.activation, model.answers_digest)
+        models[key].append(record)
     return models
 
 

@@ -6,6 +6,7 @@ from math import isclose
 
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
+from satbench.leaderboard.answers import digest_answers
 from satbench.leaderboard.intervals import confidence_sequence
 from satbench.leaderboard.record import (
     PROTOCOL,
@@ -29,6 +30,9 @@ def check_record(record: Record) -> list[str]:
         faults.append(f"the threat model is not one: {error}")
     if identity_of(inputs_of(record)) != record.identity:
         faults.append("the identity is not that of the inputs: one of them was changed")
+    answers = record.model.answers
+    if answers and digest_answers(answers) != record.model.answers_digest:
+        faults.append("the model's answers are not those of their digest")
     if record.n != record.dataset.n:
         faults.append(f"there are {record.n} verdicts for {record.dataset.n} images")
     strange = {v for v in record.verdicts if not SURVIVED <= v <= len(record.stages)}

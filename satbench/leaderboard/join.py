@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
+from satbench.leaderboard.answers import same_model, same_source
 from satbench.leaderboard.intervals import confidence_sequence
 from satbench.leaderboard.record import (
     PROTOCOL,
@@ -21,7 +22,6 @@ from satbench.leaderboard.record import (
     SURVIVED,
     WRONG_CLEAN,
     Environment,
-    Inputs,
     Record,
     Sequential,
     StageResult,
@@ -131,14 +131,6 @@ def merge_records(given: Sequence[Proven]) -> Proven:
     return _proven(_identified(merged), verdicts, proofs, environment)
 
 
-def file_stem(inputs: Inputs) -> str:
-    """Name a record's file: for people to read, with the identity's first digits behind."""
-    threat = f"{inputs.norm}-{inputs.eps.replace('/', 'over')}"
-    words = (inputs.model.name, inputs.dataset.name, threat, identity_of(inputs)[:8])
-    safe = (c if c.isalnum() or c in "-._" else "-" for c in "-".join(words))
-    return "".join(safe).strip("-.")
-
-
 def _brought(record: Record) -> list[StageResult]:
     """Return a record's stages as another record holds them: each says where it ran."""
     return [
@@ -204,21 +196,21 @@ def _refuse_repeats(
 
 
 def _refuse_strangers(first: Record, record: Record) -> None:
-    told = ((_belonging(one), one.model.name) for one in (first, record))
-    (mine, name), (theirs, other) = told
-    for what, value in mine.items():
-        if theirs[what] != value:
-            raise SatbenchError(
-                f"expected records of the same model, images and threat model, got other {what} "
-                f"in a record of {other} than in the first, of {name}"
-            )
+    mine, theirs = _belonging(first), _belonging(record)
+    other = [what for what, value in mine.items() if theirs[what] != value]
+    if not other and not same_model(first.model, record.model):
+        other = ["answers"]  # other code, with the same weights
+    if other:
+        raise SatbenchError(
+            f"expected records of the same model, images and threat model, got other {other[0]} "
+            f"in a record of {record.model.name} than in the first, of {first.model.name}"
+        )
 
 
 def _belonging(record: Record) -> dict[str, object]:
     model, verdicts = record.model, np.array(record.verdicts)
     return {
         "weights": model.weights_digest,
-        "answers": model.answers_digest,
         "architecture": (model.architecture, model.activation),
         "images": (record.dataset.digest, record.n),
         "threat model": Threat.of(record.norm, record.eps),
@@ -240,9 +232,9 @@ def _refuse_conflicts(
 
 def _united(what: str, mine: dict[str, str], theirs: dict[str, str]) -> dict[str, str]:
     for name in mine.keys() & theirs.keys():
-        if mine[name] != theirs[name]:
+        if not same_source(mine[name], theirs[name]):
             raise SatbenchError(
                 f"expected one {what} called {name}, got {mine[name][:12]}… and "
                 f"{theirs[name][:12]}… under this name"
             )
-    return dict(sorted({**mine, **theirs}.items()))
+    return dict(sorted({**theirs, **mine}.items()))

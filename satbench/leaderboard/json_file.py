@@ -16,7 +16,9 @@ def read_text(path: Path, what: str) -> str:
     except FileNotFoundError:
         article = "an" if what[0] in "aeiou" else "a"
         raise SatbenchError(f"expected {article} {what} at {path}, which is missing") from None
-    except UnicodeDecodeError:
+    except OSError as error:  # a folder, a name that no disk takes
+        raise SatbenchError(f"the {what} {path} cannot be read: {error.strerror}") from None
+    except ValueError:
         raise SatbenchError(f"the {what} {path} is not text") from None
 
 

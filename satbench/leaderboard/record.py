@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from satbench.core.digests import digest_json
 from satbench.core.errors import SatbenchError
-from satbench.core.files import write_text
+from satbench.core.files import file_stem, write_text
 from satbench.leaderboard.flags import Flag
 from satbench.leaderboard.json_file import parse_object, read_text
 
@@ -31,6 +31,8 @@ engine, and `autoattack-reference` by the package.
 
 _PLACE = "@verdicts@"  # holds the place of the verdicts while the rest is indented
 
+_IN_NO_FILE = {"path", "found"}
+
 WRONG_CLEAN = 0
 SURVIVED = -1
 
@@ -42,8 +44,10 @@ class ModelInfo:
     `source` says how it was given: `zoo`, `user-zoo`, `file`, `factory`, `python`, `plug-in NAME`,
     or a source such as `robustbench`.  `weights_digest` is the SHA-256 of its named tensors.
     `training` says how it was trained as far as its card knows: recipe, seed, attack, …; empty for
-    a model without a card.  `answers_digest` is the SHA-256 of its logits on the first images,
-    rounded, for models whose code is the user's: weights alone do not tell two of these apart.
+    a model without a card.  `answers` are numbers of its logits and gradients on the first images
+    (`satbench.leaderboard.answers`), for models whose code is the user's: weights alone do not tell
+    two of these apart.  `answers_digest` is their SHA-256; older records have it of rounded logits,
+    and no answers.
     """
 
     name: str
@@ -54,6 +58,7 @@ class ModelInfo:
     weights_digest: str
     training: dict[str, Any]
     answers_digest: str = ""
+    answers: str = ""
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,9 @@ class Record:
     witnesses beside the record.  `sources` are the models that attacks borrowed, name to digest of
     weights.  `replacements` are the layers that searches ran a differentiable replacement of
     (BPDA), name to what replaced it.
+
+    Two fields say how this object came about, and are in no file: `path` is the file that it was
+    read from or written to, and `found` whether `satbench.evaluate` found it there, made before.
     """
 
     identity: str
@@ -169,6 +177,8 @@ class Record:
     sequential: Sequential | None = None
     protocol: int = PROTOCOL
     schema: int = SCHEMA
+    path: Path | None = field(default=None, compare=False, repr=False)
+    found: bool = field(default=False, compare=False, repr=False)
 
     @property
     def n(self) -> int:
@@ -211,7 +221,7 @@ class Record:
 
     def to_json(self) -> str:
         """Return the record as JSON text; `parse_record` is its inverse."""
-        values = asdict(self)
+        values = {name: value for name, value in asdict(self).items() if name not in _IN_NO_FILE}
         verdicts = json.dumps(values.pop("verdicts"), separators=(",", ":"))
         # One line for the verdicts, so that a diff of two records can be read.
         values["verdicts"] = _PLACE
@@ -237,6 +247,13 @@ class Inputs:
 def inputs_of(record: Record) -> Inputs:
     """Return the inputs that a record tells of."""
     return Inputs(**{one.name: getattr(record, one.name) for one in fields(Inputs)})
+
+
+def record_stem(inputs: Inputs) -> str:
+    """Name a record's file: for people to read, with the identity's first digits behind."""
+    threat = f"{inputs.norm}-{inputs.eps.replace('/', 'over')}"
+    words = (inputs.model.name, inputs.dataset.name, threat, identity_of(inputs)[:8])
+    return file_stem(words)
 
 
 def history_of(stages: Sequence[StageResult]) -> list[list[str | int | bool | None]]:
@@ -286,7 +303,10 @@ def parse_record(text: str, where: str) -> Record:
     verdicts = values.get("verdicts")
     if not isinstance(verdicts, list) or not all(type(verdict) is int for verdict in verdicts):
         raise SatbenchError(f"the record {where} must have verdicts, a list of whole numbers")
+    wanted = [field.name for field in fields(Record) if field.name not in _IN_NO_FILE]
     try:
+        if strange := set(values) & _IN_NO_FILE:
+            raise TypeError(f"{strange.pop()} is in no file")
         return Record(
             **{
                 **values,
@@ -299,8 +319,9 @@ def parse_record(text: str, where: str) -> Record:
             }
         )
     except (TypeError, KeyError) as error:
-        wanted = ", ".join(field.name for field in fields(Record))
-        raise SatbenchError(f"the record {where} must have just {wanted}: {error}") from None
+        raise SatbenchError(
+            f"the record {where} must have just {', '.join(wanted)}: {error}"
+        ) from None
 
 
 def _stage(values: dict[str, Any]) -> StageResult:
@@ -323,7 +344,7 @@ def _sequential(values: dict[str, Any] | None) -> Sequential | None:
 
 def read_record(path: Path) -> Record:
     """Read a record from a file.  Raises SatbenchError for a missing or malformed one."""
-    return parse_record(read_text(path, "record"), str(path))
+    return replace(parse_record(read_text(path, "record"), str(path)), path=path)
 
 
 def write_record(record: Record, path: Path) -> None:

@@ -82,7 +82,9 @@ def read_card(path: Path) -> Card:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SatbenchError(f"expected a card at {path}, which is missing") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:  # a folder, a name that no disk takes
+        raise SatbenchError(f"the card {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
         raise SatbenchError(f"the card {path} is not JSON: {error}") from None
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         raise SatbenchError(f"expected a card of schema {SCHEMA} in {path}; update satbench")

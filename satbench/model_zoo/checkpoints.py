@@ -7,6 +7,7 @@ twice, as trained and as an average.  Which of several sets is meant is for the 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -92,7 +93,7 @@ def _no_name(state: State, option: str, prefix: str, path: Path) -> SatbenchErro
 
 def check_kind(path: Path) -> None:
     """Raise SatbenchError unless `path` is a file that may hold weights."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise SatbenchError(f"expected weights at {path}, which is missing")
     with path.open("rb") as file:
         start = file.read(2048)

@@ -5,6 +5,7 @@ A new source is one module with a frozen dataclass (see `_loaded.Source`) and on
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -156,7 +157,7 @@ def load_model(request: ModelRequest, classes: int) -> LoadedModel:
 def _request_file(
     text: str, path: Path, architecture: str | None, activation: str | None
 ) -> ModelRequest:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise SatbenchError(f"expected weights at {path}, which is missing")
     if architecture is None or activation is None:
         raise SatbenchError(

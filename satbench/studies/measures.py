@@ -9,7 +9,7 @@ from torch import nn
 from satbench.attacks.gradient_quality import MEASURES, gradient_measures
 from satbench.core.threat import Threat
 from satbench.data import Dataset
-from satbench.evaluation import moved
+from satbench.devices import moved
 from satbench.studies.plan import EVALUATION_SEED
 
 MEASURED_IMAGES = 500

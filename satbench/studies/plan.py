@@ -8,6 +8,8 @@ from fractions import Fraction
 from functools import cache, cached_property
 from typing import Any
 
+import torch
+
 from satbench.attacks import attack_spec
 from satbench.attacks.suite import parse_suite
 from satbench.core.digests import digest_json
@@ -17,6 +19,7 @@ from satbench.core.threat import Threat
 from satbench.data import check_name
 from satbench.lending import pin_sources
 from satbench.models import load_model, request_model
+from satbench.own_code import IMAGES, identified
 from satbench.recipes import TrainConfig, load_recipe, parse_overrides
 from satbench.recipes.config import settings
 from satbench.studies.design import Arm, Evaluation, Study
@@ -57,7 +60,8 @@ class Cell:
     """A model of the study: trained as `config` says, or given by the name `model`.
 
     `key` is the digest of what the weights depend on.  Arms with the same key share the cell;
-    `label` names the first of them, for people.
+    `label` names the first of them, for people.  `answers` tell a given model of one's own code
+    from another with the same weights (`satbench.leaderboard.answers`).
     """
 
     key: str
@@ -68,6 +72,7 @@ class Cell:
     config: TrainConfig | None = None
     data_digest: str = ""
     model: str = ""
+    answers: str = ""
 
 
 @dataclass(frozen=True)
@@ -202,13 +207,15 @@ def _trained(
 def _given(study: Study, arm: Arm, base: TrainConfig, options: Options, images: Images) -> Cell:
     dataset = options.evaluate_on or base.dataset
     request = request_model(arm.model)
-    if request.card:
-        digest = request.card.weights_digest
-    else:
-        digest = load_model(request, images.test(dataset, 1).classes).info.weights_digest
+    digest, answers = request.card.weights_digest if request.card else "", ""
+    if not request.card:
+        asked = images.test(dataset, min(IMAGES, options.n_examples))
+        loaded = load_model(request, asked.classes)
+        info = identified(loaded.info, loaded.module, asked, torch.device("cpu"))
+        digest, answers = info.weights_digest, info.answers
     key = given_key(arm.model, digest)
     wanted = _wanted(study, key, dataset, base.threat)
-    return Cell(key, arm.name, 0, dataset, wanted, model=arm.model)
+    return Cell(key, arm.name, 0, dataset, wanted, model=arm.model, answers=answers)
 
 
 def _wanted(study: Study, key: str, dataset: str, threat: str) -> tuple[Wanted, ...]:

@@ -66,7 +66,8 @@ class StudyRun:
 
     `key` is the digest of what the weights depend on (`training`, the config with the digest of
     the data; empty for a model that was not trained by the study, which `model` names).  `command`
-    trains or names it again.  `held_out` is the last epoch's metrics.  `measures` are means over
+    trains or names it again.  `answers` tell given code from other code with the same weights.
+    `held_out` is the last epoch's metrics.  `measures` are means over
     images of the gradient measures, by name.  `environment` (versions, seconds, host) may differ
     between two runs of the same inputs.
     """
@@ -84,6 +85,7 @@ class StudyRun:
     outcomes: tuple[Outcome, ...] = ()
     measures: dict[str, float] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
+    answers: str = ""
 
     def outcome(self, suite: Sequence[str], threat: str, dataset: str, n: int) -> Outcome | None:
         """Return the outcome of an evaluation, None where it has not been made."""
@@ -105,6 +107,8 @@ def write_study_run(run: StudyRun, folder: Path) -> Path:
     """Write a run to `folder/KEY.json`, whole or not at all; return the path."""
     path = folder / f"{run.key}.json"
     values = {"kind": KIND, "schema": SCHEMA, **asdict(run)}
+    if not run.answers:  # as all runs were before there were any
+        del values["answers"]
     write_text(path, json.dumps(values, indent=1, sort_keys=True) + "\n")
     return path
 

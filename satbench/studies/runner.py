@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Literal
 
 import torch
@@ -14,12 +13,15 @@ from satbench.attacks.suite import parse_suite
 from satbench.console import BarProgress
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
-from satbench.devices import choose_device
-from satbench.evaluation import answers_digest, run_evaluation
+from satbench.data import Dataset
+from satbench.devices import choose_device, moved
+from satbench.evaluation import run_evaluation
 from satbench.generators import own_generators
+from satbench.leaderboard.answers import difference
 from satbench.leaderboard.record import DatasetInfo, Inputs, ModelInfo
 from satbench.lending import source_digest
-from satbench.models import LoadedModel, is_of_own_code, load_model, request_model
+from satbench.models import LoadedModel, load_model, request_model
+from satbench.own_code import identified
 from satbench.plan import Evaluation
 from satbench.studies.images import Images
 from satbench.studies.measures import MEASURED_IMAGES, measure_model
@@ -51,6 +53,7 @@ class Runner:
     def __init__(self, plan: Plan, places: Places, images: Images, machine: Machine) -> None:
         self.plan, self.places, self.images, self.machine = plan, places, images, machine
         self.models, self.records = Models(places), Records(places)
+        self._sources: dict[tuple[str, str], str] = {}
         if machine.threads:  # here, so that an estimate is made with as many as the work
             torch.set_num_threads(machine.threads)
 
@@ -60,6 +63,8 @@ class Runner:
         `seconds` estimates what a run still takes, for the report of progress.  Raises
         SatbenchError where a run cannot be made; all before it is kept.
         """
+        for cell in self.plan.cells:
+            self._refuse_other_code(cell)
         done: set[str] = set()
         while waiting := [
             c for c in self.plan.cells if c.key not in done and self.is_open(c, part)
@@ -102,6 +107,15 @@ class Runner:
     def _unmeasured(self, cell: Cell, run: StudyRun) -> bool:
         return self.plan.study.measured and not run.measures
 
+    def _refuse_other_code(self, cell: Cell) -> None:
+        run = self.places.run(cell.key)
+        if run and run.answers and difference(run.answers, cell.answers):
+            raise SatbenchError(
+                f"the results of {cell.label} ({cell.key}) are those of other code: the model "
+                "found has the same weights, but answers otherwise; give --results another folder "
+                "for results of your own"
+            )
+
     def _carry_out(self, cell: Cell, part: Part) -> None:
         model = None if cell.model else self.models.find(cell)
         if model is None and not cell.model:
@@ -137,9 +151,9 @@ class Runner:
         dataset = self.images.test(cell.dataset, n)
         device = choose_device(self.machine.device)
         loaded = load_model(request_model(model.text if model else cell.model), dataset.classes)
-        if is_of_own_code(loaded.info.source):
-            digest = answers_digest(loaded.module, dataset, device)
-            loaded = replace(loaded, info=replace(loaded.info, answers_digest=digest))
+        with moved([loaded.module], device):
+            info = identified(loaded.info, loaded.module, dataset, device, self.records.models)
+        loaded = replace(loaded, info=info)
         run = self.places.run(cell.key) or _fresh_run(cell, loaded, model)
         here = loaded.info.weights_digest
         if run.weights_digest != here:
@@ -217,8 +231,16 @@ class Runner:
             str(wanted.threat).partition(":")[2],
             EVALUATION_SEED,
             list(wanted.suite),
-            dict(_borrowed(wanted.suite, data.classes)),
+            self._borrowed(wanted.suite, data),
         )
+
+    def _borrowed(self, suite: tuple[str, ...], data: Dataset) -> dict[str, str]:
+        """Return the models that a suite borrows, with what tells each from others."""
+        names = {name for stage in parse_suite(suite) for name in stage.traits.sources}
+        for name in names:
+            if (name, data.digest) not in self._sources:
+                self._sources[name, data.digest] = source_digest(name, data)
+        return {name: self._sources[name, data.digest] for name in sorted(names)}
 
     def _say(
         self,
@@ -246,13 +268,6 @@ def stored_name(cell: Cell) -> str:
     return f"{default_name(cell.config)}-{cell.key[:8]}" if cell.config else cell.model
 
 
-@cache
-def _borrowed(suite: tuple[str, ...], classes: int) -> tuple[tuple[str, str], ...]:
-    """Return the models that a suite borrows, with the digests of their weights."""
-    names = {name for stage in parse_suite(suite) for name in stage.traits.sources}
-    return tuple((name, source_digest(name, classes)) for name in sorted(names))
-
-
 def _fresh_run(cell: Cell, loaded: LoadedModel, model: Model | None) -> StudyRun:
     told = model.card.training if model else None
     info = loaded.info
@@ -268,4 +283,5 @@ def _fresh_run(cell: Cell, loaded: LoadedModel, model: Model | None) -> StudyRun
         command=told.command if told else f"satbench eval --model {cell.model}",
         held_out=dict(told.held_out) if told else {},
         environment={"torch": told.torch, "satbench": told.satbench} if told else {},
+        answers=cell.answers,
     )

@@ -16,6 +16,7 @@ from satbench.leaderboard.record import (
     SURVIVED,
     WRONG_CLEAN,
     Inputs,
+    ModelInfo,
     Record,
     identity_of,
     read_record,
@@ -145,6 +146,11 @@ class Records:
         for folder in (*shipped, places.records):
             for path in sorted(folder.glob("*.json")):
                 self.add(read_record(path))
+
+    @property
+    def models(self) -> list[ModelInfo]:
+        """The models that the records are of."""
+        return [record.model for record in self._records]
 
     def add(self, record: Record) -> None:
         """Take a record in, if it is one evaluation's own."""

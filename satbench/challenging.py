@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,32 +21,34 @@ from satbench.attacks.engine import (
 )
 from satbench.attacks.suite import Stage, check_suite, parse_suite
 from satbench.core.errors import SatbenchError
-from satbench.core.files import sweep
+from satbench.core.files import check_folder, sweep
 from satbench.core.threat import Threat
 from satbench.data import load_dataset
-from satbench.devices import choose_device
+from satbench.devices import choose_device, moved
 from satbench.diagnose import Diagnosis as Probed
 from satbench.diagnose import probe
-from satbench.evaluation import Silent, moved
+from satbench.evaluation import Silent
 from satbench.generators import own_generators
 from satbench.leaderboard.flags import RESULT_FLAGS, Kind, flags_from_result
-from satbench.leaderboard.join import Proven, add_challenge, file_stem, plan_challenge
+from satbench.leaderboard.join import Proven, add_challenge, plan_challenge
 from satbench.leaderboard.record import (
     WRONG_CLEAN,
     Record,
     StageResult,
     inputs_of,
     read_record,
+    record_stem,
     write_record,
 )
 from satbench.leaderboard.witnesses import WitnessSpool, witnesses_path, write_witnesses
 from satbench.lending import Lending, pin_sources
+from satbench.own_code import with_effect
 from satbench.plan import Evaluation, Plan, kind_of
 from satbench.preflight import check_set_up
-from satbench.replacements import load_replacements, parse_bpda
+from satbench.replacements import load_replacements
 from satbench.runs import RunStore
 from satbench.submission import read_submission
-from satbench.verify import Subject, open_record
+from satbench.verification import Given, Subject, open_record
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,9 @@ class Challenge:
     """What a record is challenged with: `attacks`, or a file of `images` that somebody made.
 
     `by` is who challenges; `seed` keys all noise.  The new record is written to `out`, by default
-    the folder of the old one.  `model` names the model where the record's own name is not known
-    here; `bpda` names layers with another backward, `LAYER=TARGET`.
+    the folder of the old one.  `given` has what the record does not name, or not here; `bpda` names
+    layers with another backward, and what gives it.  With `fresh`, a challenge that was run already
+    is run anew.
     """
 
     record: Path
@@ -65,10 +68,10 @@ class Challenge:
     seed: int = 0
     batch_size: int = 250
     device: str = "auto"
-    model: str | None = None
-    data_dir: Path | None = None
+    given: Given = field(default_factory=Given)
     out: Path | None = None
-    bpda: tuple[str, ...] = ()
+    bpda: Mapping[str, str | nn.Module] = field(default_factory=dict)
+    fresh: bool = False
 
     def __post_init__(self) -> None:
         if bool(self.attacks) == bool(self.images):
@@ -95,28 +98,45 @@ def run_challenge(challenge: Challenge, progress: Progress | None = None) -> Cha
     The record is re-checked first, and left as it is.  The new one has its stages, then those of
     the challenge, and its witnesses with the new ones.  It is written even if nothing was broken:
     the model has withstood more.  Raises SatbenchError for a record that does not hold or has no
-    survivors, and for an attack that it has had with the same seed.
+    survivors, for an attack that it has had with the same seed, and for a model with other
+    gradients than the record's.
     """
     device = choose_device(challenge.device)
+    out = challenge.out or challenge.record.parent
+    check_folder(out)
     with own_generators(device, challenge.seed):
-        subject = open_record(challenge.record, challenge.model, challenge.data_dir)
-        if not subject.record.surviving():
-            raise SatbenchError(f"nothing survives in {challenge.record} that could be challenged")
+        subject = open_record(challenge.record, challenge.given)
+        _check_subject(challenge, subject)
         suite, refused = _suite(challenge, subject)
         plan = Plan(subject.record.model, _evaluation(challenge, subject, suite), suite)
         planned = _planned(subject.record, plan, challenge.by)
-        out = challenge.out or challenge.record.parent
-        path = out / f"{file_stem(inputs_of(planned))}.json"
-        if path.exists() and (record := read_record(path)).identity == planned.identity:
-            return Challenged(record, path, True, subject.record, refused)
+        path = out / f"{record_stem(inputs_of(planned))}.json"
+        if not challenge.fresh and (found := _found(path, planned)):
+            return Challenged(found, path, True, subject.record, refused)
         store = RunStore(out, planned.identity)
         with moved([subject.loaded.module, *_stand_ins(plan).values()], device), store.claimed():
+            store.begin(subject.record.model, challenge.fresh)
             run = _run(plan, subject, store, progress or Silent())
             proven = (subject.record, subject.witnesses)
             record, witnesses = add_challenge(proven, run, challenge.by)
             write_proven((with_result_flags(record), witnesses), path)
             store.remove()
     return Challenged(read_record(path), path, False, subject.record, refused)
+
+
+def _check_subject(challenge: Challenge, subject: Subject) -> None:
+    if not subject.record.surviving():
+        raise SatbenchError(f"nothing survives in {challenge.record} that could be challenged")
+    if subject.other_gradients:
+        raise SatbenchError(
+            f"the model has the logits of the record {challenge.record}, but other gradients: "
+            "evaluate it anew, or give the record's model and name its layers' gradients with bpda"
+        )
+
+
+def _found(path: Path, planned: Record) -> Record | None:
+    record = read_record(path) if path.exists() else None
+    return record if record and record.identity == planned.identity else None
 
 
 def with_result_flags(record: Record) -> Record:
@@ -172,7 +192,8 @@ def _suite(challenge: Challenge, subject: Subject) -> tuple[tuple[Stage, ...], s
         return suite, ""
     whole = record.n  # images in a random order are asked for in just this order
     if not record.dataset.population:
-        whole = len(load_dataset(record.dataset.name, "test", None, challenge.data_dir))
+        named, folder = challenge.given.dataset or record.dataset.name, challenge.given.data_dir
+        whole = len(load_dataset(named, "test", None, folder) if isinstance(named, str) else named)
     submitted = read_submission(challenge.images, subject.dataset, whole, threat)
     return (submitted.stage,), submitted.refused
 
@@ -184,8 +205,8 @@ def _evaluation(challenge: Challenge, subject: Subject, suite: tuple[Stage, ...]
         [stage.spec for stage in suite],
         challenge.seed,
         challenge.batch_size,
-        challenge.data_dir,
-        load_replacements(parse_bpda(challenge.bpda)),
+        challenge.given.data_dir,
+        with_effect(load_replacements(challenge.bpda), subject.loaded.module, subject.dataset),
     )
 
 

@@ -8,7 +8,7 @@ a survivor was attacked as the suite says, and what passes, times, flags and the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,56 +17,107 @@ from numpy.typing import NDArray
 from torch import nn
 
 from satbench.attacks.borrow import borrowed
+from satbench.attacks.engine import device_of
 from satbench.attacks.judge import check_allowed, predict
 from satbench.attacks.suite import parse_suite
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
-from satbench.data import Dataset, load_dataset
+from satbench.data import USER, Dataset, load_dataset
 from satbench.generators import own_generators
+from satbench.leaderboard.answers import Difference, difference, same_source
 from satbench.leaderboard.check import check_record
 from satbench.leaderboard.definition import board_definitions
 from satbench.leaderboard.record import WRONG_CLEAN, Record, read_record
 from satbench.leaderboard.witnesses import Witnesses, read_witnesses, witnesses_path
 from satbench.lending import pinned_surrogates, source_digest
-from satbench.models import LoadedModel, has_a_name, load_model, request_model
+from satbench.models import (
+    LoadedModel,
+    describe_module,
+    has_a_name,
+    is_of_own_code,
+    load_model,
+    request_model,
+)
+from satbench.own_code import answers_of
+from satbench.preflight import check_module, check_set_up
 
 BATCH = 250
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What a check came to: how much was checked, and what is wrong (nothing, if all is well)."""
+    """What a check of a record came to: the number that it confirms, or what is wrong.
+
+    `images` verdicts and `witnesses` were checked; `faults` has a sentence for each thing that is
+    wrong.  By the record, `clean_correct` images are right when nobody attacks, and `surviving`
+    after its attacks.
+    """
 
     path: Path
     images: int
     witnesses: int
     faults: list[str]
+    clean_correct: int = 0
+    surviving: int = 0
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether nothing is wrong: robust accuracy is no more than the record says."""
+        return not self.faults
+
+    @property
+    def robust_accuracy(self) -> float | None:
+        """The share of images that survive, in [0, 1]; None unless it is confirmed."""
+        return self.surviving / self.images if self.confirmed and self.images else None
+
+    def __str__(self) -> str:
+        share = self.robust_accuracy
+        if share is None:
+            return f"not confirmed: {self.faults[0] if self.faults else 'no image'}"
+        return f"robust accuracy {100 * share:.1f} %, {self.surviving} of {self.images}, confirmed"
+
+
+@dataclass(frozen=True)
+class Given:
+    """What somebody gives for what a record names, or cannot name.
+
+    `model` is a name that `--model` takes, or the model itself; `dataset` is the name of a data
+    set, or the images.  `data_dir` is where a named one lies.
+    """
+
+    model: str | nn.Module | None = None
+    dataset: str | Dataset | None = None
+    data_dir: Path | None = None
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A record that holds, with its witnesses and what it speaks of, as it was found here."""
+    """A record that holds, with its witnesses and what it speaks of, as it was found here.
+
+    `other_gradients` says that the model here gives other gradients than the record's did, though
+    the same logits.
+    """
 
     record: Record
     witnesses: Witnesses
     dataset: Dataset
     loaded: LoadedModel
+    other_gradients: bool
 
 
-def verify_record(path: Path, model: str | None = None, data_dir: Path | None = None) -> Verified:
+def verify_record(path: Path, given: Given | None = None) -> Verified:
     """Re-check the record at `path` and its witnesses; see the module's head for what that proves.
 
-    `model` names the model where the record's own name is not one that satbench knows.
     Raises SatbenchError for a record that cannot be read at all, or a model or data set that
     cannot be had; everything else that is wrong is in the result, a sentence each.
     """
     with own_generators(torch.device("cpu"), 0):
-        return _examine(path, model, data_dir)[0]
+        return _examine(path, given or Given())[0]
 
 
-def open_record(path: Path, model: str | None = None, data_dir: Path | None = None) -> Subject:
+def open_record(path: Path, given: Given | None = None) -> Subject:
     """Re-check a record in order to go on from it.  Raises SatbenchError if anything is wrong."""
-    verified, subject = _examine(path, model, data_dir)
+    verified, subject = _examine(path, given or Given())
     if subject is None:
         more = len(verified.faults) - 1
         rest = f" (and {more} faults more, which satbench verify names)" if more else ""
@@ -81,32 +132,57 @@ def committed_records() -> list[Path]:
     return [path for folder in folders for path in sorted(folder.glob("*.json"))]
 
 
-def _examine(
-    path: Path, model: str | None, data_dir: Path | None
-) -> tuple[Verified, Subject | None]:
+def _examine(path: Path, given: Given) -> tuple[Verified, Subject | None]:
     record = read_record(path)
     faults = check_record(record)
+    told = Verified(path, record.n, 0, faults, record.clean_correct, record.surviving())
     try:
         witnesses = read_witnesses(witnesses_path(path))
     except SatbenchError as error:
-        return Verified(path, record.n, 0, [*faults, str(error)]), None
+        return replace(told, faults=[*faults, str(error)]), None
+    told = replace(told, witnesses=len(witnesses.indices))
     faults += _check_witness_list(record, witnesses)
-    dataset = _dataset(record, data_dir)
+    dataset = _dataset(record, given)
     if dataset is None or dataset.digest != record.dataset.digest:
         faults.append(
             f"the images are not the record's: the first {record.dataset.n} of "
-            f"{record.dataset.name} here have another digest than {record.dataset.digest[:12]}…"
+            f"{dataset.name if dataset else record.dataset.name} here have another digest than "
+            f"{record.dataset.digest[:12]}…"
         )
-    loaded = load_model(request_model(model or _model_name(record)), record.dataset.classes)
+    loaded = _loaded(record, given)
     faults += _check_model(record, loaded)
-    faults += _check_sources(record)
-    subject = None
-    if not faults and dataset is not None:
-        with borrowed(loaded.module) as judged:
-            faults += _check_predictions(record, dataset, judged)
-            faults += _check_proofs(record, dataset, witnesses, judged)
-        subject = None if faults else Subject(record, witnesses, dataset, loaded)
-    return Verified(path, record.n, len(witnesses.indices), faults), subject
+    faults += _check_sources(record, dataset) if dataset else ()
+    if faults or dataset is None:
+        return told, None
+    differing = _differing(record, dataset, loaded)
+    if differing == "logits":
+        faults.append(
+            f"the model is not the record's: {loaded.info.name} here has the same weights, but "
+            "gives other logits on the record's first images"
+        )
+    with borrowed(loaded.module) as judged:
+        faults += _check_predictions(record, dataset, judged)
+        faults += _check_proofs(record, dataset, witnesses, judged)
+    if faults:
+        return told, None
+    return told, Subject(record, witnesses, dataset, loaded, differing == "gradients")
+
+
+def _loaded(record: Record, given: Given) -> LoadedModel:
+    if isinstance(given.model, nn.Module):
+        info = describe_module(check_module(given.model), record.model.name, "python")
+        return LoadedModel(given.model, info, None)
+    return load_model(request_model(given.model or _model_name(record)), record.dataset.classes)
+
+
+def _differing(record: Record, dataset: Dataset, loaded: LoadedModel) -> Difference:
+    """Say in what a model of somebody's own code differs from that of the record."""
+    if is_of_own_code(loaded.info.source):
+        check_set_up(loaded.module, dataset, Threat.of(record.norm, record.eps), False)
+    if not record.model.answers:
+        return ""
+    here = answers_of(loaded.module, dataset, device_of(loaded.module))
+    return difference(record.model.answers, here)
 
 
 def _check_model(record: Record, loaded: LoadedModel) -> Iterator[str]:
@@ -125,17 +201,19 @@ def _check_model(record: Record, loaded: LoadedModel) -> Iterator[str]:
                 )
 
 
-def _check_sources(record: Record) -> Iterator[str]:
+def _check_sources(record: Record, dataset: Dataset) -> Iterator[str]:
     """Check that the models which attacks borrowed are those of the same names here."""
-    for name, digest in record.sources.items():
+    for name, told in record.sources.items():
         try:
             pinned = pinned_surrogates(record.dataset.name, Threat.of(record.norm, record.eps))
-            here = pinned.get(name) or source_digest(name, record.dataset.classes)
+            here = pinned.get(name) or source_digest(name, dataset)
         except SatbenchError as error:
             yield f"the source {name} cannot be checked: {error}"
             continue
-        if here != digest:
-            yield (f"the source {name} here has weights {here[:12]}…, in the record {digest[:12]}…")
+        if here.partition(" ")[0] != told.partition(" ")[0]:
+            yield f"the source {name} here has weights {here[:12]}…, in the record {told[:12]}…"
+        elif not same_source(here, told):
+            yield f"the source {name} here answers otherwise than the record's: it has other code"
     for name in sorted(_named_sources(record) - set(record.sources)):
         yield f"the suite borrows {name}, but the record does not say with which weights"
 
@@ -155,20 +233,41 @@ def _model_name(record: Record) -> str:
         return record.model.name
     raise SatbenchError(
         f"the record is of {record.model.name!r}, a model given as a {record.model.source}; "
-        "name it with --model"
+        "name it with --model, or give it to satbench.verify(record, model, x, y)"
     )
 
 
-def _dataset(record: Record, data_dir: Path | None) -> Dataset | None:
-    if record.dataset.name == "tensors":
-        raise SatbenchError(
-            "the record is of images given as tensors, which only their owner can check"
-        )
-    whole = load_dataset(record.dataset.name, "test", None, data_dir)
-    n, population = record.dataset.n, record.dataset.population
+def _dataset(record: Record, given: Given) -> Dataset | None:
+    """Return the record's images, where they are those of its digest: the nearest thing else."""
+    told, whole = record.dataset, given.dataset
+    n, population = told.n, told.population
+    if not isinstance(whole, Dataset):
+        if whole is None and told.split == USER:
+            raise SatbenchError(
+                f"the record is of images of a user's own ({told.name}): give them with --data "
+                "FILE, or to satbench.verify(record, model, x, y)"
+            )
+        wanted = max(population or n, 1)
+        whole = load_dataset(whole or told.name, "test", wanted, given.data_dir, or_fewer=True)
     if not 1 <= n <= (population or n) <= len(whole):
         return None
-    return whole.first(population).shuffled().first(n) if population else whole.first(n)
+    cut = whole.first(population or n)
+    stored = (one.shuffled().first(n) if population else one for one in _ways_to_store(cut))
+    first = next(stored)
+    if first.digest == told.digest:
+        return first
+    return next((one for one in stored if one.digest == told.digest), first)
+
+
+def _ways_to_store(dataset: Dataset) -> Iterator[Dataset]:
+    """Yield a data set as it is, and with the same pixels as bytes or floats if they can be."""
+    yield dataset
+    pixels = dataset.pixels(np.arange(len(dataset)))
+    grey = np.rint(255 * pixels).astype(np.uint8)
+    if dataset.images.dtype == np.uint8:
+        yield replace(dataset, images=pixels)
+    elif np.array_equal(grey.astype(np.float32) / np.float32(255), pixels):
+        yield replace(dataset, images=grey)
 
 
 def _check_witness_list(record: Record, witnesses: Witnesses) -> list[str]:
@@ -190,8 +289,8 @@ def _check_witness_list(record: Record, witnesses: Witnesses) -> list[str]:
 def _check_predictions(record: Record, dataset: Dataset, model: nn.Module) -> Iterator[str]:
     wrong = np.zeros(record.n, bool)
     for rows in _batches(np.arange(record.n)):
-        x = torch.from_numpy(dataset.pixels(rows))
-        wrong[rows] = predict(model, x).numpy() != dataset.labels[rows]
+        x = torch.from_numpy(dataset.pixels(rows)).to(device_of(model))
+        wrong[rows] = predict(model, x).cpu().numpy() != dataset.labels[rows]
     told = np.array(record.verdicts) == WRONG_CLEAN
     for index in np.flatnonzero(wrong != told):
         word = "wrong" if told[index] else "right"
@@ -214,7 +313,8 @@ def _check_proofs(
                 allowed[row] = False
                 yield f"image {index}: its witness is not allowed: {error}"
         indices, images = indices[allowed], x_adv[torch.from_numpy(allowed)]
-        right = predict(model, images).numpy() == dataset.labels[indices]
+        seen = predict(model, images.to(device_of(model)))
+        right = seen.cpu().numpy() == dataset.labels[indices]
         for index in indices[right]:
             yield f"image {index}: the model is right about its witness, so it is not broken"
 
