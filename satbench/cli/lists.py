@@ -43,6 +43,8 @@ def datasets(as_json: bool) -> None:
     """List the data sets.  NAME@SIDE is one at another resolution, such as fashion-mnist@20."""
     from satbench.data import DATASETS, SIDES
 
+    for fault in DATASETS.faults:
+        click.echo(f"satbench: {fault}", err=True)
     rows = [{"name": e.name, "what": e.summary, "source": e.source} for e in DATASETS]
     show_rows(rows, as_json)
     if not as_json:

@@ -12,9 +12,10 @@ from satbench.data._arrays import load_arrays
 from satbench.data._dataset import USER, Dataset
 from satbench.data._folders import data_folder
 from satbench.data._image_tree import ImageTree, open_tree
-from satbench.data._imagefolder import ImageFolder
 from satbench.data._pixels import SIDES, Pixels
+from satbench.data._plugins import load_plugin
 from satbench.data._registry import AT_A_PATH, DATASETS
+from satbench.data._treatment import Treatment
 
 Split = Literal["test", "train"]
 
@@ -33,6 +34,17 @@ class Source(Protocol):
 
     def load(self, split: Split, n_examples: int | None) -> Dataset:
         """Load the first images, as many as there are up to `n_examples`.  Raises SatbenchError."""
+        ...
+
+
+class Treated(Source, Protocol):
+    """A source whose pixels and classes are treated as its text says."""
+
+    @property
+    def told(self) -> Treatment: ...
+
+    def treated(self, told: Treatment) -> Self:
+        """Return the same images with another treatment."""
         ...
 
 
@@ -74,8 +86,10 @@ def load_dataset(
     base, side, path = _parse(name)
     if path:
         dataset = _source(base, path).load(split, n_examples)
+    elif (entry := DATASETS[base]).plugin:
+        dataset = load_plugin(entry, data_folder(data_dir), split, n_examples)
     else:
-        load = cast(Callable[[Path, Split, int | None], Dataset], DATASETS[base].load())
+        load = cast(Callable[[Path, Split, int | None], Dataset], entry.load())
         dataset = load(data_folder(data_dir), split, n_examples)
     if n_examples is not None:
         dataset = dataset.first(min(n_examples, len(dataset)) if or_fewer else n_examples)
@@ -125,13 +139,15 @@ def completed(dataset: str, trained_on: str | None, classes: int | None) -> str:
     is that of training; a network of other classes than ImageNet's numbers folders by place.
     """
     base, _, path = dataset.partition(":")
-    if base != "imagefolder" or classes is None:
+    if base not in ("imagefolder", "hf") or classes is None:
         return dataset
-    source = ImageFolder.parse(path)
+    source = cast(Treated, _source(base, path))
     like, _, where = (trained_on or "").partition(":")
-    if like == "imagefolder":
-        source = source.like(ImageFolder.parse(where))
-    return f"imagefolder:{source if classes == 1000 else source.numbered_by_place()}"
+    if like in ("imagefolder", "hf"):
+        told = source.told.like(cast(Treated, _source(like, where)).told)
+    else:
+        told = source.told
+    return f"{base}:{source.treated(told if classes == 1000 else told.numbered_by_place())}"
 
 
 def _source(base: str, path: str) -> Source:

@@ -55,7 +55,7 @@ class Classes:
         """How many classes there are said to be; None where that is not said."""
         return int(self.text) if self.text.isascii() and self.text.isdecimal() else None
 
-    def of_folders(self, full: Sequence[str], empty: Sequence[str], where: Path) -> Numbers:
+    def of_folders(self, full: Sequence[str], empty: Sequence[str], where: Path | str) -> Numbers:
         """Number the class folders that are `full`; those without an image are `empty`.
 
         Raises SatbenchError for a name without a number, and for empty folders where they move

@@ -11,7 +11,6 @@ from PIL import Image
 
 from satbench.core.digests import digest_json
 from satbench.data._class_folders import list_images
-from satbench.data._classes import BY_PLACE
 from satbench.data._dataset import Dataset
 from satbench.data._imagefolder import ImageFolder
 from satbench.data._picture import as_bytes, read_picture
@@ -67,8 +66,9 @@ def open_tree(name: str, rule: Pixels, workers: int) -> ImageTree:
     there are no images.
     """
     source = ImageFolder.parse(name.removeprefix("imagefolder:"))
-    rule, folder = source.rule or rule, source.folder
-    found = list_images(folder, source.classes if source.classes.text else BY_PLACE)
+    rule, folder = source.told.rule or rule, source.folder
+    told = source.told.numbered_by_place()
+    found = list_images(folder, told.classes)
     height, width = rule.shape or _size_of_first(folder / found.files[0], rule)
     return ImageTree(
         name=f"imagefolder:{folder.absolute().name}@{rule}",
@@ -77,7 +77,7 @@ def open_tree(name: str, rule: Pixels, workers: int) -> ImageTree:
         labels=found.labels,
         classes=found.classes,
         more_classes=found.more_classes,
-        origin=f"imagefolder:{replace(source, rule=rule)}",
+        origin=f"imagefolder:{source.treated(replace(source.told, rule=rule))}",
         folder=folder,
         files=found.files,
         workers=workers,

@@ -42,6 +42,10 @@ _TURNS = {
 }
 """What undoes each orientation of EXIF (CIPA DC-008, tag 274)."""
 
+HEAD = 32
+"""How many bytes of a file tell whether it may have more than 8 bits a channel."""
+
+_PNG_DEPTH = 24  # the place of the bit depth in a PNG (its specification, section 11.2.2)
 _WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262  # TIFF 6.0, section 3
 
 
@@ -67,10 +71,27 @@ def holds_more_than_bytes(path: Path, raw: bytes | None = None) -> bool:
     if raw is None and path.suffix.lower() not in _DEEP_SUFFIXES:
         return False
     try:
+        if not may_be_deep(_head(path) if raw is None else raw):
+            return False
         with _opened(path, raw) as picture:
             return _is_deep(picture)
-    except SatbenchError:  # said when the image is read
+    except (SatbenchError, OSError):  # said when the image is read
         return False
+
+
+def may_be_deep(head: bytes) -> bool:
+    """Whether the first HEAD bytes of a file are those of one with more than 8 bits a channel.
+
+    Sure for PNG, whose head tells its depth; TIFF and portable maps have to be opened.
+    """
+    if head.startswith(b"\x89PNG"):
+        return head[_PNG_DEPTH : _PNG_DEPTH + 1] == b"\x10"
+    return head.startswith((b"II", b"MM", b"P5", b"P6", b"Pf", b"PF"))
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD)
 
 
 def as_bytes(bands: Bands) -> Image.Image:

@@ -36,8 +36,14 @@ DATASETS = Registry(
             "satbench.data._arrays:Arrays",
             "arrays:FILE, images and labels in FILE.npz, FILE.pt or X.npy,Y.npy: --data FILE",
         ),
+        Entry(
+            "hf",
+            "satbench.data._hugging_face:HuggingFaceData",
+            "hf:ORG/NAME[@RULE], a data set of the Hugging Face Hub, or a folder in its formats",
+            "https://huggingface.co/datasets",
+        ),
     ),
 )
 
-AT_A_PATH = ("imagefolder", "arrays")
+AT_A_PATH = ("imagefolder", "arrays", "hf")
 """Data sets whose names go on with a path."""

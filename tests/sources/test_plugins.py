@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from satbench.attacks.traits import Traits
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
 from satbench.core.registry import Entry, Registry
+from satbench.data import DATASETS, load_dataset
 from satbench.model_zoo import ACTIVATIONS
 from satbench.model_zoo.build import build_activation
 from satbench.models import MODELS, load_model, request_model
@@ -69,6 +71,37 @@ class Tanh:
 
 def no_dataclass():
     pass
+
+def images(folder, split, n_examples):
+    import numpy as np
+    from satbench.data import Dataset
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (30, 1, 28, 28)).astype(np.uint8)
+    return Dataset("any name", split, pixels, np.arange(30) % 10, 10)
+
+def changed(**changes):
+    from dataclasses import replace
+    return lambda *asked: replace(images(*asked), **changes)
+
+def arrays(folder, split, n_examples):
+    found = images(folder, split, n_examples)
+    return found.images, found.labels
+
+def breaks(folder, split, n_examples):
+    raise OSError(f"no disk at {folder}")
+
+other_split = changed(split="val")
+more_labels = changed(classes=9)
+
+def flat(*asked):
+    from dataclasses import replace
+    found = images(*asked)
+    return replace(found, images=found.images.reshape(30, 784))
+
+def doubles(*asked):
+    from dataclasses import replace
+    found = images(*asked)
+    return replace(found, images=found.images / 255)
 """
 
 Install = Callable[[str], None]
@@ -78,7 +111,12 @@ Install = Callable[[str], None]
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """A function that installs a package `strange-zoo` with these entry points."""
     monkeypatch.syspath_prepend(tmp_path)
-    for registry in (MODELS, ATTACKS, ACTIVATIONS):  # what they found so far is not for this test
+    for registry in (
+        MODELS,
+        ATTACKS,
+        ACTIVATIONS,
+        DATASETS,
+    ):  # what they found so far is not for this test
         monkeypatch.setattr(registry, "__dict__", dict(registry.__dict__))
         registry.__dict__.pop("_plugins", None)
 
@@ -248,3 +286,50 @@ print([name for name in ("torch", "timm", "huggingface_hub") if name in sys.modu
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout == "[]\n"
+
+
+# Data sets
+
+
+def test_a_data_set_of_a_plugin_is_evaluated_by_its_name(install: Install, tmp_path: Path) -> None:
+    install("[satbench.datasets]\nmy-set = strange_zoo:images\n")
+    words = ["--model", "fmnist-sat-tiny-relu-s0", "--dataset", "my-set", "--attack", "pgd-1"]
+    done = CliRunner().invoke(
+        cli, ["eval", *words, "--n-examples", "9", "--json", "--quiet", "--out", str(tmp_path)]
+    )
+
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)[0]["dataset"] == "my-set"
+    assert load_dataset("my-set@20").shape == (1, 20, 20)
+    assert load_dataset("my-set", "train", 4).name == "my-set"
+    assert "my-set" in CliRunner().invoke(cli, ["datasets"]).stdout
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("arrays", "got tuple"),
+        ("breaks", "could not load my-set (OSError: no disk at "),
+        ("no_dataclass", "could not load my-set (TypeError: "),
+        ("other_split", "got the split val"),
+        ("more_labels", "got labels 0…9 for 9 classes"),
+        ("flat", "got images of shape (30, 784) in uint8"),
+        ("doubles", "got images of shape (30, 1, 28, 28) in float64"),
+    ],
+)
+def test_a_data_set_of_a_plugin_that_is_none_is_refused(
+    function: str, said: str, install: Install
+) -> None:
+    install(f"[satbench.datasets]\nmy-set = strange_zoo:{function}\n")
+    with pytest.raises(SatbenchError, match=r"strange-zoo") as refused:
+        load_dataset("my-set")
+
+    assert said in str(refused.value)
+
+
+def test_a_data_set_of_a_plugin_takes_no_name_of_satbenchs(install: Install) -> None:
+    install("[satbench.datasets]\ncifar10 = strange_zoo:images\n")
+    told = CliRunner().invoke(cli, ["datasets"])
+
+    assert "the dataset 'cifar10' of the plug-in strange-zoo is left out" in told.stderr
+    assert not DATASETS["cifar10"].plugin
