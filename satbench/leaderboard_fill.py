@@ -9,6 +9,7 @@ from satbench.api import evaluate_config
 from satbench.console import BarProgress
 from satbench.eval_config import eval_config
 from satbench.leaderboard.definition import BoardDefinition
+from satbench.leaderboard.witnesses import store_witnesses
 from satbench.model_zoo.card import board_names
 
 
@@ -35,4 +36,6 @@ def fill_board(
                     data_dir=data_dir,
                     out=definition.records,
                 )
-                yield evaluate_config(config, progress).path
+                done = evaluate_config(config, progress)
+                store_witnesses(done.path, done.record.witnesses_digest, definition.witnesses)
+                yield done.path

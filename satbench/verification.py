@@ -28,7 +28,7 @@ from satbench.leaderboard.answers import Difference, difference, same_source
 from satbench.leaderboard.check import check_record
 from satbench.leaderboard.definition import board_definitions
 from satbench.leaderboard.record import WRONG_CLEAN, Record, read_record
-from satbench.leaderboard.witnesses import Witnesses, read_witnesses, witnesses_path
+from satbench.leaderboard.witnesses import Witnesses, find_witnesses, read_witnesses
 from satbench.lending import pinned_surrogates, source_digest
 from satbench.models import (
     LoadedModel,
@@ -137,7 +137,7 @@ def _examine(path: Path, given: Given) -> tuple[Verified, Subject | None]:
     faults = check_record(record)
     told = Verified(path, record.n, 0, faults, record.clean_correct, record.surviving())
     try:
-        witnesses = read_witnesses(witnesses_path(path))
+        witnesses = read_witnesses(find_witnesses(path, record.witnesses_digest))
     except SatbenchError as error:
         return replace(told, faults=[*faults, str(error)]), None
     told = replace(told, witnesses=len(witnesses.indices))

@@ -69,6 +69,8 @@ def test_a_built_wheel_evaluates_and_shows_the_board(tmp_path: Path) -> None:
     place = tmp_path / "installed"
     with zipfile.ZipFile(wheel) as packed:
         packed.extractall(place)
+    assert wheel.stat().st_size < 15_000_000
+    assert not [*place.rglob("witnesses/*"), *place.rglob("*.witnesses.npz")]
     command = [sys.executable, "-P", "-c", CLI]
 
     name = "fmnist-sat-tiny-relu-s0"

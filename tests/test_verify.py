@@ -212,7 +212,9 @@ def test_witnesses_of_another_digest_are_named(good: Path) -> None:
 def test_missing_witnesses_are_named(good: Path) -> None:
     witnesses_path(good).unlink()
 
-    assert faults_of(good) == [f"expected witnesses at {witnesses_path(good)}, which are missing"]
+    assert [f"expected witnesses at {witnesses_path(good)}, which are missing"] == [
+        fault.partition(" (")[0] for fault in faults_of(good)
+    ]
 
 
 @pytest.mark.parametrize(

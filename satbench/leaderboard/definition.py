@@ -65,6 +65,11 @@ class BoardDefinition:
         """The folder of the records that others are compared with; it need not be there."""
         return self.folder / "reference"
 
+    @property
+    def witnesses(self) -> Path:
+        """The folder of the witnesses of all records, by digest."""
+        return self.folder / "witnesses"
+
     def read_records(self) -> list[Record]:
         """Read the records of the board, ordered by file name.
 

@@ -1,4 +1,4 @@
-"""Witnesses: the adversarial images that prove a record's verdicts, in a file beside it."""
+"""Witnesses: the adversarial images that prove a record's verdicts, in a file of their own."""
 
 from __future__ import annotations
 
@@ -123,6 +123,31 @@ def witnesses_path(record_path: Path) -> Path:
     return record_path.with_name(record_path.name.removesuffix(".json") + ".witnesses.npz")
 
 
+def stored_path(folder: Path, digest: str) -> Path:
+    """Return where witnesses of a digest lie in the `witnesses` folder of a board."""
+    return folder / f"{digest[:16]}.npz"
+
+
+def find_witnesses(record_path: Path, digest: str) -> Path:
+    """Return where the witnesses of a record are: beside it, else in the folder of its board.
+
+    A board keeps witnesses by their digest in `witnesses`, beside its `records`, so that a clone
+    can leave them out and records of equal witnesses share a file.
+    """
+    beside = witnesses_path(record_path)
+    stored = stored_path(record_path.resolve().parent.parent / "witnesses", digest)
+    return stored if stored.is_file() and not beside.is_file() else beside
+
+
+def store_witnesses(record_path: Path, digest: str, folder: Path) -> Path:
+    """Move the witnesses beside a record into the folder of a board; return where they are."""
+    beside, stored = witnesses_path(record_path), stored_path(folder, digest)
+    if beside.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        beside.replace(stored)
+    return stored
+
+
 def write_witnesses(witnesses: Witnesses, path: Path) -> None:
     """Write witnesses that are in memory; see `WitnessSpool.write`."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,6 +164,9 @@ def read_witnesses(path: Path) -> Witnesses:
             images = np.ascontiguousarray(np.moveaxis(planes, 0, -1)).view("<f4")[..., 0]
             return Witnesses(indices.astype(np.int64), images.astype(np.float32))
     except FileNotFoundError:
-        raise SatbenchError(f"expected witnesses at {path}, which are missing") from None
+        raise SatbenchError(
+            f"expected witnesses at {path}, which are missing (a wheel and a sparse clone "
+            "leave out those of the boards: git sparse-checkout disable brings them)"
+        ) from None
     except Exception as error:  # every kind of error comes from a zip with a flipped byte
         raise SatbenchError(f"the witnesses {path} are corrupt ({error})") from None

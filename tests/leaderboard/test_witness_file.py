@@ -12,7 +12,10 @@ from satbench.leaderboard import witnesses
 from satbench.leaderboard.witnesses import (
     Witnesses,
     WitnessSpool,
+    find_witnesses,
     read_witnesses,
+    store_witnesses,
+    witnesses_path,
     write_witnesses,
 )
 
@@ -65,3 +68,16 @@ def test_witnesses_spooled_in_pieces_of_any_order_are_those_in_one_piece(
     assert [whole.digest] * 3 == [told, read, read_witnesses(tmp_path / "spooled.npz").digest]
     assert (tmp_path / "whole.npz").read_bytes() == (tmp_path / "spooled.npz").read_bytes()
     assert ["spooled.npz", "whole.npz"] == sorted(path.name for path in tmp_path.iterdir())
+
+
+def test_witnesses_of_a_board_are_found_by_digest_unless_some_lie_beside(tmp_path) -> None:
+    record = tmp_path / "records" / "one.json"
+    beside = witnesses_path(record)
+    write_witnesses(WITNESSES, beside)
+    assert beside == find_witnesses(record, WITNESSES.digest)
+
+    stored = store_witnesses(record, WITNESSES.digest, tmp_path / "witnesses")
+
+    assert (stored, False) == (find_witnesses(record, WITNESSES.digest), beside.exists())
+    assert WITNESSES.digest == read_witnesses(stored).digest
+    assert beside == find_witnesses(record, "0" * 64)  # named in the message that it is missing
