@@ -44,7 +44,7 @@ from satbench.leaderboard.witnesses import WitnessSpool, witnesses_path, write_w
 from satbench.lending import Lending, pin_sources
 from satbench.own_code import with_effect
 from satbench.plan import Evaluation, Plan, kind_of
-from satbench.preflight import check_set_up
+from satbench.preflight import Needs, check_set_up
 from satbench.replacements import load_replacements
 from satbench.runs import RunStore
 from satbench.submission import read_submission
@@ -219,9 +219,8 @@ def _planned(parent: Record, plan: Plan, by: str) -> Record:
 def _run(plan: Plan, subject: Subject, store: RunStore, progress: Progress) -> Proven:
     module, evaluation, stand_ins = subject.loaded.module, plan.evaluation, _stand_ins(plan)
     images, threat, batch_size = evaluation.dataset, evaluation.threat, evaluation.batch_size
-    uses_gradients = any(stage.uses_gradients for stage in plan.suite)
     searched = Replaced(module, stand_ins) if stand_ins else module
-    check_set_up(searched, images, threat, uses_gradients)
+    check_set_up(searched, images, threat, Needs.of(plan.suite))
     verdicts = run_suite(
         module,
         images,

@@ -44,7 +44,7 @@ from satbench.leaderboard.witnesses import Witnesses, witnesses_path, write_witn
 from satbench.models import load_model
 from satbench.own_code import identified
 from satbench.plan import device_name
-from satbench.preflight import check_set_up
+from satbench.preflight import Needs, check_set_up
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,7 @@ def measure_curve(
     Raises SatbenchError from preflight, the judge, or attacks that do not fit.
     """
     suite = minimum_norm_suite(plan.attacks, plan.norm)
-    uses_gradients = any(stage.uses_gradients for stage in suite)
-    check_set_up(module, plan.dataset, Threat.of(plan.norm, "1"), uses_gradients)
+    check_set_up(module, plan.dataset, Threat.of(plan.norm, "1"), Needs.of(suite))
     info = identified(info, module, plan.dataset, device_of(module))
     data = plan.dataset
     dataset = DatasetInfo(data.name, data.split, len(data), data.classes, data.digest)

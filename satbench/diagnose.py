@@ -9,7 +9,7 @@ of these signs on its first batch and prints a warning (Croce & Hein, 2020, arXi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +21,14 @@ from satbench.attacks.borrow import borrowed
 from satbench.attacks.engine import Images, device_of
 from satbench.attacks.passes import CountingModel, Passes
 from satbench.attacks.rounding import FLOAT32, rounding_of
-from satbench.attacks.signs import TARGETS, examine
+from satbench.attacks.signs import TARGETS, examine, examine_modes
 from satbench.core.heap import release_freed_memory
 from satbench.core.threat import Threat
 from satbench.generators import own_generators
 from satbench.leaderboard.flags import Flag
+
+ATTACKED = 64
+"""How many images are looked at on attacked points too."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ def probe(
     """Look for signs of masked gradients on the images at `indices`, those right when clean.
 
     Each image costs 3 forwards and 2 backwards: its logits twice, the gradients of the
-    cross-entropy and of the margin z_y - max z_j, and the logits of a nearby point.
+    cross-entropy and of the margin z_y - max z_j, and the logits of a nearby point.  `ATTACKED` of
+    them cost 3 forwards and a backward more, at attacked points; answers that differ, 2 forwards.
     `seed` is what a randomised model draws from; the caller's generators and the model come back
     as they were.  A model without gradients is one whose gradients are zero.
     """
@@ -68,9 +72,21 @@ def probe(
             for name, holds in examine(counting, x, y, threat, rounding).items():
                 places[name] += batch[holds.cpu().numpy()].tolist()
             release_freed_memory()
+        for batch in _spread(indices, batch_size):
+            x = torch.from_numpy(images.pixels(batch)).to(device_of(model))
+            y = torch.from_numpy(images.labels[batch]).to(x.device)
+            for name, holds in examine_modes(counting, x, y, threat, rounding).items():
+                places[name] = sorted({*places[name], *batch[holds.cpu().numpy()].tolist()})
     found = {name: tuple(places[name]) for name in names if places[name]}
     flags = tuple(Flag(name, len(at), len(indices), *_SIGNS[name]) for name, at in found.items())
     return Diagnosis(flags, found, passes.forwards, passes.backwards)
+
+
+def _spread(indices: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
+    """Yield batches of at most `ATTACKED` images, spread over all."""
+    chosen = indices[:: max(1, -(-len(indices) // ATTACKED))]
+    for start in range(0, len(chosen), batch_size):
+        yield chosen[start : start + batch_size]
 
 
 def _rounding(judged: nn.Module, images: Images, indices: NDArray[np.int64]) -> float:
@@ -84,6 +100,16 @@ _SIGNS: dict[str, tuple[str, str]] = {
         "two forwards of the same image differ, so that an answer seen by an attack need not "
         "come again",
         "run autoattack-rand, or white-box attacks on the mean of many draws (EOT)",
+    ),
+    "batch-dependent": (
+        "the answer to an image hangs on the others of its batch, as with batch-norm without "
+        "running statistics, so that the same image may stand or fall with its company",
+        "let the model ask itself image by image, and evaluate that",
+    ),
+    "gradient-mode": (
+        "the model answers otherwise where gradients are recorded, as it does for attacks and not "
+        "for the judge",
+        "run square and distilled, which record none, and attack the model without that switch",
     ),
     "softmax-output": (
         "the logits are probabilities, whose second softmax flattens every loss on logits",

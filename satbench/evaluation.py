@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from satbench.leaderboard.witnesses import WitnessSpool, witnesses_path
 from satbench.lending import Lending, pin_sources
 from satbench.own_code import identified, with_effect
 from satbench.plan import Evaluation, Plan
-from satbench.preflight import check_set_up
+from satbench.preflight import Needs, check_set_up
 from satbench.runs import RunStore, known_models
 
 CHUNK = 250
@@ -72,9 +73,10 @@ def run_evaluation(
     check_suite(suite, evaluation.threat)
     stand_ins = {name: one.module for name, one in evaluation.replacements.items()}
     with moved([module, *stand_ins.values()], device):
-        uses_gradients = any(stage.uses_gradients for stage in suite)
         searched = Replaced(module, stand_ins) if stand_ins else module
-        check_set_up(searched, evaluation.dataset, evaluation.threat, uses_gradients)
+        needs = Needs.of(suite)
+        learnt = check_set_up(searched, evaluation.dataset, evaluation.threat, needs)
+        info = replace(info, parameters=info.parameters + learnt.parameters)
         replacements = with_effect(evaluation.replacements, module, evaluation.dataset)
         evaluation = replace(evaluation, replacements=replacements)
         known = known_models(out, info.name)
@@ -85,7 +87,7 @@ def run_evaluation(
         store = RunStore(out, plan.identity)
         with store.claimed():
             store.begin(info, fresh)
-            run = _Run(module, plan, store, device, progress or Silent())
+            run = _Run(module, plan, store, device, progress or Silent(), learnt.notes)
             path = run.to_the_end(out)
             store.remove()
     return Finished(read_record(path), path, found=False)
@@ -101,9 +103,10 @@ class _Run:
         store: RunStore,
         device: torch.device,
         progress: Progress,
+        notes: Sequence[str] = (),
     ) -> None:
         self.module, self.plan, self.store = module, plan, store
-        self.device, self.progress = device, progress
+        self.device, self.progress, self.notes = device, progress, notes
 
     def to_the_end(self, out: Path) -> Path:
         """Run the suite, write witnesses and record to `out`, and return the record's path."""
@@ -133,7 +136,7 @@ class _Run:
         with WitnessSpool(evaluation.dataset.shape, self.store.folder) as spool:
             record = plan.conclude(verdicts, mine, spool, self.device, diagnosis, sequential)
             spool.write(witnesses_path(path))
-        write_record(record, path)
+        write_record(replace(record, notes=list(self.notes)), path)
         return path
 
     def _check_attacked(self, verdicts: NDArray[np.int16]) -> None:

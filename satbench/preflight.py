@@ -1,51 +1,94 @@
-"""Preflight: refuse a wrong set-up in one sentence, before an attack makes a number of it."""
+"""Preflight: refuse a wrong set-up in one sentence, before an attack makes a number of it.
+
+The model is asked what attacks and judge will ask: many images and one, with gradients and without,
+through the copy that searches use, and the same image in other company.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from satbench.attacks.borrow import borrowed
+from satbench.attacks.borrow import borrowed, searching_copy
+from satbench.attacks.bpda import Replaced
 from satbench.attacks.engine import device_of
+from satbench.attacks.hidden import Hidden, watched
+from satbench.attacks.logits import (
+    ModelError,
+    ask,
+    classes_in_play,
+    place_of_logits,
+    said,
+    unanswered,
+    without_masks,
+)
+from satbench.attacks.passes import CountingModel, Passes
+from satbench.attacks.suite import Stage
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
-from satbench.data import USER, Dataset
+from satbench.data import Dataset
+from satbench.generators import own_generators
+from satbench.image_checks import check_dataset, dataset_from_tensors, kind_of
+from satbench.independence import find_dependence, suspects
+
+__all__ = ["ASKED", "Learnt", "Needs", "check_module", "check_set_up", "dataset_from_tensors"]
 
 ASKED = 32
 """How many images the model is asked about; pixels and labels are checked on all of them."""
 
-Array = Tensor | NDArray[np.generic]
+DEPENDENT = 0.25
+"""The share of images that depend on their batch from which on the model is refused.
+
+Rounding alone may turn a hard decision within a model, such as the sign in a binary net, for an
+image now and then: the diagnosis counts those.
+"""
 
 
-def dataset_from_tensors(x: Array, y: Array, classes: int | None = None) -> Dataset:
-    """Make a dataset of a user's images and labels.  (N, C, H, W) float32 in [0, 1], (N,) int64.
+@dataclass(frozen=True)
+class Needs:
+    """What attacks need of a model: a gradient, and so many classes, which `attack` needs."""
 
-    Torch tensors and numpy arrays are taken, from any device; memory is shared where it can be.
-    `classes` is how many there are; None means as many as the labels need.
-    Raises SatbenchError for pixels or labels of another dtype, shape or range, and for no images.
+    gradients: bool = True
+    classes: int = 2
+    attack: str = "an attack"
+
+    @classmethod
+    def of(cls, suite: Sequence[Stage]) -> Needs:
+        """Return what a suite needs."""
+        most = max(suite, key=lambda stage: stage.traits.least_classes)
+        gradients = any(stage.uses_gradients for stage in suite)
+        return cls(gradients, most.traits.least_classes, most.title)
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What preflight learnt of a model that passed.
+
+    `notes` are what a reader of the result should know, a sentence each; `parameters` are those of
+    layers in eval mode that the model calls and nn.Module does not know.
     """
-    images = np.ascontiguousarray(_to_numpy(_checked_pixels(x)), dtype=np.float32)
-    labels = np.ascontiguousarray(_to_numpy(_checked_labels(y)), dtype=np.int64)
-    needed = int(labels.max(initial=0)) + 1
-    count = needed if classes is None else classes
-    dataset = Dataset("tensors", USER, images, labels, count, more_classes=classes is None)
-    _check_dataset(dataset)
-    return dataset
+
+    notes: tuple[str, ...] = ()
+    parameters: int = 0
 
 
 def check_module(model: object) -> nn.Module:
     """Return `model` if it is one whose weights can be read.
 
     Raises SatbenchError for anything but a Module, for weights that are not there (the meta
-    device, a lazy layer before its first call), and for weights on several devices.
+    device, a lazy layer before its first call) or that autograd cannot use, and for weights on
+    several devices.
     """
     if not isinstance(model, nn.Module):
+        exported = isinstance(model, torch.export.ExportedProgram)
+        todo = "pass model.module()" if exported else "wrap a function in the forward of a Module"
         raise SatbenchError(
-            f"expected the model as a torch.nn.Module, got {_named(model)}: "
-            "wrap a plain function in the forward of a Module"
+            f"expected the model as a torch.nn.Module, got {kind_of(model)}: {todo}"
         )
     held = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name, tensor in held.items():
@@ -59,6 +102,11 @@ def check_module(model: object) -> nn.Module:
                 f"expected a model with weights, got {name} on the meta device: "
                 "build it on a real one and load its weights"
             )
+        if tensor.is_inference():
+            raise SatbenchError(
+                f"expected weights that autograd can use, got {name}, which was made under "
+                "torch.inference_mode(): evaluate copy.deepcopy(model)"
+            )
     devices = sorted({str(tensor.device) for tensor in held.values()})
     if len(devices) > 1:
         raise SatbenchError(
@@ -69,198 +117,149 @@ def check_module(model: object) -> nn.Module:
 
 
 def check_set_up(
-    model: nn.Module, images: Dataset, threat: Threat, uses_gradients: bool = True
-) -> None:
+    model: nn.Module, images: Dataset, threat: Threat, needs: Needs | None = None
+) -> Learnt:
     """Raise SatbenchError where evaluating `model` on `images` would give a meaningless number.
 
-    Pixels and labels are checked on all images; the model is asked for the logits, and their
-    gradient if the attacks follow gradients (`uses_gradients`), of the first `ASKED`.  It comes
-    back as it was.
+    Pixels and labels are checked on all images; the model is asked about the first `ASKED`, and for
+    what the attacks `needs`.  It comes back as it was, and so do the global generators.
     """
     check_module(model)
     if not isinstance(images, Dataset):
         raise SatbenchError(
-            f"expected the images as a Dataset, got {_named(images)}: "
+            f"expected the images as a Dataset, got {kind_of(images)}: "
             "make one with dataset_from_tensors(x, y)"
         )
     if not isinstance(threat, Threat):
         raise SatbenchError(
-            f"expected the threat model as a Threat, got {_named(threat)}: "
+            f"expected the threat model as a Threat, got {kind_of(threat)}: "
             "write Threat.parse('linf:8/255')"
         )
     if torch.is_inference_mode_enabled():
         raise SatbenchError(
             "expected to run outside torch.inference_mode(), in which no gradient exists: leave it"
         )
-    _check_dataset(images)
-    with borrowed(model) as judged:
-        _check_model(judged, images, uses_gradients)
+    check_dataset(images)
+    pixels = torch.from_numpy(images.pixels(np.arange(min(ASKED, len(images)))))
+    with borrowed(model) as judged, own_generators(device_of(model), 0):
+        x = pixels.to(device_of(model))
+        with torch.enable_grad():
+            learnt = _check_answers(judged, x, images, needs or Needs())
+            _check_one_image(judged, x[:1])
+            if not isinstance(model, Replaced):
+                _check_copy(judged, x, needs or Needs())
+        _check_independence(judged, x)
+    return learnt
 
 
-def _checked_pixels(x: Array) -> Array:
-    if not isinstance(x, Tensor | np.ndarray):
+def _check_answers(model: nn.Module, x: Tensor, dataset: Dataset, needs: Needs) -> Learnt:
+    """Check the logits of many images, and their gradient."""
+    answers: list[object] = []
+
+    def listen(x: Tensor) -> object:
+        answers.append(model(x))
+        return answers[-1]
+
+    leaf = x.clone().requires_grad_()
+    given = leaf.clone()  # autograd lets a model write into this one, and so it can be caught
+    try:
+        with watched(model) as hidden:
+            logits = ask(listen, given, copied=False)
+    except ModelError as error:
+        raise SatbenchError(f"{error}{_remedy(model, x)}") from error
+    _check_untouched(given, x)
+    _check_width(logits.shape[1], dataset)
+    _check_finite(logits)
+    classes = classes_in_play(logits)
+    if classes < needs.classes:
         raise SatbenchError(
-            f"expected images as a torch tensor or numpy array, got {_named(x)}: "
-            "stack them into one (N, C, H, W) array"
+            f"expected a model of at least {needs.classes} classes for {needs.attack}, got "
+            f"{classes}: run attacks that need fewer, such as apgd-ce, fab-t and square"
         )
-    _check_contents(x, "images")
-    dtype = _dtype(x)
-    if dtype != "float32":
-        whole = dtype.startswith(("uint", "int", "bool"))
-        cast = "x.float()" if isinstance(x, Tensor) else "x.astype(np.float32)"
-        todo = f"{cast} / 255 if they are 0 to 255" if whole else cast
-        raise SatbenchError(f"expected float32 pixels in [0, 1], got {dtype}: convert them, {todo}")
-    return x
+    if needs.gradients:
+        _check_gradient(without_masks(logits), leaf)
+    place, width = place_of_logits(answers[-1], len(x)), logits.shape[1]
+    notes = [f"the logits are {place} of what the model returns"] if place else []
+    if classes < width:
+        notes.append(f"{width - classes} of {width} classes are masked for every image")
+    return _with_hidden(hidden, notes)
 
 
-def _checked_labels(y: Array) -> Array:
-    if not isinstance(y, Tensor | np.ndarray):
+def _with_hidden(hidden: Hidden, notes: list[str]) -> Learnt:
+    if hidden.called:
+        names = ", ".join(hidden.called)
+        notes.append(
+            f"the model calls layers that nn.Module does not know of ({names}); they are in eval "
+            "mode, and the digest of the weights leaves them out"
+        )
+    parameters = {p for module in hidden.called.values() for p in module.parameters()}
+    parameters -= set(hidden.model.parameters())
+    return Learnt(tuple(notes), sum(p.numel() for p in parameters))
+
+
+def _check_one_image(model: nn.Module, x: Tensor) -> None:
+    """Check that one image is answered like many, and left as it is where no gradient is taken."""
+    given = x.clone()
+    try:
+        with torch.no_grad():
+            ask(model, given, copied=False)
+    except ModelError as error:
         raise SatbenchError(
-            f"expected labels as a torch tensor or numpy array, got {_named(y)}: "
-            "write torch.tensor(y)"
-        )
-    _check_contents(y, "labels")
-    shape = tuple(y.shape)
-    if len(shape) != 1:
-        one_hot = len(shape) == 2 and shape[1] > 1
-        todo = "turn one-hot labels into numbers, y.argmax(1)" if one_hot else "y.reshape(-1)"
-        raise SatbenchError(f"expected labels of shape (N,), got shape {shape}: {todo}")
-    dtype = _dtype(y)
-    if dtype != "int64":
-        cast = "y.long()" if isinstance(y, Tensor) else "y.astype(np.int64)"
-        raise SatbenchError(f"expected int64 labels, got {dtype}: convert them, {cast}")
-    return y
+            f"the model answers many images, but not one alone ({error}): "
+            "keep the dimension of the batch, x.flatten(1) in place of x.squeeze()"
+        ) from error
+    _check_untouched(given, x)
 
 
-def _check_contents(array: Array, what: str) -> None:
-    if not isinstance(array, Tensor):
-        return
-    if array.is_meta:
-        raise SatbenchError(
-            f"expected {what} with contents, got a tensor on the meta device: load them on the CPU"
-        )
-    if array.layout != torch.strided:
-        name = "x" if what == "images" else "y"
-        raise SatbenchError(
-            f"expected dense {what}, got layout {_short(array.layout)}: {name}.to_dense()"
-        )
-
-
-def _check_dataset(dataset: Dataset) -> None:
-    images = dataset.images
-    if images.ndim != 4:
-        raise SatbenchError(
-            f"expected images of shape (N, C, H, W), got shape {images.shape}: "
-            "a grey image has C = 1, a single image N = 1"
-        )
-    if images.dtype != np.uint8:  # whose every value is a pixel
-        _checked_pixels(images)
-    _checked_labels(dataset.labels)
-    if images.size == 0:
-        raise SatbenchError(f"expected at least one image, got an empty set, {images.shape}")
-    if len(images) != len(dataset.labels):
-        raise SatbenchError(
-            f"expected one label an image, got {len(images)} images and "
-            f"{len(dataset.labels)} labels"
-        )
-    _check_range(images)
-    _check_classes(dataset.labels, dataset.classes)
-
-
-def _check_range(images: NDArray[np.uint8] | NDArray[np.float32]) -> None:
-    if images.dtype == np.uint8:
-        return
-    with np.errstate(invalid="ignore"):  # NaN is answered in words below
-        low, high = float(images.min()), float(images.max())
-    if not np.isfinite([low, high]).all():
-        first = next(row for row, image in enumerate(images) if not np.isfinite(image).all())
-        raise SatbenchError(
-            f"expected finite pixels, got NaN or infinity (the first in image {first}): "
-            "repair or leave out such images"
-        )
-    if low >= 0 and high <= 1:
-        return
-    if low < 0:
-        todo = "pass pixels as they are, normalisation belongs into the model as its first layer"
-    elif high > 2:
-        todo = "divide them by 255"
-    else:
-        todo = "clip them, x.clip(0, 1)"
-    raise SatbenchError(f"expected pixels in [0, 1], got {low:.9g} to {high:.9g}: {todo}")
-
-
-def _check_classes(labels: NDArray[np.int64], classes: int) -> None:
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0:
-        raise SatbenchError(f"expected labels that count from 0, got {low}: leave such images out")
-    if high >= classes:
-        raise SatbenchError(
-            f"expected labels in 0…{classes - 1} for {classes} classes, got {high}: "
-            "labels count from 0"
-        )
-
-
-def _check_model(model: nn.Module, dataset: Dataset, uses_gradients: bool) -> None:
-    pixels = dataset.pixels(np.arange(min(ASKED, len(dataset))))
-    given = torch.from_numpy(pixels).to(device_of(model))
-    with torch.enable_grad(), torch.autocast(given.device.type, enabled=False):
-        leaf = given.clone().requires_grad_()
-        x = leaf.clone()  # autograd lets a model write into this one, and so it can be caught
+def _check_copy(model: nn.Module, x: Tensor, needs: Needs) -> None:
+    """Check that the copy which searches use, counted, answers as many and as one."""
+    searcher = CountingModel(searching_copy(model), Passes())
+    for batch in (x, x[:1]):
+        leaf = batch.clone().requires_grad_()
         try:
-            logits = model(x)
-        except SatbenchError:  # says already what to do
+            logits = searcher(leaf)
+            if needs.gradients:
+                torch.autograd.grad(logits.sum(), leaf)
+        except SatbenchError:
             raise
-        except Exception as error:  # whatever a user's forward raises
+        except Exception as error:
             raise SatbenchError(
-                f"the model refuses images of shape {tuple(x.shape)} in float32 "
-                f"on {x.device}: {_said(error)}{_remedy(model, x)}"
+                f"the model answers, but its copy that attacks search on does not ({said(error)}): "
+                "let it bear copy.deepcopy"
             ) from error
-        if not torch.equal(x, given):
-            raise SatbenchError(
-                "expected the model to leave its input alone, it wrote into it: "
-                "let it work on a copy, x = x.clone()"
-            )
-        checked = _checked_logits(logits, dataset)
-        if uses_gradients:
-            _check_gradient(checked, leaf)
+
+
+def _check_independence(model: nn.Module, x: Tensor) -> None:
+    found = find_dependence(model, x)
+    if found is None or int(found.images.sum()) < DEPENDENT * len(x):
+        return
+    causes = list(suspects(model))
+    cause = f": {', '.join(causes[:3])}" if causes else ", as with x - x.mean(0)"
+    raise SatbenchError(
+        f"expected the answer to an image to be its own, got other logits for "
+        f"{int(found.images.sum())} of {len(x)} images in other company (by up to "
+        f"{found.most:.1%}){cause}; mend that, or let the model ask itself image by image, "
+        "torch.cat([net(one) for one in x.split(1)])"
+    )
+
+
+def _check_untouched(given: Tensor, x: Tensor) -> None:
+    if not torch.equal(given, x):
+        raise SatbenchError(
+            "expected the model to leave its input alone, it wrote into it: "
+            "let it work on a copy, x = x.clone()"
+        )
 
 
 def _remedy(model: nn.Module, x: Tensor) -> str:
-    """Guess why a model refuses `x`, or say nothing."""
+    """Guess why a model fails on `x`, or say nothing."""
     strange = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
     if strange:
-        return f"; its weights are {_short(strange.pop())}, turn them to float32, model.float()"
+        dtype = str(strange.pop()).removeprefix("torch.")
+        return f"; its weights are {dtype}, turn them to float32, model.float()"
     if x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
         return "; if the channels come last, write x.permute(0, 3, 1, 2)"
     return ""
-
-
-def _checked_logits(logits: object, dataset: Dataset) -> Tensor:
-    rows = min(ASKED, len(dataset))
-    if not isinstance(logits, Tensor):
-        raise SatbenchError(
-            f"expected the model to return one tensor of logits, got {_named(logits)}: "
-            "wrap it in a Module that returns the logits alone"
-        )
-    if logits.dim() != 2 or len(logits) != rows:
-        raise SatbenchError(
-            f"expected logits of shape ({rows}, classes) for {rows} images, "
-            f"got shape {tuple(logits.shape)}: return one row of scores an image"
-        )
-    if not logits.is_floating_point():
-        raise SatbenchError(
-            f"expected logits of a floating dtype, got {_dtype(logits)}: "
-            "return the scores from before argmax or rounding"
-        )
-    _check_width(logits.shape[1], dataset)
-    bad = (~logits.isfinite()).any(1)
-    if bool(bad.any()):
-        raise SatbenchError(
-            f"expected finite logits, got NaN or infinity for {int(bad.sum())} of {rows} images "
-            f"(the first is image {int(bad.nonzero()[0])}): "
-            "a model must answer every image of [0, 1]"
-        )
-    return logits
 
 
 def _check_width(width: int, dataset: Dataset) -> None:
@@ -282,12 +281,29 @@ def _check_width(width: int, dataset: Dataset) -> None:
         )
 
 
+def _check_finite(logits: Tensor) -> None:
+    bad = unanswered(logits)
+    if bool(bad.any()):
+        kinds = (
+            "NaN or infinity" if bool((logits.isnan() | (logits == torch.inf)).any()) else "-inf"
+        )
+        todo = (
+            "a model must answer every image of [0, 1]"
+            if kinds != "-inf"
+            else "a class is masked for every image or for none; log_softmax() has no -inf"
+        )
+        raise SatbenchError(
+            f"expected finite logits, got {kinds} for {int(bad.sum())} of {len(logits)} images "
+            f"(the first is image {int(bad.nonzero()[0])}): {todo}"
+        )
+
+
 def _check_gradient(logits: Tensor, x: Tensor) -> None:
     try:
         (grad,) = torch.autograd.grad(logits.sum(), x)
     except Exception as error:  # autograd's own errors, and whatever a user's backward raises
         raise SatbenchError(
-            f"no gradient reaches the pixels ({_said(error)}), so that white-box attacks would "
+            f"no gradient reaches the pixels ({said(error)}), so that white-box attacks would "
             "find nothing: take detach() and no_grad() out of the model, give a "
             "non-differentiable layer a differentiable backward (BPDA), or attack with square alone"
         ) from error
@@ -296,26 +312,3 @@ def _check_gradient(logits: Tensor, x: Tensor) -> None:
             "expected finite gradients, got NaN or infinity for some pixels: white-box attacks "
             "would find nothing; mend the layer that divides by 0, or attack with square alone"
         )
-
-
-def _to_numpy(array: Array) -> NDArray[np.generic]:
-    return array.detach().cpu().numpy() if isinstance(array, Tensor) else array
-
-
-def _dtype(array: Array) -> str:
-    return _short(array.dtype) if isinstance(array, Tensor) else array.dtype.name
-
-
-def _short(name: object) -> str:
-    return str(name).removeprefix("torch.")
-
-
-def _named(thing: object) -> str:
-    if isinstance(thing, type):
-        return f"the class {thing.__qualname__} itself"
-    return type(thing).__qualname__
-
-
-def _said(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -70,6 +70,7 @@ def summary_of(record: Record, path: str) -> dict[str, Any]:
         # None where nobody looked; an empty list where nothing was found.
         "flags": record.diagnosis and [asdict(flag) for flag in record.diagnosis.flags],
         "replacements": record.replacements,
+        "notes": record.notes,
         "audit": audit and {**asdict(audit), "text": str(audit)},
         "sequential": record.sequential
         and {**asdict(record.sequential), "population": record.dataset.population},
@@ -103,6 +104,7 @@ def notes_of(record: Record) -> list[str]:
             f"{layer} by {other.partition(' ')[0]}" for layer, other in record.replacements.items()
         )
         notes.append(f"searches replaced the gradient of {pairs} (BPDA); the judge did not")
+    notes += record.notes
     audit, told = audit_of(record), record.sequential
     if audit:
         notes.append(str(audit))

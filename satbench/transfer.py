@@ -46,7 +46,7 @@ from satbench.leaderboard.transfers import (
 from satbench.lending import Lending
 from satbench.models import LoadedModel, ModelRequest, load_model, request_model
 from satbench.own_code import identified
-from satbench.preflight import check_set_up
+from satbench.preflight import Needs, check_set_up
 from satbench.transfer_config import ATTACK, TransferConfig
 
 
@@ -146,7 +146,7 @@ def _checked(
     loaded.check_images(dataset.shape, dataset.name)
     module = loaded.module.to(device)
     try:
-        check_set_up(module, dataset, base.threat, uses_gradients)
+        check_set_up(module, dataset, base.threat, Needs(gradients=uses_gradients))
         return replace(loaded, info=identified(loaded.info, module, dataset, device))
     except SatbenchError as error:
         raise SatbenchError(f"{name}: {error}") from None

@@ -39,7 +39,7 @@ from satbench.models import (
     request_model,
 )
 from satbench.own_code import answers_of
-from satbench.preflight import check_module, check_set_up
+from satbench.preflight import Needs, check_module, check_set_up
 
 BATCH = 250
 
@@ -178,7 +178,8 @@ def _loaded(record: Record, given: Given) -> LoadedModel:
 def _differing(record: Record, dataset: Dataset, loaded: LoadedModel) -> Difference:
     """Say in what a model of somebody's own code differs from that of the record."""
     if is_of_own_code(loaded.info.source):
-        check_set_up(loaded.module, dataset, Threat.of(record.norm, record.eps), False)
+        threat = Threat.of(record.norm, record.eps)
+        check_set_up(loaded.module, dataset, threat, Needs(gradients=False))
     if not record.model.answers:
         return ""
     here = answers_of(loaded.module, dataset, device_of(loaded.module))

@@ -227,6 +227,77 @@ def test_a_model_without_any_gradient_has_a_gradient_of_zero(net: nn.Module, som
     assert shares(diagnose(model, some)) == {"zero-gradient": 1}
 
 
+# Answers that are not the image's own, or not the judge's
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        lambda x: x - x.mean(0),
+        lambda x: x * (1 if len(x) > 12 else 0.5),
+        lambda x: torch.cat([x[:1], 0.5 * x[1:]]),
+    ],
+    ids=["mean", "size", "first"],
+)
+def test_answers_that_hang_on_the_batch_are_found(
+    before: Callable[[Tensor], Tensor], net: nn.Module, some: Dataset
+) -> None:
+    found = shares(diagnose(Changed(net, before=before), some, batch_size=20))
+
+    assert found["batch-dependent"] > 0
+    assert "randomised" not in found
+
+
+class OfTwoModes(nn.Module):
+    """A net that answers by `other` where no gradients are recorded, as for the judge."""
+
+    def __init__(self, net: nn.Module, other: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.net, self.other = net, other
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x)
+        return logits if torch.is_grad_enabled() else self.other(logits)
+
+
+class Remembers(nn.Module):
+    """A net that answers as for the nearest of the images it knows, but for attacks."""
+
+    def __init__(self, net: nn.Module, images: Tensor) -> None:
+        super().__init__()
+        self.net, self.images = net, images
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            x = self.images[torch.cdist(x.flatten(1), self.images.flatten(1)).argmin(1)]
+        logits: Tensor = self.net(x)
+        return logits
+
+
+def test_answers_that_change_where_gradients_are_recorded_are_found(
+    net: nn.Module, some: Dataset
+) -> None:
+    sharper = shares(diagnose(OfTwoModes(net, lambda z: 3 * z), some))
+    rounded = shares(diagnose(OfTwoModes(net, lambda z: z.round()), some))
+
+    assert sharper["gradient-mode"] == rounded["gradient-mode"] == 1
+    assert not {"randomised", "batch-dependent"} & {*sharper, *rounded}
+
+
+def test_a_model_that_remembers_the_clean_images_is_found_on_attacked_ones(
+    net: nn.Module, some: Dataset
+) -> None:
+    model = Remembers(net, torch.from_numpy(some.pixels(np.arange(len(some)))))
+
+    assert shares(diagnose(model, some))["gradient-mode"] > 0.9
+
+
+def test_a_random_model_is_not_taken_for_one_of_two_modes_or_one_that_hangs_on_its_batch(
+    some: Dataset,
+) -> None:
+    assert names(diagnose(masked.noisy(), some, batch_size=20)) == ["randomised"]
+
+
 # Every image, the cost, and no traces
 
 
@@ -254,10 +325,13 @@ def test_the_batch_size_changes_nothing(some: Dataset) -> None:
     assert one == other
 
 
-def test_each_image_costs_three_forwards_and_two_backwards(net: nn.Module, some: Dataset) -> None:
+def test_each_image_costs_three_forwards_and_two_backwards_and_some_cost_more(
+    net: nn.Module, some: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("satbench.diagnose.ATTACKED", 8)  # of 30 images every fourth
     found = probe(net, some, LINF, np.arange(30), batch_size=20)
 
-    assert (found.forwards, found.backwards) == (90, 60)
+    assert (found.forwards, found.backwards) == (3 * 30 + 3 * 8, 2 * 30 + 8)
 
 
 def test_no_image_costs_nothing(net: nn.Module, some: Dataset) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -190,6 +191,10 @@ def float64_by_default() -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
 
 
+def with_masked_class(logits: Tensor) -> Tensor:
+    return torch.cat([logits, logits.new_full((len(logits), 1), -torch.inf)], 1)
+
+
 class Draws(Fragile):
     """A model that draws from the generators of NumPy and Python."""
 
@@ -294,7 +299,7 @@ CASES = [
     ),
     Case(
         "channels last",
-        r"^the model refuses images of shape \(5, 2, 2, 1\) .* last, write x\.permute\(0, 3",
+        r"^the model fails on 5 images of shape \(2, 2, 1\) .* last, write x\.permute\(0, 3",
         x=changed_images(lambda x: x.permute(0, 2, 3, 1)),
     ),
     Case(
@@ -382,16 +387,16 @@ CASES = [
         model=after(lambda z: z.detach()),
     ),
     Case("no_grad in the forward", r"^no gradient reaches the pixels", model=Closed),
+    Case("tuple output", model=after(lambda z: (z, None))),
+    Case("dict output", model=after(lambda z: {"logits": z})),
+    Case("output with an attribute", model=after(lambda z: SimpleNamespace(logits=z))),
     Case(
-        "tuple output",
-        r"^expected the model to return one tensor of logits, got tuple: wrap",
+        "two tensors of output",
+        r"^expected the model to return one tensor of logits, got tuple with 2 that could",
         model=after(lambda z: (z, z)),
     ),
-    Case(
-        "dict output",
-        r"^expected the model to return one tensor of logits, got dict: wrap",
-        model=after(lambda z: {"logits": z}),
-    ),
+    Case("squeezed output", model=after(torch.squeeze)),
+    Case("a masked class", model=after(with_masked_class)),
     Case(
         "one logit",
         r"^expected one logit a class, got a single logit: .* two, torch\.cat",
@@ -410,7 +415,7 @@ CASES = [
     ),
     Case(
         "model in float64",
-        r"^the model refuses images .* in float32 on cpu: .* float64, turn .* model\.float\(\)$",
+        r"^the model fails on 5 images .* in float32 on cpu: .* float64, turn .* model\.float\(\)$",
         model=lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).double(),
     ),
     Case(

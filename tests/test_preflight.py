@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,10 +10,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from satbench.attacks.suite import parse_suite
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset
-from satbench.preflight import ASKED, check_set_up, dataset_from_tensors
+from satbench.preflight import (
+    ASKED,
+    Learnt,
+    Needs,
+    check_module,
+    check_set_up,
+    dataset_from_tensors,
+)
 
 LINF = Threat.parse("linf:8/255")
 GENERATOR = torch.Generator().manual_seed(0)
@@ -283,14 +292,29 @@ def test_a_dataset_made_by_hand_needs_labels_within_its_classes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrap", "name"),
-    [(lambda z: (z,), "tuple"), (lambda z: [z], "list"), (lambda z: {"logits": z}, "dict")],
+    ("wrap", "place"),
+    [
+        (lambda z: (z, None), "its part 0"),
+        (lambda z: [z.mean(), z], "its part 1"),
+        (lambda z: {"logits": z, "features": z}, "its entry 'logits'"),
+    ],
+    ids=["tuple", "list", "dict"],
 )
-def test_logits_inside_something_are_refused(wrap: Callable[[Tensor], object], name: str) -> None:
-    with pytest.raises(
-        SatbenchError, match=rf"^expected the model to return one tensor of logits, got {name}: "
-    ):
-        check(Model(wrap))
+def test_logits_inside_something_are_taken_and_it_is_said(
+    wrap: Callable[[Tensor], object], place: str
+) -> None:
+    learnt = check_set_up(Model(wrap), USER, LINF)
+
+    assert learnt.notes == (f"the logits are {place} of what the model returns",)
+
+
+def test_several_tensors_that_could_be_logits_are_refused() -> None:
+    with pytest.raises(SatbenchError, match=r"one tensor of logits, got tuple with 2 that could"):
+        check(Model(lambda z: (z, z)))
+
+
+def test_a_plain_model_leaves_nothing_to_say() -> None:
+    assert check_set_up(Model(), USER, LINF) == Learnt()
 
 
 def test_an_answer_that_is_no_tensor_is_refused() -> None:
@@ -361,14 +385,16 @@ def test_logits_that_are_not_finite_are_refused_with_the_image(value: float) -> 
 def test_a_model_for_other_shapes_is_refused_with_its_own_error() -> None:
     with pytest.raises(
         SatbenchError,
-        match=r"^the model refuses images of shape \(32, 1, 4, 4\) in float32 on cpu: "
+        match=r"^the model fails on 32 images of shape \(1, 4, 4\) in float32 on cpu: "
         r"RuntimeError: mat1 and mat2 shapes cannot be multiplied",
     ):
         check(Model(before=lambda x: x[..., :3]))
 
 
 def test_a_model_in_float64_is_refused_with_its_own_error() -> None:
-    with pytest.raises(SatbenchError, match=r"refuses images .* in float32 .*dtype"):
+    with pytest.raises(
+        SatbenchError, match=r"fails on 32 images .* in float32 .*dtype.*model\.float\(\)$"
+    ):
         check(Model().double())
 
 
@@ -396,6 +422,234 @@ def test_half_precision_logits_are_allowed() -> None:
     check(Model(lambda z: z.half()))
 
 
+# check_set_up: classes
+
+
+@pytest.mark.parametrize(
+    ("attack", "needed", "part"),
+    [
+        ("autoattack", 4, "autoattack/apgd-t"),
+        ("apgd-t", 4, "apgd-t"),
+        ("autoattack-rand", 3, "autoattack-rand/apgd-dlr"),
+        ("autoattack-reference", 4, "autoattack-reference/apgd-t"),
+        ("audit(sample=3)", 4, r"audit\(sample=3\)/weakest/apgd-t"),
+    ],
+)
+def test_a_suite_that_needs_more_classes_is_refused_and_says_which_part(
+    attack: str, needed: int, part: str
+) -> None:
+    few, data = Model(classes=needed - 1), dataset_from_tensors(X, Y % 2)
+    needs = Needs.of(parse_suite(["pgd-1", attack]))
+
+    with pytest.raises(
+        SatbenchError, match=rf"at least {needed} classes for {part}, got {needed - 1}: run attacks"
+    ):
+        check_set_up(few, data, LINF, needs)
+    check_set_up(Model(classes=needed), data, LINF, needs)
+
+
+def test_classes_masked_with_minus_infinity_are_allowed_and_counted() -> None:
+    def masked(logits: Tensor) -> Tensor:
+        return torch.cat([logits, logits.new_full((len(logits), 3), -torch.inf)], 1)
+
+    learnt = check_set_up(Model(masked), USER, LINF)
+
+    assert learnt.notes == ("3 of 13 classes are masked for every image",)
+
+
+def test_masked_classes_do_not_count_for_a_suite_that_needs_some() -> None:
+    def masked(logits: Tensor) -> Tensor:
+        return logits.index_fill(1, torch.arange(3, 10), -torch.inf)
+
+    with pytest.raises(SatbenchError, match=r"at least 4 classes for apgd-t, got 3"):
+        check_set_up(Model(masked), USER, LINF, Needs.of(parse_suite(["apgd-t"])))
+
+
+def test_a_class_masked_for_some_images_alone_is_refused() -> None:
+    def masked(logits: Tensor) -> Tensor:
+        return torch.where(logits < logits.mean(1, keepdim=True), -torch.inf, logits)
+
+    with pytest.raises(SatbenchError, match=r"^expected finite logits, got -inf for \d\d of 32"):
+        check(Model(masked))
+
+
+# check_set_up: one image, and others beside it
+
+
+def test_a_single_image_whose_batch_dimension_is_squeezed_away_is_answered() -> None:
+    check(Model(lambda z: z.squeeze()))
+
+
+def test_a_model_that_fails_on_a_single_image_is_refused_with_the_remedy() -> None:
+    with pytest.raises(
+        SatbenchError,
+        match=r"^the model answers many images, but not one alone \(.*\): keep the dimension",
+    ):
+        check(Model(before=lambda x: x.squeeze().flatten(1)))
+
+
+def test_a_first_layer_that_works_in_place_and_changes_nothing_is_allowed() -> None:
+    check(Model(before=lambda x: x.clamp_(0, 1)))
+
+
+def test_a_model_that_writes_into_its_input_only_without_gradients_is_refused() -> None:
+    def write(x: Tensor) -> Tensor:
+        return x if torch.is_grad_enabled() else x.mul_(0.5)
+
+    with pytest.raises(SatbenchError, match=r"leave its input alone, "):
+        check(Model(before=write))
+
+
+class Norm(Model):
+    """A model with a batch-norm that has no statistics of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> object:
+        return super().forward(self.norm(x))
+
+
+class Thawed(Norm):
+    """A model whose batch-norm stays in train mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+        self.norm.train()
+
+
+def by_range(x: Tensor) -> Tensor:
+    """Round to 8 bits of the range of the whole batch."""
+    step = x.abs().amax() / 127
+    return (x / step).round() * step
+
+
+def dropped(x: Tensor) -> Tensor:
+    return nn.functional.dropout(x - x.mean(0), 0.3, training=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "cause"),
+    [
+        (Norm, "the layer 'norm' has no running statistics"),
+        (Thawed, "the layer 'norm' stays in train mode"),
+        (lambda: Model(before=lambda x: x - x.mean(0)), "as with x - x"),
+        (lambda: Model(before=lambda x: x / x.std()), "as with x - x"),
+        (lambda: Model(before=by_range), "as with x - x"),
+        (lambda: Model(lambda z: z.softmax(0)), "as with x - x"),
+        (lambda: Model(lambda z: z * len(z)), "as with x - x"),
+        (lambda: Model(before=dropped), "as with x - x"),
+    ],
+    ids=["norm", "thawed", "mean", "std", "quantised", "softmax", "size", "random too"],
+)
+def test_a_model_whose_answers_hang_on_the_batch_is_refused_with_the_cause(
+    model: Callable[[], nn.Module], cause: str
+) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(
+        SatbenchError,
+        match=rf"^expected the answer to an image to be its own.*{cause}.*; mend that",
+    ):
+        check(model())
+
+
+def with_itself(x: Tensor) -> Tensor:
+    return torch.cat([one - one.mean() for one in x.split(1)])  # type: ignore[no-untyped-call]
+
+
+def in_bfloat16(x: Tensor) -> Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return (x.flatten(1) @ torch.ones(16, 16)).view_as(x).float()
+
+
+GENERATOR_OF_ITS_OWN = torch.Generator()
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        with_itself,
+        in_bfloat16,
+        lambda x: nn.functional.dropout(x, 0.3, training=True),
+        lambda x: x + torch.rand(x.shape, generator=GENERATOR_OF_ITS_OWN),
+        lambda x: x * np.random.random(),
+        lambda x: (x - 0.5).sign(),
+    ],
+    ids=["itself", "bfloat16", "dropout", "own generator", "numpy", "hard"],
+)
+def test_a_model_that_is_coarse_or_random_is_not_taken_for_one_that_hangs_on_the_batch(
+    before: Callable[[Tensor], Tensor],
+) -> None:
+    check(Model(before=before))
+
+
+def test_a_single_image_has_no_company() -> None:
+    check(Norm(), dataset_from_tensors(X[:1], Y[:1]))
+
+
+# check_set_up: layers that nn.Module does not know
+
+
+class Listed(nn.Module):
+    """A model that keeps its layers in a list of Python."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = [nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(16, 10)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def test_a_hidden_layer_in_train_mode_is_refused_by_name_and_does_not_change() -> None:
+    model = Listed()
+    before = [tensor.clone() for tensor in model.layers[0].state_dict().values()]
+
+    with pytest.raises(
+        SatbenchError, match=r"got layers\[0\], layers\[2\], which nn.Module does not know: "
+    ):
+        check(model)
+    after = list(model.layers[0].state_dict().values())
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+def test_hidden_layers_in_eval_mode_are_named_and_their_parameters_counted() -> None:
+    model = Listed()
+    for layer in model.layers:
+        layer.eval()
+
+    learnt = check_set_up(model, USER, LINF)
+
+    assert learnt.parameters == 2 + 16 * 10 + 10
+    assert ["layers[0], layers[2]" in note for note in learnt.notes] == [True]
+
+
+# check_module
+
+
+def test_weights_made_under_inference_mode_are_refused_with_the_remedy() -> None:
+    with torch.inference_mode():
+        model = Model()
+
+    with pytest.raises(SatbenchError, match=r"autograd can use, got net\.1\.weight, .*deepcopy"):
+        check_module(model)
+    check(copy.deepcopy(model))
+
+
+def test_an_exported_program_is_refused_with_the_remedy() -> None:
+    program = object.__new__(torch.export.ExportedProgram)  # torch.export() takes a second
+
+    with pytest.raises(SatbenchError, match=r"got ExportedProgram: pass model\.module\(\)$"):
+        check_module(program)
+
+
 # check_set_up: the gradient
 
 NO_GRADIENT = (
@@ -414,7 +668,7 @@ class Stuck(torch.autograd.Function):
 
 
 def test_a_model_without_gradient_is_accepted_where_no_attack_follows_gradients() -> None:
-    check_set_up(Model(lambda z: z.detach()), USER, LINF, uses_gradients=False)
+    check_set_up(Model(lambda z: z.detach()), USER, LINF, Needs(gradients=False))
 
 
 def test_a_model_whose_gradient_is_not_finite_is_refused() -> None:
@@ -486,17 +740,18 @@ def test_checking_ignores_the_callers_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         check(model)
 
-    assert seen == [torch.float32]
+    assert set(seen) == {torch.float32}
 
 
 # check_set_up: cost and traces
 
 
-def test_the_model_is_asked_once_about_a_few_images() -> None:
-    seen = []
+def test_the_model_is_asked_about_a_few_images_together_shuffled_and_one_by_one() -> None:
+    seen: list[int] = []
     check(Model(lambda z: seen.append(len(z)) or z))  # type: ignore[func-returns-value]
 
-    assert seen == [ASKED]
+    assert set(seen) == {ASKED, 1}
+    assert sum(seen) <= 6 * ASKED
 
 
 def test_a_set_smaller_than_that_is_asked_about_whole() -> None:

@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -68,6 +69,8 @@ class APGDDLR:
     The fields are those of apgd-ce.  Raises SatbenchError for fewer than 3 classes.
     """
 
+    least_classes: ClassVar[int] = 3
+
     steps: int = 100
     restarts: int = 1
     block: int = BLOCK
@@ -94,6 +97,8 @@ class APGDT:
     what the standard version has for the norm: 5 in L1, where each run goes through larger radii;
     the other fields are those of apgd-ce.  Raises SatbenchError for fewer than 4 classes.
     """
+
+    least_classes: ClassVar[int] = 4
 
     steps: int = 100
     targets: int = 9
@@ -136,7 +141,7 @@ def _clean_logits(model: Model, x: Tensor, least_classes: int, loss: str) -> Ten
     if logits.shape[1] < least_classes:
         raise SatbenchError(
             f"autoattack's {loss} needs at least {least_classes} classes, "
-            f"got {logits.shape[1]}; use apgd-ce and square instead"
+            f"got {logits.shape[1]}; run apgd-ce, fab-t and square instead"
         )
     return logits
 

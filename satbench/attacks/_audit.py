@@ -78,6 +78,11 @@ class Audited:
         """Whether the part follows gradients."""
         return traits_of(self.attack).uses_gradients
 
+    @property
+    def least_classes(self) -> int:
+        """The number of classes that the part needs."""
+        return traits_of(self.attack).least_classes
+
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:

@@ -58,6 +58,8 @@ class APGDCE:
 class APGDDLR:
     """The package's Auto-PGD on the difference of logits ratio."""
 
+    least_classes: ClassVar[int] = 3
+
     steps: int = 100
     restarts: int = 1
     block: int = BLOCK
@@ -77,6 +79,8 @@ class APGDDLR:
 @dataclass(frozen=True)
 class APGDT:
     """The package's Auto-PGD on the targeted DLR loss; the fields are those of our own."""
+
+    least_classes: ClassVar[int] = 4
 
     steps: int = 100
     targets: int = 9
@@ -228,6 +232,6 @@ def _targets(
     if classes < least_classes:
         raise SatbenchError(
             f"autoattack's {loss} needs at least {least_classes} classes, "
-            f"got {classes}; use apgd-ce and square instead"
+            f"got {classes}; run apgd-ce, fab-t and square instead"
         )
     return min(wanted, classes - 1)

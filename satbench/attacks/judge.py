@@ -6,6 +6,9 @@ the search used.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -38,7 +41,7 @@ def predict(model: nn.Module, x: Tensor) -> Tensor:
     The model works on a copy of `x`.  Raises NonFiniteLogitsError: the argmax of NaN is a class,
     so a broken model could look robust; and ModelError where it answers with no logits at all.
     """
-    with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.no_grad(), in_full_precision():
         logits = ask(model, x)
     bad = unanswered(logits)
     if bool(bad.any()):
@@ -49,6 +52,18 @@ def predict(model: nn.Module, x: Tensor) -> Tensor:
             x,
         )
     return logits.argmax(1)
+
+
+@contextmanager
+def in_full_precision() -> Iterator[None]:
+    """Keep float32 passes on a GPU in float32: no TF32 in convolutions and products."""
+    products = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(products)
 
 
 def broken(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, threat: Threat) -> Tensor:

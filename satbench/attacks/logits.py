@@ -28,16 +28,17 @@ class ModelError(SatbenchError):
         self.x = x
 
 
-def ask(model: Callable[[Tensor], object], x: Tensor) -> Tensor:
+def ask(model: Callable[[Tensor], object], x: Tensor, copied: bool = True) -> Tensor:
     """Return a model's logits.  (B, C, H, W) -> (B, K) float32, on the device of `x`.
 
-    The model works on a copy of `x`, outside the caller's autocast, under the caller's defaults.
+    The model works on a copy of `x` (on `x` itself where it is not to be `copied`), outside the
+    caller's autocast and under the caller's defaults.
     A class masked for every image stays -inf.  Raises ModelError for whatever error the model
     raises, and for an answer that is not, or does not hold, one tensor of logits; a SatbenchError
     passes as it is.
     """
     try:
-        return read_logits(_call(model, x.clone()), len(x)).to(x.device)
+        return read_logits(_call(model, x.clone() if copied else x), len(x)).to(x.device)
     except ModelError as error:
         error.x = x if error.x is None else error.x
         raise

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from satbench.attacks.contract import Model
 from satbench.attacks.logits import MASKED_LOGIT
-from satbench.attacks.rounding import FLOAT32
+from satbench.attacks.rounding import FLOAT32, apart, same_up_to
 from satbench.core.threat import Threat
 
 NEARBY = 0.01
@@ -34,9 +34,6 @@ NEGLIGIBLE = 0.01
 On the same images and models the least was 0.09.
 """
 
-RANDOM = 1e-4
-"""The relative difference of two answers that is beyond rounding (AutoAttack's own number)."""
-
 PROBABLE = 1e-5
 """How far from a probability vector logits may be to be called one (AutoAttack's own number)."""
 
@@ -48,6 +45,7 @@ TARGETS = 9
 
 MASKED = (
     "randomised",
+    "gradient-mode",
     "zero-gradient",
     "vanishing-loss-gradient",
     "negligible-gradient",
@@ -73,17 +71,18 @@ def examine(
         loss_grad = _gradient(F.cross_entropy(logits, y, reduction="sum"), leaf)
         grad = _gradient(margin.sum(), leaf)
         with torch.no_grad(), _autograd_calls() as calls:
-            again: Tensor = model(x)
+            again = _in_halves(model, x)
             nearby = (x - _step(x, threat) * grad.sign()).clamp(0, 1)
             nearby_logits: Tensor = model(nearby)
 
     logits, margin = logits.detach(), margin.detach()
-    randomised = _differ(logits, again)
+    differ = compare(model, x, logits, again, rounding)
+    randomised = differ["randomised"]
     zero = _is_zero(loss_grad) & _is_zero(grad)
     change = _margin(nearby_logits, y, rival) - margin
     every, unit = torch.ones_like(zero), rounding * _size(logits)
     return {
-        "randomised": randomised,
+        **differ,
         "softmax-output": _is_probability(logits),
         "zero-gradient": zero,
         "vanishing-loss-gradient": _vanishes(loss_grad, grad, threat),
@@ -95,11 +94,55 @@ def examine(
     }
 
 
-def _differ(logits: Tensor, again: Tensor) -> Tensor:
-    """Compare the answers to the same images.  Rounding of a GPU differs by about 1e-6."""
-    apart: Tensor = torch.linalg.vector_norm(logits - again, dim=1)
-    size: Tensor = torch.linalg.vector_norm(logits, dim=1)
-    return apart > RANDOM * size
+@torch.no_grad()
+def compare(
+    model: Model, x: Tensor, with_gradients: Tensor, in_halves: Tensor, rounding: float
+) -> dict[str, Tensor]:
+    """Find out why two answers to the same images differ, (B, K) twice -> (B,) bool each.
+
+    One was given while gradients were recorded, the other without and to one half of the batch at a
+    time.  Where they agree this costs nothing, else two forwards an image.
+    """
+    same = same_up_to(rounding)
+    none = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    if bool((apart(with_gradients, in_halves) <= same).all()):
+        return {"randomised": none, "batch-dependent": none, "gradient-mode": none}
+    once, twice = model(x), model(x)
+    randomised = apart(once, twice) > same
+    return {
+        "randomised": randomised,
+        "batch-dependent": ~randomised & (apart(once, in_halves) > same),
+        "gradient-mode": ~randomised & (apart(once, with_gradients) > same),
+    }
+
+
+def examine_modes(
+    model: Model, x: Tensor, y: Tensor, threat: Threat, rounding: float = FLOAT32
+) -> dict[str, Tensor]:
+    """Compare answers to attacked images with gradients recorded and without.
+
+    (B, C, H, W), (B,) -> (B,) bool each.  The points lie a whole eps from the images, where a model
+    that knows them again must answer for itself.  Each image costs 3 forwards and a backward.
+    """
+    with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
+        leaf = x.clone().requires_grad_()
+        logits = model(leaf)
+        grad = _gradient(F.cross_entropy(logits, y, reduction="sum"), leaf)
+        step = _step(x, threat) / NEARBY
+        attacked = (x + step * grad.sign()).clamp(0, 1)
+        with_gradients = model(attacked.clone().requires_grad_()).detach()
+    with torch.no_grad():
+        return compare(model, attacked, with_gradients, _in_halves(model, attacked), rounding)
+
+
+def _in_halves(model: Model, x: Tensor) -> Tensor:
+    """Ask about every other image, then about those between.  (B, C, H, W) -> (B, K)."""
+    if len(x) < 2:
+        return model(x)
+    first, second = model(x[::2]), model(x[1::2])
+    logits = first.new_empty(len(x), first.shape[1])
+    logits[::2], logits[1::2] = first, second
+    return logits
 
 
 def _is_probability(logits: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # names are answered without torch
 
 NORMS: tuple[str, ...] = get_args(Norm)
 
-_TRAITS = ("norms", "uses_gradients", "block", "sources")
+_TRAITS = ("norms", "uses_gradients", "block", "sources", "least_classes")
 _METHODS = ("parts", "prepare", "selects", "follow", "nearest")
 _CLOSE = 0.8  # of difflib's ratio, from which a name is taken for a misspelt one
 _MOST_STEP = 2  # in eps: a longer step leaves the ball from any point of it
@@ -36,13 +36,15 @@ class Traits:
 
     `norms` are those it is made for; `uses_gradients` is false for an attack that never follows the
     target's gradient; `block` is the number of images, by index, that it must see together, None
-    where it does not matter; `sources` are the models it borrows.
+    where it does not matter; `sources` are the models it borrows; `least_classes` is how many
+    classes its loss needs.
     """
 
     norms: tuple[str, ...] = NORMS
     uses_gradients: bool = True
     block: int | None = None
     sources: tuple[str, ...] = ()
+    least_classes: int = 2
 
 
 @runtime_checkable
@@ -82,7 +84,12 @@ def traits_of(attack: object, name: str = "") -> Traits:
         raise SatbenchError(
             f"{name}: expected the trait sources as a tuple of names of models, got {sources!r}"
         )
-    return Traits(tuple(norms), read["uses_gradients"], block, tuple(sources))
+    least = read["least_classes"]
+    if not isinstance(least, int) or isinstance(least, bool) or least < 2:
+        raise SatbenchError(
+            f"{name}: expected the trait least_classes as a whole number, 2 or more, got {least!r}"
+        )
+    return Traits(tuple(norms), read["uses_gradients"], block, tuple(sources), least)
 
 
 @cache

@@ -154,7 +154,8 @@ class Record:
     k the stage (counted from 1) that broke it.  `witnesses_digest` is the SHA-256 of the
     witnesses beside the record.  `sources` are the models that attacks borrowed, name to digest of
     weights.  `replacements` are the layers that searches ran a differentiable replacement of
-    (BPDA), name to what replaced it.
+    (BPDA), name to what replaced it.  `notes` are what a reader should know of how the model was
+    read, a sentence each.
 
     Two fields say how this object came about, and are in no file: `path` is the file that it was
     read from or written to, and `found` whether `satbench.evaluate` found it there, made before.
@@ -175,6 +176,7 @@ class Record:
     replacements: dict[str, str] = field(default_factory=dict)
     diagnosis: Diagnosis | None = None
     sequential: Sequential | None = None
+    notes: list[str] = field(default_factory=list)
     protocol: int = PROTOCOL
     schema: int = SCHEMA
     path: Path | None = field(default=None, compare=False, repr=False)

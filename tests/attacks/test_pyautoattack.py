@@ -251,7 +251,7 @@ def test_fewer_than_four_classes_are_refused_with_what_to_use(
     with pytest.raises(
         SatbenchError,
         match=rf"^autoattack's targeted DLR loss needs at least 4 classes, got {classes}; "
-        r"use apgd-ce and square instead$",
+        r"run apgd-ce, fab-t and square instead$",
     ):
         run_suite(net, images, LINF, parse_suite([attack]), 0, 8, Journal(), Quiet())
 
@@ -284,7 +284,7 @@ def test_two_classes_are_enough_for_all_but_the_targeted_dlr_loss(
 def test_two_classes_are_too_few_for_the_dlr_loss(small_net: Callable[..., nn.Module]) -> None:
     net = small_net(classes=2)
     with pytest.raises(
-        SatbenchError, match=r"^autoattack's DLR loss needs at least 3 classes, got 2; use apgd-ce"
+        SatbenchError, match=r"^autoattack's DLR loss needs at least 3 classes, got 2; run apgd-ce"
     ):
         APGDDLR()(net, torch.rand(1, 1, 8, 8), torch.tensor([0]), LINF, Noise(0, "", (0,)))
 
