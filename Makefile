@@ -18,7 +18,7 @@ STUDIES := gradient-quality activations negative-inputs elu-celu scaling gradien
 WRITTEN := $(filter-out README,$(basename $(notdir $(wildcard docs/studies/*.md))))
 JOBS ?= 2
 
-.PHONY: help demo test test-all lint types zoo surrogates records reference leaderboard studies check-leaderboard verify bench clean
+.PHONY: help demo test coverage test-all lint types zoo surrogates records reference leaderboard studies check-leaderboard verify bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -32,7 +32,10 @@ demo: $(BIN)/satbench  ## Install, evaluate the shipped models, print and write 
 	$(BIN)/satbench demo
 
 test: $(BIN)/satbench  ## Install, run all everyday tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+
+coverage: $(BIN)/satbench  ## Run all everyday tests, print which lines of the package they run
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --cov=satbench --cov-report=term:skip-covered
 
 test-all: $(BIN)/satbench  ## Run every test, the slow ones too
 	$(BIN)/python -m pytest -m "not gpu"
