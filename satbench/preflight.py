@@ -277,7 +277,7 @@ def _check_width(width: int, dataset: Dataset) -> None:
         raise SatbenchError(
             f"wrong class count: expected {dataset.classes} logits an image for "
             f"{dataset.name}, got {width}; take the dataset that the model was trained "
-            "for, or number its classes as the model does (--classes)"
+            f"for, or number its classes as the model does (--classes {width} or FILE.json)"
         )
 
 

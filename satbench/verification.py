@@ -22,7 +22,7 @@ from satbench.attacks.judge import check_allowed, predict
 from satbench.attacks.suite import parse_suite
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
-from satbench.data import USER, Dataset, load_dataset
+from satbench.data import USER, Dataset, completed, load_dataset
 from satbench.generators import own_generators
 from satbench.leaderboard.answers import Difference, difference, same_source
 from satbench.leaderboard.check import check_record
@@ -249,7 +249,15 @@ def _dataset(record: Record, given: Given) -> Dataset | None:
                 "FILE, or to satbench.verify(record, model, x, y)"
             )
         wanted = max(population or n, 1)
-        whole = load_dataset(whole or told.name, "test", wanted, given.data_dir, or_fewer=True)
+        name = completed(whole or told.name, told.name, told.classes)
+        try:
+            whole = load_dataset(name, "test", wanted, given.data_dir, or_fewer=True)
+        except SatbenchError as error:
+            if whole or ":" not in told.name:
+                raise
+            raise SatbenchError(
+                f"{error}; say where {told.name} lies here, --dataset KIND:PATH"
+            ) from None
     if not 1 <= n <= (population or n) <= len(whole):
         return None
     cut = whole.first(population or n)

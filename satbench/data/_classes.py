@@ -68,8 +68,10 @@ class Classes:
             return _of_all(full, Numbers(wordnet, len(wordnet)), "ImageNet's WordNet IDs", where)
         if self.number is not None and _are_numbers(full):
             found = {name: int(name) for name in full}
-            _check_below(max(found.values()), self.number, where)
-            return Numbers(found, self.number)
+            if len(full) != self.number:  # as many as there are may count from 1
+                _check_below(max(found.values()), self.number, where)
+            if max(found.values()) < self.number:
+                return Numbers(found, self.number)
         if empty:
             raise SatbenchError(
                 f"expected images in class folders below {where}: there are none in {empty[0]}; "

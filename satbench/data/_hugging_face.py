@@ -18,7 +18,7 @@ from satbench.data._classes import FOLDERS, Classes, Numbers, wordnet_ids
 from satbench.data._dataset import Dataset
 from satbench.data._options import Options
 from satbench.data._picture import HEAD, holds_more_than_bytes, may_be_deep
-from satbench.data._pixels import WORDS, Pixels
+from satbench.data._pixels import UNTOUCHED, WORDS
 from satbench.data._stack import Source, stacked
 from satbench.data._treatment import TOLD, Treatment
 
@@ -81,7 +81,7 @@ class HuggingFaceData:
         Their pixels are left alone unless the name says otherwise.  Raises SatbenchError for a
         data set that cannot be had, for columns that are not clear, and for images as in a folder.
         """
-        rule = self.told.rule or Pixels()
+        rule = self.told.rule or UNTOUCHED
         name, table = _table(self, split)
         image, label = _columns(table, self.columns, name)
         labels, numbers = _labels(table, label, self.told.classes, name)
@@ -91,7 +91,7 @@ class HuggingFaceData:
         files = _Files(table, image, name)
         chosen = order[:n_examples]
         return Dataset(
-            f"hf:{name}@{rule}",
+            f"hf:{name}@{replace(self.told, rule=rule).name}",
             split,
             stacked(files.of(chosen), len(chosen), rule, files.hold_more_than_bytes()),
             labels[chosen],

@@ -71,7 +71,7 @@ def open_tree(name: str, rule: Pixels, workers: int) -> ImageTree:
     found = list_images(folder, told.classes)
     height, width = rule.shape or _size_of_first(folder / found.files[0], rule)
     return ImageTree(
-        name=f"imagefolder:{folder.absolute().name}@{rule}",
+        name=f"imagefolder:{folder.absolute().name}@{replace(told, rule=rule).name}",
         split="train",
         images=np.empty((0, 3, height, width), np.uint8),
         labels=found.labels,

@@ -58,7 +58,7 @@ class ImageFolder:
         chosen = paths[:n_examples]
         images = stacked(((path, None) for path in chosen), len(chosen), rule, deep)
         return Dataset(
-            f"imagefolder:{self.folder.absolute().name}@{rule}",
+            f"imagefolder:{self.folder.absolute().name}@{replace(self.told, rule=rule).name}",
             split,
             images,
             found.labels[:n_examples],

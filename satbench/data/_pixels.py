@@ -144,11 +144,14 @@ class Pixels:
         return (self.resize, longer) if width <= height else (longer, self.resize)
 
 
+UNTOUCHED = Pixels()
+"""Pixels as they are."""
+
 STANDARD = Pixels(256, 224, "bicubic")
 """The usual ImageNet evaluation (He et al., 2016, arXiv:1512.03385, section 3.4), bicubic."""
 
 WORDS = {
-    "none": Pixels(),
+    "none": UNTOUCHED,
     # The transforms of RobustBench 1.1.1 (robustbench/data.py, PREPROCESSINGS).
     "Res256Crop224": Pixels(256, 224, "bilinear"),
     "BicubicRes256Crop224": Pixels(256, 224, "bicubic"),

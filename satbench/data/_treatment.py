@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from satbench.data._classes import BY_NAME, BY_PLACE, Classes
 from satbench.data._options import Options
@@ -31,6 +32,15 @@ class Treatment:
     def numbered_by_place(self) -> Treatment:
         """Return the same, its classes numbered by their places unless it says how."""
         return self if self.classes.text else replace(self, classes=BY_PLACE)
+
+    @property
+    def name(self) -> str:
+        """What was done, for the name of a data set: the rule, and how classes were numbered.
+
+        Places of folders are not told, for a count of classes other than 1000 tells them.
+        """
+        classes = "" if self.classes == BY_PLACE else Path(self.classes.text).name
+        return ",".join(filter(None, (str(self.rule or ""), classes and f"classes={classes}")))
 
     @property
     def text(self) -> str:

@@ -132,6 +132,27 @@ def test_folders_named_by_numbers_keep_them_where_the_count_is_told(tmp_path: Pa
         load_dataset(f"imagefolder:{tree}@none,classes=100")
 
 
+@pytest.mark.parametrize("names", [("1", "2", "3"), ("3", "7", "12"), ("0", "1", "9")])
+def test_as_many_folders_as_told_may_count_otherwise(
+    names: tuple[str, ...], tmp_path: Path
+) -> None:
+    tree = tree_of(tmp_path, *names)
+    data = load_dataset(f"imagefolder:{tree}@none,classes=3")
+
+    assert numbers(data, *names) == {name: place for place, name in enumerate(names)}
+
+
+def test_the_name_tells_how_classes_were_numbered(tmp_path: Path) -> None:
+    tree, path = tree_of(tmp_path, "0", "1"), written(tmp_path, {"0": 3, "1": 2})
+    named = {
+        f"none,classes={path}": "none,classes=map.json",
+        "none,classes=10": "none,classes=10",
+        "none,classes=folders": "none",
+    }
+    for said, told in named.items():
+        assert load_dataset(f"imagefolder:{tree}@{said}").name == f"imagefolder:tree@{told}"
+
+
 def test_folders_of_other_names_must_be_as_many_as_told(tmp_path: Path) -> None:
     tree = tree_of(tmp_path, "ant", "bee", "cat")
 

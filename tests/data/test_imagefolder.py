@@ -105,8 +105,9 @@ def test_more_examples_than_images_are_refused(tree: Path) -> None:
         ("@none", "none"),
         ("@8", "resize=8x8,interpolation=bilinear"),
         ("@bicubicres256crop224", "resize=256,crop=224,interpolation=bicubic"),
-        ("@crop=5,classes=3", "crop=5"),
-        ("@classes=3", "resize=8,crop=6,interpolation=bicubic"),
+        ("@crop=5,classes=3", "crop=5,classes=3"),
+        ("@classes=3", "resize=8,crop=6,interpolation=bicubic,classes=3"),
+        ("@none,classes=folders", "none"),
     ],
 )
 def test_the_name_is_that_of_the_folder_and_tells_what_was_done_to_the_pixels(

@@ -254,3 +254,44 @@ def test_an_attack_may_query_the_rest_of_a_folder_of_images(folder: Path, tmp_pa
 
     np.testing.assert_array_equal(Lending(two).pool(3), whole.pixels(np.arange(2, 5)))
     assert len(Lending(whole).pool(3)) == 0
+
+
+# Records
+
+
+@pytest.fixture
+def numbered(folder: Path) -> Path:
+    """Rename the classes to their numbers, 3 and 7."""
+    for old, new in (("n01491361", "3"), ("n01514668", "7")):
+        (folder / old).rename(folder / new)
+    return folder
+
+
+def verified(*words: object) -> Result:
+    return CliRunner().invoke(cli, ["verify", *map(str, words), "--quiet"])
+
+
+@pytest.mark.parametrize(
+    "given", ["", "@none", "@none,classes=1000", "@classes=1000"], ids=["", "rule", "both", "count"]
+)
+def test_a_record_of_a_folder_is_verified_wherever_the_folder_lies(
+    given: str, run: Run, numbered: Path, tmp_path: Path
+) -> None:
+    model = ("--model", "test_own_data:thousand")
+    evaluated(run, *model, "--dataset", f"imagefolder:{numbered}@none", "--classes", "1000")
+    (path,) = (tmp_path / "out").glob("*.json")
+    moved = numbered.rename(tmp_path / "elsewhere")
+    done = verified(path, "--dataset", f"imagefolder:{moved}{given}")
+
+    assert done.exit_code == 0, done.output
+
+
+def test_a_record_of_a_folder_that_is_not_here_says_what_to_give(
+    run: Run, numbered: Path, tmp_path: Path
+) -> None:
+    model = ("--model", "test_own_data:thousand")
+    evaluated(run, *model, "--dataset", f"imagefolder:{numbered}@none", "--classes", "1000")
+    (path,) = (tmp_path / "out").glob("*.json")
+    done = verified(path)
+
+    assert "say where imagefolder:val@none,classes=1000 lies here, --dataset" in str(done.exception)
