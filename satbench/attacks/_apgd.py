@@ -23,7 +23,7 @@ from torch import Tensor
 from satbench.attacks import _losses as losses
 from satbench.attacks._apgd_run import Aim, Search, normalised
 from satbench.attacks.ball import l1_correction
-from satbench.attacks.contract import Model, NoiseSource
+from satbench.attacks.contract import Model, NoiseSource, of_any_batch
 from satbench.core.errors import SatbenchError
 from satbench.core.ranges import check_at_least_one
 from satbench.core.threat import Norm, Threat
@@ -52,6 +52,7 @@ class APGDCE:
     def __post_init__(self) -> None:
         check_at_least_one("apgd-ce", self)
 
+    @of_any_batch
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:
@@ -79,6 +80,7 @@ class APGDDLR:
     def __post_init__(self) -> None:
         check_at_least_one("apgd-dlr", self)
 
+    @of_any_batch
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:
@@ -108,6 +110,7 @@ class APGDT:
     def __post_init__(self) -> None:
         check_at_least_one("apgd-t", self)
 
+    @of_any_batch
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:

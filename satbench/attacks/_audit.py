@@ -16,7 +16,7 @@ from torch import Tensor
 
 from satbench.attacks._autoattack import AutoAttack
 from satbench.attacks._fast import weakest_of
-from satbench.attacks.contract import Attack, History, Model, NoiseSource
+from satbench.attacks.contract import Attack, History, Model, NoiseSource, of_any_batch
 from satbench.attacks.traits import traits_of
 from satbench.core.errors import SatbenchError
 from satbench.core.specs import later
@@ -83,6 +83,7 @@ class Audited:
         """The number of classes that the part needs."""
         return traits_of(self.attack).least_classes
 
+    @of_any_batch
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:

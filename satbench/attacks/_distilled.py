@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from satbench.attacks._student import Lesson, smooth_net
 from satbench.attacks.ball import project, random_point, steepest
-from satbench.attacks.contract import Attack, Lent, Model, NoiseSource
+from satbench.attacks.contract import Attack, Lent, Model, NoiseSource, of_any_batch
 from satbench.attacks.engine import device_of
 from satbench.attacks.passes import CountingModel, Passes
 from satbench.core.errors import SatbenchError
@@ -70,6 +70,7 @@ class Distilled:
                 f"distilled: expected hardening between 0 and 1 of eps, got {self.hardening:g}"
             )
 
+    @of_any_batch
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:
@@ -162,6 +163,7 @@ class _OnStudent:
     steps: int
     restarts: int
 
+    @of_any_batch
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:

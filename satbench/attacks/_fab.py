@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from satbench.attacks._fab_projections import to_hyperplane
-from satbench.attacks.contract import Model, NoiseSource
+from satbench.attacks.contract import Model, NoiseSource, of_any_batch
 from satbench.core.errors import SatbenchError
 from satbench.core.ranges import check_at_least_one
 from satbench.core.threat import Threat
@@ -54,6 +54,7 @@ class FABT:
     def __post_init__(self) -> None:
         check_at_least_one("fab-t", self, "steps", "targets", "block")
 
+    @of_any_batch
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:

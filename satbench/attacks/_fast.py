@@ -35,6 +35,7 @@ from satbench.attacks.contract import (
     Model,
     NoiseOfSome,
     NoiseSource,
+    of_any_batch,
 )
 from satbench.attacks.signs import MASKED, examine
 from satbench.core.threat import Length, Threat
@@ -88,6 +89,7 @@ class Borderline:
         """The number of images that draw their noise together."""
         return self.attack.block
 
+    @of_any_batch
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from satbench.attacks._watched import Draws, EnoughError, Watched, look_for_starts
+from satbench.attacks.apart import apart
 from satbench.attacks.ball import project
-from satbench.attacks.contract import Model, NoiseSource
+from satbench.attacks.contract import Model, NoiseSource, of_any_batch
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 
@@ -42,6 +43,7 @@ class FoolboxAttack(Protocol):
         """Set the package's own attack up for a norm."""
         ...
 
+    @of_any_batch
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:
@@ -59,6 +61,7 @@ class FoolboxAttack(Protocol):
             wrong = model(further).argmax(1) != y
         return torch.where(_rows(wrong, x), further, inside)
 
+    @of_any_batch
     def nearest(self, model: Model, x: Tensor, y: Tensor, norm: str, noise: NoiseSource) -> Tensor:
         """Return the nearest points found that `model` gets wrong; `x` where none was.
 
@@ -79,7 +82,7 @@ class FoolboxAttack(Protocol):
         best = x.clone()
         if not len(rows):
             return best
-        watched = Watched(model, x[rows], y[rows], threat, enough)
+        watched = Watched(apart(model), x[rows], y[rows], threat, enough)
         try:
             if not self.uses_gradients:
                 draws = Draws(noise, rows)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from satbench.attacks.backward import Backward
 from satbench.attacks.ball import project, random_point, steepest
-from satbench.attacks.contract import Model, NoiseSource
+from satbench.attacks.contract import Model, NoiseSource, of_any_batch
 from satbench.core.ranges import check_at_least_one
 from satbench.core.specs import later
 from satbench.core.threat import Length, Threat
@@ -51,6 +51,7 @@ class PGD:
     def __post_init__(self) -> None:
         check_at_least_one("pgd", self, "steps", "restarts", "eot")
 
+    @of_any_batch
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:

@@ -27,7 +27,8 @@ from satbench.attacks._apgd import (
     restarts_in,
     targets_in,
 )
-from satbench.attacks.contract import Attack, Model, NoiseSource
+from satbench.attacks.apart import apart
+from satbench.attacks.contract import Attack, Model, NoiseSource, of_any_batch
 from satbench.core.errors import SatbenchError
 from satbench.core.ranges import check_at_least_one
 from satbench.core.threat import Threat
@@ -47,6 +48,7 @@ class APGDCE:
     def __post_init__(self) -> None:
         check_at_least_one("apgd-ce", self)
 
+    @of_any_batch
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:
@@ -68,6 +70,7 @@ class APGDDLR:
     def __post_init__(self) -> None:
         check_at_least_one("apgd-dlr", self)
 
+    @of_any_batch
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:
@@ -90,6 +93,7 @@ class APGDT:
     def __post_init__(self) -> None:
         check_at_least_one("apgd-t", self)
 
+    @of_any_batch
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:
@@ -113,6 +117,7 @@ class FABT:
     def __post_init__(self) -> None:
         check_at_least_one("fab-t", self)
 
+    @of_any_batch
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:
@@ -135,6 +140,7 @@ class Square:
     def __post_init__(self) -> None:
         check_at_least_one("square", self)
 
+    @of_any_batch
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:
@@ -175,7 +181,7 @@ class AutoAttackReference:
 
 def _package(model: Model, x: Tensor, threat: Threat) -> Package:
     return Package(
-        model,
+        apart(model),
         norm=_NORMS[threat.norm],
         eps=threat.radius,
         version="standard",

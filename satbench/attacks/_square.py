@@ -18,7 +18,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -30,9 +30,10 @@ from satbench.attacks._square_transfer import (
     shared_windows,
     transfer,
 )
-from satbench.attacks.contract import Model, NoiseSource
+from satbench.attacks.contract import Model, NoiseSource, of_any_batch
 from satbench.core.errors import SatbenchError
 from satbench.core.ranges import check_at_least_one
+from satbench.core.specs import later
 from satbench.core.threat import Threat
 
 _FIRST_SHARE = 0.8  # AutoAttack's p: the share of the pixels that the first squares cover
@@ -49,16 +50,21 @@ class Square:
     """Square as AutoAttack runs it, with at most `queries` queries an image after the first.
 
     The data set is cut into blocks of `block` images by index, whose survivors share their draws.
+    `schedule` says when the squares shrink: after so many queries of 10,000 whatever `queries` is,
+    as AutoAttack has it (`fixed`), or after these shares of `queries` (`rescaled`), as the authors'
+    code has it, which leaves fewer images where queries are few (docs/attacks.md).
     """
 
     uses_gradients: ClassVar[bool] = False
 
     queries: int = 5000
     block: int = 250
+    schedule: Literal["fixed", "rescaled"] = later("fixed")
 
     def __post_init__(self) -> None:
         check_at_least_one("square", self, "queries", "block")
 
+    @of_any_batch
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:
@@ -75,11 +81,18 @@ class Square:
                 return x_adv
             draw = torch.Generator().manual_seed(noise.block_seed())
             prepare = _shared_squares if threat.norm == "linf" else _shared_transfers
-            start, propose = prepare(x[rows], threat, self.queries, draw)
+            sides = self._sides(x.shape[1:], threat)
+            start, propose = prepare(x[rows], threat, sides, draw)
             best, margin = _climb(model, x[rows], y[rows], start, self.queries, propose)
         fell = margin <= 0
         x_adv[rows[fell]] = best[fell].clamp(0, 1)  # L1 may leave the box by rounding
         return x_adv
+
+    def _sides(self, shape: torch.Size, threat: Threat) -> list[int]:
+        """Return the side of the square of each query."""
+        least = 1 if threat.norm == "linf" else 3
+        places = range(self.queries) if self.schedule == "fixed" else _rescaled(self.queries)
+        return [_side(place, shape, _FIRST_SHARE, least) for place in places]
 
 
 @dataclass(frozen=True)
@@ -161,7 +174,7 @@ def _margin(model: Model, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _shared_squares(
-    x: Tensor, threat: Threat, queries: int, draw: torch.Generator
+    x: Tensor, threat: Threat, sides: list[int], draw: torch.Generator
 ) -> tuple[Tensor, Propose]:
     """Linf: start from vertical stripes; paint one square, with its colours, on every image."""
     n, channels, height, width = x.shape
@@ -169,15 +182,14 @@ def _shared_squares(
     stripes = _signs(torch.rand(n, channels, 1, width, generator=draw)).to(x.device)
     start = (x + eps * stripes).clamp(0, 1)
 
-    sides = torch.tensor(_sides(queries, x.shape[1:], _FIRST_SHARE, least=1))
     # One call draws the very numbers that three calls a query would.
-    drawn = torch.rand(queries, 2 + channels, generator=draw)
-    tops = ((height - sides) * drawn[:, 0]).long().tolist()
-    lefts = ((width - sides) * drawn[:, 1]).long().tolist()
-    shifts = (2.0 * eps * _signs(drawn[:, 2:])).view(queries, channels, 1, 1).to(x.device)
+    drawn = torch.rand(len(sides), 2 + channels, generator=draw)
+    tops = ((height - torch.tensor(sides)) * drawn[:, 0]).long().tolist()
+    lefts = ((width - torch.tensor(sides)) * drawn[:, 1]).long().tolist()
+    shifts = (2.0 * eps * _signs(drawn[:, 2:])).view(-1, channels, 1, 1).to(x.device)
 
     def propose(query: int, active: Tensor, x: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
-        window = shared_windows(tops[query], lefts[query], int(sides[query]))
+        window = shared_windows(tops[query], lefts[query], sides[query])
         before, clean = best[window], x[window]
         after = (before + shifts[query]).clamp(clean - eps, clean + eps).clamp_(0, 1)
         rows = (after != before).flatten(1).any(1).nonzero()[:, 0]
@@ -191,7 +203,7 @@ def _shared_squares(
 def _own_squares(x: Tensor, threat: Threat, squares: Squares, noise: NoiseSource) -> Propose:
     """Linf: each image has its own squares and colours."""
     channels, height, width = x.shape[1:]
-    eps, sides = threat.radius, _rescaled_sides(squares, x.shape[1:], least=1)
+    eps, sides = threat.radius, _own_sides(squares, x.shape[1:], least=1)
     drawn = _own_draws(x, 2 + channels, squares, noise)
     down, across = (torch.arange(size, device=x.device) for size in (height, width))
 
@@ -212,7 +224,7 @@ def _own_squares(x: Tensor, threat: Threat, squares: Squares, noise: NoiseSource
 
 
 def _shared_transfers(
-    x: Tensor, threat: Threat, queries: int, draw: torch.Generator
+    x: Tensor, threat: Threat, sides: list[int], draw: torch.Generator
 ) -> tuple[Tensor, Propose]:
     """L2 and L1: start from tiles of bumps; move the change of one window into another.
 
@@ -242,8 +254,6 @@ def _shared_transfers(
             window += signed_bump(tile, len(x))[:, :, : window.shape[2], : window.shape[3]]
     start = into_ball(x, change, threat)
 
-    sides = _sides(queries, x.shape[1:], _FIRST_SHARE, least=3)
-
     def propose(query: int, active: Tensor, x: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
         side = sides[query]
         room = torch.tensor([height - side, width - side] * 2)
@@ -258,7 +268,7 @@ def _shared_transfers(
 def _own_transfers(x: Tensor, threat: Threat, squares: Squares, noise: NoiseSource) -> Propose:
     """L2 and L1: each image has its own windows, bump and signs."""
     channels, height, width = x.shape[1:]
-    sides = _rescaled_sides(squares, x.shape[1:], least=3)
+    sides = _own_sides(squares, x.shape[1:], least=3)
     drawn = _own_draws(x, 5 + channels, squares, noise)
 
     def propose(query: int, active: Tensor, x: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
@@ -282,18 +292,18 @@ def _own_draws(x: Tensor, numbers: int, squares: Squares, noise: NoiseSource) ->
     return torch.from_numpy(drawn).to(x.device)
 
 
-def _sides(queries: int, shape: torch.Size, first_share: float, least: int) -> list[int]:
-    """Return the side of the square of each query; from 3 up (L2, L1) sides are made odd."""
-    return [_side(query, shape, first_share, least) for query in range(queries)]
-
-
-def _rescaled_sides(squares: Squares, shape: torch.Size, least: int) -> list[int]:
-    places = (int(query / squares.queries * 10_000) for query in range(squares.queries))
+def _own_sides(squares: Squares, shape: torch.Size, least: int) -> list[int]:
+    places = _rescaled(squares.queries)
     return [_side(place, shape, squares.first_share, least) for place in places]
 
 
+def _rescaled(queries: int) -> list[int]:
+    """Return where among 10,000 queries each of fewer or more stands."""
+    return [int(query / queries * 10_000) for query in range(queries)]
+
+
 def _side(place: int, shape: torch.Size, first_share: float, least: int) -> int:
-    """Return the side of the square at query `place` of 10,000."""
+    """Return the side of the square at query `place` of 10,000; from 3 up it is made odd."""
     channels, height, width = shape
     share = first_share / 2 ** bisect_left(_HALVED_AFTER, place)
     side = max(round(math.sqrt(share * (channels * height * width) / channels)), least)

@@ -25,7 +25,7 @@ from satbench.attacks._transfer_gradients import (
     spread,
 )
 from satbench.attacks.ball import project, random_point, steepest
-from satbench.attacks.contract import Attack, Lent, Model, NoiseSource
+from satbench.attacks.contract import Attack, Lent, Model, NoiseSource, of_any_batch
 from satbench.core.errors import SatbenchError
 from satbench.core.ranges import check_at_least_one
 from satbench.core.threat import Length, Threat
@@ -124,6 +124,7 @@ class FromSources:
         """Return the attack proper, which holds the sources."""
         return Transferred(tuple(lent.source(name) for name in self.sources), self.settings)
 
+    @of_any_batch
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:
@@ -140,6 +141,7 @@ class Transferred:
     models: tuple[Model, ...]
     settings: Transfer
 
+    @of_any_batch
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:

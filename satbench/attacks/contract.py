@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from functools import wraps
+from math import prod
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -62,6 +64,39 @@ class NoiseOfSome:
         return self.of.block_seed(restart)
 
 
+_Search = TypeVar("_Search", bound=Callable[..., Tensor])
+
+
+def of_any_batch(search: _Search) -> _Search:
+    """Make a search, the `__call__` of an attack, one for any batch and any caller.
+
+    It sees detached images in the plain memory layout, with gradients on (`torch.no_grad()` around
+    it turns nothing off), so that its result, detached too, depends on neither.  For an empty batch
+    the model is not asked: many a model cannot answer one.
+    """
+
+    @wraps(search)
+    def perturb(
+        self: object, model: Model, x: Tensor, y: Tensor, threat: object, noise: NoiseSource
+    ) -> Tensor:
+        if not len(x):
+            return x.detach().clone()
+        with torch.enable_grad():
+            return search(self, model, _plainly_laid(x), y, threat, noise).detach()
+
+    return cast(_Search, perturb)
+
+
+def _plainly_laid(x: Tensor) -> Tensor:
+    """Return `x` detached, with the strides of a new tensor.
+
+    `contiguous` leaves grey images in channels last as they are, whose strides a convolution sees.
+    """
+    x = x.detach()
+    plain = tuple(prod(x.shape[axis + 1 :]) for axis in range(x.dim()))
+    return x if x.stride() == plain else x.clone(memory_format=torch.contiguous_format)
+
+
 class Attack(Protocol):
     """A frozen dataclass whose fields are the attack's parameters.
 
@@ -108,6 +143,7 @@ class Found:
 class Informed(Attack, Protocol):
     """An attack that goes on from what earlier stages found, and tells the later ones."""
 
+    @of_any_batch
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:

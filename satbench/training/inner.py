@@ -13,7 +13,7 @@ from satbench.attacks import attack_spec, parse_attack, short_spec
 from satbench.attacks._pgd import PGD, QUARTER_EPS
 from satbench.attacks.backward import Backward
 from satbench.attacks.ball import project, steepest
-from satbench.attacks.contract import Attack, Model, NoiseSource, Prepared
+from satbench.attacks.contract import Attack, Model, NoiseSource, Prepared, of_any_batch
 from satbench.attacks.traits import Composite, check_fit
 from satbench.core.errors import SatbenchError
 from satbench.core.noise import generator_for
@@ -43,6 +43,7 @@ class TradesAttack:
         if self.steps < 1:
             raise SatbenchError(f"trades: expected steps of 1 or more, got {self.steps}")
 
+    @of_any_batch
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:

@@ -1,99 +1,74 @@
-"""What every attack in the registry holds.  A new attack is picked up from there."""
+"""What every attack in the registry holds.  A new attack is picked up from there.
+
+Most of it is asserted by the test suites of other libraries too (torchattacks, Foolbox, ART,
+adversarial-library, AutoAttack).
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from contract.cases import (
+    ALONE,
+    CHEAP,
+    SHAPES,
+    SIMPLE,
+    SPECS,
+    Case,
+    MakeNet,
+    a_batch,
+    noise_of,
+    on_every_attack_under_every_threat,
+)
 from satbench.attacks import ATTACKS, attack_spec, parse_attack
-from satbench.attacks.contract import Prepared
 from satbench.attacks.judge import check_allowed
-from satbench.attacks.suite import Composite
-from satbench.core.noise import Noise
+from satbench.attacks.traits import Composite
 from satbench.core.threat import Threat
 
-# Spelled out where the defaults would take long; an attack without a line runs with its defaults.
-CHEAP = {
-    "pgd": "pgd(steps=3,restarts=2)",
-    "apgd-ce": "apgd-ce(steps=4,restarts=2)",
-    "apgd-dlr": "apgd-dlr(steps=4,eot=2)",
-    "apgd-t": "apgd-t(steps=3,targets=2)",
-    "fab-t": "fab-t(steps=2,targets=2)",
-    "square": "square(queries=20)",
-    "foolbox.fmn": "foolbox.fmn(steps=20)",
-    "foolbox.ddn": "foolbox.ddn(steps=5)",
-    "foolbox.deepfool": "foolbox.deepfool(steps=10,candidates=3)",
-    "foolbox.cw": "foolbox.cw(steps=5,binary_search_steps=2,stepsize=0.1)",
-    "foolbox.boundary": "foolbox.boundary(steps=60,spherical_step=0.2)",
-    "foolbox.hopskipjump": "foolbox.hopskipjump(steps=1,initial_gradient_eval_steps=4)",
-}
-SPECS = [CHEAP.get(name, name) for name in ATTACKS.names()]
+# One takes on only images whose gradients mislead, the other's student learns next to nothing here.
+WEAK = ("flagged-square", "distilled")
 
 
-def borrows(spec: str) -> bool:
-    """Whether an attack, or a part of it, needs what a run lends.  It has tests of its own."""
-    attack = parse_attack(spec)
-    parts = [part for _, part in attack.parts()] if isinstance(attack, Composite) else [attack]
-    return any(isinstance(part, Prepared) for part in parts)
-
-
-ALONE = [spec for spec in SPECS if not borrows(spec)]
-SIMPLE = [spec for spec in ALONE if not isinstance(parse_attack(spec), Composite)]
-
-# Large, so that attacks which hand failures back as they came have successes to show.
-THREATS = ("linf:0.3", "l2:3", "l1:12")
-SHAPES = ((1, 8, 8), (3, 16, 16))
-
-# An attack that says nothing of norms takes any.
-PAIRS = [
-    pytest.param(spec, threat, id=f"{spec}-{threat}")
-    for spec in SIMPLE
-    for threat in map(Threat.parse, THREATS)
-    if threat.norm in getattr(parse_attack(spec), "norms", (threat.norm,))
-]
-
-on_every_attack_under_every_threat = pytest.mark.parametrize(("spec", "threat"), PAIRS)
-MakeNet = Callable[..., nn.Module]
-
-
-def a_batch(net: nn.Module, shape: tuple[int, ...], n: int = 5) -> tuple[Tensor, Tensor]:
-    """Return images, some pixels of which are at 0 and 1, that the net gets right."""
-    x = (torch.rand(n, *shape, generator=torch.Generator().manual_seed(1)) * 1.4 - 0.2).clamp(0, 1)
-    return x, net(x).argmax(1)
-
-
-def noise_of(n: int = 5, seed: int = 0) -> Noise:
-    return Noise(seed, "contract", tuple(range(n)))
+@cache
+def plain_result(case: Case, make_net: MakeNet) -> Tensor:
+    """Return what a case makes of grey images, the caller doing nothing out of the ordinary."""
+    net = make_net()
+    with torch.random.fork_rng():
+        torch.rand(7)
+        return case.run(net, *a_batch(net, (1, 8, 8)))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @on_every_attack_under_every_threat
 def test_the_result_is_allowed_by_the_threat_model(
-    spec: str, threat: Threat, shape: tuple[int, ...], small_net: MakeNet
+    case: Case, shape: tuple[int, ...], small_net: MakeNet
 ) -> None:
     net = small_net(shape[0])
     x, y = a_batch(net, shape)
 
-    x_adv = parse_attack(spec)(net, x, y, threat, noise_of())
+    x_adv = case.run(net, x, y)
 
-    check_allowed(x, x_adv, threat)  # shape, float32, ball, box
-    assert (net(x_adv).argmax(1) != y).any()
+    check_allowed(x, x_adv, case.threat)  # shape, float32, ball, box
+    assert x_adv.device == x.device
     assert not x_adv.requires_grad
+    assert case.name in WEAK or (net(x_adv).argmax(1) != y).any()
 
 
 @on_every_attack_under_every_threat
-def test_images_and_labels_are_left_alone(spec: str, threat: Threat, small_net: MakeNet) -> None:
+def test_images_and_labels_are_left_alone(case: Case, small_net: MakeNet) -> None:
     net = small_net()
     x, y = a_batch(net, (1, 8, 8))
     before = (x.clone(), y.clone())
 
-    x_adv = parse_attack(spec)(net, x, y, threat, noise_of())
+    x_adv = case.run(net, x, y)
     x_adv += 1  # it is no view of x either
 
     assert torch.equal(x, before[0])
@@ -102,14 +77,14 @@ def test_images_and_labels_are_left_alone(spec: str, threat: Threat, small_net: 
 
 
 @on_every_attack_under_every_threat
-def test_a_frozen_model_is_left_alone(spec: str, threat: Threat, small_net: MakeNet) -> None:
+def test_a_frozen_model_is_left_alone(case: Case, small_net: MakeNet) -> None:
     net = small_net()
     x, y = a_batch(net, (1, 8, 8))
     first = next(net.parameters())
     first.grad = torch.ones_like(first)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
 
-    parse_attack(spec)(net, x, y, threat, noise_of())
+    case.run(net, x, y)
 
     state = net.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in before.items())
@@ -120,51 +95,113 @@ def test_a_frozen_model_is_left_alone(spec: str, threat: Threat, small_net: Make
 
 
 @on_every_attack_under_every_threat
-def test_the_global_generators_are_left_alone(
-    spec: str, threat: Threat, small_net: MakeNet
-) -> None:
+def test_trainable_weights_are_left_without_gradient(case: Case, small_net: MakeNet) -> None:
+    net = small_net().requires_grad_(True)
+    x, y = a_batch(net, (1, 8, 8))
+
+    x_adv = case.run(net, x, y)
+
+    assert [p.grad for p in net.parameters()] == [None] * 8
+    assert all(p.requires_grad for p in net.parameters())
+    assert torch.equal(x_adv, plain_result(case, small_net))
+
+
+@on_every_attack_under_every_threat
+def test_the_global_generators_are_neither_moved_nor_read(case: Case, small_net: MakeNet) -> None:
     net = small_net()
     x, y = a_batch(net, (1, 8, 8))
     before = (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate())
 
-    parse_attack(spec)(net, x, y, threat, noise_of())
+    x_adv = case.run(net, x, y)
 
     assert torch.equal(torch.get_rng_state(), before[0])
     np.testing.assert_array_equal(np.random.get_state()[1], before[1])
     assert random.getstate() == before[2]
+    assert torch.equal(x_adv, plain_result(case, small_net))  # made where they stood elsewhere
 
 
 @on_every_attack_under_every_threat
-def test_the_same_noise_gives_the_same_bits(spec: str, threat: Threat, small_net: MakeNet) -> None:
-    net, attack = small_net(), parse_attack(spec)
-    x, y = a_batch(net, (1, 8, 8))
-
-    first = attack(net, x, y, threat, noise_of())
-    torch.rand(7)  # where the global generator stands does not matter
-    second = attack(net, x, y, threat, noise_of())
-
-    assert torch.equal(first, second)
-
-
-@on_every_attack_under_every_threat
-def test_gradients_that_are_off_change_nothing(
-    spec: str, threat: Threat, small_net: MakeNet
-) -> None:
-    net = small_net()
-    x, y = a_batch(net, SHAPES[0])
-    expected = parse_attack(spec)(net, x, y, threat, noise_of())
-    with torch.no_grad():
-        got = parse_attack(spec)(net, x, y, threat, noise_of())
-
-    assert torch.equal(got, expected)
-
-
-@on_every_attack_under_every_threat
-def test_a_single_image_is_a_batch(spec: str, threat: Threat, small_net: MakeNet) -> None:
+def test_a_single_image_is_a_batch(case: Case, small_net: MakeNet) -> None:
     net = small_net()
     x, y = a_batch(net, (1, 8, 8), n=1)
 
-    check_allowed(x, parse_attack(spec)(net, x, y, threat, noise_of(1)), threat)
+    check_allowed(x, case.run(net, x, y), case.threat)
+
+
+@on_every_attack_under_every_threat
+def test_an_empty_batch_is_answered_without_the_model(case: Case, small_net: MakeNet) -> None:
+    def nobody(x: Tensor) -> Tensor:
+        raise AssertionError("asked about no image")
+
+    x, y = torch.empty(0, 1, 8, 8), torch.empty(0, dtype=torch.int64)
+    attack = case.attack(small_net())
+
+    x_adv = attack(nobody, x, y, case.threat, noise_of(0))
+
+    assert (x_adv.shape, x_adv.dtype, x_adv.requires_grad) == (x.shape, x.dtype, False)
+
+
+@on_every_attack_under_every_threat
+def test_the_memory_layout_of_the_images_does_not_matter(case: Case, small_net: MakeNet) -> None:
+    net = small_net()
+    x, y = a_batch(net, (1, 8, 8))
+    # The strides of channels last, which are contiguous too where there is one channel.
+    laid = torch.empty_strided(x.shape, (64, 1, 8, 1)).copy_(x)
+
+    assert torch.equal(case.run(net, laid, y), plain_result(case, small_net))
+
+
+@on_every_attack_under_every_threat
+def test_the_callers_gradient_mode_does_not_matter(case: Case, small_net: MakeNet) -> None:
+    net = small_net()
+    x, y = a_batch(net, (1, 8, 8))
+    attack = case.attack(net)
+
+    with torch.no_grad():
+        x_adv = attack(net, x, y, case.threat, noise_of())
+
+    assert torch.equal(x_adv, plain_result(case, small_net))
+
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "rows of a wider tensor": lambda x: torch.cat([x, x], 3)[..., : x.shape[3]],
+    "turned": lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+    "every second image": lambda x: x.repeat_interleave(2, 0)[::2],
+    "a leaf with a gradient": lambda x: x.clone().requires_grad_(),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", ["pgd", "apgd-ce", "fab-t", "square", "foolbox.fmn"])
+def test_images_in_any_layout_give_the_same_result(
+    name: str, layout: str, small_net: MakeNet
+) -> None:
+    net = small_net(3)
+    x, y = a_batch(net, (3, 16, 16))
+    case = Case(CHEAP[name], Threat.parse("l2:3"))
+
+    laid = LAYOUTS[layout](x)
+    x_adv = case.run(net, laid, y)
+
+    assert torch.equal(x_adv, case.run(net, x, y))
+    assert not x_adv.requires_grad
+    assert laid.grad is None
+
+
+@on_every_attack_under_every_threat
+def test_a_ball_of_no_size_leaves_every_answer_as_it_was(case: Case, small_net: MakeNet) -> None:
+    net = small_net()
+    x, answers = a_batch(net, (1, 8, 8))
+    y = answers.clone()
+    y[:2] = (y[:2] + 1) % 5  # wrong when clean
+
+    threat = Threat.of(case.threat.norm, "0.000000001")
+
+    x_adv = case.attack(net)(net, x, y, threat, noise_of())
+
+    assert (x_adv - x).abs().max() < 1e-6
+    assert torch.equal(net(x_adv).argmax(1), answers)
 
 
 @pytest.mark.parametrize("spec", SPECS)

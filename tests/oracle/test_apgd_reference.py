@@ -20,7 +20,7 @@ from satbench.attacks.contract import Attack
 from satbench.attacks.judge import broken, predict
 from satbench.attacks.passes import CountingModel, Passes
 from satbench.core.noise import Noise
-from satbench.core.threat import Threat
+from satbench.core.threat import Norm, Threat
 from satbench.data import Dataset, load_dataset
 from satbench.models import load_model, request_model
 
@@ -96,6 +96,58 @@ def test_the_best_iterates_of_a_long_run_are_those_of_the_package(
         search = Search(model, lambda z, y, _: cross_entropy(z, y), 70, 1)
 
         got = search.run(aim, start, 70, sparse_start=given).best
+
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
+
+
+class Scripted(nn.Module):
+    """Answers that depend on the number of the call alone, and so do their gradients.
+
+    The loss of each image mostly rises and now and then falls far: so that there are windows of
+    many rises in which the best loss stays what it was.
+    """
+
+    def __init__(self, calls: int, images: int, pixels: int) -> None:
+        super().__init__()
+        draw = torch.Generator().manual_seed(0)
+        shape = (calls, images)
+        falls = torch.rand(shape, generator=draw) < torch.linspace(0, 0.5, images)
+        steps = torch.where(falls, -4.0, 0.3) * torch.rand(shape, generator=draw)
+        self.margins, self.call = steps.cumsum(0), 0
+        self.slopes = torch.randn(*shape, pixels, generator=draw)
+
+    def forward(self, x: Tensor) -> Tensor:
+        nothing = x - x.detach()  # but for the gradient
+        slope = (self.slopes[self.call] * nothing.flatten(1)).sum(1)
+        margin = self.margins[self.call] + slope
+        self.call += 1
+        return torch.stack([-margin, margin], 1)
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["own start", "given start"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("steps", [40, 100])
+def test_steps_are_halved_where_the_package_halves_them(
+    steps: int, norm: Norm, sparse: bool
+) -> None:
+    images, pixels, eps = 300, 12, 0.3
+    draw = torch.Generator().manual_seed(1)
+    x, y = torch.rand(images, 1, 3, 4, generator=draw), torch.zeros(images, dtype=torch.int64)
+    names = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+    package = APGDAttack(
+        Scripted(steps + 1, images, pixels), n_iter=steps, norm=names[norm], eps=eps
+    )
+    package.init_hyperparam(x)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        start = _random_start(x, norm, eps)
+        torch.manual_seed(0)
+        expected = package.attack_single_run(x, y, x_init=start if sparse else None)[0]
+        aim = Aim(x, y, y, norm, eps, last=False)
+        model = Scripted(steps + 1, images, pixels)
+        search = Search(model, lambda z, y, _: cross_entropy(z, y), steps, 1)
+
+        got = search.run(aim, start, steps, sparse_start=sparse).best
 
     torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
 

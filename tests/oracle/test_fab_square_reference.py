@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
+from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
 from satbench.attacks import _pyautoattack as reference
 from satbench.attacks._fab import FABT
 from satbench.attacks._square import Square
-from satbench.attacks.contract import Attack
+from satbench.attacks.contract import Attack, Model, NoiseSource
 from satbench.attacks.judge import broken, predict
 from satbench.attacks.passes import CountingModel, Passes
 from satbench.core.errors import SatbenchError
@@ -76,6 +80,64 @@ def test_square_gives_each_image_the_bits_of_the_package(
 
     assert torch.equal(got, expected)
     assert 3 < (got != x).flatten(1).any(1).sum() < len(x) - 3
+
+
+@dataclass(frozen=True)
+class RescaledReference(reference.Square):
+    """The package's Square with its own option to fit the schedule to the queries."""
+
+    def __call__(
+        self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
+    ) -> Tensor:
+        attack = reference._package(model, x, threat).square
+        attack.n_queries, attack.rescale_schedule = self.queries, True
+        return reference._perturb(attack, x, y, noise)
+
+
+@pytest.mark.parametrize(("model", "threat"), SQUARE_CASES[:4])
+def test_square_rescaled_gives_each_image_the_bits_of_the_package_rescaled(
+    model: str, threat: str, fashion: Dataset
+) -> None:
+    ours, theirs = Square(queries=100, schedule="rescaled"), RescaledReference(queries=100)
+
+    x, _, (got, expected) = images_and_results(
+        ours, theirs, model, fashion.first(50), Threat.parse(threat)
+    )
+
+    assert torch.equal(got, expected)
+    assert (got != x).any()
+
+
+# After these queries of 10,000 the share of the pixels that a square covers is halved
+# (Andriushchenko et al., 2020, section 5.1).
+HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (3, 224, 224)], ids=str)
+@pytest.mark.parametrize(("norm", "least"), [("linf", 1), ("l2", 3), ("l1", 3)])
+@pytest.mark.parametrize(("schedule", "queries"), [("fixed", 10_000), ("rescaled", 1_000)])
+def test_squares_shrink_where_the_paper_and_the_package_shrink_them(
+    schedule: Literal["fixed", "rescaled"],
+    queries: int,
+    norm: str,
+    least: int,
+    shape: tuple[int, int, int],
+) -> None:
+    package = SquareAttack(lambda x: x, n_queries=queries, resc_schedule=schedule == "rescaled")
+    package.p_init = 0.8
+
+    def side(share: float) -> int:
+        side = max(round(math.sqrt(share * shape[1] * shape[2])), least)
+        return min(side + (least == 3 and side % 2 == 0), *shape[1:])
+
+    by_package = [side(package.p_selection(query)) for query in range(queries)]
+    halvings = [sum(10_000 * query / queries > k for k in HALVED_AFTER) for query in range(queries)]
+    by_hand = [side(0.8 / 2**times) for times in halvings]
+
+    got = Square(queries, schedule=schedule)._sides(torch.Size(shape), Threat.of(norm, "0.1"))
+
+    assert got == by_package
+    assert got == by_hand
 
 
 @pytest.mark.slow

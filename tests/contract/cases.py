@@ -1,0 +1,176 @@
+"""Every attack there is, cheaply set, under every norm: what the contract tests go through.
+
+A new attack of the registry is picked up from there.  Parts that have no name of their own, and
+attacks that a run makes ready first, are spelled out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from satbench.attacks import ATTACKS, parse_attack
+from satbench.attacks import _pyautoattack as reference
+from satbench.attacks._apgd import APGDT
+from satbench.attacks._audit import Audited
+from satbench.attacks._distilled import Distilled
+from satbench.attacks._fast import Borderline, FlaggedSquare, WarmSquare
+from satbench.attacks._transfer import FromSources, Transfer
+from satbench.attacks._transfer_gradients import Method
+from satbench.attacks.contract import Attack, Prepared
+from satbench.attacks.traits import Composite, traits_of
+from satbench.core.noise import Noise
+from satbench.core.threat import Threat
+from satbench.training.inner import TradesAttack
+
+# Spelled out where the defaults would take long; an attack without a line runs with its defaults.
+CHEAP = {
+    "pgd": "pgd(steps=3,restarts=2)",
+    "apgd-ce": "apgd-ce(steps=4,restarts=2)",
+    "apgd-dlr": "apgd-dlr(steps=4,eot=2)",
+    "apgd-t": "apgd-t(steps=3,targets=2)",
+    "fab-t": "fab-t(steps=2,targets=2)",
+    "square": "square(queries=20)",
+    "cosine-pgd": "cosine-pgd(steps=5)",
+    "malt": "malt(steps=4,targets=2)",
+    "foolbox.fmn": "foolbox.fmn(steps=20)",
+    "foolbox.ddn": "foolbox.ddn(steps=5)",
+    "foolbox.deepfool": "foolbox.deepfool(steps=10,candidates=3)",
+    "foolbox.cw": "foolbox.cw(steps=5,binary_search_steps=2,stepsize=0.1)",
+    "foolbox.boundary": "foolbox.boundary(steps=60,spherical_step=0.2)",
+    "foolbox.hopskipjump": "foolbox.hopskipjump(steps=1,initial_gradient_eval_steps=4)",
+}
+SPECS = [CHEAP.get(name, name) for name in ATTACKS.names()]
+
+# Large, so that attacks which hand failures back as they came have successes to show.
+THREATS = ("linf:0.3", "l2:3", "l1:12")
+SHAPES = ((1, 8, 8), (3, 16, 16))
+
+MakeNet = Callable[..., nn.Module]
+
+
+def borrows(spec: str) -> bool:
+    """Whether an attack, or a part of it, needs what a run lends."""
+    attack = parse_attack(spec)
+    parts = [part for _, part in attack.parts()] if isinstance(attack, Composite) else [attack]
+    return any(isinstance(part, Prepared) for part in parts)
+
+
+ALONE = [spec for spec in SPECS if not borrows(spec)]
+SIMPLE = [spec for spec in ALONE if not isinstance(parse_attack(spec), Composite)]
+
+_TRANSFER = Transfer(steps=3, kernel=3, step=Transfer().step)
+_FAST = ("linf", "l2")  # the suite's own parts are made for these
+PARTS: dict[str, tuple[Attack, Sequence[str]]] = {
+    "reference/apgd-ce": (reference.APGDCE(steps=4), ("linf", "l2", "l1")),
+    "reference/apgd-t": (reference.APGDT(steps=3, targets=2), ("linf", "l2", "l1")),
+    "reference/fab-t": (reference.FABT(steps=2, targets=2), ("linf", "l2", "l1")),
+    "reference/square": (reference.Square(queries=20), ("linf", "l2", "l1")),
+    "square-rescaled": (parse_attack("square(queries=20,schedule=rescaled)"), ("linf", "l2", "l1")),
+    "warm-square": (WarmSquare(queries=20, weakest=1, sample=1), _FAST),
+    "flagged-square": (FlaggedSquare(queries=20), _FAST),
+    "borderline": (Borderline(1.0, APGDT(steps=3, targets=2)), _FAST),
+    "audited": (Audited(parse_attack("pgd-3"), lambda history: history.survivors), ("linf",)),
+    "transfer": (
+        FromSources(("a",), replace(_TRANSFER, method=Method(("mi", "di", "ti")))),
+        ("linf", "l2", "l1"),
+    ),
+    "transfer-vmi": (
+        FromSources(("a",), replace(_TRANSFER, method=Method(("si", "vmi")), neighbours=2)),
+        ("linf",),
+    ),
+    "distilled": (Distilled(20, 10, 1, training=2, width=2, steps=3), ("linf", "l2", "l1")),
+    "trades": (TradesAttack(steps=3), ("linf", "l2", "l1")),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """An attack under a threat model."""
+
+    name: str
+    threat: Threat
+
+    def attack(self, net: nn.Module, shape: tuple[int, ...] = (1, 8, 8)) -> Attack:
+        """Return the attack, made ready with `net` as the source and images of `shape`."""
+        attack = PARTS[self.name][0] if self.name in PARTS else parse_attack(self.name)
+        if not isinstance(attack, Prepared):
+            return attack
+        key = (self, shape)
+        if key not in _READY:  # training a student takes longer than all else
+            _READY[key] = attack.prepare(net, _Lent(net, shape), self.threat, seed=0)
+        return _READY[key]
+
+    def run(self, net: nn.Module, x: Tensor, y: Tensor, seed: int = 0) -> Tensor:
+        """Perturb `x` with the noise of its rows."""
+        return self.attack(net, tuple(x.shape[1:]))(net, x, y, self.threat, noise_of(len(x), seed))
+
+
+_READY: dict[tuple[Case, tuple[int, ...]], Attack] = {}
+
+
+@dataclass(frozen=True)
+class _Lent:
+    """Lends one model, and noise as images."""
+
+    net: nn.Module
+    shape: tuple[int, ...]
+
+    def source(self, name: str) -> nn.Module:
+        return self.net
+
+    def pool(self, n: int) -> NDArray[np.float32]:
+        return np.random.default_rng(0).random((min(n, 30), *self.shape), np.float32)
+
+    def spent(self, forwards: int, backwards: int) -> None:
+        pass
+
+
+def _cases() -> list[Case]:
+    threats = [Threat.parse(text) for text in THREATS]
+    simple = [
+        Case(spec, threat)
+        for spec in SIMPLE
+        for threat in threats
+        if threat.norm in traits_of(parse_attack(spec)).norms
+    ]
+    parts = [
+        Case(name, threat)
+        for name, (_, norms) in PARTS.items()
+        for threat in threats
+        if threat.norm in norms
+    ]
+    return simple + parts
+
+
+CASES = _cases()
+on_every_attack_under_every_threat = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(
+            case,
+            id=f"{case.name}-{case.threat}",
+            # The same code as a registered attack's, but for what a single norm shows.
+            marks=[pytest.mark.slow] if case.name in PARTS and case.threat.norm != "linf" else [],
+        )
+        for case in CASES
+    ],
+)
+
+
+def a_batch(net: nn.Module, shape: tuple[int, ...], n: int = 5) -> tuple[Tensor, Tensor]:
+    """Return images, some pixels of which are at 0 and 1, that the net gets right."""
+    x = (torch.rand(n, *shape, generator=torch.Generator().manual_seed(1)) * 1.4 - 0.2).clamp(0, 1)
+    with torch.no_grad():
+        return x, net(x).argmax(1)
+
+
+def noise_of(n: int = 5, seed: int = 0) -> Noise:
+    """Return the noise of the first `n` images."""
+    return Noise(seed, "contract", tuple(range(n)))
