@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, SupportsFloat
+from typing import TYPE_CHECKING, SupportsFloat, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ from satbench.eval_config import (
 )
 from satbench.evaluation import Finished, run_evaluation
 from satbench.generators import own_generators
-from satbench.models import describe_module, load_model
+from satbench.models import FileKeywords, FileOptions, describe_module, load_model
 from satbench.plan import Evaluation
 from satbench.preflight import check_module, dataset_from_tensors
 from satbench.replacements import load_replacements, parse_bpda
@@ -61,6 +61,7 @@ def evaluate(
     bpda: Mapping[str, str | nn.Module] | None = None,
     until: str | float | None = None,
     fresh: bool = False,
+    **file: Unpack[FileKeywords],
 ) -> Record:
     """Evaluate a classifier's robustness and return the record.
 
@@ -82,7 +83,9 @@ def evaluate(
     attacks search, by that of a module, of `"identity"` or of what `"package.module:factory"`
     makes; the model's values stay its own.  With `until`, such as `"2%"` or 0.02, images are
     gone through in a random order, all of them or those of the first `n_examples`, until the 95
-    % interval of the robust accuracy is no wider, however often one looks.
+    % interval of the robust accuracy is no wider, however often one looks.  Where the name is that
+    of a file of weights, `file` says what it is: the fields of `satbench.models.FileOptions`, such
+    as `architecture`, `activation`, `preset` and `normalize`.
 
     The model is evaluated in eval mode and handed back as it came: parameters, `.grad`, buffers,
     mode and hooks untouched.  Raises SatbenchError, a ValueError, with one clear sentence for
@@ -95,6 +98,8 @@ def evaluate(
     >>> record.surviving() <= record.clean_correct <= record.n
     True
     """
+    if unknown := file.keys() - FileKeywords.__annotations__:
+        raise TypeError(f"evaluate() got an unexpected keyword argument {min(unknown)!r}")
     check_arguments(
         attacks=attacks,
         norm=norm,
@@ -125,7 +130,9 @@ def evaluate(
             fresh,
         )
         if isinstance(model, str):
-            done = _evaluate_name(model, named, images, asked, bpda)
+            done = _evaluate_name(model, FileOptions(**file), named, images, asked, bpda)
+        elif file:
+            raise SatbenchError(f"{', '.join(file)}: these are for a file of weights by its name")
         else:
             data = named or images or _dataset(x, y, None)
             done = _evaluate_module(_checked(model), name, data, asked, bpda)
@@ -142,7 +149,7 @@ def evaluate_config(
     device = choose_device(config.device)
     dataset = images or _first(config.dataset, config.n_examples, config.data_dir, config.until)
     with own_generators(device, config.seed):
-        loaded = load_model(config.model, dataset.classes)
+        loaded = load_model(config.model, dataset.classes, exactly=not dataset.more_classes)
         loaded.check_images(dataset.shape, dataset.name)
         evaluation = Evaluation(
             dataset,
@@ -177,6 +184,7 @@ class _Asked:
 
 def _evaluate_name(
     model: str,
+    file: FileOptions,
     named: str | None,
     images: Dataset | None,
     asked: _Asked,
@@ -184,6 +192,7 @@ def _evaluate_name(
 ) -> Finished:
     config = eval_config(
         model,
+        file=file,
         dataset=images.name if images else named,
         own_images=images is not None,
         norm=asked.norm,

@@ -96,7 +96,7 @@ def measure_config(config: EvalConfig, progress: Progress | None = None) -> Meas
     device = choose_device(config.device)
     dataset = first_examples(config.dataset, config.n_examples, config.data_dir)
     with own_generators(device, config.seed):
-        loaded = load_model(config.model, dataset.classes)
+        loaded = load_model(config.model, dataset.classes, exactly=not dataset.more_classes)
         loaded.check_images(dataset.shape, dataset.name)
         plan = CurvePlan(
             dataset, config.threat.norm, config.attacks, config.seed, config.batch_size

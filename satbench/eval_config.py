@@ -12,7 +12,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.files import check_folder
 from satbench.core.threat import Threat
 from satbench.data import Dataset, check_name, completed, load_dataset
-from satbench.models import ModelRequest, request_model
+from satbench.models import FileOptions, ModelRequest, request_model
 from satbench.replacements import parse_bpda
 
 DEFAULT_EXAMPLES = 1000
@@ -47,8 +47,7 @@ class EvalConfig:
 def eval_config(
     model: str,
     *,
-    architecture: str | None = None,
-    activation: str | None = None,
+    file: FileOptions | None = None,
     dataset: str | None = None,
     own_images: bool = False,
     norm: str | None = None,
@@ -73,7 +72,7 @@ def eval_config(
     `until` is as `parse_interval` reads it.  Raises SatbenchError: unknown names (with the
     nearest), missing files, numbers out of range, and what is missing.
     """
-    request = request_model(model, architecture, activation)
+    request = request_model(model, **vars(file or FileOptions()))
     dataset = dataset or request.dataset
     if dataset is None:
         raise SatbenchError(f"say what to evaluate {model} on, such as --dataset cifar10")

@@ -21,7 +21,7 @@ from satbench.attacks.suite import Stage
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat, show_fraction
 from satbench.data import Dataset
-from satbench.leaderboard.flags import Kind, flags_from_result
+from satbench.leaderboard.flags import Kind, flags_from_assumed, flags_from_result
 from satbench.leaderboard.record import (
     DatasetInfo,
     Diagnosis,
@@ -166,6 +166,7 @@ class Plan:
             diagnosis=Diagnosis(
                 [
                     *diagnosis.flags,
+                    *flags_from_assumed(self.model.assumed, len(verdicts)),
                     *flags_from_result(verdicts.tolist(), self._kinds, self.dataset.classes),
                 ],
                 diagnosis.forwards,

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import torch
 
-import satbench
 from satbench.core.specs import split_spec
 from satbench.data import Dataset, Pixels, load_dataset, open_tree
-from satbench.model_zoo.card import Card, Training, write_card
-from satbench.model_zoo.weights import digest_weights, save_weights
+from satbench.model_zoo.card import write_card
+from satbench.model_zoo.weights import save_weights
 from satbench.recipes import TrainConfig, overrides_of
 from satbench.training.folders import default_workers
 from satbench.training.live import LiveTable
 from satbench.training.loop import EpochMetrics, Trained, train
 from satbench.training.ranks import joined
+from satbench.training.run_card import run_card
 from satbench.training.tensorboard import write_events
 
 
@@ -100,38 +100,18 @@ def train_command(config: TrainConfig, world: int = 1) -> str:
 def _finish(
     config: TrainConfig, name: str, folder: Path, trained: Trained, data: Dataset, world: int
 ) -> TrainingRun:
-    model, kept = trained.model, trained.history[trained.kept_epoch - 1]
     weights, card = folder / f"{name}.safetensors", folder / f"{name}.json"
-    save_weights(model, weights)
-    training = Training(
-        recipe=config.recipe,
-        seed=config.seed,
-        threat=config.threat,
-        attack=config.attack,
-        dataset=config.dataset,
-        data_digest=data.digest,
-        command=train_command(config, world),
-        kept=trained.kept,
-        held_out={"clean": kept.held_out_clean, "pgd-10": kept.held_out_pgd10},
-        config=config.to_dict(),
-        satbench=satbench.__version__,
-        torch=torch.__version__,
+    told = run_card(
+        name,
+        weights.name,
+        trained.model,
+        config,
+        data,
+        (trained.kept, trained.history[trained.kept_epoch - 1]),
+        train_command(config, world),
     )
-    write_card(
-        Card(
-            name=name,
-            architecture=config.architecture,
-            activation=config.activation,
-            parameters=sum(p.numel() for p in model.parameters()),
-            input_shape=data.shape,
-            classes=data.classes,
-            weights=weights.name,
-            weights_digest=digest_weights(model),
-            licence="MIT",
-            training=training,
-        ),
-        card,
-    )
+    save_weights(trained.model, weights, told)
+    write_card(told, card)
     return TrainingRun(weights, card, _eval_command(config, card))
 
 

@@ -18,6 +18,7 @@ from satbench.model_zoo.card import (
     zoo_names,
 )
 from satbench.models import SOURCES
+from satbench.models._files import card_of_file, card_of_run
 from satbench.models._zoo import load_card, weights_file
 
 _NAME = re.compile(r"^[A-Za-z0-9][\w.+-]*$")
@@ -26,13 +27,13 @@ _NAME = re.compile(r"^[A-Za-z0-9][\w.+-]*$")
 def add_model(path: Path) -> Card:
     """Check the card at `path` and its weights, and copy both to the user's zoo.
 
-    The weights lie beside the card, or are fetched from its `url`.  They must be those of the
-    card's digest, fit the network strictly, and give finite logits.  Raises SatbenchError
-    for a fault in any of this, and for a name that is taken; then the zoo is as it was.
+    `path` may be the folder of a run too, or a file of weights that carries its card.  The weights
+    lie beside the card, or are fetched from its `url`.  They must be those of the card's digest,
+    fit the network strictly, and give finite logits.  Raises SatbenchError for a fault in any of
+    this, and for a name that is taken; then the zoo is as it was.
     """
-    card = read_card(path)
+    card, weights = _found(path)
     _check_name(card)
-    weights = path.parent / card.weights
     loaded = load_card(card, weights, "user-zoo")
     _check_answers(loaded.module, card)
     folder = user_zoo()
@@ -40,6 +41,17 @@ def add_model(path: Path) -> Card:
     # The card comes last: a zoo never names a model whose weights are not there.
     write_card(card, folder / f"{card.name}.json")
     return card
+
+
+def _found(path: Path) -> tuple[Card, Path]:
+    if path.is_dir():
+        return card_of_run(path)
+    if path.suffix != ".json" and path.is_file():
+        if card := card_of_file(str(path)):
+            return card, path
+        raise SatbenchError(f"expected a card, got {path}, which carries none: name the card of it")
+    card = read_card(path)
+    return card, path.parent / card.weights
 
 
 def _check_name(card: Card) -> None:

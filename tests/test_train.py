@@ -19,7 +19,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.model_zoo.build import canonical_activation
-from satbench.model_zoo.card import read_card
+from satbench.model_zoo.card import card_within, read_card
 from satbench.model_zoo.weights import digest_weights
 from satbench.models import load_model, request_model
 from satbench.recipes import TrainConfig, load_recipe, recipe_names
@@ -482,6 +482,21 @@ def test_the_card_of_a_run_loads_its_weights(
     assert loaded.info.weights_digest == whole[0]
     assert read_card(done.card).training is not None
     assert loaded.info.training["attack"] == CONFIG.attack
+
+
+@pytest.mark.usefixtures("opened")
+def test_the_weights_of_a_run_carry_their_card_and_its_folder_names_the_model(
+    tmp_path: Path,
+) -> None:
+    done = run(tmp_path)
+    best = card_within(done.weights.parent / "best.safetensors")
+    texts = [str(one) for one in (done.card, done.weights, done.weights.parent)]
+
+    assert card_within(done.weights) == read_card(done.card)
+    assert len({str(load_model(request_model(text), 3).info) for text in texts}) == 1
+    assert best is not None
+    assert (best.activation, best.training and best.training.recipe) == ("silu", CONFIG.recipe)
+    assert load_model(request_model(str(done.weights.parent / "best.safetensors")), 3).card == best
 
 
 @pytest.mark.usefixtures("opened")

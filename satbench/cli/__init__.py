@@ -7,13 +7,14 @@ mistake in what was given).  Nothing here imports torch before a command needs i
 from __future__ import annotations
 
 import sys
+import warnings
 from importlib import import_module
-from typing import cast
+from typing import TextIO, cast
 
 import click
 
 import satbench
-from satbench.core.errors import SatbenchError
+from satbench.core.errors import AssumptionWarning, SatbenchError
 
 _COMMANDS = {
     "eval": "satbench.cli.eval:evaluate",
@@ -55,6 +56,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line."""
+    warnings.showwarning = _show_warning
     try:
         code = cli.main(standalone_mode=False)  # what a command gave to ctx.exit, if anything
         sys.exit(code if isinstance(code, int) else 0)
@@ -70,3 +72,19 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("satbench: stopped; the same command goes on where it stopped", err=True)
         sys.exit(130)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning on stderr; what the user should do something about, as a sentence."""
+    if issubclass(category, AssumptionWarning):
+        click.echo(f"satbench: {message}", err=True)
+    else:
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+        click.echo(text, err=True, nl=False)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from satbench.cli import options
+
+if TYPE_CHECKING:
+    from satbench.models import FileOptions
 
 # A gradient attack misses points on nets that mask their gradients; one that needs none is beside
 # it where there is one.
@@ -46,8 +50,7 @@ _DEFAULT_ATTACKS = {
 @options.how_to_tell
 def curve(
     models: tuple[str, ...],
-    arch: str | None,
-    activation: str | None,
+    file: FileOptions,
     dataset: str | None,
     norm: str | None,
     attacks: tuple[str, ...],
@@ -76,13 +79,12 @@ def curve(
     check_can_draw()
     configs = []
     for model in models:
-        card = request_model(model, arch, activation).card
-        trained = Threat.parse(card.training.threat).norm if card and card.training else "linf"
+        request = request_model(model, **vars(file))
+        trained = Threat.parse(request.threat).norm if request.threat else "linf"
         chosen = (norm or trained).lower()
         config = eval_config(
             model,
-            architecture=arch,
-            activation=activation,
+            file=file,
             dataset=dataset,
             norm=chosen,
             eps=eps_max or "1",

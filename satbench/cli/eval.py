@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from satbench.cli import options
 from satbench.cli.models import zoo_option
+
+if TYPE_CHECKING:
+    from satbench.models import FileOptions
 
 
 @click.command("eval")
@@ -18,8 +22,9 @@ from satbench.cli.models import zoo_option
     "models",
     multiple=True,
     required=True,
-    help="A zoo name (`satbench models`), a card, a file of weights with --arch and --activation "
-    "(FILE#KEY for one of several sets), robustbench:…, torchvision:…, timm:…, hf:…, torchhub:… "
+    help="A zoo name (`satbench models`), a card, the folder of a run, a file of weights, with "
+    "--preset or --arch and --activation where it does not say what it is (FILE#KEY for one of "
+    "several sets), robustbench:…, torchvision:…, timm:…, hf:…, torchhub:… "
     "or PACKAGE.MODULE:FACTORY (docs/models.md). May be given several times.",
 )
 @options.model_files
@@ -60,8 +65,7 @@ from satbench.cli.models import zoo_option
 @options.how_to_tell
 def evaluate(
     models: tuple[str, ...],
-    arch: str | None,
-    activation: str | None,
+    file: FileOptions,
     dataset: str | None,
     norm: str | None,
     eps: str | None,
@@ -89,8 +93,7 @@ def evaluate(
     configs = [
         eval_config(
             model,
-            architecture=arch,
-            activation=activation,
+            file=file,
             dataset=dataset,
             norm=norm,
             eps=eps,

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,20 +72,27 @@ def list_models(board: bool, names_only: bool, as_json: bool) -> None:
 @_JSON
 @zoo_option
 def show(name: str, as_json: bool) -> None:
-    """Print the card of a model: what it is, how it was trained, how to evaluate it."""
-    from satbench.model_zoo.card import find_card, read_card
+    """Print the card of a model: what it is, how it was trained, how to evaluate it.
 
-    card = read_card(Path(name)) if name.endswith(".json") else find_card(name)[0]
+    NAME is a model of the zoo, a card, the folder of a run, or a file of weights that is known.
+    """
+    from satbench.core.errors import SatbenchError
+    from satbench.models import request_model
+
+    card = request_model(name).card
+    if card is None:
+        raise SatbenchError(f"{name} has no card: name a model of the zoo, a run or a card")
     click.echo(json.dumps(card.to_dict(), indent=2) if as_json else _card_text(card, name))
 
 
 @models.command()
-@click.argument("card", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("card", type=click.Path(path_type=Path))
 @_JSON
 @zoo_option
 def add(card: Path, as_json: bool) -> None:
     """Check a card and its weights, and add the model to your own zoo.
 
+    CARD is a card, the folder of a run, or a file of weights that carries its card.
     The weights must be of the card's digest, fit the network strictly and give finite logits.
     """
     from satbench.model_zoo.card import user_zoo
@@ -97,6 +105,20 @@ def add(card: Path, as_json: bool) -> None:
         return
     click.echo(f"added {added.name} to {path.parent}")
     click.echo(_eval_command(added, added.name))
+
+
+@models.command()
+@_JSON
+def presets(as_json: bool) -> None:
+    """List the presets: whose files of weights `--preset` can read, and how it does."""
+    from satbench.model_zoo.presets import PRESETS
+
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in PRESETS.values()], indent=2))
+        return
+    width = max(map(len, PRESETS))
+    for one in PRESETS.values():
+        click.echo(f"{one.name:<{width}}  {one.summary} ({one.source})")
 
 
 @models.command()

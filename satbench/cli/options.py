@@ -31,11 +31,52 @@ quiet = click.option("--quiet", is_flag=True, help="No progress on stderr.")
 
 
 def model_files(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --arch and --activation, which say what a weights file belongs to."""
+    """Add the options that say what a file of weights is; they come as one, `file: FileOptions`."""
+
+    @wraps(command)
+    def collected(
+        *args: Any,
+        arch: str | None,
+        activation: str | None,
+        preset: str | None,
+        normalize: str | None,
+        keys: str,
+        drop_keys: tuple[str, ...],
+        **others: Any,
+    ) -> Any:
+        from satbench.models import FileOptions
+
+        file = FileOptions(arch, activation, preset, normalize, keys, drop_keys)
+        return command(*args, file=file, **others)
+
     return _all(
         click.option("--arch", help="Architecture of a weights file, such as 'tiny(width=8)'."),
         click.option("--activation", help="Activation of a weights file, such as silu."),
-    )(command)
+        click.option(
+            "--preset",
+            metavar="NAME",
+            help="Whose weights file it is, in the place of --arch, --activation and --normalize: "
+            "trades, wong, rice, awp, madry, torchvision, timm, … (`satbench models presets`).",
+        ),
+        click.option(
+            "--normalize",
+            metavar="HOW",
+            help="How the network of a weights file normalises pixels: cifar10, imagenet, none, "
+            "… or MEAN;STD, for a file that does not tell.",
+        ),
+        click.option(
+            "--keys",
+            default="",
+            metavar="PREFIX",
+            help="Take the tensors of a weights file whose names begin with PREFIX.",
+        ),
+        click.option(
+            "--drop-keys",
+            multiple=True,
+            metavar="PREFIX",
+            help="Leave out those whose names begin with PREFIX. May be given several times.",
+        ),
+    )(collected)
 
 
 def dataset_and_norm(of: str) -> Decorator:

@@ -13,6 +13,10 @@ class SatbenchError(ValueError):
     """
 
 
+class AssumptionWarning(UserWarning):
+    """Something that a number depends on was not told, and had to be assumed."""
+
+
 class UnknownNameError(SatbenchError):
     """A name that no registry knows."""
 

@@ -104,6 +104,19 @@ def flags_from_result(
     return flags
 
 
+def flags_from_assumed(assumed: str, n: int) -> list[Flag]:
+    """Flag what had to be assumed of a model, `normalize=cifar10 …`, for all `n` images."""
+    flags = []
+    for setting in assumed.split():
+        name, _, value = setting.partition("=")
+        told = "normalisation" if name == "normalize" else name
+        option = "--normalize" if name == "normalize" else f"--arch '…({name}=…)'"
+        cause = f"the file of weights does not tell its {told}, and {value} was assumed"
+        run = f"say what it was trained with, {option} or --preset, and evaluate it again"
+        flags.append(Flag(f"assumed-{told}", n, n, cause, run))
+    return flags
+
+
 def _chance(right: int, n: int, classes: int) -> list[Flag]:
     """Flag `right` of `n` images where guessing among `classes` does as well (see `GUESSED`)."""
     from scipy.special import bdtr, bdtrc  # takes a while, and most readers of records need it not

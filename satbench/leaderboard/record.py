@@ -48,6 +48,8 @@ class ModelInfo:
     (`satbench.leaderboard.answers`), for models whose code is the user's: weights alone do not tell
     two of these apart.  `answers_digest` is their SHA-256; older records have it of rounded logits,
     and no answers.
+    `assumed` tells what neither a file of weights nor its user said of the network, such as
+    `normalize=cifar10`, with spaces between; empty if nothing was assumed.
     """
 
     name: str
@@ -59,6 +61,7 @@ class ModelInfo:
     training: dict[str, Any]
     answers_digest: str = ""
     answers: str = ""
+    assumed: str = ""
 
 
 @dataclass(frozen=True)
@@ -290,6 +293,7 @@ def identity_of(inputs: Inputs) -> str:
         "sources": inputs.sources,
         "replacements": inputs.replacements,
         "history": inputs.history,
+        "assumed": inputs.model.assumed,
     }
     return digest_json(values | {name: value for name, value in later.items() if value})
 

@@ -25,6 +25,15 @@ _SUFFIXES = {
 }
 
 
+def is_safetensors(path: Path) -> bool:
+    """Return whether a file is one of safetensors, or was to be by its name."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    size = path.stat().st_size
+    header = int.from_bytes(start[:8], "little")
+    return path.suffix == ".safetensors" or (start[8:] == b"{" and header <= size - 8)
+
+
 def another_kind(path: Path, start: bytes) -> str:
     """Return what a file is that holds no weights in a form that is read; empty if it may be."""
     for magic, kind in _MAGIC.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -50,6 +51,68 @@ class Normalize(nn.Module):
 def normalize(statistics: str) -> Normalize:
     """Return the first layer for one of the named statistics."""
     return Normalize(*_CONSTANTS[statistics])
+
+
+def parse_normalize(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Read the constants of a normalisation: a name, or `MEAN;STD`, each a number or one a channel.
+
+    >>> parse_normalize("0.5,0.5,0.5;0.25")
+    ((0.5, 0.5, 0.5), (0.25,))
+
+    Raises SatbenchError for another form, a deviation of 0 and below, and what is not finite.
+    """
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    parts = text.split(";")
+    try:
+        mean, std = (tuple(float(number) for number in part.split(",")) for part in parts)
+    except ValueError:
+        mean, std = (), ()
+    if not mean or not all(map(math.isfinite, (*mean, *std))) or min(std) <= 0:
+        raise SatbenchError(
+            f"expected a normalisation as {', '.join(_CONSTANTS)} or MEAN;STD such as "
+            f"0.5,0.5,0.5;0.25,0.25,0.25, deviations above 0, got {text!r}"
+        )
+    return mean, std
+
+
+def set_constants(layer: Normalize, text: str) -> None:
+    """Give a layer the constants that `text` tells.
+
+    Raises SatbenchError as `parse_normalize`, and for those of another number of channels.
+    """
+    mean, std = (_for_channels(values, len(layer.mean)) for values in parse_normalize(text))
+    if mean is None or std is None:
+        raise SatbenchError(
+            f"expected a normalisation of {_channels(len(layer.mean))} for this architecture, got "
+            f"{text!r}"
+        )
+    layer.mean.copy_(mean)
+    layer.std.copy_(std)
+
+
+def normalize_text(layer: Normalize) -> str:
+    """Return what tells a layer's constants: the name of known ones, else `MEAN;STD`."""
+    for name, known in _CONSTANTS.items():
+        pair = (_for_channels(values, len(layer.mean)) for values in known)
+        if all(
+            values is not None and torch.equal(values, own.cpu())
+            for values, own in zip(pair, (layer.mean, layer.std), strict=True)
+        ):
+            return name
+    numbers = (own.flatten().tolist() for own in (layer.mean, layer.std))
+    return ";".join(",".join(f"{number:.6g}" for number in own) for own in numbers)
+
+
+def _for_channels(values: tuple[float, ...], channels: int) -> Tensor | None:
+    """Return one number a channel, (C, 1, 1); None where there are as many as for other images."""
+    if len(set(values)) == 1:
+        values = values[:1] * channels
+    return torch.tensor(values).view(-1, 1, 1) if len(values) == channels else None
+
+
+def _channels(count: int) -> str:
+    return "1 channel" if count == 1 else f"{count} channels"
 
 
 def _check_channels(x: Tensor, mean: Tensor) -> None:

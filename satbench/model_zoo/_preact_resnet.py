@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -25,8 +25,11 @@ class PreActResNet:
     `shortcut` says what a shortcut that changes the shape reads: the block's input once it is
     normalised and activated, or raw.  `final_norm`: a last batch-norm and activation before the
     pooling.  As they are, both are those of Rice et al.; Wong et al., 2020, arXiv:2001.03994, have
-    `shortcut=raw,final_norm=false`.  Weights are named as in their code.
+    `shortcut=raw`, and in the models that they first published `final_norm=false` too.  Weights are
+    named as in their code, and do not tell what a shortcut reads.
     """
+
+    untold: ClassVar = ("shortcut",)
 
     depth: int = 18
     shortcut: Literal["activated", "raw"] = "activated"

@@ -21,8 +21,9 @@ class WideResNet:
     """WRN-depth-widen: three stages of (depth - 4) / 6 blocks, 16, 32 and 64 times widen channels.
 
     `dropout` is the rate between the two convolutions of a block.  Weights are named as in the
-    code of TRADES, whose checkpoints also hold a `sub_block1` that no forward pass reads.  Differs
-    from Gowal et al., 2020, arXiv:2010.03593, whose WRN-70-16 pads and names its layers otherwise.
+    code of TRADES, whose checkpoints also hold a `sub_block1` that no forward pass reads and that
+    the preset `trades` leaves out.  Differs from Gowal et al., 2020, arXiv:2010.03593, whose
+    WRN-70-16 pads and names its layers otherwise.
     """
 
     depth: int = 28

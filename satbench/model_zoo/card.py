@@ -5,6 +5,7 @@ Reading them needs no torch.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tomllib
@@ -17,6 +18,11 @@ from satbench.core.errors import SatbenchError, UnknownNameError
 from satbench.core.files import write_text
 
 SCHEMA = 1
+
+CARD_KEY = "satbench.card"
+"""The key of a card in the metadata of a safetensors file."""
+
+_HEADER = 100_000_000  # bytes: the longest header that safetensors reads
 
 
 @dataclass(frozen=True)
@@ -79,28 +85,65 @@ class Card:
 def read_card(path: Path) -> Card:
     """Read a card.  Raises SatbenchError for a missing, malformed or newer one."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SatbenchError(f"expected a card at {path}, which is missing") from None
     except OSError as error:  # a folder, a name that no disk takes
         raise SatbenchError(f"the card {path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise SatbenchError(f"the card {path} is not JSON: {error}") from None
+    return parse_card(text, str(path))
+
+
+def parse_card(text: str, where: str) -> Card:
+    """Read a card from its JSON text, found at `where`.  Raises SatbenchError as `read_card`."""
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise SatbenchError(f"the card {where} is not JSON: {error}") from None
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
-        raise SatbenchError(f"expected a card of schema {SCHEMA} in {path}; update satbench")
+        raise SatbenchError(f"expected a card of schema {SCHEMA} in {where}; update satbench")
     training = values.pop("training", None)
     try:
         values["input_shape"] = tuple(values["input_shape"])
         card = Card(training=Training(**training) if training else None, **values)
     except (TypeError, KeyError):
         wanted = ", ".join(field.name for field in fields(Card))
-        raise SatbenchError(f"the card {path} must have just the keys {wanted}") from None
+        raise SatbenchError(f"the card {where} must have just the keys {wanted}") from None
     if not card.weights or Path(card.weights).name != card.weights or "\\" in card.weights:
         raise SatbenchError(
-            f"expected the name of a file beside the card {path} as its weights, "
+            f"expected the name of a file beside the card {where} as its weights, "
             f"got {card.weights!r}"
         )
     return card
+
+
+def card_within(path: Path) -> Card | None:
+    """Return the card that a file of safetensors carries, as those of `satbench train` do.
+
+    None for a file without one, and for one that is no safetensors.  Raises SatbenchError for a
+    card that is malformed or newer.
+    """
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = file.read(size) if size <= _HEADER else b""
+    try:
+        told = json.loads(header)["__metadata__"][CARD_KEY]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return parse_card(told, f"within {path}") if isinstance(told, str) else None
+
+
+def card_of_digest(digest: str) -> Card | None:
+    """Return the card, of either zoo, whose weights have this digest; None if there is none."""
+    for name in zoo_names():
+        if (card := zoo_card(name)).weights_digest == digest:
+            return card
+    for path in sorted(user_zoo().glob("*.json")):
+        with contextlib.suppress(SatbenchError):  # a bad card hides no other
+            if (card := read_card(path)).weights_digest == digest:
+                return card
+    return None
 
 
 def write_card(card: Card, path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from satbench.core.downloads import is_web_page
 from satbench.core.errors import SatbenchError
-from satbench.model_zoo._file_kinds import another_kind
+from satbench.model_zoo._file_kinds import another_kind, is_safetensors
 from satbench.model_zoo._plain_pickle import RefusedError
 from satbench.model_zoo._torch_file import read_torch_file
 
@@ -108,15 +107,6 @@ def check_kind(path: Path) -> None:
         )
     if kind := another_kind(path, start):
         raise SatbenchError(f"expected weights in {path}, as safetensors or torch.save, got {kind}")
-
-
-def is_safetensors(path: Path) -> bool:
-    """Return whether a file is one of safetensors, or was to be by its name."""
-    with path.open("rb") as file:
-        start = file.read(9)
-    size = path.stat().st_size
-    header = struct.unpack("<Q", start[:8])[0] if len(start) == 9 else size
-    return path.suffix == ".safetensors" or (start[8:] == b"{" and header <= size - 8)
 
 
 def read_pickle(path: Path) -> object:

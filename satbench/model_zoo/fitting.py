@@ -46,6 +46,16 @@ def load_state(model: nn.Module, state: State, path: Path) -> bool:
     return constants <= taken.keys()
 
 
+def classes_in(model: nn.Module, state: State) -> int:
+    """Return how many classes the weights `state` are for, by the model's last layer; 0 if unknown.
+
+    The model is one that they fit but for the number of classes.
+    """
+    matrices = [name for name, tensor in model.state_dict().items() if tensor.dim() > 1]
+    found = [t for n, t in state.items() if matrices and f".{n}".endswith(f".{matrices[-1]}")]
+    return max((len(tensor) for tensor in found if tensor.dim()), default=0)
+
+
 _AVERAGED = "n_averaged"  # how many models torch's AveragedModel has averaged
 
 
@@ -81,7 +91,7 @@ def _placed(
     copies: set[str] = set()
     for elsewhere, others in found:
         for new, old in others.items():
-            if new not in names or not _equal(state[old], state[names[new]]):
+            if new not in names or not same_tensor(state[old], state[names[new]]):
                 raise SatbenchError(
                     f"the weights {path} hold the model's under the prefixes {prefix!r} and "
                     f"{elsewhere!r}, and they differ: say which are meant with --keys"
@@ -107,8 +117,12 @@ def _names(state: State, own: State, prefix: str, outer: str) -> Names:
     return {new: old for new, old in renamed.items() if new in own}
 
 
-def _equal(one: Tensor, other: Tensor) -> bool:
-    return one.dtype == other.dtype and torch.equal(one, other)
+def same_tensor(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same to the bit, NaN among them."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    bits = [t.detach().contiguous().reshape(-1).view(torch.uint8) for t in (one, other)]
+    return torch.equal(*bits)
 
 
 # Normalisation

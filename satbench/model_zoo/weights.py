@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from satbench.core.digests import digest_named_arrays
 from satbench.core.errors import SatbenchError
 from satbench.core.files import atomic_path
+from satbench.model_zoo.card import CARD_KEY, Card
 from satbench.model_zoo.checkpoints import picked, read_state
 from satbench.model_zoo.fitting import load_state
 
@@ -51,11 +52,11 @@ def _arrays_of(name: str, tensor: Tensor) -> dict[str, NDArray[np.generic]]:
         return {f"{name} in {dtype}": tensor.view(torch.uint8).numpy()}
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Write a model's state as safetensors, atomically."""
+def save_weights(model: nn.Module, path: Path, card: Card | None = None) -> None:
+    """Write a model's state as safetensors, atomically; with `card`, what it is goes with it."""
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     with atomic_path(path) as temporary:
-        save_file(state, temporary)
+        save_file(state, temporary, {CARD_KEY: card.to_json()} if card else None)
 
 
 def load_weights(

@@ -6,17 +6,22 @@ A new source is one module with a frozen dataclass (see `_loaded.Source`) and on
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from satbench.core.errors import SatbenchError, UnknownNameError
+from satbench.core.errors import AssumptionWarning, SatbenchError, UnknownNameError
 from satbench.core.registry import Entry, Registry
+from satbench.leaderboard.flags import flags_from_assumed
 from satbench.model_zoo.card import Card, find_card, read_card, user_names, zoo_names
+from satbench.model_zoo.presets import find_preset
 from satbench.models._factory import load_factory, load_plugin, make_module
-from satbench.models._files import load_file
+from satbench.models._file_options import FileKeywords, FileOptions
+from satbench.models._files import card_of_file, card_of_run, load_file
 from satbench.models._loaded import LoadedModel, Source, describe_module
-from satbench.models._zoo import load_card
+from satbench.models._zoo import check_agrees, load_card
 
 SOURCES = Registry(
     "source",
@@ -65,17 +70,17 @@ _FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar", ".th")
 class ModelRequest:
     """What the user asked for, checked as far as it can be without torch.
 
-    `text` is what the user wrote.  `card` is there for a zoo name or the path of a card, and
-    `weights` is then where its weights belong; `source` is there for `PREFIX:NAME`.
+    `text` is what the user wrote.  `card` is there for a zoo name, the path of a card or of a run,
+    and a file of weights that is known; `weights` is then where its weights belong; `source` is
+    there for `PREFIX:NAME`.  `options` say how a file of weights is to be read.
     """
 
     text: str
     kind: str
     card: Card | None = None
-    architecture: str | None = None
-    activation: str | None = None
     weights: Path | None = None
     source: Source | None = None
+    options: FileOptions = field(default_factory=FileOptions)
 
     @property
     def dataset(self) -> str | None:
@@ -108,17 +113,38 @@ def is_of_own_code(source: str) -> bool:
 
 
 def request_model(
-    text: str, architecture: str | None = None, activation: str | None = None
+    text: str,
+    architecture: str | None = None,
+    activation: str | None = None,
+    preset: str | None = None,
+    normalize: str | None = None,
+    keys: str = "",
+    drop_keys: Sequence[str] = (),
 ) -> ModelRequest:
-    """Check what the user named.  Imports no torch.
+    """Check what the user named.  Imports no torch, but to find out what a pickle holds.
 
-    Raises SatbenchError: an unknown name (with the nearest), a missing file, a weights file
-    without `--arch` and `--activation`, a source whose package is not installed.
+    The fields of `FileOptions` say how a file of weights is to be read.  Raises SatbenchError: an
+    unknown name (with the nearest), a missing file, a file of weights that neither says nor is told
+    what it belongs to, options for what is no file, a source whose package is not installed.
     """
+    options = FileOptions(architecture, activation, preset, normalize, keys, drop_keys)
+    if options.preset:
+        find_preset(options.preset)
+    request = _requested(text, options)
+    told = [one for one in options.given if request.card is None or one not in _OF_A_CARD]
+    if request.kind != _FOREIGN and told:
+        raise SatbenchError(
+            f"{' and '.join(told)} {'are' if len(told) > 1 else 'is'} for files of weights that do "
+            f"not say themselves what they are: leave them out with {text}"
+        )
+    return request
+
+
+def _requested(text: str, options: FileOptions) -> ModelRequest:
     if text in zoo_names() or text in user_names():
         card, weights = find_card(text)
         kind = "zoo" if text in zoo_names() else "user-zoo"
-        return ModelRequest(text, kind, card, weights=weights)
+        return ModelRequest(text, kind, card, weights, options=options)
     prefix, colon, name = text.partition(":")
     if colon and name and prefix in SOURCES:
         source = cast(type[Source], SOURCES[prefix].load()).parse(text)
@@ -126,50 +152,75 @@ def request_model(
     path = Path(text)
     if path.suffix == ".json":
         card = read_card(path)
-        return ModelRequest(text, "file", card, weights=path.parent / card.weights)
+        return ModelRequest(text, "file", card, path.parent / card.weights, options=options)
     path = Path(text.partition("#")[0])
     if path.suffix in _FILES:
-        return _request_file(text, path, architecture, activation)
+        return _request_file(text, path, options)
     if text in MODELS:
         return ModelRequest(text, "plug-in")
+    if text and os.path.isdir(path):
+        card, weights = card_of_run(path)
+        return ModelRequest(text, "file", card, weights, options=options)
+    if os.path.isfile(path) or (options.given and not colon):
+        return _request_file(text, path, options)
     if colon and prefix and name and "/" not in prefix:
         return ModelRequest(text, "factory")
     raise UnknownNameError("model", text, [*zoo_names(), *user_names(), *MODELS.names()])
 
 
-def load_model(request: ModelRequest, classes: int) -> LoadedModel:
+def load_model(request: ModelRequest, classes: int, exactly: bool = True) -> LoadedModel:
     """Build the model and load its weights; `classes` is the data set's count.
 
-    Raises SatbenchError: weights that are missing, corrupt, of another digest than the card says
-    or that do not fit, a factory that cannot be imported, fails, or returns no module.
+    Where the data set may have more classes than its labels show, `exactly` is false, and a file of
+    weights says itself how many there are.  Raises SatbenchError: weights that are missing,
+    corrupt, of another digest than the card says, of another network than was said, or that do not
+    fit, a factory that cannot be imported, fails, or returns no module.
     """
+    options = request.options
     if request.card and request.weights:
-        return load_card(request.card, request.weights, request.kind)
+        check_agrees(request.card, options, request.text)
+        return load_card(
+            request.card, request.weights, request.kind, request.text.partition("#")[2]
+        )
     if request.source:
         return request.source.load(classes)
     if request.kind == "plug-in":
         return load_plugin(MODELS[request.text])
-    if request.architecture and request.activation:
-        return load_file(request.text, request.architecture, request.activation, classes)
+    if request.kind == _FOREIGN:
+        loaded = load_file(request.text, options, classes, exactly)
+        _warn_of_assumed(request.text, loaded)
+        return loaded
     return load_factory(request.text)
 
 
-def _request_file(
-    text: str, path: Path, architecture: str | None, activation: str | None
-) -> ModelRequest:
+def _warn_of_assumed(text: str, loaded: LoadedModel) -> None:
+    for flag in flags_from_assumed(loaded.info.assumed, 0):
+        warnings.warn(f"{text}: {flag.cause}; {flag.run}", AssumptionWarning, stacklevel=3)
+
+
+_FOREIGN = "file of weights"
+_OF_A_CARD = ("--arch", "--activation", "--preset")  # which are compared with it
+
+
+def _request_file(text: str, path: Path, options: FileOptions) -> ModelRequest:
     if not os.path.isfile(path):
         raise SatbenchError(f"expected weights at {path}, which is missing")
-    if architecture is None or activation is None:
+    told = options.preset or (options.architecture and options.activation)
+    if card := card_of_file(text, look_up=not told):
+        return ModelRequest(text, "file", card, path, options=options)
+    if not told:
         raise SatbenchError(
-            f"weights alone do not say what they belong to: give --arch and --activation "
-            f"with {text}, or name the card beside it"
+            f"weights alone do not say what they belong to: give --arch and --activation with "
+            f"{text}, a --preset such as trades, or the name of the card beside it"
         )
-    return ModelRequest(text, "file", None, architecture, activation)
+    return ModelRequest(text, _FOREIGN, options=options)
 
 
 __all__ = [
     "MODELS",
     "SOURCES",
+    "FileKeywords",
+    "FileOptions",
     "LoadedModel",
     "ModelRequest",
     "Source",

@@ -5,26 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from satbench.core.errors import SatbenchError
 from satbench.leaderboard.record import ModelInfo
 from satbench.model_zoo.card import Card
+from satbench.model_zoo.presets import find_preset
+from satbench.models._file_options import FileOptions
 from satbench.models._loaded import LoadedModel
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-def load_card(card: Card, path: Path, source: str) -> LoadedModel:
+def load_card(card: Card, path: Path, source: str, copy: str = "") -> LoadedModel:
     """Build a card's model and load its weights from `path`, else from where the card says.
 
-    Raises SatbenchError for weights that are missing, corrupt, not the card's, or do not fit.
+    `copy` names one of several sets of weights in the file.  Raises SatbenchError for weights that
+    are missing, corrupt, not the card's, or do not fit.
     """
     from satbench.model_zoo.weights import check_digest, load_weights
 
     module = _network(card)
     found = weights_file(card, path)
-    load_weights(module, found)
+    load_weights(module, found, copy)
     check_digest(module, card.weights_digest, card.name, found)
-    info = ModelInfo(
+    return LoadedModel(module, card_info(card, source), card)
+
+
+def card_info(card: Card, source: str) -> ModelInfo:
+    """Return what a record says of a card's model."""
+    return ModelInfo(
         name=card.name,
         source=source,
         architecture=card.architecture,
@@ -33,7 +42,26 @@ def load_card(card: Card, path: Path, source: str) -> LoadedModel:
         weights_digest=card.weights_digest,
         training=_training(card),
     )
-    return LoadedModel(module, info, card)
+
+
+def check_agrees(card: Card, options: FileOptions, text: str) -> None:
+    """Raise SatbenchError where the user says that a card's weights are of another network."""
+    from satbench.model_zoo.build import canonical_activation, canonical_architecture
+
+    said = options
+    if options.preset:
+        preset = find_preset(options.preset)
+        said = FileOptions(preset.architectures[0], options.activation or preset.activation)
+    pairs = (
+        (said.architecture, card.architecture, canonical_architecture),
+        (said.activation, card.activation, canonical_activation),
+    )
+    other = [spec for spec, own, canonical in pairs if spec and canonical(spec) != canonical(own)]
+    if other:
+        raise SatbenchError(
+            f"{text} holds the weights of {card.name}, trained as {card.architecture} with "
+            f"{card.activation}, not with {' and '.join(other)}: leave out what says otherwise"
+        )
 
 
 def weights_file(card: Card, path: Path) -> Path:

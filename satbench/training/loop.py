@@ -30,6 +30,7 @@ from satbench.training.batches import Batches, batches_of
 from satbench.training.checkpoint import Checkpoint, load_checkpoint, open_run, save_checkpoint
 from satbench.training.noise import StepNoise
 from satbench.training.ranks import ALONE, Ranks
+from satbench.training.run_card import run_card
 from satbench.training.schedule import learning_rate
 from satbench.training.step import Stepper
 from satbench.training.watch import EpochMetrics, best_of, held_out_accuracies, overfitting
@@ -75,7 +76,8 @@ def train(
             f"{config.held_out} held out, got {len(data)} in all"
         )
     stepper = Stepper(config, fresh_model(config, data.classes), device, ranks)
-    run = _Run(config, batches_of(data, config, device), n, folder, device, ranks, stepper)
+    batches = batches_of(data, config, device)
+    run = _Run(config, data, batches, n, folder, device, ranks, stepper)
     if ranks.leads:
         open_run(folder, config)
     ranks.wait()
@@ -105,6 +107,7 @@ class _Run:
     """A run under way; its place is a `Checkpoint` that goes in and comes out."""
 
     config: TrainConfig
+    data: Dataset
     batches: Batches
     n: int
     folder: Path
@@ -163,7 +166,7 @@ class _Run:
         history = _history(state)
         metrics = replace(metrics, warning=overfitting(config, history, metrics))
         if best_of([*history, metrics]) == metrics and self.ranks.leads:
-            save_weights(stepper.result, self.folder / BEST)
+            self.save_best(metrics)
         state = Checkpoint(
             epoch=metrics.epoch,
             history=(*state.history, asdict(metrics)),
@@ -178,6 +181,13 @@ class _Run:
         if self.ranks.leads:
             stepper = self.stepper
             save_checkpoint(self.folder, stepper.network, stepper.optimiser, stepper.average, state)
+
+    def save_best(self, metrics: EpochMetrics) -> None:
+        """Write the weights of an epoch that is the best so far, with their card in the file."""
+        model, name = self.stepper.result, f"{self.folder.name}-best"
+        kept = (f"epoch {metrics.epoch}, best so far by held-out PGD-10 accuracy", metrics)
+        card = run_card(name, BEST, model, self.config, self.data, kept)
+        save_weights(model, self.folder / BEST, card)
 
     def write_metrics(self, state: Checkpoint) -> None:
         """Write a line for each epoch done; the file is whole at any time."""

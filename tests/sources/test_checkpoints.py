@@ -269,7 +269,7 @@ CAUSES: dict[str, tuple[Callable[[State], State], str]] = {
     "classes": (
         lambda state: network(classes=7).state_dict(),
         "likely weights for 7 classes, while the data set has 3: "
-        "evaluate on the data set that they were trained on",
+        "evaluate on the data set that they were trained on, or say --classes 7",
     ),
     "width": (
         lambda state: network(width=4).state_dict(),

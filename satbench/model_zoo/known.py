@@ -1,0 +1,57 @@
+"""Files of weights that say nothing of themselves, known by the digest of what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from satbench.core.digests import digest_named_arrays
+from satbench.model_zoo._file_kinds import is_safetensors
+from satbench.model_zoo.card import Card, card_of_digest
+
+Arrays = dict[str, NDArray[np.generic]]
+
+
+def card_of_weights(path: Path, copy: str = "") -> Card | None:
+    """Return the card, of either zoo, of the weights in a file; None where none knows them.
+
+    Names may carry prefixes, such as `module.`.  `copy` names one of several sets in a checkpoint.
+    Raises SatbenchError for a pickle that cannot be read.  Imports torch for pickles alone.
+    """
+    arrays = _arrays(path, copy)
+    for prefix in _wrappers(arrays):
+        named = {name.removeprefix(prefix): array for name, array in arrays.items()}
+        if card := card_of_digest(digest_named_arrays(named)):
+            return card
+    return None
+
+
+def _arrays(path: Path, copy: str) -> Arrays:
+    if is_safetensors(path):
+        from safetensors.numpy import load_file
+
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError, TypeError):  # it cannot be read, or NumPy has no bfloat16
+            return {}
+    from satbench.model_zoo.checkpoints import read_state
+
+    try:
+        return {name: tensor.numpy() for name, tensor in read_state(path, copy).items()}
+    except (TypeError, RuntimeError):  # NumPy has no bfloat16, no sparse tensors
+        return {}
+
+
+def _wrappers(arrays: Arrays) -> Iterator[str]:
+    """Yield the beginnings that all names have, of whole parts between dots, the empty first."""
+    prefix = ""
+    while arrays and all(name.startswith(prefix) for name in arrays):
+        yield prefix
+        rest = next(iter(arrays)).removeprefix(prefix)
+        if "." not in rest:
+            return
+        prefix += rest.partition(".")[0] + "."
