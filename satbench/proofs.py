@@ -168,9 +168,7 @@ def _path(record: Record | str | PathLike[str]) -> Path:
             "give one that satbench.evaluate returned, or a path"
         )
     if read_record(record.path) != record:
-        raise SatbenchError(
-            f"another record lies at {record.path} than the one given: evaluate it anew"
-        )
+        raise SatbenchError(f"expected the record given at {record.path}, where another lies now")
     return record.path
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -144,6 +146,31 @@ def test_a_randomised_model_is_known_again_by_its_answers(
     assert run is not None
     assert 2 == len(run.outcomes)
     assert 1 == len(list(places.records.glob("*.json")))
+
+
+def test_results_of_other_code_are_not_taken_for_those_of_the_model(
+    made_study: Study, make_runner: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    own = replace(made_study, arms=(Arm("own", model="own_net:make"),), contrasts=())
+    places = Places(tmp_path / "store", tmp_path / "results", ())
+    for code in (NOISY, NOISY, NOISY.replace("0.7", "0.6")):
+        (tmp_path / "own_net.py").write_text(code, encoding="utf-8")
+        sys.modules.pop("own_net", None)
+        importlib.invalidate_caches()
+        runner = make_runner(own, places)
+        if code == NOISY:
+            runner.carry_out("evaluate")
+            continue
+        with pytest.raises(SatbenchError, match="are those of other code: the model found has the"):
+            runner.carry_out("evaluate")
+    (run,) = places.runs().values()
+
+    assert run.answers
+    places.write(replace(run, answers=""))
+    assert "answers" not in (places.results / f"{run.key}.json").read_text()
+    make_runner(own, places).carry_out("page")
 
 
 NOISY = """
