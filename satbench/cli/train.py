@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from satbench.cli import options
 from satbench.core.errors import SatbenchError
 
 
@@ -16,6 +17,8 @@ from satbench.core.errors import SatbenchError
 @click.option(
     "--recipe", required=True, help="A name (`satbench recipes` lists them) or FILE.toml."
 )
+@click.option("--dataset", help="Instead of the recipe's, such as imagefolder:PATH@RULE.")
+@options.own_data
 @click.option("--activation", help="Such as silu or 'parametric-softplus(alpha=10)'.")
 @click.option("--arch", help="Such as tiny or 'tiny(width=16)'.")
 @click.option("--seed", type=int, help="Weights, order and noise; 0 unless the recipe says.")
@@ -47,6 +50,7 @@ from satbench.core.errors import SatbenchError
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 def train(
     recipe: str,
+    dataset: str | None,
     activation: str | None,
     arch: str | None,
     seed: int | None,
@@ -71,10 +75,16 @@ def train(
     from satbench.recipes import load_recipe, parse_overrides
 
     changes = parse_overrides(overrides)
-    options = {"activation": activation, "architecture": arch, "seed": seed, "epochs": epochs}
-    for key in changes.keys() & {key for key, value in options.items() if value is not None}:
+    own = {
+        "dataset": dataset,
+        "activation": activation,
+        "architecture": arch,
+        "seed": seed,
+        "epochs": epochs,
+    }
+    given = {key: value for key, value in own.items() if value is not None}
+    for key in changes.keys() & given.keys():
         raise SatbenchError(f"{key} is given twice: by its own option and by --set; leave one")
-    given = {key: value for key, value in options.items() if value is not None}
     config = load_recipe(recipe, **changes, **given)
     from satbench.training.loop import EpochMetrics
     from satbench.training_run import run_training

@@ -35,7 +35,7 @@ class LoadedModel:
             raise SatbenchError(
                 f"expected images of shape {self.card.input_shape} for {self.info.name}, "
                 f"got {shape} from {dataset}"
-                + (", whose @RULE says what is done to them" if "imagefolder:" in dataset else "")
+                + ("; PATH@none leaves images as they are" if "imagefolder:" in dataset else "")
             )
 
 

@@ -17,8 +17,9 @@ from torch import nn
 import satbench
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
-from satbench.data import Dataset, completed, dataset_name
+from satbench.data import Dataset, completed, dataset_name, load_dataset
 from satbench.leaderboard.record import Record, read_record
+from satbench.lending import Lending
 
 SHIPPED = "fmnist-sat-tiny-relu-s0"
 N = 20
@@ -246,9 +247,6 @@ def test_python_takes_the_same_names(folder: Path, few: Path, tmp_path: Path) ->
 
 def test_an_attack_may_query_the_rest_of_a_folder_of_images(folder: Path, tmp_path: Path) -> None:
     """The images beside those under attack come from the folder, wherever it lies."""
-    from satbench.data import load_dataset
-    from satbench.lending import Lending
-
     whole = load_dataset(f"imagefolder:{folder}@none")
     two = load_dataset(f"imagefolder:{folder}@none", n_examples=2)
 
@@ -295,3 +293,28 @@ def test_a_record_of_a_folder_that_is_not_here_says_what_to_give(
     done = verified(path)
 
     assert "say where imagefolder:val@none,classes=1000 lies here, --dataset" in str(done.exception)
+
+
+# Training
+
+
+def test_a_network_is_trained_on_a_file_under_the_name_it_is_given(
+    few: Path, tmp_path: Path
+) -> None:
+    small = ("--recipe", "fmnist-sat", "--arch", "tiny(width=1)", "--epochs", "1", "--quiet")
+    sets = ("--set", "batch_size=5", "--set", "held_out=5", "--out", str(tmp_path), "--name", "m")
+    data = ("--data", str(few), "--data-name", "mine", "--classes", "10")
+    done = CliRunner().invoke(cli, ["train", *small, *sets, *data])
+
+    assert done.exit_code == 0, done.output
+    card = json.loads((tmp_path / "m" / "m.json").read_text())
+    assert card["classes"] == 10
+    assert card["training"]["dataset"] == f"arrays:{few}@name=mine,classes=10"
+    assert card["training"]["data_digest"] == load_dataset(f"arrays:{few}").digest
+
+
+def test_the_data_of_a_training_are_given_once(few: Path) -> None:
+    words = ("--recipe", "fmnist-sat", "--data", str(few), "--set", "dataset=cifar10")
+    done = CliRunner().invoke(cli, ["train", *words])
+
+    assert "dataset is given twice: by its own option and by --set" in str(done.exception)
