@@ -73,6 +73,7 @@ studies: $(BIN)/satbench  ## Run every study: train, evaluate, write the pages (
 
 check-leaderboard: $(BIN)/satbench  ## Fail when the leaderboard, a model's page or a study's is out of date
 	$(BIN)/satbench leaderboard build --check
+	$(BIN)/satbench attacks --catalogue --check
 	$(BIN)/satbench models cards --check --out docs/models
 	for study in $(WRITTEN); do $(BIN)/satbench study $$study --check || exit 1; done
 	$(BIN)/satbench study --overview --check

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from satbench.attacks import attack_spec
+from satbench.attacks.suite_file import shipped_suites
 from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
@@ -86,8 +87,8 @@ def pinned_surrogates(dataset: str, threat: Threat) -> dict[str, str]:
 def pin_sources(attacks: Sequence[str], dataset: str, threat: Threat) -> list[str]:
     """Spell out the pinned surrogates in the specs of `attacks`: `source=pinned` -> `source=A+B`.
 
-    Where the benchmark has none, `fast` does without (`source=none`); raises SatbenchError for
-    any other attack that asks for them.
+    Where the benchmark has none, suites such as `fast` do without (`source=none`); raises
+    SatbenchError for any other attack that asks for them.
     """
     return [_pinned(attack_spec(text), dataset, threat) for text in attacks]
 
@@ -97,7 +98,7 @@ def _pinned(spec: str, dataset: str, threat: Threat) -> str:
     if wanted not in spec:
         return spec
     names = pinned_surrogates(dataset, threat)
-    if not names and not spec.startswith("fast("):
+    if not names and spec.partition("(")[0] not in shipped_suites():
         raise SatbenchError(
             f"there is no pinned set of surrogates for {dataset} under {threat}: "
             "name models to attack from, such as transfer(source=MODEL+MODEL)"

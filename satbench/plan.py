@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 import satbench
 from satbench import diagnose
+from satbench.attacks import suite_digests
 from satbench.attacks.contract import Prepared
 from satbench.attacks.engine import CLEAN, SURVIVED, BatchResult
 from satbench.attacks.suite import Stage
@@ -162,6 +163,7 @@ class Plan:
             verdicts=verdicts.tolist(),
             witnesses_digest=spool.digest,
             sources=self.sources,
+            suites=suite_digests(self.specs),
             replacements=self.replacements,
             diagnosis=Diagnosis(
                 [

@@ -11,6 +11,14 @@ from satbench.attacks._registry import (
     check_attack_name,
     parse_attack,
     short_spec,
+    suite_digests,
 )
 
-__all__ = ["ATTACKS", "attack_spec", "check_attack_name", "parse_attack", "short_spec"]
+__all__ = [
+    "ATTACKS",
+    "attack_spec",
+    "check_attack_name",
+    "parse_attack",
+    "short_spec",
+    "suite_digests",
+]

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from satbench.attacks._autoattack import AutoAttack
-from satbench.attacks._fast import weakest_of
+from satbench.attacks._registry import parse_attack
 from satbench.attacks.contract import Attack, History, Model, NoiseSource, of_any_batch
-from satbench.attacks.traits import traits_of
+from satbench.attacks.suite_parts import weakest_of
+from satbench.attacks.traits import Composite, traits_of
 from satbench.core.errors import SatbenchError
 from satbench.core.specs import later
 from satbench.core.threat import Threat
@@ -50,7 +50,7 @@ class Audit:
         return tuple(
             (f"{stratum}/{name}", Audited(part, rule))
             for stratum, rule in chosen.items()
-            for name, part in AutoAttack().parts()
+            for name, part in _autoattack()
         )
 
     def _weakest(self, history: History) -> NDArray[np.bool_]:
@@ -59,6 +59,12 @@ class Audit:
     def _sample(self, history: History) -> NDArray[np.bool_]:
         others = history.entered & ~self._weakest(history)
         return weakest_of(others, history.share, self.sample)
+
+
+def _autoattack() -> tuple[tuple[str, Attack], ...]:
+    suite = parse_attack("autoattack")
+    assert isinstance(suite, Composite)  # noqa: S101 (attacks/autoattack.toml)
+    return suite.parts()
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from satbench.attacks.suite_file import digest_of, read_suite, shipped_suites, suite_class
 from satbench.attacks.traits import check_attack, check_class
 from satbench.core.registry import Entry, Registry
 from satbench.core.specs import build, spec_of, split_spec
 
 if TYPE_CHECKING:  # the contract needs torch, and names must be answered without it
     from satbench.attacks.contract import Attack
+
+_PLACED = ("autoattack", "fast", "autoattack-rand")  # the others follow `fast`, by name
+
+
+def _suite(name: str) -> Entry:
+    """Return the line of a suite that ships as a file."""
+    suite = read_suite(shipped_suites()[name])
+    return Entry(name, f"satbench.attacks.suites:{name}", suite.summary, suite.source)
+
 
 ATTACKS = Registry(
     "attack",
@@ -21,18 +33,9 @@ ATTACKS = Registry(
             "projected gradient descent on the cross-entropy; pgd-K takes K steps",
             "Madry et al., 2018, arXiv:1706.06083",
         ),
-        Entry(
-            "autoattack",
-            "satbench.attacks._autoattack:AutoAttack",
-            "standard AutoAttack: apgd-ce, apgd-t, fab-t, square",
-            "Croce & Hein, 2020, arXiv:2003.01690",
-        ),
-        Entry(
-            "fast",
-            "satbench.attacks._fast:Fast",
-            "to AutoAttack's verdict or below it, for a small part of its passes",
-            "docs/decisions/0007-fast-suite.md; Sriramanan et al., 2020, arXiv:2011.14969",
-        ),
+        _suite("autoattack"),
+        _suite("fast"),
+        *(_suite(name) for name in shipped_suites() if name not in _PLACED),
         Entry(
             "audit",
             "satbench.attacks._audit:Audit",
@@ -57,12 +60,7 @@ ATTACKS = Registry(
             "AutoAttack run by the package that defines it, pyautoattack",
             "Croce & Hein, 2020, arXiv:2003.01690",
         ),
-        Entry(
-            "autoattack-rand",
-            "satbench.attacks._autoattack:AutoAttackRand",
-            "AutoAttack for randomised models: apgd-ce, apgd-dlr on gradients averaged",
-            "Croce & Hein, 2020, arXiv:2003.01690",
-        ),
+        _suite("autoattack-rand"),
         Entry(
             "apgd-ce",
             "satbench.attacks._apgd:APGDCE",
@@ -91,6 +89,18 @@ ATTACKS = Registry(
             "square",
             "satbench.attacks._square:Square",
             "random search with squares, no gradients",
+            "Andriushchenko et al., 2020, arXiv:1912.00049",
+        ),
+        Entry(
+            "square-from-best",
+            "satbench.attacks._square_from_best:SquareFromBest",
+            "square from the best points that earlier attacks of the suite found",
+            "Andriushchenko et al., 2020, arXiv:1912.00049",
+        ),
+        Entry(
+            "square-flagged",
+            "satbench.attacks._square_from_best:SquareFlagged",
+            "square from the best points, only on images whose gradients are seen to mislead",
             "Andriushchenko et al., 2020, arXiv:1912.00049",
         ),
         Entry(
@@ -144,24 +154,30 @@ ATTACKS = Registry(
     ),
 )
 
+_OWN: dict[str, type] = {}
+"""Suites of the user's own files, by the name that their specs have."""
+_FILES: dict[str, Path] = {}
+
+_TOML = re.compile(r"^(?P<path>.+\.toml)(?P<arguments>\(.*\))?$", re.DOTALL)
 _PGD_K = re.compile(r"^pgd-(\d+)(\(.*\))?$", re.DOTALL)
 
 
 def check_attack_name(text: str) -> None:
     """Raise SatbenchError unless `text` names a known attack.  Imports no attack."""
-    name, _ = split_spec(expand(text))
+    name, _ = _split(text)
     # `pgf-50` is nearer to `pgd` than to any other name once its number is off.
-    ATTACKS[name if name in ATTACKS else re.sub(r"-\d+$", "", name)]
+    if name not in _OWN:
+        ATTACKS[name if name in ATTACKS else re.sub(r"-\d+$", "", name)]
 
 
 def parse_attack(text: str) -> Attack:
-    """Read `pgd(steps=40,step=eps/10)` or the short form `pgd-40`.
+    """Read `pgd(steps=40,step=eps/10)`, the short form `pgd-40`, or `FILE.toml`, a suite.
 
     Raises SatbenchError for an unknown name or parameter, a value out of range, and an attack, such
     as a plug-in's, that does not hold the contract (`satbench.attacks.traits`).
     """
-    name, arguments = split_spec(expand(text))
-    cls = ATTACKS[name].load()
+    name, arguments = _split(text)
+    cls = _OWN[name] if name in _OWN else ATTACKS[name].load()
     check_class(name, cls)
     attack = build(cast("type[Attack]", cls), name, arguments)
     check_attack(name, attack)
@@ -170,7 +186,7 @@ def parse_attack(text: str) -> Attack:
 
 def attack_spec(text: str) -> str:
     """Return the canonical spec of an attack, every parameter spelled out."""
-    return spec_of(split_spec(expand(text))[0], parse_attack(text))
+    return spec_of(_split(text)[0], parse_attack(text))
 
 
 def short_spec(spec: str) -> str:
@@ -178,8 +194,8 @@ def short_spec(spec: str) -> str:
 
     A record may name what is no attack here, such as a third party's `images(…)`: that stays.
     """
-    name, arguments = split_spec(expand(spec))
-    if name not in ATTACKS:
+    name, arguments = _split(spec)
+    if name not in ATTACKS and name not in _OWN:
         return spec
     defaults = split_spec(attack_spec(name))[1]
     changed = {key: value for key, value in arguments.items() if value != defaults.get(key)}
@@ -188,6 +204,28 @@ def short_spec(spec: str) -> str:
         name = f"pgd-{arguments['steps']}"
     inside = ",".join(f"{key}={value}" for key, value in changed.items())
     return f"{name}({inside})" if inside else name
+
+
+def suite_digests(specs: Sequence[str]) -> dict[str, str]:
+    """Return the digests of the suites among the canonical `specs`, by name; others have none."""
+    names = [split_spec(spec)[0] for spec in specs]
+    files = {**shipped_suites(), **_FILES}
+    return {name: digest_of(read_suite(files[name])) for name in names if name in files}
+
+
+def _split(text: str) -> tuple[str, dict[str, str]]:
+    """Split the text of an attack into its name and arguments; a file becomes a name of its own."""
+    file = _TOML.match(text.strip())
+    if not file:
+        return split_spec(expand(text))
+    path = Path(file["path"])
+    suite = read_suite(path)
+    # The digest is in the name, so that another content of the file is another attack.
+    stem = re.sub(r"[^\w.-]", "-", path.stem)
+    name = f"suite.{stem}-{digest_of(suite)[:12]}"
+    if name not in _OWN:
+        _OWN[name], _FILES[name] = suite_class(name, suite), path
+    return split_spec(name + (file["arguments"] or ""))
 
 
 def expand(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from satbench.attacks._registry import attack_spec, expand, parse_attack, short_spec
+from satbench.attacks._registry import attack_spec, parse_attack, short_spec
 from satbench.attacks.contract import Attack
 from satbench.attacks.traits import Composite, Traits, check_fit, traits_of
 from satbench.core.errors import SatbenchError
@@ -74,5 +74,5 @@ def parse_suite(attacks: Sequence[str]) -> tuple[Stage, ...]:
         if isinstance(attack, Composite):
             stages += [Stage(spec, part, part, inner) for part, inner in attack.parts()]
         else:
-            stages.append(Stage(spec, "", split_spec(expand(text))[0], attack))
+            stages.append(Stage(spec, "", split_spec(spec)[0], attack))
     return tuple(stages)

@@ -11,11 +11,19 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 
 
 @click.command()
+@click.option(
+    "--catalogue", is_flag=True, help="Write attacks/README.md, the list of suites, in a checkout."
+)
+@click.option("--check", is_flag=True, help="With --catalogue: exit 1 if it is out of date.")
 @_JSON
-def attacks(as_json: bool) -> None:
+def attacks(catalogue: bool, check: bool, as_json: bool) -> None:
     """List the attacks: their parameters with defaults, and where they were published."""
     from satbench.attacks import ATTACKS, attack_spec
     from satbench.core.errors import SatbenchError
+
+    if catalogue:
+        write_catalogue(check)
+        return
 
     rows, faults = [], list(ATTACKS.faults)
     for entry in ATTACKS:
@@ -35,6 +43,20 @@ def attacks(as_json: bool) -> None:
             "eps 4/255, that is eps/4, the default step (Xie et al., 2020, arXiv:2006.14536):\n"
             "  satbench eval --eps 4/255 --attack 'pgd-200(step=1/255,keep=last)' …"
         )
+
+
+def write_catalogue(check: bool) -> None:
+    """Write the list of suites, or exit with 1 where it is out of date."""
+    from satbench.attacks.catalogue import catalogue_file
+    from satbench.core.files import write_text
+
+    path, text = catalogue_file()
+    if not check:
+        write_text(path, text)
+        click.echo(f"wrote {path}")
+    elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+        click.echo(f"satbench: out of date: {path}; run satbench attacks --catalogue", err=True)
+        raise SystemExit(1)
 
 
 @click.command()

@@ -76,7 +76,11 @@ def add_challenge(parent: Proven, run: Proven, by: str = "") -> Proven:
     stages = [replace(stage, by=by) for stage in after.stages]
     planned = plan_challenge(before, stages, after.seed, after.sources, after.replacements)
     seconds = before.environment.stage_seconds + after.environment.stage_seconds
-    planned = replace(planned, diagnosis=before.diagnosis or after.diagnosis)
+    planned = replace(
+        planned,
+        diagnosis=before.diagnosis or after.diagnosis,
+        suites={**before.suites, **after.suites},
+    )
     environment = replace(
         after.environment, stage_seconds=seconds, clean_seconds=before.environment.clean_seconds
     )
@@ -124,6 +128,7 @@ def merge_records(given: Sequence[Proven]) -> Proven:
         sources=sources,
         replacements=replacements,
         diagnosis=next((found for found in diagnoses if found), None),
+        suites={name: one for record, _ in given for name, one in record.suites.items()},
         protocol=max(record.protocol for record, _ in given),
         schema=SCHEMA,
     )

@@ -158,7 +158,8 @@ class Record:
     witnesses beside the record.  `sources` are the models that attacks borrowed, name to digest of
     weights.  `replacements` are the layers that searches ran a differentiable replacement of
     (BPDA), name to what replaced it.  `notes` are what a reader should know of how the model was
-    read, a sentence each.
+    read, a sentence each.  `suites` are the suite files that were run, name to digest of their
+    parts.
 
     Two fields say how this object came about, and are in no file: `path` is the file that it was
     read from or written to, and `found` whether `satbench.evaluate` found it there, made before.
@@ -180,6 +181,7 @@ class Record:
     diagnosis: Diagnosis | None = None
     sequential: Sequential | None = None
     notes: list[str] = field(default_factory=list)
+    suites: dict[str, str] = field(default_factory=dict)
     protocol: int = PROTOCOL
     schema: int = SCHEMA
     path: Path | None = field(default=None, compare=False, repr=False)

@@ -13,9 +13,8 @@ from click.testing import CliRunner
 from in_memory import Journal, Quiet
 from torch import Tensor, nn
 
-from satbench.attacks import _audit, attack_spec
+from satbench.attacks import _audit, attack_spec, parse_attack
 from satbench.attacks._audit import Audit, Audited
-from satbench.attacks._autoattack import AutoAttack
 from satbench.attacks._pgd import PGD
 from satbench.attacks.contract import Attack, Found, Hints, History, Model, NoiseSource
 from satbench.attacks.engine import SURVIVED, run_suite
@@ -140,7 +139,7 @@ def test_an_audit_larger_than_the_survivors_takes_all_on_once() -> None:
 
 
 def test_each_stratum_gets_autoattack_in_full() -> None:
-    parts = AutoAttack().parts()
+    parts = parse_attack("autoattack").parts()
 
     assert [(f"{s}/{name}", part) for s in ("weakest", "sample") for name, part in parts] == [
         (name, audited.attack) for name, audited in Audit().parts() if isinstance(audited, Audited)
@@ -148,7 +147,7 @@ def test_each_stratum_gets_autoattack_in_full() -> None:
 
 
 def test_an_audited_part_is_cut_and_checked_as_the_part_itself() -> None:
-    inner = dict(AutoAttack().parts())
+    inner = dict(parse_attack("autoattack").parts())
     found = {name: (part.block, part.uses_gradients) for name, part in Audit().parts()}  # type: ignore[attr-defined]
 
     assert found["sample/apgd-ce"] == (inner["apgd-ce"].block, True)  # type: ignore[attr-defined]
@@ -263,7 +262,7 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
         def parts(self) -> tuple[tuple[str, Attack], ...]:
             return (("apgd-ce", PGD(1)), ("square", PGD(10)))
 
-    monkeypatch.setattr(_audit, "AutoAttack", Tiny)
+    monkeypatch.setattr(_audit, "_autoattack", Tiny().parts)
 
 
 @pytest.mark.usefixtures("_tiny")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,14 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from satbench.attacks import parse_attack
+from satbench.attacks._apgd import APGDT
 from satbench.attacks._cosine import CosinePGD
-from satbench.attacks._fast import Fast, FlaggedSquare, WarmSquare, weakest
 from satbench.attacks._malt import MALT, targets_in_order
+from satbench.attacks._square_from_best import SquareFlagged, SquareFromBest
 from satbench.attacks.backward import Backward
 from satbench.attacks.contract import Hints, History
 from satbench.attacks.passes import CountingModel, Passes
+from satbench.attacks.suite_parts import Chosen, ChosenInformed, weakest
 from satbench.core.noise import Noise
-from satbench.core.threat import Threat
+from satbench.core.threat import Length, Threat
 from satbench.data import Dataset
 from satbench.models import LoadedModel
 
@@ -163,7 +167,7 @@ def test_a_search_from_the_best_point_never_tells_a_worse_margin(shipped: Loaded
     logits = shipped.module(start)
     before = logits.gather(1, y[:, None])[:, 0] - logits.scatter(1, y[:, None], -1e9).amax(1)
 
-    for attack in (CosinePGD("margin", 5, start="best"), WarmSquare(20, 1.0, 0.0)):
+    for attack in (CosinePGD("margin", 5, start="best"), SquareFromBest(20)):
         found = attack.follow(shipped.module, x, y, LINF, noise_of(20), Hints(before, start))
         assert bool((found.margins <= before + 1e-6).all())
 
@@ -183,7 +187,7 @@ def test_the_weakest_are_the_survivors_of_least_margin() -> None:
 def test_square_takes_on_the_weakest_and_a_sample() -> None:
     told = history([0.3, 0.1, 0.2, 0.4, 0.5], [True] * 5, {})
 
-    chosen = WarmSquare(queries=1, weakest=0.2, sample=0.21).selects(told)
+    chosen = Chosen(SquareFromBest(1), weakest=0.2, sample=0.21, after=()).selects(told)
 
     assert [True, True, False, False, False] == chosen.tolist()
 
@@ -195,7 +199,7 @@ def test_square_takes_on_the_weakest_and_a_sample() -> None:
 def test_square_goes_on_to_more_only_where_the_safety_net_caught_something(
     broken: dict[str, int], goes_on: bool
 ) -> None:
-    square = WarmSquare(1, weakest=0.5, sample=0.0, after=("transfer", "square"))
+    square = Chosen(SquareFromBest(1), 0.5, 0.0, ("transfer", "square"))
 
     assert goes_on == bool(square.selects(history([0.1, 0.2], [True, True], broken)).any())
 
@@ -217,7 +221,7 @@ def test_square_takes_on_every_image_whose_gradient_is_masked_and_no_other() -> 
     hints = Hints(torch.full((3,), torch.inf), x)
     passes.take()
 
-    found = FlaggedSquare(queries=400).follow(model, x, y, threat, noise_of(3), hints)
+    found = SquareFlagged(queries=400).follow(model, x, y, threat, noise_of(3), hints)
 
     forwards, backwards = passes.take()
     assert [True, False, True] == (found.x_adv != x).flatten(1).any(1).tolist()
@@ -230,7 +234,7 @@ def test_what_square_finds_for_a_masked_image_does_not_depend_on_its_batch() -> 
     threat = Threat.parse("linf:0.2")
     x = torch.stack([torch.full((1, 2, 2), pixel) for pixel in (0.45, 0.7, 0.66)])
     y = Rounded()(x).argmax(1)
-    attack = FlaggedSquare(queries=3)
+    attack = SquareFlagged(queries=3)
 
     whole = attack(Rounded(), x, y, threat, noise_of(3))
     alone = attack(Rounded(), x[2:], y[2:], threat, Noise(0, "test", (2,)))
@@ -238,16 +242,30 @@ def test_what_square_finds_for_a_masked_image_does_not_depend_on_its_batch() -> 
     assert torch.equal(whole[2:], alone)
 
 
-def test_version_1_stays_as_it_was_published() -> None:
-    parts = dict(parse_attack("fast(version=1,source=none)").parts())
+def test_version_2_is_made_of_the_parts_that_its_records_were_made_with() -> None:
+    parts = dict(parse_attack("fast(source=none)").parts())
+    half = Length(Fraction(1, 2), relative=True)
+    gama = CosinePGD("gama", 20, start="corner", backward=Backward(2.0))
 
-    names = "gama-softplus mifpe-softplus margin mifpe malt-softplus margin-again apgd-t"
-    assert [*names.split(), "square", "square-more"] == list(parts)
-    assert MALT(3, 20, backward=Backward(10.0)) == parts["malt-softplus"]
+    assert {
+        "gama-softplus": gama,
+        "mifpe-softplus": CosinePGD("mifpe", 20, backward=Backward(5.0)),
+        "margin": CosinePGD("margin", 20, half, "best"),
+        "mifpe-again": CosinePGD("mifpe", 20, half, "best", backward=Backward(5.0)),
+        "malt-softplus": MALT(2, 20, backward=Backward(10.0)),
+        "margin-again": CosinePGD("margin", 20, half, "best"),
+        "gama-again": replace(gama, backward=Backward(5.0)),
+        "apgd-t": Chosen(APGDT(targets=3), 0.05, 0.0, ()),
+        "square-flagged": SquareFlagged(queries=5000),
+        "square": ChosenInformed(SquareFromBest(400), 0.1, 0.05, ()),
+        "square-more": ChosenInformed(SquareFromBest(400), 0.4, 0.0, ("transfer", "square")),
+        "margin-last": CosinePGD("margin", 20, half, "best"),
+    } == parts
+    assert ("linf", "l2") == parse_attack("fast").norms
 
 
 def test_the_suite_ends_with_its_safety_net() -> None:
-    names = [name for name, _ in Fast(source="none").parts()]
+    names = [name for name, _ in parse_attack("fast(source=none)").parts()]
 
     assert ["square-flagged", "square", "square-more", "margin-last"] == names[-4:]
     assert len(set(names)) == len(names)

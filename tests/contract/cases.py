@@ -20,10 +20,11 @@ from satbench.attacks import _pyautoattack as reference
 from satbench.attacks._apgd import APGDT
 from satbench.attacks._audit import Audited
 from satbench.attacks._distilled import Distilled
-from satbench.attacks._fast import Borderline, FlaggedSquare, WarmSquare
+from satbench.attacks._square_from_best import SquareFromBest
 from satbench.attacks._transfer import FromSources, Transfer
 from satbench.attacks._transfer_gradients import Method
 from satbench.attacks.contract import Attack, Prepared
+from satbench.attacks.suite_parts import Chosen, ChosenInformed
 from satbench.attacks.traits import Composite, traits_of
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
@@ -37,6 +38,8 @@ CHEAP = {
     "apgd-t": "apgd-t(steps=3,targets=2)",
     "fab-t": "fab-t(steps=2,targets=2)",
     "square": "square(queries=20)",
+    "square-from-best": "square-from-best(queries=20)",
+    "square-flagged": "square-flagged(queries=20)",
     "cosine-pgd": "cosine-pgd(steps=5)",
     "malt": "malt(steps=4,targets=2)",
     "foolbox.fmn": "foolbox.fmn(steps=20)",
@@ -73,9 +76,8 @@ PARTS: dict[str, tuple[Attack, Sequence[str]]] = {
     "reference/fab-t": (reference.FABT(steps=2, targets=2), ("linf", "l2", "l1")),
     "reference/square": (reference.Square(queries=20), ("linf", "l2", "l1")),
     "square-rescaled": (parse_attack("square(queries=20,schedule=rescaled)"), ("linf", "l2", "l1")),
-    "warm-square": (WarmSquare(queries=20, weakest=1, sample=1), _FAST),
-    "flagged-square": (FlaggedSquare(queries=20), _FAST),
-    "borderline": (Borderline(1.0, APGDT(steps=3, targets=2)), _FAST),
+    "chosen": (Chosen(APGDT(steps=3, targets=2), 1.0, 0.0, ()), _FAST),
+    "chosen-informed": (ChosenInformed(SquareFromBest(queries=20), 1.0, 1.0, ()), _FAST),
     "audited": (Audited(parse_attack("pgd-3"), lambda history: history.survivors), ("linf",)),
     "transfer": (
         FromSources(("a",), replace(_TRANSFER, method=Method(("mi", "di", "ti")))),
