@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,9 @@ def __getattr__(name: str) -> object:
     """Import torch only when something of it is asked for: `import satbench` is instant."""
     if name not in _HOMES:
         raise AttributeError(f"module 'satbench' has no attribute {name!r}")
+    drawn = random.getstate()  # rich, imported on the way, draws a number
     found: object = getattr(import_module(_HOMES[name]), name)
+    random.setstate(drawn)
     return found
 
 

@@ -61,6 +61,7 @@ def evaluate(
     bpda: Mapping[str, str | nn.Module] | None = None,
     until: str | float | None = None,
     fresh: bool = False,
+    timeout: float | None = None,
     **file: Unpack[FileKeywords],
 ) -> Record:
     """Evaluate a classifier's robustness and return the record.
@@ -86,6 +87,9 @@ def evaluate(
     % interval of the robust accuracy is no wider, however often one looks.  Where the name is that
     of a file of weights, `file` says what it is: the fields of `satbench.models.FileOptions`, such
     as `architecture`, `activation`, `preset` and `normalize`.
+
+    A batch that takes more than `timeout` seconds ends the evaluation in a sentence that names the
+    image on which the model hangs; what was finished is kept, and the same call goes on.
 
     The model is evaluated in eval mode and handed back as it came: parameters, `.grad`, buffers,
     mode and hooks untouched.  Raises SatbenchError, a ValueError, with one clear sentence for
@@ -113,6 +117,7 @@ def evaluate(
         bpda=bpda,
         until=until,
         fresh=fresh,
+        timeout=timeout,
     )
     named = x if isinstance(x, str) and y is None else None
     images = None if named or (x is None and y is None) else _dataset(x, y, n_examples)
@@ -128,6 +133,7 @@ def evaluate(
             folder,
             until,
             fresh,
+            None if timeout is None else float(timeout),
         )
         if isinstance(model, str):
             done = _evaluate_name(model, FileOptions(**file), named, images, asked, bpda)
@@ -160,6 +166,7 @@ def evaluate_config(
             data_dir=config.data_dir,
             replacements=load_replacements(bpda or parse_bpda(config.bpda)),
             until=config.until,
+            timeout=config.timeout,
         )
         return run_evaluation(
             loaded.module, loaded.info, evaluation, device, config.out, progress, config.fresh
@@ -180,6 +187,7 @@ class _Asked:
     out: Path
     until: str | float | None
     fresh: bool
+    timeout: float | None
 
 
 def _evaluate_name(
@@ -205,6 +213,7 @@ def _evaluate_name(
         out=asked.out,
         until=asked.until,
         fresh=asked.fresh,
+        timeout=asked.timeout,
     )
     return evaluate_config(config, bpda=bpda, images=images)
 
@@ -228,6 +237,7 @@ def _evaluate_module(
         asked.batch_size,
         replacements=load_replacements(bpda or {}),
         until=width,
+        timeout=asked.timeout,
     )
     info = describe_module(model, name or type(model).__name__, "python")
     chosen = device_of(model) if asked.device == "auto" else choose_device(asked.device)

@@ -130,6 +130,7 @@ _ARGUMENTS = {
     "n_examples": Argument(_WHOLE, _or_none(_is_whole)),
     "seed": Argument(_WHOLE, _is_whole),
     "batch_size": Argument(_WHOLE, _is_whole),
+    "timeout": Argument("a number of seconds, or None", _or_none(_is_real)),
     "device": Argument(
         "'auto', 'cpu', 'cuda' or 'cuda:1'",
         _is_device,

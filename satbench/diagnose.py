@@ -9,7 +9,7 @@ of these signs on its first batch and prints a warning (Croce & Hein, 2020, arXi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from satbench.attacks.blame import one_batch
 from satbench.attacks.borrow import borrowed
 from satbench.attacks.engine import Images, device_of
 from satbench.attacks.passes import CountingModel, Passes
@@ -51,42 +52,36 @@ def probe(
     indices: NDArray[np.int64],
     batch_size: int = 250,
     seed: int = 0,
+    timeout: float | None = None,
 ) -> Diagnosis:
     """Look for signs of masked gradients on the images at `indices`, those right when clean.
 
     Each image costs 3 forwards and 2 backwards: its logits twice, the gradients of the
     cross-entropy and of the margin z_y - max z_j, and the logits of a nearby point.  `ATTACKED` of
     them cost 3 forwards and a backward more, at attacked points; answers that differ, 2 forwards.
-    `seed` is what a randomised model draws from; the caller's generators and the model come back
-    as they were.  A model without gradients is one whose gradients are zero.
+    A batch may take `timeout` seconds.  `seed` is what a randomised model draws from; the caller's
+    generators and the model come back as they were.  A model without gradients is one whose
+    gradients are zero.
     """
     passes, names = Passes(), tuple(_SIGNS)
     places: dict[str, list[int]] = {name: [] for name in names}
     with borrowed(model) as judged, own_generators(device_of(model), seed):
         counting = CountingModel(judged, passes)
         rounding = _rounding(judged, images, indices)
-        for start in range(0, len(indices), batch_size):
-            batch = indices[start : start + batch_size]
-            x = torch.from_numpy(images.pixels(batch)).to(device_of(model))
-            y = torch.from_numpy(images.labels[batch]).to(x.device)
-            for name, holds in examine(counting, x, y, threat, rounding).items():
-                places[name] += batch[holds.cpu().numpy()].tolist()
-            release_freed_memory()
-        for batch in _spread(indices, batch_size):
-            x = torch.from_numpy(images.pixels(batch)).to(device_of(model))
-            y = torch.from_numpy(images.labels[batch]).to(x.device)
-            for name, holds in examine_modes(counting, x, y, threat, rounding).items():
-                places[name] = sorted({*places[name], *batch[holds.cpu().numpy()].tolist()})
-    found = {name: tuple(places[name]) for name in names if places[name]}
+        some = indices[:: max(1, -(-len(indices) // ATTACKED))]
+        for look, chosen in ((examine, indices), (examine_modes, some)):
+            for start in range(0, len(chosen), batch_size):
+                batch = chosen[start : start + batch_size]
+                x = torch.from_numpy(images.pixels(batch)).to(device_of(model))
+                y = torch.from_numpy(images.labels[batch]).to(x.device)
+                with one_batch(images, batch, "in the diagnosis", timeout):
+                    signs = look(counting, x, y, threat, rounding)
+                for name, holds in signs.items():
+                    places[name] += batch[holds.cpu().numpy()].tolist()
+                release_freed_memory()
+    found = {name: tuple(sorted(set(places[name]))) for name in names if places[name]}
     flags = tuple(Flag(name, len(at), len(indices), *_SIGNS[name]) for name, at in found.items())
     return Diagnosis(flags, found, passes.forwards, passes.backwards)
-
-
-def _spread(indices: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
-    """Yield batches of at most `ATTACKED` images, spread over all."""
-    chosen = indices[:: max(1, -(-len(indices) // ATTACKED))]
-    for start in range(0, len(chosen), batch_size):
-        yield chosen[start : start + batch_size]
 
 
 def _rounding(judged: nn.Module, images: Images, indices: NDArray[np.int64]) -> float:

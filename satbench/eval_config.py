@@ -10,6 +10,7 @@ from typing import SupportsFloat
 from satbench.attacks import check_attack_name
 from satbench.core.errors import SatbenchError
 from satbench.core.files import check_folder
+from satbench.core.ranges import check_timeout
 from satbench.core.threat import Threat
 from satbench.data import Dataset, check_name, completed, load_dataset
 from satbench.models import FileOptions, ModelRequest, request_model
@@ -42,6 +43,7 @@ class EvalConfig:
     bpda: tuple[str, ...] = ()
     until: float | None = None
     fresh: bool = False
+    timeout: float | None = None
 
 
 def eval_config(
@@ -63,6 +65,7 @@ def eval_config(
     audit: int | None = None,
     until: str | float | None = None,
     fresh: bool = False,
+    timeout: float | None = None,
 ) -> EvalConfig:
     """Check what was asked for and fill in what was not.
 
@@ -101,6 +104,7 @@ def eval_config(
         bpda=tuple(bpda),
         until=None if until is None else parse_interval(until),
         fresh=fresh,
+        timeout=check_timeout(timeout),
     )
 
 

@@ -75,7 +75,9 @@ def run_evaluation(
     with moved([module, *stand_ins.values()], device):
         searched = Replaced(module, stand_ins) if stand_ins else module
         needs = Needs.of(suite)
-        learnt = check_set_up(searched, evaluation.dataset, evaluation.threat, needs)
+        learnt = check_set_up(
+            searched, evaluation.dataset, evaluation.threat, needs, evaluation.timeout
+        )
         info = replace(info, parameters=info.parameters + learnt.parameters)
         replacements = with_effect(evaluation.replacements, module, evaluation.dataset)
         evaluation = replace(evaluation, replacements=replacements)
@@ -127,6 +129,7 @@ class _Run:
             right,
             evaluation.batch_size,
             evaluation.seed,
+            evaluation.timeout,
         )
         # A run of the same inputs that was stopped may have been on its way to a narrower interval.
         mine = (r for r in self.store.finished() if (r.indices < len(verdicts)).all())
@@ -178,6 +181,7 @@ class _Run:
             Lending(evaluation.dataset, evaluation.data_dir),
             {name: one.module for name, one in evaluation.replacements.items()},
             span,
+            evaluation.timeout,
         )
 
 

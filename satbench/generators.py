@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from satbench.attacks.defaults import plain_defaults
+from satbench.attacks.eager import uncompiled
 from satbench.core.ranges import check_seed
 
 
@@ -19,13 +20,14 @@ def own_generators(device: torch.device, seed: int) -> Iterator[None]:
 
     So a randomised model draws the same each time, and the caller's own draws do not move.  They
     are those of torch, NumPy and Python; torch's default dtype and device are plain meanwhile
-    (`satbench.attacks.defaults`).  Raises SatbenchError for a seed of more than 64 bits.
+    (`satbench.attacks.defaults`), and compiled models run as they are written.
+    Raises SatbenchError for a seed of more than 64 bits.
     """
     check_seed(seed)
     of_numpy, of_python = np.random.get_state(), random.getstate()
     try:
         cards = [device] if device.type == "cuda" else []
-        with plain_defaults(), torch.random.fork_rng(devices=cards):
+        with plain_defaults(), uncompiled(), torch.random.fork_rng(devices=cards):
             seed_generators(seed)
             yield
     finally:

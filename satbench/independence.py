@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from satbench.attacks.judge import in_full_precision
-from satbench.attacks.logits import ask, without_masks
+from satbench.attacks.logits import ModelError, ask, without_masks
 from satbench.attacks.rounding import SAME, apart, rounding_of, same_up_to
 from satbench.generators import seed_generators
 
@@ -39,8 +39,8 @@ def find_dependence(model: Callable[[Tensor], object], x: Tensor) -> Dependence 
     together = _answers(model, x)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(_SEED)).to(x.device)
     shuffled = torch.empty_like(together)
-    shuffled[order] = _answers(model, x[order])
-    alone = torch.cat([_answers(model, one) for one in torch.split(x, 1)])
+    shuffled[order] = _alike(_answers(model, x[order]), together, x)
+    alone = torch.cat([_alike(_answers(model, one), together, one) for one in torch.split(x, 1)])
     gap = torch.maximum(apart(together, shuffled), apart(together, alone))
     if bool((gap <= SAME).all()):
         return None
@@ -75,6 +75,15 @@ def _gap_in_place(model: Callable[[Tensor], object], x: Tensor, together: Tensor
         mixed[first::2] = x[first::2]
         gap[first::2] = apart(together, _answers(model, mixed))[first::2]
     return gap
+
+
+def _alike(logits: Tensor, others: Tensor, x: Tensor) -> Tensor:
+    """Return logits that are as many an image as others.  Raises ModelError if they are not."""
+    if logits.shape[1] != others.shape[1]:
+        raise ModelError(
+            f"expected {others.shape[1]} logits for every image, got {logits.shape[1]} for some", x
+        )
+    return logits
 
 
 def _answers(model: Callable[[Tensor], object], x: Tensor, seed: int = _SEED) -> Tensor:

@@ -20,6 +20,7 @@ from satbench.attacks.contract import Prepared
 from satbench.attacks.engine import CLEAN, SURVIVED, BatchResult
 from satbench.attacks.suite import Stage
 from satbench.core.errors import SatbenchError
+from satbench.core.ranges import check_timeout
 from satbench.core.threat import Threat, show_fraction
 from satbench.data import Dataset
 from satbench.leaderboard.flags import Kind, flags_from_assumed, flags_from_result
@@ -49,7 +50,8 @@ class Evaluation:
     the data set lies, for attacks that query images beside those evaluated.  `replacements` name
     layers that have another backward in searches (BPDA, see `satbench.attacks.bpda`).  With
     `until`, a share in (0, 1], the data set is the population: it is gone through in a random order
-    of its own until the 95 % confidence sequence of the robust accuracy is no wider.
+    of its own until the 95 % confidence sequence of the robust accuracy is no wider.  `timeout` is
+    how many seconds one batch may take, None for as many as it needs; no verdict depends on it.
     """
 
     dataset: Dataset
@@ -60,10 +62,12 @@ class Evaluation:
     data_dir: Path | None = None
     replacements: Mapping[str, Replacement] = field(default_factory=dict)
     until: float | None = None
+    timeout: float | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise SatbenchError(f"expected a batch size of 1 or more, got {self.batch_size}")
+        check_timeout(self.timeout)
         if self.until is not None and not 0 < self.until <= 1:
             raise SatbenchError(
                 f"expected an interval above 0 and at most 100 %, such as 2%, got {self.until:.4g}"

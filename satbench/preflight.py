@@ -16,8 +16,9 @@ from torch.nn.parameter import is_lazy
 
 from satbench.attacks.borrow import borrowed, searching_copy
 from satbench.attacks.bpda import Replaced
+from satbench.attacks.deadline import time_limit
 from satbench.attacks.engine import device_of
-from satbench.attacks.hidden import Hidden, watched
+from satbench.attacks.hidden import Hidden, hidden_parameters, watched
 from satbench.attacks.logits import (
     ModelError,
     ask,
@@ -117,12 +118,17 @@ def check_module(model: object) -> nn.Module:
 
 
 def check_set_up(
-    model: nn.Module, images: Dataset, threat: Threat, needs: Needs | None = None
+    model: nn.Module,
+    images: Dataset,
+    threat: Threat,
+    needs: Needs | None = None,
+    timeout: float | None = None,
 ) -> Learnt:
     """Raise SatbenchError where evaluating `model` on `images` would give a meaningless number.
 
     Pixels and labels are checked on all images; the model is asked about the first `ASKED`, and for
-    what the attacks `needs`.  It comes back as it was, and so do the global generators.
+    what the attacks `needs`.  Each of four such questions may take `timeout` seconds.  The model
+    comes back as it was, and so do the global generators.
     """
     check_module(model)
     if not isinstance(images, Dataset):
@@ -142,13 +148,16 @@ def check_set_up(
     check_dataset(images)
     pixels = torch.from_numpy(images.pixels(np.arange(min(ASKED, len(images)))))
     with borrowed(model) as judged, own_generators(device_of(model), 0):
-        x = pixels.to(device_of(model))
-        with torch.enable_grad():
-            learnt = _check_answers(judged, x, images, needs or Needs())
+        x, needs = pixels.to(device_of(model)), needs or Needs()
+        with torch.enable_grad(), time_limit(timeout):
+            learnt = _check_answers(judged, x, images, needs)
+        with time_limit(timeout):
             _check_one_image(judged, x[:1])
-            if not isinstance(model, Replaced):
-                _check_copy(judged, x, needs or Needs())
-        _check_independence(judged, x)
+        if not isinstance(model, Replaced):
+            with torch.enable_grad(), time_limit(timeout):
+                _check_copy(judged, x, needs)
+        with time_limit(timeout):
+            _check_independence(judged, x)
     return learnt
 
 
@@ -186,14 +195,14 @@ def _check_answers(model: nn.Module, x: Tensor, dataset: Dataset, needs: Needs) 
 
 
 def _with_hidden(hidden: Hidden, notes: list[str]) -> Learnt:
-    if hidden.called:
-        names = ", ".join(hidden.called)
+    loose = hidden_parameters(hidden.model)
+    if names := ", ".join([*hidden.called, *loose]):
         notes.append(
-            f"the model calls layers that nn.Module does not know of ({names}); they are in eval "
+            f"nn.Module does not know of all the model's weights ({names}); they are as in eval "
             "mode, and the digest of the weights leaves them out"
         )
     parameters = {p for module in hidden.called.values() for p in module.parameters()}
-    parameters -= set(hidden.model.parameters())
+    parameters = parameters - set(hidden.model.parameters()) | set(loose.values())
     return Learnt(tuple(notes), sum(p.numel() for p in parameters))
 
 
@@ -233,13 +242,12 @@ def _check_independence(model: nn.Module, x: Tensor) -> None:
     found = find_dependence(model, x)
     if found is None or int(found.images.sum()) < DEPENDENT * len(x):
         return
-    causes = list(suspects(model))
-    cause = f": {', '.join(causes[:3])}" if causes else ", as with x - x.mean(0)"
+    causes = list(suspects(model)) or ["as with x - x.mean(0), or answers kept by address"]
     raise SatbenchError(
         f"expected the answer to an image to be its own, got other logits for "
         f"{int(found.images.sum())} of {len(x)} images in other company (by up to "
-        f"{found.most:.1%}){cause}; mend that, or let the model ask itself image by image, "
-        "torch.cat([net(one) for one in x.split(1)])"
+        f"{found.most:.1%}): {', '.join(causes[:3])}; mend that, or let the model ask itself image "
+        "by image, torch.cat([net(one) for one in x.split(1)])"
     )
 
 

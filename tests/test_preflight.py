@@ -538,12 +538,12 @@ def dropped(x: Tensor) -> Tensor:
     [
         (Norm, "the layer 'norm' has no running statistics"),
         (Thawed, "the layer 'norm' stays in train mode"),
-        (lambda: Model(before=lambda x: x - x.mean(0)), "as with x - x"),
-        (lambda: Model(before=lambda x: x / x.std()), "as with x - x"),
-        (lambda: Model(before=by_range), "as with x - x"),
-        (lambda: Model(lambda z: z.softmax(0)), "as with x - x"),
-        (lambda: Model(lambda z: z * len(z)), "as with x - x"),
-        (lambda: Model(before=dropped), "as with x - x"),
+        (lambda: Model(before=lambda x: x - x.mean(0)), "as with x - x.mean"),
+        (lambda: Model(before=lambda x: x / x.std()), "as with x - x.mean"),
+        (lambda: Model(before=by_range), "as with x - x.mean"),
+        (lambda: Model(lambda z: z.softmax(0)), "as with x - x.mean"),
+        (lambda: Model(lambda z: z * len(z)), "as with x - x.mean"),
+        (lambda: Model(before=dropped), "as with x - x.mean"),
     ],
     ids=["norm", "thawed", "mean", "std", "quantised", "softmax", "size", "random too"],
 )
@@ -629,6 +629,21 @@ def test_hidden_layers_in_eval_mode_are_named_and_their_parameters_counted() -> 
 
     assert learnt.parameters == 2 + 16 * 10 + 10
     assert ["layers[0], layers[2]" in note for note in learnt.notes] == [True]
+
+
+def test_parameters_in_a_list_are_named_and_counted() -> None:
+    class Loose(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = [nn.Parameter(torch.ones(16, 10))]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1) @ self.weights[0]
+
+    learnt = check_set_up(Loose(), USER, LINF)
+
+    assert learnt.parameters == 16 * 10
+    assert ["weights[0]" in note for note in learnt.notes] == [True]
 
 
 # check_module

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
 from satbench.attacks.bpda import Replaced
@@ -97,6 +97,8 @@ def _put_in_eval_mode(model: nn.Module) -> None:
     try:
         model.eval()
     except Exception as error:  # whatever a user's train() raises
+        if isinstance(model, fx.GraphModule) and isinstance(error, NotImplementedError):
+            return  # an exported program, whose mode is part of it
         raise SatbenchError(
             f"expected model.eval() to put the model in eval mode, it raised "
             f"{type(error).__name__}: {error}; mend its train(), or put it in eval mode yourself"

@@ -1,4 +1,8 @@
-"""Compiled models, run as they are written, for what cannot look into compiled code."""
+"""Compiled models, run as they are written.
+
+Attacks take two gradients of one forward, which compiled code does not allow; their batches shrink,
+which would compile it again and again; and what watches a forward cannot look into it.
+"""
 
 from __future__ import annotations
 

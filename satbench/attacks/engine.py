@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from satbench.attacks.blame import one_batch
 from satbench.attacks.borrow import borrowed, searching_copy
 from satbench.attacks.contract import (
     Attack,
@@ -119,6 +120,7 @@ def run_suite(
     lent: Lender | None = None,
     replacements: Mapping[str, nn.Module] | None = None,
     span: slice = slice(None),
+    timeout: float | None = None,
 ) -> NDArray[np.int16]:
     """Run `suite` on every image that survives, and return the verdicts, (N,) int16.
 
@@ -128,7 +130,8 @@ def run_suite(
     layers another backward in searches (BPDA, `satbench.attacks.bpda`); the judge knows nothing of
     them.  Of the images only those in `span` are run, and what others came to tells them nothing.
     The model comes back as it was.  Gradients are on meanwhile, whatever the caller has set.
-    Raises SatbenchError from the judge, naming the attack.
+    A batch may take `timeout` seconds.  Raises SatbenchError from the judge, naming the attack, and
+    for any error of the model or an attack, naming the image.
     """
     warm_cpu()
     n = len(images.labels)
@@ -161,6 +164,7 @@ def run_suite(
                 due = np.flatnonzero(standing & stage.attack.selects(history))
             left = due[~done[number, due]]
             title = stage.title if stage else "clean"
+            under = f"under {title}" if stage else "under no attack"
             progress.stage(title, total=len(due), done=len(due) - len(left))
             if stage is None:
                 run: Callable[[NDArray[np.int64]], BatchResult] = partial(_clean, judged, images)
@@ -172,7 +176,8 @@ def run_suite(
                     journal.write(made)
                     memory.add(made)
             for batch in _cut(left, stage, batch_size):
-                result = run(batch)
+                with one_batch(images, batch, under, timeout):
+                    result = run(batch)
                 journal.write(result)
                 memory.add(result)
                 verdicts[result.indices[result.broken]] = number
@@ -264,8 +269,6 @@ class _Search:
             fooled = broken(self.judged, x, found.x_adv.contiguous(), y, self.job.threat)
         except OutsideBallError as error:
             raise OutsideBallError(f"attack {stage.title}: {error}") from None
-        except SatbenchError as error:
-            raise type(error)(f"{error} (image {batch[0]} and on, under {stage.title})") from None
         told = found.margins.cpu().numpy()
         return BatchResult(
             self.job.number,

@@ -7,6 +7,7 @@ A list, a dict, an object or a closure may hold layers.  `model.eval()`, `parame
 from __future__ import annotations
 
 import functools
+import inspect
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -126,34 +127,52 @@ class Hidden:
 def hidden_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield the modules that attributes of a model hold and `model.modules()` does not, by place.
 
-    Lists, tuples, sets, dicts, objects, partial and bound functions, and closures are read, to a
-    depth; a place is written as code would: `blocks[2]`, `heads['b']`.  A module within one that is
-    yielded is not, and neither is one that holds `model` itself.
+    A module within one that is yielded is not, and neither is one that holds `model` itself.
     """
-    known = set(model.modules())
-    seen: set[int] = {id(module) for module in known}
+    for place, found in _hidden(model):
+        if isinstance(found, nn.Module) and model not in set(found.modules()):
+            yield place, found
+
+
+def hidden_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that attributes of a model hold and `parameters()` does not, by place.
+
+    Those of hidden modules are not among them.
+    """
+    known = {id(parameter) for parameter in model.parameters()}
+    found = {place: one for place, one in _hidden(model) if isinstance(one, nn.Parameter)}
+    return {place: one for place, one in found.items() if id(one) not in known}
+
+
+def _hidden(model: nn.Module) -> Iterator[tuple[str, nn.Module | nn.Parameter]]:
+    """Yield what attributes of a model hold beside its own modules, by place.
+
+    Lists, tuples, sets, dicts, objects, partial and bound functions, and closures are read, to a
+    depth; a place is written as code would: `blocks[2]`, `heads['b']`.
+    """
+    seen: set[int] = {id(module) for module in model.modules()}
     for name, module in model.named_modules():
         start = f"{name}." if name else ""
         values = [
             (f"{start}{key}", value) for key, value in vars(module).items() if key not in _OWN
         ]
-        code = type(module).forward
+        code = inspect.getattr_static(type(module), "forward", None)
         if isinstance(code, FunctionType) and not type(module).__module__.startswith("torch."):
             values += [(f"{start}forward", code)]
         for place, value in values:
-            for found, one in _search(place, value, seen, _DEPTH):
-                if model not in set(one.modules()):
-                    yield found, one
+            yield from _search(place, value, seen, _DEPTH)
 
 
 def _search(
     place: str, value: object, seen: set[int], depth: int
-) -> Iterator[tuple[str, nn.Module]]:
+) -> Iterator[tuple[str, nn.Module | nn.Parameter]]:
     if id(value) in seen or len(seen) > _MOST or isinstance(value, _LEAVES):
         return
     seen.add(id(value))
     if isinstance(value, nn.Module):
         seen.update(id(part) for part in value.modules())
+        yield place, value
+    elif isinstance(value, nn.Parameter):
         yield place, value
     elif depth:
         for where, one in _within(place, value):
@@ -164,7 +183,7 @@ _LEAVES = (str, bytes, int, float, complex, bool, type(None), type)
 
 
 def _within(place: str, value: object) -> Iterator[tuple[str, object]]:
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         yield from ((f"{place}[{key!r}]", one) for key, one in list(value.items()))
     elif isinstance(value, list | tuple | set | frozenset):
         yield from ((f"{place}[{number}]", one) for number, one in enumerate(value))
@@ -202,12 +221,13 @@ def _has_weights(module: nn.Module) -> bool:
 
 def _asks_its_mode(module: nn.Module) -> bool:
     """Say whether a module without weights may do otherwise in train mode, as dropout does."""
-    code = getattr(type(module).forward, "__code__", None)
+    forward = inspect.getattr_static(type(module), "forward", None)
+    code = getattr(forward, "__code__", None)
     return code is not None and "training" in code.co_names
 
 
 def _is_plain(module: nn.Module) -> bool:
-    return isinstance(type(module).forward, FunctionType)
+    return isinstance(inspect.getattr_static(type(module), "forward", None), FunctionType)
 
 
 def _unplaced(module: nn.Module, called: Mapping[str, nn.Module]) -> str:

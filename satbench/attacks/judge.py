@@ -49,7 +49,7 @@ def predict(model: nn.Module, x: Tensor) -> Tensor:
         raise NonFiniteLogitsError(
             f"expected finite logits, got NaN or infinity for {int(bad.sum())} of {len(x)} images "
             f"(the first is row {row} of its batch); a model must answer every image of [0, 1]",
-            x,
+            x[bad],
         )
     return logits.argmax(1)
 

@@ -6,6 +6,7 @@ Search, judge, preflight and diagnosis all ask a model through `ask`, so that th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,6 +29,16 @@ class ModelError(SatbenchError):
         self.x = x
 
 
+class Late(BaseException):
+    """What interrupts a model that takes too long; no `except Exception` of its own stops it.
+
+    `x` are the images that it was asked about, where it was asked, and `again` asks about others.
+    """
+
+    x: Tensor | None = None
+    again: Callable[[Tensor], object] | None = None
+
+
 def ask(model: Callable[[Tensor], object], x: Tensor, copied: bool = True) -> Tensor:
     """Return a model's logits.  (B, C, H, W) -> (B, K) float32, on the device of `x`.
 
@@ -40,16 +51,43 @@ def ask(model: Callable[[Tensor], object], x: Tensor, copied: bool = True) -> Te
     try:
         return read_logits(_call(model, x.clone() if copied else x), len(x)).to(x.device)
     except ModelError as error:
-        error.x = x if error.x is None else error.x
+        error.x = _blamed(model, x) if error.x is None else error.x
+        raise
+    except Late as late:
+        late.x, late.again = x, partial(_fails_in_mode, model, torch.is_grad_enabled())
         raise
     except SatbenchError:  # says already what to do
         raise
     except Exception as error:  # whatever a user's forward raises
+        blamed = _blamed(model, x)
         raise ModelError(
-            f"the model fails on {_count(len(x))} of shape {tuple(x.shape[1:])} in "
+            f"the model fails on {_count(len(blamed))} of shape {tuple(x.shape[1:])} in "
             f"{_short(x.dtype)} on {x.device}: {said(error)}",
-            x,
+            blamed,
         ) from error
+
+
+def _blamed(model: Callable[[Tensor], object], x: Tensor) -> Tensor:
+    """Return the first image that a model fails on alone, (1, C, H, W).
+
+    All are returned where it fails on none alone, or on the first and the last.
+    """
+    fails = (one for one in torch.split(x, 1) if _fails(model, one))
+    first = next(fails, x)
+    return x if first.data_ptr() == x.data_ptr() and _fails(model, x[-1:]) else first
+
+
+def _fails_in_mode(model: Callable[[Tensor], object], recording: bool, x: Tensor) -> bool:
+    with torch.set_grad_enabled(recording):
+        return _fails(model, x)
+
+
+def _fails(model: Callable[[Tensor], object], x: Tensor) -> bool:
+    try:
+        read_logits(_call(model, x.detach().clone().requires_grad_(x.requires_grad)), len(x))
+    except Exception:  # whatever a user's forward raises
+        return True
+    return False
 
 
 def read_logits(answer: object, images: int) -> Tensor:
@@ -124,11 +162,10 @@ def _within(answer: object, images: int) -> tuple[str, Tensor]:
         entry = isinstance(answer, Mapping) and not hasattr(answer, "logits")
         return f"its {'entry' if entry else 'attribute'} 'logits'", named
     parts = list(_parts(answer))
-    found = [
-        (name, one)
-        for name, one in parts
-        if isinstance(one, Tensor) and _may_be_logits(one, images)
-    ]
+    tensors = [(name, one) for name, one in parts if isinstance(one, Tensor)]
+    found = [(name, one) for name, one in tensors if _may_be_logits(one, images)]
+    if not found and images == 1:  # squeeze() took the dimension of the batch away
+        found = [(name, one) for name, one in tensors if _may_be_logits(one[None], images)]
     if len(found) == 1:
         return found[0]
     kind = type(answer).__qualname__
@@ -147,9 +184,8 @@ def _parts(answer: object) -> Iterator[tuple[str, object]]:
 
 
 def _may_be_logits(thing: Tensor, images: int) -> bool:
-    squeezed = images == 1 and thing.dim() == 1 and len(thing) > 1
     of_rows = thing.dim() == 2 and len(thing) == images and thing.shape[1] > 1
-    return (squeezed or of_rows) and (thing.is_floating_point() or thing.is_quantized)
+    return of_rows and (thing.is_floating_point() or thing.is_quantized)
 
 
 def _count(images: int) -> str:

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 )
 @options.n_examples("1000, or all with --until-interval")
 @options.how_to_run
+@options.timeout
 @options.again
 @options.out("results", "the records and their witnesses")
 @options.how_to_tell
@@ -78,6 +79,7 @@ def evaluate(
     batch_size: int,
     device: str,
     data_dir: Path | None,
+    timeout: float | None,
     again: bool,
     out: Path,
     as_json: bool,
@@ -107,6 +109,7 @@ def evaluate(
             bpda=bpda,
             audit=audit,
             until=until,
+            timeout=timeout,
             fresh=again,
         )
         for model in models

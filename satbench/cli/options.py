@@ -26,6 +26,12 @@ data_dir = click.option("--data-dir", type=click.Path(path_type=Path), help="Whe
 again = click.option(
     "--again", is_flag=True, help="Run it anew, where the same result lies in the folder already."
 )
+timeout = click.option(
+    "--timeout",
+    type=float,
+    metavar="SECONDS",
+    help="What one batch may take; then the run stops, names the image, and keeps what is done.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 quiet = click.option("--quiet", is_flag=True, help="No progress on stderr.")
 

@@ -24,3 +24,10 @@ def check_seed(seed: int) -> int:
             "write seed % 2**64"
         )
     return seed
+
+
+def check_timeout(seconds: float | None) -> float | None:
+    """Return how long a batch may take, None for no limit.  Raises SatbenchError for 0 or less."""
+    if seconds is not None and not 0 < seconds < float("inf"):
+        raise SatbenchError(f"expected a timeout above 0 seconds, got {seconds:g}")
+    return seconds

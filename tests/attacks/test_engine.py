@@ -378,7 +378,5 @@ def test_logits_that_are_not_finite_are_told_with_image_and_stage(four: Dataset)
             score = x.flatten(1).mean(1) - 0.5
             return torch.stack([-score, torch.where(score < 0.007, torch.nan, score)], 1)
 
-    with pytest.raises(
-        NonFiniteLogitsError, match=r"\(image 0 and on, under pgd-1\(start=clean\)\)$"
-    ):
+    with pytest.raises(NonFiniteLogitsError, match=r"\(image 0, under pgd-1\(start=clean\)\)$"):
         run(Faulty(), replace(four, images=four.images + np.float32(0.02)), [SHORT])

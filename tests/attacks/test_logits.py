@@ -232,6 +232,22 @@ def test_any_error_of_a_model_becomes_one_line_and_keeps_the_images() -> None:
     assert isinstance(caught.value.__cause__, LookupError)
 
 
+@pytest.mark.parametrize(
+    ("bad", "blamed"), [([1], [1]), ([0, 1], [0]), ([0, 2], [0, 1, 2]), ([], [0, 1, 2])]
+)
+def test_the_image_that_a_model_fails_on_is_found(bad: list[int], blamed: list[int]) -> None:
+    def fail(x: Tensor) -> Tensor:
+        known = (torch.cdist(x.flatten(1), X[bad].flatten(1)) == 0).any()
+        if known or len(x) == 3:
+            raise RuntimeError("no")
+        return x.flatten(1)
+
+    with pytest.raises(ModelError) as caught:
+        ask(fail, X)
+    assert caught.value.x is not None
+    assert torch.equal(caught.value.x, X[blamed])
+
+
 def test_a_sentence_of_satbench_passes_as_it_is() -> None:
     def fail(x: Tensor) -> Tensor:
         raise SatbenchError("name a layer")

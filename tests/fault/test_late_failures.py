@@ -1,0 +1,152 @@
+"""Models that fail on one image, long after preflight: what is said, and what is kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import satbench
+from satbench.core.errors import SatbenchError
+
+BAD, N = 57, 70
+X = torch.rand(N, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+Y = (X.flatten(1).mean(1) > 0.5).long()
+EPS = 0.02
+
+
+class Fails(nn.Module):
+    """Two classes by the mean pixel; does something else near the image `BAD`, once `after`."""
+
+    def __init__(self, fail: Callable[[Tensor], object], only: Callable[[], bool]) -> None:
+        super().__init__()
+        self.fail, self.only, self.failing, self.asked = fail, only, True, 0
+
+    def forward(self, x: Tensor) -> Any:
+        self.asked += len(x)
+        score = x.flatten(1).mean(1) - 0.5
+        logits = torch.stack([-score, score], 1)
+        near = bool(((x - X[BAD]).flatten(1).abs().amax(1) <= EPS + 1e-6).any())
+        return self.fail(logits) if near and self.failing and self.only() else logits
+
+
+def raises(logits: Tensor) -> object:
+    raise LookupError("no such prototype")
+
+
+def hangs(logits: Tensor) -> object:
+    time.sleep(60)
+    return logits
+
+
+class Stuck(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        raise ArithmeticError("no backward here")
+
+
+def evaluate(model: nn.Module, out: Path, **more: Any) -> Any:
+    arguments = {
+        "attacks": ["pgd-2", "square(queries=3)"],
+        "eps": EPS,
+        "batch_size": 10,
+        "out": out,
+    }
+    return satbench.evaluate(model, X, Y, **arguments | more)
+
+
+def in_clean_pass() -> bool:
+    return not torch.is_grad_enabled()
+
+
+CLEAN, PGD = r"\(image 57, under no attack\)$", r"\(image 57, under pgd-2\)$"
+FAILURES: dict[str, tuple[Callable[[Tensor], object], Callable[[], bool], str]] = {
+    "error": (raises, in_clean_pass, r"LookupError: no such prototype " + CLEAN),
+    "error in the search": (raises, torch.is_grad_enabled, r"no such prototype " + PGD),
+    "whole numbers": (
+        torch.Tensor.long,
+        in_clean_pass,
+        "got int64: .*" + CLEAN,
+    ),
+    "nothing": (
+        lambda z: None,
+        torch.is_grad_enabled,
+        "got NoneType: .*" + PGD,
+    ),
+    "one row": (lambda z: z[0], torch.is_grad_enabled, r"one row .*\(image.* under pgd-2\)"),
+    "backward": (Stuck.apply, torch.is_grad_enabled, r"no backward here \(image.*, under pgd-2\)"),
+    "NaN": (lambda z: z * torch.nan, in_clean_pass, r"^expected finite .* under no attack\)$"),
+}
+
+
+@pytest.mark.parametrize(("fail", "only", "said"), FAILURES.values(), ids=FAILURES)
+def test_a_late_failure_is_one_sentence_with_the_image_and_a_mended_model_goes_on(
+    fail: Callable[[Tensor], object], only: Callable[[], bool], said: str, tmp_path: Path
+) -> None:
+    model = Fails(fail, only)
+    with pytest.raises(SatbenchError, match=said) as caught:
+        evaluate(model, tmp_path)
+    model.failing, spent = False, model.asked
+    mended = evaluate(model, tmp_path)
+    resumed, model.asked = model.asked - spent, 0
+    anew = evaluate(model, tmp_path / "other")
+
+    assert "\n" not in str(caught.value)
+    assert mended.verdicts == anew.verdicts
+    assert resumed < model.asked  # the batches before were kept
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_change_of_floating_dtype_changes_nothing(dtype: torch.dtype, tmp_path: Path) -> None:
+    changing = evaluate(Fails(lambda z: z.to(dtype), lambda: True), tmp_path / "a")
+    constant = evaluate(Fails(lambda z: z, lambda: True), tmp_path / "b")
+
+    assert changing.verdicts == constant.verdicts
+
+
+@pytest.mark.parametrize("only", [in_clean_pass, torch.is_grad_enabled], ids=["clean", "search"])
+def test_a_model_that_hangs_is_stopped_and_what_was_finished_is_kept(
+    only: Callable[[], bool], tmp_path: Path
+) -> None:
+    model = Fails(hangs, only)
+    with pytest.raises(SatbenchError, match=r"at most 0\.3 seconds.*\(image 57, under "):
+        evaluate(model, tmp_path, timeout=0.3)
+    model.failing = False
+
+    assert len(list(tmp_path.glob(".runs/*/*.npz"))) >= 5
+    assert evaluate(model, tmp_path, timeout=60).n == N
+
+
+def test_a_model_that_hangs_at_once_is_stopped_by_preflight(tmp_path: Path) -> None:
+    class Hangs(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            time.sleep(60)
+            return x.flatten(1)
+
+    with pytest.raises(SatbenchError, match=r"^expected a batch to take at most 0\.1 seconds"):
+        evaluate(Hangs(), tmp_path, timeout=0.1)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
+def test_a_timeout_that_is_no_time_is_refused(timeout: float, tmp_path: Path) -> None:
+    with pytest.raises(SatbenchError, match=r"^expected a timeout above 0 seconds, got "):
+        evaluate(Fails(raises, lambda: False), tmp_path, timeout=timeout)
+
+
+def test_a_timeout_does_not_change_the_identity(tmp_path: Path) -> None:
+    model = Fails(raises, lambda: False)
+    first = evaluate(model, tmp_path, timeout=100)
+
+    assert evaluate(model, tmp_path).found
+    np.testing.assert_array_equal(first.verdicts, evaluate(model, tmp_path).verdicts)
