@@ -55,3 +55,6 @@ def _wrappers(arrays: Arrays) -> Iterator[str]:
         if "." not in rest:
             return
         prefix += rest.partition(".")[0] + "."
+
+
+__all__ = ["card_of_weights", "is_safetensors"]

@@ -134,8 +134,8 @@ def request_model(
     told = [one for one in options.given if request.card is None or one not in _OF_A_CARD]
     if request.kind != _FOREIGN and told:
         raise SatbenchError(
-            f"{' and '.join(told)} {'are' if len(told) > 1 else 'is'} for files of weights that do "
-            f"not say themselves what they are: leave them out with {text}"
+            f"{' and '.join(told)}: for files of weights that do not say themselves what they are, "
+            f"and {text} is none"
         )
     return request
 
@@ -165,6 +165,8 @@ def _requested(text: str, options: FileOptions) -> ModelRequest:
         return _request_file(text, path, options)
     if colon and prefix and name and "/" not in prefix:
         return ModelRequest(text, "factory")
+    if "/" in text and not colon:
+        raise SatbenchError(f"expected a model at {text}, and there is neither a file nor a folder")
     raise UnknownNameError("model", text, [*zoo_names(), *user_names(), *MODELS.names()])
 
 
@@ -206,7 +208,7 @@ def _request_file(text: str, path: Path, options: FileOptions) -> ModelRequest:
     if not os.path.isfile(path):
         raise SatbenchError(f"expected weights at {path}, which is missing")
     told = options.preset or (options.architecture and options.activation)
-    if card := card_of_file(text, look_up=not told):
+    if card := card_of_file(text, told=bool(told)):
         return ModelRequest(text, "file", card, path, options=options)
     if not told:
         raise SatbenchError(

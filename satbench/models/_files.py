@@ -7,25 +7,25 @@ from pathlib import Path
 
 from satbench.core.errors import SatbenchError
 from satbench.model_zoo.card import Card, card_of_digest, card_within, read_card
-from satbench.model_zoo.known import card_of_weights
+from satbench.model_zoo.known import card_of_weights, is_safetensors
 from satbench.models._file_options import FileOptions
 from satbench.models._foreign import build_for
 from satbench.models._loaded import LoadedModel, describe_module
 from satbench.models._zoo import card_info, check_agrees
 
 
-def card_of_file(text: str, look_up: bool = True) -> Card | None:
+def card_of_file(text: str, told: bool = False) -> Card | None:
     """Return the card of `PATH` or `PATH#COPY`: the one within it, else that of its weights.
 
-    With `look_up`, weights of the shipped models and of the user's are known by their digest.
-    Raises SatbenchError for a card that is malformed, and, looking up, for a file that cannot be
-    read.  Imports torch for pickles alone.
+    Weights of the shipped models and of the user's are known by their digest.  It imports torch for
+    pickles, and leaves these to `load_file` where the user has `told` what they are.  Raises
+    SatbenchError for a card that is malformed, and for a pickle that cannot be read.
     """
     place, _, copy = text.partition("#")
     path = Path(place)
-    if (card := card_within(path)) or not look_up:
+    if card := card_within(path):
         return card
-    return card_of_weights(path, copy)
+    return None if told and not is_safetensors(path) else card_of_weights(path, copy)
 
 
 def card_of_run(folder: Path) -> tuple[Card, Path]:
@@ -69,8 +69,9 @@ def load_file(text: str, options: FileOptions, classes: int, exactly: bool = Tru
     built = build_for(state, options, path, classes, exactly)
     name = path.stem + (f"#{copy}" if copy else "")
     if known := card_of_digest(digest_weights(built.module)):
-        check_agrees(known, FileOptions(built.architecture, built.activation), text)
-        return LoadedModel(built.module, replace(card_info(known, "file"), name=name), known)
+        spec = built.architecture.partition(" normalised by ")[0]
+        check_agrees(known, FileOptions(spec, built.activation), text)
+        return LoadedModel(built.module, card_info(known, "file"), known)
     info = replace(
         describe_module(built.module, name, "file"),
         architecture=built.architecture,

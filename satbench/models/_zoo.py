@@ -58,9 +58,10 @@ def check_agrees(card: Card, options: FileOptions, text: str) -> None:
     )
     other = [spec for spec, own, canonical in pairs if spec and canonical(spec) != canonical(own)]
     if other:
+        subject = text if text == card.name else f"{text} holds the weights of {card.name}, which"
         raise SatbenchError(
-            f"{text} holds the weights of {card.name}, trained as {card.architecture} with "
-            f"{card.activation}, not with {' and '.join(other)}: leave out what says otherwise"
+            f"{subject} was trained as {card.architecture} with {card.activation}, not with "
+            f"{' and '.join(other)}: leave out {' and '.join(options.given)}"
         )
 
 

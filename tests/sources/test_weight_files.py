@@ -113,7 +113,7 @@ def test_known_weights_are_not_evaluated_as_another_network(
 ) -> None:
     path = WRAPPED[way](shipped_file, tmp_path)
     expected = (
-        rf"holds the weights of {SHIPPED}, trained as tiny\(width=8\) with silu, not with|fit"
+        rf"the weights of {SHIPPED}, which was trained as tiny\(width=8\) with silu, not with|fit"
     )
     with pytest.raises(SatbenchError, match=expected) as refused:
         load(path, *said, classes=10)
@@ -138,11 +138,20 @@ def test_a_card_is_not_contradicted_however_it_is_named(
         load(text, activation="relu", classes=10)
 
 
-def test_what_agrees_with_known_weights_is_as_if_it_had_not_been_said(shipped_file: Path) -> None:
-    loaded = load(shipped_file, "tiny", "silu", classes=10)
+@pytest.mark.parametrize("way", WRAPPED)
+def test_what_agrees_with_known_weights_is_as_if_it_had_not_been_said(
+    way: str, shipped_file: Path, tmp_path: Path
+) -> None:
+    loaded = load(WRAPPED[way](shipped_file, tmp_path), "tiny", "silu", classes=10)
 
-    assert loaded.info == replace(load(SHIPPED, classes=10).info, source="file", name="mine")
+    assert loaded.info == replace(load(SHIPPED, classes=10).info, source="file")
     assert loaded.card == zoo_card(SHIPPED)
+
+
+@pytest.mark.parametrize("text", ["runs/none", "./w", "/no/such/w.model"])
+def test_a_path_where_nothing_is_is_not_taken_for_a_name(text: str) -> None:
+    with pytest.raises(SatbenchError, match=rf"^expected a model at {text}, and there is neither"):
+        request_model(text)
 
 
 def test_weights_of_the_users_zoo_are_known_too(tmp_path: Path) -> None:
@@ -544,14 +553,14 @@ OPTIONS = {
 @pytest.mark.parametrize("name", ["torchvision:resnet18@IMAGENET1K_V1", "package.module:factory"])
 def test_options_for_files_are_refused_for_what_is_none(option: str, name: str) -> None:
     shown = option.replace("_", "-").replace("architecture", "arch")
-    with pytest.raises(SatbenchError, match=rf"^--{shown} is for files of weights that do not say"):
+    with pytest.raises(SatbenchError, match=rf"^--{shown}: for files of weights that do not say"):
         request_model(name, **{option: OPTIONS[option]})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("option", ["normalize", "keys", "drop_keys"])
 def test_options_that_change_what_a_card_tells_are_refused(option: str, shipped_file: Path) -> None:
     for name in (SHIPPED, str(shipped_file)):
-        with pytest.raises(SatbenchError, match=r"is for files of weights that do not say"):
+        with pytest.raises(SatbenchError, match=r"for files of weights that do not say"):
             request_model(name, **{option: OPTIONS[option]})  # type: ignore[arg-type]
 
 
