@@ -8,7 +8,7 @@ a survivor was attacked as the suite says, and what passes, times, flags and the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from satbench.leaderboard.record import WRONG_CLEAN, Record, read_record
 from satbench.leaderboard.witnesses import Witnesses, find_witnesses, read_witnesses
 from satbench.lending import pinned_surrogates, source_digest
 from satbench.models import (
+    FileOptions,
     LoadedModel,
     describe_module,
     has_a_name,
@@ -82,12 +83,14 @@ class Given:
     """What somebody gives for what a record names, or cannot name.
 
     `model` is a name that `--model` takes, or the model itself; `dataset` is the name of a data
-    set, or the images.  `data_dir` is where a named one lies.
+    set, or the images.  `data_dir` is where a named one lies; `file` says what a file of weights
+    is, where `model` is one.
     """
 
     model: str | nn.Module | None = None
     dataset: str | Dataset | None = None
     data_dir: Path | None = None
+    file: FileOptions = field(default_factory=FileOptions)
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,9 @@ def _loaded(record: Record, given: Given) -> LoadedModel:
     if isinstance(given.model, nn.Module):
         info = describe_module(check_module(given.model), record.model.name, "python")
         return LoadedModel(given.model, info, None)
-    return load_model(request_model(given.model or _model_name(record)), record.dataset.classes)
+    request = request_model(given.model or _model_name(record), **vars(given.file))
+    # Labels of somebody's own images may leave classes out; the weights' digest tells the rest.
+    return load_model(request, record.dataset.classes, exactly=False)
 
 
 def _differing(record: Record, dataset: Dataset, loaded: LoadedModel) -> Difference:

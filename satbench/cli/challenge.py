@@ -13,6 +13,7 @@ from satbench.cli import options
 
 if TYPE_CHECKING:
     from satbench.challenging import Challenged
+    from satbench.models import FileOptions
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -50,6 +51,7 @@ def challenge(
     device: str,
     bpda: tuple[str, ...],
     model: str | None,
+    file: FileOptions,
     dataset: str | None,
     data_dir: Path | None,
     again: bool,
@@ -80,7 +82,7 @@ def challenge(
         seed=seed,
         batch_size=batch_size,
         device=device,
-        given=Given(model, dataset, data_dir),
+        given=Given(model, dataset, data_dir, file),
         out=out,
         bpda=parse_bpda(bpda),
         fresh=again,

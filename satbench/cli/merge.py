@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from satbench.cli import options
 from satbench.core.errors import SatbenchError
+
+if TYPE_CHECKING:
+    from satbench.models import FileOptions
 
 
 @click.command()
@@ -19,6 +23,7 @@ from satbench.core.errors import SatbenchError
 def merge(
     records: tuple[Path, ...],
     model: str | None,
+    file: FileOptions,
     dataset: str | None,
     data_dir: Path | None,
     out: Path | None,
@@ -34,7 +39,7 @@ def merge(
     from satbench.merging import merge_files
     from satbench.verification import Given
 
-    merged = merge_files(records, Given(model, dataset, data_dir), out)
+    merged = merge_files(records, Given(model, dataset, data_dir, file), out)
     left, n = merged.record.surviving(), merged.record.n
     if as_json:
         told = {

@@ -104,9 +104,10 @@ def dataset_and_norm(of: str) -> Decorator:
 
 
 def what_a_record_is_of(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --model, --dataset, --data, --data-name and --classes, as for `satbench eval`."""
+    """Add --model, and what says what a file of weights or the images are, as `satbench eval`."""
     return _all(
         click.option("--model", help="The model, where the record's own name is not known here."),
+        model_files,
         click.option("--dataset", help="The data set, where its name is not known here."),
         own_data,
         data_dir,

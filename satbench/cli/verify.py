@@ -13,6 +13,7 @@ from satbench.cli import options
 from satbench.core.errors import SatbenchError
 
 if TYPE_CHECKING:
+    from satbench.models import FileOptions
     from satbench.verification import Verified
 
 
@@ -27,6 +28,7 @@ def verify(
     records: tuple[Path, ...],
     committed: bool,
     model: str | None,
+    file: FileOptions,
     dataset: str | None,
     data_dir: Path | None,
     as_json: bool,
@@ -43,7 +45,7 @@ def verify(
     from satbench.console import progress_bar
     from satbench.verification import Given, Verified, committed_records, verify_record
 
-    given = Given(model, dataset, data_dir)
+    given = Given(model, dataset, data_dir, file)
     checked = []
     paths = list(records) or committed_records()
     if not paths:

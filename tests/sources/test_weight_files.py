@@ -605,3 +605,26 @@ def test_one_prefix_to_drop_may_be_given_without_a_list(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "w.pt")
 
     assert load(tmp_path / "w.pt", COLOUR, "relu", drop_keys="extra").info.assumed == ""
+
+
+def test_a_record_of_a_foreign_file_is_verified_and_challenged_with_the_file(
+    grey: Path, greys: Images, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "d.npz", x=greys[0].numpy(), y=greys[1].numpy())
+    of = ["--model", str(grey), "--arch", TINY, "--activation", "relu", "--normalize", "none"]
+    of += ["--data", str(tmp_path / "d.npz"), "--quiet"]
+    made = ["--eps", "0.02", "--attack", "pgd-1", "--out", str(tmp_path / "out")]
+    CliRunner().invoke(cli, ["eval", *of, *made], catch_exceptions=False)
+    (record,) = (tmp_path / "out").glob("*.json")
+
+    verified = CliRunner().invoke(cli, ["verify", str(record), *of], catch_exceptions=False)
+    assert verified.exit_code == 0
+    assert "confirmed" in verified.stdout
+    other = ["sat" if word == "none" else word for word in of]
+    refused = CliRunner().invoke(cli, ["verify", str(record), *other], catch_exceptions=False)
+    assert refused.exit_code == 1
+    assert "the weights are not the record's" in refused.stdout
+    challenged = CliRunner().invoke(
+        cli, ["challenge", str(record), *of, "--attack", "pgd-5"], catch_exceptions=False
+    )
+    assert challenged.exit_code == 0
