@@ -63,6 +63,10 @@ def test_a_record_of_tensors_is_verified_by_whoever_has_them(tmp_path: Path) -> 
     record = evaluate(tmp_path)
     verified = satbench.verify(record, Net(), X, Y)
 
+    assert isinstance(verified, Verified)
+    assert verified.path == record.path
+    assert verified.witnesses == record.clean_correct - record.surviving()
+    assert verified.clean_correct == record.clean_correct
     assert (verified.images, verified.surviving) == (20, record.surviving())
     assert (verified.confirmed, verified.robust_accuracy) == (True, record.surviving() / 20)
     assert str(verified) == (
@@ -332,19 +336,8 @@ def test_a_challenge_and_a_merge_take_the_images_too(run: Run, tmp_path: Path) -
     assert (code, told["found"]) == (0, False)
     assert told["survivors"] < told["survivors_before"]
 
-    again = json.loads(run("challenge", weak, "--attack", STRONG, *given, "--quiet")[1])
     anew = json.loads(run("challenge", weak, "--attack", STRONG, *given, "--quiet", "--again")[1])
-    assert (again["found"], anew["found"]) == (True, False)
+    assert anew["found"] is False
 
     code, out, _ = run("merge", weak, told["record"], *given)
     assert (code, json.loads(out)["survivors"]) == (0, told["survivors"])
-
-
-def test_the_object_says_what_was_checked(tmp_path: Path) -> None:
-    record = evaluate(tmp_path)
-    verified = satbench.verify(record, Net(), X, Y)
-
-    assert isinstance(verified, Verified)
-    assert verified.path == record.path
-    assert verified.witnesses == record.clean_correct - record.surviving()
-    assert verified.clean_correct == record.clean_correct
