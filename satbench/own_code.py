@@ -33,8 +33,11 @@ from satbench.leaderboard.record import ModelInfo
 from satbench.models import is_of_own_code
 from satbench.replacements import IDENTITY, Replacement
 
-IMAGES = 16
-"""How many images a model is asked about."""
+IMAGES, MOVED = 16, 0.1
+"""How many images a model is asked about, and how far their pixels are moved for a second look.
+
+Code that looks for attacks may answer as it should until an image is moved.
+"""
 
 
 def identified(
@@ -60,12 +63,12 @@ def identified(
 def answers_of(module: nn.Module, dataset: Dataset, device: torch.device) -> str:
     """Return a model's answers to the first images of a data set, as a record keeps them.
 
-    They are projections of the logits, as the judge asks for them, and of the gradient of a
-    projection of the logits, as a search asks for it; both are relative to their size, so that
-    small ones count.  A randomised model draws from generators seeded anew, so that it has one
+    Each image is asked about as it is, and moved by noise.  The answers are projections of the
+    logits, as the judge asks for them, and of the gradient of a projection of the logits, as a
+    search asks for it.  A randomised model draws from generators seeded anew, so that it has one
     answer.
     """
-    x = torch.from_numpy(dataset.pixels(np.arange(min(IMAGES, len(dataset))))).to(device)
+    x = torch.from_numpy(_as_they_are_and_moved(dataset)).to(device)
     with (
         own_generators(device, 0),
         borrowed(module),
@@ -93,6 +96,14 @@ def with_effect(
         name: one if one.text == IDENTITY else replace(one, text=source_text(one.text, answers))
         for name, one in replacements.items()
     }
+
+
+def _as_they_are_and_moved(dataset: Dataset) -> NDArray[np.float32]:
+    """Return the first images, each followed by itself under noise.  -> (2 * N, C, H, W)."""
+    pixels = dataset.pixels(np.arange(min(IMAGES, len(dataset))))
+    draws = generator_for("answers", "moved").random(pixels.shape)
+    moved_pixels = np.clip(pixels + MOVED * (2 * draws - 1), 0, 1).astype(np.float32)
+    return np.stack([pixels, moved_pixels], 1).reshape(-1, *pixels.shape[1:])
 
 
 def _gradient(module: nn.Module, x: Tensor) -> Tensor:

@@ -80,6 +80,12 @@ def partly_zero_gradient(z: Tensor, x: Tensor) -> Tensor:
     return torch.where(lost[:, None], z.detach(), z)
 
 
+def gated(z: Tensor, x: Tensor) -> Tensor:
+    """The gradient is lost where a pixel is far from what the images have there."""
+    moved = (x[:, 0, 0, 0] - X[:, 0, 0, 0, None]).abs().min(0).values > 1e-3
+    return torch.where(moved[:, None], z.detach(), z)
+
+
 def evaluate(model: nn.Module | str, out: Path, **changes: Any) -> Record:
     given = {"attacks": PGD, "eps": "0.02", "name": "net"} | changes
     return satbench.evaluate(model, X, Y, out=out, **given)
@@ -88,6 +94,7 @@ def evaluate(model: nn.Module | str, out: Path, **changes: Any) -> Record:
 OTHERS = {
     "a false gradient": (Linear(), Linear(false_gradient)),
     "no gradient for some images": (Linear(), Linear(partly_zero_gradient)),
+    "no gradient once an image is moved": (Linear(), Linear(gated)),
     "other code": (Linear(), Linear(lambda z, x: z + x[:, 0, 0, :3])),
     "a higher temperature": (Linear(), Linear(lambda z, x: 1000 * z)),
     "small logits": (Linear(lambda z, x: 1e-6 * z), Linear(lambda z, x: 1e-6 * z.flip(1))),

@@ -1,8 +1,8 @@
 """Answers: numbers by which a model of its user's own code is known again.  No torch.
 
 Such a model is not known by its weights: other code may use the same weights, and code may have
-weights that no module registers.  So a record keeps a few numbers for each of the first images:
-projections of the logits and of an input gradient on fixed directions (`satbench.own_code`).  Two
+weights that no module registers.  So a record keeps a few numbers for each of the first images, as
+it is and moved: projections of the logits and of an input gradient (`satbench.own_code`).  Two
 models are the same where these agree up to rounding, which differs between machines.
 """
 
@@ -31,7 +31,7 @@ GRADIENTS, KINKS = 1e-2, 1e-1
 """By how much in the gradients: half the images by no more than the first, any by the second.
 
 A unit of a ReLU net that lies near its kink falls on the other side by rounding: that moves the
-gradient of a few images by up to 4e-2 (same place), and of the others by 3e-5.
+gradient of a few images by up to 5.3e-2 (same place), and of the others by 3e-5.
 """
 
 Difference = Literal["", "logits", "gradients"]
