@@ -135,9 +135,9 @@ _SIGNS: dict[str, tuple[str, str]] = {
         "run square and distilled, and attack the model without that step",
     ),
     "few-classes": (
-        f"there are fewer than {TARGETS + 1} classes, too few for {TARGETS} targets, and the "
-        "targeted DLR loss needs 4 at least",
-        "run apgd-ce, square and, from 4 classes on, apgd-t over all other classes",
+        f"there are fewer than {TARGETS + 1} classes, so that apgd-t and fab-t have fewer targets "
+        f"than {TARGETS}, all classes but the label, and the targeted DLR loss needs 4 classes",
+        "run apgd-ce, fab-t and square, and from 4 classes on apgd-t",
     ),
 }
 """Each sign: its name, its cause, and what to run against it, in the order of the flags."""

@@ -6,7 +6,8 @@ through the copy that searches use, and the same image in other company.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from satbench.attacks.blame import images_of
 from satbench.attacks.borrow import borrowed, searching_copy
 from satbench.attacks.bpda import Replaced
 from satbench.attacks.deadline import time_limit
@@ -147,18 +149,31 @@ def check_set_up(
         )
     check_dataset(images)
     pixels = torch.from_numpy(images.pixels(np.arange(min(ASKED, len(images)))))
+    needs = needs or Needs()
     with borrowed(model) as judged, own_generators(device_of(model), 0):
-        x, needs = pixels.to(device_of(model)), needs or Needs()
-        with torch.enable_grad(), time_limit(timeout):
+        x = pixels.to(device_of(model))
+        with _named(x), torch.enable_grad(), time_limit(timeout):
             learnt = _check_answers(judged, x, images, needs)
         with time_limit(timeout):
             _check_one_image(judged, x[:1])
         if not isinstance(model, Replaced):
-            with torch.enable_grad(), time_limit(timeout):
+            with _named(x), torch.enable_grad(), time_limit(timeout):
                 _check_copy(judged, x, needs)
-        with time_limit(timeout):
+        with _named(x), time_limit(timeout):
             _check_independence(judged, x)
     return learnt
+
+
+@contextmanager
+def _named(x: Tensor) -> Iterator[None]:
+    """Name the first images of the set that a model fails on, where it is not all of `x`."""
+    try:
+        yield
+    except ModelError as error:
+        if error.x is None or len(error.x) == len(x):
+            raise
+        names = images_of(error.x, x, np.arange(len(x)))
+        raise type(error)(f"{error} ({names}, before any attack)", error.x) from error
 
 
 def _check_answers(model: nn.Module, x: Tensor, dataset: Dataset, needs: Needs) -> Learnt:
@@ -175,7 +190,7 @@ def _check_answers(model: nn.Module, x: Tensor, dataset: Dataset, needs: Needs) 
         with watched(model) as hidden:
             logits = ask(listen, given, copied=False)
     except ModelError as error:
-        raise SatbenchError(f"{error}{_remedy(model, x)}") from error
+        raise ModelError(f"{error}{_remedy(model, x)}", error.x) from error
     _check_untouched(given, x)
     _check_width(logits.shape[1], dataset)
     _check_finite(logits)

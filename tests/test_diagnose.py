@@ -221,6 +221,13 @@ def test_fewer_than_ten_classes_are_found(
     assert names(diagnose(model, data)) == found
 
 
+def test_masked_classes_do_not_count(net: nn.Module, some: Dataset) -> None:
+    hidden = torch.tensor([False] * 9 + [True])
+    model = Changed(net, after=lambda z: z.masked_fill(hidden, -torch.inf))
+
+    assert shares(diagnose(model, some))["few-classes"] == 1
+
+
 def test_a_model_without_any_gradient_has_a_gradient_of_zero(net: nn.Module, some: Dataset) -> None:
     model = Changed(net, after=lambda z: z.detach())
 

@@ -398,6 +398,16 @@ def test_a_model_in_float64_is_refused_with_its_own_error() -> None:
         check(Model().double())
 
 
+def test_the_image_that_a_model_fails_on_is_named() -> None:
+    def fail(x: Tensor) -> Tensor:
+        if (x == X[17]).flatten(1).all(1).any():
+            raise RuntimeError("no such prototype")
+        return x
+
+    with pytest.raises(SatbenchError, match=r"on 1 image .* prototype \(image 17, before any"):
+        check(Model(before=fail))
+
+
 def test_only_the_first_line_of_a_models_error_is_told() -> None:
     def fail(x: Tensor) -> Tensor:
         raise RuntimeError("first\nsecond")

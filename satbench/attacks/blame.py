@@ -39,16 +39,16 @@ def one_batch(
         with time_limit(timeout):
             yield
     except ModelError as error:
-        names = _images_of(error.x, torch.from_numpy(images.pixels(batch)), batch)
+        names = images_of(error.x, torch.from_numpy(images.pixels(batch)), batch)
         raise type(error)(f"{error} ({names}, {title})", error.x) from error
     except SatbenchError:  # says already what to do
         raise
     except Exception as error:  # of a user's backward, of a plug-in
-        names = _images_of(None, torch.from_numpy(images.pixels(batch)), batch)
+        names = images_of(None, torch.from_numpy(images.pixels(batch)), batch)
         raise SatbenchError(f"{said(error)} ({names}, {title})") from error
 
 
-def _images_of(points: Tensor | None, x: Tensor, batch: NDArray[np.int64]) -> str:
+def images_of(points: Tensor | None, x: Tensor, batch: NDArray[np.int64]) -> str:
     """Name the images of a batch whose points a model failed on, all where that is not known.
 
     `x` are the images, (B, C, H, W), at the places `batch`, (B,); a point belongs to the nearest.

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from satbench.attacks.contract import Model
-from satbench.attacks.logits import MASKED_LOGIT
+from satbench.attacks.logits import MASKED_LOGIT, classes_in_play
 from satbench.attacks.rounding import FLOAT32, apart, same_up_to
 from satbench.core.threat import Threat
 
@@ -90,7 +90,7 @@ def examine(
         # Noise and a gradient of zero are causes of their own.
         "unstable-gradient": ~zero & ~randomised & _misjudges(grad, nearby - x, change, unit),
         "dynamic-gradient": every if calls else ~every,
-        "few-classes": every if logits.shape[1] <= TARGETS else ~every,
+        "few-classes": every if classes_in_play(logits) <= TARGETS else ~every,
     }
 
 
