@@ -271,7 +271,7 @@ def _folder(out: str | PathLike[str] | None) -> Iterator[Path]:
 
 def _handed_over(done: Finished, temporary: bool) -> Record:
     """Say that a record was found, and let a temporary folder go with the record."""
-    record = replace(done.record, found=done.found)
+    record = replace(done.record, path=done.path.absolute(), found=done.found)
     if done.found:
         made = record.environment.finished
         say(f"satbench: found {done.path}, made {made}; fresh=True runs it anew")

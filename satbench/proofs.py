@@ -123,7 +123,7 @@ def challenge(
     if done.found:
         made = done.record.environment.finished
         say(f"satbench: found {done.path}, made {made}; fresh=True runs it anew")
-    return _beside(replace(done.record, found=done.found), record)
+    return _beside(replace(done.record, path=done.path.absolute(), found=done.found), record)
 
 
 def merge(
@@ -154,7 +154,7 @@ def merge(
     check_arguments(records=records, out=out)
     paths = [_path(record) for record in records]
     merged = merge_files(paths, _given(model, x, y), None if out is None else Path(out))
-    return _beside(merged.record, *records)
+    return _beside(replace(merged.record, path=merged.path.absolute()), *records)
 
 
 def _path(record: Record | str | PathLike[str]) -> Path:

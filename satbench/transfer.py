@@ -32,7 +32,7 @@ from satbench.devices import choose_device
 from satbench.eval_config import EvalConfig, first_examples
 from satbench.evaluation import Silent
 from satbench.generators import own_generators
-from satbench.leaderboard.answers import same_model
+from satbench.leaderboard.answers import difference
 from satbench.leaderboard.record import DatasetInfo, ModelInfo
 from satbench.leaderboard.transfers import (
     KIND,
@@ -203,7 +203,7 @@ def _judge(
             progress.advance(len(batch), int((clean & right.all(0)).sum()))
     module.cpu()
     right &= clean
-    white_box = [any(same_model(loaded.info, other) for other in one.models) for one in made]
+    white_box = [any(_is_itself(loaded.info, other) for other in one.models) for one in made]
     others = right[~np.array(white_box)]
     broken_by = np.bincount((clean & ~others).sum(0)[clean], minlength=len(others) + 1)
     return TransferTarget(
@@ -215,6 +215,13 @@ def _judge(
         broken_by=broken_by.tolist(),
         forwards=len(dataset) * (1 + len(made)),
     )
+
+
+def _is_itself(target: ModelInfo, source: ModelInfo) -> bool:
+    """Whether a source is the target; code tells them apart where both are their user's."""
+    told = bool(target.answers and source.answers)
+    same = target.weights_digest == source.weights_digest
+    return same and not (told and difference(target.answers, source.answers))
 
 
 def _nobody(x: Tensor) -> Tensor:

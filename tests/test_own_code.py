@@ -527,6 +527,24 @@ def test_a_model_is_no_white_box_for_another_with_the_same_registered_weights(
     assert target.white_box == [True, False]
 
 
+SHIPPED_BY_CODE = """
+from satbench.models import load_model, request_model
+
+def make():
+    return load_model(request_model("fmnist-sat-tiny-relu-s0"), 10).module
+"""
+
+
+def test_a_shipped_model_is_a_white_box_for_itself_by_whatever_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "shipped_by_code.py").write_text(SHIPPED_BY_CODE, encoding="utf-8")
+    measured = matrix(tmp_path / "out", ("shipped_by_code:make",), (SHIPPED,))
+
+    assert measured.matrix.targets[0].white_box == [True]
+
+
 def test_a_record_belongs_to_the_models_that_attacks_borrowed(
     write_code: Callable[[int], None], tmp_path: Path
 ) -> None:
@@ -635,6 +653,28 @@ def test_a_record_from_before_there_were_answers_is_read_and_verified(tmp_path: 
 
     assert read_record(path).model.answers == ""
     assert verify_record(path, Given(Linear(), IMAGES)).confirmed
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"answers": 5}},
+        {"model": {"answers_digest": None}},
+        {"sources": {"a": 1}},
+        {"sources": [1]},
+        {"replacements": {"a": []}},
+    ],
+    ids=str,
+)
+def test_a_record_that_tells_no_texts_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    path = evaluate(Linear(), tmp_path).path
+    assert path is not None
+    values = json.loads(path.read_text())
+    for key, value in change.items():
+        values[key] = {**values[key], **value} if isinstance(value, dict) else value
+    path.write_text(json.dumps(values))
+    with pytest.raises(SatbenchError, match=r"^the record .* must have just "):
+        read_record(path)
 
 
 def test_answers_that_were_changed_are_not_of_their_digest(tmp_path: Path) -> None:

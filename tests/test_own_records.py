@@ -235,6 +235,19 @@ def test_a_challenge_of_a_record_in_no_folder_outlives_it(tmp_path: Path) -> Non
     assert satbench.verify(strong, Net(), X, Y).confirmed
 
 
+def test_a_record_is_found_from_another_folder_than_it_was_made_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    weak = evaluate(Path("out"))
+    strong = satbench.challenge(weak, Net(), X, Y, attacks=STRONG)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    assert satbench.verify(weak, Net(), X, Y).confirmed
+    assert satbench.verify(strong, Net(), X, Y).confirmed
+
+
 def test_records_of_ones_own_are_merged(tmp_path: Path) -> None:
     one, other = evaluate(tmp_path), evaluate(tmp_path, attacks=STRONG)
     merged = satbench.merge([one, str(other.path)], Net(), X, Y)

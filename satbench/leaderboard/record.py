@@ -318,18 +318,33 @@ def parse_record(text: str, where: str) -> Record:
         return Record(
             **{
                 **values,
-                "model": ModelInfo(**values["model"]),
+                "model": _model(values["model"]),
                 "dataset": DatasetInfo(**values["dataset"]),
+                "sources": _texts(values.get("sources", {})),
+                "replacements": _texts(values.get("replacements", {})),
                 "stages": [_stage(stage) for stage in values["stages"]],
                 "environment": Environment(**values["environment"]),
                 "diagnosis": _diagnosis(values.get("diagnosis")),
                 "sequential": _sequential(values.get("sequential")),
             }
         )
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, ValueError) as error:
         raise SatbenchError(
             f"the record {where} must have just {', '.join(wanted)}: {error}"
         ) from None
+
+
+def _model(values: dict[str, Any]) -> ModelInfo:
+    model = ModelInfo(**values)
+    _texts({one.name: getattr(model, one.name) for one in fields(model) if one.type == "str"})
+    return model
+
+
+def _texts(values: dict[str, Any]) -> dict[str, str]:
+    strange = {name: value for name, value in dict(values).items() if type(value) is not str}
+    if strange:
+        raise TypeError(f"expected texts, got {strange}")
+    return values
 
 
 def _stage(values: dict[str, Any]) -> StageResult:
