@@ -12,7 +12,8 @@ from satbench.data._arrays import load_arrays
 from satbench.data._dataset import USER, Dataset
 from satbench.data._folders import data_folder
 from satbench.data._image_tree import ImageTree, open_tree
-from satbench.data._pixels import SIDES, Pixels
+from satbench.data._options import SIDES
+from satbench.data._pixels import Pixels
 from satbench.data._plugins import load_plugin
 from satbench.data._registry import AT_A_PATH, DATASETS
 from satbench.data._treatment import Treatment
@@ -113,11 +114,11 @@ def dataset_name(
     """
     if dataset and data:
         raise SatbenchError(f"give --dataset {dataset} or --data {data}, not both")
-    if name is not None and (not data or not name or "," in name):
+    if name is not None and (data is None or not name or "," in name):
         raise SatbenchError(
             f"expected --data FILE and a name without commas for it, got --data-name {name!r}"
         )
-    if data:
+    if data is not None:
         dataset = f"arrays:{data}"
     if classes is None and name is None:
         return dataset

@@ -16,6 +16,7 @@ from satbench.data._classes import BY_NAME, Classes
 from satbench.data._dataset import USER, Dataset
 from satbench.data._options import Options
 from satbench.data._registry import DATASETS
+from satbench.data._resized import resized
 
 Array = NDArray[np.generic]
 
@@ -27,15 +28,20 @@ FORMS = "FILE.npz, FILE.pt or X.npy,Y.npy"
 
 @dataclass(frozen=True)
 class Arrays:
-    """Files of images and labels, what the data set is called, and how classes are numbered."""
+    """Files of images and labels, what the data set is called, and how classes are numbered.
+
+    `side` is that of the square to which images are resized, as of other data sets; None leaves
+    them alone.
+    """
 
     paths: tuple[Path, ...]
     name: str = ""
+    side: int | None = None
     classes: Classes = BY_NAME
 
     @classmethod
     def parse(cls, text: str) -> Arrays:
-        """Read `FILE.npz@name=NAME,classes=N`.  Raises SatbenchError."""
+        """Read `FILE.npz@SIDE,name=NAME,classes=N`.  Raises SatbenchError."""
         return cls.of(Options.parse(text))
 
     @classmethod
@@ -48,7 +54,8 @@ class Arrays:
                 f"expected a name of its own for {options.path}, got {said['name']!r}, which is "
                 "another data set's"
             )
-        return cls(_paths(options.path), said.get("name", ""), Classes(said.get("classes", "")))
+        classes = Classes(said.get("classes", ""))
+        return cls(_paths(options.path), said.get("name", ""), options.side, classes)
 
     def __str__(self) -> str:
         """Return the text; `parse` is its inverse."""
@@ -62,7 +69,7 @@ class Arrays:
     def _options(self) -> Options:
         said = {"name": self.name, "classes": self.classes.text}
         values = {key: value for key, value in said.items() if value}
-        return Options(",".join(map(str, self.paths)), "", values)
+        return Options(",".join(map(str, self.paths)), str(self.side or ""), values)
 
     def load(self, split: str, n_examples: int | None) -> Dataset:
         """Load the first images of the files, whichever split is asked for."""
@@ -76,7 +83,7 @@ class Arrays:
                 f"{len(every)} labels"
             )
         numbered, numbers = self.classes.of_labels(every, where)
-        return Dataset(
+        found = Dataset(
             self.name or _name_of(self.paths[0]),
             USER,
             _checked_pixels(images[:n_examples], where),
@@ -84,6 +91,7 @@ class Arrays:
             numbers.count,
             more_classes=numbers.more,
         )
+        return found if self.side is None else resized(found, self.side)
 
 
 def load_arrays(spec: str, name: str = "", classes: int | str = "") -> Dataset:
@@ -99,7 +107,7 @@ def load_arrays(spec: str, name: str = "", classes: int | str = "") -> Dataset:
     No code from a file is run.  Raises SatbenchError for anything else, with one sentence that
     names the file.
     """
-    return Arrays(_paths(spec), name, Classes(str(classes))).load(USER, None)
+    return Arrays(_paths(spec), name, None, Classes(str(classes))).load(USER, None)
 
 
 def _paths(spec: str) -> tuple[Path, ...]:
@@ -108,11 +116,11 @@ def _paths(spec: str) -> tuple[Path, ...]:
     Raises SatbenchError for another form.
     """
     if Path(spec).suffix in (".npz", ".pt"):
-        return (Path(spec),)
+        return (Path(spec).expanduser(),)
     # A path may have a comma of its own: the one that counts stands between two .npy.
     first, found, second = spec.partition(".npy,")
     if found and first and Path(second).suffix == ".npy":
-        return Path(first + ".npy"), Path(second)
+        return Path(first + ".npy").expanduser(), Path(second).expanduser()
     todo = ": name its labels too, X.npy,Y.npy" if spec.endswith(".npy") else ""
     raise SatbenchError(f"expected data as {FORMS}, got {spec!r}{todo}")
 
@@ -270,9 +278,10 @@ def _checked_labels(labels: Array, where: str) -> NDArray[np.int64]:
             f"expected labels as whole numbers in {where}, got {labels.dtype.name}; "
             "save y.astype(int)"
         )
-    if int(labels.min(initial=0)) < 0:
+    whole = labels.astype(np.int64)
+    if whole.min(initial=0) < 0:
         raise SatbenchError(
-            f"expected labels that count from 0 in {where}, got {int(labels.min())}; "
+            f"expected labels that count from 0 in {where}, got {whole.min()}; "
             "leave such images out"
         )
-    return labels.astype(np.int64)
+    return whole

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,16 +38,18 @@ def list_images(folder: Path, classes: Classes) -> Listing:
     """
     if not os.path.isdir(folder):
         raise SatbenchError(f"expected a folder of class folders, got {str(folder)!r}")
-    found = {name: _images_in(folder / name) for name in _folders_in(folder)}
+    found = {name: _images_in(folder, name) for name in _folders_in(folder)}
     full = [name for name, paths in found.items() if paths]
     if not full:
-        raise SatbenchError(f"expected images in class folders below {folder}: there are none")
+        raise SatbenchError(
+            f"expected images in class folders below {folder}, PATH/CLASS/IMAGE: there are none"
+        )
     empty = [name for name, paths in found.items() if not paths]
     numbers = classes.of_folders(full, empty, folder)
-    paths = [(path, numbers.by_name[name]) for name in full for path in found[name]]
+    paths = [(file, numbers.by_name[name]) for name in full for file in found[name]]
     order = generator_for("imagefolder order").permutation(len(paths))
     return Listing(
-        files=tuple(paths[row][0].relative_to(folder).as_posix() for row in order),
+        files=tuple(paths[row][0] for row in order),
         labels=np.array([paths[row][1] for row in order], np.int64),
         classes=numbers.count,
         more_classes=numbers.more,
@@ -58,11 +61,24 @@ def _folders_in(folder: Path) -> list[str]:
     return sorted(name for name in names if not name.startswith("."))
 
 
-def _images_in(folder: Path) -> list[Path]:
-    """Return the image files at any depth, in torchvision's order."""
+def _images_in(folder: Path, name: str) -> list[str]:
+    """Return the image files of a class at any depth, below `folder`, in torchvision's order."""
+    top = str(folder / name)
     return [
-        Path(root) / name
-        for root, _, names in sorted(os.walk(folder, followlinks=True))
-        for name in sorted(names)
-        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+        f"{name}{root[len(top) :]}/{file}".replace(os.sep, "/")
+        for root, files in sorted(_walk(top))
+        for file in sorted(files)
+        if file.lower().endswith(SUFFIXES) and not file.startswith(".")
     ]
+
+
+def _walk(top: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the folders below `top` with the files in them; a link back to one is not followed."""
+    seen: set[str] = set()
+    for root, folders, files in os.walk(top, followlinks=True):
+        place = os.path.realpath(root)
+        if place in seen:
+            folders.clear()
+            continue
+        seen.add(place)
+        yield root, files

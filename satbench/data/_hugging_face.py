@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -59,7 +60,7 @@ class HuggingFaceData:
                 "pip install 'satbench[datasets]'"
             )
         columns = {key: value for key, value in options.values.items() if key in _COLUMNS}
-        return cls(options.path, Treatment.of(options), columns)
+        return cls(os.path.expanduser(options.path), Treatment.of(options), columns)
 
     def __str__(self) -> str:
         """Return the text; `parse` is its inverse."""

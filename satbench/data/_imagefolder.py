@@ -31,7 +31,7 @@ class ImageFolder:
     def of(cls, options: Options) -> ImageFolder:
         """Read a path and its options.  Raises SatbenchError."""
         options.check_keys(TOLD)
-        return cls(Path(options.path), Treatment.of(options))
+        return cls(Path(options.path).expanduser(), Treatment.of(options))
 
     def __str__(self) -> str:
         """Return the text; `parse` is its inverse."""

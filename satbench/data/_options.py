@@ -9,8 +9,12 @@ from dataclasses import dataclass, replace
 
 from satbench.core.errors import SatbenchError, UnknownNameError
 
-_ITEM = r"[a-z]+=[^,]*"
+_ITEM = r"[A-Za-z_]+=[^,]*"
 _OPTIONS = re.compile(rf"(?:\w+|{_ITEM})(?:,{_ITEM})*", re.DOTALL)
+
+
+SIDES = range(8, 513)
+"""The sides in pixels that images can be resized to by NAME@SIDE."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Options:
         first, *others = options.split(",")
         word = "" if "=" in first else first
         if word and not word.isdecimal() and word.lower() not in {one.lower() for one in words}:
-            if others or os.path.exists(path):
+            if words and (others or os.path.exists(path)):
                 raise UnknownNameError("option", word, words)
             return cls(text, "", {})  # such as /home/me@work, where nothing is
         values: dict[str, str] = {}
@@ -47,6 +51,17 @@ class Options:
                 raise SatbenchError(f"{key} is given twice in {text!r}")
             values[key] = value
         return cls(path, word, values)
+
+    @property
+    def side(self) -> int | None:
+        """The side in pixels that `word` is; None where it is no number.  Raises SatbenchError."""
+        if not self.word.isdecimal():
+            return None
+        if int(self.word) not in SIDES:
+            raise SatbenchError(
+                f"expected a side from {SIDES[0]} to {SIDES[-1]} pixels, got {self.word}"
+            )
+        return int(self.word)
 
     def saying(self, more: Mapping[str, str]) -> Options:
         """Return the same with more values.  Raises SatbenchError for a key given twice."""

@@ -20,14 +20,11 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image
 
-from satbench.core.errors import SatbenchError, UnknownNameError
+from satbench.core.errors import SatbenchError
 from satbench.data._options import Options
 from satbench.data._picture import Bands
 
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
-
-SIDES = range(8, 513)
-"""The sides in pixels that images can be resized to by NAME@SIDE."""
 
 _MOST = 8192  # pixels of a side, far beyond any network's
 
@@ -81,7 +78,7 @@ class Pixels:
         """Read the rule among the options of a data set.  Raises SatbenchError."""
         said = {key: value for key, value in options.values.items() if key in KEYS}
         changes = {_FIELDS[key]: _value(key, value) for key, value in said.items()}
-        return replace(_word(options.word) if options.word else cls(), **changes)  # type: ignore[arg-type]
+        return replace(_rule(options), **changes)  # type: ignore[arg-type]
 
     @classmethod
     def centre(cls, side: int) -> Pixels:
@@ -183,15 +180,12 @@ def _edge(length: int, crop: int) -> int:
     return round((length - crop) / 2) if length >= crop else -((crop - length) // 2)
 
 
-def _word(word: str) -> Pixels:
+def _rule(options: Options) -> Pixels:
+    """Return the rule that the word of the options names."""
+    if (side := options.side) is not None:
+        return Pixels((side, side), None, "bilinear")
     known = {name.lower(): rule for name, rule in WORDS.items()}
-    if word.lower() in known:
-        return known[word.lower()]
-    if not word.isdecimal():
-        raise UnknownNameError("rule for pixels", word, WORDS)
-    if int(word) not in SIDES:
-        raise SatbenchError(f"expected a side from {SIDES[0]} to {SIDES[-1]} pixels, got {word}")
-    return Pixels((int(word), int(word)), None, "bilinear")
+    return known[options.word.lower()] if options.word else UNTOUCHED
 
 
 def _value(key: str, value: str) -> object:

@@ -251,8 +251,26 @@ def test_only_the_first_images_are_looked_at_where_more_are_not_asked_for(tmp_pa
         ("arrays:x.npz@name=a,name=b", "^name is given twice"),
         ("arrays:x.npz@classes=few", "^expected the classes as"),
         ("arrays:x.npz@resize=3", "^unknown option 'resize'"),
+        ("arrays:x.npz@7", "^expected a side from 8 to 512 pixels, got 7"),
+        ("arrays:x.npz@none", "^expected data as FILE"),
+        ("arrays:x.npz@none,classes=3", "^expected data as FILE"),
     ],
 )
 def test_a_wrong_name_of_arrays_is_refused_before_a_file_is_read(name: str, said: str) -> None:
     with pytest.raises(SatbenchError, match=said):
         check_name(name)
+
+
+def test_arrays_have_a_side_as_other_data_sets_do(tmp_path: Path) -> None:
+    spec = write_npz(tmp_path, X, Y)
+    data = load_dataset(f"arrays:{spec}@9,name=mine", n_examples=2)
+
+    assert (data.name, data.shape, data.images.dtype) == ("mine@9", (3, 9, 9), np.uint8)
+    assert load_dataset(data.origin).shape == (3, 9, 9)
+
+
+@pytest.mark.parametrize("label", [2**63, 2**64 - 1])
+def test_labels_beyond_any_count_are_refused(label: int, tmp_path: Path) -> None:
+    labels = np.array([0, 1, 2, label], np.uint64)
+    with pytest.raises(SatbenchError, match=r"labels that count from 0"):
+        load_arrays(write_npz(tmp_path, X, labels))

@@ -183,6 +183,13 @@ def test_hidden_files_and_folders_are_no_images_and_classes(tmp_path: Path) -> N
     assert numbers(load_dataset(f"imagefolder:{tree}@none"), "ant", "bee") == {"ant": 0, "bee": 1}
 
 
+def test_a_link_back_to_a_folder_counts_no_image_twice(tmp_path: Path) -> None:
+    tree = tree_of(tmp_path, "ant", "bee")
+    (tree / "ant" / "more").symlink_to("../ant")
+
+    assert len(load_dataset(f"imagefolder:{tree}@none")) == 2
+
+
 # Labels of arrays
 
 

@@ -110,6 +110,7 @@ def test_a_transfer_matrix_is_measured_on_a_file(run: Run, few: Path) -> None:
         (("--data", "x.npz", "--data-name", "cifar10"), "expected a name of its own for x.npz"),
         (("--data", "x.npz", "--data-name", "cifar10@20"), "expected a name of its own"),
         (("--data", "x.npz"), "expected data at x.npz, which is missing"),
+        (("--data", ""), "expected the dataset as arrays:PATH"),
         (("--data", "x.csv"), "expected data as FILE.npz, FILE.pt or X.npy,Y.npy"),
         (("--data", "x.npz", "--classes", "ten"), "expected the classes as"),
         (("--classes", "10"), "--classes numbers the classes of --data FILE and of --dataset im"),

@@ -243,10 +243,25 @@ def test_a_folder_with_16_bits_is_floats_and_bytes_stay_what_they_were(folder: P
     np.testing.assert_array_equal(by_label[1], WORDS.transpose(2, 0, 1) / np.float32(65535))
 
 
-def test_the_first_images_of_such_a_folder_are_the_first_of_all(folder: Path) -> None:
+@pytest.mark.parametrize("deep", ["ant", "bee"])
+def test_the_first_images_of_such_a_folder_are_the_first_of_all(deep: str, folder: Path) -> None:
+    if deep == "ant":
+        (folder / "ant" / "a.png").rename(folder / "bee" / "a.png")
+        (folder / "bee" / "b.png").rename(folder / "ant" / "b.png")
     whole = load_dataset(f"imagefolder:{folder}@none")
 
+    assert whole.images.dtype == np.float32
     assert load_dataset(f"imagefolder:{folder}@none", n_examples=1).digest == whole.first(1).digest
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "lanczos"])
+def test_16_bits_stay_in_range_at_a_sharp_edge(interpolation: str, folder: Path) -> None:
+    edge = np.repeat(np.array([0, 0, 0, 0, 65535, 65535, 65535, 65535, 0], np.uint16), 3)
+    png(folder / "bee" / "b.png", np.broadcast_to(edge.reshape(1, 9, 3), (6, 9, 3)))
+    rule = f"resize=24,crop=24,interpolation={interpolation}"
+    images = load_dataset(f"imagefolder:{folder}@{rule}").images
+
+    assert (images.min(), images.max()) == (0, 1)
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "lanczos"])

@@ -123,6 +123,7 @@ def test_a_wrong_rule_is_refused_in_a_sentence(text: str, said: str) -> None:
     ("rule", "said"),
     [
         ("resiz=256", "unknown option 'resiz': did you mean 'resize'"),
+        ("none,Resize=256", "unknown option 'Resize': did you mean 'resize'"),
         ("BicubicRes256Crop22", "did you mean 'BicubicRes256Crop224'"),
         ("nothing", "unknown option 'nothing'"),
     ],
