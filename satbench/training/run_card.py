@@ -33,7 +33,7 @@ def run_card(
         seed=config.seed,
         threat=config.threat,
         attack=config.attack,
-        dataset=config.dataset,
+        dataset=data.origin or config.dataset,  # with the rule for pixels spelt out
         data_digest=data.digest,
         command=command,
         kept=why,
