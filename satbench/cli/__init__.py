@@ -31,6 +31,7 @@ _COMMANDS = {
     "attacks": "satbench.cli.lists:attacks",
     "datasets": "satbench.cli.lists:datasets",
     "recipes": "satbench.cli.lists:recipes",
+    "export": "satbench.cli.export:export",
     "demo": "satbench.cli.demo:demo",
 }
 

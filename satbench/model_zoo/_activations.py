@@ -234,6 +234,9 @@ def smooth_relu(x: Tensor, b: Tensor) -> Tensor:
 
     Half precision is computed in float32.
     """
+    # TorchScript cannot keep a function of Python.
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        return _SmoothReLU.forward(x, b)
     value: Tensor = _SmoothReLU.apply(x, b)
     return value
 
@@ -263,6 +266,20 @@ class _SmoothReLU(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def jvp(ctx: Any, x_tangent: Tensor | None, b_tangent: Tensor | None) -> Tensor:
+        x, b = ctx.saved_tensors
+        alpha = _alpha(b, x)
+        scaled = alpha * x.to(alpha.dtype).clamp_min(0)
+        slope = scaled / (1 + scaled)
+        moved = torch.zeros_like(scaled)
+        if x_tangent is not None:
+            moved = moved + slope * x_tangent
+        if b_tangent is not None:
+            moved = moved + 2 * b * b_tangent * (torch.log1p(scaled) - slope) / alpha.square()
+        return moved.to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:

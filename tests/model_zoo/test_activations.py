@@ -448,3 +448,23 @@ def test_the_softplus_backward_keeps_the_logits_of_a_network_and_takes_its_slope
     assert sum(isinstance(part, Operator) for part in parts) == 4
     assert torch.equal(logits, net(x))
     torch.testing.assert_close(grad, expected)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:FutureWarning")  # torch's own, in jvp
+@pytest.mark.parametrize("trained", [True, False])
+def test_smooth_relu_has_forward_derivatives_and_hessians(trained: bool) -> None:
+    x = torch.linspace(-2, 2, 9, dtype=torch.float64)
+    b = torch.tensor([1.7], dtype=torch.float64)
+
+    def plain(x: Tensor, b: Tensor) -> Tensor:
+        positive = x.clamp_min(0)
+        return positive - torch.log1p(b**2 * positive) / b**2
+
+    moved = (torch.ones_like(x), torch.full_like(b, 0.3 * trained))
+    expected, got = (torch.func.jvp(f, (x, b), moved)[1] for f in (plain, smooth_relu))
+    bends = [
+        torch.func.hessian(lambda z, f=f: f(z, b).sum())(x + 0.1) for f in (plain, smooth_relu)
+    ]
+
+    assert torch.allclose(expected, got)
+    assert torch.allclose(*bends)

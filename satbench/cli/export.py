@@ -1,0 +1,51 @@
+"""`satbench export`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from satbench.cli import options
+from satbench.cli.models import zoo_option
+
+
+@click.command()
+@zoo_option
+@click.argument("model")
+@click.option(
+    "--form",
+    type=click.Choice(["torch-export", "torchscript", "onnx", "hub"]),
+    default="torch-export",
+    show_default=True,
+    help="torch-export (plain PyTorch), torchscript, onnx, or hub: a folder in the layout of the "
+    "Hugging Face Hub.",
+)
+@click.option("--push", metavar="ORG/NAME", help="With --form hub: upload the folder there.")
+@options.out("exported", "the files")
+@options.as_json
+def export(model: str, form: str, push: str | None, out: Path, as_json: bool) -> None:
+    """Write MODEL, a name, card or run folder, to files that load without satbench.
+
+    The exported model takes images (N, C, H, W), float32 in [0, 1], to logits. What can be run is
+    run, and its logits are compared with the model's.
+    """
+    from satbench.core.errors import SatbenchError
+    from satbench.exporting import export_model, push_to_hub
+    from satbench.models import load_model, request_model
+
+    if push and form != "hub":
+        raise SatbenchError("--push uploads a folder of --form hub")
+    request = request_model(model)
+    loaded = load_model(request, request.card.classes if request.card else 0)
+    exported = export_model(loaded, form, out)
+    address = push_to_hub(out, push) if push else ""
+    if as_json:
+        files = [str(path) for path in exported.files]
+        told = {"files": files, "load_with": exported.load_with, "address": address}
+        click.echo(json.dumps(told, indent=2))
+        return
+    for path in exported.files:
+        click.echo(f"wrote {path}")
+    click.echo(f"\n{exported.load_with}" + (f"\n\npushed to {address}" if address else ""))
