@@ -82,18 +82,8 @@ def _of_subclass(make: object, _kind: object, arguments: Any, _state: object) ->
     return make.make(*arguments)
 
 
-def _sparse(layout: object, data: Any) -> object:
-    if layout is not torch.sparse_coo:
-        return Inert(layout, data)
-    return torch.sparse_coo_tensor(*data[:3], check_invariants=True)
-
-
 def _of_array(array: object, *_: object) -> object:
     return torch.from_numpy(array) if isinstance(array, np.ndarray) else array
-
-
-def _layout(name: str) -> object:
-    return torch.sparse_coo if name == "torch.sparse_coo" else Inert(name)
 
 
 def _version(text: object = "", *_: object) -> str:
@@ -126,12 +116,12 @@ _MAKERS: dict[str, Callable[..., object]] = {
     "torch._utils._rebuild_tensor_v3": _tensor_of_dtype,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
-    "torch._utils._rebuild_sparse_tensor": _sparse,
+    "torch._utils._rebuild_sparse_tensor": Inert,  # none is a weight
     "torch._utils._rebuild_device_tensor_from_numpy": _of_array,
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": _parameter,
     "torch._tensor._rebuild_from_type_v2": _of_subclass,
     "torch.storage._load_from_bytes": _storage_of_bytes,
-    "torch.serialization._get_layout": _layout,
+    "torch.serialization._get_layout": Inert,
     "torch.nn.parameter.Parameter": _parameter,
     "torch.Size": torch.Size,
     "torch.device": Inert,
@@ -226,11 +216,14 @@ def _read_stream(file: IO[bytes], encoding: str) -> object:
         if key not in pending:
             if not isinstance(dtype, torch.dtype):
                 raise pickle.UnpicklingError(f"memory of {dtype!r:.40}, which is no number")
-            pending[key] = _Storage(torch.zeros(cast(int, count), dtype=dtype))
+            pending[key] = _Storage(torch.empty(cast(int, count), dtype=dtype))
         return _part(pending[key], view[0] if view else None)
 
     result = _TorchUnpickler(file, encoding, memory).load()
-    for key in cast(Any, _TorchUnpickler(file, encoding).load()):
+    filled = list(cast(Any, _TorchUnpickler(file, encoding).load()))
+    if set(filled) != pending.keys():
+        raise pickle.UnpicklingError("memory that is not in it, or belongs to nothing")
+    for key in filled:
         _fill(pending[key].elements, file)
     return cast(object, result)
 
@@ -246,5 +239,6 @@ def _fill(elements: Tensor, file: IO[bytes]) -> None:
     (count,) = struct.unpack("<q", file.read(8))
     if count != len(elements):
         raise pickle.UnpicklingError(f"memory of {count} numbers, where {len(elements)} belong")
-    data = file.read(count * elements.element_size())
-    elements.copy_(_elements(data, elements.dtype))
+    room = elements.view(torch.uint8).numpy()
+    if cast(Any, file).readinto(cast(Any, room)) != len(room):
+        raise pickle.UnpicklingError("memory that was cut short")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import collections
 import datetime
 import decimal
@@ -137,7 +138,7 @@ VALUES = [
     *("duration", "deque", "OrderedDict", "Counter", "SimpleNamespace", "set", "frozen set"),
     *("complex number", "bytes", "range", "slice", "ellipsis", "whole number", "decimal"),
     *("fraction", "size", "dtype of torch", "version of torch", "tensor of complex numbers"),
-    *("sparse tensor", "parameter", "state of torch's generator"),
+    *("parameter", "state of torch's generator"),
 ]
 
 
@@ -146,14 +147,13 @@ def test_what_is_read_is_what_was_written(what: str, tmp_path: Path) -> None:
     torch.save({"beside": BESIDE[what]}, tmp_path / "w.pt")
     read: Any = read_pickle(tmp_path / "w.pt")
 
-    np.testing.assert_equal(
-        pickle.dumps(_plain(read["beside"])), pickle.dumps(_plain(BESIDE[what]))
-    )
+    assert type(_plain(read["beside"])) is type(_plain(BESIDE[what]))
+    assert _plain(read["beside"]) == _plain(BESIDE[what])
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Tensor):
-        return value.detach().to_dense().tolist()
+        return value.detach().tolist()
     if isinstance(value, tuple | list):
         return [_plain(one) for one in value]
     if isinstance(value, np.ndarray):
@@ -358,9 +358,6 @@ OPCODES = {
     "no memory": b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x00)){tR.",
     "persistent id": b"\x80\x02X\x01\x00\x00\x00aQ.",
     "large bytes": b"\x80\x02c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R.",
-    "encoding that decompresses": (
-        b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x03\x00\x00\x00zip\x86R."
-    ),
 }
 
 
@@ -372,6 +369,12 @@ def test_a_pickle_written_by_hand_gets_nothing_done(what: str, tmp_path: Path) -
         read_pickle(tmp_path / "w.pt")
 
     assert (dict(vars(argparse.Namespace)), dict(vars(collections.OrderedDict))) == before
+
+
+def test_text_is_turned_into_bytes_by_plain_encodings_alone(tmp_path: Path) -> None:
+    call = Calls(codecs.encode, "a", "utf-7")
+
+    assert "asks to run _codecs.encode('utf-7')" in refusal(call, tmp_path)
 
 
 def test_a_dtype_that_lies_about_its_memory_makes_no_array(tmp_path: Path) -> None:
