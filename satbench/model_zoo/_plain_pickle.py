@@ -234,6 +234,22 @@ def _encoded(text: str, encoding: str = "utf-8", *_: object) -> bytes:
     return text.encode(encoding)
 
 
+def _filled(kind: type) -> Maker:
+    """Return a maker of containers that takes contents which are there, not a range of numbers."""
+
+    def make(*contents: object) -> object:
+        if any(isinstance(one, range) for one in contents):
+            raise pickle.UnpicklingError("a range instead of contents")  # as long as it likes
+        return kind(*contents)
+
+    return make
+
+
+def _fraction(*parts: object) -> object:
+    text = "/".join(map(str, parts))  # an exponent would be worked out in full
+    return fractions.Fraction(text) if re.fullmatch(r"-?\d+(/\d+)?", text) else Inert(*parts)
+
+
 def _emptied(*_: object) -> dict[object, object]:
     return {}
 
@@ -292,21 +308,25 @@ _NUMPY: dict[str, Maker] = {
     "numeric._frombuffer": _array_of,
 }
 
-_NUMBERS: tuple[type, ...] = (bool, complex, float, int)
-_CONTAINERS: tuple[type, ...] = (dict, frozenset, list, range, set, slice, tuple)
+_VALUES_OF: tuple[type, ...] = (bool, complex, float, int, range, slice, str)
+_CONTAINERS: tuple[type, ...] = (dict, frozenset, list, set, tuple)
+_COLLECTIONS: tuple[type, ...] = (
+    collections.OrderedDict,
+    collections.Counter,
+    collections.deque,
+)
 _VALUES: dict[str, object] = {"builtins.Ellipsis": ..., "builtins.NotImplemented": NotImplemented}
 
 _MAKERS: dict[str, Maker] = {
-    **{f"builtins.{kind.__name__}": kind for kind in (*_NUMBERS, *_CONTAINERS, str)},
+    **{f"builtins.{kind.__name__}": kind for kind in _VALUES_OF},
+    **{f"builtins.{kind.__name__}": _filled(kind) for kind in _CONTAINERS},
+    **{f"collections.{kind.__name__}": _filled(kind) for kind in _COLLECTIONS},
     "builtins.bytes": _bytes,
     "builtins.bytearray": _bytes,
     "builtins.object": Inert,
     "_codecs.encode": _encoded,
     "copyreg._reconstructor": _old_object,
-    "collections.OrderedDict": collections.OrderedDict,
-    "collections.Counter": collections.Counter,
     "collections.defaultdict": _emptied,  # whatever makes its values is never called
-    "collections.deque": collections.deque,
     "argparse.Namespace": _namespace,
     "types.SimpleNamespace": types.SimpleNamespace,
     "datetime.datetime": _datetime,
@@ -315,7 +335,7 @@ _MAKERS: dict[str, Maker] = {
         for kind in (datetime.date, datetime.time, datetime.timedelta, datetime.timezone)
     },
     "decimal.Decimal": decimal.Decimal,
-    "fractions.Fraction": fractions.Fraction,
+    "fractions.Fraction": _fraction,
     **{
         f"{module}.{name}": _path
         for module in ("pathlib", "pathlib._local")
@@ -336,7 +356,12 @@ _INERT = (
     "numpy.dtypes.",
     "random.Random",
     "torch._C.Generator",
+    "collections.ChainMap",
+    "collections.UserDict",
+    "collections.UserList",
     "functools.partial",
+    "ipaddress.",
+    "logging.getLogger",
     "re._compile",
     "uuid.UUID",
     "zoneinfo.ZoneInfo",

@@ -10,6 +10,8 @@ import decimal
 import fractions
 import functools
 import io
+import ipaddress
+import logging
 import pathlib
 import pickle
 import pickletools
@@ -104,6 +106,10 @@ BESIDE: dict[str, Any] = {
     "whole number": 10**30,
     "decimal": decimal.Decimal("0.1"),
     "fraction": fractions.Fraction(8, 255),
+    "UserDict": collections.UserDict(a=1),
+    "ChainMap": collections.ChainMap({"a": 1}),
+    "logger": logging.getLogger("a"),
+    "address": ipaddress.ip_address("10.0.0.1"),
     "identifier": uuid.uuid5(uuid.NAMESPACE_DNS, "satbench"),
     "class": collections.OrderedDict,
     "class of torch": nn.Linear,
@@ -353,6 +359,9 @@ OPCODES = {
     "attribute of a class": b"\x80\x02ccollections\nOrderedDict\n}X\x01\x00\x00\x00aK\x01sb.",
     "attribute of a class by slots": (
         b"\x80\x02cargparse\nNamespace\nN}X\x08\x00\x00\x00__init__K\x01s\x86b."
+    ),
+    "list of a range": (
+        b"\x80\x02c__builtin__\nlist\nc__builtin__\nxrange\nK\x00J\xff\xff\xff\x7f\x86R\x85R."
     ),
     "call of a number": b"\x80\x02K\x01)R.",
     "no memory": b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x00)){tR.",
