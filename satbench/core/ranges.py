@@ -21,7 +21,7 @@ def check_seed(seed: int) -> int:
     if not -(2**63) <= seed < 2**64:
         raise SatbenchError(
             f"expected a seed of at most 64 bits, got one of {seed.bit_length()}: "
-            "write seed % 2**64"
+            f"write {seed % 2**64}"
         )
     return seed
 
