@@ -13,7 +13,7 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 from satbench.core.errors import SatbenchError, UnknownNameError
 from satbench.data import Pixels, load_dataset, open_tree
 
-SIZES = [(32, 32), (33, 47), (47, 33), (64, 31), (300, 257), (256, 256), (500, 375)]
+SIZES = [(31, 31), (33, 47), (47, 33), (64, 31), (300, 257)]
 
 # As RobustBench 1.1.1 has them in robustbench/data.py.
 ROBUSTBENCH = {
@@ -35,28 +35,27 @@ def applied(rule: str, picture: Image.Image) -> Any:
     return np.asarray(found)
 
 
-@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("preset", ROBUSTBENCH)
-def test_presets_are_those_of_robustbench_to_the_bit(preset: str, size: tuple[int, int]) -> None:
-    picture = noise(*size)
-    expected = np.asarray(Compose(ROBUSTBENCH[preset])(picture))
+def test_presets_are_those_of_robustbench_to_the_bit(preset: str) -> None:
+    for size in SIZES:
+        picture = noise(*size)
+        expected = np.asarray(Compose(ROBUSTBENCH[preset])(picture))
 
-    np.testing.assert_array_equal(applied(preset, picture), expected)
+        np.testing.assert_array_equal(applied(preset, picture), expected)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("resize", ["31", "32", "45", "40x56"])
 @pytest.mark.parametrize("interpolation", list(InterpolationMode))
-def test_any_rule_is_torchvisions_to_the_bit(
-    size: tuple[int, int], resize: str, interpolation: InterpolationMode
-) -> None:
-    picture = noise(*size)
+@pytest.mark.parametrize("resize", ["31", "45", "40x56"])
+def test_any_rule_is_torchvisions_to_the_bit(resize: str, interpolation: InterpolationMode) -> None:
     sides = [int(side) for side in resize.split("x")]
     theirs = [Resize(sides if len(sides) > 1 else sides[0], interpolation), CenterCrop(29)]
     name = interpolation.value.removesuffix("-exact")
     rule = f"resize={resize},crop=29,interpolation={name}"
+    for size in SIZES:
+        picture = noise(*size)
+        expected = np.asarray(Compose(theirs)(picture))
 
-    np.testing.assert_array_equal(applied(rule, picture), np.asarray(Compose(theirs)(picture)))
+        np.testing.assert_array_equal(applied(rule, picture), expected)
 
 
 @pytest.mark.parametrize("size", [(20, 20), (20, 41), (37, 30), (31, 35)])
