@@ -233,6 +233,9 @@ def _chosen(path: Path, sets: list[tuple[str, State]], copy: str) -> State:
         )
     if not sets:
         raise SatbenchError(f"{path} holds no weights: expected tensors by name, a state dict")
+    # Numbers that were kept as tensors, such as the best loss, are no network.
+    sets = [one for one in sets if any(t.dim() > 1 for t in one[1].values())] or sets
+    names = ", ".join(name for name, _ in sets if name)
     if not all(_same(state, sets[0][1]) for _, state in sets[1:]):
         raise SatbenchError(
             f"{path} holds several sets of weights ({names}), and they give different results: "

@@ -63,6 +63,37 @@ LAYOUTS: dict[str, Callable[[State], Any]] = {
     "compiled": lambda state: prefixed("_orig_mod.", state),
     "wrapped twice": lambda state: prefixed("module.model.", state),
     "averaged": lambda state: {**prefixed("module.", state), "n_averaged": torch.tensor(9)},
+    "parallel and compiled": lambda state: prefixed("module._orig_mod.", state),
+    "average of a parallel one": lambda state: {
+        "model_ema": {**prefixed("module.module.", state), "n_averaged": torch.tensor(9)}
+    },
+    "Lightning": lambda state: {
+        "state_dict": prefixed("model.", state),
+        "hyper_parameters": {"lr": 0.1, "betas": (0.9, 0.999)},
+        "callbacks": {"ModelCheckpoint{'monitor': 'acc'}": {"best_model_score": torch.tensor(1.0)}},
+        "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(3)}}}],
+        "pytorch-lightning_version": "2.0.0",
+    },
+    "DeepSpeed": lambda state: {
+        "module": state,
+        "buffer_names": [],
+        "optimizer": None,
+        "lr_scheduler": {"last_epoch": 3},
+        "global_steps": 9,
+        "mp_world_size": 1,
+    },
+    "robust_overfitting": lambda state: {
+        "state_dict": prefixed("module.", state),
+        "opt_state": {"state": {0: {"momentum_buffer": torch.ones(3)}}},
+        "test_robust_acc": np.float64(0.5),
+    },
+    "parameters": lambda state: {
+        k: nn.Parameter(v) if v.is_floating_point() else v for k, v in state.items()
+    },
+    "doubles": lambda state: {
+        k: v.double() if v.is_floating_point() else v for k, v in state.items()
+    },
+    "weights and epoch": lambda state: [state, 3],
     "no constants": without_constants,
     "old batch-norm": lambda state: {
         k: v for k, v in state.items() if "num_batches_tracked" not in k
