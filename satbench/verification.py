@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -228,10 +229,15 @@ def _named_sources(record: Record) -> set[str]:
     names: set[str] = set()
     for spec in record.suite:
         try:
-            names.update(name for stage in parse_suite([spec]) for name in stage.traits.sources)
+            names |= _sources_in(spec)
         except SatbenchError:  # a spec of an older protocol, or a third party's images
             continue
     return names
+
+
+@cache
+def _sources_in(spec: str) -> frozenset[str]:
+    return frozenset(name for stage in parse_suite([spec]) for name in stage.traits.sources)
 
 
 def _model_name(record: Record) -> str:
