@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from satbench.attacks.blame import one_batch
+from satbench.attacks.blame import Batch
 from satbench.attacks.borrow import borrowed
 from satbench.attacks.engine import Images, device_of
 from satbench.attacks.passes import CountingModel, Passes
@@ -74,7 +74,7 @@ def probe(
                 batch = chosen[start : start + batch_size]
                 x = torch.from_numpy(images.pixels(batch)).to(device_of(model))
                 y = torch.from_numpy(images.labels[batch]).to(x.device)
-                with one_batch(images, batch, "in the diagnosis", timeout):
+                with Batch(judged, images, batch, "in the diagnosis", timeout).in_a_sentence():
                     signs = look(counting, x, y, threat, rounding)
                 for name, holds in signs.items():
                     places[name] += batch[holds.cpu().numpy()].tolist()

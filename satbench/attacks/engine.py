@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from satbench.attacks.blame import one_batch
+from satbench.attacks.blame import Batch
 from satbench.attacks.borrow import borrowed, searching_copy
 from satbench.attacks.contract import (
     Attack,
@@ -176,7 +176,7 @@ def run_suite(
                     journal.write(made)
                     memory.add(made)
             for batch in _cut(left, stage, batch_size):
-                with one_batch(images, batch, under, timeout):
+                with Batch(judged, images, batch, under, timeout).in_a_sentence():
                     result = run(batch)
                 journal.write(result)
                 memory.add(result)

@@ -5,7 +5,6 @@ Search, judge, preflight and diagnosis all ask a model through `ask`, so that th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
@@ -50,7 +49,9 @@ def ask(model: Callable[[Tensor], object], x: Tensor, copied: bool = True) -> Te
     passes as it is.
     """
     try:
-        return read_logits(_call(model, x.clone() if copied else x), len(x)).to(x.device)
+        logits = read_logits(_call(model, x.clone() if copied else x), len(x)).to(x.device)
+        # A model may answer in memory that its next answer overwrites.
+        return logits if logits.requires_grad else logits.clone()
     except ModelError as error:
         error.x = _blamed(model, x) if error.x is None else error.x
         raise
@@ -135,10 +136,13 @@ def unanswered(logits: Tensor) -> Tensor:
 
 
 def without_masks(logits: Tensor) -> Tensor:
-    """Return logits for losses and margins: -inf becomes `MASKED_LOGIT`; NaN and the rest stay."""
-    if math.isfinite(logits.detach().sum().item()):  # cheaper than to change what needs none
+    """Return logits for losses and margins: what is below `MASKED_LOGIT` becomes that; NaN stays.
+
+    So -inf does, and the least float32, whose differences overflow.
+    """
+    if MASKED_LOGIT < logits.detach().sum().item() < torch.inf:  # cheaper than to change nothing
         return logits
-    return torch.nan_to_num(logits, nan=torch.nan, posinf=torch.inf, neginf=MASKED_LOGIT)
+    return logits.clamp_min(MASKED_LOGIT)
 
 
 def classes_in_play(logits: Tensor) -> int:

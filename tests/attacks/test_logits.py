@@ -179,10 +179,10 @@ def test_no_image_is_unanswered_in_an_empty_batch() -> None:
 
 
 def test_searches_see_a_masked_class_as_finite_and_nan_and_infinity_as_they_are() -> None:
-    logits = torch.tensor([[1.0, -INF, 2e9, -3e9], [NAN, -INF, INF, 0.0]])
-    seen = without_masks(logits)
+    least = torch.finfo(torch.float32).min
+    seen = without_masks(torch.tensor([[1.0, -INF, 2e9, least], [NAN, -INF, INF, 0.0]]))
 
-    assert seen[0].tolist() == [1.0, MASKED_LOGIT, 2e9, -3e9]
+    assert seen[0].tolist() == [1.0, MASKED_LOGIT, 2e9, MASKED_LOGIT]
     assert seen[1, 1:].tolist() == [MASKED_LOGIT, INF, 0.0]
     assert bool(seen[1, 0].isnan())
 
@@ -208,6 +208,14 @@ def test_a_model_that_writes_into_its_input_writes_into_a_copy() -> None:
     ask(lambda x: x.zero_().flatten(1), X)
 
     assert torch.equal(X, before)
+
+
+def test_an_answer_stays_when_the_model_answers_again_in_the_same_memory() -> None:
+    memory = torch.empty(3, 4)
+    first = ask(lambda x: memory.copy_(x.flatten(1)), X)
+    ask(lambda x: memory.zero_(), X)
+
+    assert torch.equal(first, X.flatten(1))
 
 
 def test_a_first_layer_in_place_passes_the_gradient_on() -> None:
