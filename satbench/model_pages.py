@@ -128,6 +128,7 @@ def _training_facts(told: Training) -> list[tuple[str, str]]:
         ("data", f"{cell(told.dataset)}, training split, SHA-256 `{told.data_digest}`"),
         ("kept", cell(told.kept) + (", as the recipe says" if told.kept == "last epoch" else "")),
         ("held out", f"{shares}, {images}training images that no step saw"),
+        *(("note", cell(note)) for note in told.notes),
         ("made with", cell(f"satbench {told.satbench}, torch {told.torch}")),
     ]
 

@@ -14,12 +14,14 @@ from satbench.data import Dataset, Pixels, load_dataset, open_tree
 from satbench.model_zoo.card import write_card
 from satbench.model_zoo.weights import save_weights
 from satbench.recipes import TrainConfig, overrides_of
+from satbench.training.facts import Facts
 from satbench.training.folders import default_workers
 from satbench.training.live import LiveTable
 from satbench.training.loop import EpochMetrics, Trained, train
 from satbench.training.ranks import joined
 from satbench.training.run_card import run_card
 from satbench.training.tensorboard import write_events
+from satbench.training.under_way import writing
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ def run_training(
     on_epoch: Callable[[EpochMetrics], None],
     quiet: bool,
     workers: int | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> TrainingRun | None:
     """Train as `config` says in the folder `out/name`, or go on there; write weights and card.
 
@@ -64,13 +67,20 @@ def run_training(
             def tell(metrics: EpochMetrics) -> None:
                 table.on_epoch(metrics)
                 if ranks.leads:
-                    write_events(folder / "tensorboard", metrics)
+                    with writing(folder):
+                        write_events(folder / "tensorboard", metrics)
                     on_epoch(metrics)
 
-            trained = train(config, data, folder, chosen, table.on_step, tell, ranks)
-        if not ranks.leads:
+            def note(text: str) -> None:
+                table.on_note(text)
+                if ranks.leads:
+                    on_note(text)
+
+            trained = train(config, data, folder, chosen, table.on_step, tell, ranks, note)
+        if trained.facts is None:
             return None
-        return _finish(config, name, folder, trained, data, ranks.world)
+        with writing(folder):
+            return _finish(config, name, folder, trained, trained.facts, data)
 
 
 def default_name(config: TrainConfig) -> str:
@@ -79,12 +89,15 @@ def default_name(config: TrainConfig) -> str:
     return "-".join((Path(config.recipe).stem, *plain, f"s{config.seed}"))
 
 
-def train_command(config: TrainConfig, world: int = 1) -> str:
-    """Return the command that trains the same weights again, with so many processes."""
+def train_command(config: TrainConfig, processes: int = 1, threads: int | None = None) -> str:
+    """Return the command that trains the same weights again, with so many processes and threads.
+
+    The threads are torch's at the moment if unset.
+    """
     program = (
         ("satbench",)
-        if world == 1
-        else ("torchrun", "--nproc-per-node", str(world), "-m", "satbench")
+        if processes == 1
+        else ("torchrun", "--nproc-per-node", str(processes), "-m", "satbench")
     )
     overrides = (word for text in overrides_of(config) for word in ("--set", text))
     return shlex.join(
@@ -92,13 +105,18 @@ def train_command(config: TrainConfig, world: int = 1) -> str:
             *(*program, "train", "--recipe", config.recipe, "--arch", config.architecture),
             *("--activation", config.activation, "--seed", str(config.seed)),
             *("--epochs", str(config.epochs), *overrides),
-            *("--threads", str(torch.get_num_threads())),
+            *("--threads", str(threads or torch.get_num_threads())),
         )
     )
 
 
 def _finish(
-    config: TrainConfig, name: str, folder: Path, trained: Trained, data: Dataset, world: int
+    config: TrainConfig,
+    name: str,
+    folder: Path,
+    trained: Trained,
+    facts: Facts,
+    data: Dataset,
 ) -> TrainingRun:
     weights, card = folder / f"{name}.safetensors", folder / f"{name}.json"
     told = run_card(
@@ -107,8 +125,10 @@ def _finish(
         trained.model,
         config,
         data,
+        facts,
         (trained.kept, trained.history[trained.kept_epoch - 1]),
-        train_command(config, world),
+        train_command(config, facts.processes, facts.threads),
+        trained.notes,
     )
     save_weights(trained.model, weights, told)
     write_card(told, card)

@@ -23,7 +23,7 @@ from satbench.model_zoo.card import card_within, read_card
 from satbench.model_zoo.weights import digest_weights
 from satbench.models import load_model, request_model
 from satbench.recipes import TrainConfig, load_recipe, recipe_names
-from satbench.training import loop as training
+from satbench.training import under_way
 from satbench.training.batches import OnDevice
 from satbench.training.inner import Inner
 from satbench.training.loop import EpochMetrics, StepNoise, fresh_model, learning_rate, train
@@ -47,6 +47,8 @@ CONFIG = TrainConfig(
     warm_up=0.25,
 )
 STEPS = 4  # an epoch: (40 - 8) / 8
+FILES = ("best.safetensors", "checkpoint.before.pt", "checkpoint.pt", "config.json")
+FILES += ("lock", "metrics.jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +234,8 @@ def test_batch_norm_is_in_the_configured_mode_while_the_attack_searches(
     monkeypatch.setattr("satbench.training.inner.parse_attack", lambda spec: Attack())
     train(replace(CONFIG, attack_mode=mode), toy, tmp_path, CPU)
 
-    assert modes == [mode == "train"] * 2 * STEPS
+    # Behind the steps of an epoch comes its measurement, in eval mode.
+    assert modes == ([mode == "train"] * STEPS + [False]) * 2
 
 
 def test_without_an_attack_the_images_are_trained_on_as_they_are(
@@ -299,7 +302,7 @@ def test_a_stopped_run_goes_on_to_the_very_same_weights(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(training, "SAVE_EVERY_SECONDS", save_every)
+    monkeypatch.setattr(under_way, "SAVE_EVERY_SECONDS", save_every)
     with pytest.raises(PowerCutError):
         train(CONFIG, toy, tmp_path, CPU, on_step=stop_at(epoch, step))
 
@@ -312,7 +315,7 @@ def test_a_stopped_run_goes_on_to_the_very_same_weights(
 def test_a_resumed_run_does_not_repeat_the_steps_it_saved(
     toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "SAVE_EVERY_SECONDS", -1.0)
+    monkeypatch.setattr(under_way, "SAVE_EVERY_SECONDS", -1.0)
     with pytest.raises(PowerCutError):
         train(CONFIG, toy, tmp_path, CPU, on_step=stop_at(1, 3))
     done: list[tuple[int, int]] = []
@@ -334,7 +337,7 @@ def test_a_folder_of_another_run_is_refused_with_what_differs(toy: Dataset, tmp_
     train(replace(CONFIG, epochs=1), toy, tmp_path, CPU)
     with pytest.raises(
         SatbenchError,
-        match=r"^.* holds a run with another activation, seed; choose another --out or remove that",
+        match=r"^.* holds a run with another activation, seed; choose another --name or --out, or",
     ):
         train(replace(CONFIG, epochs=1, activation="relu", seed=4), toy, tmp_path, CPU)
 
@@ -370,12 +373,7 @@ def test_a_corrupt_config_is_refused(toy: Dataset, tmp_path: Path) -> None:
 def test_no_half_written_files_are_left(toy: Dataset, tmp_path: Path) -> None:
     train(CONFIG, toy, tmp_path, CPU)
 
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "best.safetensors",
-        "checkpoint.pt",
-        "config.json",
-        "metrics.jsonl",
-    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
 
 
 # Recipes
@@ -458,15 +456,10 @@ def test_a_run_leaves_weights_card_metrics_and_checkpoint(tmp_path: Path) -> Non
     done = run(tmp_path)
     name = "toy-tiny-silu-s0"
 
-    assert sorted(path.name for path in (tmp_path / name).iterdir()) == [
-        "best.safetensors",
-        "checkpoint.pt",
-        "config.json",
-        "metrics.jsonl",
-        *(["tensorboard"] if find_spec("tensorboard") else []),
-        f"{name}.json",
-        f"{name}.safetensors",
-    ]
+    written = {path.name for path in (tmp_path / name).iterdir()}
+    assert written == {*FILES, f"{name}.json", f"{name}.safetensors"} | (
+        {"tensorboard"} if find_spec("tensorboard") else set()
+    )
     lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
     assert (done.card.name, done.weights.name) == (f"{name}.json", f"{name}.safetensors")

@@ -246,6 +246,7 @@ def _card_text(card: Card, name: str) -> str:
             ("trained on", f"{told.dataset} (sha-256 {told.data_digest[:12]}…)"),
             ("against", f"{told.attack} in {told.threat}" if told.attack else "no adversary"),
             ("kept", told.kept),
+            *(("note", note) for note in told.notes),
             ("held out", f"{held_out} (training images that no step saw)"),
             ("with", f"satbench {told.satbench}, torch {told.torch}"),
             ("again", told.command),

@@ -30,6 +30,13 @@ from satbench.core.errors import SatbenchError
     metavar="KEY=VALUE",
     help="Another value for any setting of the recipe, such as batch_size=256; repeatable.",
 )
+@click.option(
+    "--from",
+    "start",
+    metavar="WEIGHTS",
+    help="Begin with these weights instead of fresh ones: the checkpoint of a run, a file of "
+    "weights (FILE#KEY for one of several sets), or a model's name.",
+)
 @click.option("--name", help="The model's name; by default RECIPE-ARCH-ACTIVATION-sSEED.")
 @click.option(
     "--out",
@@ -56,6 +63,7 @@ def train(
     seed: int | None,
     epochs: int | None,
     overrides: tuple[str, ...],
+    start: str | None,
     name: str | None,
     out: Path,
     data_dir: Path | None,
@@ -81,6 +89,7 @@ def train(
         "architecture": arch,
         "seed": seed,
         "epochs": epochs,
+        "init": start,
     }
     given = {key: value for key, value in own.items() if value is not None}
     for key in changes.keys() & given.keys():
@@ -104,6 +113,10 @@ def train(
         if metrics.warning and not in_table:
             click.echo(f"warning: {metrics.warning}", err=True)
 
-    run = run_training(config, name, out, data_dir, device, threads, say, quiet, workers)
+    def note(text: str) -> None:
+        if not in_table:
+            click.echo(f"note: {text}", err=True)
+
+    run = run_training(config, name, out, data_dir, device, threads, say, quiet, workers, note)
     if run and not as_json:
         click.echo(f"wrote {run.weights} and {run.card}\nevaluate it with\n  {run.eval_command}")

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,9 @@ class Training:
     """How a model was trained.
 
     `attack` and `threat` are those of the inner attacker (`attack` is empty for standard
-    training); `data_digest` is the digest of the whole training split; `held_out` are the last
-    epoch's accuracies on held-out training images; `config` is everything the weights depend on.
+    training); `data_digest` is the digest of the whole training split; `held_out` are the kept
+    epoch's accuracies on held-out training images; `config` is everything the weights depend on;
+    `notes` say what else there is to know of the run.
     """
 
     recipe: str
@@ -46,6 +47,7 @@ class Training:
     config: dict[str, Any]
     satbench: str
     torch: str
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,10 @@ class Card:
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the card as JSON values; a card without `url` reads as it did before there was."""
+        """Return the card as JSON values; without `url` and notes it reads as before they came."""
         values = asdict(self)
+        if self.training and not self.training.notes:
+            del values["training"]["notes"]
         if not self.url:
             del values["url"]
         return values

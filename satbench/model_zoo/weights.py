@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from satbench.core.digests import digest_named_arrays
 from satbench.core.errors import SatbenchError
-from satbench.core.files import atomic_path
+from satbench.core.files import write_bytes
 from satbench.model_zoo.card import CARD_KEY, Card
 from satbench.model_zoo.checkpoints import picked, read_state
 from satbench.model_zoo.fitting import load_state
@@ -55,8 +55,8 @@ def _arrays_of(name: str, tensor: Tensor) -> dict[str, NDArray[np.generic]]:
 def save_weights(model: nn.Module, path: Path, card: Card | None = None) -> None:
     """Write a model's state as safetensors, atomically; with `card`, what it is goes with it."""
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(state, temporary, {CARD_KEY: card.to_json()} if card else None)
+    # Not safetensors' own writer, whose error on a full disk is no OSError.
+    write_bytes(path, save(state, {CARD_KEY: card.to_json()} if card else None))
 
 
 def load_weights(

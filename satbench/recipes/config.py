@@ -47,9 +47,13 @@ class TrainConfig:
 
     The weights: `ema_decay` of their moving average, 0 for none; `swa_from` is the epoch from
     whose end on they are averaged evenly, 0 for never; `keep` is the epoch that is handed on,
-    `best` by held-out PGD-10 accuracy; `on_overfitting` says what happens when that accuracy falls
-    by `overfitting_drop` (a share; 0.2 as in the code of Wong et al., 2020, arXiv:2001.03994) or
-    more below the best epoch's.
+    `best` by held-out PGD-10 accuracy; `init` names the weights to start from, empty for fresh
+    ones.
+
+    The watch: `on_overfitting` says what happens when held-out PGD-10 accuracy is lower by
+    `overfitting_drop` (a share; 0.2 as in the code of Wong et al., 2020, arXiv:2001.03994) or more
+    than that under the attack of the training, or than the best epoch's; it is looked at `checks`
+    times an epoch, in long epochs.
 
     How it is computed: `precision` of the passes (weights stay float32, as does every measured
     accuracy); `accumulate` parts that a batch goes through the network in; `channels_last`;
@@ -104,6 +108,8 @@ class TrainConfig:
     colour_jitter: float = later(0.0)
     activation_rate: float = later(1.0)
     lighting: float = later(0.0)
+    init: str = later("")
+    checks: int = later(4)
 
     def __post_init__(self) -> None:
         Threat.parse(self.threat)
@@ -119,7 +125,15 @@ class TrainConfig:
         self._check_combinations()
 
     def _check_ranges(self) -> None:
-        for name in ("epochs", "batch_size", "held_out", "accumulate", "awp_from", "crop"):
+        for name in (
+            "epochs",
+            "batch_size",
+            "held_out",
+            "accumulate",
+            "awp_from",
+            "crop",
+            "checks",
+        ):
             if getattr(self, name) < 1:
                 raise SatbenchError(f"expected {name} of 1 or more, got {getattr(self, name)}")
         for name in (

@@ -120,6 +120,12 @@ class Inner:
         with frozen(network), backward.applied(), autocast(self.config, x.device):
             return attack(network, x, y, self.threat, noise).detach()
 
+    def search(self, network: nn.Module, x: Tensor, y: Tensor, noise: NoiseSource) -> Tensor:
+        """Perturb a batch as `perturb` does, but in the network's own mode and in float32."""
+        backward = Backward.parse(self.config.attack_backward)
+        with frozen(network), backward.applied():
+            return self.attack(network, x, y, self.threat, noise).detach()
+
 
 def starts_clean(config: TrainConfig, epoch: int, step: int) -> bool:
     """Return whether the attacker of this step starts from the clean images.

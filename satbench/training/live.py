@@ -22,6 +22,7 @@ class LiveTable:
     def __init__(self, title: str, config: TrainConfig, quiet: bool) -> None:
         self._title, self._config = title, config
         self._epochs: list[EpochMetrics] = []
+        self._notes: list[str] = []
         self._bar = progress_bar(quiet)
         self._task = self._bar.add_task(title, total=None, note="")
         self.is_shown = not self._bar.disable
@@ -53,13 +54,17 @@ class LiveTable:
         """An epoch is done."""
         self._epochs.append(metrics)
 
+    def on_note(self, note: str) -> None:
+        """Something that a user should know of the run."""
+        self._notes.append(note)
+
     def _render(self) -> Group:
         return Group(*([self.table()] if self._epochs else []), self._bar)
 
     def table(self) -> Table:
-        """Return the epochs as a table, the best by PGD-10 in bold, warnings below."""
+        """Return the epochs as a table, the best by PGD-10 in bold, notes and warnings below."""
         warnings = [metrics.warning for metrics in self._epochs if metrics.warning]
-        caption = "\n".join(warnings) or None
+        caption = "\n".join(dict.fromkeys((*self._notes, *warnings))) or None
         table = Table(title=self._title, caption=caption, caption_style="bold red", box=None)
         for column in _COLUMNS:
             table.add_column(column, justify="right")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+
 from torch import nn
 
-import satbench
 from satbench.data import Dataset
 from satbench.model_zoo.card import Card, Training
 from satbench.model_zoo.weights import digest_weights
 from satbench.recipes import TrainConfig
+from satbench.training.facts import Facts
 from satbench.training.watch import EpochMetrics
 
 
@@ -19,13 +20,16 @@ def run_card(
     model: nn.Module,
     config: TrainConfig,
     data: Dataset,
+    facts: Facts,
     kept: tuple[str, EpochMetrics],
     command: str = "",
+    notes: Sequence[str] = (),
 ) -> Card:
     """Return the card of `model`, trained as `config` says on the training split `data`.
 
-    `weights` is the name of its file, `kept` why it is this epoch's model, and the epoch's metrics;
-    `command` trains it again.
+    `facts` are those that the run began with.  `weights` is the name of its file, `kept` why it is
+    this epoch's model, and the epoch's metrics; `command` trains it again; `notes` say what else
+    there is to know of the run.
     """
     why, metrics = kept
     training = Training(
@@ -34,13 +38,14 @@ def run_card(
         threat=config.threat,
         attack=config.attack,
         dataset=data.origin or config.dataset,  # with the rule for pixels spelt out
-        data_digest=data.digest,
+        data_digest=facts.data,
         command=command,
         kept=why,
         held_out={"clean": metrics.held_out_clean, "pgd-10": metrics.held_out_pgd10},
         config=config.to_dict(),
-        satbench=satbench.__version__,
-        torch=torch.__version__,
+        satbench=facts.satbench,
+        torch=facts.torch,
+        notes=list(notes),
     )
     return Card(
         name=name,

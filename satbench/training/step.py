@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -96,6 +97,17 @@ class Stepper:
         """Note that an epoch is done; the first is 1."""
         if self.average:
             self.average.after_epoch(self.network, epoch)
+
+    def averaged(self) -> dict[str, Any] | None:
+        """Return a copy of an average that the end of an epoch changes, to go back to."""
+        if self.average is None or not self._config.swa_from:
+            return None
+        return deepcopy(self.average.state_dict())
+
+    def go_back(self, averaged: dict[str, Any] | None) -> None:
+        """Undo what `end_epoch` did since `averaged`."""
+        if self.average and averaged:
+            self.average.load_state_dict(averaged)
 
     @property
     def result(self) -> nn.Module:

@@ -8,6 +8,9 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from satbench.recipes import TrainConfig
 
 
 def synchronised(network: nn.Module, device: torch.device) -> nn.Module:
@@ -23,6 +26,22 @@ def synchronised(network: nn.Module, device: torch.device) -> nn.Module:
         if isinstance(layer, nn.BatchNorm2d):
             layer.__class__ = _SyncBatchNorm2d
     return network
+
+
+def statistics_note(config: TrainConfig, network: nn.Module, processes: int) -> str:
+    """Return what to say of batch-norm that does not see the whole batch at once, else nothing.
+
+    In the parts of a batch (`accumulate`), and in processes without `sync_batch_norm`, each has
+    statistics of its own; all else adds up to what the whole batch gives.
+    """
+    shares = config.accumulate * (1 if config.sync_batch_norm else processes)
+    if shares == 1 or not any(isinstance(m, _BatchNorm) for m in network.modules()):
+        return ""
+    return (
+        f"batch-norm takes its statistics over {config.batch_size // shares} images at a time, not "
+        f"over the batch of {config.batch_size}: other weights than those of the whole batch at "
+        "once (docs/training.md says how far)"
+    )
 
 
 class _SyncBatchNorm2d(nn.BatchNorm2d):

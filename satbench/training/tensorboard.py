@@ -21,5 +21,5 @@ def write_events(folder: Path, metrics: EpochMetrics) -> None:
             if name == "warning":
                 if value:
                     writer.add_text(name, value, metrics.epoch)
-            elif name != "epoch":
+            elif name != "epoch" and isinstance(value, float | int):
                 writer.add_scalar(name, value, metrics.epoch)

@@ -1,26 +1,42 @@
-"""What is watched from epoch to epoch, on held-out training images: never on the test set."""
+"""What is watched during a run, on held-out training images: never on the test set."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from satbench.attacks import parse_attack
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
 from satbench.recipes import TrainConfig
 from satbench.training.batches import Batches
+from satbench.training.checkpoint import NotFiniteError
+from satbench.training.inner import Inner
 from satbench.training.ranks import Ranks
+
+LOOKED_AT = 64
+"""How many of the held-out images are looked at within an epoch."""
+LEAST_STEPS = 10
+"""How many steps are between two looks at least."""
+_AT_ONCE = 250
+_FAR = 3.0  # standard errors, beyond which a difference is not owed to the choice of images
+_SMALL_GAP = 0.1
+_NEAR_CHANCE = 0.99
 
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """What one epoch came to.  Accuracies are shares in [0, 1]."""
+    """What one epoch came to.  Accuracies are shares in [0, 1].
+
+    `checks` are the looks within the epoch: `step`, and accuracies `attack` and `pgd10` on a few
+    images.  `collapsed` says that single-step training has overfitted catastrophically.
+    """
 
     epoch: int
     loss: float
@@ -32,57 +48,184 @@ class EpochMetrics:
     learning_rate: float
     images_per_second: float
     warning: str = ""
+    held_out_attack: float | None = None
+    """Accuracy under the attack of the training itself; None for standard training."""
+    collapsed: bool = False
+    checks: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Held:
+    """How a model does on held-out images.  Accuracies are shares in [0, 1].
+
+    `attack` is the accuracy under the attack of the training itself, None for standard training;
+    `error` is the standard error of its difference from that under PGD-10, `pgd10`.
+    """
+
+    clean: float
+    pgd10: float
+    attack: float | None = None
+    error: float = 0.0
+
+    @property
+    def gap(self) -> float:
+        """How much PGD-10 finds that the attack of the training does not."""
+        return 0.0 if self.attack is None else self.attack - self.pgd10
+
+    def as_check(self, step: int, collapsed: bool) -> dict[str, float]:
+        """Return a look within an epoch as its line of metrics keeps it."""
+        attack = {} if self.attack is None else {"attack": self.attack}
+        return {"step": step, **attack, "pgd10": self.pgd10} | (
+            {"collapsed": 1} if collapsed else {}
+        )
 
 
 def held_out_accuracies(
     config: TrainConfig,
+    inner: Inner | None,
     model: nn.Module,
     batches: Batches,
-    n: int,
+    rows: NDArray[np.int64],
     device: torch.device,
     ranks: Ranks,
-) -> tuple[float, float]:
-    """Return clean and PGD-10 accuracy on the last images of n, in eval mode and float32.
+) -> Held:
+    """Measure on some held-out images, in eval mode and float32; processes share the images.
 
-    The processes of a distributed run share the images.
+    Raises NotFiniteError where the model gives an answer that is not finite.
     """
     model.eval()
-    attack, threat = parse_attack("pgd-10"), Threat.parse(config.threat)
-    right_ones = torch.zeros(2, dtype=torch.float64, device=device)
-    for rows in list(_held_out_rows(n, config.held_out))[ranks.rank :: ranks.world]:
-        x, y = batches.held_out(rows)
-        noise = Noise(config.seed, "held-out pgd-10", tuple(rows.tolist()))
-        with torch.no_grad():
-            right = model(x).argmax(1) == y
-        x_adv = attack(model, x, y, threat, noise)
-        with torch.no_grad():
-            robust = right & (model(x_adv).argmax(1) == y)
-        right_ones += torch.stack([right.sum(), robust.sum()])
-    clean, pgd10 = (ranks.total(right_ones) / config.held_out).tolist()
-    return clean, pgd10
+    pgd10, threat = parse_attack("pgd-10"), Threat.parse(config.threat)
+    counts = torch.zeros(6, dtype=torch.float64, device=device)
+    pieces = [rows[first : first + _AT_ONCE] for first in range(0, len(rows), _AT_ONCE)]
+    for piece in pieces[ranks.rank :: ranks.world]:
+        x, y = batches.held_out(piece)
+        indices = tuple(piece.tolist())
+        right, finite = _right(model, x, y)
+        x_adv = pgd10(model, x, y, threat, Noise(config.seed, "held-out pgd-10", indices))
+        robust = right & _right(model, x_adv, y)[0]
+        resists = right
+        if inner:
+            noise = Noise(config.seed, "held-out training attack", indices)
+            resists = right & _right(model, inner.search(model, x, y, noise), y)[0]
+        found, missed = (resists & ~robust).sum(), (robust & ~resists).sum()
+        counts += torch.stack(
+            [right.sum(), robust.sum(), resists.sum(), found, missed, (~finite).sum()]
+        )
+    clean, robust_ones, resisting, found_ones, missed_ones, bad = ranks.total(counts).tolist()
+    if bad:
+        raise NotFiniteError(f"the answer to {bad:.0f} of {len(rows)} held-out images")
+    return Held(
+        clean / len(rows),
+        robust_ones / len(rows),
+        resisting / len(rows) if inner else None,
+        math.sqrt(found_ones + missed_ones) / len(rows),
+    )
+
+
+def looks(config: TrainConfig, steps: int) -> frozenset[int]:
+    """Return the steps of an epoch after which held-out images are looked at, the end aside."""
+    parts = min(config.checks, steps // LEAST_STEPS)
+    return frozenset(round(part * steps / parts) for part in range(1, parts))
+
+
+def has_collapsed(config: TrainConfig, held: Held) -> bool:
+    """Return whether a model resists the attack of its training and no stronger one.
+
+    That is catastrophic overfitting of single-step training (Wong et al., 2020, arXiv:2001.03994,
+    section 5.4).  The two differ by `overfitting_drop`, or by a tenth and PGD-10 leaves less than
+    half; and by three standard errors.
+    """
+    if held.attack is None or held.gap < _FAR * held.error:
+        return False
+    halved = held.gap >= _SMALL_GAP and held.pgd10 < held.attack / 2
+    return held.gap > 0 and (held.gap >= config.overfitting_drop or halved)
 
 
 def overfitting(config: TrainConfig, history: Sequence[EpochMetrics], now: EpochMetrics) -> str:
-    """Return what to say when robustness has collapsed, else nothing.
+    """Return what to say of an epoch that has overfitted, else nothing.
 
-    Single-step training can lose its robustness within an epoch (catastrophic overfitting: Wong
-    et al., 2020, arXiv:2001.03994, section 5.4), which shows under PGD alone.  Standard training
-    has none to lose.
+    Standard training has no robustness to lose.  A fall below the best epoch that the attack of the
+    training sees as well is no catastrophic overfitting (robust overfitting: Rice et al., 2020,
+    arXiv:2002.11569).
     """
+    if now.collapsed and now.held_out_attack is not None:
+        return (
+            f"held-out accuracy is {now.held_out_attack:.1%} under the attack of the training and "
+            f"{now.held_out_pgd10:.1%} under PGD-10 (epoch {now.epoch}): catastrophic overfitting"
+        )
     best = best_of(history) if config.attack else None
     if best is None or best.held_out_pgd10 - now.held_out_pgd10 < config.overfitting_drop:
         return ""
     return (
         f"held-out PGD-10 accuracy fell from {best.held_out_pgd10:.1%} (epoch {best.epoch}) to "
-        f"{now.held_out_pgd10:.1%} (epoch {now.epoch}): catastrophic overfitting"
+        f"{now.held_out_pgd10:.1%} (epoch {now.epoch}), and that under the attack of the training "
+        "with it: robust overfitting, or too high a learning rate"
     )
 
 
+def collapse(check: dict[str, float], epoch: int) -> str:
+    """Return what to say of a collapse that a look within an epoch found."""
+    return (
+        f"held-out accuracy was {check['attack']:.1%} under the attack of the training and "
+        f"{check['pgd10']:.1%} under PGD-10 at step {check['step']:.0f} of epoch {epoch}: "
+        "catastrophic overfitting"
+    )
+
+
+def collapse_within(metrics: EpochMetrics) -> str:
+    """Return what to say of a collapse within an epoch, else nothing."""
+    told = [collapse(check, metrics.epoch) for check in metrics.checks if "collapsed" in check]
+    return told[0] if told else ""
+
+
+def history_notes(
+    history: Sequence[EpochMetrics], kept: EpochMetrics, chance: float
+) -> Iterator[str]:
+    """Yield what the card should say of the epochs of a run, of which `kept` is handed on."""
+    seen = [m.epoch for m in history if m.collapsed or collapse_within(m)]
+    if seen:
+        handed = "the weights handed on are among them" if kept.epoch in seen else ""
+        handed = handed or "the weights handed on are of another epoch"
+        yield f"catastrophic overfitting was seen in epoch {_listed(seen)}; {handed}"
+    idle = [m.epoch for m in history if no_better_than_chance(m, chance)]
+    if idle:
+        yield f"the loss was at chance level ({chance:.3g}) in epoch {_listed(idle)}"
+
+
+def _listed(epochs: Sequence[int]) -> str:
+    return ", ".join(str(epoch) for epoch in epochs)
+
+
 def best_of(history: Sequence[EpochMetrics]) -> EpochMetrics | None:
-    """Return the epoch of greatest held-out PGD-10 accuracy, the first of equals."""
-    return max(history, key=lambda metrics: metrics.held_out_pgd10, default=None)
+    """Return the epoch of greatest held-out PGD-10 accuracy, the first of equals.
+
+    One that has not collapsed is better than any that has.
+    """
+    return max(history, key=lambda m: (not m.collapsed, m.held_out_pgd10), default=None)
 
 
-def _held_out_rows(n: int, held_out: int, batch: int = 250) -> Iterator[NDArray[np.int64]]:
-    for start in range(n - held_out, n, batch):
-        yield np.arange(start, min(start + batch, n))
+def chance_level(config: TrainConfig, labels: NDArray[np.int64], classes: int) -> float:
+    """Return the least mean loss of an answer that does not depend on the image, in nats."""
+    shares = np.bincount(labels, minlength=classes) / len(labels)
+    shares = shares * (1 - config.label_smoothing) + config.label_smoothing / classes
+    told = shares[shares > 0]
+    entropy = float(-(told * np.log(told)).sum())
+    # MART adds -log(1 - p) of the best other class.
+    return entropy - (math.log(1 - 1 / classes) if config.objective == "mart" else 0.0)
+
+
+def no_better_than_chance(metrics: EpochMetrics, chance: float) -> str:
+    """Return what to say of an epoch whose loss an answer without looking reaches, else nothing."""
+    if metrics.loss < _NEAR_CHANCE * chance:
+        return ""
+    return (
+        f"the mean loss of epoch {metrics.epoch} was {metrics.loss:.3g}, no better than that of "
+        f"one answer to all images, {chance:.3g} (chance level): lower learning_rate, or train on"
+    )
+
+
+def _right(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which answers are right, and which are finite.  -> (B,), (B,)."""
+    with torch.no_grad():
+        logits = model(x)
+    return logits.argmax(1) == y, torch.isfinite(logits).all(1)

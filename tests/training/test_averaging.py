@@ -16,6 +16,7 @@ from satbench.recipes import TrainConfig
 from satbench.training.averaging import Average, average_of
 from satbench.training.loop import train
 from satbench.training.step import Stepper
+from satbench.training.watch import Held
 
 CPU = torch.device("cpu")
 
@@ -76,12 +77,12 @@ def test_the_average_is_what_a_run_evaluates_and_hands_on(
         end_epoch(self, epoch)
         ends.append((digest_weights(self.network), digest_weights(self.result)))
 
-    def measure(config: TrainConfig, model: nn.Module, *rest: object) -> tuple[float, float]:
+    def measure(config: TrainConfig, inner: object, model: nn.Module, *rest: object) -> Held:
         seen.append(digest_weights(model))
-        return 0.0, 0.0
+        return Held(0.0, 0.0)
 
     monkeypatch.setattr(Stepper, "end_epoch", remember)
-    monkeypatch.setattr("satbench.training.loop.held_out_accuracies", measure)
+    monkeypatch.setattr("satbench.training.under_way.held_out_accuracies", measure)
     done = train(replace(config, **changes), toy, tmp_path, CPU)
 
     assert seen == [average for _, average in ends]

@@ -26,6 +26,7 @@ from satbench.training.inner import (
     training_attack_spec,
 )
 from satbench.training.loop import StepNoise, fresh_model, train
+from satbench.training.watch import Held
 
 CPU = torch.device("cpu")
 EPS = 0.1
@@ -222,7 +223,9 @@ def gradients_seen(
             return torch.cat([z, -z, z], 1)
 
     monkeypatch.setattr("satbench.training.loop.fresh_model", lambda config, classes: Spy())
-    monkeypatch.setattr("satbench.training.loop.held_out_accuracies", lambda *args: (0.0, 0.0))
+    monkeypatch.setattr(
+        "satbench.training.under_way.held_out_accuracies", lambda *args: Held(0.0, 0.0)
+    )
     train(replace(config, epochs=1, batch_size=32), toy, folder, CPU)
     return seen
 

@@ -19,7 +19,7 @@ from satbench.recipes import (
     parse_overrides,
     recipe_names,
 )
-from satbench.training.checkpoint import open_run
+from satbench.training.facts import Facts, open_run
 from satbench.training_run import default_name, run_training, train_command
 
 CIFAR = {
@@ -215,10 +215,11 @@ def test_a_run_begun_before_a_setting_was_there_goes_on(
 ) -> None:
     old = {k: v for k, v in asdict(config).items() if k in config.to_dict()}
     (tmp_path / "config.json").write_text(json.dumps(old))
-    open_run(tmp_path, config)
+    facts = Facts("data", 1, 1, "cpu", "2", "0")
+    open_run(tmp_path, config, facts, ())
 
     with pytest.raises(SatbenchError, match=r"holds a run with another awp; choose another"):
-        open_run(tmp_path, replace(config, awp=0.1))
+        open_run(tmp_path, replace(config, awp=0.1), facts, ())
 
 
 def test_the_card_says_which_epoch_was_kept_and_how_to_train_it_again(

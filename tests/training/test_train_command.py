@@ -18,6 +18,7 @@ from satbench.model_zoo.card import read_card
 from satbench.recipes import TrainConfig
 from satbench.training.live import LiveTable
 from satbench.training.loop import EpochMetrics
+from satbench.training.watch import Held
 
 SMALL = ("--recipe", "fmnist-sat", "--arch", "tiny(width=1)", "--epochs", "1", "--threads", "1")
 SETS = ("--set", "batch_size=8", "--set", "held_out=8", "--device", "cpu", "--name", "mine")
@@ -50,14 +51,16 @@ def test_set_changes_a_setting_and_the_card_tells_the_command() -> None:
 
 @pytest.mark.usefixtures("_toy")
 def test_a_warning_of_overfitting_goes_to_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = iter([(0.9, 0.5), (0.9, 0.1)])
-    monkeypatch.setattr("satbench.training.loop.held_out_accuracies", lambda *_: next(measured))
+    measured = iter([Held(0.9, 0.5, 0.5), Held(0.9, 0.1, 0.8)])
+    monkeypatch.setattr(
+        "satbench.training.under_way.held_out_accuracies", lambda *_: next(measured)
+    )
     done = run(*SMALL, *SETS, "--epochs", "2", "--quiet")
 
-    assert done.stderr == (
-        "warning: held-out PGD-10 accuracy fell from 50.0% (epoch 1) to 10.0% (epoch 2): "
-        "catastrophic overfitting\n"
-    )
+    assert (
+        "warning: held-out accuracy is 80.0% under the attack of the training and 10.0% under "
+        "PGD-10 (epoch 2): catastrophic overfitting"
+    ) in done.stderr.splitlines()
 
 
 @pytest.mark.parametrize(

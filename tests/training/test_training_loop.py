@@ -21,10 +21,11 @@ from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.model_zoo.weights import digest_weights
 from satbench.recipes import TrainConfig, load_recipe
-from satbench.training import loop as training
+from satbench.training import under_way
 from satbench.training.loop import Trained, fresh_model, train
 from satbench.training.ranks import ALONE
 from satbench.training.step import Stepper
+from satbench.training.watch import Held
 
 CPU = torch.device("cpu")
 
@@ -161,7 +162,7 @@ def test_a_stopped_run_goes_on_to_the_very_same_weights_with_any_setting(
 ) -> None:
     changed = replace(config, **EXTRAS[extra])
     whole = train(changed, toy, tmp_path / "whole", CPU)
-    monkeypatch.setattr(training, "SAVE_EVERY_SECONDS", -1.0)
+    monkeypatch.setattr(under_way, "SAVE_EVERY_SECONDS", -1.0)
     for place in ((0, 2), (1, 1), (1, 4)):
         with pytest.raises(power_cut):
             train(changed, toy, tmp_path / "cut", CPU, on_step=cut_at(*place))
@@ -172,7 +173,7 @@ def test_a_stopped_run_goes_on_to_the_very_same_weights_with_any_setting(
 def test_every_one_of_these_settings_changes_the_weights(
     config: TrainConfig, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "held_out_accuracies", lambda *_: (0.5, 0.5))
+    monkeypatch.setattr(under_way, "held_out_accuracies", lambda *_: Held(0.5, 0.5))
     digests = set()
     for settings in ({}, *EXTRAS.values()):
         for key, value in settings.items() or [("seed", 0)]:
@@ -233,7 +234,7 @@ def test_layers_that_draw_are_a_function_of_the_place_in_the_run(
         net = fresh_model(config, classes)
         return nn.Sequential(net[:-1], nn.Dropout(0.5), net[-1])
 
-    monkeypatch.setattr(training, "fresh_model", with_dropout)
+    monkeypatch.setattr("satbench.training.loop.fresh_model", with_dropout)
     whole = train(config, toy, tmp_path / "whole", CPU)
     with pytest.raises(power_cut):
         train(config, toy, tmp_path / "cut", CPU, on_step=cut_at(1, 2))

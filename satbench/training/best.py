@@ -1,0 +1,40 @@
+"""The best weights of a run so far, and the best before them, each with its digest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from satbench.core.digests import digest_file
+from satbench.model_zoo.card import Card
+from satbench.model_zoo.weights import save_weights
+
+BEST, BEST_BEFORE = "best.safetensors", "best.before.safetensors"
+
+Best = dict[str, Any]
+"""`epoch`, and `digest`, the SHA-256 of the file (empty in runs of an older satbench)."""
+
+
+def keep_best(
+    model: nn.Module, card: Card, folder: Path, epoch: int, kept: tuple[Best, ...]
+) -> tuple[Best, ...]:
+    """Save the weights of an epoch as the best, with their card; return what is kept, best first.
+
+    The best so far become those before, if they are what was written.
+    """
+    path = folder / BEST
+    older = [best for best in kept if find_best(folder, best) == path]
+    if older:
+        path.replace(folder / BEST_BEFORE)
+    save_weights(model, path, card)
+    return ({"epoch": epoch, "digest": digest_file(path)}, *older[:1])
+
+
+def find_best(folder: Path, best: Best) -> Path | None:
+    """Return the file that holds these weights, bit by bit; None where none does any more."""
+    for path in (folder / BEST, folder / BEST_BEFORE):
+        if path.exists() and best["digest"] in ("", digest_file(path)):
+            return path
+    return None

@@ -1,0 +1,363 @@
+"""A run under way: its epochs, what is measured and saved at their ends, and what is handed on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from satbench.core.errors import SatbenchError
+from satbench.core.files import write_text
+from satbench.core.noise import generator_for
+from satbench.data import Dataset
+from satbench.model_zoo.weights import load_weights
+from satbench.recipes import TrainConfig
+from satbench.training.batches import Batches
+from satbench.training.best import BEST, Best, find_best, keep_best
+from satbench.training.checkpoint import (
+    Checkpoint,
+    Checkpoints,
+    NotFiniteError,
+    check_finite,
+    last_good,
+    where,
+)
+from satbench.training.facts import Facts
+from satbench.training.inner import Inner
+from satbench.training.interrupts import step_in_one_piece
+from satbench.training.ranks import Ranks
+from satbench.training.run_card import run_card
+from satbench.training.schedule import learning_rate
+from satbench.training.step import Stepper
+from satbench.training.watch import (
+    LOOKED_AT,
+    EpochMetrics,
+    Held,
+    best_of,
+    collapse,
+    collapse_within,
+    has_collapsed,
+    held_out_accuracies,
+    history_notes,
+    looks,
+    no_better_than_chance,
+    overfitting,
+)
+
+SAVE_EVERY_SECONDS = 30.0
+GPU_LOOKS_EVERY = 50
+"""Steps between two looks at the loss on a GPU, which has to come to the end of a step for it."""
+METRICS = "metrics.jsonl"
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Say in one sentence what keeps a run from being written to its folder."""
+    try:
+        yield
+    except OSError as error:
+        raise SatbenchError(
+            f"cannot write to {folder} ({error.strerror or error}): make room there, then the same "
+            "command goes on from what is saved"
+        ) from None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run under way; its place is a `Checkpoint` that goes in and comes out.
+
+    It began with `facts`, which the process that leads knows.  `n` images are trained on, and those
+    behind them are held out; an answer without looking has the mean loss `chance`.
+    """
+
+    config: TrainConfig
+    data: Dataset
+    facts: Facts | None
+    batches: Batches
+    n: int
+    chance: float
+    folder: Path
+    device: torch.device
+    ranks: Ranks
+    stepper: Stepper
+    checkpoints: Checkpoints
+    on_step: Callable[[int, int, int], None]
+    on_note: Callable[[str], None]
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return self.n // self.config.batch_size
+
+    def is_over(self, state: Checkpoint) -> bool:
+        """Whether there is nothing left to train."""
+        return state.epoch >= self.config.epochs or bool(state.stopped)
+
+    def resumed(self) -> Checkpoint:
+        """Go back to where the run stopped, if it had begun; look whether its best weights do."""
+        state = self.checkpoints.load()
+        best = best_of(history_of(state))
+        if best and not state.best:  # of an older satbench, which kept no digest
+            state = replace(state, best=({"epoch": best.epoch, "digest": ""},))
+        lost = [kept for kept in state.best if not find_best(self.folder, kept)]
+        if lost:
+            epochs = " and ".join(str(kept["epoch"]) for kept in lost)
+            whole = tuple(kept for kept in state.best if kept not in lost)
+            state = replace(state, best=whole).noting(
+                f"the best weights, of epoch {epochs}, were corrupt or missing and are not used"
+            )
+        if state.history:
+            self.write_metrics(state)  # the line of an epoch may be what a kill kept from the disk
+        return state
+
+    def steps_of_epoch(self, state: Checkpoint) -> tuple[Checkpoint, float]:
+        """Train to the end of an epoch.  Returns the place there, and images per second."""
+        first, started = state.step, time.monotonic()
+        at_end = state if state.ended else _Epoch(self, state).go()
+        seconds = max(time.monotonic() - started, 1e-9)
+        return at_end, (at_end.step - first) * self.config.batch_size / seconds
+
+    def end_epoch(self, state: Checkpoint, speed: float) -> tuple[Checkpoint, EpochMetrics]:
+        """Measure on the held-out images, and write down the epoch and the weights if best."""
+        stepper, before = self.stepper, self.stepper.averaged()
+        try:
+            stepper.end_epoch(state.epoch + 1)
+            for network in (stepper.network, stepper.result):
+                check_finite(network.state_dict())
+            held = self.look(stepper.result, self.config.held_out)
+        except KeyboardInterrupt:
+            stepper.go_back(before)
+            self.save(state)
+            raise
+        except NotFiniteError as error:
+            raise self.diverged(f"{error} held NaN or infinity", where(state)) from None
+        metrics = self._metrics(state, held, speed)
+        state = self._after(state, metrics)
+        self.save(state)
+        self.write_metrics(state)
+        return state, metrics
+
+    def look(self, network: nn.Module, images: int) -> Held:
+        """Measure a network on so many of the held-out images.  Raises NotFiniteError."""
+        rows = np.arange(self.n, self.n + images)
+        inner = Inner.of(self.config)
+        return held_out_accuracies(
+            self.config, inner, network, self.batches, rows, self.device, self.ranks
+        )
+
+    def ends_by(self, history: Sequence[EpochMetrics]) -> bool:
+        """Whether an overfitting ends the run, after the epochs of `history`."""
+        if self.config.on_overfitting == "rollback":
+            best = best_of(history)  # with none to go back to, training may still recover
+            return best is not None and not best.collapsed
+        return self.config.on_overfitting == "stop"
+
+    def save(self, state: Checkpoint) -> None:
+        """Write the place and all that goes with it; what is not finite is not written."""
+        if self.ranks.leads:
+            try:
+                with writing(self.folder):
+                    self.checkpoints.save(state)
+            except NotFiniteError as error:
+                raise self.diverged(f"{error} held NaN or infinity", where(state)) from None
+
+    def write_metrics(self, state: Checkpoint) -> None:
+        """Write a line for each epoch done; the file is whole at any time."""
+        if self.ranks.leads:
+            lines = (json.dumps(epoch) + "\n" for epoch in state.history)
+            with writing(self.folder):
+                write_text(self.folder / METRICS, "".join(lines))
+
+    def diverged(self, what: str, at: str) -> SatbenchError:
+        """Return the error of a training that diverged: what is kept, and the way on."""
+        good, rate = last_good(self.folder), self.config.learning_rate / 10
+        if good is None:
+            return SatbenchError(
+                f"{what} at {at}: training diverged before anything was saved; lower "
+                "learning_rate, or set warm_up or gradient_clip"
+            )
+        return SatbenchError(
+            f"{what} at {at}: training diverged; the last good checkpoint is {good[0]} "
+            f"({good[1]}): begin another run from it with --from {good[0]} "
+            f"--set learning_rate={rate:g} --name NEW, or anew with warm_up or gradient_clip"
+        )
+
+    def handed_on(self, state: Checkpoint) -> tuple[EpochMetrics, str, tuple[str, ...]]:
+        """Choose the epoch that is handed on, and put it into the stepper's result.
+
+        Returns its metrics, why it is this one, and what else there is to say of the run.
+        """
+        config, history = self.config, history_of(state)
+        kept, why, notes = history[-1], "last epoch", list(state.notes)
+        rolled_back = config.on_overfitting == "rollback" and (
+            bool(state.stopped) or kept.collapsed
+        )
+        if state.stopped:
+            why += f", {kept.epoch} of {config.epochs}"
+        if rolled_back or config.keep == "best":
+            kept, lost = self._load_best(state, history)
+            why = f"epoch {kept.epoch}, best by held-out PGD-10 accuracy"
+            notes += lost
+        if config.ema_decay:
+            why += f"; moving average of the weights, decay {config.ema_decay:g}"
+        if config.swa_from:
+            why += f"; even average of the weights from epoch {config.swa_from} on"
+        if state.stopped or rolled_back:
+            why += f"; {'rolled back' if rolled_back else 'stopped'}: "
+            why += state.stopped or history[-1].warning
+        notes += history_notes(history, kept, self.chance)
+        return kept, why, tuple(dict.fromkeys(notes))
+
+    def _load_best(
+        self, state: Checkpoint, history: list[EpochMetrics]
+    ) -> tuple[EpochMetrics, list[str]]:
+        self.ranks.wait()
+        lost: list[str] = []
+        for best in state.best:
+            path = find_best(self.folder, best)
+            if path:
+                load_weights(self.stepper.result, path)
+                return history[best["epoch"] - 1], lost
+            lost.append(f"the best weights, of epoch {best['epoch']}, were corrupt or missing")
+        raise SatbenchError(
+            f"the best weights {self.folder / BEST} are corrupt, and so are those before them; "
+            f"remove {self.folder} to train again"
+        )
+
+    def _metrics(self, state: Checkpoint, held: Held, speed: float) -> EpochMetrics:
+        metrics = EpochMetrics(
+            epoch=state.epoch + 1,
+            loss=state.loss_sum / state.step,
+            train_accuracy=state.accuracy_sum / state.step,
+            held_out_clean=held.clean,
+            held_out_pgd10=held.pgd10,
+            learning_rate=self.stepper.optimiser.param_groups[0]["lr"],
+            images_per_second=speed,
+            held_out_attack=held.attack,
+            collapsed=has_collapsed(self.config, held),
+            checks=list(state.checks),
+        )
+        warnings = (
+            overfitting(self.config, history_of(state), metrics) or collapse_within(metrics),
+            no_better_than_chance(metrics, self.chance),
+        )
+        return replace(metrics, warning="; ".join(filter(None, warnings)))
+
+    def _after(self, state: Checkpoint, metrics: EpochMetrics) -> Checkpoint:
+        """Return the place after an epoch, and save its weights if they are the best."""
+        history = history_of(state)
+        kept = [history[best["epoch"] - 1] for best in state.best]
+        best = state.best
+        if best_of([*kept, metrics]) is metrics:
+            best = self._keep_best(metrics, state.best)
+        overfitted = bool(overfitting(self.config, history, metrics)) or state.ended
+        return Checkpoint(
+            epoch=metrics.epoch,
+            history=(*state.history, asdict(metrics)),
+            stopped=metrics.warning if overfitted and self.ends_by(history) else "",
+            best=best,
+            notes=state.notes,
+        )
+
+    def _keep_best(self, metrics: EpochMetrics, kept: tuple[Best, ...]) -> tuple[Best, ...]:
+        """Save the weights of an epoch as the best so far, with their card in the file."""
+        if self.facts is None:  # the process that leads writes
+            return ({"epoch": metrics.epoch, "digest": ""},)
+        why = f"epoch {metrics.epoch}, best so far by held-out PGD-10 accuracy"
+        name, model = f"{self.folder.name}-best", self.stepper.result
+        card = run_card(name, BEST, model, self.config, self.data, self.facts, (why, metrics))
+        with writing(self.folder):
+            return keep_best(model, card, self.folder, metrics.epoch, kept)
+
+
+class _Epoch:
+    """The steps of an epoch: what changes from step to step."""
+
+    def __init__(self, run: Run, state: Checkpoint) -> None:
+        self._run, self._state, self._done = run, state, state.step
+        sums = torch.tensor([state.loss_sum, state.accuracy_sum], dtype=torch.float64)
+        self._sums = sums.to(run.device)
+        self._looks = looks(run.config, run.steps)
+        self._torn = False  # within a step
+
+    def go(self) -> Checkpoint:
+        """Take the steps that are left; return the place at the end."""
+        run, saved = self._run, time.monotonic()
+        try:
+            for x, y in self._batches():
+                self._step(x, y)
+                run.on_step(self._state.epoch, self._done, run.steps)
+                if self._done in self._looks and self._look():
+                    break
+                if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                    run.save(self._place())
+                    saved = time.monotonic()
+        except KeyboardInterrupt:
+            if not self._torn:
+                run.save(self._place())
+            raise
+        self._check_loss()
+        return self._place()  # waits for a GPU to come to the end, too
+
+    def _place(self) -> Checkpoint:
+        return self._state.at(self._done, self._sums)
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        run, size, epoch = self._run, self._run.config.batch_size, self._state.epoch
+        order = generator_for(run.config.seed, "order", epoch).permutation(run.n)
+        here = run.ranks.share(size, run.config.accumulate)
+        rows = [order[step * size :][here] for step in range(self._done, run.steps)]
+        return run.batches.train(epoch, rows)
+
+    def _step(self, x: Tensor, y: Tensor) -> None:
+        run, epoch = self._run, self._state.epoch
+        config, steps = run.config, run.steps
+        rate = learning_rate(config, epoch * steps + self._done, config.epochs * steps)
+        self._torn = True
+        with step_in_one_piece(patient=run.ranks.world > 1):
+            self._sums += run.stepper(x, y, epoch, self._done, rate)
+            self._done += 1
+            self._torn = False
+        if run.device.type == "cpu" or self._done % GPU_LOOKS_EVERY == 0:
+            self._check_loss()
+
+    def _check_loss(self) -> None:
+        if not bool(torch.isfinite(self._sums).all()):
+            at = where(replace(self._state, step=self._done))
+            raise self._run.diverged(f"the loss was {float(self._sums[0])}", at)
+
+    def _look(self) -> bool:
+        """Look at a few held-out images, and at all where these tell of a collapse.
+
+        Returns whether the run ends here.
+        """
+        run, state = self._run, self._state
+        if any("collapsed" in check for check in state.checks):
+            return False  # the epoch has been told of
+        # The even average takes weights in at the ends of epochs alone.
+        network = run.stepper.network if run.config.swa_from else run.stepper.result
+        try:
+            held = run.look(network, min(LOOKED_AT, run.config.held_out))
+            if has_collapsed(run.config, held):
+                held = run.look(network, run.config.held_out)
+        except NotFiniteError as error:
+            at = where(replace(state, step=self._done))
+            raise run.diverged(f"{error} held NaN or infinity", at) from None
+        check = held.as_check(self._done, has_collapsed(run.config, held))
+        ends = "collapsed" in check and run.ends_by(history_of(state))
+        self._state = replace(state, checks=(*state.checks, check), ended=ends)
+        if "collapsed" in check:
+            run.on_note(collapse(check, state.epoch + 1))
+        return ends
+
+
+def history_of(state: Checkpoint) -> list[EpochMetrics]:
+    """Return the metrics of the epochs done."""
+    return [EpochMetrics(**past) for past in state.history]

@@ -1,0 +1,487 @@
+"""What happens to a training around it: other data, a second process, a full disk, Ctrl-C."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from satbench.core.errors import SatbenchError
+from satbench.core.lock import alone
+from satbench.data import Dataset, ImageTree, Pixels, open_tree
+from satbench.model_zoo.card import read_card
+from satbench.model_zoo.weights import digest_weights
+from satbench.recipes import TrainConfig
+from satbench.training.checkpoint import STATE, has_checkpoint, read_checkpoint
+from satbench.training.facts import Facts, difference
+from satbench.training.inner import Inner
+from satbench.training.interrupts import step_in_one_piece
+from satbench.training.loop import LOCK, train
+from satbench.training.step import Stepper
+from satbench.training_run import run_training
+
+CPU = torch.device("cpu")
+Cut = Callable[[int, int], Any]
+
+
+@pytest.fixture
+def cut(
+    config: TrainConfig, toy: Dataset, power_cut: type[Exception], cut_at: Cut, tmp_path: Path
+) -> Path:
+    """Return the folder of a run whose first epoch is done."""
+    with pytest.raises(power_cut):
+        train(config, toy, tmp_path / "cut", CPU, on_step=cut_at(1, 1))
+    return tmp_path / "cut"
+
+
+# Other data
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda toy: replace(toy, images=255 - toy.images, labels=2 - toy.labels),
+        lambda toy: replace(toy, labels=np.roll(toy.labels, 1)),
+        lambda toy: toy.first(32),
+        lambda toy: toy.shuffled(),
+    ],
+    ids=["inverted", "other labels", "fewer", "another order"],
+)
+def test_a_run_does_not_go_on_with_other_data(
+    change: Callable[[Dataset], Dataset], config: TrainConfig, toy: Dataset, cut: Path
+) -> None:
+    before = {path: path.read_bytes() for path in cut.iterdir()}
+    with pytest.raises(
+        SatbenchError, match=r"^.* holds a run that began on other training data \("
+    ):
+        train(config, change(toy), cut, CPU)
+
+    assert {path: path.read_bytes() for path in cut.iterdir()} == before
+
+
+def test_a_run_that_has_trained_nothing_yet_may_have_other_data(
+    config: TrainConfig, toy: Dataset, power_cut: type[Exception], cut_at: Cut, tmp_path: Path
+) -> None:
+    with pytest.raises(power_cut):
+        train(config, toy.shuffled(), tmp_path, CPU, on_step=cut_at(0, 1))
+    done = train(config, toy, tmp_path, CPU)
+
+    assert done.facts is not None
+    assert done.facts.data == toy.digest
+
+
+def test_images_of_equal_size_that_replace_those_of_a_run_are_seen(
+    from_folder: TrainConfig,
+    tree: ImageTree,
+    power_cut: type[Exception],
+    cut_at: Cut,
+    tmp_path: Path,
+) -> None:
+    bitmaps = tmp_path / "bitmaps"  # without compression the size tells nothing
+    for row, name in enumerate(tree.files):
+        path = bitmaps / Path(name).with_suffix(".bmp")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tree.picture(row).save(path)
+    data = open_tree(f"imagefolder:{bitmaps}", Pixels.centre(16), 0)
+    with pytest.raises(power_cut):
+        train(from_folder, data, tmp_path / "run", CPU, on_step=cut_at(1, 1))
+    for name in data.files:
+        with Image.open(bitmaps / name) as picture:
+            inverted = Image.fromarray(255 - np.asarray(picture))
+        inverted.save(bitmaps / name)
+    again = open_tree(f"imagefolder:{bitmaps}", Pixels.centre(16), 0)
+
+    assert again.digest == data.digest
+    with pytest.raises(SatbenchError, match=r"\(the same names and sizes, other bytes\)"):
+        train(from_folder, again, tmp_path / "run", CPU)
+
+
+# Other threads, processes, versions
+
+
+def test_what_makes_bits_differ_is_named_and_the_run_goes_on(
+    config: TrainConfig, toy: Dataset, cut: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr(torch, "__version__", "9.9.9")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    done = train(config, toy, cut, CPU, on_note=notes.append)
+
+    assert len(notes) == 1
+    assert re.match(
+        r"goes on with threads 2 for 1, torch 9\.9\.9 for \S+: the weights may", notes[0]
+    )
+    assert done.notes[0] == notes[0]
+    assert done.facts is not None
+    assert (done.facts.threads, done.facts.torch != "9.9.9") == (1, True)
+
+
+def test_a_finished_run_is_not_told_of_other_threads(
+    config: TrainConfig, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = train(config, toy, tmp_path, CPU)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+
+    assert train(config, toy, tmp_path, CPU).notes == first.notes
+
+
+def test_each_fact_that_differs_is_named_but_for_the_data() -> None:
+    began = Facts("d", 1, 2, "cpu", "2.9", "0.1", "f")
+    now = Facts("e", 2, 4, "NVIDIA X", "2.10", "0.2", "g")
+
+    assert difference(began, began) == ""
+    assert difference(began, now).startswith(
+        "goes on with threads 2 for 1, processes 4 for 2, device NVIDIA X for cpu, "
+        "torch 2.10 for 2.9, satbench 0.2 for 0.1: "
+    )
+
+
+def test_a_run_of_an_older_satbench_takes_todays_facts_for_its_own(
+    config: TrainConfig, toy: Dataset, cut: Path
+) -> None:
+    (cut / "config.json").write_text(json.dumps(config.to_dict()))
+    notes: list[str] = []
+    train(config, toy, cut, CPU, on_note=notes.append)
+
+    assert notes == []
+    assert json.loads((cut / "config.json").read_text())["run"]["data"] == toy.digest
+
+
+def test_the_card_tells_the_command_of_the_beginning_and_what_changed(
+    config: TrainConfig,
+    toy: Dataset,
+    power_cut: type[Exception],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("satbench.training_run.load_dataset", lambda *_, **__: toy)
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
+
+    def stop(metrics: object) -> None:
+        raise power_cut
+
+    run: dict[str, Any] = {"name": "mine", "out": tmp_path, "data_dir": None, "device": "cpu"}
+    with pytest.raises(power_cut):
+        run_training(config, threads=1, on_epoch=stop, quiet=True, **run)
+    done = run_training(config, threads=2, on_epoch=lambda metrics: None, quiet=True, **run)
+    assert done is not None
+    training = read_card(done.card).training
+    assert training is not None
+
+    assert training.command.endswith("--threads 1")
+    assert training.notes[0].startswith("goes on with threads 2 for 1: ")
+
+
+# A second process
+
+
+def test_a_second_training_of_a_run_is_refused(
+    config: TrainConfig, toy: Dataset, tmp_path: Path
+) -> None:
+    seen: list[str] = []
+
+    def try_too(epoch: int, step: int, steps: int) -> None:
+        if (epoch, step) == (0, 2):
+            with pytest.raises(SatbenchError) as told:
+                train(config, toy, tmp_path, CPU)
+            seen.append(str(told.value))
+
+    train(config, toy, tmp_path, CPU, on_step=try_too)
+
+    assert seen == [
+        f"another process is at this very training ({tmp_path}); wait for it, or give another "
+        "--name or --out"
+    ]
+
+
+def test_a_lock_is_let_go_of_by_dying(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        with alone(tmp_path / LOCK, "busy"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+
+    with (
+        alone(tmp_path / LOCK, "busy"),
+        pytest.raises(SatbenchError, match=r"^busy$"),
+        alone(tmp_path / LOCK, "busy"),
+    ):
+        raise AssertionError
+
+
+def test_where_a_file_system_has_no_locks_work_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unable(handle: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", unable)
+    with alone(tmp_path / LOCK, "busy"):
+        pass
+
+
+# A full disk
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let no file grow beyond a size, as if the disk were full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size", [20, 2000, 5000, 7000], ids=lambda size: f"{size} bytes")
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(
+    size: int, config: TrainConfig, toy: Dataset, tmp_path: Path
+) -> None:
+    expected = digest_weights(train(config, toy, tmp_path / "whole", CPU).model)
+    folder = tmp_path / "run"
+    with files_of_at_most(size), pytest.raises(SatbenchError) as told:
+        train(config, toy, folder, CPU)
+
+    assert str(told.value) == (
+        f"cannot write to {folder} (File too large): make room there, then the same command goes "
+        "on from what is saved"
+    )
+    assert list(folder.glob("*.part")) == []
+    assert digest_weights(train(config, toy, folder, CPU).model) == expected
+
+
+@pytest.mark.parametrize("kind", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+@pytest.mark.parametrize("after", [1, 700])
+def test_a_disk_that_is_full_within_a_checkpoint_leaves_the_one_before(
+    kind: int,
+    after: int,
+    config: TrainConfig,
+    toy: Dataset,
+    cut: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = (cut / STATE).read_bytes()
+    save = torch.save
+
+    def full(state: object, file: Any, *rest: Any, **more: Any) -> None:
+        class Disk:
+            written = 0
+
+            def write(self, data: bytes) -> int:
+                self.written += len(data)
+                if self.written > after:
+                    raise OSError(kind, os.strerror(kind))
+                return len(data)
+
+            def flush(self) -> None: ...
+
+        file._file = Disk()
+        save(state, file, *rest, **more)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(
+        SatbenchError, match=rf"^cannot write to .* \({os.strerror(kind)}\): make r"
+    ):
+        train(config, toy, cut, CPU)
+
+    assert (cut / STATE).read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(
+    config: TrainConfig, toy: Dataset, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SatbenchError, match=r"^cannot write to .*file.run \("):
+        train(config, toy, tmp_path / "file" / "run", CPU)
+
+
+# Ctrl-C
+
+
+def interrupt_within(
+    where: str, nth: int, monkeypatch: pytest.MonkeyPatch, config: TrainConfig
+) -> None:
+    """Let Ctrl-C be pressed at the nth time that something is done, half-way through it."""
+    places: dict[str, tuple[Any, str]] = {
+        "the attack": (Inner, "perturb"),
+        "the update": (torch.optim.SGD, "step"),
+        "the measurement": (Inner, "search"),
+    }
+    owner, name = places[where]
+    real, calls = getattr(owner, name), []
+
+    def pressed(*given: Any, **more: Any) -> Any:
+        calls.append(None)
+        if len(calls) == nth:
+            signal.raise_signal(signal.SIGINT)
+        return real(*given, **more)
+
+    monkeypatch.setattr(owner, name, pressed)
+
+
+@pytest.mark.parametrize(
+    ("where", "nth", "place"),
+    [
+        ("the attack", 1, (0, 1)),
+        ("the attack", 6, (1, 2)),
+        ("the update", 8, (1, 4)),
+        ("the measurement", 1, (0, 4)),
+        ("the measurement", 2, (1, 4)),
+    ],
+)
+@pytest.mark.parametrize("extra", [{}, {"swa_from": 1}], ids=["", "swa"])
+def test_ctrl_c_leaves_a_checkpoint_of_the_last_step_and_the_run_goes_on_alike(
+    where: str,
+    nth: int,
+    place: tuple[int, int],
+    extra: dict[str, Any],
+    config: TrainConfig,
+    toy: Dataset,
+    tmp_path: Path,
+) -> None:
+    changed = replace(config, **extra)
+    whole = train(changed, toy, tmp_path / "whole", CPU)
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_within(where, nth, patch, changed)
+        with pytest.raises(KeyboardInterrupt):
+            train(changed, toy, tmp_path / "cut", CPU)
+    saved = read_checkpoint(tmp_path / "cut" / STATE)["place"]
+    done = train(changed, toy, tmp_path / "cut", CPU)
+
+    assert (saved["epoch"], saved["step"]) == place
+    assert digest_weights(done.model) == digest_weights(whole.model)
+    assert [m.loss for m in done.history] == [m.loss for m in whole.history]
+
+
+def test_a_second_ctrl_c_stops_at_once_and_saves_no_half_step(
+    config: TrainConfig, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed(*given: Any) -> Tensor:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError
+
+    monkeypatch.setattr(Stepper, "__call__", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, toy, tmp_path, CPU)
+
+    assert not has_checkpoint(tmp_path)
+
+
+def test_a_patient_step_ends_however_often_ctrl_c_is_pressed() -> None:
+    ends = []
+
+    def step() -> None:
+        with step_in_one_piece(patient=True):
+            for _ in range(3):
+                signal.raise_signal(signal.SIGINT)
+            ends.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        step()
+
+    assert ends == [True]
+
+
+def test_the_users_own_handler_of_ctrl_c_comes_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with step_in_one_piece(patient=False):
+        assert signal.getsignal(signal.SIGINT) != before
+
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_training_in_another_thread_needs_no_signals(
+    config: TrainConfig, toy: Dataset, tmp_path: Path
+) -> None:
+    done: list[Any] = []
+    thread = threading.Thread(
+        target=lambda: done.append(train(replace(config, epochs=1), toy, tmp_path, CPU))
+    )
+    thread.start()
+    thread.join()
+
+    assert len(done) == 1
+
+
+# The command
+
+
+COMMAND = (
+    *(sys.executable, "-m", "satbench", "train", "--recipe", "fmnist-sat", "--threads", "1"),
+    *("--arch", "tiny(width=1)", "--epochs", "2", "--set", "batch_size=512", "--name", "mine"),
+    *("--set", "held_out=250", "--device", "cpu", "--quiet"),
+)
+
+
+def start(out: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        (*COMMAND, "--out", str(out)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Return the exit code, and what was said on stderr."""
+    _, said = process.communicate(timeout=600)
+    return process.returncode, said
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_the_command_leaves_a_checkpoint_and_one_line(tmp_path: Path) -> None:
+    assert ended(start(tmp_path / "whole"))[0] == 0
+    process = start(tmp_path / "cut")
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("epoch 1/2")
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    code, said = ended(process)
+    place = read_checkpoint(tmp_path / "cut" / "mine" / STATE)["place"]
+
+    assert (code, said.lstrip("\n")) == (
+        130,
+        "satbench: stopped; the same command goes on where it stopped\n",
+    )
+    assert place["epoch"] == 1
+    assert ended(start(tmp_path / "cut"))[0] == 0
+    assert (tmp_path / "cut/mine/mine.safetensors").read_bytes() == (
+        tmp_path / "whole/mine/mine.safetensors"
+    ).read_bytes()
+
+
+@pytest.mark.slow
+def test_of_two_commands_at_one_run_the_second_says_so(tmp_path: Path) -> None:
+    first = start(tmp_path)
+    assert first.stdout is not None
+    assert first.stdout.readline().startswith("epoch 1/2")
+    first.send_signal(signal.SIGSTOP)
+    code, said = ended(start(tmp_path))
+    first.send_signal(signal.SIGCONT)
+
+    assert (code, len(said.splitlines())) == (2, 1)
+    assert said.startswith("satbench: another process is at this very training")
+    assert ended(first)[0] == 0
