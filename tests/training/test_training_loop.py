@@ -25,6 +25,7 @@ from satbench.training import under_way
 from satbench.training.loop import Trained, fresh_model, train
 from satbench.training.ranks import ALONE
 from satbench.training.step import Stepper
+from satbench.training.sync_norm import statistics_note
 from satbench.training.watch import Held
 
 CPU = torch.device("cpu")
@@ -203,6 +204,48 @@ def test_the_gradient_of_parts_is_that_of_the_batch(config: TrainConfig, toy: Da
     for other in grads[1:]:
         for one, same in zip(grads[0], other, strict=True):
             torch.testing.assert_close(one, same, rtol=1e-4, atol=1e-6)
+
+
+def test_parts_train_what_the_batch_does_but_for_batch_norm_which_is_said(
+    config: TrainConfig, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = replace(config, accumulate=4)
+
+    def far(number: int) -> tuple[float, tuple[str, ...]]:
+        one, four = (
+            train(changed, toy, tmp_path / f"{number}-{changed.accumulate}", CPU)
+            for changed in (config, parts)
+        )
+        pairs = zip(one.model.parameters(), four.model.parameters(), strict=True)
+        return max(float((a - b).detach().abs().max()) for a, b in pairs), four.notes
+
+    with_norm, notes = far(0)
+    monkeypatch.setattr(
+        "satbench.training.loop.fresh_model",
+        lambda config, classes: _without_batch_norm(fresh_model(config, classes)),
+    )
+    without, no_notes = far(1)
+
+    assert with_norm > 1e-3
+    assert notes[0].startswith(
+        "batch-norm takes its statistics over 2 images at a time, not over the batch of 8: "
+    )
+    assert without < 1e-6
+    assert not any("batch-norm" in note for note in no_notes)
+
+
+@pytest.mark.parametrize(
+    ("accumulate", "processes", "synchronised", "images"),
+    [(1, 1, False, 0), (2, 1, False, 4), (1, 4, False, 2), (1, 4, True, 0), (2, 4, True, 4)],
+)
+def test_batch_norm_that_does_not_see_the_batch_is_said_with_what_it_sees(
+    accumulate: int, processes: int, synchronised: bool, images: int, config: TrainConfig
+) -> None:
+    changed = replace(config, accumulate=accumulate, sync_batch_norm=synchronised)
+    note = statistics_note(changed, fresh_model(config, 3), processes)
+
+    assert (f"over {images} images at a time" in note) == bool(images)
+    assert bool(note) == bool(images)
 
 
 def test_the_gradient_is_clipped_to_its_greatest_norm(
