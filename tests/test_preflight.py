@@ -498,6 +498,13 @@ def test_a_model_that_fails_on_a_single_image_is_refused_with_the_remedy() -> No
         check(Model(before=lambda x: x.squeeze().flatten(1)))
 
 
+def test_a_layer_that_cannot_take_a_single_image_is_named() -> None:
+    model = nn.Sequential(Model(), nn.BatchNorm1d(10, track_running_stats=False))
+
+    with pytest.raises(SatbenchError, match=r"not one alone .*the layer '1' has no running stat"):
+        check(model)
+
+
 def test_a_first_layer_that_works_in_place_and_changes_nothing_is_allowed() -> None:
     check(Model(before=lambda x: x.clamp_(0, 1)))
 
@@ -641,11 +648,12 @@ def test_hidden_layers_in_eval_mode_are_named_and_their_parameters_counted() -> 
     assert ["layers[0], layers[2]" in note for note in learnt.notes] == [True]
 
 
-def test_parameters_in_a_list_are_named_and_counted() -> None:
+def test_parameters_in_a_list_are_named_and_counted_where_they_are_used() -> None:
     class Loose(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.weights = [nn.Parameter(torch.ones(16, 10))]
+            self.averages = {"weights": nn.Parameter(torch.ones(16, 10))}
 
         def forward(self, x: Tensor) -> Tensor:
             return x.flatten(1) @ self.weights[0]
