@@ -376,6 +376,7 @@ def test_a_preset_reads_its_files_into_the_published_network(case: str, tmp_path
     assert (loaded.info.activation, loaded.info.assumed) == ("relu", "")
 
 
+@pytest.mark.slow
 def test_the_other_variant_and_normalisation_would_have_been_seen(tmp_path: Path) -> None:
     torch.save(preact_state(), tmp_path / "w.pt")
     loaded = load(tmp_path / "w.pt", "wong")

@@ -449,14 +449,25 @@ def test_constants_of_colour_images_are_refused_for_grey_ones(grey: Path) -> Non
 
 
 def test_the_setting_that_weights_do_not_tell_is_assumed_aloud(tmp_path: Path) -> None:
-    model = network("preact-resnet")
-    torch.save(model.state_dict(), tmp_path / "w.pt")
-    with pytest.warns(AssumptionWarning, match=r"its shortcut, and activated was assumed; .*"):
-        assumed = load(tmp_path / "w.pt", "preact-resnet", "relu")
-    said = load(tmp_path / "w.pt", "preact-resnet(shortcut=activated)", "relu")
+    with torch.device("meta"):
+        shapes = build_network("preact-resnet", "relu", 4).state_dict()
+    state = {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in shapes.items()}
+    path = saved({k: v for k, v in state.items() if not k.startswith("normalize.")}, tmp_path)
+    with pytest.warns(AssumptionWarning) as told:
+        assumed = load(path, "preact-resnet", "relu")
 
-    assert (assumed.info.assumed, said.info.assumed) == ("shortcut=activated", "")
-    assert assumed.info.architecture == said.info.architecture
+    assert assumed.info.assumed == "normalize=cifar10 shortcut=activated"
+    assert ["normalisation" in str(one.message) for one in told] == [True, False]
+    assert "its shortcut, and activated was assumed" in str(told[1].message)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shortcut", ["activated", "raw"])
+def test_the_setting_that_was_said_is_not_assumed(shortcut: str, tmp_path: Path) -> None:
+    torch.save(network("preact-resnet").state_dict(), tmp_path / "w.pt")
+    loaded = load(tmp_path / "w.pt", f"preact-resnet(shortcut={shortcut})", "relu")
+
+    assert (loaded.info.assumed, shortcut in loaded.info.architecture) == ("", True)
 
 
 # The record of what was assumed
