@@ -198,6 +198,8 @@ def test_nothing_known_is_found_in_weights_that_numpy_has_no_numbers_for(tmp_pat
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a finished run of two epochs on a toy set."""
+    from satbench.training.facts import facts_of
+    from satbench.training.ranks import ALONE
     from satbench.training.run_card import run_card
     from satbench.training.watch import EpochMetrics
 
@@ -219,9 +221,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         warm_up=0.25,
     )
     data = Dataset("toy", "train", np.zeros((8, 1, 28, 28), np.uint8), np.arange(8) % 3, 3)
+    facts = facts_of(data, torch.device("cpu"), ALONE)
     metrics = EpochMetrics(2, 1.0, 0.5, 0.5, 0.25, 0.1, 100.0)
     for name, file in (("mine", "mine.safetensors"), ("mine-best", "best.safetensors")):
-        card = run_card(name, file, model, config, data, ("last epoch", metrics), "satbench train")
+        kept = ("last epoch", metrics)
+        card = run_card(name, file, model, config, data, facts, kept, "satbench train")
         save_weights(model, folder / file, card)
         if name == "mine":
             write_card(card, folder / "mine.json")
