@@ -40,7 +40,11 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     metavar="KEY=VALUE",
     help="Another value for a setting of the recipe, under those of the arms; repeatable.",
 )
-@click.option("--seeds", help="Such as 0-4, 0,2,5 or a count. Default: as many as the study says.")
+@click.option(
+    "--seeds",
+    help="Such as 0-4, 0,2,5 or 0 (that seed only); 5x counts: seeds 0 to 4. Default: as many as "
+    "the study says.",
+)
 @options.n_examples("500")
 @click.option("--eval-dataset", default="", help="Default: the test set of what is trained on.")
 @click.option(

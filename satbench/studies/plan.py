@@ -150,16 +150,20 @@ def suite_for(key: str, attacks: Sequence[str], dataset: str, threat: Threat) ->
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Read `0-4`, `0,2,5` or a count: `5` is `0-4`.  Raises SatbenchError."""
+    """Read `0-4`, `0,2,5`, `3` (seed 3), or a count, `5x`: seeds 0 to 4.  Raises SatbenchError."""
+    count = text.strip().removesuffix("x")
     try:
-        if text.strip().isdigit():
-            seeds = list(range(int(text)))
+        if count != text.strip():
+            seeds = list(range(int(count)))
         else:
             seeds = [seed for part in text.split(",") for seed in _span(part)]
     except ValueError:
         seeds = []
     if not seeds or len(set(seeds)) < len(seeds):
-        raise SatbenchError(f"expected seeds such as 0-4, 0,2,5 or a count of them, got {text!r}")
+        raise SatbenchError(
+            "expected seeds such as 0-4, 0,2,5 or 0 (that seed only), or a count of them such as "
+            f"5x (seeds 0 to 4); got {text!r}"
+        )
     return tuple(seeds)
 
 

@@ -22,13 +22,23 @@ from satbench.studies.store import Models, Places
 
 @pytest.mark.parametrize(
     ("text", "seeds"),
-    [("0-4", (0, 1, 2, 3, 4)), ("3", (0, 1, 2)), ("7,2-3", (7, 2, 3)), ("5-5", (5,))],
+    [
+        ("0-4", (0, 1, 2, 3, 4)),
+        ("0", (0,)),
+        ("3", (3,)),
+        (" 12 ", (12,)),
+        ("3x", (0, 1, 2)),
+        ("1x", (0,)),
+        ("7,2-3", (7, 2, 3)),
+        ("0,2,5", (0, 2, 5)),
+        ("5-5", (5,)),
+    ],
 )
 def test_seeds_are_a_span_a_list_or_a_count(text: str, seeds: tuple[int, ...]) -> None:
     assert seeds == parse_seeds(text)
 
 
-@pytest.mark.parametrize("text", ["", "0", "a-b", "1,1", "4-2", "-1"])
+@pytest.mark.parametrize("text", ["", "0x", "x", "-1x", "2x,5", "a-b", "1,1", "4-2", "-1"])
 def test_other_seeds_are_refused(text: str) -> None:
     with pytest.raises(SatbenchError, match="expected seeds such as 0-4"):
         parse_seeds(text)
