@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -49,7 +50,11 @@ def rounding_of(model: Callable[[Tensor], object], x: Tensor) -> float:
     It is 1.2e-7 for float32, 9.8e-4 for float16 and 7.8e-3 for bfloat16, wherever the model casts;
     float32's where the forward of `x`, (B, C, H, W), cannot be watched.
     """
-    watch = _Watch()
+    # What TorchScript runs no mode for functions sees.  The other kind takes seconds to import.
+    scripted = isinstance(model, nn.Module) and any(
+        isinstance(module, torch.jit.ScriptModule) for module in model.modules()
+    )
+    watch = _OperatorWatch() if scripted else _FunctionWatch()
     try:
         with torch.no_grad(), uncompiled(), watch:
             model(x.clone())
@@ -58,7 +63,23 @@ def rounding_of(model: Callable[[Tensor], object], x: Tensor) -> float:
     return max([FLOAT32, *(torch.finfo(dtype).eps for dtype in watch.dtypes)])
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _FunctionWatch(TorchFunctionMode):
+    """Notes the floating dtypes of what functions return."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtypes: set[torch.dtype] = set()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        answer = func(*args, **(kwargs or {}))
+        made = (one for one in tree_leaves(answer) if isinstance(one, Tensor))
+        self.dtypes |= {one.dtype for one in made if one.is_floating_point()}
+        return answer
+
+
+class _OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the floating dtypes of what operators return."""
 
     def __init__(self) -> None:
