@@ -76,7 +76,12 @@ def run_evaluation(
         searched = Replaced(module, stand_ins) if stand_ins else module
         needs = Needs.of(suite)
         learnt = check_set_up(
-            searched, evaluation.dataset, evaluation.threat, needs, evaluation.timeout
+            searched,
+            evaluation.dataset,
+            evaluation.threat,
+            needs,
+            evaluation.timeout,
+            evaluation.batch_size,
         )
         info = replace(info, parameters=info.parameters + learnt.parameters)
         replacements = with_effect(evaluation.replacements, module, evaluation.dataset)

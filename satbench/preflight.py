@@ -39,6 +39,9 @@ __all__ = ["ASKED", "Learnt", "Needs", "check_module", "check_set_up", "dataset_
 ASKED = 32
 """How many images the model is asked about; pixels and labels are checked on all of them."""
 
+COMPANY = 4
+"""How many it is asked about at least, whatever the batch size: an image needs company."""
+
 
 def check_module(model: object) -> nn.Module:
     """Return `model` if it is one whose weights can be read.
@@ -85,12 +88,14 @@ def check_set_up(
     threat: Threat,
     needs: Needs | None = None,
     timeout: float | None = None,
+    batch_size: int = ASKED,
 ) -> Learnt:
     """Raise SatbenchError where evaluating `model` on `images` would give a meaningless number.
 
-    Pixels and labels are checked on all images; the model is asked about the first `ASKED`, and for
-    what the attacks `needs`.  Each of four such questions may take `timeout` seconds.  The model
-    comes back as it was, and so do the global generators.
+    Pixels and labels are checked on all images; the model is asked about the first `ASKED`, or
+    `batch_size` of them where memory holds no more, and for what the attacks `needs`.  Each of four
+    such questions may take `timeout` seconds.  The model comes back as it was, and so do the global
+    generators.
     """
     check_module(model)
     if not isinstance(images, Dataset):
@@ -108,7 +113,8 @@ def check_set_up(
             "expected to run outside torch.inference_mode(), in which no gradient exists: leave it"
         )
     check_dataset(images)
-    pixels = torch.from_numpy(images.pixels(np.arange(min(ASKED, len(images)))))
+    count = min(ASKED, len(images), max(batch_size, COMPANY))
+    pixels = torch.from_numpy(images.pixels(np.arange(count)))
     needs = needs or Needs()
     with borrowed(model) as judged, own_generators(device_of(model), 0):
         x = pixels.to(device_of(model))

@@ -787,6 +787,17 @@ def test_the_model_is_asked_about_a_few_images_together_shuffled_and_one_by_one(
     assert sum(seen) <= 6 * ASKED
 
 
+@pytest.mark.parametrize(("batch_size", "most"), [(1, 4), (8, 8), (250, ASKED)])
+def test_the_model_is_asked_about_no_more_images_at_once_than_it_will_be(
+    batch_size: int, most: int
+) -> None:
+    seen: list[int] = []
+    model = Model(lambda z: seen.append(len(z)) or z)  # type: ignore[func-returns-value]
+    check_set_up(model, USER, LINF, batch_size=batch_size)
+
+    assert max(seen) == most
+
+
 def test_a_set_smaller_than_that_is_asked_about_whole() -> None:
     check(Model(), dataset_from_tensors(X[:1], Y[:1]))
 
