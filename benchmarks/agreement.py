@@ -1,7 +1,7 @@
 """Our parts of AutoAttack beside those of the package that defines it: verdicts, passes, time.
 
 Each part runs on all images that are right when clean, cut into blocks, with the same noise for
-both engines, on the same searching copy; the judge decides on the untouched model.
+both engines, on the same fast copy; the judge decides on the untouched model.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from satbench.attacks import _apgd, _pyautoattack
 from satbench.attacks._autoattack import AutoAttack
 from satbench.attacks._pyautoattack import AutoAttackReference
-from satbench.attacks.borrow import borrowed, searching_copy
+from satbench.attacks.borrow import borrowed
 from satbench.attacks.contract import Attack
 from satbench.attacks.judge import broken, predict
 from satbench.attacks.passes import CountingModel, Passes
+from satbench.attacks.searched import Searched
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
 from satbench.data import load_dataset
@@ -99,9 +100,7 @@ def agreement(
     ours_left, reference_left = True, True
     with borrowed(loaded.module) as judged:
         right = (predict(judged, x) == y).numpy()
-        task = Task(
-            judged, searching_copy(judged), x[right], y[right], rows[right], parsed, seed, block
-        )
+        task = Task(judged, Searched(judged), x[right], y[right], rows[right], parsed, seed, block)
         for part in parts:
             ours = attacked(OURS[part], part, task)
             reference = attacked(REFERENCE[part], part, task)

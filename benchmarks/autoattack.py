@@ -1,7 +1,7 @@
 """The four parts of AutoAttack by satbench's engine, beside the package pyautoattack.
 
 Each part runs alone on the same images, on a robust and on a weak model, with the same seeds.
-satbench is timed as its user runs it (clean pass, searching copy, search, judge), the package for
+satbench is timed as its user runs it (clean pass, fast copy, search, judge), the package for
 its `perturb` on the model as it came, and the same judge.  Ratios above 1: satbench is faster.
 """
 

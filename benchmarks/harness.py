@@ -117,7 +117,7 @@ class Memory:
 def run_engine(
     model: nn.Module, dataset: Dataset, threat: Threat, suite: tuple[Stage, ...]
 ) -> tuple[NDArray[np.bool_], Memory]:
-    """Evaluate as `satbench.evaluate` does: clean pass, searching copy, suite, judge.
+    """Evaluate as `satbench.evaluate` does: clean pass, fast copy, suite, judge.
 
     Returns which images survive, (N,), and the journal.
     """

@@ -26,7 +26,8 @@ from harness import finish, measure, parser, short, told
 from tables import peak_table
 
 from satbench.attacks import parse_attack
-from satbench.attacks.borrow import borrowed, searching_copy
+from satbench.attacks.borrow import borrowed
+from satbench.attacks.fast_copy import fast_copy
 from satbench.core.noise import Noise
 
 # (channels, side, kernel, images): from the widest layers of ResNets to what a cache holds.
@@ -96,7 +97,7 @@ def shares(case: Case, n: int, steps: int, rounds: int, best: float) -> list[dic
     noise = Noise(0, "pgd", tuple(range(len(x))))
     rows = []
     with borrowed(case.make()) as model:
-        for name, net in (("model as it came", model), ("searching copy", searching_copy(model))):
+        for name, net in (("model as it came", model), ("fast copy", fast_copy(model) or model)):
 
             def call(net: nn.Module = net) -> Tensor:
                 return attack(net, x, y, case.threat, noise)

@@ -1,6 +1,6 @@
 """PGD-20 and PGD-50 in Linf, satbench beside Foolbox, torchattacks, ART and adv-lib.
 
-satbench is timed as its user runs it: clean pass, searching copy, search, judge.  The peers are
+satbench is timed as its user runs it: clean pass, fast copy, search, judge.  The peers are
 timed for their attack's call alone.  Ratios above 1: satbench is faster.
 """
 

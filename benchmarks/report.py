@@ -52,7 +52,7 @@ SECTIONS = (
         "pgd*.json",
         "Every contestant runs the same attack from the clean image, in steps of eps/4. All "
         "images are right when clean, so none is skipped for nothing. satbench is timed as its "
-        "user runs it: clean pass, searching copy, search, judge; of the peers only the attack's "
+        "user runs it: clean pass, fast copy, search, judge; of the peers only the attack's "
         "call is timed. That costs satbench two forwards an image and the copy, which shows on "
         "few images of a large net. `F / image` and `B / image` are forwards and backwards, "
         "satbench's clean pass and judge included. `survive` is judged alike for all; `differ` "

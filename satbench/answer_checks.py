@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from satbench.attacks.borrow import searching_copy
 from satbench.attacks.hidden import Hidden, hidden_parameters, watched
 from satbench.attacks.logits import (
     ModelError,
@@ -142,12 +141,13 @@ def check_one_image(model: nn.Module, x: Tensor) -> None:
     _check_untouched(given, x)
 
 
-def check_copy(model: nn.Module, x: Tensor, needs: Needs) -> None:
-    """Check that the copy which searches use, counted, answers many images and one.
+def check_counted(model: nn.Module, x: Tensor, needs: Needs) -> None:
+    """Check that the model, counted as in searches, answers many images and one.
 
+    Not its fast copy, which proves itself in every search and is dropped where it fails.
     Raises SatbenchError.
     """
-    searcher = CountingModel(searching_copy(model), Passes())
+    searcher = CountingModel(model, Passes())
     for batch in (x, x[:1]):
         leaf = batch.clone().requires_grad_()
         try:
@@ -158,8 +158,8 @@ def check_copy(model: nn.Module, x: Tensor, needs: Needs) -> None:
             raise
         except Exception as error:
             raise SatbenchError(
-                f"the model answers, but its copy that attacks search on does not ({said(error)}): "
-                "let it bear copy.deepcopy"
+                f"the model answers, but not as attacks ask it ({said(error)}): let it take images "
+                "that are the result of other operations, and pass gradients on for a single one"
             ) from error
 
 

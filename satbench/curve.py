@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -16,11 +17,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 import satbench
-from satbench.attacks.borrow import borrowed, searching_copy
+from satbench.attacks.borrow import borrowed
 from satbench.attacks.engine import Progress, device_of
 from satbench.attacks.judge import predict
 from satbench.attacks.minimum_norm import MinimumNorm, minimum_distances
 from satbench.attacks.passes import CountingModel, Passes
+from satbench.attacks.searched import Searched, Trial
 from satbench.attacks.suite import Stage, parse_suite
 from satbench.core.errors import SatbenchError
 from satbench.core.files import file_stem
@@ -132,11 +134,15 @@ def measure_curve(
         return Measured(curve, path, found=True)
 
     nearest = _Nearest(data)
-    with borrowed(module) as judged:
+    with torch.enable_grad(), borrowed(module) as judged:
+        target = Searched(judged)
         clean_seconds = _clean(judged, nearest, plan.batch_size)
         told = progress or Silent()
         costs, seconds = zip(
-            *(_attack(judged, nearest, k, stage, plan, told) for k, stage in enumerate(suite)),
+            *(
+                _attack(judged, target, nearest, k, stage, plan, told)
+                for k, stage in enumerate(suite)
+            ),
             strict=True,
         )
     points = nearest.points()
@@ -208,6 +214,7 @@ def _clean(judged: nn.Module, nearest: _Nearest, batch_size: int) -> float:
 
 def _attack(
     judged: nn.Module,
+    target: Searched,
     nearest: _Nearest,
     number: int,
     stage: Stage,
@@ -217,14 +224,17 @@ def _attack(
     """Attack every image that is right when clean, and return the cost and the seconds."""
     started = time.perf_counter()
     passes, found, due = Passes(), 0, nearest.right
-    counting = CountingModel(searching_copy(judged), passes)
+    counting = CountingModel(target, passes)
+    target.get_ready()
+    trial = Trial([target])
     progress.stage(stage.title, total=len(due), done=0)
     for batch in _batches(due, stage.block, plan.batch_size):
         x, y = _load(judged, nearest.data, batch)
         block = int(batch[0]) // stage.block if stage.block else 0
         noise = Noise(plan.seed, stage.purpose, tuple(batch.tolist()), block)
         attack = cast(MinimumNorm, stage.attack)
-        points, sizes = minimum_distances(judged, counting, x, y, attack, plan.norm, noise)
+        search = partial(minimum_distances, judged, counting, x, y, attack, plan.norm, noise)
+        points, sizes = trial.run(search, passes.mark())
         distances = sizes.cpu().numpy()
         found += int(np.isfinite(distances).sum())
         nearest.offer(number, batch, points.cpu().numpy(), distances)

@@ -1,7 +1,7 @@
 """Preflight: refuse a wrong set-up in one sentence, before an attack makes a number of it.
 
 The model is asked what attacks and judge will ask: many images and one, with gradients and without,
-through the copy that searches use, and the same image in other company.
+through the counter of passes, and the same image in other company.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from satbench.answer_checks import (
     Learnt,
     Needs,
     check_answers,
-    check_copy,
+    check_counted,
     check_independence,
     check_one_image,
 )
@@ -124,7 +124,7 @@ def check_set_up(
             check_one_image(judged, x[:1])
         if not isinstance(model, Replaced):
             with _named(x), torch.enable_grad(), time_limit(timeout):
-                check_copy(judged, x, needs)
+                check_counted(judged, x, needs)
         with _named(x), time_limit(timeout):
             check_independence(judged, x)
     return learnt

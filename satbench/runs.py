@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from satbench.attacks.engine import BatchResult
+from satbench.attacks.searched import Kind
 from satbench.core.errors import SatbenchError
 from satbench.core.files import atomic_path, file_stem, write_text
 from satbench.leaderboard.json_file import parse_object, read_text
@@ -80,6 +82,7 @@ class RunStore:
                         source_backwards=int(stored["source_backwards"]),
                         margins=stored["margins"],
                         points=stored["points"],
+                        search=cast(Kind, str(stored["search"])),
                     )
             except Exception:  # every kind of error comes from a zip with a flipped byte
                 path.unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -20,6 +21,7 @@ from satbench.attacks.engine import Progress
 from satbench.attacks.judge import broken, predict
 from satbench.attacks.memory import CountedLent
 from satbench.attacks.passes import Passes
+from satbench.attacks.searched import Trial
 from satbench.attacks.traits import check_fit
 from satbench.core.errors import SatbenchError
 from satbench.core.files import file_stem
@@ -165,7 +167,8 @@ def _make(
     """Make the images of each part of the attack, one for every image of the data set."""
     for name, part in attack.parts():
         started, passes = time.perf_counter(), Passes()
-        lent = CountedLent(Lending(dataset, base.data_dir), passes, device)
+        trial = Trial()
+        lent = CountedLent(Lending(dataset, base.data_dir), passes, device, trial)
         names = cast(FromSources, part).sources
         ready = cast(FromSources, part).prepare(_nobody, lent, base.threat, base.seed)
         images = np.empty((len(dataset), *dataset.shape), np.float32)
@@ -173,7 +176,8 @@ def _make(
         for batch in _batches(dataset, base.batch_size):
             x, y = _load(dataset, batch, device)
             noise = Noise(base.seed, name, tuple(batch.tolist()))
-            images[batch] = ready(_nobody, x, y, base.threat, noise).cpu().numpy()
+            search = partial(ready, _nobody, x, y, base.threat, noise)
+            images[batch] = trial.run(search, passes.mark()).cpu().numpy()
             progress.advance(len(batch), len(dataset))
         weights = {each: infos[each].weights_digest for each in names}
         source = TransferSource(name, weights, *passes.take())

@@ -23,7 +23,7 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 _MOMENTUM = 0.75
 _RISES = 0.75  # a window with no more than this share of rises halves the step
-_CLEAR = 1e-4  # of the spread of the logits; the rounding of a searching copy is far below
+_CLEAR = 1e-4  # of the spread of the logits; the rounding of a fast copy is far below
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from operator import is_
 
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
-from satbench.attacks.bpda import Replaced
-from satbench.attacks.twin import speed_up
 from satbench.core.errors import SatbenchError
+
+_TABLES = tuple(name for name, table in vars(nn.Module()).items() if isinstance(table, dict))
+"""Where a module holds its parameters, buffers, submodules, and hooks of every kind."""
+
+_TENSORS = ("_parameters", "_buffers", "_modules")
+"""Those whose entries are a module's attributes."""
 
 
 @contextmanager
@@ -29,10 +34,10 @@ def borrowed(model: nn.Module) -> Iterator[nn.Module]:
     Raises SatbenchError where the model's `train()` raises as it is put in eval mode.
     """
     with ExitStack() as undo:  # it goes on with the others when one of its callbacks raises
-        undo.enter_context(kept_generators())
-        undo.enter_context(kept_state(model))
+        undo.callback(generators_now())
+        keep_buffers(model, undo)
         for module in model.modules():
-            undo.callback(setattr, module, "training", module.training)
+            undo.callback(_restore_module, module, module.training, _held_by(module))
         for parameter in model.parameters():
             if not is_lazy(parameter):
                 keep = parameter.requires_grad, parameter.grad, parameter.detach()
@@ -45,50 +50,29 @@ def borrowed(model: nn.Module) -> Iterator[nn.Module]:
         yield model
 
 
-@contextmanager
-def kept_state(model: nn.Module) -> Iterator[None]:
-    """Restore a model's buffers, contents and all, and its tables of what it holds, when done."""
-    with ExitStack() as undo:
-        for buffer in model.buffers():
+def keep_buffers(model: nn.Module, undo: ExitStack) -> None:
+    """Have `undo` restore a model's buffers: the same tensors with the same contents."""
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
             if not is_lazy(buffer):
                 undo.callback(_restore_buffer, buffer, buffer.detach(), buffer.detach().clone())
-        for module in model.modules():
-            if isinstance(module, torch.jit.ScriptModule):  # what it holds is in no table
-                for name, held in module.named_buffers(recurse=False):
-                    undo.callback(_restore_attribute, module, name, held)
-                continue
-            for name, table in _tables(module).items():
-                undo.callback(_restore_table, module, name, table, dict(table))
-            undo.callback(_restore_set, module, set(module._non_persistent_buffers_set))
-        yield
+                undo.callback(_restore_attribute, module, name, buffer)
 
 
-@contextmanager
-def kept_generators() -> Iterator[None]:
-    """Restore the global generators of torch, CUDA devices, NumPy and Python when done."""
-    with ExitStack() as undo:
-        undo.callback(torch.set_rng_state, torch.get_rng_state())
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            undo.callback(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())
-        undo.callback(np.random.set_state, np.random.get_state())
-        undo.callback(random.setstate, random.getstate())
-        yield
+def generators_now() -> Callable[[], None]:
+    """Return what puts the global generators back into the state that they are in now."""
+    cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    on_cuda = torch.cuda.get_rng_state_all() if cuda else []
+    of_torch, of_numpy, of_python = torch.get_rng_state(), np.random.get_state(), random.getstate()
 
+    def restore() -> None:
+        torch.set_rng_state(of_torch)
+        np.random.set_state(of_numpy)
+        random.setstate(of_python)
+        for number, state in enumerate(on_cuda):
+            torch.cuda.set_rng_state(state, number)
 
-def searching_copy(
-    model: nn.Module, replacements: Mapping[str, nn.Module] | None = None
-) -> nn.Module:
-    """Return a frozen copy of a borrowed `model` made for speed: batch-norm folded, channels last.
-
-    Only searches use it: its rounding differs from the model's.  A model that cannot be copied is
-    returned itself.  With `replacements` (layer to what gives it a backward, see
-    `satbench.attacks.bpda`) nothing is rewritten, so that the named layers stay where they are.
-    """
-    try:
-        twin = copy.deepcopy(model)
-    except Exception:  # any error of a user's __deepcopy__, or of what it holds (locks, handles)
-        return Replaced(model, replacements) if replacements else model
-    return Replaced(twin, replacements) if replacements else speed_up(twin, model)
+    return restore
 
 
 def _put_in_eval_mode(model: nn.Module) -> None:
@@ -105,35 +89,48 @@ def _put_in_eval_mode(model: nn.Module) -> None:
         ) from error
 
 
-def _tables(module: nn.Module) -> dict[str, dict[str, object]]:
-    """Return what a module holds by name: parameters, buffers, submodules, hooks of every kind."""
-    held = ("_parameters", "_buffers", "_modules")
-    return {
-        name: table
-        for name, table in vars(module).items()
-        if isinstance(table, dict) and (name in held or "_hooks" in name)
-    }
+@dataclass(frozen=True)
+class _Held:
+    """The tables of a module, each with a copy of it, and the names of buffers not to be saved."""
+
+    tables: dict[str, tuple[dict[str, object], dict[str, object]]]
+    unsaved: set[str]
 
 
-def _restore_table(
-    module: nn.Module, name: str, table: dict[str, object], before: dict[str, object]
-) -> None:
+def _held_by(module: nn.Module) -> _Held:
+    if isinstance(module, torch.jit.ScriptModule):  # what it holds is in no table
+        return _Held({}, set())
+    held = vars(module)
+    tables = {name: (held[name], dict(held[name])) for name in _TABLES if name in held}
+    return _Held(tables, set(module._non_persistent_buffers_set))
+
+
+def _restore_module(module: nn.Module, training: bool, held: _Held) -> None:
     attributes = vars(module)
-    attributes[name] = table
-    if [*table] != [*before] or any(table[key] is not value for key, value in before.items()):
-        table.clear()
-        table.update(before)
-    if "_hooks" not in name:
+    for name, (table, before) in held.tables.items():
+        attributes[name] = table
+        if not _are_same(table, before):
+            table.clear()
+            table.update(before)
+    for name in _TENSORS:
+        _, before = held.tables.get(name, ({}, {}))
         for key in before.keys() & attributes.keys():  # deleted, and set to what is no tensor
             del attributes[key]
+    if held.tables:
+        module._non_persistent_buffers_set = held.unsaved
+    module.training = training
 
 
-def _restore_set(module: nn.Module, before: set[str]) -> None:
-    module._non_persistent_buffers_set = before
+def _are_same(table: dict[str, object], before: dict[str, object]) -> bool:
+    """Whether two tables hold the same objects in the same order."""
+    if not (table or before):
+        return True
+    same = len(table) == len(before) and all(map(is_, table.values(), before.values()))
+    return same and [*table] == [*before]
 
 
 def _restore_attribute(module: nn.Module, name: str, held: Tensor) -> None:
-    if getattr(module, name) is not held:
+    if getattr(module, name, None) is not held:
         setattr(module, name, held)
 
 

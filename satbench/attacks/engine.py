@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from satbench.attacks.blame import Batch
-from satbench.attacks.borrow import borrowed, searching_copy
+from satbench.attacks.borrow import borrowed
 from satbench.attacks.contract import (
     Attack,
     Found,
@@ -28,8 +28,10 @@ from satbench.attacks.contract import (
     Selective,
 )
 from satbench.attacks.judge import OutsideBallError, broken, predict
+from satbench.attacks.logits import ModelError
 from satbench.attacks.memory import CountedLent, Known, Memory
 from satbench.attacks.passes import CountingModel, Passes
+from satbench.attacks.searched import Kind, Searched, Trial
 from satbench.attacks.suite import Stage
 from satbench.attacks.warm import warm_cpu
 from satbench.core.errors import SatbenchError
@@ -69,6 +71,7 @@ class BatchResult:
     Passes of other models than the target are `source_forwards` and `source_backwards`.  A result
     without images is the preparation of its stage.  `margins` (B,) and `points`, those of the
     images that survive, (B - broken.sum(), C, H, W), are what an informed attack told, else empty.
+    `search` says what was searched, see `satbench.attacks.searched`; empty where nothing was.
     """
 
     stage: int
@@ -82,6 +85,7 @@ class BatchResult:
     source_backwards: int = 0
     margins: NDArray[np.float32] = field(default_factory=_no_margins)
     points: NDArray[np.float32] = field(default_factory=_no_margins)
+    search: Kind = ""
 
 
 class Journal(Protocol):
@@ -147,6 +151,7 @@ def run_suite(
         borrowed(model) as judged,
         borrowed(stand_ins),
     ):
+        target = Searched(judged, replacements)
         for result in journal.finished():
             done[result.stage, result.indices] = True
             verdicts[result.indices[result.broken]] = result.stage
@@ -168,11 +173,11 @@ def run_suite(
             progress.stage(title, total=len(due), done=len(due) - len(left))
             if stage is None:
                 run: Callable[[NDArray[np.int64]], BatchResult] = partial(_clean, judged, images)
-            else:
-                job = _Job(number, stage, images, threat, seed, lent, replacements)
-                search = _Search(judged, job, memory.before(number))
+            elif len(left):
+                job = _Job(number, stage, images, threat, seed, lent)
+                search = _Search(judged, target, job, memory.before(number))
                 run = search.attack
-                if len(left) and (made := search.prepare()) and not memory.prepared(number):
+                if (made := search.prepare()) and not memory.prepared(number):
                     journal.write(made)
                     memory.add(made)
             for batch in _cut(left, stage, batch_size):
@@ -225,16 +230,16 @@ class _Job:
     threat: Threat
     seed: int
     lent: Lender | None
-    replacements: Mapping[str, nn.Module] | None
 
 
 class _Search:
-    """One stage at work: the attack, made ready, on a copy of the model made for searching."""
+    """One stage at work: the attack, made ready, on the model as searches ask it."""
 
-    def __init__(self, judged: nn.Module, job: _Job, known: Known) -> None:
-        self.judged, self.job, self.known = judged, job, known
+    def __init__(self, judged: nn.Module, target: Searched, job: _Job, known: Known) -> None:
+        self.judged, self.target, self.job, self.known = judged, target, job, known
+        self.trial = Trial([target])
         self.passes, self.source_passes = Passes(), Passes()
-        self.searcher = CountingModel(searching_copy(judged, job.replacements), self.passes)
+        self.searcher = CountingModel(target, self.passes)
         self.proper: Attack = job.stage.attack
 
     def prepare(self) -> BatchResult | None:
@@ -245,8 +250,15 @@ class _Search:
         if self.job.lent is None:
             raise SatbenchError(f"{stage.title} borrows other models, and none are lent here")
         started = time.perf_counter()
-        lent = CountedLent(self.job.lent, self.source_passes, device_of(self.judged))
-        self.proper = stage.attack.prepare(self.searcher, lent, self.job.threat, self.job.seed)
+        device, prepare = device_of(self.judged), stage.attack.prepare
+        lent = CountedLent(self.job.lent, self.source_passes, device, self.trial)
+        self._get_ready()
+        try:
+            self.proper = self.trial.run(
+                lambda: prepare(self.searcher, lent, self.job.threat, self.job.seed), self._forget
+            )
+        except ModelError as error:
+            raise type(error)(f"{error} (while {stage.title} was made ready)", error.x) from error
         nothing, shape = np.empty(0, np.int64), self.job.images.pixels(np.empty(0, np.int64)).shape
         return BatchResult(
             self.job.number,
@@ -256,6 +268,7 @@ class _Search:
             *self.passes.take(),
             time.perf_counter() - started,
             *self.source_passes.take(),
+            search=self.trial.kind,
         )
 
     def attack(self, batch: NDArray[np.int64]) -> BatchResult:
@@ -264,8 +277,9 @@ class _Search:
         x, y = _load(self.judged, self.job.images, batch)
         block = int(batch[0]) // stage.block if stage.block else 0
         noise = Noise(self.job.seed, stage.purpose, tuple(batch.tolist()), block)
-        found = self._search(x, y, noise, batch)
+        self._get_ready()
         try:
+            found = self.trial.run(lambda: self._search(x, y, noise, batch), self._forget)
             fooled = broken(self.judged, x, found.x_adv.contiguous(), y, self.job.threat)
         except OutsideBallError as error:
             raise OutsideBallError(f"attack {stage.title}: {error}") from None
@@ -280,6 +294,7 @@ class _Search:
             *self.source_passes.take(),
             margins=told,
             points=found.x_adv[~fooled].cpu().contiguous().numpy() if len(told) else _no_margins(),
+            search=self.trial.kind,
         )
 
     def _search(self, x: Tensor, y: Tensor, noise: Noise, batch: NDArray[np.int64]) -> Found:
@@ -288,6 +303,14 @@ class _Search:
             return Found(x_adv, x.new_empty(0))
         hints = self.known.hints(batch, x)
         return self.proper.follow(self.searcher, x, y, self.job.threat, noise, hints)
+
+    def _get_ready(self) -> None:
+        if not self.job.stage.traits.sources:  # else the target may never be asked
+            self.target.get_ready()
+
+    def _forget(self) -> None:
+        self.passes.take()
+        self.source_passes.take()
 
 
 def _load(model: nn.Module, images: Images, batch: NDArray[np.int64]) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,7 @@ class OutsideBallError(SatbenchError):
 
 
 class NonFiniteLogitsError(ModelError):
-    """A model returned NaN or infinity."""
+    """A model returned NaN or infinity for the images `x`, (B, C, H, W)."""
 
 
 def predict(model: nn.Module, x: Tensor) -> Tensor:

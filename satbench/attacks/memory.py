@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from satbench.attacks.borrow import searching_copy
 from satbench.attacks.contract import Hints, History, Informed, Lender
 from satbench.attacks.passes import CountingModel, Passes
+from satbench.attacks.searched import Trial
 from satbench.attacks.suite import Stage
 from satbench.core.noise import generator_for
 
@@ -173,16 +173,24 @@ class Memory:
 
 
 class CountedLent:
-    """What a run lends, with every pass of it counted."""
+    """What a run lends, with every pass of it counted; `trial` is the search that it is lent to."""
 
-    def __init__(self, lent: Lender, passes: Passes, device: torch.device) -> None:
+    def __init__(
+        self, lent: Lender, passes: Passes, device: torch.device, trial: Trial | None = None
+    ) -> None:
         self._lent, self._passes, self._device = lent, passes, device
+        self._trial = trial or Trial()
+        self._sources: dict[str, nn.Module] = {}
 
     def source(self, name: str) -> nn.Module:
         """Return another model, made for searching, frozen, in eval mode, on the device."""
-        module = self._lent.source(name).requires_grad_(False).to(self._device)
-        module.eval()
-        return CountingModel(searching_copy(module), self._passes)
+        if name not in self._sources:
+            module = self._lent.source(name).requires_grad_(False).to(self._device)
+            module.eval()
+            source = self._trial.add(module)
+            source.get_ready()
+            self._sources[name] = CountingModel(source, self._passes)
+        return self._sources[name]
 
     def pool(self, n: int) -> NDArray[np.float32]:
         """Return up to `n` images that are not under evaluation."""

@@ -25,6 +25,15 @@ class Passes:
         self.forwards = self.backwards = 0
         return counted
 
+    def mark(self) -> Callable[[], None]:
+        """Return what sets the counts back to what they are now."""
+        before = self.forwards, self.backwards
+
+        def reset() -> None:
+            self.forwards, self.backwards = before
+
+        return reset
+
 
 class CountingModel(torch.nn.Module):
     """A model that counts every image which passes through it, forward and backward.

@@ -1,7 +1,8 @@
 """The record: the finished result of a run as data.  JSON in and out, no torch.
 
 Everything a reader needs to re-check the result is in it or named by a digest.  Two runs of the
-same inputs give the same bytes, `environment` (times, host, versions) aside.
+same inputs give the same bytes, but for `environment` (times, host, versions) and, on another
+machine, for what was searched (`search` of a stage).
 """
 
 from __future__ import annotations
@@ -93,6 +94,10 @@ class StageResult:
     record brought in: that record's identity, and what it ran with; None for the record's own.  A
     stage that ran `apart` came to its numbers in a record of its own: not on what the stages
     before it left here, so that fewer verdicts than `broken` may name it.
+
+    `search` is `folded` where fast copies were searched, each proven to be its model, and `plain`
+    where a model was searched as it is; empty where none was, and in older records.  It makes no
+    other result, and may differ on another machine.
     """
 
     attack: str
@@ -109,6 +114,7 @@ class StageResult:
     seed: int | None = None
     protocol: int | None = None
     apart: bool = False
+    search: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -229,6 +235,9 @@ class Record:
     def to_json(self) -> str:
         """Return the record as JSON text; `parse_record` is its inverse."""
         values = {name: value for name, value in asdict(self).items() if name not in _IN_NO_FILE}
+        for stage in values["stages"]:
+            if not stage["search"]:  # records from before it was told keep their bytes
+                del stage["search"]
         verdicts = json.dumps(values.pop("verdicts"), separators=(",", ":"))
         # One line for the verdicts, so that a diff of two records can be read.
         values["verdicts"] = _PLACE
@@ -352,6 +361,8 @@ def _stage(values: dict[str, Any]) -> StageResult:
     counts = {one.name: getattr(stage, one.name) for one in fields(stage) if one.type == "int"}
     if not all(type(count) is int for count in counts.values()):
         raise TypeError(f"the counts of a stage are whole numbers, got {counts}")
+    if stage.search not in ("", "folded", "plain"):
+        raise TypeError(f"the search of a stage is folded or plain, got {stage.search!r}")
     return stage
 
 

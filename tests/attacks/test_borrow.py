@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from satbench.attacks.borrow import borrowed, kept_state, searching_copy
+from satbench.attacks.borrow import borrowed
 from satbench.core.errors import SatbenchError
 
 
@@ -140,34 +139,6 @@ def test_borrowing_twice_at_once_brings_everything_back(model: Counter) -> None:
 
     assert modes(model) == before
     assert [p.requires_grad for p in model.parameters()] == [True, False, True, True]
-
-
-def test_a_searching_copy_answers_as_the_model_does(model: Counter) -> None:
-    x = torch.rand(5, 4, generator=torch.Generator().manual_seed(0))
-    with borrowed(model) as judged:
-        expected, got = judged(x), searching_copy(judged)(x)
-
-    torch.testing.assert_close(got, expected)
-
-
-def test_what_a_searching_copy_does_stays_in_it(model: Counter) -> None:
-    with borrowed(model) as judged:
-        searching_copy(judged)(torch.rand(2, 4))
-        seen = judged.seen.clone()
-
-    assert torch.equal(seen, torch.zeros(3))
-
-
-def test_a_searching_copy_is_laid_out_channels_last() -> None:
-    twin = searching_copy(nn.Conv2d(4, 4, 3))
-
-    assert twin.weight.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_a_model_that_cannot_be_copied_is_searched_itself(model: Counter) -> None:
-    model.lock = threading.Lock()  # type: ignore[assignment]
-
-    assert searching_copy(model) is model
 
 
 class Reassigning(nn.Module):
@@ -436,11 +407,3 @@ def test_buffers_of_a_compiled_script_come_back() -> None:
         judged(torch.ones(1))
 
     assert (float(net.calls), float(net.seen), net.training) == (0, 0, True)
-
-
-def test_the_state_of_a_model_is_kept_for_a_while_without_its_mode(model: Counter) -> None:
-    with kept_state(model):
-        model.eval()(torch.rand(2, 4))
-
-    assert torch.equal(model.seen, torch.zeros(3))
-    assert not model.training

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import satbench
-from satbench.attacks.borrow import searching_copy
 from satbench.attacks.bpda import Replaced
+from satbench.attacks.searched import Searched
 from satbench.cli import main
 from satbench.core.errors import SatbenchError
 from satbench.data import Dataset
@@ -168,7 +168,7 @@ def test_a_model_that_cannot_be_copied_is_searched_and_left_as_it_was() -> None:
     model = net(Uncopyable)
     before = state_of(model)
 
-    searcher = searching_copy(model, {"front.1": nn.Identity()})
+    searcher = Searched(model, {"front.1": nn.Identity()})
 
     torch.testing.assert_close(gradient(searcher, images()), slope(model, 1))
     assert state_of(model) == before
@@ -176,7 +176,7 @@ def test_a_model_that_cannot_be_copied_is_searched_and_left_as_it_was() -> None:
 
 def test_a_copy_for_searching_leaves_the_model_without_gradient() -> None:
     model = net()
-    gradient(searching_copy(model, {"front.1": nn.Identity()}), images())
+    gradient(Searched(model, {"front.1": nn.Identity()}), images())
 
     with pytest.raises(RuntimeError, match="does not require grad"):
         gradient(model, images())
@@ -187,7 +187,7 @@ def test_a_layer_that_folding_would_take_away_can_be_named() -> None:
     chain[1].running_var *= 4  # its own slope is a half
     chain.requires_grad_(False)
 
-    grad = gradient(searching_copy(chain, {"1": nn.Identity()}), images())
+    grad = gradient(Searched(chain, {"1": nn.Identity()}), images())
 
     torch.testing.assert_close(grad[:, :, 0, 0], chain[0].weight[0, :, 0].T.expand(3, 1))
 

@@ -21,10 +21,11 @@ from satbench.attacks._pyautoattack import (
     AutoAttackReference,
     Square,
 )
-from satbench.attacks.borrow import borrowed, searching_copy
+from satbench.attacks.borrow import borrowed
 from satbench.attacks.contract import Attack
 from satbench.attacks.engine import CLEAN, SURVIVED, run_suite
 from satbench.attacks.judge import broken, predict
+from satbench.attacks.searched import Searched
 from satbench.attacks.suite import parse_suite
 from satbench.core.errors import SatbenchError
 from satbench.core.noise import Noise
@@ -194,7 +195,7 @@ def by_parts(model: nn.Module, images: Dataset, threat: Threat, block: int, shor
             if not len(rows):
                 continue
             seed = Noise(0, name, (), first // block).block_seed()
-            made = package(searching_copy(model), threat, [name], seed, short=short)
+            made = package(Searched(model), threat, [name], seed, short=short)
             x_adv = by_package(made, x[rows], y[rows])
             verdicts[rows[broken(model, x[rows], x_adv, y[rows], threat).numpy()]] = number
     return verdicts.tolist()

@@ -15,10 +15,10 @@ from satbench.attacks import _pyautoattack as reference
 from satbench.attacks._apgd import _random_start
 from satbench.attacks._apgd_run import Aim, Search
 from satbench.attacks._losses import cross_entropy
-from satbench.attacks.borrow import searching_copy
 from satbench.attacks.contract import Attack
 from satbench.attacks.judge import broken, predict
 from satbench.attacks.passes import CountingModel, Passes
+from satbench.attacks.searched import Searched
 from satbench.core.noise import Noise
 from satbench.core.threat import Norm, Threat
 from satbench.data import Dataset, load_dataset
@@ -44,10 +44,10 @@ FULL: dict[str, tuple[Attack, Attack]] = {
 
 
 @cache
-def judged_and_searcher(name: str) -> tuple[nn.Module, nn.Module]:
-    """Return a shipped model as the engine has it: frozen for the judge, a copy for searches."""
+def judged_and_searcher(name: str) -> tuple[nn.Module, Searched]:
+    """Return a shipped model as the engine has it: frozen for the judge, and as searches ask it."""
     judged = load_model(request_model(name), classes=10).module.eval().requires_grad_(False)
-    return judged, searching_copy(judged)
+    return judged, Searched(judged)
 
 
 def verdicts(
