@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 import satbench
+from satbench.attacks.blame import Batch
 from satbench.attacks.borrow import borrowed
 from satbench.attacks.engine import Progress, device_of
 from satbench.attacks.judge import predict
@@ -207,7 +208,8 @@ def _clean(judged: nn.Module, nearest: _Nearest, batch_size: int) -> float:
     started = time.perf_counter()
     for batch in _batches(np.arange(len(nearest.data)), None, batch_size):
         x, y = _load(judged, nearest.data, batch)
-        wrong = (predict(judged, x) != y).cpu().numpy()
+        with Batch(judged, nearest.data, batch, "under no attack").in_a_sentence():
+            wrong = (predict(judged, x) != y).cpu().numpy()
         nearest.distances[batch[wrong]] = 0
     return time.perf_counter() - started
 
@@ -234,7 +236,8 @@ def _attack(
         noise = Noise(plan.seed, stage.purpose, tuple(batch.tolist()), block)
         attack = cast(MinimumNorm, stage.attack)
         search = partial(minimum_distances, judged, counting, x, y, attack, plan.norm, noise)
-        points, sizes = trial.run(search, passes.mark())
+        with Batch(judged, nearest.data, batch, f"under {stage.title}").in_a_sentence():
+            points, sizes = trial.run(search, passes.mark())
         distances = sizes.cpu().numpy()
         found += int(np.isfinite(distances).sum())
         nearest.offer(number, batch, points.cpu().numpy(), distances)

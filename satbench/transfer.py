@@ -16,6 +16,7 @@ from torch import Tensor
 
 from satbench.attacks import parse_attack
 from satbench.attacks._transfer import FromSources, Transfer
+from satbench.attacks.blame import Batch
 from satbench.attacks.borrow import borrowed
 from satbench.attacks.engine import Progress
 from satbench.attacks.judge import broken, predict
@@ -177,7 +178,8 @@ def _make(
             x, y = _load(dataset, batch, device)
             noise = Noise(base.seed, name, tuple(batch.tolist()))
             search = partial(ready, _nobody, x, y, base.threat, noise)
-            images[batch] = trial.run(search, passes.mark()).cpu().numpy()
+            with Batch(None, dataset, batch, f"on {name}").in_a_sentence():
+                images[batch] = trial.run(search, passes.mark()).cpu().numpy()
             progress.advance(len(batch), len(dataset))
         weights = {each: infos[each].weights_digest for each in names}
         source = TransferSource(name, weights, *passes.take())
@@ -200,10 +202,11 @@ def _judge(
     with borrowed(module) as judged:
         for batch in _batches(dataset, base.batch_size):
             x, y = _load(dataset, batch, device)
-            clean[batch] = (predict(judged, x) == y).cpu().numpy()
-            for row, one in zip(right, made, strict=True):
-                x_adv = torch.from_numpy(one.images[batch]).to(device)
-                row[batch] = ~broken(judged, x, x_adv, y, base.threat).cpu().numpy()
+            with Batch(judged, dataset, batch, f"of {loaded.info.name}").in_a_sentence():
+                clean[batch] = (predict(judged, x) == y).cpu().numpy()
+                for row, one in zip(right, made, strict=True):
+                    x_adv = torch.from_numpy(one.images[batch]).to(device)
+                    row[batch] = ~broken(judged, x, x_adv, y, base.threat).cpu().numpy()
             progress.advance(len(batch), int((clean & right.all(0)).sum()))
     module.cpu()
     right &= clean

@@ -31,10 +31,11 @@ class Pixels(Protocol):
 class Batch:
     """A batch of work: `model` is asked about the images at the places `indices`, (B,).
 
-    `title` says what for; it may take `timeout` seconds, None for as many as it needs.
+    It is None where several are.  `title` says what for; it may take `timeout` seconds, None for as
+    many as it needs.
     """
 
-    model: nn.Module
+    model: nn.Module | None
     images: Pixels
     indices: NDArray[np.int64]
     title: str
@@ -60,16 +61,19 @@ class Batch:
     def _place(self, points: Tensor | None) -> str:
         x = torch.from_numpy(self.images.pixels(self.indices))
         if points is None:
-            points = next((one for one in torch.split(x, 1) if self._fails(one)), x)
+            points = x if self.model is None else self._first_failing(self.model, x)
         return f"{images_of(points, x, self.indices)}, {self.title}"
 
-    def _fails(self, x: Tensor) -> bool:
+    def _first_failing(self, model: nn.Module, x: Tensor) -> Tensor:
+        return next((one for one in torch.split(x, 1) if self._fails(model, one)), x)
+
+    def _fails(self, model: nn.Module, x: Tensor) -> bool:
         """Say whether the gradient of an image's logits cannot be had, or not in time."""
-        device = next((tensor.device for tensor in self.model.parameters()), x.device)
+        device = next((tensor.device for tensor in model.parameters()), x.device)
         leaf = x.to(device, copy=True).requires_grad_()
         try:
             with time_limit(self.timeout), torch.enable_grad():
-                torch.autograd.grad(ask(self.model, leaf).sum(), leaf, allow_unused=True)
+                torch.autograd.grad(ask(model, leaf).sum(), leaf, allow_unused=True)
         except RuntimeError as error:  # no gradient at all is no failure of this image
             return "does not require grad" not in str(error)
         except Exception:

@@ -27,8 +27,9 @@ from satbench.attacks.contract import (
     Prepared,
     Selective,
 )
+from satbench.attacks.defaults import plain_defaults
 from satbench.attacks.judge import OutsideBallError, broken, predict
-from satbench.attacks.logits import ModelError
+from satbench.attacks.logits import ModelError, said
 from satbench.attacks.memory import CountedLent, Known, Memory
 from satbench.attacks.passes import CountingModel, Passes
 from satbench.attacks.searched import Kind, Searched, Trial
@@ -146,6 +147,7 @@ def run_suite(
     inside[span] = True
     stand_ins = nn.ModuleList((replacements or {}).values())
     with (
+        plain_defaults(),
         torch.enable_grad(),
         Memory(shape, suite) as memory,
         borrowed(model) as judged,
@@ -259,6 +261,10 @@ class _Search:
             )
         except ModelError as error:
             raise type(error)(f"{error} (while {stage.title} was made ready)", error.x) from error
+        except SatbenchError:  # says already what to do
+            raise
+        except Exception as error:  # of a user's backward, of a plug-in
+            raise SatbenchError(f"{said(error)} (while {stage.title} was made ready)") from error
         nothing, shape = np.empty(0, np.int64), self.job.images.pixels(np.empty(0, np.int64)).shape
         return BatchResult(
             self.job.number,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from satbench.attacks.logits import ask, without_masks
+from satbench.attacks.logits import ModelError, ask, without_masks
 
 
 @dataclass
@@ -45,14 +45,21 @@ class CountingModel(torch.nn.Module):
         super().__init__()
         self.model = model
         self.passes = passes
+        self._classes = 0  # of the first answer
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K)."""
         self.passes.forwards += len(x)
         if torch.is_grad_enabled() and x.requires_grad:
-            own = _CountBackward.apply(x, self.passes)
-            return without_masks(ask(self.model, own, copied=False))
-        return without_masks(ask(self.model, x))
+            logits = ask(self.model, _CountBackward.apply(x, self.passes), copied=False)
+        else:
+            logits = ask(self.model, x)
+        self._classes = self._classes or logits.shape[1]
+        if logits.shape[1] != self._classes:
+            raise ModelError(
+                f"expected {self._classes} logits as before, got {logits.shape[1]}", x.detach()
+            )
+        return without_masks(logits)
 
 
 class _CountBackward(torch.autograd.Function):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from in_memory import Journal
+from in_memory import Journal, Quiet
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -370,6 +370,21 @@ def test_an_attack_that_leaves_the_ball_is_named(mean_model: nn.Module, four: Da
     stage = Stage("autoattack", "part", "cheat", Cheat())
     with pytest.raises(OutsideBallError, match=r"^attack autoattack/part: expected perturbations"):
         run(mean_model, four, (stage,))
+
+
+def test_another_default_dtype_does_not_reach_the_attacks(
+    four: Dataset, mean_model: nn.Module
+) -> None:
+    suite = parse_suite(["apgd-ce(steps=3)", "square(queries=3)"])
+    small, found = Threat.parse("linf:0.001"), []
+    for dtype in (torch.float32, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            found.append(run_suite(mean_model, four, small, suite, 0, 4, Journal(), Quiet()))
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+    np.testing.assert_array_equal(*found)
 
 
 def test_logits_that_are_not_finite_are_told_with_image_and_stage(four: Dataset) -> None:

@@ -92,6 +92,11 @@ FAILURES: dict[str, tuple[Callable[[Tensor], object], Callable[[], bool], str]] 
         in_clean_pass,
         "got int64: .*" + CLEAN,
     ),
+    "fewer classes": (
+        lambda z: z[:, :1].repeat(1, 3),
+        torch.is_grad_enabled,
+        r"got 3 .* under pgd-2\)$",
+    ),
     "nothing": (
         lambda z: None,
         torch.is_grad_enabled,
