@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from satbench.api import evaluate
     from satbench.model_zoo.swap import swap_activation
     from satbench.proofs import challenge, merge, verify
+    from satbench.train_api import train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "evaluate",
     "merge",
     "swap_activation",
+    "train",
     "verify",
 ]
 
@@ -29,6 +31,7 @@ _HOMES = {
     "evaluate": "satbench.api",
     "merge": "satbench.proofs",
     "swap_activation": "satbench.model_zoo.swap",
+    "train": "satbench.train_api",
     "verify": "satbench.proofs",
 }
 

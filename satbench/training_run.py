@@ -18,19 +18,23 @@ from satbench.training.facts import Facts
 from satbench.training.folders import default_workers
 from satbench.training.live import LiveTable
 from satbench.training.loop import EpochMetrics, Trained, train
-from satbench.training.ranks import joined
+from satbench.training.own import NOTHING, Own, name_of
+from satbench.training.own_card import write_own_card
+from satbench.training.ranks import Ranks, joined
 from satbench.training.run_card import run_card
 from satbench.training.tensorboard import write_events
+from satbench.training.told import Step
 from satbench.training.under_way import writing
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What a finished run left behind."""
+    """What a finished run left behind; the command is empty where there is none."""
 
     weights: Path
     card: Path
     eval_command: str
+    trained: Trained
 
 
 def run_training(
@@ -44,24 +48,24 @@ def run_training(
     quiet: bool,
     workers: int | None = None,
     on_note: Callable[[str], None] = lambda note: None,
+    given: Dataset | None = None,
+    own: Own = NOTHING,
+    after_step: Callable[[Step], None] | None = None,
 ) -> TrainingRun | None:
     """Train as `config` says in the folder `out/name`, or go on there; write weights and card.
 
     Under `torchrun` the processes share each batch; one of them writes and speaks, the others
     return None.  Each has `workers` processes that read the files of a folder of images (for None
-    as many as cores, up to 8); nothing depends on their number.  Raises SatbenchError for a missing
-    or corrupt training set, a device that is not there, and a folder that holds another run.
+    as many as cores, up to 8); nothing depends on their number.  From Python,
+    `given` are training images, `own` parts in place of the recipe's.  Raises SatbenchError for a
+    missing or corrupt training set, a device that is not there, and a folder of another run.
     """
     name = name or default_name(config)
     folder = out / name
     with joined(device) as (ranks, chosen):
         if threads:
             torch.set_num_threads(threads)
-        if config.dataset.startswith("imagefolder:"):
-            readers = default_workers(ranks.world) if workers is None else workers
-            data: Dataset = open_tree(config.dataset, Pixels.centre(config.crop), readers)
-        else:
-            data = load_dataset(config.dataset, "train", data_dir=data_dir)
+        data = given or _images(config, data_dir, workers, ranks)
         with LiveTable(name, config, quiet or not ranks.leads) as table:
 
             def tell(metrics: EpochMetrics) -> None:
@@ -76,11 +80,24 @@ def run_training(
                 if ranks.leads:
                     on_note(text)
 
-            trained = train(config, data, folder, chosen, table.on_step, tell, ranks, note)
+            trained = train(
+                *(config, data, folder, chosen, table.on_step, tell, ranks, note),
+                own=own,
+                after_step=after_step if ranks.leads else None,
+            )
         if trained.facts is None:
             return None
         with writing(folder):
-            return _finish(config, name, folder, trained, trained.facts, data)
+            return _finish(config, name, folder, trained, trained.facts, data, own)
+
+
+def _images(
+    config: TrainConfig, data_dir: Path | None, workers: int | None, ranks: Ranks
+) -> Dataset:
+    if config.dataset.startswith("imagefolder:"):
+        readers = default_workers(ranks.world) if workers is None else workers
+        return open_tree(config.dataset, Pixels.centre(config.crop), readers)
+    return load_dataset(config.dataset, "train", data_dir=data_dir)
 
 
 def default_name(config: TrainConfig) -> str:
@@ -117,6 +134,7 @@ def _finish(
     trained: Trained,
     facts: Facts,
     data: Dataset,
+    own: Own,
 ) -> TrainingRun:
     weights, card = folder / f"{name}.safetensors", folder / f"{name}.json"
     told = run_card(
@@ -127,12 +145,17 @@ def _finish(
         data,
         facts,
         (trained.kept, trained.history[trained.kept_epoch - 1]),
-        train_command(config, facts.processes, facts.threads),
+        train_command(config, facts.processes, facts.threads) if own.retrainable else "",
         trained.notes,
     )
-    save_weights(trained.model, weights, told)
-    write_card(told, card)
-    return TrainingRun(weights, card, _eval_command(config, card))
+    if own.network is None:
+        save_weights(trained.model, weights, told)
+        write_card(told, card)
+    else:
+        save_weights(trained.model, weights)
+        write_own_card(told, name_of(own.network), card)
+    command = "" if own.network or own.images else _eval_command(config, card)
+    return TrainingRun(weights, card, command, trained)
 
 
 def _eval_command(config: TrainConfig, card: Path) -> str:

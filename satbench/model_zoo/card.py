@@ -18,6 +18,8 @@ from satbench.core.errors import SatbenchError, UnknownNameError
 from satbench.core.files import write_text
 
 SCHEMA = 1
+OWN_NETWORK = "own-network-1"
+"""The schema of what is told of a network that satbench cannot build; it is no card."""
 
 CARD_KEY = "satbench.card"
 """The key of a card in the metadata of a safetensors file."""
@@ -105,6 +107,12 @@ def parse_card(text: str, where: str) -> Card:
         values = json.loads(text)
     except ValueError as error:
         raise SatbenchError(f"the card {where} is not JSON: {error}") from None
+    if isinstance(values, dict) and values.get("schema") == OWN_NETWORK:
+        raise SatbenchError(
+            f"{where} tells of a network of its author's own, which satbench cannot build; load "
+            "its weights in Python and call satbench.evaluate, or write --model "
+            "package.module:factory"
+        )
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         raise SatbenchError(f"expected a card of schema {SCHEMA} in {where}; update satbench")
     training = values.pop("training", None)

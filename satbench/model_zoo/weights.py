@@ -54,9 +54,20 @@ def _arrays_of(name: str, tensor: Tensor) -> dict[str, NDArray[np.generic]]:
 
 def save_weights(model: nn.Module, path: Path, card: Card | None = None) -> None:
     """Write a model's state as safetensors, atomically; with `card`, what it is goes with it."""
-    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    state = _apart({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()})
     # Not safetensors' own writer, whose error on a full disk is no OSError.
     write_bytes(path, save(state, {CARD_KEY: card.to_json()} if card else None))
+
+
+def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give each tensor its own memory, as safetensors needs it: layers may share weights."""
+    seen: set[int] = set()
+    for name, tensor in state.items():
+        place = tensor.untyped_storage().data_ptr()
+        if place in seen:
+            state[name] = tensor.clone()
+        seen.add(place)
+    return state
 
 
 def load_weights(

@@ -11,7 +11,8 @@ from typing import Any, cast
 from satbench.attacks import attack_spec
 from satbench.core.errors import SatbenchError, UnknownNameError
 from satbench.core.specs import split_spec
-from satbench.recipes._values import parse_overrides, show_override, typed
+from satbench.recipes._values import parse_overrides, show_override
+from satbench.recipes._values import typed as typed_setting
 from satbench.recipes.config import TRAINING_ATTACKS, TrainConfig, required, settings
 
 
@@ -42,8 +43,17 @@ def load_recipe(name: str, **changes: object) -> TrainConfig:
     missing = [key for key in required() if key not in values]
     if missing:
         raise SatbenchError(f"the recipe {name} lacks {', '.join(missing)}; add them")
-    typed_values = cast(dict[str, Any], {key: typed(key, value) for key, value in values.items()})
-    config = TrainConfig(recipe=name, **typed_values)
+    typed_values = cast(
+        dict[str, Any], {key: typed_setting(key, value) for key, value in values.items()}
+    )
+    return spelled_out(TrainConfig(recipe=name, **typed_values))
+
+
+def spelled_out(config: TrainConfig) -> TrainConfig:
+    """Return a config with its specs in full, so that equal runs have equal configs.
+
+    Raises SatbenchError for a spec of an unknown thing.
+    """
     # Only now, for it imports torch, and a wrong name is answered without.
     from satbench.attacks.backward import Backward
     from satbench.model_zoo.build import canonical_activation, canonical_architecture
@@ -115,4 +125,6 @@ __all__ = [
     "parse_overrides",
     "recipe_names",
     "recipe_summary",
+    "spelled_out",
+    "typed_setting",
 ]

@@ -16,6 +16,9 @@ from satbench.data import check_name
 TRAINING_ATTACKS = ("trades",)
 """Inner attackers beside the attacks of an evaluation (`satbench.training.inner`)."""
 
+IN_MEMORY = "tensors"
+"""The dataset of a run on images that were given from Python, as those are called."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -113,7 +116,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         Threat.parse(self.threat)
-        check_name(self.dataset)
+        if self.dataset != IN_MEMORY:
+            check_name(self.dataset)
         if self.attack and split_spec(self.attack)[0] not in TRAINING_ATTACKS:
             check_attack_name(self.attack)
         for name, kind in get_type_hints(TrainConfig).items():

@@ -18,11 +18,12 @@ Best = dict[str, Any]
 
 
 def keep_best(
-    model: nn.Module, card: Card, folder: Path, epoch: int, kept: tuple[Best, ...]
+    model: nn.Module, card: Card | None, folder: Path, epoch: int, kept: tuple[Best, ...]
 ) -> tuple[Best, ...]:
     """Save the weights of an epoch as the best, with their card; return what is kept, best first.
 
-    The best so far become those before, if they are what was written.
+    The best so far become those before, if they are what was written.  A network of a user's own
+    has no card.
     """
     path = folder / BEST
     older = [best for best in kept if find_best(folder, best) == path]

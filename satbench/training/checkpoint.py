@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from satbench.core.errors import SatbenchError
 from satbench.core.files import atomic_path
@@ -77,9 +78,11 @@ class Checkpoints:
         network: nn.Module,
         optimiser: torch.optim.Optimizer,
         average: Average | None,
+        scheduler: LRScheduler | None = None,
     ) -> None:
         self._newest, self._before = folder / STATE, folder / BEFORE
         self._network, self._optimiser, self._average = network, optimiser, average
+        self._scheduler = scheduler
         self._newest_is: Literal["end of epoch", "within epoch", "unusable"] = "unusable"
 
     def load(self) -> Checkpoint:
@@ -120,6 +123,8 @@ class Checkpoints:
         }
         if self._average:
             state["average"] = self._average.state_dict()
+        if self._scheduler:
+            state["scheduler"] = self._scheduler.state_dict()
         check_finite(state)
         with atomic_path(self._newest) as temporary:
             with temporary.open("wb") as file:
@@ -133,6 +138,8 @@ class Checkpoints:
         self._optimiser.load_state_dict(saved["optimiser"])
         if self._average:
             self._average.load_state_dict(saved["average"])
+        if self._scheduler:
+            self._scheduler.load_state_dict(saved["scheduler"])
         return place
 
     def _rotate(self) -> None:

@@ -17,6 +17,7 @@ from satbench.core.noise import generator_for
 from satbench.data import Dataset, ImageTree
 from satbench.recipes import TrainConfig
 from satbench.training.checkpoint import BEFORE, STATE, has_checkpoint
+from satbench.training.own import NOTHING, Own
 from satbench.training.ranks import Ranks
 
 CONFIG = "config.json"
@@ -29,7 +30,8 @@ class Facts:
     """`data` is the digest of the training set, `device` the kind of processor or the GPU's name.
 
     `files` is the digest of some whole files of a folder of images, whose `data` is of names and
-    sizes alone.
+    sizes alone.  `own` tells of the parts that are the user's own, and `weights` is the digest of
+    those that were given to begin with.
     """
 
     data: str
@@ -39,9 +41,11 @@ class Facts:
     torch: str
     satbench: str
     files: str = ""
+    own: str = ""
+    weights: str = ""
 
 
-def facts_of(data: Dataset, device: torch.device, ranks: Ranks) -> Facts:
+def facts_of(data: Dataset, device: torch.device, ranks: Ranks, own: Own = NOTHING) -> Facts:
     """Return the facts of a run that begins or goes on now."""
     return Facts(
         data=data.digest,
@@ -51,6 +55,8 @@ def facts_of(data: Dataset, device: torch.device, ranks: Ranks) -> Facts:
         torch=str(torch.__version__),
         satbench=satbench.__version__,
         files=_some_files(data) if isinstance(data, ImageTree) else "",
+        own=own.described(),
+        weights=own.weights(),
     )
 
 
@@ -70,6 +76,7 @@ def open_run(folder: Path, config: TrainConfig, now: Facts, leftovers: tuple[str
         if has_checkpoint(folder):
             began = _facts(found, now)
             _check_data(folder, began, now)
+            _check_own(folder, began, now)
     write_text(path, json.dumps({**config.to_dict(), _KEY: asdict(began)}, indent=2) + "\n")
     return began
 
@@ -79,13 +86,23 @@ def difference(began: Facts, now: Facts) -> str:
     changed = [
         f"{name} {new} for {old}"
         for name, (old, new) in _pairs(began, now)
-        if name not in ("data", "files") and old != new
+        if name not in ("data", "files", "own", "weights") and old != new
     ]
     if not changed:
         return ""
     return (
         f"goes on with {', '.join(changed)}: the weights may differ in their last bits from those "
         "of a run in one go"
+    )
+
+
+def other_start(began: Facts, now: Facts) -> str:
+    """Return a sentence where other weights are given than a run began with, else nothing."""
+    if began.weights == now.weights:
+        return ""
+    return (
+        "goes on from its checkpoint, which began with other weights than those given now; for a "
+        "run that begins with these, give another name="
     )
 
 
@@ -134,6 +151,15 @@ def _check_data(folder: Path, began: Facts, now: Facts) -> None:
         f"{folder} holds a run that began on other training data ({what}); give it the data that "
         "it began with, choose another --name or --out, or remove that folder"
     )
+
+
+def _check_own(folder: Path, began: Facts, now: Facts) -> None:
+    if began.own != now.own:
+        raise SatbenchError(
+            f"{folder} holds a run with {began.own or 'all parts of the recipe'}, now "
+            f"{now.own or 'all parts of the recipe'}; choose another name= or out=, or remove "
+            "that folder"
+        )
 
 
 def _some_files(tree: ImageTree) -> str:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from satbench.core.errors import SatbenchError
 from satbench.core.noise import generator_for
-from satbench.data import ImageTree
+from satbench.data import ImageTree, Pixels
 from satbench.recipes import TrainConfig
 from satbench.training.augment import Augmentation
 from satbench.training.colours import jittered, lit
@@ -45,6 +45,13 @@ class FromFiles:
     def __init__(self, tree: ImageTree, config: TrainConfig, device: torch.device) -> None:
         self._tree, self._config, self._device = tree, config, device
         self._white = torch.tensor(255, dtype=torch.float32, device=device)
+        # The text of the data set may say what is done to the pixels; else `crop` does.
+        self._ruled = tree.rule != Pixels.centre(config.crop)
+        if self._ruled and config.crop_schedule:
+            raise SatbenchError(
+                f"crop_schedule changes what is done to the pixels, and so does the rule of "
+                f"{tree.name}: leave one out"
+            )
         kind = config.augment
         on_device = "none" if kind == "resized-crop-flip" else kind
         self._augment = Augmentation(on_device, config.crop_padding, config.seed)
@@ -62,6 +69,7 @@ class FromFiles:
             random,
             self._config.colour_jitter,
             self._config.lighting,
+            self._ruled,
         )
         augments = self._augment.kind != "none"
         drawn = self._augment.draws(epoch, len(self._tree)) if augments else None
@@ -71,8 +79,8 @@ class FromFiles:
             yield x.float() / self._white, y
 
     def held_out(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Return centre crops and labels.  (B,) -> (B, 3, crop, crop), (B,)."""
-        views = Views(self._tree, self._config.crop, self._config.seed, 0, random=False)
+        """Return images behind the rule for pixels, and labels.  (B,) -> (B, 3, H, W), (B,)."""
+        views = Views(self._tree, self._config.crop, self._config.seed, 0, False, ruled=self._ruled)
         pieces = np.array_split(rows, math.ceil(len(rows) / _PIECE))
         x, y = (torch.cat(parts) for parts in zip(*self._read(views, pieces), strict=True))
         return x.float() / self._white, y
@@ -98,7 +106,11 @@ class FromFiles:
 
 @dataclass(frozen=True)
 class Views:
-    """What a worker computes: the images of some rows at one size, in one epoch."""
+    """What a worker computes: the images of some rows at one size, in one epoch.
+
+    Where nothing is random, images are behind the tree's rule for pixels if `ruled`, else centre
+    crops.
+    """
 
     tree: ImageTree
     size: int
@@ -107,6 +119,7 @@ class Views:
     random: bool
     jitter: float = 0.0
     lighting: float = 0.0
+    ruled: bool = False
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Read | str:
         """Return images as bytes and labels, or what is wrong, for no error outlives a worker.
@@ -120,12 +133,13 @@ class Views:
         return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), self.tree.labels[rows]
 
     def _view(self, row: int) -> Image:
-        picture = self.tree.picture(row)
         if self.random:
             generator = generator_for(self.seed, "resized crop", self.epoch, row)
-            view = resized_crop_flip(picture, self.size, generator)
+            view = resized_crop_flip(self.tree.picture(row), self.size, generator)
+        elif self.ruled:
+            view = self.tree.view(row)
         else:
-            view = centre_crop(picture, self.size)
+            view = centre_crop(self.tree.picture(row), self.size)
         # Streams of their own: the crops are the same with and without.
         if self.jitter:
             colours = generator_for(self.seed, "colour jitter", self.epoch, row)

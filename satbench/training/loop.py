@@ -8,11 +8,13 @@ very same weights, and runs that differ in the activation alone start and go thr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -20,17 +22,20 @@ from satbench.attacks.warm import warm_cpu
 from satbench.core.errors import SatbenchError
 from satbench.core.lock import alone
 from satbench.data import Dataset
+from satbench.preflight import ASKED
 from satbench.recipes import TrainConfig
-from satbench.training.batches import batches_of
+from satbench.training.batches import Batches, batches_of
 from satbench.training.best import BEST, BEST_BEFORE
 from satbench.training.checkpoint import Checkpoints, has_checkpoint
-from satbench.training.facts import Facts, difference, facts_of, open_run
+from satbench.training.facts import Facts, difference, facts_of, open_run, other_start
 from satbench.training.noise import StepNoise
+from satbench.training.own import NOTHING, Own, check_network, own_copy, put_state
 from satbench.training.ranks import ALONE, Ranks
 from satbench.training.schedule import learning_rate
 from satbench.training.start import fresh_model, load_start
 from satbench.training.step import Stepper
 from satbench.training.sync_norm import statistics_note
+from satbench.training.told import Step
 from satbench.training.under_way import METRICS, Run, history_of, writing
 from satbench.training.watch import EpochMetrics, chance_level
 
@@ -62,13 +67,16 @@ def train(
     on_epoch: Callable[[EpochMetrics], None] = lambda metrics: None,
     ranks: Ranks = ALONE,
     on_note: Callable[[str], None] = lambda note: None,
+    own: Own = NOTHING,
+    after_step: Callable[[Step], None] | None = None,
 ) -> Trained:
     """Train what `config` says on the training split `data`; go on where `folder` stopped.
 
     The last `config.held_out` images are held out for the metrics of each epoch.  Checkpoints, the
     best weights so far and a line of metrics an epoch go to `folder`.  `on_epoch(metrics)` and
-    `on_step(epoch, step, steps)` are told of progress, `on_note` of what a user should know.  In a
-    run of several processes (`ranks`) only the first writes.  torch's global generators are left
+    `on_step(epoch, step, steps)` are told of progress, `on_note` of what a user should know,
+    `after_step` of what each step came to.  `own` are parts in place of the recipe's.  In a run of
+    several processes (`ranks`) only the first writes.  torch's global generators are left
     as they were.  A Ctrl-C takes effect at the end of a step, and leaves a checkpoint of it.
 
     Raises SatbenchError for a bad config, a folder that holds another run, one that began on other
@@ -81,30 +89,43 @@ def train(
             f"expected more than {config.batch_size} training images (one batch) beside the "
             f"{config.held_out} held out, got {len(data)} in all"
         )
+    batches = batches_of(data, config, device)
+    model = _network(config, data, device, batches, own)
     with _claimed(folder, ranks):
-        now = facts_of(data, device, ranks) if ranks.leads else None
+        now = facts_of(data, device, ranks, own) if ranks.leads else None
         with writing(folder):
             began = open_run(folder, config, now, (BEST, BEST_BEFORE, METRICS)) if now else None
         ranks.wait()
-        model, fresh = fresh_model(config, data.classes), not has_checkpoint(folder)
+        fresh = not has_checkpoint(folder)
         started = load_start(model, config.init) if config.init and fresh else ""
-        stepper = Stepper(config, model, device, ranks)
+        if own.state is not None and fresh:
+            put_state(model, own.state)
+        steps = n // config.batch_size * config.epochs
+        stepper = Stepper(config, model, device, ranks, own, steps)
+        chance = chance_level(config, data.labels[:n], data.classes)
         run = Run(
             config,
             data,
             began,
-            batches_of(data, config, device),
+            batches,
             n,
-            chance_level(config, data.labels[:n], data.classes),
+            math.inf if own.loss else chance,
             folder,
             device,
             ranks,
             stepper,
-            Checkpoints(folder, stepper.network, stepper.optimiser, stepper.average),
+            Checkpoints(
+                folder, stepper.network, stepper.optimiser, stepper.average, stepper.scheduler
+            ),
             on_step,
             on_note,
+            after_step,
+            own.network is not None,
         )
-        state = run.resumed().noting(started, statistics_note(config, model, ranks.world))
+        said = (*own.notes(), statistics_note(config, model, ranks.world))
+        state = run.resumed().noting(started, *said)
+        if began and now and not fresh:
+            state = state.noting(other_start(began, now))
         if began and now and not fresh and not run.is_over(state):
             state = state.noting(difference(began, now))
         for note in state.notes:
@@ -117,6 +138,18 @@ def train(
         kept, why, notes = run.handed_on(state)
         model, history = stepper.result.eval(), history_of(state)
         return Trained(model, history, kept.epoch, why, began, notes)
+
+
+def _network(
+    config: TrainConfig, data: Dataset, device: torch.device, batches: Batches, own: Own
+) -> nn.Module:
+    """Return the network to train: a fresh one, or a copy of a user's own that has been asked."""
+    if own.network is None:
+        return fresh_model(config, data.classes)
+    network = own_copy(own.network).to(device)
+    x, y = batches.held_out(np.arange(min(ASKED, len(data))))
+    check_network(network, x, y, data.classes, config.threat)
+    return network
 
 
 @contextmanager

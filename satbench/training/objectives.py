@@ -8,23 +8,29 @@ from torch import Tensor, nn
 
 from satbench.attacks.contract import Model
 from satbench.recipes.config import TrainConfig
+from satbench.training.own import Loss, checked_loss
 
 
 class Objective(nn.Module):
     """A network together with its loss, so that a step is one forward of one module.
 
-    `network` is what computes (it may be compiled); its parameters are this module's.
+    `network` is what computes (it may be compiled); its parameters are this module's.  `loss` is
+    a user's own, at the adversarial images, in place of the objective.
     """
 
-    def __init__(self, config: TrainConfig, network: nn.Module) -> None:
+    def __init__(self, config: TrainConfig, network: nn.Module, loss: Loss | None = None) -> None:
         super().__init__()
         self.network = network
         self._config = config
+        self._loss = None if loss is None else (loss,)  # a module within is no part of this one
 
     def forward(self, x: Tensor, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean loss and the logits of `x_adv`.  (B, C, H, W), (B,) -> (), (B, K)."""
         config = self._config
         with autocast(config, x.device):
+            if self._loss is not None:
+                logits = wide(self.network(x_adv))
+                return checked_loss(self._loss[0], logits, y), logits
             if config.objective == "cross-entropy":
                 return adversarial_cross_entropy(self.network, x_adv, y, config.label_smoothing)
             if config.objective == "trades":

@@ -21,6 +21,7 @@ from satbench.training.inner import Inner, starts_clean
 from satbench.training.layout import layout_kept, pools
 from satbench.training.noise import StepNoise
 from satbench.training.objectives import Objective
+from satbench.training.own import NOTHING, Own, on_device, own_optimizer, own_scheduler
 from satbench.training.ranks import Ranks
 from satbench.training.sync_norm import synchronised
 
@@ -38,11 +39,18 @@ class Stepper:
     """Takes the steps of a run; holds what they change: network, optimiser, average.
 
     `network` is the network on `device`; in a distributed run it is the same in all processes
-    after every step.
+    after every step.  A user's own optimiser and schedule (of `steps` steps in all) take the place
+    of the recipe's, and then the learning rate is theirs (`by_recipe` is False).
     """
 
     def __init__(
-        self, config: TrainConfig, network: nn.Module, device: torch.device, ranks: Ranks
+        self,
+        config: TrainConfig,
+        network: nn.Module,
+        device: torch.device,
+        ranks: Ranks,
+        own: Own = NOTHING,
+        steps: int = 0,
     ) -> None:
         network = network.to(device)
         if config.channels_last:
@@ -50,12 +58,20 @@ class Stepper:
         if config.sync_batch_norm and ranks.world > 1:
             network = synchronised(network, device)
         self.network = network
-        self.optimiser = optimiser_of(config, network)
+        self.by_recipe = own.optimizer is None and own.scheduler is None
+        self.optimiser = (
+            own_optimizer(own.optimizer, network)
+            if own.optimizer
+            else optimiser_of(config, network)
+        )
+        self.scheduler = (
+            own_scheduler(own.scheduler, self.optimiser, steps) if own.scheduler else None
+        )
         self.average = average_of(config, network)
         self._config, self._ranks = config, ranks
         # Compiled or not, both share the weights.
         self._fast = cast(nn.Module, torch.compile(network)) if config.compile else network
-        self._objective: nn.Module = Objective(config, self._fast)
+        self._objective: nn.Module = Objective(config, self._fast, on_device(own.loss, device))
         if ranks.world > 1:
             self._objective = DistributedDataParallel(self._objective)
         self._inner = Inner.of(config)
@@ -76,8 +92,9 @@ class Stepper:
         config, ranks = self._config, self._ranks
         seed = generator_for(config.seed, "torch", epoch, step, ranks.rank).integers(2**63)
         self._generator.manual_seed(int(seed))  # for layers that draw, such as dropout
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate * group.get("factor", 1.0)
+        if self.by_recipe:
+            for group in self.optimiser.param_groups:
+                group["lr"] = rate * group.get("factor", 1.0)
         with layout_kept(self._pools):
             parts = self._attacked(x, y, epoch, step)
             if config.awp and epoch + 1 >= config.awp_from:
@@ -88,6 +105,8 @@ class Stepper:
         if config.gradient_clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
         self.optimiser.step()
+        if self.scheduler:
+            self.scheduler.step()
         ranks.agree_on_buffers(self.network)
         if self.average:
             self.average.after_step(self.network)

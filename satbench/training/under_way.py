@@ -36,6 +36,7 @@ from satbench.training.ranks import Ranks
 from satbench.training.run_card import run_card
 from satbench.training.schedule import learning_rate
 from satbench.training.step import Stepper
+from satbench.training.told import Step
 from satbench.training.watch import (
     LOOKED_AT,
     EpochMetrics,
@@ -90,6 +91,8 @@ class Run:
     checkpoints: Checkpoints
     on_step: Callable[[int, int, int], None]
     on_note: Callable[[str], None]
+    after_step: Callable[[Step], None] | None = None
+    own_network: bool = False
 
     @property
     def steps(self) -> int:
@@ -272,7 +275,8 @@ class Run:
             return ({"epoch": metrics.epoch, "digest": ""},)
         why = f"epoch {metrics.epoch}, best so far by held-out PGD-10 accuracy"
         name, model = f"{self.folder.name}-best", self.stepper.result
-        card = run_card(name, BEST, model, self.config, self.data, self.facts, (why, metrics))
+        told = run_card(name, BEST, model, self.config, self.data, self.facts, (why, metrics))
+        card = None if self.own_network else told
         with writing(self.folder):
             return keep_best(model, card, self.folder, metrics.epoch, kept)
 
@@ -286,6 +290,7 @@ class _Epoch:
         self._sums = sums.to(run.device)
         self._looks = looks(run.config, run.steps)
         self._torn = False  # within a step
+        self._started, self._taken = time.monotonic(), 0
 
     def go(self) -> Checkpoint:
         """Take the steps that are left; return the place at the end."""
@@ -320,13 +325,25 @@ class _Epoch:
         run, epoch = self._run, self._state.epoch
         config, steps = run.config, run.steps
         rate = learning_rate(config, epoch * steps + self._done, config.epochs * steps)
+        if not run.stepper.by_recipe:
+            rate = run.stepper.optimiser.param_groups[0]["lr"]
         self._torn = True
         with step_in_one_piece(patient=run.ranks.world > 1):
-            self._sums += run.stepper(x, y, epoch, self._done, rate)
+            told = run.stepper(x, y, epoch, self._done, rate)
+            self._sums += told
             self._done += 1
             self._torn = False
+        if run.after_step:
+            run.after_step(self._told(told, rate))
         if run.device.type == "cpu" or self._done % GPU_LOOKS_EVERY == 0:
             self._check_loss()
+
+    def _told(self, told: Tensor, rate: float) -> Step:
+        run, epoch = self._run, self._state.epoch
+        self._taken += 1
+        left = (run.config.epochs - epoch) * run.steps - self._done
+        each = (time.monotonic() - self._started) / self._taken
+        return Step(epoch + 1, self._done, run.steps, rate, left * each, told)
 
     def _check_loss(self) -> None:
         if not bool(torch.isfinite(self._sums).all()):

@@ -150,9 +150,13 @@ def test_labels_go_with_their_images(tree: ImageTree, resized: TrainConfig) -> N
     assert found == kinds
 
 
-def test_held_out_images_are_those_of_an_evaluation(tree: ImageTree, config: TrainConfig) -> None:
-    whole = load_dataset(f"imagefolder:{tree.folder}", "train")
-    plain = replace(config, dataset="imagefolder:x")
+@pytest.mark.parametrize("rule", ["crop=16", "resize=20x20", "resize=48,crop=16"])
+def test_held_out_images_are_those_of_an_evaluation(
+    tree: ImageTree, config: TrainConfig, rule: str
+) -> None:
+    name = f"imagefolder:{tree.folder}@{rule}"
+    whole, tree = load_dataset(name, "train"), open_tree(name, Pixels.centre(224), 0)
+    plain = replace(config, dataset=name)
     rows = np.arange(6, 10)
     x, y = batches_of(tree, plain, CPU).held_out(rows)
 
@@ -162,7 +166,7 @@ def test_held_out_images_are_those_of_an_evaluation(tree: ImageTree, config: Tra
 
 def test_flips_alone_are_those_of_images_in_memory(tree: ImageTree, config: TrainConfig) -> None:
     flip = replace(config, dataset="imagefolder:x", augment="flip")
-    whole = load_dataset(f"imagefolder:{tree.folder}", "train")
+    whole = load_dataset(tree.origin, "train")
     expected = [x for x, _ in batches_of(whole, flip, CPU).train(0, ROWS)]
 
     assert all(map(torch.equal, expected, batches(tree, flip)))
