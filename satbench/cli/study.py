@@ -83,6 +83,12 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     type=click.Choice(["train", "evaluate", "page"]),
     help="Do this part alone; evaluate passes over models that are not trained yet.",
 )
+@click.option(
+    "--workers",
+    metavar="DEVICES",
+    help="A process a device, each taking a share of the runs: cuda:all, cuda:0,cuda:1, or a "
+    "number of processes on the CPU.",
+)
 @options.device
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads; torch's choice if unset.")
 @options.data_dir
@@ -105,6 +111,7 @@ def study(
     dry_run: bool,
     check: bool,
     only: str | None,
+    workers: str | None,
     device: str,
     threads: int | None,
     data_dir: Path | None,
@@ -113,8 +120,9 @@ def study(
 ) -> None:
     """Repeat a study of the SAT paper: train, evaluate, and write a page with a verdict.
 
-    Models and results that are there already are used; a stopped study goes on, and a second
-    process with the same command takes a share of the runs.
+    Models and results that are there already are used, and a stopped study goes on.  With
+    --workers a process for each device takes a share of the runs; a second process with the same
+    command, on this machine or on another with the same folders, takes a share too.
     """
     if show_list:
         _list(as_json)
@@ -139,8 +147,16 @@ def study(
     definition = load_study(name, recipe)
     from satbench.studies.store import Places, told_digests
 
+    if workers and device != "auto":
+        raise SatbenchError(f"give --workers {workers} or --device {device}, not both")
     places = Places(store, results, folders)
-    images = Images(data_dir, told_digests(places) if check or only == "page" else None)
+    if dry_run:
+        from satbench.studies.outline import Outlines
+        from satbench.studies.store import trained_digests
+
+        images: Images = Outlines(data_dir, trained_digests(places), _teller(quiet))
+    else:
+        images = Images(data_dir, told_digests(places) if check or only == "page" else None)
     plan = plan_study(definition, chosen, images)
     pages = docs or Path("docs/studies") / (recipe or "")
     if check:
@@ -152,7 +168,11 @@ def study(
         _show(runner, as_json)
         return
     part = cast(Part, only or "all")
-    if part != "page":
+    if part != "page" and workers:
+        from satbench.studies.crew import parse_workers, share_out
+
+        share_out(runner, part, parse_workers(workers), _teller(quiet), _teller(quiet=False))
+    elif part != "page":
         from satbench.studies.estimate import Estimate
 
         runner.carry_out(part, Estimate(runner).seconds)

@@ -33,7 +33,11 @@ def load(folder: Path, split: Literal["test", "train"], n_examples: int | None =
     `folder/FashionMNIST/raw`, then where Debian's package `dataset-fashion-mnist` puts it; where
     it is in none of these, torchvision downloads it into `folder`.
     """
-    place = Path(str(files("satbench.data") / "files")) if split == "test" else _find(folder)
+    place = (
+        Path(str(files("satbench.data") / "files"))
+        if split == "test"
+        else (find(folder) or _download(folder))
+    )
     dataset = read_folder(place, split)
     if dataset.digest != DIGESTS[split]:
         raise SatbenchError(
@@ -51,12 +55,11 @@ def read_folder(place: Path, split: str) -> Dataset:
     return Dataset("fashion-mnist", split, images, labels.astype(np.int64), classes=10)
 
 
-def _find(folder: Path) -> Path:
+def find(folder: Path) -> Path | None:
+    """Return where the training set lies; None where it is to be downloaded."""
     candidates = (folder / "fashion-mnist", folder / "FashionMNIST" / "raw", _DEBIAN)
-    for place in candidates:
-        if any(place.glob("train-images-idx3-ubyte*")):
-            return place
-    return _download(folder)
+    found = (place for place in candidates if any(place.glob("train-images-idx3-ubyte*")))
+    return next(found, None)
 
 
 def _download(folder: Path) -> Path:

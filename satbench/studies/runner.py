@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,6 +24,7 @@ from satbench.lending import source_digest
 from satbench.models import LoadedModel, load_model, request_model
 from satbench.own_code import identified
 from satbench.plan import Evaluation
+from satbench.studies.attempts import Attempts
 from satbench.studies.images import Images
 from satbench.studies.measures import MEASURED_IMAGES, measure_model
 from satbench.studies.plan import EVALUATION_SEED, Cell, Plan, Wanted
@@ -57,11 +59,17 @@ class Runner:
         if machine.threads:  # here, so that an estimate is made with as many as the work
             torch.set_num_threads(machine.threads)
 
-    def carry_out(self, part: Part, seconds: Callable[[Cell], float] | None = None) -> None:
+    def carry_out(
+        self,
+        part: Part,
+        seconds: Callable[[Cell], float] | None = None,
+        attempts: Attempts | None = None,
+    ) -> None:
         """Do what is missing of the part asked for, run by run.
 
         `seconds` estimates what a run still takes, for the report of progress.  Raises
-        SatbenchError where a run cannot be made; all before it is kept.
+        SatbenchError where a run cannot be made; all before it is kept.  With `attempts` it is
+        said there, and the others are made.
         """
         for cell in self.plan.cells:
             self._refuse_other_code(cell)
@@ -74,9 +82,11 @@ class Runner:
                 with self.places.claimed(cell.key) as mine:
                     if not mine:
                         continue  # another process is at it: see again when the others are done
-                    if self.is_open(cell, part):
+                    if self.is_open(cell, part) and not (attempts and attempts.spent(cell.key)):
                         self._say(cell, len(done), waiting[place:], seconds)
-                        self._carry_out(cell, part)
+                        made = attempts.made(cell.key, cell.label) if attempts else nullcontext()
+                        with made:
+                            self._carry_out(cell, part)
                 done.add(cell.key)
                 worked = True
             if not worked:

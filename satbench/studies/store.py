@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -204,6 +204,18 @@ def told_digests(places: Places) -> dict[str, str]:
     """Return the digests of training sets that the kept runs tell of, by the sets' names."""
     told = (run.training for run in places.runs().values() if run.training)
     return {training["dataset"]: training["data_digest"] for training in told}
+
+
+def trained_digests(places: Places) -> dict[str, str]:
+    """Return the digests of training sets that run files and cards tell of, by the sets' names."""
+    told = told_digests(places)
+    for folder in (*places.models, places.trained):
+        for path in sorted((*folder.glob("*.json"), *folder.glob("*/*.json"))):
+            with suppress(SatbenchError):  # another file, or one that is being written
+                training = read_card(path).training
+                if training:
+                    told[training.config.get("dataset", training.dataset)] = training.data_digest
+    return told
 
 
 def covering(suites: list[tuple[str, ...]]) -> list[tuple[str, ...]]:

@@ -1,0 +1,90 @@
+"""A worker of `satbench study --workers`: `python -m satbench.studies.worker`, a job on stdin.
+
+It takes runs by their claims until none is left.  Its stdin stays open as long as the command
+lives that started it; at the end of stdin it stops as at a Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from satbench.studies.plan import Plan
+    from satbench.studies.runner import Part
+    from satbench.studies.store import Places
+
+STOPPED, FAILED = 130, 1
+"""Exit codes beside 0."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """The share of a worker: all runs of a plan that no other of the `workers` is at.
+
+    `attempts` is the folder of what failed (`satbench.studies.attempts`).
+    """
+
+    plan: Plan
+    places: Places
+    part: Part
+    data_dir: Path | None
+    device: str
+    threads: int | None
+    quiet: bool
+    workers: int
+    attempts: Path
+
+
+def main() -> None:
+    """Do the job on stdin; say in one line what ends it early."""
+    try:
+        job = pickle.load(sys.stdin.buffer)  # noqa: S301 - of the command that started it
+        threading.Thread(target=_stop_at_the_end_of_stdin, daemon=True).start()
+        _work(job)
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)
+    except Exception as error:  # whatever it is, the others go on
+        _say(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        sys.exit(FAILED)
+
+
+def _work(job: Job) -> None:
+    import torch
+
+    from satbench.studies.attempts import Attempts
+    from satbench.studies.estimate import Estimate
+    from satbench.studies.images import Images
+    from satbench.studies.runner import Machine, Runner
+
+    if job.device.startswith("cuda"):
+        torch.cuda.set_device(torch.device(job.device))
+    say = (lambda text: None) if job.quiet else _say
+    machine = Machine(job.device, job.threads, job.quiet, say)
+    runner = Runner(job.plan, job.places, Images(job.data_dir), machine)
+    estimate = Estimate(runner)
+    runner.carry_out(
+        job.part,
+        lambda cell: estimate.seconds(cell) / job.workers,
+        Attempts(job.attempts, _say),
+    )
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _stop_at_the_end_of_stdin() -> None:
+    os.read(sys.stdin.fileno(), 1)  # not through the buffer, whose lock would hang at the exit
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+if __name__ == "__main__":
+    main()

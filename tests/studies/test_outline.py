@@ -1,0 +1,86 @@
+"""A dry run needs no data: what is not here is known by its size, and said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from satbench.cli import cli
+from satbench.core.errors import SatbenchError
+from satbench.studies.images import Images
+from satbench.studies.outline import Outlines
+from satbench.studies.store import Places, trained_digests
+
+
+@pytest.fixture
+def _nothing_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SATBENCH_DATA", str(tmp_path / "none"))
+    monkeypatch.setattr("satbench.studies.outline.find", lambda _: None)
+    monkeypatch.setattr("satbench.data._fashion_mnist.find", lambda _: None)
+    monkeypatch.setattr("satbench.studies.estimate.Estimate._measure", lambda *_: (1e-3, 2e-3))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("_nothing_here")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("activations", "--recipe", "sat-cifar10"),
+        ("activations", "--recipe", "sat-imagenet-resnet50"),
+        ("scaling",),
+        ("activations", "--set", "dataset=arrays:mine.npz"),
+        ("activations", "--eval-dataset", "cifar100"),
+    ],
+)
+def test_a_dry_run_needs_no_data(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("satbench.data._fashion_mnist._download", _never)
+    done = CliRunner().invoke(cli, ["study", *words, "--dry-run", "--json", "--seeds", "0"])
+    lines = json.loads(done.stdout)
+
+    assert 0 == done.exit_code
+    assert len(lines) > 3
+    assert all(line["seconds"] > 0 for line in lines if line["missing"])
+    assert "is not here, and taken as" in done.stderr
+
+
+def _never(*_: object) -> None:
+    raise AssertionError("a dry run fetches nothing")
+
+
+@pytest.mark.usefixtures("_nothing_here")
+@pytest.mark.parametrize(
+    ("name", "n", "shape", "classes"),
+    [
+        ("fashion-mnist@20", 60_000, (1, 20, 20), 10),
+        ("cifar100", 50_000, (3, 32, 32), 100),
+        ("imagefolder:nowhere", 1_281_167, (3, 64, 64), 1000),
+    ],
+)
+def test_a_set_that_is_not_here_is_known_by_its_size_and_said_once(
+    name: str, n: int, shape: tuple[int, int, int], classes: int
+) -> None:
+    said: list[str] = []
+    images = Outlines(None, {name: "told"}, said.append)
+    assert "told" == images.training_digest(name, 64)
+    whole = images.training(name, 64)
+
+    assert (n, shape, classes) == (len(whole), whole.shape, whole.classes)
+    assert 1 == len(said)
+
+
+def test_a_set_that_is_here_is_the_set_itself() -> None:
+    outlines, images = Outlines(None, {}, _never), Images()
+
+    assert images.test("fashion-mnist", 5).digest == outlines.test("fashion-mnist", 5).digest
+    with pytest.raises(SatbenchError, match="expected at most 10000 examples"):
+        outlines.test("fashion-mnist", 10_001)
+
+
+def test_cards_of_the_store_tell_the_digest_of_a_set_that_is_not_here(done: Places) -> None:
+    for path in done.results.glob("*.json"):
+        path.unlink()
+
+    assert {"fashion-mnist"} == set(trained_digests(done))
