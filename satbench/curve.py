@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -13,22 +13,28 @@ from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 import satbench
 from satbench.attacks.blame import Batch
 from satbench.attacks.borrow import borrowed
 from satbench.attacks.engine import Progress, device_of
-from satbench.attacks.judge import predict
 from satbench.attacks.minimum_norm import MinimumNorm, minimum_distances
 from satbench.attacks.passes import CountingModel, Passes
 from satbench.attacks.searched import Searched, Trial
-from satbench.attacks.suite import Stage, parse_suite
+from satbench.attacks.suite import Stage, check_suite, parse_suite
 from satbench.core.errors import SatbenchError
 from satbench.core.files import file_stem
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
+from satbench.curve_bounds import (
+    At,
+    bound_by_attack,
+    bound_by_record,
+    name_of,
+    record_folders,
+    records_of,
+)
 from satbench.data import Dataset
 from satbench.devices import choose_device
 from satbench.eval_config import EvalConfig, first_examples
@@ -38,13 +44,18 @@ from satbench.leaderboard.curves import (
     KIND,
     Curve,
     CurveAttack,
+    CurveBound,
     curve_identity,
+    marks_of,
+    reach_of,
     read_curve,
     write_curve,
 )
 from satbench.leaderboard.record import DatasetInfo, Environment, ModelInfo
-from satbench.leaderboard.witnesses import Witnesses, witnesses_path, write_witnesses
+from satbench.leaderboard.witnesses import read_witnesses, witnesses_path, write_witnesses
+from satbench.lending import pin_sources
 from satbench.models import load_model
+from satbench.nearest import Nearest, batches
 from satbench.own_code import identified
 from satbench.plan import device_name
 from satbench.preflight import Needs, check_set_up
@@ -55,6 +66,9 @@ class CurvePlan:
     """What a curve is to be made of, apart from the model.
 
     `attacks` are specs of minimum-norm attacks; the nearest point that any of them finds counts.
+    At each eps of `marks` (None for those that a table of the curve shows) the attacks `at_marks`
+    look for what these missed; empty means PGD-50, or Square where no attack follows gradients.
+    Records of the same model, published ones and those in the curve's folder, bound it too.
     """
 
     dataset: Dataset
@@ -62,6 +76,9 @@ class CurvePlan:
     attacks: Sequence[str]
     seed: int = 0
     batch_size: int = 250
+    marks: Sequence[float] | None = None
+    at_marks: Sequence[str] = ()
+    data_dir: Path | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -94,15 +111,49 @@ def minimum_norm_suite(attacks: Sequence[str], norm: str) -> tuple[Stage, ...]:
     return suite
 
 
-def measure_config(config: EvalConfig, progress: Progress | None = None) -> Measured:
-    """Measure the curve that the command line was asked for; the radius in `config` is unused."""
+def measure_configs(
+    configs: Sequence[EvalConfig],
+    at_marks: Sequence[str] = (),
+    progress: Progress | None = None,
+    begins: Callable[[EvalConfig], None] = lambda config: None,
+) -> list[Measured]:
+    """Measure the curves that the command line was asked for; the radii in `configs` are unused.
+
+    They are of one norm and data set, and all are brought down at the marks of their common table.
+    `begins` is told of each model that comes next.
+    """
+    made, bounded = [], []
+    for config in configs:
+        begins(config)
+        made.append(_measure_config(config, (), at_marks, progress))
+    marks = marks_of([one.curve for one in made])
+    for config, before in zip(configs, made, strict=True):
+        begins(config)
+        after = _measure_config(replace(config, fresh=False), marks, at_marks, progress)
+        bounded.append(replace(after, found=before.found and after.found))
+    return bounded
+
+
+def _measure_config(
+    config: EvalConfig,
+    marks: Sequence[float],
+    at_marks: Sequence[str],
+    progress: Progress | None,
+) -> Measured:
     device = choose_device(config.device)
     dataset = first_examples(config.dataset, config.n_examples, config.data_dir)
     with own_generators(device, config.seed):
         loaded = load_model(config.model, dataset.classes, exactly=not dataset.more_classes)
         loaded.check_images(dataset.shape, dataset.name)
         plan = CurvePlan(
-            dataset, config.threat.norm, config.attacks, config.seed, config.batch_size
+            dataset,
+            config.threat.norm,
+            config.attacks,
+            config.seed,
+            config.batch_size,
+            marks,
+            at_marks,
+            config.data_dir,
         )
         module = loaded.module.to(device)
         return measure_curve(module, loaded.info, plan, config.out, progress, config.fresh)
@@ -118,12 +169,14 @@ def measure_curve(
 ) -> Measured:
     """Measure how far the nearest adversarial point of each image lies, on the model's device.
 
-    The curve and its points are written to the folder `out`; if the curve of the same inputs is
-    there already, it is returned, unless it is to be made `fresh`.  The model comes back as it was.
-    Raises SatbenchError from preflight, the judge, or attacks that do not fit.
+    The curve and its points are written to the folder `out`.  If the curve of the same inputs is
+    there already, it is returned, unless it is to be made `fresh`, brought down by what was not yet
+    held against it: records that have come since, attacks at other marks.  The model comes back as
+    it was.  Raises SatbenchError from preflight, the judge, or attacks that do not fit.
     """
-    suite = minimum_norm_suite(plan.attacks, plan.norm)
-    check_set_up(module, plan.dataset, Threat.of(plan.norm, "1"), Needs.of(suite))
+    suite, told = minimum_norm_suite(plan.attacks, plan.norm), progress or Silent()
+    bounding = _bounding_suite(plan, suite)
+    check_set_up(module, plan.dataset, Threat.of(plan.norm, "1"), Needs.of([*suite, *bounding]))
     info = identified(info, module, plan.dataset, device_of(module))
     data = plan.dataset
     dataset = DatasetInfo(data.name, data.split, len(data), data.classes, data.digest)
@@ -131,22 +184,72 @@ def measure_curve(
     identity = curve_identity(info, dataset, plan.norm, plan.seed, specs)
     stem = file_stem((info.name, dataset.name, plan.norm, KIND, identity[:8]))
     path = out / f"{stem}.json"
-    if not fresh and path.exists() and (curve := read_curve(path)).identity == identity:
+    known = None if fresh else _found(path, identity, data)
+    curve, nearest = known or _measure(module, info, dataset, identity, plan, suite, told)
+    bounds = [
+        *_by_records(module, curve, nearest, plan, out),
+        *_at_marks(module, curve, nearest, plan, bounding, told),
+    ]
+    if known and not bounds:
         return Measured(curve, path, found=True)
+    points = nearest.points()
+    curve = replace(
+        curve,
+        bounds=[*curve.bounds, *bounds],
+        distances=nearest.told(),
+        points_digest=points.digest,
+    )
+    write_witnesses(points, witnesses_path(path))
+    write_curve(curve, path)
+    return Measured(curve, path, found=False)
 
-    nearest = _Nearest(data)
+
+def _bounding_suite(plan: CurvePlan, suite: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """Return the attacks at the marks.  Raises SatbenchError where one does not suit the norm."""
+    default = "pgd-50" if any(stage.uses_gradients for stage in suite) else "square"
+    threat = Threat.of(plan.norm, "1")
+    bounding = parse_suite(pin_sources(plan.at_marks or (default,), plan.dataset.name, threat))
+    check_suite(bounding, threat)
+    return bounding
+
+
+def _found(path: Path, identity: str, data: Dataset) -> tuple[Curve, Nearest] | None:
+    """Return the curve of an identity and its points, if both are there."""
+    points = witnesses_path(path)
+    if not (path.exists() and points.exists()):
+        return None
+    curve = read_curve(path)
+    return (
+        (curve, Nearest.of(curve, read_witnesses(points), data))
+        if (curve.identity == identity)
+        else None
+    )
+
+
+def _measure(
+    module: nn.Module,
+    info: ModelInfo,
+    dataset: DatasetInfo,
+    identity: str,
+    plan: CurvePlan,
+    suite: tuple[Stage, ...],
+    progress: Progress,
+) -> tuple[Curve, Nearest]:
+    """Run the minimum-norm attacks; the curve has no bounds yet."""
+    data = plan.dataset
+    nearest = Nearest(data)
     with torch.enable_grad(), borrowed(module) as judged:
         target = Searched(judged)
-        clean_seconds = _clean(judged, nearest, plan.batch_size)
-        told = progress or Silent()
+        started = time.perf_counter()
+        nearest.clean(judged, plan.batch_size)
+        clean_seconds = time.perf_counter() - started
         costs, seconds = zip(
             *(
-                _attack(judged, target, nearest, k, stage, plan, told)
+                _attack(judged, target, nearest, k, stage, plan, progress)
                 for k, stage in enumerate(suite)
             ),
             strict=True,
         )
-    points = nearest.points()
     curve = Curve(
         identity=identity,
         model=info,
@@ -156,68 +259,55 @@ def measure_curve(
         norm=plan.norm,
         seed=plan.seed,
         attacks=[replace(cost, nearest=nearest.credit(k)) for k, cost in enumerate(costs)],
-        distances=[float(d) if np.isfinite(d) else None for d in nearest.distances],
-        points_digest=points.digest,
+        bounds=[],
+        reach=reach_of(nearest.told()),
+        distances=nearest.told(),
+        points_digest="",
         environment=_environment(device_of(module), plan.batch_size, clean_seconds, seconds),
     )
-    write_witnesses(points, witnesses_path(path))
-    write_curve(curve, path)
-    return Measured(curve, path, found=False)
+    return curve, nearest
 
 
-class _Nearest:
-    """The nearest confirmed point of each image so far, and whose it is."""
-
-    def __init__(self, data: Dataset) -> None:
-        self.data = data
-        self.distances = np.full(len(data), np.inf)
-        self.owner = np.full(len(data), -1)
-        self.images: dict[int, NDArray[np.float32]] = {}
-
-    @property
-    def right(self) -> NDArray[np.int64]:
-        """The images that the model gets right when clean."""
-        return np.flatnonzero(self.distances > 0)
-
-    def offer(
-        self,
-        owner: int,
-        indices: NDArray[np.int64],
-        images: NDArray[np.float32],
-        distances: NDArray[np.float64],
-    ) -> None:
-        """Take what is nearer than what is known."""
-        for index, image, distance in zip(indices.tolist(), images, distances, strict=True):
-            if distance < self.distances[index]:
-                self.distances[index], self.owner[index] = distance, owner
-                self.images[index] = image
-
-    def credit(self, owner: int) -> int:
-        """Return for how many images the nearest point is this attack's."""
-        return int((self.owner == owner).sum())
-
-    def points(self) -> Witnesses:
-        """Return the points, ordered by image."""
-        indices = sorted(self.images)
-        if not indices:
-            return Witnesses(np.empty(0, np.int64), np.empty((0, *self.data.shape), np.float32))
-        return Witnesses(np.array(indices), np.stack([self.images[index] for index in indices]))
+def _by_records(
+    module: nn.Module, curve: Curve, nearest: Nearest, plan: CurvePlan, out: Path
+) -> list[CurveBound]:
+    """Bring the curve down to the records of its model that were not yet held against it."""
+    done = {bound.by for bound in curve.bounds}
+    new = [
+        (path, record)
+        for path, record in records_of(curve.model, plan.dataset, plan.norm, record_folders(out))
+        if name_of(record) not in done
+    ]
+    with borrowed(module) as judged:
+        return [
+            bound_by_record(judged, nearest, path, record, plan.batch_size, plan.data_dir)
+            for path, record in new
+        ]
 
 
-def _clean(judged: nn.Module, nearest: _Nearest, batch_size: int) -> float:
-    started = time.perf_counter()
-    for batch in _batches(np.arange(len(nearest.data)), None, batch_size):
-        x, y = _load(judged, nearest.data, batch)
-        with Batch(judged, nearest.data, batch, "under no attack").in_a_sentence():
-            wrong = (predict(judged, x) != y).cpu().numpy()
-        nearest.distances[batch[wrong]] = 0
-    return time.perf_counter() - started
+def _at_marks(
+    module: nn.Module,
+    curve: Curve,
+    nearest: Nearest,
+    plan: CurvePlan,
+    suite: tuple[Stage, ...],
+    progress: Progress,
+) -> list[CurveBound]:
+    """Bring the curve down to attacks at marks where they have not yet run, the least eps first."""
+    bounds: list[CurveBound] = []
+    done = {(bound.by, bound.eps) for bound in curve.bounds}
+    for eps in sorted(marks_of([curve]) if plan.marks is None else plan.marks):
+        due = tuple(stage for stage in suite if (stage.spec, eps) not in done)
+        if eps > 0 and due:
+            at = At(Threat.of(plan.norm, eps), due, plan.seed, plan.batch_size, plan.data_dir)
+            bounds += bound_by_attack(module, nearest, at, progress)
+    return bounds
 
 
 def _attack(
     judged: nn.Module,
     target: Searched,
-    nearest: _Nearest,
+    nearest: Nearest,
     number: int,
     stage: Stage,
     plan: CurvePlan,
@@ -230,8 +320,8 @@ def _attack(
     target.get_ready()
     trial = Trial([target])
     progress.stage(stage.title, total=len(due), done=0)
-    for batch in _batches(due, stage.block, plan.batch_size):
-        x, y = _load(judged, nearest.data, batch)
+    for batch in batches(due, stage.block, plan.batch_size):
+        x, y = nearest.load(judged, batch)
         block = int(batch[0]) // stage.block if stage.block else 0
         noise = Noise(plan.seed, stage.purpose, tuple(batch.tolist()), block)
         attack = cast(MinimumNorm, stage.attack)
@@ -244,25 +334,6 @@ def _attack(
         progress.advance(len(batch), int(np.isinf(nearest.distances).sum()))
     cost = CurveAttack(stage.spec, len(due), found, 0, passes.forwards, passes.backwards)
     return cost, time.perf_counter() - started
-
-
-def _batches(
-    due: NDArray[np.int64], block: int | None, batch_size: int
-) -> Iterator[NDArray[np.int64]]:
-    if block is None:
-        yield from (due[start : start + batch_size] for start in range(0, len(due), batch_size))
-    else:
-        yield from (due[due // block == number] for number in np.unique(due // block))
-
-
-def _load(
-    model: nn.Module, data: Dataset, batch: NDArray[np.int64]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    device = device_of(model)
-    return (
-        torch.from_numpy(data.pixels(batch)).to(device),
-        torch.from_numpy(data.labels[batch]).to(device),
-    )
 
 
 def _environment(

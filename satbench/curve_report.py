@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import floor, log10
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -11,11 +11,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from satbench.leaderboard.curves import Curve
-from satbench.leaderboard.figures import axis_end
-
-MARKS = 4
-"""At how many eps above 0 a table says what is left."""
+from satbench.leaderboard.curves import Curve, marks_of
 
 
 def curve_table(curves: Sequence[Curve]) -> Table:
@@ -33,8 +29,10 @@ def curve_table(curves: Sequence[Curve]) -> Table:
     return table
 
 
-def curve_summary(curve: Curve, path: Path, figures: Sequence[Path]) -> dict[str, Any]:
-    """Return a curve's result as plain data, for `--json`."""
+def curve_summary(
+    curve: Curve, marks: Sequence[float], path: Path, figures: Sequence[Path]
+) -> dict[str, Any]:
+    """Return a curve's result at the eps of a table as plain data, for `--json`."""
     return {
         "model": curve.model.name,
         "dataset": curve.dataset.name,
@@ -48,7 +46,7 @@ def curve_summary(curve: Curve, path: Path, figures: Sequence[Path]) -> dict[str
                 "accuracy": curve.surviving(eps) / curve.n,
                 "interval": curve.interval(eps),
             }
-            for eps in marks_of([curve])
+            for eps in marks
         ],
         "median_distance": _middle(curve),
         "never_broken": curve.never,
@@ -65,17 +63,10 @@ def curve_summary(curve: Curve, path: Path, figures: Sequence[Path]) -> dict[str
             }
             for one, seconds in zip(curve.attacks, curve.environment.stage_seconds, strict=True)
         ],
+        "bounds": [asdict(bound) for bound in curve.bounds],
         "path": str(path),
         "figures": [str(figure) for figure in figures],
     }
-
-
-def marks_of(curves: Sequence[Curve]) -> list[float]:
-    """Return 0 and `MARKS` round values of eps up to about where the curves have come down."""
-    rough = axis_end(curves) / MARKS
-    power = 10.0 ** floor(log10(rough))
-    step = min(width for width in (1, 2, 2.5, 5, 10) if width * power >= rough) * power
-    return [float(f"{k * step:.6g}") for k in range(MARKS + 1)]
 
 
 def _share(curve: Curve, eps: float) -> str:
@@ -96,7 +87,8 @@ def _median(curve: Curve) -> str:
 
 
 def passes_of(curve: Curve) -> str:
-    """Say how many passes, forwards and backwards, the search for an image took."""
+    """Say how many passes, forwards and backwards, all searches for an image took."""
     spent = sum(attack.forwards + attack.backwards for attack in curve.attacks)
+    spent += sum(bound.forwards + bound.backwards for bound in curve.bounds)
     images = max(attack.attacked for attack in curve.attacks)
     return f"{spent / images if images else 0:,.0f} passes an image"

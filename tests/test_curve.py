@@ -21,9 +21,16 @@ from satbench.attacks.judge import predict
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
 from satbench.curve import CurvePlan, Measured, measure_curve
-from satbench.curve_report import marks_of
 from satbench.data import Dataset
-from satbench.leaderboard.curves import Curve, CurveAttack, parse_curve, read_curve
+from satbench.leaderboard.curves import (
+    Curve,
+    CurveAttack,
+    CurveBound,
+    marks_of,
+    parse_curve,
+    reach_of,
+    read_curve,
+)
 from satbench.leaderboard.figures import curve_figure, heat_map
 from satbench.leaderboard.record import DatasetInfo, Environment, ModelInfo
 from satbench.leaderboard.witnesses import read_witnesses, witnesses_path
@@ -64,6 +71,8 @@ def made(distances: list[float | None], *, norm: str = "linf", chance: float = 0
         norm=norm,
         seed=0,
         attacks=[CurveAttack("foolbox.fmn", n, n, n, 10 * n, 10 * n)],
+        bounds=[CurveBound("pgd", 0.1, n, n, 10 * n, 10 * n)],
+        reach=reach_of(distances),
         distances=distances,
         points_digest="p",
         environment=Environment("0", "0", "0", "0", "cpu", 1, 250, "0", 0.0, [0.1]),
@@ -94,7 +103,9 @@ def test_every_point_is_wrong_for_the_untouched_model_at_just_its_distance(
     assert points.indices.tolist() == [0, 1, 2, 3, 4]
     assert (answers != images.labels[points.indices]).all()
     found = np.abs(points.images.astype(np.float64) - clean).max((1, 2, 3))
-    assert found.tolist() == [done.curve.distances[index] for index in points.indices]
+    told = [done.curve.distances[index] for index in points.indices]
+    assert found == pytest.approx(told, abs=1e-6)  # within a mark by rounding is within it
+    assert (found >= told).all()
 
 
 def test_the_model_comes_back_as_it_was(
@@ -173,6 +184,14 @@ def test_a_curve_is_read_as_it_was_written(
     assert done.path.read_text() == done.curve.to_json()
 
 
+def test_a_curve_from_before_there_were_bounds_is_read() -> None:
+    curve = made([0.0, 0.1, None, 0.4])
+    values = json.loads(curve.to_json())
+    old = {k: v for k, v in values.items() if k not in ("bounds", "reach")} | {"schema": 1}
+
+    assert parse_curve(json.dumps(old), "here") == replace(curve, bounds=[])
+
+
 distance_lists = st.lists(st.none() | st.floats(0, 1), min_size=1, max_size=20)
 
 
@@ -197,7 +216,7 @@ def test_a_larger_eps_never_leaves_more_images(
     [
         ("{", "the curve here is not JSON"),
         ('{"schema": 1}', "expected a curve in here, got JSON of another kind"),
-        ('{"kind": "curve", "schema": 2}', "expected a curve of schema 1 in here, got 2"),
+        ('{"kind": "curve", "schema": 3}', "expected a curve of schema 2 in here, got 3"),
         (
             '{"kind": "curve", "schema": 1, "distances": [-1]}',
             "the curve here must have distances, numbers from 0 on or null",

@@ -65,21 +65,49 @@ class FABT:
         """
         x_adv = x.clone()
         clean, logits = _forward(model, x)
-        classes = logits.shape[1]
-        if classes < 2:
-            raise SatbenchError(f"fab-t needs a model of at least 2 classes, got {classes}")
-        order = logits.detach().sort(dim=1)[1]
         left = (logits.detach().argmax(1) == y).nonzero()[:, 0]
-        for rank in range(2, min(self.targets, classes - 1) + 2):
+        for targets in self._targets(logits):
             if not len(left):
                 break
             if len(left) < len(clean):  # so that no backward is spent on images that left
                 clean, logits = _forward(model, x[left])
-            target = order[left, -rank]
+            target = targets[left]
             first = _boundary(clean, logits, y[left], target, keep_graph=True)
             x_adv[left], found = _walk(model, x[left], y[left], target, first, threat, self.steps)
             left = left[~found]
         return x_adv
+
+    @of_any_batch
+    def nearest(self, model: Model, x: Tensor, y: Tensor, norm: str, noise: NoiseSource) -> Tensor:
+        """Return the nearest points of all walks that `model` gets wrong; `x` where none was.
+
+        (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W).  Every image walks all its walks to the
+        end: 1 + T·(2·steps - 1) forwards and T·steps backwards for T targets.
+        """
+        points, threat = x.clone(), Threat.of(norm, "1")
+        clean, logits = _forward(model, x)
+        right = (logits.detach().argmax(1) == y).nonzero()[:, 0]
+        if not len(right):
+            return points
+        sizes = torch.full((len(right),), torch.inf, device=x.device)
+        order = self._targets(logits)
+        if len(right) < len(x):
+            clean, logits = _forward(model, x[right])
+        for target in order[:, right]:
+            first = _boundary(clean, logits, y[right], target, keep_graph=True)
+            found, size = _approach(model, x[right], y[right], target, first, threat, self.steps)
+            nearer = size < sizes
+            points[right[nearer]], sizes[nearer] = found[nearer], size[nearer]
+        return points
+
+    def _targets(self, logits: Tensor) -> Tensor:
+        """Return the likeliest wrong classes, likeliest first.  (B, K) -> (T, B)."""
+        classes = logits.shape[1]
+        if classes < 2:
+            raise SatbenchError(f"fab-t needs a model of at least 2 classes, got {classes}")
+        ranks = range(2, min(self.targets, classes - 1) + 2)
+        order = logits.detach().sort(dim=1)[1]
+        return torch.stack([order[:, -rank] for rank in ranks])
 
 
 Boundary = tuple[Tensor, Tensor]
@@ -119,9 +147,50 @@ def _walk(
                 break
             active, point, wrong = active[~clear], point[~clear], wrong[~clear]
             x, y, target = x[~clear], y[~clear], target[~clear]
-        back = x + (point - x) * _PULL_BACK
-        point = torch.where(wrong.view(-1, *[1] * (x.dim() - 1)), back, point)
+        point = _pulled_back(point, x, wrong)
     return result, nearest < torch.inf
+
+
+def _approach(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    target: Tensor,
+    first: Boundary,
+    threat: Threat,
+    steps: int,
+) -> tuple[Tensor, Tensor]:
+    """Walk as `_walk` does, to the end, for the nearest point that is wrong.
+
+    Points that were pulled back count too, for the model is asked about them anyway.  Returns the
+    points, (B, C, H, W), and how far they are, (B,): infinity where none was found.
+    """
+    result, nearest = x.clone(), torch.full_like(first[0], torch.inf)
+
+    def look(point: Tensor, logits: Tensor) -> Tensor:
+        wrong = logits.argmax(1) != y
+        size = _length((point - x).flatten(1), threat)
+        nearer = wrong & (size < nearest)
+        result[nearer], nearest[nearer] = point[nearer], size[nearer]
+        return wrong
+
+    point, boundary = x, first
+    for step in range(steps):
+        if step:
+            leaf, logits = _forward(model, point)
+            look(point, logits.detach())
+            boundary = _boundary(leaf, logits, y, target)
+        point = _step(point, x, boundary, threat)
+        with torch.no_grad():
+            wrong = look(point, model(point))
+        point = _pulled_back(point, x, wrong)
+    return result, nearest
+
+
+def _pulled_back(point: Tensor, x: Tensor, wrong: Tensor) -> Tensor:
+    """Draw the points that are wrong, (B,) bool, a tenth of the way back to `x`."""
+    back = x + (point - x) * _PULL_BACK
+    return torch.where(wrong.view(-1, *[1] * (x.dim() - 1)), back, point)
 
 
 def _is_clear(logits: Tensor, y: Tensor) -> Tensor:

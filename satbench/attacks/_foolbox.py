@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, cast
+from typing import Any, ClassVar, Literal, Protocol, Self, cast
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from satbench.attacks.apart import apart
 from satbench.attacks.ball import project
 from satbench.attacks.contract import Model, NoiseSource, of_any_batch
 from satbench.core.errors import SatbenchError
+from satbench.core.specs import show_float
 from satbench.core.threat import Threat
 
 BLOCK = 250
@@ -100,6 +101,40 @@ class FoolboxAttack(Protocol):
 
 
 @dataclass(frozen=True)
+class Stepsize:
+    """FMN's first step, a length above 0 in L2 and pixel units, or `auto`: what suits the norm."""
+
+    length: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `auto` or a number above 0.  Raises SatbenchError."""
+        if text.strip() == "auto":
+            return cls()
+        try:
+            length = float(text)
+        except ValueError:
+            length = 0.0
+        if not 0 < length < float("inf"):
+            raise SatbenchError(
+                f"foolbox.fmn: expected max_stepsize above 0, such as 1, or auto, got {text!r}"
+            )
+        return cls(length)
+
+    def in_norm(self, norm: str) -> float:
+        """Return the length for a search that makes perturbations small in `norm`."""
+        if self.length is not None:
+            return self.length
+        return 10.0 if norm == "linf" else 1.0
+
+    def __str__(self) -> str:
+        return "auto" if self.length is None else show_float(self.length)
+
+
+AUTO = Stepsize()
+
+
+@dataclass(frozen=True)
 class FMN(FoolboxAttack):
     """Fast minimum-norm: ascent of the margin in a ball that shrinks with every success.
 
@@ -107,18 +142,19 @@ class FMN(FoolboxAttack):
     `max_stepsize`, in pixel units of L2, falls to a hundredth of itself along a cosine; `gamma`,
     the share by which the ball changes in a step, falls to 0.001.  Nothing is random.  Differs
     from the package in L2: it never projects there, which makes every distance a multiple of the
-    step; here it does.
+    step; here it does.  And in the default of `max_stepsize`, which is the package's 1 in L2 and L1
+    and 10 in Linf, where 1 is too short to get far (docs/curve.md).
     """
 
     _name: ClassVar[str] = "foolbox.fmn"
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
 
     steps: int = 100
-    max_stepsize: float = 1.0
+    max_stepsize: Stepsize = AUTO
     gamma: float = 0.05
 
     def __post_init__(self) -> None:
-        _check(self, "steps", "max_stepsize", "gamma")
+        _check(self, "steps", "gamma")
 
     def package(self, norm: str) -> object:
         """Set the package's own attack up for a norm."""
@@ -129,7 +165,8 @@ class FMN(FoolboxAttack):
             "l2": foolbox.MendedL2FMN,
             "l1": foolbox.MendedL1FMN,
         }
-        return kinds[norm](steps=self.steps, max_stepsize=self.max_stepsize, gamma=self.gamma)
+        step = self.max_stepsize.in_norm(norm)
+        return kinds[norm](steps=self.steps, max_stepsize=step, gamma=self.gamma)
 
 
 @dataclass(frozen=True)

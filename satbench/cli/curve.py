@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 # A gradient attack misses points on nets that mask their gradients; one that needs none is beside
 # it where there is one.
 _DEFAULT_ATTACKS = {
-    "linf": ("foolbox.fmn", "foolbox.hopskipjump(steps=10)"),
-    "l2": ("foolbox.fmn", "foolbox.hopskipjump(steps=10)"),
-    "l1": ("foolbox.fmn",),
+    "linf": ("foolbox.fmn", "fab-t(targets=3)", "foolbox.hopskipjump(steps=10)"),
+    "l2": ("foolbox.fmn", "fab-t(targets=3)", "foolbox.hopskipjump(steps=10)"),
+    "l1": ("foolbox.fmn", "fab-t(targets=3)"),
 }
 
 
@@ -37,7 +37,13 @@ _DEFAULT_ATTACKS = {
     "attacks",
     multiple=True,
     help="A minimum-norm attack, such as foolbox.fmn; of several the nearest point counts. "
-    "Default: foolbox.fmn and, but in l1, foolbox.hopskipjump(steps=10).",
+    "Default: foolbox.fmn, fab-t(targets=3) and, but in l1, foolbox.hopskipjump(steps=10).",
+)
+@click.option(
+    "--at-marks",
+    multiple=True,
+    help="An attack within the eps of the table, which the curve is brought down to.  "
+    "Default: pgd-50, or square where no --attack follows gradients.",
 )
 @click.option(
     "--eps-max",
@@ -54,6 +60,7 @@ def curve(
     dataset: str | None,
     norm: str | None,
     attacks: tuple[str, ...],
+    at_marks: tuple[str, ...],
     eps_max: str | None,
     n_examples: int | None,
     seed: int,
@@ -68,11 +75,13 @@ def curve(
     """Measure and draw robust accuracy against eps, by minimum-norm attacks.
 
     For each image the nearest point that any attack finds and the judge confirms says up to which
-    eps the image is right.  The distances are written as JSON, the points beside them.
+    eps the image is right.  Records of the same model, published or in --out, and an attack at the
+    eps of the table bound the curve.  The distances are written as JSON, the points beside them.
     """
     from satbench.core.errors import SatbenchError
     from satbench.core.threat import Threat
     from satbench.eval_config import eval_config
+    from satbench.leaderboard.curves import marks_of
     from satbench.leaderboard.figures import FORMATS, check_can_draw, curve_figure
     from satbench.models import request_model
 
@@ -105,20 +114,20 @@ def curve(
             "give --norm and --dataset"
         )
     from satbench.console import BarProgress, results
-    from satbench.curve import measure_config
+    from satbench.curve import measure_configs
     from satbench.curve_report import curve_summary, curve_table, passes_of
 
-    measured = []
     with BarProgress(quiet) as progress:
-        for config in configs:
-            progress.model(config.model.text)
-            measured.append(measure_config(config, progress))
+        measured = measure_configs(
+            configs, at_marks, progress, lambda config: progress.model(config.model.text)
+        )
     curves = [one.curve for one in measured]
     figures = [out / f"curve{suffix}" for suffix in FORMATS]
     for figure in figures:
         curve_figure(curves, figure, configs[0].threat.radius if eps_max else None)
     if as_json:
-        shown = [curve_summary(one.curve, one.path, figures) for one in measured]
+        marks = marks_of(curves)
+        shown = [curve_summary(one.curve, marks, one.path, figures) for one in measured]
         click.echo(json.dumps(shown, indent=2))
         return
     results().print(curve_table(curves))

@@ -119,6 +119,12 @@ def spec_of(name: str, thing: object) -> str:
     return f"{name}({inside})" if inside else name
 
 
+def show_float(value: float) -> str:
+    """Return the shortest text that reads back as just this number."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
 def _parameters(cls: type) -> tuple[Field[Any], ...]:
     return tuple(field for field in fields(cls) if field.init)
 
@@ -148,8 +154,7 @@ def _show(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        short = f"{value:g}"
-        return short if float(short) == value else repr(value)
+        return show_float(value)
     if isinstance(value, Fraction):
         return show_fraction(value)
     return str(value)

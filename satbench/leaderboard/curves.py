@@ -7,8 +7,9 @@ At eps, the images whose distance is larger are right.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from math import isfinite, prod, sqrt
+from math import floor, isfinite, log10, prod, sqrt
 from pathlib import Path
 
 from satbench.core.digests import digest_json
@@ -18,7 +19,7 @@ from satbench.leaderboard.intervals import wilson_interval
 from satbench.leaderboard.json_file import parse_kind, read_text
 from satbench.leaderboard.record import PROTOCOL, DatasetInfo, Environment, ModelInfo
 
-CURVE_SCHEMA = 1
+CURVE_SCHEMA = 2
 
 KIND = "curve"
 
@@ -27,10 +28,11 @@ _PLACE = "@distances@"  # holds the place of the distances while the rest is ind
 
 @dataclass(frozen=True)
 class CurveAttack:
-    """One attack of a curve.
+    """One minimum-norm attack of a curve.
 
     `attack` is its canonical spec.  It looked at `attacked` images, found a point for `found` of
-    them and the nearest of all for `nearest`; the search cost `forwards` and `backwards` passes.
+    them and the nearest of these attacks for `nearest`; the search cost `forwards` and `backwards`
+    passes.
     """
 
     attack: str
@@ -42,13 +44,31 @@ class CurveAttack:
 
 
 @dataclass(frozen=True)
+class CurveBound:
+    """Verdicts within one eps to which a curve was brought down.
+
+    `by` is the canonical spec of an attack, or `record IDENTITY`.  Of the `attacked` images that it
+    looked at, it brought `broken` down to eps; the search cost `forwards` and `backwards` passes.
+    """
+
+    by: str
+    eps: float
+    attacked: int
+    broken: int
+    forwards: int
+    backwards: int
+
+
+@dataclass(frozen=True)
 class Curve:
     """Robust accuracy against eps for one model, data set, norm, list of attacks and seed.
 
     `distances` has one number an image, in the data set's order and in pixels of [0, 1]: 0 for an
-    image that is wrong when clean, None where no attack found a point at any distance.  The points
-    are the witnesses beside the curve, `points_digest` is their SHA-256.  `chance` is the share of
-    the commonest label.
+    image that is wrong when clean, None where no attack found a point at any distance.  They are
+    those of the minimum-norm `attacks`, brought down by `bounds`.  The points are the witnesses
+    beside the curve, `points_digest` is their SHA-256; an image that only a record without its
+    witnesses tells of has none.  `reach` is where the minimum-norm attacks' curve has come down,
+    from which the marks follow.  `chance` is the share of the commonest label.
     """
 
     identity: str
@@ -59,6 +79,8 @@ class Curve:
     norm: str
     seed: int
     attacks: list[CurveAttack]
+    bounds: list[CurveBound]
+    reach: float
     distances: list[float | None]
     points_digest: str
     environment: Environment
@@ -128,6 +150,27 @@ class Curve:
         return json.dumps(values, indent=1).replace(f'"{_PLACE}"', distances) + "\n"
 
 
+MARKS = 4
+"""At how many eps above 0 a table says what is left."""
+
+
+def reach_of(distances: Sequence[float | None]) -> float:
+    """Return the eps within which 19 of 20 broken images are broken, 0.001 at least."""
+    found = sorted(distance for distance in distances if distance)
+    return max([1e-3, *(found[int(0.95 * (len(found) - 1))] for _ in found[:1])])
+
+
+def marks_of(curves: Sequence[Curve]) -> list[float]:
+    """Return 0 and `MARKS` round values of eps up to about where the curves have come down.
+
+    They follow from the minimum-norm attacks alone, so that what bounds a curve moves no mark.
+    """
+    rough = max(curve.reach for curve in curves) / MARKS
+    power = 10.0 ** floor(log10(rough))
+    step = min(width for width in (1, 2, 2.5, 5, 10) if width * power >= rough) * power
+    return [float(f"{k * step:.6g}") for k in range(MARKS + 1)]
+
+
 def curve_identity(
     model: ModelInfo, dataset: DatasetInfo, norm: str, seed: int, attacks: list[str]
 ) -> str:
@@ -149,10 +192,12 @@ def curve_identity(
 
 def parse_curve(text: str, where: str) -> Curve:
     """Read a curve from JSON text.  Raises SatbenchError naming `where` and what is wrong."""
-    values = parse_kind(text, "curve", where, KIND, CURVE_SCHEMA)
+    values = parse_kind(text, "curve", where, KIND, CURVE_SCHEMA, 1)
     distances = values.get("distances")
     if not isinstance(distances, list) or not all(map(_is_distance, distances)):
         raise SatbenchError(f"the curve {where} must have distances, numbers from 0 on or null")
+    if values["schema"] == 1:  # before there were bounds
+        values |= {"schema": CURVE_SCHEMA, "bounds": [], "reach": reach_of(distances)}
     try:
         return Curve(
             **{
@@ -160,6 +205,7 @@ def parse_curve(text: str, where: str) -> Curve:
                 "model": ModelInfo(**values["model"]),
                 "dataset": DatasetInfo(**values["dataset"]),
                 "attacks": [CurveAttack(**attack) for attack in values["attacks"]],
+                "bounds": [CurveBound(**bound) for bound in values["bounds"]],
                 "environment": Environment(**values["environment"]),
             }
         )

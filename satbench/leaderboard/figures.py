@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from satbench.core.errors import SatbenchError
 from satbench.core.files import atomic_path
-from satbench.leaderboard.curves import Curve
+from satbench.leaderboard.curves import Curve, reach_of
 from satbench.leaderboard.intervals import wilson_interval
 
 if TYPE_CHECKING:
@@ -91,12 +91,7 @@ def curve_figure(curves: Sequence[Curve], path: Path, eps_max: float | None = No
 
 def axis_end(curves: Sequence[Curve]) -> float:
     """Return where an axis may end: where of each curve 19 of 20 broken images are broken."""
-    ends = [1e-3]
-    for curve in curves:
-        distances = sorted(d for d in curve.distances if d)
-        if distances:
-            ends.append(distances[int(0.95 * (len(distances) - 1))])
-    return max(ends)
+    return max(reach_of(curve.distances) for curve in curves)
 
 
 def heat_map(

@@ -33,12 +33,14 @@ def parse_object(text: str, what: str, where: str) -> dict[str, Any]:
     return values
 
 
-def parse_kind(text: str, what: str, where: str, kind: str, schema: int) -> dict[str, Any]:
-    """Read a JSON object that says of what kind and schema it is; likewise."""
+def parse_kind(
+    text: str, what: str, where: str, kind: str, schema: int, *older: int
+) -> dict[str, Any]:
+    """Read a JSON object that says of what kind and schema it is, or an older schema; likewise."""
     values = parse_object(text, what, where)
     if values.get("kind") != kind:
         raise SatbenchError(f"expected a {what} in {where}, got JSON of another kind")
-    if values.get("schema") != schema:
+    if values.get("schema") not in (schema, *older):
         raise SatbenchError(
             f"expected a {what} of schema {schema} in {where}, "
             f"got {values.get('schema')!r}; update satbench"

@@ -8,12 +8,14 @@ import sys
 from collections.abc import Callable
 from typing import cast
 
+import numpy as np
 import pytest
 import torch
 from in_memory import Journal, Quiet
 from torch import Tensor, nn
 
-from satbench.attacks import ATTACKS, parse_attack
+from satbench.attacks import ATTACKS, attack_spec, parse_attack
+from satbench.attacks._foolbox import FMN
 from satbench.attacks.ball import size
 from satbench.attacks.engine import SURVIVED, run_suite
 from satbench.attacks.minimum_norm import MinimumNorm, minimum_distances
@@ -23,6 +25,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
 from satbench.data import Dataset
+from satbench.models import LoadedModel
 
 NAMES = [name for name in ATTACKS.names() if name.startswith("foolbox.")]
 NORMS = {
@@ -109,6 +112,31 @@ def test_the_distance_to_a_hyperplane_is_found(spec: str, norm: str, excess: flo
 
     assert (found >= exact * (1 - 1e-4)).all()
     assert (found <= exact * (1 + excess) + 1e-4).all()
+
+
+def test_the_first_step_of_fmn_is_that_of_the_norm() -> None:
+    attack = parse_attack("foolbox.fmn")
+    assert isinstance(attack, FMN)
+
+    steps = {norm: attack.package(norm).max_stepsize for norm in NORMS["foolbox.fmn"]}  # type: ignore[attr-defined]
+    given = parse_attack("foolbox.fmn(max_stepsize=3.5)").package("linf").max_stepsize  # type: ignore[attr-defined]
+
+    assert steps == {"linf": 10, "l2": 1, "l1": 1}
+    assert given == 3.5
+    assert attack_spec("foolbox.fmn") == "foolbox.fmn(steps=100,max_stepsize=auto,gamma=0.05)"
+
+
+def test_in_linf_fmn_comes_nearer_by_its_own_step_than_by_the_packages(
+    shipped: LoadedModel, fashion: Dataset
+) -> None:
+    x = torch.from_numpy(fashion.pixels(np.arange(16)))
+    y, net = torch.from_numpy(fashion.labels[:16]), shipped.module
+    own, packages = (
+        distances(net, f"foolbox.fmn(steps=50,max_stepsize={step})", x, y, "linf").median()
+        for step in ("auto", "1")
+    )
+
+    assert own < 0.95 * packages
 
 
 @pytest.mark.parametrize("spec", ["foolbox.boundary", "foolbox.hopskipjump"])

@@ -60,6 +60,7 @@ def greyish(n: int) -> tuple[Linear, Tensor, Tensor]:
 # Where the boundary is a hyperplane
 
 NEAREST = [
+    ("fab-t(steps=30)", NORMS, 1.01),
     ("foolbox.fmn(steps=100)", NORMS, 1.1),
     ("foolbox.ddn(steps=60,init_epsilon=0.05)", ("l2",), 1.02),
     ("foolbox.deepfool", ("linf", "l2"), 1.1),

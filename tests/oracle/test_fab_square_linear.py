@@ -65,6 +65,20 @@ def test_fab_t_breaks_exactly_the_images_that_are_nearer_than_eps(text: str) -> 
 
 
 @in_every_ball
+def test_the_nearest_point_of_fab_t_is_the_boundarys(text: str) -> None:
+    threat = Threat.parse(text)
+    model, x, y = problem(torch.linspace(0.5, 1.5, 48), threat, (3, 4, 4))
+
+    points = FABT(steps=20).nearest(model, x, y, threat.norm, Noise(0, "fab-t", ()))
+
+    exact = threat.radius * torch.tensor([ratio for ratio in RATIOS for _ in LABELS]).double()
+    assert (model(points).argmax(1) != y).all()
+    share = size(points.double() - x.double(), threat) / exact
+    assert 1 - 1e-5 < float(share.min())
+    assert float(share.max()) < 1.01  # a step goes 5 % beyond the boundary, and is pulled back
+
+
+@in_every_ball
 def test_fab_t_finds_a_point_at_the_distance_of_the_boundary(text: str) -> None:
     threat = Threat.parse(text)
     model, x, y = problem(torch.linspace(0.5, 1.5, 48), threat, (3, 4, 4))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from satbench.attacks import _pyautoattack as reference
 from satbench.attacks._fab import FABT
 from satbench.attacks._square import Square
+from satbench.attacks.ball import size
 from satbench.attacks.contract import Attack, Model, NoiseSource
 from satbench.attacks.judge import broken, predict
 from satbench.attacks.passes import CountingModel, Passes
@@ -66,6 +67,23 @@ def test_fab_t_gives_each_image_the_verdict_of_the_package(
     ours, theirs = FABT(steps=6, targets=2), reference.FABT(steps=6, targets=2)
 
     check_equal_verdicts(ours, theirs, model, fashion.first(50), threat, least=3)
+
+
+@pytest.mark.parametrize(("model", "threat"), ON_ROBUST)
+def test_what_fab_t_breaks_within_eps_has_its_nearest_point_there(
+    model: str, threat: str, fashion: Dataset
+) -> None:
+    attack, parsed, net = FABT(steps=6, targets=2), Threat.parse(threat), shipped_model(model)
+    images = fashion.first(50)
+    x, y, (got, _) = images_and_results(attack, attack, model, images, parsed)
+    fell = broken(net, x, got, y, parsed)
+
+    points = attack.nearest(net, x, y, parsed.norm, Noise(0, "fab-t", ()))
+
+    sizes = size(points.double() - x.double(), parsed)
+    assert 3 < fell.sum() < len(fell) - 3
+    assert (sizes[fell] <= size(got.double() - x.double(), parsed)[fell] + 1e-6).all()
+    assert torch.equal(predict(net, points) != y, sizes > 0)
 
 
 @pytest.mark.parametrize(("model", "threat"), SQUARE_CASES[:4])
