@@ -36,6 +36,7 @@ from satbench.models import FileKeywords, FileOptions, describe_module, load_mod
 from satbench.plan import Evaluation
 from satbench.preflight import check_module, dataset_from_tensors
 from satbench.replacements import load_replacements, parse_bpda
+from satbench.trained_on import check_not_trained_on
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,6 +63,7 @@ def evaluate(
     until: str | float | None = None,
     fresh: bool = False,
     timeout: float | None = None,
+    allow_training_data: bool = False,
     **file: Unpack[FileKeywords],
 ) -> Record:
     """Evaluate a classifier's robustness and return the record.
@@ -88,8 +90,10 @@ def evaluate(
     of a file of weights, `file` says what it is: the fields of `satbench.models.FileOptions`, such
     as `architecture`, `activation`, `preset` and `normalize`.
 
-    A batch that takes more than `timeout` seconds ends the evaluation in a sentence that names the
-    image on which the model hangs; what was finished is kept, and the same call goes on.
+    Images that a model with a card was trained on are refused; with `allow_training_data` the
+    record is flagged.  A batch that takes more than `timeout` seconds ends the evaluation in a
+    sentence that names the image on which the model hangs; what was finished is kept, and the same
+    call goes on.
 
     The model is evaluated in eval mode and handed back as it came: parameters, `.grad`, buffers,
     mode and hooks untouched.  Raises SatbenchError, a ValueError, with one clear sentence for
@@ -134,6 +138,7 @@ def evaluate(
             until,
             fresh,
             None if timeout is None else float(timeout),
+            bool(allow_training_data),
         )
         if isinstance(model, str):
             done = _evaluate_name(model, FileOptions(**file), named, images, asked, bpda)
@@ -157,6 +162,8 @@ def evaluate_config(
     with own_generators(device, config.seed):
         loaded = load_model(config.model, dataset.classes, exactly=not dataset.more_classes)
         loaded.check_images(dataset.shape, dataset.name)
+        name, allowed = images.name if images else config.dataset, config.allow_training_data
+        trained_on = check_not_trained_on(loaded.info, name, dataset, allowed)
         evaluation = Evaluation(
             dataset,
             config.threat,
@@ -167,6 +174,7 @@ def evaluate_config(
             replacements=load_replacements(bpda or parse_bpda(config.bpda)),
             until=config.until,
             timeout=config.timeout,
+            trained_on=trained_on,
         )
         return run_evaluation(
             loaded.module, loaded.info, evaluation, device, config.out, progress, config.fresh
@@ -188,6 +196,7 @@ class _Asked:
     until: str | float | None
     fresh: bool
     timeout: float | None
+    allow_training_data: bool
 
 
 def _evaluate_name(
@@ -214,6 +223,7 @@ def _evaluate_name(
         until=asked.until,
         fresh=asked.fresh,
         timeout=asked.timeout,
+        allow_training_data=asked.allow_training_data,
     )
     return evaluate_config(config, bpda=bpda, images=images)
 

@@ -59,6 +59,7 @@ from satbench.nearest import Nearest, batches
 from satbench.own_code import identified
 from satbench.plan import device_name
 from satbench.preflight import Needs, check_set_up
+from satbench.trained_on import check_not_trained_on
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,7 @@ def _measure_config(
     with own_generators(device, config.seed):
         loaded = load_model(config.model, dataset.classes, exactly=not dataset.more_classes)
         loaded.check_images(dataset.shape, dataset.name)
+        check_not_trained_on(loaded.info, config.dataset, dataset)
         plan = CurvePlan(
             dataset,
             config.threat.norm,

@@ -12,7 +12,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.files import check_folder
 from satbench.core.ranges import check_timeout
 from satbench.core.threat import Threat
-from satbench.data import Dataset, check_name, completed, load_dataset
+from satbench.data import Dataset, check_name, completed, evaluation_set_of, load_dataset
 from satbench.models import FileOptions, ModelRequest, request_model
 from satbench.replacements import parse_bpda
 
@@ -28,6 +28,7 @@ class EvalConfig:
     layers and what gives each its backward in searches, `LAYER=TARGET`.  With `until`, a share in
     (0, 1], images are gone through in a random order until the 95 % interval is no wider; then
     `n_examples` is None for all.  With `fresh`, a result that is in `out` already is made anew.
+    Images that the model was trained on are refused unless `allow_training_data`.
     """
 
     model: ModelRequest
@@ -44,6 +45,7 @@ class EvalConfig:
     until: float | None = None
     fresh: bool = False
     timeout: float | None = None
+    allow_training_data: bool = False
 
 
 def eval_config(
@@ -66,19 +68,18 @@ def eval_config(
     until: str | float | None = None,
     fresh: bool = False,
     timeout: float | None = None,
+    allow_training_data: bool = False,
 ) -> EvalConfig:
     """Check what was asked for and fill in what was not.
 
-    A model that says which data set and threat model it was trained for defaults to them; any
-    other needs both.  With `own_images` the caller has the images, and `dataset` only names them.
-    `audit` puts the attack `audit` with so large a sample behind the others.
-    `until` is as `parse_interval` reads it.  Raises SatbenchError: unknown names (with the
-    nearest), missing files, numbers out of range, and what is missing.
+    A model that says which data set and threat model it was trained for defaults to them (to the
+    test set that goes with the training set); any other needs both.  With `own_images` the caller
+    has the images, and `dataset` only names them.  `audit` puts the attack `audit` with so large a
+    sample behind the others.  `until` is as `parse_interval` reads it.  Raises SatbenchError:
+    unknown names (with the nearest), missing files, numbers out of range, and what is missing.
     """
     request = request_model(model, **vars(file or FileOptions()))
-    dataset = dataset or request.dataset
-    if dataset is None:
-        raise SatbenchError(f"say what to evaluate {model} on, such as --dataset cifar10")
+    dataset = dataset or _default_dataset(model, request)
     if not own_images:
         check_name(dataset)
         dataset = completed(dataset, request.dataset, request.classes)
@@ -105,6 +106,7 @@ def eval_config(
         until=None if until is None else parse_interval(until),
         fresh=fresh,
         timeout=check_timeout(timeout),
+        allow_training_data=allow_training_data,
     )
 
 
@@ -113,6 +115,18 @@ def first_examples(name: str, n_examples: int | None, data_dir: Path | None = No
     if n_examples is not None:
         return load_dataset(name, "test", n_examples, data_dir)
     return load_dataset(name, "test", DEFAULT_EXAMPLES, data_dir, or_fewer=True)
+
+
+def _default_dataset(model: str, request: ModelRequest) -> str:
+    if request.dataset is None:
+        raise SatbenchError(f"say what to evaluate {model} on, such as --dataset cifar10")
+    found = evaluation_set_of(request.dataset)
+    if found is None:
+        raise SatbenchError(
+            f"{model} was trained on {request.dataset}, beside which there is no test set: say "
+            "what to evaluate it on, --dataset NAME or --data FILE"
+        )
+    return found
 
 
 def parse_interval(text: str | float) -> float:

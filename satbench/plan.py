@@ -24,7 +24,12 @@ from satbench.core.errors import SatbenchError
 from satbench.core.ranges import check_timeout
 from satbench.core.threat import Threat, show_fraction
 from satbench.data import Dataset
-from satbench.leaderboard.flags import Kind, flags_from_assumed, flags_from_result
+from satbench.leaderboard.flags import (
+    Kind,
+    flags_from_assumed,
+    flags_from_result,
+    flags_from_training_data,
+)
 from satbench.leaderboard.record import (
     DatasetInfo,
     Diagnosis,
@@ -53,6 +58,7 @@ class Evaluation:
     `until`, a share in (0, 1], the data set is the population: it is gone through in a random order
     of its own until the 95 % confidence sequence of the robust accuracy is no wider.  `timeout` is
     how many seconds one batch may take, None for as many as it needs; no verdict depends on it.
+    `trained_on` says that the images are those of the model's training: the record is flagged.
     """
 
     dataset: Dataset
@@ -64,6 +70,7 @@ class Evaluation:
     replacements: Mapping[str, Replacement] = field(default_factory=dict)
     until: float | None = None
     timeout: float | None = None
+    trained_on: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -174,6 +181,11 @@ class Plan:
                 [
                     *diagnosis.flags,
                     *flags_from_assumed(self.model.assumed, len(verdicts)),
+                    *(
+                        flags_from_training_data(len(verdicts))
+                        if self.evaluation.trained_on
+                        else []
+                    ),
                     *flags_from_result(verdicts.tolist(), self._kinds, self.dataset.classes),
                 ],
                 diagnosis.forwards,

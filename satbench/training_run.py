@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from satbench.core.specs import split_spec
-from satbench.data import Dataset, Pixels, load_dataset, open_tree
+from satbench.data import Dataset, evaluation_set_of
 from satbench.model_zoo.card import write_card
 from satbench.model_zoo.weights import save_weights
 from satbench.recipes import TrainConfig, overrides_of
@@ -20,19 +20,25 @@ from satbench.training.live import LiveTable
 from satbench.training.loop import EpochMetrics, Trained, train
 from satbench.training.own import NOTHING, Own, name_of
 from satbench.training.own_card import write_own_card
-from satbench.training.ranks import Ranks, joined
+from satbench.training.ranks import joined
 from satbench.training.run_card import run_card
 from satbench.training.tensorboard import write_events
 from satbench.training.told import Step
+from satbench.training.training_set import fair_set, open_training_set
 from satbench.training.under_way import writing
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What a finished run left behind; the command is empty where there is none."""
+    """What a finished run left behind.
+
+    `test_set` is what the model is evaluated on by default, None where there is nothing; the
+    command is empty where there is none.
+    """
 
     weights: Path
     card: Path
+    test_set: str | None
     eval_command: str
     trained: Trained
 
@@ -65,7 +71,8 @@ def run_training(
     with joined(device) as (ranks, chosen):
         if threads:
             torch.set_num_threads(threads)
-        data = given or _images(config, data_dir, workers, ranks)
+        readers = default_workers(ranks.world) if workers is None else workers
+        opened = fair_set(config, given) if given else open_training_set(config, data_dir, readers)
         with LiveTable(name, config, quiet or not ranks.leads) as table:
 
             def tell(metrics: EpochMetrics) -> None:
@@ -81,23 +88,14 @@ def run_training(
                     on_note(text)
 
             trained = train(
-                *(config, data, folder, chosen, table.on_step, tell, ranks, note),
+                *(config, opened, folder, chosen, table.on_step, tell, ranks, note),
                 own=own,
                 after_step=after_step if ranks.leads else None,
             )
         if trained.facts is None:
             return None
         with writing(folder):
-            return _finish(config, name, folder, trained, trained.facts, data, own)
-
-
-def _images(
-    config: TrainConfig, data_dir: Path | None, workers: int | None, ranks: Ranks
-) -> Dataset:
-    if config.dataset.startswith("imagefolder:"):
-        readers = default_workers(ranks.world) if workers is None else workers
-        return open_tree(config.dataset, Pixels.centre(config.crop), readers)
-    return load_dataset(config.dataset, "train", data_dir=data_dir)
+            return _finish(config, name, folder, trained, trained.facts, opened.data, own)
 
 
 def default_name(config: TrainConfig) -> str:
@@ -154,13 +152,16 @@ def _finish(
     else:
         save_weights(trained.model, weights)
         write_own_card(told, name_of(own.network), card)
-    command = "" if own.network or own.images else _eval_command(config, card)
-    return TrainingRun(weights, card, command, trained)
+    trained_on = told.training.dataset if told.training else config.dataset
+    test_set = None if own.images else evaluation_set_of(trained_on)
+    command = "" if own.network or own.images else _eval_command(config, card, test_set)
+    return TrainingRun(weights, card, test_set, command, trained)
 
 
-def _eval_command(config: TrainConfig, card: Path) -> str:
+def _eval_command(config: TrainConfig, card: Path, test_set: str | None) -> str:
     norm, _, eps = config.threat.partition(":")
+    dataset = shlex.quote(test_set) if test_set else "TEST_SET"
     return (
-        f"satbench eval --model {shlex.quote(str(card))} --dataset {shlex.quote(config.dataset)} "
+        f"satbench eval --model {shlex.quote(str(card))} --dataset {dataset} "
         f"--norm {norm} --eps {eps} --attack pgd-50 --attack autoattack"
     )

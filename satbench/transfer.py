@@ -50,6 +50,7 @@ from satbench.lending import Lending
 from satbench.models import LoadedModel, ModelRequest, load_model, request_model
 from satbench.own_code import identified
 from satbench.preflight import Needs, check_set_up
+from satbench.trained_on import check_not_trained_on
 from satbench.transfer_config import ATTACK, TransferConfig
 
 
@@ -147,6 +148,8 @@ def _checked(
 ) -> LoadedModel:
     name = loaded.info.name
     loaded.check_images(dataset.shape, dataset.name)
+    if not uses_gradients:  # a target
+        check_not_trained_on(loaded.info, base.dataset, dataset)
     module = loaded.module.to(device)
     try:
         check_set_up(module, dataset, base.threat, Needs(gradients=uses_gradients))

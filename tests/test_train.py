@@ -435,7 +435,7 @@ def opened(toy: Dataset, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         splits.append(split)
         return toy
 
-    monkeypatch.setattr("satbench.training_run.load_dataset", load)
+    monkeypatch.setattr("satbench.training.training_set.load_dataset", load)
     return splits
 
 

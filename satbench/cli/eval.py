@@ -58,6 +58,11 @@ if TYPE_CHECKING:
     help="Go through the images in a random order, and stop once the 95 % interval of the robust "
     "accuracy is no wider, such as 2% or 0.02.",
 )
+@click.option(
+    "--allow-training-data",
+    is_flag=True,
+    help="Evaluate even on the images that the model was trained on; the record is flagged.",
+)
 @options.n_examples("1000, or all with --until-interval")
 @options.how_to_run
 @options.timeout
@@ -74,6 +79,7 @@ def evaluate(
     bpda: tuple[str, ...],
     audit: int | None,
     until: str | None,
+    allow_training_data: bool,
     n_examples: int | None,
     seed: int,
     batch_size: int,
@@ -111,6 +117,7 @@ def evaluate(
             until=until,
             timeout=timeout,
             fresh=again,
+            allow_training_data=allow_training_data,
         )
         for model in models
     ]

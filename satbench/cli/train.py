@@ -119,4 +119,7 @@ def train(
 
     run = run_training(config, name, out, data_dir, device, threads, say, quiet, workers, note)
     if run and not as_json:
-        click.echo(f"wrote {run.weights} and {run.card}\nevaluate it with\n  {run.eval_command}")
+        click.echo(f"wrote {run.weights} and {run.card}")
+        if run.test_set is None:
+            click.echo("no test set lies beside the training images: name one as TEST_SET")
+        click.echo(f"evaluate it with\n  {run.eval_command}")

@@ -11,11 +11,14 @@ from satbench.core.errors import SatbenchError
 from satbench.data._arrays import load_arrays
 from satbench.data._dataset import USER, Dataset
 from satbench.data._folders import data_folder
-from satbench.data._image_tree import ImageTree, open_tree
+from satbench.data._image_tree import ImageTree, open_tree, same_images
+from satbench.data._imagefolder import ImageFolder
 from satbench.data._options import SIDES
-from satbench.data._pixels import Pixels
+from satbench.data._pairs import beside, side_of
+from satbench.data._pixels import Interpolation, Pixels
 from satbench.data._plugins import load_plugin
 from satbench.data._registry import AT_A_PATH, DATASETS
+from satbench.data._training_rule import training_rule
 from satbench.data._treatment import Treatment
 
 Split = Literal["test", "train"]
@@ -151,6 +154,26 @@ def completed(dataset: str, trained_on: str | None, classes: int | None) -> str:
     return f"{base}:{source.treated(told if classes == 1000 else told.numbered_by_place())}"
 
 
+def evaluation_set_of(dataset: str) -> str | None:
+    """Return what a model that was trained on `dataset` is evaluated on by default.
+
+    That is the test split of a set that has one, and the folder val/ or test/ beside train/; None
+    for images of one's own without such a pair.
+    """
+    base, _, path = dataset.partition(":")
+    if not path:
+        return dataset
+    if base == "hf" and "split=" not in path:
+        return dataset  # of which the split for tests is loaded
+    if base != "imagefolder":
+        return None
+    source = ImageFolder.parse(path)
+    if side_of(source.folder, "test") != source.folder:  # it holds both
+        return dataset
+    other = beside(source.folder)
+    return f"{base}:{replace(source, folder=other)}" if other else None
+
+
 def _source(base: str, path: str) -> Source:
     return cast(type[Source], DATASETS[base].load()).parse(path)
 
@@ -177,12 +200,16 @@ __all__ = [
     "USER",
     "Dataset",
     "ImageTree",
+    "Interpolation",
     "Pixels",
     "Split",
     "check_name",
     "completed",
     "dataset_name",
+    "evaluation_set_of",
     "load_arrays",
     "load_dataset",
     "open_tree",
+    "same_images",
+    "training_rule",
 ]

@@ -60,14 +60,16 @@ class Dataset:
                 f"expected at most {len(self)} examples, all that {self.name} ({self.split}) has, "
                 f"got {n}"
             )
-        return replace(self, images=self.images[:n], labels=self.labels[:n])
+        return self.taken(slice(n))
 
     def shuffled(self) -> Dataset:
         """Return the same images in a random order that is a function of the digest alone."""
         order = generator_for("order of images", self.digest).permutation(len(self))
-        return replace(
-            self, images=self.images[order], labels=self.labels[order], population=len(self)
-        )
+        return replace(self.taken(order), population=len(self))
+
+    def taken(self, rows: NDArray[np.int64] | slice) -> Dataset:
+        """Return the images of some rows, in that order."""
+        return replace(self, images=self.images[rows], labels=self.labels[rows])
 
     def pixels(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return images as float32 in [0, 1].  (B,) indices -> (B, C, H, W)."""

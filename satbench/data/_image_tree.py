@@ -7,12 +7,14 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from satbench.core.digests import digest_json
 from satbench.data._class_folders import list_images
 from satbench.data._dataset import Dataset
 from satbench.data._imagefolder import ImageFolder
+from satbench.data._pairs import side_of
 from satbench.data._picture import as_bytes, read_picture
 from satbench.data._pixels import STANDARD, Pixels
 from satbench.data._stack import check_size
@@ -43,6 +45,11 @@ class ImageTree(Dataset):
         files = [*zip(self.files, sizes, self.labels.tolist(), strict=True)]
         return digest_json([str(self.rule), files])
 
+    def taken(self, rows: NDArray[np.int64] | slice) -> ImageTree:
+        """Return the images of some rows, in that order."""
+        files = tuple(self.files[row] for row in np.arange(len(self))[rows])
+        return replace(self, files=files, labels=self.labels[rows])
+
     def picture(self, row: int) -> Image.Image:
         """Read an image as RGB, in its own size.  Raises SatbenchError for a broken file."""
         return as_bytes(read_picture(self.folder / self.files[row], self.rule.upright))
@@ -66,7 +73,7 @@ def open_tree(name: str, rule: Pixels, workers: int) -> ImageTree:
     there are no images.
     """
     source = ImageFolder.parse(name.removeprefix("imagefolder:"))
-    rule, folder = source.told.rule or rule, source.folder
+    rule, folder = source.told.rule or rule, side_of(source.folder, "train")
     told = source.told.numbered_by_place()
     found = list_images(folder, told.classes)
     height, width = rule.shape or _size_of_first(folder / found.files[0], rule)
@@ -83,6 +90,21 @@ def open_tree(name: str, rule: Pixels, workers: int) -> ImageTree:
         workers=workers,
         rule=rule,
     )
+
+
+def same_images(name: str, trained_on: str, digest: str) -> bool:
+    """Return whether an evaluation of the folder `name` is of the files of a training.
+
+    `digest` is that of the training set, which was opened as `trained_on`.
+    """
+    here, there = (
+        ImageFolder.parse(text.removeprefix("imagefolder:")) for text in (name, trained_on)
+    )
+    if not there.told.rule or not here.folder.is_dir():
+        return False
+    folder = side_of(here.folder, "test")
+    same = replace(there, folder=folder)
+    return open_tree(f"imagefolder:{same}", there.told.rule, 0).digest == digest
 
 
 def _size_of_first(path: Path, rule: Pixels) -> tuple[int, int]:

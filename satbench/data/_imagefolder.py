@@ -9,6 +9,7 @@ from pathlib import Path
 from satbench.data._class_folders import list_images
 from satbench.data._dataset import Dataset
 from satbench.data._options import Options
+from satbench.data._pairs import side_of
 from satbench.data._picture import holds_more_than_bytes
 from satbench.data._pixels import STANDARD, WORDS
 from satbench.data._stack import stacked
@@ -48,17 +49,19 @@ class ImageFolder:
     def load(self, split: str, n_examples: int | None) -> Dataset:
         """Load the images, the first n of one fixed random order that is a fair sample of all.
 
+        Where the folder holds a pair, train/ and val/ or test/, they are those of the split.
         They are bytes, or floats where any of the folder has more than 8 bits.  Raises
         SatbenchError, naming the file, for an image that cannot be taken.
         """
         rule = self.told.rule or STANDARD
-        found = list_images(self.folder, self.told.classes)
-        paths = [self.folder / file for file in found.files]
+        folder = side_of(self.folder, split)
+        found = list_images(folder, self.told.classes)
+        paths = [folder / file for file in found.files]
         deep = any(map(holds_more_than_bytes, paths))
         chosen = paths[:n_examples]
         images = stacked(((path, None) for path in chosen), len(chosen), rule, deep)
         return Dataset(
-            f"imagefolder:{self.folder.absolute().name}@{replace(self.told, rule=rule).name}",
+            f"imagefolder:{folder.absolute().name}@{replace(self.told, rule=rule).name}",
             split,
             images,
             found.labels[:n_examples],

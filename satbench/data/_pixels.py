@@ -82,8 +82,12 @@ class Pixels:
 
     @classmethod
     def centre(cls, side: int) -> Pixels:
-        """Return the rule that the SAT code evaluates with: a middle of `side` of `side` + 32."""
-        return cls(side + 32, side, "bicubic")
+        """Return the usual rule for a side: resize by a border around the middle, and cut it out.
+
+        From 224 on the border is 32 pixels, as the SAT code evaluates; below it is the same share
+        of the image as at 224, for 32 pixels would be half of a small image.
+        """
+        return cls(side + 32 if side >= 224 else round(side * 256 / 224), side, "bicubic")
 
     def __str__(self) -> str:
         """Return the one text of the rule; `parse` is its inverse."""

@@ -117,6 +117,12 @@ def flags_from_assumed(assumed: str, n: int) -> list[Flag]:
     return flags
 
 
+def flags_from_training_data(n: int) -> list[Flag]:
+    """Flag `n` images that the model was trained on."""
+    cause = "the images are those that the model was trained on, which says nothing of other images"
+    return [Flag("training-data", n, n, cause, "evaluate it on a test set")]
+
+
 def _chance(right: int, n: int, classes: int) -> list[Flag]:
     """Flag `right` of `n` images where guessing among `classes` does as well (see `GUESSED`)."""
     from scipy.special import bdtr, bdtrc  # takes a while, and most readers of records need it not

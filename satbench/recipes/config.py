@@ -11,7 +11,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.ranges import check_seed
 from satbench.core.specs import later, split_spec
 from satbench.core.threat import Threat
-from satbench.data import check_name
+from satbench.data import Interpolation, check_name
 
 TRAINING_ATTACKS = ("trades",)
 """Inner attackers beside the attacks of an evaluation (`satbench.training.inner`)."""
@@ -26,12 +26,16 @@ class TrainConfig:
 
     The data: `held_out` counts the images at the end of the training set that are kept for the
     metrics; `augment` is what is done to the others, with `crop_padding` pixels around the image.
-    Of a folder of images, `crop` is the side in pixels that they are cropped to, and
-    `crop_schedule` the sides from some epochs on, the first being 1, such as `1:128,6:224`;
-    held-out images are of the size `crop` throughout.  `colour_jitter` is how far brightness,
-    contrast and saturation of the others are changed, each by a factor within 1 ± so much, and
-    `lighting` the standard deviation of their noise along the principal components of colour
-    (`satbench.training.colours`).
+    `subset` counts the images that are taken of the training set, at random, the same for every
+    seed; 0 for all.  Of a folder of images, `crop` is the side in pixels that they are cropped to,
+    and `crop_schedule` the sides from some epochs on, the first being 1, such as `1:128,6:224`;
+    held-out images are of the size `crop` throughout.  `resize` is the length that their shortest
+    side gets before, by `interpolation`, or none; empty, images of just the size `crop` are left
+    as they are, and others get what `satbench.data.training_rule` says.  A rule in the name of the
+    data set, imagefolder:PATH@RULE, stands in place of all three.  `colour_jitter` is how far
+    brightness, contrast and saturation of the others are changed, each by a factor within 1 ± so
+    much, and `lighting` the standard deviation of their noise along the principal components of
+    colour (`satbench.training.colours`).
 
     The inner attacker: `attack` is its spec, empty for standard training; `attack_mode` is the
     mode of batch-norm while it searches; `clean_start` is the share of batches that it starts
@@ -112,6 +116,9 @@ class TrainConfig:
     activation_rate: float = later(1.0)
     lighting: float = later(0.0)
     init: str = later("")
+    resize: str = later("")
+    interpolation: Interpolation = later("bicubic")  # noqa: RUF009 (a text)
+    subset: int = later(0)
     checks: int = later(4)
 
     def __post_init__(self) -> None:
@@ -142,7 +149,7 @@ class TrainConfig:
                 raise SatbenchError(f"expected {name} of 1 or more, got {getattr(self, name)}")
         for name in (
             *("weight_decay", "beta", "crop_padding", "gradient_clip", "awp", "swa_from"),
-            *("warm_up_start", "factor", "activation_rate", "lighting"),
+            *("warm_up_start", "factor", "activation_rate", "lighting", "subset"),
         ):
             if not getattr(self, name) >= 0:
                 raise SatbenchError(f"expected {name} of 0 or more, got {getattr(self, name)}")
@@ -161,9 +168,11 @@ class TrainConfig:
         smooth = self.attack_backward != "true" or self.update_backward != "true"
         _crops(self.crop_schedule)
         whole = not self.dataset.startswith("imagefolder:")
-        cropped = self.crop != 224 or bool(self.crop_schedule)
+        cropped = self.crop != 224 or bool(self.crop_schedule or self.resize)
         rising = sorted(set(self.milestones)) == list(self.milestones)
+        resized = self.resize in ("", "none") or re.fullmatch(r"[1-9]\d{0,3}", self.resize, re.A)
         for wrong, said in (
+            (not resized, f"expected resize none or pixels, such as 256, got {self.resize!r}"),
             (not plain and not self.attack, f"objective {self.objective} needs an attack"),
             (not plain and self.beta == 0, f"objective {self.objective} needs a beta above 0"),
             (plain and self.beta > 0, "beta belongs to the objectives trades and mart"),
@@ -186,7 +195,8 @@ class TrainConfig:
             ),
             (
                 whole and (cropped or self.augment == "resized-crop-flip"),
-                "crop, crop_schedule and augment resized-crop-flip need a dataset imagefolder:PATH",
+                "crop, resize, crop_schedule and augment resized-crop-flip need a dataset "
+                "imagefolder:PATH",
             ),
             (whole and self.colour_jitter > 0, "colour_jitter needs a dataset imagefolder:PATH"),
             (whole and self.lighting > 0, "lighting needs a dataset imagefolder:PATH"),
@@ -200,10 +210,8 @@ class TrainConfig:
                 raise SatbenchError(said)
 
     def crop_at(self, epoch: int) -> int:
-        """Return the side of training images from a folder in an epoch; the first is 1."""
-        return [self.crop, *(side for first, side in _crops(self.crop_schedule) if first <= epoch)][
-            -1
-        ]
+        """Return the side that the schedule gives an epoch; the first is 1, and 0 is for none."""
+        return [0, *(side for first, side in _crops(self.crop_schedule) if first <= epoch)][-1]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the config as JSON values.

@@ -59,7 +59,7 @@ def share_out(runner: Runner, part: Part, devices: Sequence[str], say: Say, warn
         return
     for cell in total:  # fetched once, before many look for it
         if cell.config and not runner.models.find(cell):
-            runner.images.training(cell.config.dataset, cell.config.crop)
+            runner.images.training(cell.config)
     with TemporaryDirectory() as attempts:
         machine = runner.machine
         job = Job(

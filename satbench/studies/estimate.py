@@ -87,7 +87,7 @@ class Estimate:
         return Line(cell.label, cell.key, origin, done, len(missing), round(seconds, 1))
 
     def _training(self, config: TrainConfig) -> float:
-        images = self._runner.images.training(config.dataset, config.crop)
+        images = self._runner.images.training(config).data
         _, arguments = split_spec(config.attack or "none")
         steps = int(arguments.get("steps", 10)) if config.attack else 0
         shape = images.shape

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from satbench.data import Dataset, Pixels, load_dataset, open_tree
+from satbench.data import Dataset, load_dataset
 from satbench.data._fashion_mnist import DIGESTS
+from satbench.recipes import TrainConfig
+from satbench.training.training_set import TrainingSet, open_training_set
 
 _KNOWN = {"fashion-mnist": DIGESTS["train"]}
+
+
+Key = tuple[str, int, str, str, int]
+
+
+def key_of(config: TrainConfig) -> Key:
+    """Return what tells the training set of a config from those of others."""
+    return config.dataset, config.crop, config.resize, config.interpolation, config.subset
 
 
 class Images:
@@ -20,24 +30,22 @@ class Images:
     def __init__(self, data_dir: Path | None = None, told: dict[str, str] | None = None) -> None:
         self.data_dir = data_dir
         self._digests = {**(told or {}), **_KNOWN}
-        self._training: dict[tuple[str, int], Dataset] = {}
+        self._training: dict[Key, TrainingSet] = {}
         self._test: dict[tuple[str, int], Dataset] = {}
 
-    def training_digest(self, name: str, crop: int) -> str:
+    def training_digest(self, config: TrainConfig) -> str:
         """Return the digest of a training set.  Raises SatbenchError where it is missing."""
+        name = config.dataset
         if name not in self._digests:
-            self._digests[name] = self.training(name, crop).digest
+            self._digests[name] = self.training(config).digest
         return self._digests[name]
 
-    def training(self, name: str, crop: int) -> Dataset:
+    def training(self, config: TrainConfig) -> TrainingSet:
         """Return a training set, as `satbench train` opens it."""
-        if (name, crop) not in self._training:
-            self._training[name, crop] = (
-                open_tree(name, Pixels.centre(crop), 0)
-                if name.startswith("imagefolder:")
-                else load_dataset(name, "train", data_dir=self.data_dir)
-            )
-        return self._training[name, crop]
+        key = key_of(config)
+        if key not in self._training:
+            self._training[key] = open_training_set(config, self.data_dir)
+        return self._training[key]
 
     def test(self, name: str, n: int) -> Dataset:
         """Return the first `n` images of a test set, or of a folder of images."""

@@ -11,7 +11,9 @@ from satbench.core.errors import SatbenchError
 from satbench.data import Dataset
 from satbench.data._fashion_mnist import find
 from satbench.data._folders import data_folder
-from satbench.studies.images import Images
+from satbench.recipes import TrainConfig
+from satbench.studies.images import Images, key_of
+from satbench.training.training_set import TrainingSet
 
 _SIZES = {
     "fashion-mnist": ((1, 28, 28), 10, 60_000, 10_000),
@@ -37,22 +39,26 @@ class Outlines(Images):
         self._told, self._say = told, say
         self._missing: set[str] = set()
 
-    def training_digest(self, name: str, crop: int) -> str:
+    def training_digest(self, config: TrainConfig) -> str:
         """Return the digest of a training set; of one that is not here, what cards tell of it."""
+        name = config.dataset
         if name in self._digests:
             return self._digests[name]
-        whole = self.training(name, crop)
+        whole = self.training(config)
         return self._told.get(name, _UNKNOWN) if name in self._missing else whole.digest
 
-    def training(self, name: str, crop: int) -> Dataset:
+    def training(self, config: TrainConfig) -> TrainingSet:
         """Return a training set, or images of nothing in its place."""
-        if (name, crop) not in self._training:
+        key, name = key_of(config), config.dataset
+        if key not in self._training:
             try:
                 self._refuse_to_fetch(name)
-                return super().training(name, crop)
+                return super().training(config)
             except SatbenchError as error:
-                self._training[name, crop] = self._outline(name, "train", crop, str(error))
-        return self._training[name, crop]
+                data = self._outline(name, "train", config.crop, str(error))
+                data = data.first(config.subset) if config.subset else data
+                self._training[key] = TrainingSet(data, _UNKNOWN)
+        return self._training[key]
 
     def test(self, name: str, n: int) -> Dataset:
         """Return the first `n` test images, or as many images of nothing."""

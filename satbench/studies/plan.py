@@ -196,7 +196,7 @@ def _trained(
             f"the arm {arm.name} of {study.name} trains within {config.threat}, the others "
             f"within {base.threat}: they would be evaluated unlike"
         )
-    digest = images.training_digest(config.dataset, config.crop)
+    digest = images.training_digest(config)
     dataset = options.evaluate_on or config.dataset
     cells = []
     for seed in options.seeds or range(study.seeds):

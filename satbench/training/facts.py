@@ -14,11 +14,12 @@ from satbench.core.digests import digest_file, digest_json
 from satbench.core.errors import SatbenchError
 from satbench.core.files import sweep, write_text
 from satbench.core.noise import generator_for
-from satbench.data import Dataset, ImageTree
+from satbench.data import ImageTree
 from satbench.recipes import TrainConfig
 from satbench.training.checkpoint import BEFORE, STATE, has_checkpoint
 from satbench.training.own import NOTHING, Own
 from satbench.training.ranks import Ranks
+from satbench.training.training_set import TrainingSet
 
 CONFIG = "config.json"
 _KEY = "run"
@@ -29,9 +30,9 @@ _FILES_READ = 64
 class Facts:
     """`data` is the digest of the training set, `device` the kind of processor or the GPU's name.
 
-    `files` is the digest of some whole files of a folder of images, whose `data` is of names and
-    sizes alone.  `own` tells of the parts that are the user's own, and `weights` is the digest of
-    those that were given to begin with.
+    It is of the whole set, whatever of it is trained on.  `files` is the digest of some whole
+    files of a folder of images, whose `data` is of names and sizes alone.  `own` tells of the parts
+    that are the user's own, and `weights` is the digest of those that were given to begin with.
     """
 
     data: str
@@ -45,16 +46,16 @@ class Facts:
     weights: str = ""
 
 
-def facts_of(data: Dataset, device: torch.device, ranks: Ranks, own: Own = NOTHING) -> Facts:
+def facts_of(opened: TrainingSet, device: torch.device, ranks: Ranks, own: Own = NOTHING) -> Facts:
     """Return the facts of a run that begins or goes on now."""
     return Facts(
-        data=data.digest,
+        data=opened.digest,
         threads=torch.get_num_threads(),
         processes=ranks.world,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         torch=str(torch.__version__),
         satbench=satbench.__version__,
-        files=_some_files(data) if isinstance(data, ImageTree) else "",
+        files=_some_files(opened.data) if isinstance(opened.data, ImageTree) else "",
         own=own.described(),
         weights=own.weights(),
     )

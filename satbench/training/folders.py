@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from satbench.core.errors import SatbenchError
 from satbench.core.noise import generator_for
-from satbench.data import ImageTree, Pixels
+from satbench.data import ImageTree
 from satbench.recipes import TrainConfig
 from satbench.training.augment import Augmentation
 from satbench.training.colours import jittered, lit
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 Read = tuple[NDArray[np.uint8], NDArray[np.int64]]
 AREA, RATIO, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10
 """Shares of the image's area, ratios of width to height, and tries (torchvision's defaults)."""
-BORDER = 32
-"""The shortest side is the crop and so many pixels: 256 for 224 (as the SAT code evaluates)."""
 _PIECE = 32  # held-out images that a worker reads at once
 
 
@@ -45,13 +43,6 @@ class FromFiles:
     def __init__(self, tree: ImageTree, config: TrainConfig, device: torch.device) -> None:
         self._tree, self._config, self._device = tree, config, device
         self._white = torch.tensor(255, dtype=torch.float32, device=device)
-        # The text of the data set may say what is done to the pixels; else `crop` does.
-        self._ruled = tree.rule != Pixels.centre(config.crop)
-        if self._ruled and config.crop_schedule:
-            raise SatbenchError(
-                f"crop_schedule changes what is done to the pixels, and so does the rule of "
-                f"{tree.name}: leave one out"
-            )
         kind = config.augment
         on_device = "none" if kind == "resized-crop-flip" else kind
         self._augment = Augmentation(on_device, config.crop_padding, config.seed)
@@ -61,15 +52,14 @@ class FromFiles:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield augmented images in [0, 1] and labels for each of the batches to come."""
         random = self._config.augment == "resized-crop-flip"
+        tree = at_side(self._tree, self._config.crop_at(epoch + 1))
         views = Views(
-            self._tree,
-            self._config.crop_at(epoch + 1),
+            tree,
             self._config.seed,
             epoch,
             random,
             self._config.colour_jitter,
             self._config.lighting,
-            self._ruled,
         )
         augments = self._augment.kind != "none"
         drawn = self._augment.draws(epoch, len(self._tree)) if augments else None
@@ -79,8 +69,8 @@ class FromFiles:
             yield x.float() / self._white, y
 
     def held_out(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Return images behind the rule for pixels, and labels.  (B,) -> (B, 3, H, W), (B,)."""
-        views = Views(self._tree, self._config.crop, self._config.seed, 0, False, ruled=self._ruled)
+        """Return images as evaluation sees them, and labels.  (B,) -> (B, 3, H, W), (B,)."""
+        views = Views(self._tree, self._config.seed, 0, random=False)
         pieces = np.array_split(rows, math.ceil(len(rows) / _PIECE))
         x, y = (torch.cat(parts) for parts in zip(*self._read(views, pieces), strict=True))
         return x.float() / self._white, y
@@ -106,25 +96,19 @@ class FromFiles:
 
 @dataclass(frozen=True)
 class Views:
-    """What a worker computes: the images of some rows at one size, in one epoch.
-
-    Where nothing is random, images are behind the tree's rule for pixels if `ruled`, else centre
-    crops.
-    """
+    """What a worker computes: the images of some rows of a tree, in its size, in one epoch."""
 
     tree: ImageTree
-    size: int
     seed: int
     epoch: int
     random: bool
     jitter: float = 0.0
     lighting: float = 0.0
-    ruled: bool = False
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Read | str:
         """Return images as bytes and labels, or what is wrong, for no error outlives a worker.
 
-        (B,) -> (B, 3, size, size), (B,).
+        (B,) -> (B, 3, H, W), (B,).
         """
         try:
             pixels = np.stack([np.asarray(self._view(int(row))) for row in rows])
@@ -135,11 +119,10 @@ class Views:
     def _view(self, row: int) -> Image:
         if self.random:
             generator = generator_for(self.seed, "resized crop", self.epoch, row)
-            view = resized_crop_flip(self.tree.picture(row), self.size, generator)
-        elif self.ruled:
-            view = self.tree.view(row)
+            size = self.tree.shape[2], self.tree.shape[1]
+            view = resized_crop_flip(self.tree.picture(row), size, generator)
         else:
-            view = centre_crop(self.tree.picture(row), self.size)
+            view = self.tree.view(row)
         # Streams of their own: the crops are the same with and without.
         if self.jitter:
             colours = generator_for(self.seed, "colour jitter", self.epoch, row)
@@ -154,24 +137,31 @@ def _as_read(read: Any) -> Any:
     return read
 
 
-def centre_crop(picture: Image, size: int) -> Image:
-    """Resize (bicubic) to a shortest side of size + 32, and cut out the middle size × size."""
-    from torchvision.transforms import CenterCrop, InterpolationMode, Resize
+def at_side(tree: ImageTree, side: int) -> ImageTree:
+    """Return the same images, side × side, with as much of each as at the size of `tree`.
 
-    resized = Resize(size + BORDER, InterpolationMode.BICUBIC)(picture)
-    cropped: Image = CenterCrop(size)(resized)
-    return cropped
+    For a `side` of 0 they stay as they are.
+    """
+    if side == 0:
+        return tree
+    rule, shape = tree.rule, np.empty((0, 3, side, side), np.uint8)
+    scaled = side
+    if rule.crop is not None and isinstance(rule.resize, int):
+        scaled = max(side, round(rule.resize * side / rule.crop))
+    return replace(tree, images=shape, rule=replace(rule, resize=scaled, crop=side))
 
 
-def resized_crop_flip(picture: Image, size: int, generator: np.random.Generator) -> Image:
-    """Resize a random part (bilinear) to size × size, mirrored in half of the cases.
+def resized_crop_flip(
+    picture: Image, size: tuple[int, int], generator: np.random.Generator
+) -> Image:
+    """Resize a random part (bilinear) to `size` (width, height), mirrored in half of the cases.
 
     The part is drawn as by Szegedy et al., 2015, arXiv:1409.4842, section 6.
     """
     from PIL.Image import Resampling, Transpose
 
     box = random_box(*picture.size, generator)
-    part = picture.crop(box).resize((size, size), Resampling.BILINEAR)
+    part = picture.crop(box).resize(size, Resampling.BILINEAR)
     return part.transpose(Transpose.FLIP_LEFT_RIGHT) if generator.random() < 0.5 else part
 
 

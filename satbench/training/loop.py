@@ -36,6 +36,7 @@ from satbench.training.start import fresh_model, load_start
 from satbench.training.step import Stepper
 from satbench.training.sync_norm import statistics_note
 from satbench.training.told import Step
+from satbench.training.training_set import TrainingSet
 from satbench.training.under_way import METRICS, Run, history_of, writing
 from satbench.training.watch import EpochMetrics, chance_level
 
@@ -60,7 +61,7 @@ class Trained:
 
 def train(
     config: TrainConfig,
-    data: Dataset,
+    data: Dataset | TrainingSet,
     folder: Path,
     device: torch.device,
     on_step: Callable[[int, int, int], None] = lambda epoch, step, steps: None,
@@ -83,7 +84,8 @@ def train(
     data or that another process is at, numbers that are no longer finite, and a full disk.
     """
     warm_cpu()
-    n = len(data) - config.held_out
+    opened = data if isinstance(data, TrainingSet) else TrainingSet(data, data.digest)
+    data, n = opened.data, len(opened.data) - config.held_out
     if n < config.batch_size:
         raise SatbenchError(
             f"expected more than {config.batch_size} training images (one batch) beside the "
@@ -92,7 +94,7 @@ def train(
     batches = batches_of(data, config, device)
     model = _network(config, data, device, batches, own)
     with _claimed(folder, ranks):
-        now = facts_of(data, device, ranks, own) if ranks.leads else None
+        now = facts_of(opened, device, ranks, own) if ranks.leads else None
         with writing(folder):
             began = open_run(folder, config, now, (BEST, BEST_BEFORE, METRICS)) if now else None
         ranks.wait()
@@ -123,7 +125,7 @@ def train(
             own.network is not None,
         )
         said = (*own.notes(), statistics_note(config, model, ranks.world))
-        state = run.resumed().noting(started, *said)
+        state = run.resumed().noting(*opened.notes, started, *said)
         if began and now and not fresh:
             state = state.noting(other_start(began, now))
         if began and now and not fresh and not run.is_over(state):

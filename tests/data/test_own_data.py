@@ -317,21 +317,21 @@ def test_a_network_is_trained_on_a_file_under_the_name_it_is_given(
 
 def test_a_model_trained_on_a_folder_is_evaluated_at_its_size(folder: Path, tmp_path: Path) -> None:
     small = ("--recipe", "standard-cifar10", "--arch", "wide-resnet(depth=10,widen=1)")
-    sets = ("crop=12", "batch_size=2", "held_out=2", "schedule=one-cycle", "milestones=")
+    sets = ("crop=10", "batch_size=2", "held_out=2", "schedule=one-cycle", "milestones=")
     words = (*small, *(word for one in sets for word in ("--set", one)), "--epochs", "1")
     trained = ("--dataset", f"imagefolder:{folder}", "--activation", "relu", "--workers", "0")
     done = CliRunner().invoke(
         cli, ["train", *words, *trained, "--quiet", "--out", str(tmp_path), "--name", "m"]
     )
     assert done.exit_code == 0, done.output
-    rule = "resize=44,crop=12,interpolation=bicubic"
+    rule = "resize=11,crop=10,interpolation=bicubic"
     card = json.loads((tmp_path / "m" / "m.json").read_text())
     assert card["training"]["dataset"] == f"imagefolder:{folder}@{rule}"
 
     config = eval_config(str(tmp_path / "m" / "m.json"), dataset=f"imagefolder:{folder}", eps="0.1")
     assert config.dataset == f"imagefolder:{folder}@{rule},classes=folders"
     data = load_dataset(config.dataset)
-    assert (data.shape, data.classes) == ((3, 12, 12), 2)
+    assert (data.shape, data.classes) == ((3, 10, 10), 2)
 
 
 def test_the_data_of_a_training_are_given_once(few: Path) -> None:

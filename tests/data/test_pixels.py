@@ -186,8 +186,8 @@ def test_training_sees_the_images_that_evaluation_sees(folder: Path, rule: str) 
 def test_training_has_a_rule_of_its_own_where_the_name_tells_none(folder: Path) -> None:
     tree = open_tree(f"imagefolder:{folder}", Pixels.centre(32), 0)
 
-    assert tree.name == "imagefolder:cifar@resize=64,crop=32,interpolation=bicubic"
-    assert tree.origin == f"imagefolder:{folder}@resize=64,crop=32,interpolation=bicubic"
+    assert tree.name == "imagefolder:cifar@resize=37,crop=32,interpolation=bicubic"
+    assert tree.origin == f"imagefolder:{folder}@resize=37,crop=32,interpolation=bicubic"
     assert tree.picture(0).size == (32, 32)
 
 

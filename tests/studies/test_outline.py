@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
+from satbench.recipes import load_recipe
 from satbench.studies.images import Images
 from satbench.studies.outline import Outlines
 from satbench.studies.store import Places, trained_digests
@@ -56,7 +57,7 @@ def _never(*_: object) -> None:
     [
         ("fashion-mnist@20", 60_000, (1, 20, 20), 10),
         ("cifar100", 50_000, (3, 32, 32), 100),
-        ("imagefolder:nowhere", 1_281_167, (3, 64, 64), 1000),
+        ("imagefolder:nowhere", 1_281_167, (3, 224, 224), 1000),
     ],
 )
 def test_a_set_that_is_not_here_is_known_by_its_size_and_said_once(
@@ -64,8 +65,9 @@ def test_a_set_that_is_not_here_is_known_by_its_size_and_said_once(
 ) -> None:
     said: list[str] = []
     images = Outlines(None, {name: "told"}, said.append)
-    assert "told" == images.training_digest(name, 64)
-    whole = images.training(name, 64)
+    config = load_recipe("fmnist-sat", dataset=name)
+    assert "told" == images.training_digest(config)
+    whole = images.training(config).data
 
     assert (n, shape, classes) == (len(whole), whole.shape, whole.classes)
     assert 1 == len(said)

@@ -172,7 +172,7 @@ def test_the_card_tells_the_command_of_the_beginning_and_what_changed(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("satbench.training_run.load_dataset", lambda *_, **__: toy)
+    monkeypatch.setattr("satbench.training.training_set.load_dataset", lambda *_, **__: toy)
     threads: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])

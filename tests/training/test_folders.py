@@ -188,7 +188,9 @@ def test_a_schedule_that_cannot_be_is_refused(text: str, resized: TrainConfig) -
 
 @pytest.mark.parametrize("change", [{"crop": 8}, {"augment": "resized-crop-flip"}])
 def test_crops_need_a_folder(change: dict[str, object], config: TrainConfig) -> None:
-    with pytest.raises(SatbenchError, match=r"^crop, crop_schedule and augment resized-crop-flip"):
+    with pytest.raises(
+        SatbenchError, match=r"^crop, resize, crop_schedule and augment resized-crop"
+    ):
         replace(config, **change)  # type: ignore[arg-type]
 
 

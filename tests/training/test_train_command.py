@@ -30,7 +30,7 @@ def run(*words: str) -> Result:
 
 @pytest.fixture
 def _toy(toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("satbench.training_run.load_dataset", lambda *_, **__: toy)
+    monkeypatch.setattr("satbench.training.training_set.load_dataset", lambda *_, **__: toy)
     monkeypatch.chdir(tmp_path)
 
 
