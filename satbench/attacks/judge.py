@@ -6,6 +6,7 @@ the search used.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -42,16 +43,26 @@ def predict(model: nn.Module, x: Tensor) -> Tensor:
     so a broken model could look robust; and ModelError where it answers with no logits at all.
     """
     with torch.no_grad(), in_full_precision():
-        logits = ask(model, x)
+        return answered(ask(model, x), x).argmax(1)
+
+
+def answered(logits: Tensor, x: Tensor) -> Tensor:
+    """Return logits of images `x` if they are answers, for search and judge alike.
+
+    (B, K), (B, C, H, W) -> (B, K).  Raises NonFiniteLogitsError where they are none
+    (`satbench.attacks.logits.unanswered`).
+    """
+    if math.isfinite(logits.detach().sum().item()):  # at every pass, so the quick look comes first
+        return logits
     bad = unanswered(logits)
     if bool(bad.any()):
         row = int(bad.nonzero()[0])
         raise NonFiniteLogitsError(
             f"expected finite logits, got NaN or infinity for {int(bad.sum())} of {len(x)} images "
             f"(the first is row {row} of its batch); a model must answer every image of [0, 1]",
-            x[bad],
+            x.detach()[bad],
         )
-    return logits.argmax(1)
+    return logits
 
 
 @contextmanager

@@ -5,7 +5,6 @@ A copy that differs from its model, or fails, is dropped, and the search begins 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Literal, TypeVar
@@ -15,8 +14,8 @@ from torch import Tensor, nn
 from satbench.attacks.borrow import generators_now, keep_buffers
 from satbench.attacks.bpda import Replaced
 from satbench.attacks.fast_copy import fast_copy
-from satbench.attacks.judge import NonFiniteLogitsError
-from satbench.attacks.logits import ModelError, read_logits, unanswered
+from satbench.attacks.judge import answered
+from satbench.attacks.logits import ModelError, read_logits
 from satbench.attacks.proof import Proof, UnlikeError
 from satbench.core.errors import SatbenchError
 
@@ -85,13 +84,13 @@ class Searched:
         self.get_ready()
         self.asked = True
         if self._proof is None:
-            return _answered(read_logits(self.model(x), len(x)), x)
+            return answered(read_logits(self.model(x), len(x)), x)
         try:
             logits = self._proof.ask(x)
         except Exception as error:  # whatever a copy can run into
             self._mislead()
             raise UnlikeError("the fast copy of a model differs from it") from error
-        return _answered(logits, x)
+        return answered(logits, x)
 
     def _mislead(self) -> None:
         self._proof, self.misled = None, True
@@ -156,17 +155,3 @@ class Trial:
         for one in copies:
             one.stay_plain()
         return bool(copies)
-
-
-def _answered(logits: Tensor, x: Tensor) -> Tensor:
-    """Return logits; raises NonFiniteLogitsError where some image has no answer in them."""
-    if math.isfinite(logits.detach().sum().item()):  # at every pass, so the quick look comes first
-        return logits
-    bad = unanswered(logits)
-    if bool(bad.any()):
-        raise NonFiniteLogitsError(
-            f"expected finite logits, got NaN or infinity for {int(bad.sum())} of {len(x)} images; "
-            "a model must answer every image of [0, 1]",
-            x.detach()[bad],
-        )
-    return logits

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from contract.cases import SIMPLE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from in_memory import Journal, Quiet
@@ -328,6 +329,52 @@ def test_a_run_inside_no_grad_is_as_one_outside(
     assert [(r.forwards, r.backwards) for r in inside] == [
         (r.forwards, r.backwards) for r in outside
     ]
+
+
+# Answers that are none
+
+
+class Strange(nn.Module):
+    """Right on the images themselves; elsewhere its first class has a strange logit."""
+
+    def __init__(self, mean: float, strange: float, always: bool = False) -> None:
+        super().__init__()
+        self.mean, self.strange, self.always = mean, strange, always
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        score = self.scale * x.flatten(1).mean(1)
+        logits = torch.stack([0 * score, -score, score - 0.3, -2 * score, -3 * score], 1)
+        elsewhere = (x[:, 0, 0, 0] - self.mean).abs() > 1e-4
+        odd = torch.ones_like(elsewhere) if self.always else elsewhere
+        first = torch.where(odd, self.strange, logits[:, 0])
+        return torch.cat([first[:, None], logits[:, 1:]], 1)
+
+
+@pytest.mark.parametrize("strange", [torch.nan, torch.inf])
+@pytest.mark.parametrize("spec", SIMPLE)
+def test_a_logit_that_is_no_number_is_refused_whichever_the_attack(
+    spec: str, strange: float
+) -> None:
+    pixels = np.random.default_rng(0).uniform(0.4, 0.8, (3, 1, 8, 8)).astype(np.float32)
+    pixels[:, 0, 0, 0] = 0.6
+    images = Dataset("tensors", "user", pixels, np.array([2, 0, 2]), 5)  # nobody attacks image 1
+    norms = parse_suite([spec])[0].traits.norms
+    threat = Threat.parse("linf:0.1" if "linf" in norms else "l2:1")
+
+    place = rf"\(images? (0|2|0 and 2), under {spec.partition('(')[0]}"
+    with pytest.raises(NonFiniteLogitsError, match=rf"^expected finite logits, .*{place}"):
+        run(Strange(0.6, strange), images, [spec], threat=threat)
+
+
+def test_a_class_that_is_masked_for_every_image_changes_no_verdict() -> None:
+    pixels = np.linspace(0.16, 0.4, 8, dtype=np.float32).repeat(64).reshape(-1, 1, 8, 8)
+    images = Dataset("tensors", "user", pixels, np.full(8, 2), 5)
+    attacks = ["pgd-3", "fab-t(steps=3)", "square(queries=20)"]
+    unmasked = run(Strange(0, -9, always=True), images, attacks)
+
+    assert run(Strange(0, -torch.inf, always=True), images, attacks) == unmasked
+    assert len(set(unmasked)) > 1
 
 
 # The model

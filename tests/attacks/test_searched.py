@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from in_memory import Journal, Quiet
 from torch import Tensor, nn
 
+import satbench
 from satbench.attacks import parse_attack, proof, searched
+from satbench.attacks.contract import Attack, Lent, Model, NoiseSource
 from satbench.attacks.engine import run_suite
 from satbench.attacks.fast_copy import fast_copy
 from satbench.attacks.passes import CountingModel, Passes
 from satbench.attacks.proof import KINKS
 from satbench.attacks.searched import Searched, Trial
-from satbench.attacks.suite import parse_suite
+from satbench.attacks.suite import Stage, parse_suite
+from satbench.core.errors import SatbenchError
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
 from satbench.data import Dataset
+from satbench.leaderboard.record import parse_record, read_record
+from satbench.runs import RunStore
 
 LINF = Threat.parse("linf:0.1")
 SEARCHES = ("pgd(steps=4)", "apgd-ce(steps=4)", "fab-t(steps=2)", "square(queries=12)")
@@ -493,3 +502,175 @@ def test_a_model_that_views_is_searched_by_a_copy_that_is_not_channels_last() ->
 
     assert journal[-1].search == "folded"
     assert verdicts == run(Body().eval().requires_grad_(False), "pgd(steps=4)")[0]
+
+
+# Runs
+
+
+@dataclass(frozen=True)
+class Borrowing:
+    """An attack that asks a lent model only: steps along the gradient of its logits."""
+
+    sources: tuple[str, ...] = ("lent",)
+
+    def prepare(self, target: Model, lent: Lent, threat: Threat, seed: int) -> Attack:
+        source = lent.source("lent")
+
+        def attack(
+            model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
+        ) -> Tensor:
+            leaf = x.clone().requires_grad_()
+            (grad,) = torch.autograd.grad(F.cross_entropy(source(leaf), y, reduction="sum"), leaf)
+            return (x + threat.radius * grad.sign()).clamp(0, 1).detach()
+
+        return attack
+
+    def __call__(
+        self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
+    ) -> Tensor:
+        raise AssertionError("it must be prepared first")
+
+
+@dataclass(frozen=True)
+class Lending:
+    """Lends one model, and no images."""
+
+    model: nn.Module
+
+    def source(self, name: str) -> nn.Module:
+        return self.model
+
+    def pool(self, n: int) -> Any:
+        return images(0).numpy()
+
+
+BORROWS = (Stage("borrowing()", "", "borrowing", Borrowing()),)
+
+
+def data(net: nn.Module, n: int = 6) -> Dataset:
+    """Images that the net gets right."""
+    with torch.no_grad():
+        labels = net(images(n)).argmax(1)
+    return Dataset("tensors", "user", images(n).numpy(), labels.numpy(), 4)
+
+
+def kinds(journal: Journal) -> list[str]:
+    return [result.search for result in journal if result.stage]
+
+
+def test_each_stage_proves_the_copy_anew_by_passes_that_are_not_counted() -> None:
+    net, asked, journal = small(), [], Journal()
+    images_ = data(net)
+    # A layer with a hook is the model's own in the copy too: all passes go by.
+    net[0].register_forward_pre_hook(lambda module, inputs: asked.append(len(inputs[0])))
+    suite = parse_suite(["pgd(steps=3,keep=last,start=clean)", "square(queries=9)"])
+    run_suite(net, images_, Threat.parse("linf:1e-3"), suite, 0, 250, journal, Quiet())
+
+    assert kinds(journal) == ["folded", "folded"]
+    assert asked[:7] == [6, 6, 1, 6, 1, 6, 6]  # clean; three steps, two of them proven; judge
+    assert asked.count(1) == 4
+    assert [(r.forwards, r.backwards) for r in journal][:2] == [(6, 0), (18, 18)]
+
+
+@pytest.mark.parametrize("size", [1, 4, 250])
+def test_there_is_one_copy_a_run_and_none_where_nothing_is_attacked(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[nn.Module] = []
+
+    def make(model: nn.Module, channels_last: bool) -> nn.Module | None:
+        made.append(model)
+        return fast_copy(model, channels_last)
+
+    monkeypatch.setattr(searched, "fast_copy", make)
+    net = small()
+    suite = parse_suite(["pgd-1", "pgd-2", "square(queries=3)", "pgd-3"])
+    run_suite(net, data(net), Threat.parse("linf:1e-3"), suite, 0, size, Journal(), Quiet())
+    assert len(made) == 1
+
+    wrong = replace(data(net), labels=(data(net).labels + 1) % 4)
+    run_suite(net, wrong, LINF, suite, 0, size, Journal(), Quiet())
+    assert len(made) == 1
+
+
+def test_a_target_that_no_attack_asks_is_not_copied_and_its_source_is() -> None:
+    target, source, journal = small(), small(1), Journal()
+    run_suite(target, data(target), LINF, BORROWS, 0, 4, journal, Quiet(), Lending(source))
+
+    assert kinds(journal) == ["", "folded", "folded"]
+
+
+@pytest.mark.parametrize("wrong", [Off, Leaking, Raising])
+def test_a_source_whose_copy_differs_is_searched_as_it_is(
+    wrong: type[Copy], copies: Callable[[Callable[[nn.Module], Any]], None]
+) -> None:
+    target, source = small(), small(1)
+    found = []
+    for make in (wrong, lambda model: None):
+        copies(make)
+        journal = Journal()
+        run_suite(target, data(target), LINF, BORROWS, 0, 4, journal, Quiet(), Lending(source))
+        found.append(journal)
+
+        assert kinds(journal)[1:] == ["plain", "plain"]
+    for mine, other in zip(*found, strict=True):
+        assert np.array_equal(mine.witnesses, other.witnesses)
+        assert mine.source_forwards == other.source_forwards
+        assert mine.source_backwards == other.source_backwards
+
+
+@pytest.mark.parametrize("net", [small(), nn.Sequential(nn.Flatten(), nn.Linear(64, 4))])
+def test_the_record_says_of_each_stage_what_was_searched(net: nn.Module, tmp_path: Path) -> None:
+    images_ = data(net)
+    record = satbench.evaluate(
+        net,
+        torch.from_numpy(images_.images),
+        torch.from_numpy(images_.labels),
+        attacks=["pgd-2", "square(queries=3)"],
+        eps="0.001",
+        out=tmp_path,
+    )
+    kind = "folded" if isinstance(net[0], nn.Conv2d) else "plain"
+    (file,) = tmp_path.glob("*.json")
+
+    assert [stage.search for stage in record.stages] == [kind, kind]
+    assert [stage.search for stage in read_record(file).stages] == [kind, kind]
+
+
+def test_a_stopped_run_goes_on_to_say_what_was_searched(tmp_path: Path) -> None:
+    net = small()
+    x, y = torch.from_numpy(data(net).images), torch.from_numpy(data(net).labels)
+    settings = {"attacks": ["pgd-2", "square(queries=3)"], "eps": "0.001", "batch_size": 2}
+    expected = satbench.evaluate(net, x, y, out=tmp_path / "whole", **settings)
+    store, limit = RunStore.write, iter(range(5))
+
+    def write(self: RunStore, result: Any) -> None:
+        store(self, result)
+        if next(limit) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunStore, "write", write)
+        with pytest.raises(KeyboardInterrupt):
+            satbench.evaluate(net, x, y, out=tmp_path / "stopped", **settings)
+    record = satbench.evaluate(net, x, y, out=tmp_path / "stopped", **settings)
+
+    assert record.stages == expected.stages
+    assert [stage.search for stage in record.stages] == ["folded", "folded"]
+
+
+def test_a_record_from_before_it_was_told_tells_nothing_of_it() -> None:
+    path = next((Path(__file__).parents[2] / "leaderboard").rglob("records/*.json"))
+    text = path.read_text(encoding="utf-8")
+
+    assert '"search"' not in text
+    assert '"search"' not in parse_record(text, "it").to_json()
+
+
+def test_a_record_that_tells_of_another_search_is_refused() -> None:
+    path = next((Path(__file__).parents[2] / "leaderboard").rglob("records/*.json"))
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["stages"][0]["search"] = "guessed"
+
+    with pytest.raises(SatbenchError, match="folded or plain, got 'guessed'"):
+        parse_record(json.dumps(values), "it")
