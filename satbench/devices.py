@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
@@ -34,12 +34,11 @@ def choose_device(name: str) -> torch.device:
 
 @contextmanager
 def moved(modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
-    """Hold modules on a device, and bring each back to its own."""
-    homes = [next((p.device for p in m.parameters()), torch.device("cpu")) for m in modules]
-    for module in modules:
-        module.to(device)
-    try:
+    """Hold modules on a device, and bring each back to its own, whatever happens to the others."""
+    with ExitStack() as undo:
+        for module in modules:
+            tensors = (*module.parameters(), *module.buffers())
+            home = next((tensor.device for tensor in tensors), torch.device("cpu"))
+            undo.callback(module.to, home)
+            module.to(device)
         yield
-    finally:
-        for module, home in zip(modules, homes, strict=True):
-            module.to(home)
