@@ -235,16 +235,17 @@ class Run:
         )
 
     def _metrics(self, state: Checkpoint, held: Held, speed: float) -> EpochMetrics:
+        held = replace(held, trained=state.accuracy_sum / state.step)
         metrics = EpochMetrics(
             epoch=state.epoch + 1,
             loss=state.loss_sum / state.step,
-            train_accuracy=state.accuracy_sum / state.step,
+            train_accuracy=held.trained,
             held_out_clean=held.clean,
             held_out_pgd10=held.pgd10,
             learning_rate=self.stepper.optimiser.param_groups[0]["lr"],
             images_per_second=speed,
             held_out_attack=held.attack,
-            collapsed=has_collapsed(self.config, held),
+            collapsed=has_collapsed(self.config, held, self.data.classes),
             checks=list(state.checks),
         )
         warnings = (
@@ -362,17 +363,25 @@ class _Epoch:
         network = run.stepper.network if run.config.swa_from else run.stepper.result
         try:
             held = run.look(network, min(LOOKED_AT, run.config.held_out))
-            if has_collapsed(run.config, held):
+            if self._collapsed(held):
                 held = run.look(network, run.config.held_out)
         except NotFiniteError as error:
             at = where(replace(state, step=self._done))
             raise run.diverged(f"{error} held NaN or infinity", at) from None
-        check = held.as_check(self._done, has_collapsed(run.config, held))
+        check = replace(held, trained=self._accuracy).as_check(self._done, self._collapsed(held))
         ends = "collapsed" in check and run.ends_by(history_of(state))
         self._state = replace(state, checks=(*state.checks, check), ended=ends)
         if "collapsed" in check:
             run.on_note(collapse(check, state.epoch + 1))
         return ends
+
+    @property
+    def _accuracy(self) -> float:
+        return float(self._sums[1]) / self._done
+
+    def _collapsed(self, held: Held) -> bool:
+        run = self._run
+        return has_collapsed(run.config, replace(held, trained=self._accuracy), run.data.classes)
 
 
 def history_of(state: Checkpoint) -> list[EpochMetrics]:

@@ -88,17 +88,17 @@ def outcome(done: Trained) -> tuple[str, int, int]:
 def test_a_collapse_is_what_pgd_10_finds_and_the_attack_of_the_training_does_not(
     attack: float, pgd10: float, expected: bool, five: TrainConfig
 ) -> None:
-    assert has_collapsed(five, Held(0.8, pgd10, attack, error=0.01)) == expected
+    assert has_collapsed(five, Held(0.8, pgd10, attack, error=0.01), 10) == expected
 
 
 def test_a_gap_that_a_few_images_make_is_no_collapse(five: TrainConfig) -> None:
-    assert not has_collapsed(five, Held(0.8, 0.25, 0.5, error=0.1))
+    assert not has_collapsed(five, Held(0.8, 0.25, 0.5, error=0.1), 10)
 
 
 def test_standard_training_cannot_collapse(five: TrainConfig) -> None:
     standard = replace(five, attack="")
 
-    assert not has_collapsed(standard, Held(0.9, 0.0))
+    assert not has_collapsed(standard, Held(0.9, 0.0, trained=0.9, images=1000), 10)
     assert overfitting(standard, [_epoch(1, 0.5)], _epoch(2, 0.0)) == ""
 
 
@@ -117,8 +117,26 @@ def test_a_net_that_resists_single_steps_alone_has_collapsed(five: TrainConfig) 
     single, inner = RightInTheCorner(), Inner.of(five)
     held = held_out_accuracies(five, inner, single, batches, rows, CPU, ALONE)
 
-    assert held == Held(1.0, 0.0, 1.0, error=math.sqrt(50) / 50)
-    assert has_collapsed(five, held)
+    assert held == Held(1.0, 0.0, 1.0, error=math.sqrt(50) / 50, images=50)
+    assert has_collapsed(five, held, 2)
+
+
+@pytest.mark.parametrize(
+    ("clean", "trained", "pgd10", "expected"),
+    [
+        (0.6, 0.75, 0.01, True),  # it resists the attack on the images of its training alone
+        (0.6, 0.95, 0.30, False),  # robust overfitting
+        (0.12, 0.95, 0.01, False),  # nothing is learnt that holds elsewhere
+        (0.6, 0.15, 0.01, False),  # it resists no attack yet
+    ],
+)
+def test_robustness_that_only_the_training_images_show_is_none(
+    clean: float, trained: float, pgd10: float, expected: bool, five: TrainConfig
+) -> None:
+    held = Held(clean, pgd10, pgd10 + 0.05, 0.01, images=1000, trained=trained)
+
+    assert has_collapsed(five, held, 10) == expected
+    assert not has_collapsed(five, replace(held, images=4), 10)
 
 
 # What a run does about it
@@ -134,8 +152,9 @@ def test_a_collapse_is_warned_of_and_the_last_epoch_handed_on(
     assert [m.collapsed for m in done.history] == [False, False, False, True, False]
     assert [m.warning for m in done.history] == [
         *("", "", ""),
-        "held-out accuracy is 75.0% under the attack of the training and 24.0% under PGD-10 "
-        "(epoch 4): catastrophic overfitting",
+        f"accuracy is {done.history[3].train_accuracy:.1%} on the images trained on and 75.0% on "
+        "held-out ones under the attack of the training, and 24.0% under PGD-10 (epoch 4): "
+        "catastrophic overfitting",
         "",
     ]
     assert done.notes == (
@@ -162,7 +181,7 @@ def test_a_run_may_stop_at_a_collapse(
     done = train(replace(five, on_overfitting="stop"), toy, tmp_path, CPU)
 
     assert outcome(done) == (seen[3], 4, 4)
-    assert done.kept.startswith("last epoch, 4 of 5; stopped: held-out accuracy is 75.0% under ")
+    assert done.kept.startswith("last epoch, 4 of 5; stopped: accuracy is ")
 
 
 def test_a_run_may_roll_back_to_its_best_epoch(
@@ -172,7 +191,7 @@ def test_a_run_may_roll_back_to_its_best_epoch(
 
     assert outcome(done) == (seen[1], 2, 4)
     assert done.kept.startswith(
-        "epoch 2, best by held-out PGD-10 accuracy; rolled back: held-out accuracy is 75.0% under "
+        "epoch 2, best by held-out PGD-10 accuracy; rolled back: accuracy is "
     )
 
 
@@ -244,8 +263,8 @@ def test_the_threshold_is_a_setting(five: TrainConfig) -> None:
     assert overfitting(replace(five, overfitting_drop=0.22), history, now) == ""
     assert overfitting(five, history, now) != ""
     assert overfitting(five, [], now) == ""
-    assert has_collapsed(five, held)
-    assert not has_collapsed(replace(five, overfitting_drop=0.3), held)
+    assert has_collapsed(five, held, 10)
+    assert not has_collapsed(replace(five, overfitting_drop=0.3), held, 10)
 
 
 # Within an epoch
@@ -284,7 +303,9 @@ def test_looks_within_an_epoch_are_on_a_few_images_and_change_no_weights(
     train(long, toy, tmp_path / "3", CPU)
 
     assert digest_weights(real.model) == expected
-    assert [sorted(check) for check in real.history[0].checks] == [["attack", "pgd10", "step"]]
+    assert [sorted(check) for check in real.history[0].checks] == [
+        ["attack", "pgd10", "step", "trained"]
+    ]
     assert images == [3, 8, 3, 8]
 
 
@@ -299,7 +320,9 @@ def test_a_collapse_within_an_epoch_is_confirmed_on_all_images_and_told_at_once(
     assert images == [3, 8, 3, 8, 8]
     assert [number for number, _ in notes] == [4]
     assert "at step 16 of epoch 2: catastrophic overfitting" in notes[0][1]
-    assert done.history[1].checks == [{"step": 16, "attack": 0.7, "pgd10": 0.1, "collapsed": 1}]
+    (check,) = done.history[1].checks
+    assert 0 <= check.pop("trained") <= 1
+    assert check == {"step": 16, "attack": 0.7, "pgd10": 0.1, "collapsed": 1}
     assert done.history[1].warning == notes[0][1]
     assert not done.history[1].collapsed
     assert outcome(done)[1:] == (2, 2)
