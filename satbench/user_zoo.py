@@ -35,7 +35,7 @@ def add_model(path: Path) -> Card:
     card, weights = _found(path)
     _check_name(card)
     loaded = load_card(card, weights, "user-zoo")
-    _check_answers(loaded.module, card)
+    check_answers(loaded.module, card)
     folder = user_zoo()
     write_bytes(folder / card.weights, weights_file(card, weights).read_bytes())
     # The card comes last: a zoo never names a model whose weights are not there.
@@ -52,6 +52,33 @@ def _found(path: Path) -> tuple[Card, Path]:
         raise SatbenchError(f"expected a card, got {path}, which carries none: name the card of it")
     card = read_card(path)
     return card, path.parent / card.weights
+
+
+def check_answers(module: torch.nn.Module, card: Card) -> None:
+    """Raise SatbenchError unless a model is what its card says, with finite logits on grey images.
+
+    The number of parameters and of classes and the shape of the images are looked at.
+    """
+    count = sum(p.numel() for p in module.parameters())
+    if count != card.parameters:
+        raise SatbenchError(
+            f"the card of {card.name} tells of {card.parameters} parameters, the network has "
+            f"{count}: mend the card"
+        )
+    grey = torch.full((2, *card.input_shape), 0.5)
+    try:
+        with torch.no_grad():
+            logits = module(grey)
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        line = str(error).splitlines()[0]
+        raise SatbenchError(
+            f"{card.name} cannot take images of the card's shape {card.input_shape}: {line}"
+        ) from error
+    if logits.shape != (2, card.classes) or not logits.isfinite().all():
+        raise SatbenchError(
+            f"expected {card.classes} finite logits an image from {card.name}, got shape "
+            f"{tuple(logits.shape)}" + ("" if logits.isfinite().all() else " with NaN or infinity")
+        )
 
 
 def _check_name(card: Card) -> None:
@@ -74,27 +101,4 @@ def _check_name(card: Card) -> None:
         raise SatbenchError(
             f"the weights of {taken[card.weights]!r} in {user_zoo()} are called {card.weights} "
             "too: give the file and the card another name for them"
-        )
-
-
-def _check_answers(module: torch.nn.Module, card: Card) -> None:
-    count = sum(p.numel() for p in module.parameters())
-    if count != card.parameters:
-        raise SatbenchError(
-            f"the card of {card.name} tells of {card.parameters} parameters, the network has "
-            f"{count}: mend the card"
-        )
-    grey = torch.full((2, *card.input_shape), 0.5)
-    try:
-        with torch.no_grad():
-            logits = module(grey)
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        line = str(error).splitlines()[0]
-        raise SatbenchError(
-            f"{card.name} cannot take images of the card's shape {card.input_shape}: {line}"
-        ) from error
-    if logits.shape != (2, card.classes) or not logits.isfinite().all():
-        raise SatbenchError(
-            f"expected {card.classes} finite logits an image from {card.name}, got shape "
-            f"{tuple(logits.shape)}" + ("" if logits.isfinite().all() else " with NaN or infinity")
         )

@@ -42,6 +42,8 @@ COMMANDS = (
     "datasets",
     "recipes",
     "demo",
+    "export",
+    "models import-tf1",
     "study",
 )
 

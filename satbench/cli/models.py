@@ -1,4 +1,4 @@
-"""`satbench models`: list the models that have a name, show one, add one."""
+"""`satbench models`: list the models that have a name, show one, add one, import one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from satbench.cli.import_tf1 import import_tf1
 from satbench.model_zoo.card import Card
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -55,6 +56,9 @@ def models(ctx: click.Context, board: bool, names_only: bool, as_json: bool) -> 
     """List the models that have a name: those that ship with satbench, and your own."""
     if ctx.invoked_subcommand is None:
         _list(board, names_only, as_json)
+
+
+models.add_command(import_tf1)
 
 
 @models.command("list")
@@ -236,6 +240,7 @@ def _card_text(card: Card, name: str) -> str:
         ("images", f"{shape}, {card.classes} classes"),
         ("weights", card.weights),
         ("from", card.url),
+        ("origin", card.origin),
         ("sha-256", card.weights_digest),
         ("licence", card.licence),
     ]

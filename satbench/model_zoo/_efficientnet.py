@@ -4,7 +4,7 @@ Tan & Le, 2019, arXiv:1905.11946; L1 is the largest of Xie et al., 2020, arXiv:2
 section 5.2.  As in their code: batch-norm with momentum 0.9 (torch writes 0.1) and ε 1e-5, drop
 path up to 0.2, and the activation is replaced everywhere, also between the two layers of a
 squeeze-and-excitation, whose gate stays a sigmoid.  Differs from it: strided convolutions pad both
-sides alike, as torchvision does, where TensorFlow pads the far side more.
+sides alike, as torchvision does; `padding=tensorflow` pads the far side more, as TensorFlow does.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import Literal
 from torch import Tensor, nn
 from torchvision.models import efficientnet
 
+from satbench.core.specs import later
 from satbench.model_zoo._blocks import Activation
 from satbench.model_zoo._normalize import Statistics, normalize
+from satbench.model_zoo._same_padding import Padding, pad_strided_convolutions
 
 _STAGES = (
     # expansion, kernel, stride, channels in, channels out, layers: Table 1 of Tan & Le
@@ -56,6 +58,7 @@ class EfficientNet:
 
     variant: Literal["b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "l1"] = "b0"
     statistics: Statistics = "sat"
+    padding: Padding = later("torch")  # noqa: RUF009 (a text)
 
     @property
     def resolution(self) -> int:
@@ -64,7 +67,10 @@ class EfficientNet:
 
     def __call__(self, activation: Activation, classes: int) -> nn.Module:
         """Build the net: (B, 3, H, W) in [0, 1] -> (B, classes) logits."""
-        return _EfficientNet(self.variant, classes, self.statistics, activation)
+        net = _EfficientNet(self.variant, classes, self.statistics, activation)
+        if self.padding == "tensorflow":
+            pad_strided_convolutions(net)
+        return net
 
 
 class _EfficientNet(efficientnet.EfficientNet):  # type: ignore[misc]

@@ -3,7 +3,8 @@
 He et al., 2016, arXiv:1512.03385; Xie et al., 2017, arXiv:1611.05431.  As in the code of Xie et
 al., 2020, arXiv:2006.14536: the 3×3 convolution of a bottleneck strides, the last γ of each block
 starts at 0, the last layer at N(0, 0.01), convolutions at He's fan-out, and the activation is
-replaced everywhere: after the stem, within the blocks, and after each sum.
+replaced everywhere: after the stem, within the blocks, and after each sum.  The one layer that
+TensorFlow pads otherwise there is the max-pooling; `padding=tensorflow` does as it does.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from torchvision.models import resnet
 
 from satbench.core.errors import SatbenchError
 from satbench.core.ranges import check_at_least_one
+from satbench.core.specs import later
 from satbench.model_zoo._blocks import Activation
 from satbench.model_zoo._normalize import Statistics, normalize
+from satbench.model_zoo._same_padding import Padding, SameMaxPool
 
 _LAYERS = {
     18: [2, 2, 2, 2],
@@ -37,13 +40,15 @@ class ResNet:
 
     depth: int = 50
     statistics: Statistics = "sat"
+    padding: Padding = later("torch")  # noqa: RUF009 (a text)
 
     def __post_init__(self) -> None:
         _check_depth("resnet", self.depth, tuple(_LAYERS))
 
     def __call__(self, activation: Activation, classes: int) -> nn.Module:
         """Build the net: (B, 3, H, W) in [0, 1] -> (B, classes) logits."""
-        return _ResNet(self.depth, 1, 64, classes, self.statistics, activation)
+        net = _ResNet(self.depth, 1, 64, classes, self.statistics, activation)
+        return _padded(net, self.padding)
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class ResNeXt:
     groups: int = 32
     width: int = 4
     statistics: Statistics = "sat"
+    padding: Padding = later("torch")  # noqa: RUF009 (a text)
 
     def __post_init__(self) -> None:
         _check_depth("resnext", self.depth, (50, 101, 152))
@@ -65,7 +71,8 @@ class ResNeXt:
 
     def __call__(self, activation: Activation, classes: int) -> nn.Module:
         """Build the net: (B, 3, H, W) in [0, 1] -> (B, classes) logits."""
-        return _ResNet(self.depth, self.groups, self.width, classes, self.statistics, activation)
+        net = _ResNet(self.depth, self.groups, self.width, classes, self.statistics, activation)
+        return _padded(net, self.padding)
 
 
 class _BasicBlock(resnet.BasicBlock):  # type: ignore[misc]
@@ -122,6 +129,12 @@ class _ResNet(resnet.ResNet):  # type: ignore[misc]
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = super().forward(self.normalize(x))
         return logits
+
+
+def _padded(net: _ResNet, padding: Padding) -> nn.Module:
+    if padding == "tensorflow":
+        net.maxpool = SameMaxPool()
+    return net
 
 
 def _check_depth(name: str, depth: int, known: tuple[int, ...]) -> None:

@@ -24,11 +24,16 @@ def build_network(architecture: str, activation: str, classes: int) -> nn.Module
     Its initial weights come from torch's global generator, in an order that does not depend on
     the activation, so nets that differ in the activation alone start equal.
     """
-    name, arguments = split_spec(architecture)
+    return make_architecture(architecture)(build_activation(activation), classes)
+
+
+def make_architecture(spec: str) -> Callable[[Callable[[], nn.Module], int], nn.Module]:
+    """Read `resnet(depth=50)`: a maker of networks from an activation and the number of classes."""
+    name, arguments = split_spec(spec)
     cls = cast(
         type[Callable[[Callable[[], nn.Module], int], nn.Module]], ARCHITECTURES[name].load()
     )
-    return build(cls, name, arguments)(build_activation(activation), classes)
+    return build(cls, name, arguments)
 
 
 def canonical_activation(spec: str) -> str:
@@ -38,5 +43,4 @@ def canonical_activation(spec: str) -> str:
 
 def canonical_architecture(spec: str) -> str:
     """Return the canonical text of an architecture: `tiny` -> `tiny(width=8)`."""
-    name, arguments = split_spec(spec)
-    return spec_of(name, build(cast(type[object], ARCHITECTURES[name].load()), name, arguments))
+    return spec_of(split_spec(spec)[0], make_architecture(spec))

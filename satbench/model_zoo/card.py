@@ -26,6 +26,9 @@ CARD_KEY = "satbench.card"
 
 _HEADER = 100_000_000  # bytes: the longest header that safetensors reads
 
+_LATER = {"url", "origin"}
+"""Fields without which a card reads as it did before there were any."""
+
 
 @dataclass(frozen=True)
 class Training:
@@ -58,7 +61,7 @@ class Card:
 
     `weights` is the name of the safetensors file beside the card (or in `weights/`);
     `weights_digest` is the SHA-256 of its named tensors; `input_shape` is (C, H, W).  `url` says
-    where the file can be fetched, if it can.
+    where the file can be fetched, if it can; `origin` what another program's file it was made of.
     """
 
     name: str
@@ -73,19 +76,18 @@ class Card:
     training: Training | None
     schema: int = SCHEMA
     url: str = ""
+    origin: str = ""
 
     def to_json(self) -> str:
         """Return the card as JSON text; `read_card` is its inverse."""
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the card as JSON values; without `url` and notes it reads as before they came."""
+        """Return the card as JSON values; what came later is left out where it is empty."""
         values = asdict(self)
         if self.training and not self.training.notes:
             del values["training"]["notes"]
-        if not self.url:
-            del values["url"]
-        return values
+        return {key: value for key, value in values.items() if value or key not in _LATER}
 
 
 def read_card(path: Path) -> Card:

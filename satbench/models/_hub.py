@@ -1,9 +1,11 @@
-"""Files of the Hugging Face Hub, fetched or from its cache."""
+"""Files of the Hugging Face Hub and of torch's own cache, fetched where they are not there."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+from satbench.core.downloads import download, sha256_check
 from satbench.core.errors import SatbenchError
 
 
@@ -22,6 +24,22 @@ def hub_file(repo: str, name: str, revision: str = "") -> Path | None:
         return None
     except (OSError, ValueError) as error:
         raise SatbenchError(f"{repo} cannot be fetched from the hub ({one_line(error)})") from None
+
+
+def torch_hub_file(url: str) -> Path:
+    """Return a file of torch's own cache, fetched there if need be.
+
+    A name such as `resnet50-0676ba61.pth` tells the beginning of its digest, which is checked
+    each time.  Raises SatbenchError for another digest, and where it cannot be fetched.
+    """
+    import torch
+
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    named = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    check = sha256_check(named[1] if named else "")
+    if path.is_file():
+        check(path)
+    return download(url, path, check)
 
 
 def one_line(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from satbench.core.downloads import cache_folder
 from satbench.core.errors import SatbenchError, UnknownNameError
-from satbench.models._hub import one_line
+from satbench.models._hub import one_line, torch_hub_file
 from satbench.models._loaded import LoadedModel, describe_module, need, strangers_code
+from satbench.models._robustbench_shim import check_version
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -56,6 +58,7 @@ class RobustBench:
         if (benchmark, norm) not in _THREATS:
             raise UnknownNameError("part of RobustBench", f"{benchmark}/{norm}", known)
         need("robustbench", "robustbench", text)
+        check_version()
         return cls(text, benchmark, norm, name)
 
     @property
@@ -80,9 +83,12 @@ class RobustBench:
             package = import_robustbench()
             entry = self._entry(package)
             folder = self._folder()
-            for path, gdrive_id in self._checkpoints(folder, entry):
+            files = list(self._checkpoints(folder, entry))
+            for path, gdrive_id in files:
                 _provide(package, path, gdrive_id)
-            module = self._built(package, folder)
+            if not files:
+                files = [(_provide_from(self._address(package)), "")]
+            module = self._built(package, folder, files[0][0])
         info = describe_module(module, self.text, "robustbench")
         return LoadedModel(module, replace(info, architecture=self.text), None)
 
@@ -113,9 +119,25 @@ class RobustBench:
         elif ids:  # others are fetched by timm or torchvision
             yield path, ids
 
-    def _built(self, package: ModuleType, folder: Path) -> nn.Module:
+    def _address(self, package: ModuleType) -> str:
+        """Return where the weights of an entry are that RobustBench leaves timm or torch to fetch.
+
+        Raises SatbenchError for an entry that neither knows.
+        """
+        name = f"{self.name.lower().replace('-', '_')}_{self.benchmark}_{self.norm.lower()}"
+        timm = package.utils.timm
+        if timm.is_model(name):
+            return str(timm.get_pretrained_cfg(name).url)
+        if self.name != "Standard_R50":
+            raise SatbenchError(f"RobustBench's entry {self.name} names no weights")
+        from torchvision.models import ResNet50_Weights
+
+        return str(ResNet50_Weights.IMAGENET1K_V1.url)
+
+    def _built(self, package: ModuleType, folder: Path, file: Path) -> nn.Module:
         try:
-            with _strict(package.utils):
+            with _strict(package.utils), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what RobustBench calls in old ways is its own
                 model: nn.Module = package.utils.load_model(
                     model_name=self.name,
                     model_dir=folder,
@@ -127,8 +149,7 @@ class RobustBench:
         except Exception as error:  # RobustBench, timm and torch each have errors of their own
             said = f"{type(error).__name__}: {one_line(error)}"
             raise SatbenchError(
-                f"RobustBench cannot load {self.name} ({said}); "
-                f"its files belong in {folder / self.benchmark / self.norm}"
+                f"RobustBench cannot load {self.name} from {file} ({said})"
             ) from error
         model.eval()
         return model
@@ -153,6 +174,16 @@ def _provide(package: ModuleType, path: Path, gdrive_id: str) -> None:
             )
     check_kind(path)
     read_pickle(path)
+
+
+def _provide_from(url: str) -> Path:
+    """Fetch weights to where timm and torchvision look for them, and see that they are data."""
+    from satbench.model_zoo.checkpoints import check_kind, read_pickle
+
+    path = torch_hub_file(url)
+    check_kind(path)
+    read_pickle(path)
+    return path
 
 
 @contextmanager

@@ -9,23 +9,58 @@ Afterwards `import robustbench` works everywhere in the process.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import importlib
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
 from satbench.core.errors import SatbenchError
 
+VERSION = "1.1.1"
+
+
+def check_version() -> None:
+    """Raise SatbenchError unless `import robustbench` gives the files of RobustBench 1.1.1.
+
+    torchattacks brings an old copy under the same name: before it on the path, or written over
+    its files by pip.  Imports nothing.
+    """
+    spec = find_spec("robustbench")
+    origin = Path(spec.origin).resolve() if spec and spec.origin else None
+    remedy = f"pip install --force-reinstall --no-deps robustbench=={VERSION}"
+    try:
+        installed = distribution("robustbench")
+    except PackageNotFoundError:
+        raise SatbenchError(
+            f"the package robustbench in {origin} is not RobustBench {VERSION} but another "
+            f"package's copy, as torchattacks ships an old one: {remedy}, in an environment "
+            "without that package"
+        ) from None
+    if installed.version != VERSION:
+        raise SatbenchError(
+            f"expected RobustBench {VERSION}, got {installed.version}: "
+            "pip install 'satbench[robustbench]'"
+        )
+    if foreign := _foreign_file(installed, origin):
+        raise SatbenchError(
+            f"{foreign} is not a file of RobustBench {VERSION}, which is installed: another "
+            f"package has put its copy in the way, as torchattacks does with an old one; {remedy}"
+        )
+
 
 def import_robustbench() -> ModuleType:
     """Import RobustBench and return it, with `robustbench.utils` and its model zoo loaded.
 
-    Raises SatbenchError where it is installed but cannot be imported even so.
+    Raises SatbenchError where it is not RobustBench 1.1.1, or cannot be imported even so.
     """
+    check_version()
     with stand_ins(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what RobustBench and timm call in old ways is theirs
         try:
@@ -37,6 +72,22 @@ def import_robustbench() -> ModuleType:
                 f"{error}): pip install 'satbench[robustbench]' brings the versions it wants"
             ) from error
     return package
+
+
+def _foreign_file(installed: Distribution, origin: Path | None) -> Path | None:
+    """Return a file of the package that is not as the distribution's list of files has it."""
+    for file in installed.files or ():
+        if file.suffix != ".py" or file.parts[0] != "robustbench":
+            continue
+        path = Path(str(file.locate()))
+        if file.name == "__init__.py" and len(file.parts) == 2 and path.resolve() != origin:
+            return origin
+        if file.hash is None:
+            continue
+        digest = hashlib.new(file.hash.mode, path.read_bytes()).digest()
+        if base64.urlsafe_b64encode(digest).decode().rstrip("=") != file.hash.value:
+            return path
+    return None
 
 
 @contextmanager

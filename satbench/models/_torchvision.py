@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Self, cast
 
 from satbench.core.errors import SatbenchError, UnknownNameError
+from satbench.models._hub import torch_hub_file
 from satbench.models._loaded import LoadedModel, describe_module, normalized
 
 
@@ -55,21 +54,7 @@ class Torchvision:
         if not isinstance(preset, ImageClassification):
             raise SatbenchError(f"expected a classifier of images, got torchvision's {self.name}")
         network = get_model(self.name, weights=None, num_classes=len(chosen.meta["categories"]))
-        load_weights(network, _weights_file(chosen.url))
+        load_weights(network, torch_hub_file(chosen.url))
         module = normalized(network, tuple(preset.mean), tuple(preset.std))
         info = describe_module(module, self.text, "torchvision")
         return LoadedModel(module, replace(info, architecture=f"torchvision:{self.name}"), None)
-
-
-def _weights_file(url: str) -> Path:
-    """Return the file in torch's own cache, fetched there if need be, its digest checked."""
-    import torch
-
-    from satbench.core.downloads import download, sha256_check
-
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-    named = re.search(r"-([0-9a-f]{8,})\.", path.name)  # torchvision's names end in their digest
-    check = sha256_check(named[1] if named else "")
-    if path.is_file():
-        check(path)
-    return download(url, path, check)

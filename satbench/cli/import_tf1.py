@@ -1,0 +1,75 @@
+"""`satbench models import-tf1`: a TensorFlow checkpoint becomes safetensors with a card."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from satbench.cli.options import as_json as json_option
+
+
+@click.command("import-tf1")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--arch", required=True, help="resnet(depth=50), resnext(…) or efficientnet(…).")
+@click.option("--activation", required=True, help="Its activation, such as silu.")
+@click.option("--classes", type=int, default=1000, show_default=True, help="Number of classes.")
+@click.option(
+    "--channels",
+    type=click.Choice(["auto", "rgb", "bgr"]),
+    default="auto",
+    show_default=True,
+    help="Order of colours that its network takes; auto: bgr for ResNets, else rgb.",
+)
+@click.option(
+    "--averaged/--as-trained",
+    default=None,
+    help="Which weights, where the checkpoint has moving averages of them too.",
+)
+@click.option("--size", type=int, help="Height and width of its images. Default: the usual ones.")
+@click.option("--drop", multiple=True, metavar="PREFIX", help="Leave out tensors of such names.")
+@click.option("--name", default="", help="Name of the model. Default: that of the checkpoint.")
+@click.option("--licence", default="", help="Licence of the weights, for the card.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs"),
+    show_default=True,
+    help="Folder for the folder of the model.",
+)
+@json_option
+def import_tf1(
+    checkpoint: Path,
+    arch: str,
+    activation: str,
+    classes: int,
+    channels: Literal["auto", "rgb", "bgr"],
+    averaged: bool | None,
+    size: int | None,
+    drop: tuple[str, ...],
+    name: str,
+    licence: str,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Convert a TensorFlow checkpoint to safetensors with a card.
+
+    CHECKPOINT is the part that the names of its files share, CHECKPOINT.index and
+    CHECKPOINT.data-00000-of-00001, with the names of weights that the code of Xie et al.,
+    arXiv:2006.14536, has.  TensorFlow is not needed.
+    """
+    from satbench.models.tensorflow_import import ImportRequest, import_checkpoint
+
+    wanted = ImportRequest(
+        checkpoint, arch, activation, classes, channels, averaged, size, drop, name, licence
+    )
+    card = import_checkpoint(wanted, out)
+    if as_json:
+        click.echo(json.dumps({"name": card.stem, "card": str(card)}, indent=2))
+        return
+    click.echo(f"wrote {card} and its weights")
+    command = f"satbench eval --model {shlex.quote(str(card))} --dataset imagefolder:PATH"
+    click.echo(f"{command} --eps 4/255")

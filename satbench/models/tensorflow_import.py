@@ -1,0 +1,126 @@
+"""Convert a TensorFlow checkpoint of Xie et al., 2020, to safetensors with a card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from satbench.core.digests import digest_file
+from satbench.core.errors import SatbenchError
+from satbench.core.specs import split_spec
+from satbench.model_zoo.card import Card, write_card
+from satbench.model_zoo.tensor_bundle import TensorBundle
+
+
+@dataclass(frozen=True)
+class ImportRequest:
+    """Which checkpoint becomes which model.
+
+    `checkpoint` is the prefix of its files, or any one of them.  `channels` is the order in which
+    its network takes colours, `auto` that of the official code: BGR for ResNets, RGB for
+    EfficientNets.  `averaged` takes the moving averages of the weights, or not; None where the
+    checkpoint has one set of weights.  `size` is the height and width of the images that it is
+    for, None the usual one of the architecture.  Tensors in `drop`, prefixes of names, are left
+    out.  An empty `name` is that of the checkpoint.
+    """
+
+    checkpoint: Path
+    architecture: str
+    activation: str
+    classes: int = 1000
+    channels: Literal["auto", "rgb", "bgr"] = "auto"
+    averaged: bool | None = None
+    size: int | None = None
+    drop: tuple[str, ...] = ()
+    name: str = ""
+    licence: str = ""
+
+
+def import_checkpoint(wanted: ImportRequest, out: Path) -> Path:
+    """Write `out/NAME/NAME.safetensors` and the card beside it; -> the path of the card.
+
+    The network takes RGB pixels in [0, 1] and pads as TensorFlow does.  Needs no TensorFlow.
+    Raises SatbenchError for a checkpoint that is missing, corrupt, of another architecture or
+    activation, and where a model of the name is there already; then nothing is written.
+    """
+    from satbench.model_zoo.build import (
+        build_network,
+        canonical_activation,
+        canonical_architecture,
+    )
+    from satbench.model_zoo.fitting import load_state
+    from satbench.model_zoo.tensor_bundle import open_bundle
+    from satbench.model_zoo.tensorflow_names import layout_of, read_weights
+    from satbench.model_zoo.weights import digest_weights, save_weights
+    from satbench.user_zoo import check_answers
+
+    architecture = canonical_architecture(padded_as_tensorflow(wanted.architecture))
+    bundle = open_bundle(wanted.checkpoint, wanted.drop)
+    name = wanted.name or bundle.prefix.name
+    path = out / name / f"{name}.json"
+    if path.exists():
+        raise SatbenchError(f"{path} is there already: give --name or --out, or remove it")
+    network = build_network(architecture, wanted.activation, wanted.classes).eval()
+    layout = layout_of(network)
+    channels = layout.channels if wanted.channels == "auto" else wanted.channels
+    load_state(network, read_weights(bundle, layout, channels, wanted.averaged), bundle.prefix)
+    size = wanted.size or _usual_size(architecture)
+    card = Card(
+        name=name,
+        architecture=architecture,
+        activation=canonical_activation(wanted.activation),
+        parameters=sum(p.numel() for p in network.parameters()),
+        input_shape=(3, size, size),
+        classes=wanted.classes,
+        weights=f"{name}.safetensors",
+        weights_digest=digest_weights(network),
+        licence=wanted.licence,
+        training=None,
+        origin=_origin(bundle, channels, wanted.averaged),
+    )
+    check_answers(network, replace(card, input_shape=(3, 64, 64)))  # as well, and soon done
+    save_weights(network, path.parent / card.weights, card)
+    write_card(card, path)
+    return path
+
+
+def padded_as_tensorflow(architecture: str) -> str:
+    """Return the spec of an architecture with TensorFlow's padding.
+
+    >>> padded_as_tensorflow("resnet(depth=101)")
+    'resnet(depth=101,padding=tensorflow)'
+
+    Raises SatbenchError where it asks for another.
+    """
+    name, arguments = split_spec(architecture)
+    if name not in ("resnet", "resnext", "efficientnet"):
+        raise SatbenchError(
+            "expected --arch resnet, resnext or efficientnet for a checkpoint of TensorFlow, "
+            f"got {name}"
+        )
+    if arguments.get("padding", "tensorflow") != "tensorflow":
+        raise SatbenchError(
+            f"expected padding=tensorflow in {architecture}: the checkpoint's network pads so"
+        )
+    shown = (f"{key}={value}" for key, value in {**arguments, "padding": "tensorflow"}.items())
+    return f"{name}({','.join(shown)})"
+
+
+def _usual_size(architecture: str) -> int:
+    from satbench.model_zoo.build import make_architecture
+
+    size: int = getattr(make_architecture(architecture), "resolution", 224)
+    return size
+
+
+def _origin(bundle: TensorBundle, channels: str, averaged: bool | None) -> str:
+    digests = [digest_file(path)[:16] for path in bundle.data_files()]
+    parts = [
+        f"converted from the TensorFlow checkpoint {bundle.prefix.name}",
+        f"SHA-256 of its data {', '.join(digests)}…",
+        f"its network took {channels.upper()}",
+    ]
+    if averaged is not None:
+        parts.append("moving averages of the weights" if averaged else "weights as trained")
+    return "; ".join(parts)

@@ -1,0 +1,75 @@
+"""Writes checkpoints in TensorFlow's format without it, for tests; TensorFlow reads them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from satbench.core.crc32c import crc32c, masked
+
+KINDS = {"float32": 1, "float64": 2, "int64": 9, "float16": 19}
+
+
+def write_bundle(
+    prefix: Path,
+    arrays: Mapping[str, NDArray[np.generic]],
+    header: bytes = b"\x08\x01\x1a\x02\x08\x01",
+) -> None:
+    """Write `arrays` by name as PREFIX.index and PREFIX.data-00000-of-00001."""
+    data, entries = b"", {b"": header}
+    for name in sorted(arrays):
+        octets = arrays[name].tobytes()
+        shape = b"".join(field(2, field(1, int(size))) for size in arrays[name].shape)
+        entries[name.encode()] = b"".join(
+            (
+                field(1, KINDS[str(arrays[name].dtype)]),
+                field(2, shape),
+                field(4, len(data)),
+                field(5, len(octets)),
+                b"\x35" + struct.pack("<I", masked(crc32c(octets))),
+            )
+        )
+        data += octets
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    prefix.with_name(f"{prefix.name}.data-00000-of-00001").write_bytes(data)
+    prefix.with_name(f"{prefix.name}.index").write_bytes(table(entries))
+
+
+def table(entries: Mapping[bytes, bytes]) -> bytes:
+    """Return a table of LevelDB with one block."""
+    body = block(entries)
+    meta = block({})
+    index = block({max(entries): varint(0) + varint(len(body) - 5)})
+    handles = varint(len(body)) + varint(len(meta) - 5)
+    handles += varint(len(body) + len(meta)) + varint(len(index) - 5)
+    return body + meta + index + handles.ljust(40, b"\0") + struct.pack("<Q", 0xDB4775248B80FB57)
+
+
+def block(entries: Mapping[bytes, bytes], kind: bytes = b"\0") -> bytes:
+    """Return a block whose keys share nothing, with its kind and checksum behind it."""
+    content, starts = b"", []
+    for key, value in entries.items():
+        starts.append(len(content))
+        content += varint(0) + varint(len(key)) + varint(len(value)) + key + value
+    content += struct.pack(f"<{max(len(starts), 1)}I", *(starts or [0]))
+    content += struct.pack("<I", max(len(starts), 1)) + kind
+    return content + struct.pack("<I", masked(crc32c(content)))
+
+
+def field(number: int, value: int | bytes) -> bytes:
+    """Return a field of a protocol buffer."""
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def varint(value: int) -> bytes:
+    octets = []
+    while value > 0x7F:
+        octets.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*octets, value])

@@ -1,0 +1,344 @@
+"""Every entry of RobustBench 1.1.1, loaded by its own code and by satbench: are they equal?
+
+    python tests/sources/robustbench_entries.py --results FILE [--only TEXT] [--again]
+
+Each entry runs in a process of its own, so that one network at a time is in memory: its file or
+files are written with random weights in the layout that RobustBench's loader expects, both load
+them, and both answer one image of the size that the entry takes.  All networks begin with NaN
+where they would draw initial weights, so finite logits say that the weights came from the file.
+What is in FILE is not run again; a stopped run goes on where it was.  `docs/robustbench.md` is the
+table of the results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import resource
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).with_suffix(".json")
+
+State = dict[str, Any]
+
+
+def compare(name: str, folder: Path) -> dict[str, Any]:
+    """Load one entry both ways from files in `folder`; -> what is to be known of it.
+
+    `result` is `equal`, `different`, `refused` (by satbench alone) or `cannot be built` (by
+    RobustBench's own loader), the last three with a `reason`.
+    """
+    import torch
+
+    from satbench.models import load_model, request_model
+    from satbench.models._loaded import strangers_code
+    from satbench.models._robustbench_shim import import_robustbench
+
+    benchmark, norm, entry = name.split("/")
+    os.environ["SATBENCH_ROBUSTBENCH"] = str(folder / "models")
+    torch.hub.set_dir(str(folder / "hub"))
+    package = import_robustbench()
+    if entry != "Kang2021Stable":  # whose weights must lie on a manifold
+        draw_nothing()
+    try:
+        with strangers_code():
+            told = write_files(package, name, folder)
+            theirs = package.utils.load_model(entry, folder / "models", benchmark, norm)
+    except Exception as error:
+        return {"result": "cannot be built", "reason": said(error)}
+    x = torch.rand(1, *told["images"], generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = theirs.eval()(x)
+    del theirs
+    try:
+        module = load_model(request_model(f"robustbench:{name}"), 10).module
+        with torch.no_grad():
+            got = module(x)
+    except Exception as error:
+        return told | {"result": "refused", "reason": said(error)}
+    if not expected.isfinite().all() or expected.std() == 0:
+        return told | {"result": "different", "reason": "the logits say nothing"}
+    if not torch.equal(got, expected):
+        return told | {"result": "different", "reason": f"by {(got - expected).abs().max():.3g}"}
+    return told | {"result": "equal", "classes": expected.shape[1]}
+
+
+def said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+# The files
+
+
+def write_files(package: Any, name: str, folder: Path) -> dict[str, Any]:
+    """Write the files of an entry, their weights random; -> its parameters and images."""
+    import torch
+
+    benchmark, norm, entry = name.split("/")
+    zoo = package.model_zoo
+    told = zoo.model_dicts[zoo.enums.BenchmarkDataset(benchmark)][zoo.enums.ThreatModel(norm)][
+        entry
+    ]
+    timm_name = f"{entry.lower().replace('-', '_')}_{benchmark}_{norm.lower()}"
+    by_timm = package.utils.timm.is_model(timm_name)
+    if by_timm:
+        classes = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}[benchmark]
+        network = package.utils.timm.create_model(timm_name, num_classes=classes)
+    elif told["gdrive_id"] == "":
+        network = torch.nn.Sequential()
+        network.add_module("model", __import__("torchvision").models.resnet50())
+    else:
+        network = told["model"]()
+    fill(network)
+    if by_timm or told["gdrive_id"] == "":
+        inner = network if not hasattr(network, "model") else network.model
+        write_to_hub(inner.state_dict(), timm_name if by_timm else "", folder)
+        count = 1
+    else:
+        place = folder / "models" / benchmark / norm
+        place.mkdir(parents=True)
+        contents = layouts(network, benchmark, entry, told["gdrive_id"])
+        for file, content in contents:
+            torch.save(content, place / file)
+        count = len(contents)
+    crop = re.search(r"Crop(\d+)|Res(\d+)$", str(told.get("preprocessing")))
+    size = 32 if benchmark != "imagenet" else int(crop[1] or crop[2]) if crop else 224
+    parameters = sum(p.numel() for p in network.parameters())
+    return {"files": count, "parameters": parameters, "images": [3, size, size]}
+
+
+def draw_nothing() -> None:
+    """Let initial weights be NaN in this process: at once there, and seen where they stay."""
+    import torch
+
+    def poison(tensor: Any, *_: Any, **__: Any) -> Any:
+        return tensor.fill_(float("nan"))
+
+    torch.Tensor.normal_ = torch.Tensor.uniform_ = poison  # type: ignore[method-assign,assignment]
+
+
+def fill(network: Any) -> None:
+    """Give a network random weights by their names, so that its logits are finite and vary."""
+    import torch
+
+    pool = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0))
+    for name, tensor in network.state_dict().items():
+        last = name.rpartition(".")[2]
+        if not tensor.is_floating_point() or last in CONSTANTS or "parametrizations" in name:
+            continue
+        if last == "threshold":  # of MeanSparse, which does nothing at 0
+            tensor.fill_(0.2)
+        if tensor.numel() == 1:
+            continue
+        begin = zlib.crc32(name.encode()) % len(pool)
+        times = 1 + (begin + tensor.numel()) // len(pool)
+        drawn = pool.repeat(times)[begin : begin + tensor.numel()].view(tensor.shape)
+        if tensor.dim() > 1:
+            drawn = drawn * (tensor.shape[0] / tensor.numel()) ** 0.5
+        elif last in ("bias", "running_mean"):
+            drawn = drawn * 0.1
+        else:  # a scale or a variance
+            drawn = drawn.abs().clamp(0.5, 1.5)
+        tensor.copy_(drawn)
+
+
+def layouts(network: Any, benchmark: str, entry: str, ids: Any) -> list[tuple[str, Any]]:
+    """Return the files of an entry: their names, and what torch.save gets."""
+    if not isinstance(ids, list):
+        return [(f"{entry}.pt", single(network.state_dict(), benchmark, entry))]
+    if entry.startswith("Bai2023Improving"):
+        mixed = network.comp_model
+        parts: list[Any] = [model.state_dict() for model in mixed.models]
+        parts.append({"model": mixed.policy_net.state_dict(), "bn": mixed.bn.state_dict()})
+    elif entry.startswith("Bai2024MixedNUTS"):
+        robust = network.rob_model.state_dict()
+        swin = benchmark == "imagenet"
+        parts = [network.std_model.state_dict(), old_swin(bare(robust)) if swin else robust]
+    else:
+        parts = [{"state_dict": prefixed(model.state_dict())} for model in network.models]
+    return [(f"{entry}.pt_m{i}.pt", part) for i, part in enumerate(parts)]
+
+
+def single(state: State, benchmark: str, entry: str) -> Any:
+    """Return the content of an entry's one file, as `load_model` of RobustBench reads it."""
+    if benchmark == "imagenet" and any(key.startswith("model.") for key in state):
+        state = bare(state)
+        return old_swin(state) if "Swin" in entry and "MIMIR" not in entry else state
+    if any(one in entry for one in LACK_CONSTANTS):
+        state = {k: v for k, v in state.items() if k.rpartition(".")[2] not in CONSTANTS}
+    if "Diffenderfer2021Winning_LRR" in entry:  # the scores of its pruning are in the file too
+        state |= {"conv1.scores": state["conv1.weight"]}
+    if "Kireev2021Effectiveness" in entry or entry == "Andriushchenko2020Understanding":
+        return {"last": state, "best": {}}
+    if entry in ("Carmon2019Unlabeled", "Chen2020Efficient"):
+        return {"state_dict": prefixed(state, "module." if entry[1] == "a" else "model.")}
+    return state
+
+
+CONSTANTS = {"mu", "sigma", "mean", "std"}
+LACK_CONSTANTS = (
+    *("Andriushchenko2020", "Augustin2020", "Engstrom2019", "Rice2020", "Rony2019", "Wong2020"),
+    *("Hendrycks2020AugMix", "Kireev2021", "Chen2020Efficient", "Wu2020Adversarial"),
+)
+
+
+def prefixed(state: State, prefix: str = "module.") -> State:
+    return {f"{prefix}{key}": tensor for key, tensor in state.items()}
+
+
+def bare(state: State) -> State:
+    """Return the weights of what stands behind a normalisation, by its own names."""
+    return {k.partition(".")[2]: v for k, v in state.items() if k.startswith("model.")}
+
+
+def old_swin(state: State) -> State:
+    """Return a Swin transformer's weights by the names of timm before 0.9."""
+    renamed = {}
+    for key, tensor in state.items():
+        if stage := re.match(r"layers\.(\d)\.downsample", key):
+            key = key.replace(stage[0], f"layers.{int(stage[1]) - 1}.downsample")
+        renamed[key.replace("head.fc.", "head.")] = tensor
+    return renamed
+
+
+def write_to_hub(state: State, timm_name: str, folder: Path) -> None:
+    """Write weights to torch's own cache, under a name that tells their digest where it must."""
+    import timm
+    import torch
+    from torchvision.models import ResNet50_Weights
+
+    place = folder / "hub" / "checkpoints"
+    place.mkdir(parents=True)
+    torch.save(state, place / "w")
+    name = "resnet50-"
+    if timm_name:
+        config = timm.models._registry._model_pretrained_cfgs[timm_name]
+        name = config.url.rpartition("/")[2]
+    if not timm_name or re.search(r"-[0-9a-f]{8}\.", name):
+        digest = hashlib.sha256((place / "w").read_bytes()).hexdigest()
+        name = f"{name.rpartition('-')[0]}-{digest[:8]}.pth"
+        if timm_name:
+            config.url = f"https://download.pytorch.org/models/{name}"
+        else:
+            weights = ResNet50_Weights.IMAGENET1K_V1
+            object.__setattr__(weights.value, "url", f"https://download.pytorch.org/models/{name}")
+    (place / "w").rename(place / name)
+
+
+# All of them
+
+
+def names() -> list[str]:
+    """Return the names of all entries, `DATASET/THREAT/NAME`, in RobustBench's order."""
+    from satbench.models._robustbench_shim import import_robustbench
+
+    return [
+        f"{benchmark.value}/{norm.value}/{entry}"
+        for benchmark, threats in import_robustbench().model_zoo.model_dicts.items()
+        for norm, entries in threats.items()
+        for entry in entries
+    ]
+
+
+def run_one(name: str, limit: float) -> dict[str, Any]:
+    """Compare one entry in a process of its own; -> its result, with seconds and peak memory.
+
+    The process is a fork of this one, which has imported everything already.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result.json"
+        process = get_context("fork").Process(target=_compare, args=(name, Path(folder), result))
+        begin = time.monotonic()
+        process.start()
+        process.join(limit)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            return {"result": "not compared", "reason": f"took more than {limit:.0f} s"}
+        if process.exitcode:
+            return {"result": "not compared", "reason": f"exit code {process.exitcode}"}
+        told: dict[str, Any] = json.loads(result.read_text())
+        return told | {"seconds": round(time.monotonic() - begin, 1)}
+
+
+def _compare(name: str, folder: Path, result: Path) -> None:
+    told = compare(name, folder)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    result.write_text(json.dumps(told | {"peak_mib": peak}))
+
+
+def run_all(chosen: Iterator[str], results: Path, again: bool, limit: float) -> None:
+    """Compare entry after entry and write each result down at once."""
+    for name in chosen:
+        known = json.loads(results.read_text()) if results.is_file() else {}
+        if name in known and not again:
+            continue
+        known[name] = run_one(name, limit)
+        write(known, results)
+        sys.stderr.write(f"{name}: {known[name]}\n")
+
+
+def write(known: dict[str, Any], results: Path) -> None:
+    temporary = results.with_suffix(".part")
+    temporary.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
+    temporary.replace(results)
+
+
+def page(known: dict[str, Any]) -> str:
+    """Return the table of the results, docs/robustbench.md."""
+    counts = {name: sum(one["result"] == name for one in known.values()) for name in _OUTCOMES}
+    unlike = counts["different"] + counts["refused"]
+    lines = [
+        "# RobustBench's entries",
+        "",
+        f"RobustBench 1.1.1 has {len(known)} entries. Each was written to a file of its layout, "
+        "with random weights, and read by RobustBench's own loader and by satbench.",
+        "Logits on one image of the entry's size are equal bit for bit for "
+        f"**{counts['equal']}** of them. {counts['cannot be built']} cannot be built by "
+        f"RobustBench's own loader without a GPU; {unlike} differ, or only satbench refuses them.",
+        "",
+        "The command is `python tests/sources/robustbench_entries.py` (resumable, one network at a "
+        "time). With `--page docs/robustbench.md` it writes this page from the results in "
+        "tests/sources/robustbench_entries.json.",
+        "",
+        "| entry | result | parameters | image |",
+        "| --- | --- | ---: | --- |",
+    ]
+    for name, one in sorted(known.items()):
+        said = one["result"] + (f": {one['reason']}" if one.get("reason") else "")
+        size = "×".join(map(str, one.get("images", []))) or "–"
+        count = f"{one['parameters']:,}" if "parameters" in one else "–"
+        lines.append(f"| {name} | {said[:160]} | {count} | {size} |")
+    return "\n".join(lines) + "\n"
+
+
+_OUTCOMES = ("equal", "different", "refused", "cannot be built")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--only", default="", help="entries whose name matches this pattern")
+    parser.add_argument("--again", action="store_true", help="also those that have a result")
+    parser.add_argument("--limit", type=float, default=1800, help="seconds an entry may take")
+    parser.add_argument("--page", type=Path, help="write the table of the results there, run none")
+    chosen = parser.parse_args()
+    if chosen.page:
+        chosen.page.write_text(page(json.loads(chosen.results.read_text())))
+        return
+    fitting = (name for name in names() if re.search(chosen.only, name))
+    run_all(fitting, chosen.results, chosen.again, chosen.limit)
+
+
+if __name__ == "__main__":
+    main()
