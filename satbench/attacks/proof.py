@@ -95,18 +95,18 @@ class Proof:
                 raise UnlikeError("gradients pass through one only")
             self.proven.add(key)
             return
-        upstream: list[Tensor] = []
+        # What hangs on a tensor must not hold it, or its graph would never be freed.
+        upstream, row = list[Tensor](), copied.row
 
         def hold(grad: Tensor) -> None:
             if not upstream or key in self.proven:
                 return
             handle.remove()
-            above = upstream.pop()[copied.row][None]
+            above = upstream.pop()[row][None]
             if bool(above.abs().amax() < _TINY):  # nothing to see, as where the loss is saturated
                 self._compare(alone.x.detach(), 0, key)
             else:
-                got, wanted = grad[copied.row][None], alone.gradient(above)
-                self._note(key, _is_alike_gradient(got, wanted))
+                self._note(key, _is_alike_gradient(grad[row][None], alone.gradient(above)))
 
         handle = copied.x.register_hook(hold)  # type: ignore[no-untyped-call]
         copied.logits.register_hook(upstream.append)  # type: ignore[no-untyped-call]
