@@ -21,7 +21,7 @@ from satbench.attacks.borrow import borrowed
 from satbench.attacks.engine import Progress, device_of
 from satbench.attacks.minimum_norm import MinimumNorm, minimum_distances
 from satbench.attacks.passes import CountingModel, Passes
-from satbench.attacks.searched import Searched, Trial
+from satbench.attacks.searched import Kind, Searched, Trial, joint
 from satbench.attacks.suite import Stage, check_suite, parse_suite
 from satbench.core.errors import SatbenchError
 from satbench.core.files import file_stem
@@ -320,7 +320,7 @@ def _attack(
     passes, found, due = Passes(), 0, nearest.right
     counting = CountingModel(target, passes)
     target.get_ready()
-    trial = Trial([target])
+    trial, kinds = Trial([target]), list[Kind]()
     progress.stage(stage.title, total=len(due), done=0)
     for batch in batches(due, stage.block, plan.batch_size):
         x, y = nearest.load(judged, batch)
@@ -330,11 +330,12 @@ def _attack(
         search = partial(minimum_distances, judged, counting, x, y, attack, plan.norm, noise)
         with Batch(judged, nearest.data, batch, f"under {stage.title}").in_a_sentence():
             points, sizes = trial.run(search, passes.mark())
+        kinds.append(trial.kind)
         distances = sizes.cpu().numpy()
         found += int(np.isfinite(distances).sum())
         nearest.offer(number, batch, points.cpu().numpy(), distances)
         progress.advance(len(batch), int(np.isinf(nearest.distances).sum()))
-    cost = CurveAttack(stage.spec, len(due), found, 0, passes.forwards, passes.backwards)
+    cost = CurveAttack(stage.spec, len(due), found, 0, *passes.take(), joint(kinds))
     return cost, time.perf_counter() - started
 
 

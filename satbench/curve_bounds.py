@@ -18,6 +18,7 @@ from torch import nn
 from satbench.attacks.ball import size
 from satbench.attacks.engine import CLEAN, BatchResult, Progress, run_suite
 from satbench.attacks.judge import TOLERANCE, predict
+from satbench.attacks.searched import joint
 from satbench.attacks.suite import Stage
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
@@ -162,6 +163,7 @@ class _Beyond:
             broken=sum(int(result.broken.sum()) for result in mine),
             forwards=sum(result.forwards for result in mine),
             backwards=sum(result.backwards for result in mine),
+            search=joint(result.search for result in mine),
         )
 
 

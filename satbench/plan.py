@@ -18,7 +18,7 @@ from satbench import diagnose
 from satbench.attacks import suite_digests
 from satbench.attacks.contract import Prepared
 from satbench.attacks.engine import CLEAN, SURVIVED, BatchResult
-from satbench.attacks.searched import Kind as Searched
+from satbench.attacks.searched import joint
 from satbench.attacks.suite import Stage
 from satbench.core.errors import SatbenchError
 from satbench.core.ranges import check_timeout
@@ -226,13 +226,8 @@ class Plan:
             source_forwards=sum(result.source_forwards for result in mine),
             source_backwards=sum(result.source_backwards for result in mine),
             passed_over=standing - attacked,
-            search=_searched(mine),
+            search=joint(result.search for result in mine),
         )
-
-
-def _searched(results: Sequence[BatchResult]) -> Searched:
-    kinds = {result.search for result in results}
-    return "plain" if "plain" in kinds else "folded" if "folded" in kinds else ""
 
 
 def _tally(result: BatchResult, spool: WitnessSpool) -> BatchResult:

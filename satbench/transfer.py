@@ -22,7 +22,7 @@ from satbench.attacks.engine import Progress
 from satbench.attacks.judge import broken, predict
 from satbench.attacks.memory import CountedLent
 from satbench.attacks.passes import Passes
-from satbench.attacks.searched import Trial
+from satbench.attacks.searched import Kind, Trial, joint
 from satbench.attacks.traits import check_fit
 from satbench.core.errors import SatbenchError
 from satbench.core.files import file_stem
@@ -171,7 +171,7 @@ def _make(
     """Make the images of each part of the attack, one for every image of the data set."""
     for name, part in attack.parts():
         started, passes = time.perf_counter(), Passes()
-        trial = Trial()
+        trial, kinds = Trial(), list[Kind]()
         lent = CountedLent(Lending(dataset, base.data_dir), passes, device, trial)
         names = cast(FromSources, part).sources
         ready = cast(FromSources, part).prepare(_nobody, lent, base.threat, base.seed)
@@ -183,9 +183,10 @@ def _make(
             search = partial(ready, _nobody, x, y, base.threat, noise)
             with Batch(None, dataset, batch, f"on {name}").in_a_sentence():
                 images[batch] = trial.run(search, passes.mark()).cpu().numpy()
+            kinds.append(trial.kind)
             progress.advance(len(batch), len(dataset))
         weights = {each: infos[each].weights_digest for each in names}
-        source = TransferSource(name, weights, *passes.take())
+        source = TransferSource(name, weights, *passes.take(), joint(kinds))
         behind = tuple(infos[each] for each in names)
         yield _Made(source, images, time.perf_counter() - started, behind)
 

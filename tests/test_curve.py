@@ -90,6 +90,16 @@ def test_distances_are_those_of_a_model_whose_answer_is_known(
     assert curve.surviving(0.5) == 0
 
 
+def test_a_curve_says_what_was_searched(
+    mean_model: nn.Module, images: Dataset, tmp_path: Path
+) -> None:
+    marks: dict[str, Any] = {"at_marks": ("pgd-2",), "marks": (0.1,)}
+    curve = measured(mean_model, images, tmp_path, ("foolbox.fmn(steps=5)",), **marks).curve
+
+    assert [attack.search for attack in curve.attacks] == ["plain"]
+    assert {bound.search for bound in curve.bounds} == {"plain"}
+
+
 def test_every_point_is_wrong_for_the_untouched_model_at_just_its_distance(
     mean_model: nn.Module, images: Dataset, tmp_path: Path
 ) -> None:

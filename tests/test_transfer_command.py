@@ -158,6 +158,10 @@ def test_a_matrix_is_its_own_round_trip(folder: Path) -> None:
     assert parse_matrix(text, "here").to_json() == text
 
 
+def test_a_matrix_says_that_fast_copies_of_its_sources_were_searched(folder: Path) -> None:
+    assert {one.search for one in read_matrix(matrix_path(folder)).sources} == {"folded"}
+
+
 def test_the_worst_case_over_sources_is_a_row_of_its_own(folder: Path) -> None:
     matrix = read_matrix(matrix_path(folder))
     label, cells = matrix_rows(matrix)[-1]

@@ -35,6 +35,8 @@ def fast_copy(model: nn.Module, channels_last: bool = True) -> nn.Module | None:
     is no graph, as where it branches on pixels or reads what a hook has stored.  The model's own
     layers are shared, and its weights are left as they are.
     """
+    if type(model) is nn.DataParallel and len(model.device_ids) < 2 and _is_bare(model):
+        return fast_copy(model.module, channels_last)  # with one device it does nothing itself
     if not any(type(module) is nn.Conv2d for module in model.modules()):
         return None
     drawn = _drawn(model)

@@ -5,7 +5,7 @@ A copy that differs from its model, or fails, is dropped, and the search begins 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Literal, TypeVar
 
@@ -23,6 +23,12 @@ Kind = Literal["", "folded", "plain"]
 """What was searched: nothing, fast copies only, or a model as it is."""
 
 T = TypeVar("T")
+
+
+def joint(kinds: Iterable[Kind]) -> Kind:
+    """Return what was searched in all: `plain` where some model was searched as it is."""
+    found = set(kinds)
+    return "plain" if "plain" in found else "folded" if "folded" in found else ""
 
 
 class Searched:
@@ -115,8 +121,7 @@ class Trial:
     @property
     def kind(self) -> Kind:
         """What the last batch asked."""
-        kinds = {one.kind for one in self._models}
-        return "plain" if "plain" in kinds else "folded" if "folded" in kinds else ""
+        return joint(one.kind for one in self._models)
 
     def run(self, search: Callable[[], T], start_over: Callable[[], object]) -> T:
         """Return what `search` finds on a batch; `start_over` is called before it runs once more.

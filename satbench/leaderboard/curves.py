@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from math import floor, isfinite, log10, prod, sqrt
 from pathlib import Path
 
@@ -32,7 +32,7 @@ class CurveAttack:
 
     `attack` is its canonical spec.  It looked at `attacked` images, found a point for `found` of
     them and the nearest of these attacks for `nearest`; the search cost `forwards` and `backwards`
-    passes.
+    passes.  `search` says what was searched, as in a record's stages.
     """
 
     attack: str
@@ -41,6 +41,7 @@ class CurveAttack:
     nearest: int
     forwards: int
     backwards: int
+    search: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class CurveBound:
 
     `by` is the canonical spec of an attack, or `record IDENTITY`.  Of the `attacked` images that it
     looked at, it brought `broken` down to eps; the search cost `forwards` and `backwards` passes.
+    `search` says what was searched, as in a record's stages.
     """
 
     by: str
@@ -57,6 +59,7 @@ class CurveBound:
     broken: int
     forwards: int
     backwards: int
+    search: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -210,7 +213,7 @@ def parse_curve(text: str, where: str) -> Curve:
             }
         )
     except (TypeError, KeyError) as error:
-        wanted = ", ".join(field.name for field in fields(Curve))
+        wanted = ", ".join(one.name for one in fields(Curve))
         raise SatbenchError(f"the curve {where} must have just {wanted}: {error}") from None
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from satbench.core.digests import digest_json
@@ -28,12 +28,14 @@ class TransferSource:
 
     `weights` are the digests of the models behind it, by name: one, or several for an ensemble.
     Making an image for every test image, once for all targets, cost so many passes of them.
+    `search` says what was searched, as in a record's stages.
     """
 
     name: str
     weights: dict[str, str]
     forwards: int
     backwards: int
+    search: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def parse_matrix(text: str, where: str) -> TransferMatrix:
             }
         )
     except (TypeError, KeyError) as error:
-        wanted = ", ".join(field.name for field in fields(TransferMatrix))
+        wanted = ", ".join(one.name for one in fields(TransferMatrix))
         raise SatbenchError(
             f"the transfer matrix {where} must have just {wanted}: {error}"
         ) from None

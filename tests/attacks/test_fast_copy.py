@@ -201,6 +201,13 @@ def test_a_layer_that_its_user_wrote_is_called_as_it_is() -> None:
         torch.testing.assert_close(copy(images()[:n]), model(images()[:n]))
 
 
+def test_a_model_in_a_wrapper_for_many_devices_is_folded_on_one() -> None:
+    model = nn.DataParallel(with_statistics(Block()), device_ids=[])
+
+    assert norms(copied(model)) == 0
+    check_alike(model)
+
+
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
 def test_every_kind_of_batch_norm_is_folded_exactly(affine: bool, bias: bool) -> None:
