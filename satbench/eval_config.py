@@ -91,10 +91,13 @@ def eval_config(
         raise SatbenchError(f"expected a batch size of 1 or more, got {batch_size}")
     if n_examples is not None and n_examples < 1:
         raise SatbenchError(f"expected 1 example or more, got {n_examples}")
+    threat = _threat(model, norm, eps, request.threat)
+    for attack in attacks:
+        check_attack_name(attack, threat)
     return EvalConfig(
         model=request,
         dataset=dataset,
-        threat=_threat(model, norm, eps, request.threat),
+        threat=threat,
         attacks=(*(attacks or DEFAULT_ATTACKS), *_audit(audit, until)),
         n_examples=n_examples,
         seed=seed,

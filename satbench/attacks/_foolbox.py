@@ -264,6 +264,7 @@ class CarliniWagner(FoolboxAttack):
 
     def __post_init__(self) -> None:
         _check(self, "steps", "binary_search_steps", "stepsize", "initial_const", "block")
+        _check_at_most_1(self, "stepsize")
         if self.confidence < 0:
             raise SatbenchError(
                 f"{self._name}: expected a confidence of 0 or more, got {self.confidence}"
@@ -304,6 +305,7 @@ class Boundary(FoolboxAttack):
 
     def __post_init__(self) -> None:
         _check(self, "steps", "spherical_step", "source_step", "step_adaptation", "block")
+        _check_at_most_1(self, "spherical_step", "source_step")
 
     def package(self, norm: str) -> object:
         """Set the package's own attack up for a norm."""
@@ -370,6 +372,17 @@ def _check(attack: FoolboxAttack, *parameters: str) -> None:
         if not (value >= 1 if isinstance(value, int) else 0 < value < float("inf")):
             wanted = "of 1 or more" if isinstance(value, int) else "above 0"
             raise SatbenchError(f"{attack._name}: expected {parameter} {wanted}, got {value}")
+
+
+def _check_at_most_1(attack: FoolboxAttack, *parameters: str) -> None:
+    """Refuse a step that is longer than the way: it is mostly a slip for the number of steps."""
+    for parameter in parameters:
+        value = getattr(attack, parameter)
+        if value > 1:
+            asked = f": did you mean steps={value:g}?" if value == int(value) else ""
+            raise SatbenchError(
+                f"{attack._name}: expected {parameter} of at most 1, got {value:g}{asked}"
+            )
 
 
 def _rows(values: Tensor, like: Tensor) -> Tensor:

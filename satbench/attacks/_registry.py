@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from satbench.attacks.suite_file import digest_of, read_suite, shipped_suites, suite_class
-from satbench.attacks.traits import check_attack, check_class
+from satbench.attacks.traits import check_attack, check_class, check_step_text
 from satbench.core.registry import Entry, Registry
 from satbench.core.specs import build, spec_of, split_spec
+from satbench.core.threat import Threat
 
 if TYPE_CHECKING:  # the contract needs torch, and names must be answered without it
     from satbench.attacks.contract import Attack
@@ -162,12 +163,18 @@ _TOML = re.compile(r"^(?P<path>.+\.toml)(?P<arguments>\(.*\))?$", re.DOTALL)
 _PGD_K = re.compile(r"^pgd-(\d+)(\(.*\))?$", re.DOTALL)
 
 
-def check_attack_name(text: str) -> None:
-    """Raise SatbenchError unless `text` names a known attack.  Imports no attack."""
-    name, _ = _split(text)
+def check_attack_name(text: str, threat: Threat | None = None) -> None:
+    """Raise SatbenchError unless `text` names a known attack.  Imports no attack.
+
+    Where the threat model is known, a step that is too long for it is refused too.
+    """
+    name, arguments = _split(text)
+    if name in _OWN:
+        return
     # `pgf-50` is nearer to `pgd` than to any other name once its number is off.
-    if name not in _OWN:
-        ATTACKS[name if name in ATTACKS else re.sub(r"-\d+$", "", name)]
+    entry = ATTACKS[name if name in ATTACKS else re.sub(r"-\d+$", "", name)]
+    if threat and not entry.plugin:
+        check_step_text(name, arguments, threat)
 
 
 def parse_attack(text: str) -> Attack:

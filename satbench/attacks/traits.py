@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Protocol, get_args, runtime_checkable
@@ -146,7 +146,7 @@ def check_attack(name: str, attack: object) -> None:
 
 
 def check_fit(spec: str, attack: object, threat: Threat) -> None:
-    """Check that an attack suits a threat model; `spec` is its text.
+    """Check that an attack, and one within it, suits a threat model; `spec` is its text.
 
     Raises SatbenchError for a norm that it is not made for, and for a step above 2 eps that is not
     given in units of eps: `step=50` is mostly `steps=50`.
@@ -162,6 +162,20 @@ def check_fit(spec: str, attack: object, threat: Threat) -> None:
         value = getattr(attack, field.name)
         if field.name.endswith("step") and isinstance(value, Length):
             _check_step(name, field.name, value, threat)
+        elif is_dataclass(value) and (callable(value) or isinstance(value, Composite)):
+            check_fit(spec, value, threat)  # an attack that chooses images for another one
+
+
+def check_step_text(name: str, arguments: Mapping[str, str], threat: Threat) -> None:
+    """Check the step in the text of an attack of satbench's own, before the attack is imported.
+
+    Raises SatbenchError as `check_fit`; a text that is no length is told when the attack is built.
+    """
+    try:
+        step = Length.parse(arguments.get("step", "eps"))
+    except SatbenchError:
+        return
+    _check_step(name, "step", step, threat)
 
 
 def _check_step(name: str, parameter: str, step: Length, threat: Threat) -> None:

@@ -78,6 +78,7 @@ def curve(
     eps the image is right.  Records of the same model, published or in --out, and an attack at the
     eps of the table bound the curve.  The distances are written as JSON, the points beside them.
     """
+    from satbench.attacks import check_attack_name
     from satbench.core.errors import SatbenchError
     from satbench.core.threat import Threat
     from satbench.eval_config import eval_config
@@ -86,6 +87,8 @@ def curve(
     from satbench.models import request_model
 
     check_can_draw()
+    for attack in at_marks:
+        check_attack_name(attack)
     configs = []
     for model in models:
         request = request_model(model, **vars(file))

@@ -7,6 +7,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, get_args, get_type_hints
 
 from satbench.attacks import check_attack_name
+from satbench.attacks.traits import check_step_text
 from satbench.core.errors import SatbenchError
 from satbench.core.ranges import check_seed
 from satbench.core.specs import later, split_spec
@@ -126,7 +127,9 @@ class TrainConfig:
         if self.dataset != IN_MEMORY:
             check_name(self.dataset)
         if self.attack and split_spec(self.attack)[0] not in TRAINING_ATTACKS:
-            check_attack_name(self.attack)
+            check_attack_name(self.attack, Threat.parse(self.threat))
+        elif self.attack:
+            check_step_text(*split_spec(self.attack), Threat.parse(self.threat))
         for name, kind in get_type_hints(TrainConfig).items():
             choices, value = get_args(kind), getattr(self, name)
             if choices and isinstance(choices[0], str) and value not in choices:

@@ -405,3 +405,18 @@ def test_foolbox_is_imported_in_silence_on_a_machine_without_git_and_only_when_u
     )
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("foolbox.cw(stepsize=50)", r"^foolbox\.cw: expected stepsize of at most 1, got 50: did "),
+        ("foolbox.boundary(source_step=50)", r"expected source_step of at most 1, got 50: did you"),
+        ("foolbox.boundary(spherical_step=1.5)", r"spherical_step of at most 1, got 1\.5$"),
+        ("foolbox.fmn(max_stepsize=0)", r"expected max_stepsize above 0, such as 1, or auto, got"),
+        ("foolbox.fmn(max_stepsize=far)", r"max_stepsize above 0, such as 1, or auto, got 'far'$"),
+    ],
+)
+def test_a_step_beyond_all_bounds_is_refused(spec: str, said: str) -> None:
+    with pytest.raises(SatbenchError, match=said):
+        parse_attack(spec)

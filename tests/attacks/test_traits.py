@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
@@ -308,6 +310,48 @@ def test_a_step_in_units_of_eps_or_up_to_2_eps_is_taken(
     attack: str, threat: str, step: str
 ) -> None:
     check_suite(parse_suite([f"{attack}(step={step})"]), Threat.parse(threat))
+
+
+SUITE = """
+schema = 1
+summary = "a search on some of the images"
+[[parts]]
+name = "chosen"
+attack = "{attack}"
+weakest = 0.5
+"""
+
+
+@pytest.mark.parametrize(
+    ("attack", "said"),
+    [
+        ("pgd(step=50)", r"^suite\..*: expected a step of at most 2 eps under linf:8/255, got 50"),
+        ("malt(step=3)", r"^suite\..*: expected a step of at most 2 eps under linf:8/255, got 3"),
+        ("foolbox.ddn", r"^expected l2 for suite\..*, got linf; take another attack"),
+    ],
+)
+def test_an_attack_within_another_must_suit_too(attack: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(SUITE.format(attack=attack))
+    with pytest.raises(SatbenchError, match=said):
+        check_suite(parse_suite([str(file)]), LINF)
+
+
+@pytest.mark.parametrize("text", ["pgd(step=50)", "pgd-10(step=3)", "transfer(step=1)"])
+def test_a_step_is_refused_before_an_attack_is_imported(text: str) -> None:
+    code = f"""
+import sys
+from satbench.core.errors import SatbenchError
+from satbench.eval_config import eval_config
+try:
+    eval_config("fmnist-sat-tiny-relu-s0", attacks=["{text}"])
+except SatbenchError as error:
+    print(error, "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert ": expected a step of at most 2 eps under linf:0.1, got " in done.stdout
+    assert done.stdout.endswith(" False\n")
 
 
 def test_the_bound_on_a_step_is_exact() -> None:
