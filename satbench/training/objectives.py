@@ -75,7 +75,8 @@ def mart(model: Model, x: Tensor, x_adv: Tensor, y: Tensor, beta: float) -> tupl
 
     BCE is -log p_y - log(1 - max over k ≠ y of p_k), at x_adv; also returns the logits there.
     Wang et al., 2020, "Improving adversarial robustness requires revisiting misclassified
-    examples", ICLR, openreview rklOg6EFwS, equation 11 with β for λ.
+    examples", ICLR, openreview rklOg6EFwS, equation 11 with β for λ.  Differs from the authors'
+    code, which adds 1e-12 to the probabilities and takes 1.0001 for 1.
     """
     logits = wide(model(x_adv))
     clean = wide(model(x))

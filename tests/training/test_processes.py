@@ -32,26 +32,26 @@ CPU = torch.device("cpu")
 TOLERANCE = 1e-5
 
 
-def in_two_processes(job: Callable[[Ranks], Any], folder: Path) -> list[Any]:
-    """Run `job` in two forked processes that speak through gloo; return what each returns."""
+def in_processes(job: Callable[[Ranks], Any], folder: Path, world: int = 2) -> list[Any]:
+    """Run `job` in forked processes that speak through gloo; return what each returns."""
     folder.mkdir(parents=True, exist_ok=True)
     children = []
-    for rank in range(2):
+    for rank in range(world):
         child = os.fork()
         if child == 0:
             code = 1
             try:
                 store = f"file://{folder / 'store'}"
-                dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
-                answer = job(Ranks(rank, 2))
+                dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world)
+                answer = job(Ranks(rank, world))
                 (folder / f"{rank}.json").write_text(json.dumps(answer))
                 code = 0
             finally:
                 os._exit(code)
         children.append(child)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    assert codes == [0, 0]
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+    assert codes == [0] * world
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(world)]
 
 
 def summary(config: TrainConfig, data: Dataset, folder: Path, ranks: Ranks = ALONE) -> list[Any]:
@@ -86,11 +86,29 @@ def test_two_processes_have_the_loss_curve_of_one_from_a_folder_of_images(
     check_two(from_folder, replace(tree, workers=1), tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("threat", ["linf:0.1", "l2:0.5"])  # uniform starts, and normal ones
+def test_one_two_and_eight_processes_agree(
+    threat: str, config: TrainConfig, toy: Dataset, tmp_path: Path
+) -> None:
+    changed = replace(config, batch_size=16, sync_batch_norm=True, threat=threat)
+    alone = summary(changed, toy, tmp_path / "1")
+    for world in (2, 8):
+        told = in_processes(
+            lambda ranks: summary(changed, toy, tmp_path / f"{ranks.world}", ranks),
+            tmp_path / f"told-{world}",
+            world,
+        )
+        assert all(one == told[0] for one in told)
+        for together, single in zip(told[0], alone, strict=True):
+            np.testing.assert_allclose(together, single, rtol=0, atol=TOLERANCE)
+
+
 def check_two(config: TrainConfig, data: Dataset, tmp_path: Path) -> None:
     """Train in one process and in two, and compare curves and weights."""
     changed = replace(config, sync_batch_norm=True)
     alone = summary(changed, data, tmp_path / "alone")
-    first, second = in_two_processes(
+    first, second = in_processes(
         lambda ranks: summary(changed, data, tmp_path / "both", ranks), tmp_path / "told"
     )
 
@@ -104,7 +122,7 @@ def test_without_synchronised_batch_norm_the_processes_still_agree_on_one_networ
     config: TrainConfig, toy: Dataset, tmp_path: Path
 ) -> None:
     alone = summary(config, toy, tmp_path / "alone")
-    first, second = in_two_processes(
+    first, second = in_processes(
         lambda ranks: summary(config, toy, tmp_path / "both", ranks), tmp_path / "told"
     )
 
@@ -131,7 +149,7 @@ def test_synchronised_batch_norm_is_batch_norm_over_all_images(tmp_path: Path) -
     shared.load_state_dict(plain.state_dict())
     wanted = outcome(plain, x)
     # Unequal shares: statistics must weigh images, not processes.
-    told = in_two_processes(
+    told = in_processes(
         lambda ranks: [
             part.tolist() for part in outcome(synchronised(shared, CPU), (x[:1], x[1:])[ranks.rank])
         ],
