@@ -28,7 +28,8 @@ def crc32c(data: bytes | memoryview | NDArray[np.uint8]) -> int:
     for lanes, length in _BLOCKS:
         while len(octets) - begin >= lanes * length:
             block = octets[begin : begin + lanes * length].reshape(lanes, length)
-            state = _shifted(state, lanes * length) ^ _of_lanes(block)
+            shifted = _followed(np.array([state], np.uint32), lanes * length)
+            state = int(shifted[0]) ^ _of_lanes(block)
             begin += lanes * length
     table = _table().tolist()
     for octet in octets[begin:].tolist():
@@ -47,36 +48,31 @@ def _of_lanes(block: NDArray[np.uint8]) -> int:
     pairs = _table_of_pairs()
     for column in np.ascontiguousarray(block.view("<u2").T):
         crcs = pairs[(crcs ^ column) & 0xFFFF] ^ (crcs >> 16)
-    operator = _zeros(block.shape[1])
+    length = block.shape[1]
     while len(crcs) > 1:
-        crcs = _applied(operator, crcs[0::2]) ^ crcs[1::2]
-        operator = _applied(operator, operator)
+        crcs = _followed(crcs[0::2], length) ^ crcs[1::2]
+        length *= 2
     return int(crcs[0])
 
 
-def _shifted(crc: int, length: int) -> int:
-    """Return what becomes of a checksum when `length` bytes of 0 follow."""
-    return int(_applied(_zeros(length), np.array([crc], np.uint32))[0])
+def _followed(crcs: Words, length: int) -> Words:
+    """Return what becomes of checksums when `length` bytes of 0 follow each."""
+    first, second, third, fourth = _zeros(length)
+    result: Words = first[crcs & 0xFF] ^ second[crcs >> 8 & 0xFF]
+    result ^= third[crcs >> 16 & 0xFF] ^ fourth[crcs >> 24]
+    return result
 
 
 @cache
-def _zeros(length: int) -> Words:
-    """Return the operator of `length` bytes of 0: what it makes of each of the 32 bits."""
-    bits = np.left_shift(np.uint32(1), np.arange(32, dtype=np.uint32))
-    operator, power = bits, _table()[bits & 0xFF] ^ (bits >> 8)
-    while length:
-        if length & 1:
-            operator = _applied(power, operator)
-        power = _applied(power, power)
-        length >>= 1
-    return operator
-
-
-def _applied(operator: Words, words: Words) -> Words:
-    result: Words = np.zeros_like(words)
-    for bit in range(32):
-        result ^= np.where(words >> bit & 1, operator[bit], np.uint32(0))
-    return result
+def _zeros(length: int) -> tuple[Words, Words, Words, Words]:
+    """Return what `length` bytes of 0, a power of 2, make of each octet of a checksum."""
+    octets: Words = np.arange(256, dtype=np.uint32)
+    if length == 1:
+        made = [_table()[octets], *(octets << np.uint32(8 * place) for place in (0, 1, 2))]
+    else:
+        half = length // 2
+        made = [_followed(part, half) for part in _zeros(half)]
+    return made[0], made[1], made[2], made[3]
 
 
 @cache

@@ -44,17 +44,15 @@ class Layout:
 def layout_of(network: nn.Module) -> Layout:
     """Return where the weights of a network of the zoo lie in a checkpoint of its family.
 
-    Raises SatbenchError for a family that has none, and an activation whose parameters no
-    checkpoint has.
+    Raises SatbenchError for an activation whose parameters no checkpoint has, and TypeError for a
+    network that is no ResNet, ResNeXt or EfficientNet.
     """
     if isinstance(network, resnet.ResNet):
         layout = Layout(dict(_of_tensorpack(network)), "conv0/W", "bgr")
     elif isinstance(network, efficientnet.EfficientNet):
         layout = Layout(dict(_of_tpu(network)), "stem/conv2d/kernel", "rgb")
     else:
-        raise SatbenchError(
-            "expected --arch resnet, resnext or efficientnet for a checkpoint of TensorFlow"
-        )
+        raise TypeError(f"expected a network of the zoo's families, got {type(network).__name__}")
     if missing := _weights(network) - layout.origins.keys():
         raise SatbenchError(
             f"checkpoints of TensorFlow have nothing for {min(missing)}: check --activation"

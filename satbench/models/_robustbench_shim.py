@@ -82,6 +82,8 @@ def _foreign_file(installed: Distribution, origin: Path | None) -> Path | None:
         path = Path(str(file.locate()))
         if file.name == "__init__.py" and len(file.parts) == 2 and path.resolve() != origin:
             return origin
+        if not path.is_file():
+            return path
         if file.hash is None:
             continue
         digest = hashlib.new(file.hash.mode, path.read_bytes()).digest()

@@ -37,6 +37,9 @@ class ImportRequest:
     licence: str = ""
 
 
+_FAMILIES = ("resnet", "resnext", "efficientnet")
+
+
 def import_checkpoint(wanted: ImportRequest, out: Path) -> Path:
     """Write `out/NAME/NAME.safetensors` and the card beside it; -> the path of the card.
 
@@ -91,13 +94,12 @@ def padded_as_tensorflow(architecture: str) -> str:
     >>> padded_as_tensorflow("resnet(depth=101)")
     'resnet(depth=101,padding=tensorflow)'
 
-    Raises SatbenchError where it asks for another.
+    Raises SatbenchError where it asks for another, and for a family that TensorFlow has none of.
     """
     name, arguments = split_spec(architecture)
-    if name not in ("resnet", "resnext", "efficientnet"):
+    if name not in _FAMILIES:
         raise SatbenchError(
-            "expected --arch resnet, resnext or efficientnet for a checkpoint of TensorFlow, "
-            f"got {name}"
+            f"expected --arch {' or '.join(_FAMILIES)} for a checkpoint of TensorFlow, got {name}"
         )
     if arguments.get("padding", "tensorflow") != "tensorflow":
         raise SatbenchError(

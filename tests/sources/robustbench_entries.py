@@ -1,13 +1,13 @@
 """Every entry of RobustBench 1.1.1, loaded by its own code and by satbench: are they equal?
 
-    python tests/sources/robustbench_entries.py --results FILE [--only TEXT] [--again]
+    python tests/sources/robustbench_entries.py [--only TEXT] [--again] [--results FILE]
 
 Each entry runs in a process of its own, so that one network at a time is in memory: its file or
 files are written with random weights in the layout that RobustBench's loader expects, both load
 them, and both answer one image of the size that the entry takes.  All networks begin with NaN
 where they would draw initial weights, so finite logits say that the weights came from the file.
-What is in FILE is not run again; a stopped run goes on where it was.  `docs/robustbench.md` is the
-table of the results.
+What has a result in FILE is not run again; a stopped run goes on where it was.  `--table` writes
+`docs/robustbench.md`, the page of the results.
 """
 
 from __future__ import annotations
@@ -55,7 +55,14 @@ def compare(name: str, folder: Path) -> dict[str, Any]:
             told = write_files(package, name, folder)
             theirs = package.utils.load_model(entry, folder / "models", benchmark, norm)
     except Exception as error:
-        return {"result": "cannot be built", "reason": said(error)}
+        told = {"result": "cannot be built", "reason": said(error)}
+        if "NVIDIA" not in told["reason"]:
+            return told
+        # What it would be with a device: the same on the CPU, its calls of cuda() left out.
+        torch.Tensor.cuda = lambda tensor, *_, **__: tensor  # type: ignore[method-assign]
+        again = compare(name, folder / "again")
+        kept = {key: again[key] for key in ("files", "parameters", "images") if key in again}
+        return told | kept | {"without_cuda": again["result"]}
     x = torch.rand(1, *told["images"], generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = theirs.eval()(x)
@@ -173,7 +180,7 @@ def single(state: State, benchmark: str, entry: str) -> Any:
     """Return the content of an entry's one file, as `load_model` of RobustBench reads it."""
     if benchmark == "imagenet" and any(key.startswith("model.") for key in state):
         state = bare(state)
-        return old_swin(state) if "Swin" in entry and "MIMIR" not in entry else state
+        return old_swin(state) if re.search("(Liu|Mo|Rodriguez).*Swin", entry) else state
     if any(one in entry for one in LACK_CONSTANTS):
         state = {k: v for k, v in state.items() if k.rpartition(".")[2] not in CONSTANTS}
     if "Diffenderfer2021Winning_LRR" in entry:  # the scores of its pruning are in the file too
@@ -288,53 +295,75 @@ def run_all(chosen: Iterator[str], results: Path, again: bool, limit: float) -> 
         sys.stderr.write(f"{name}: {known[name]}\n")
 
 
-def write(known: dict[str, Any], results: Path) -> None:
-    temporary = results.with_suffix(".part")
-    temporary.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
-    temporary.replace(results)
-
-
 def page(known: dict[str, Any]) -> str:
-    """Return the table of the results, docs/robustbench.md."""
-    counts = {name: sum(one["result"] == name for one in known.values()) for name in _OUTCOMES}
-    unlike = counts["different"] + counts["refused"]
+    """Return the page that tells the results, in markdown."""
+    equal = sum(told["result"] == "equal" for told in known.values())
     lines = [
-        "# RobustBench's entries",
-        "",
-        f"RobustBench 1.1.1 has {len(known)} entries. Each was written to a file of its layout, "
-        "with random weights, and read by RobustBench's own loader and by satbench.",
-        "Logits on one image of the entry's size are equal bit for bit for "
-        f"**{counts['equal']}** of them. {counts['cannot be built']} cannot be built by "
-        f"RobustBench's own loader without a GPU; {unlike} differ, or only satbench refuses them.",
-        "",
-        "The command is `python tests/sources/robustbench_entries.py` (resumable, one network at a "
-        "time). With `--page docs/robustbench.md` it writes this page from the results in "
-        "tests/sources/robustbench_entries.json.",
-        "",
-        "| entry | result | parameters | image |",
-        "| --- | --- | ---: | --- |",
+        *_HEAD.format(count=len(known), equal=equal, rest=len(known) - equal).splitlines(),
+        *("", "| board | entries | equal | cannot be built here |", "|---|---|---|---|"),
     ]
-    for name, one in sorted(known.items()):
-        said = one["result"] + (f": {one['reason']}" if one.get("reason") else "")
-        size = "×".join(map(str, one.get("images", []))) or "–"
-        count = f"{one['parameters']:,}" if "parameters" in one else "–"
-        lines.append(f"| {name} | {said[:160]} | {count} | {size} |")
+    boards = dict.fromkeys(name.rpartition("/")[0] for name in known)
+    for board in boards:
+        results = [told["result"] for name, told in known.items() if _board(name) == board]
+        counts = (results.count("equal"), results.count("cannot be built"))
+        lines.append(f"| {board} | {len(results)} | {counts[0]} | {counts[1]} |")
+    lines += ["", _REASONS, "", "## Entry by entry"]
+    for board in boards:
+        lines += ["", f"### {board}", "", "| entry | parameters | images | files | result |"]
+        lines += ["|---|---|---|---|---|"]
+        lines += [_row(name, told) for name, told in known.items() if _board(name) == board]
     return "\n".join(lines) + "\n"
 
 
-_OUTCOMES = ("equal", "different", "refused", "cannot be built")
+_HEAD = (
+    "# The entries of RobustBench 1.1.1, one by one\n\n"
+    "Written by `python tests/sources/robustbench_entries.py --table docs/robustbench.md`, from "
+    "`tests/sources/robustbench_entries.json`, which the same program makes without `--table`.\n\n"
+    "Each entry gets a file of weights (an ensemble several) with random numbers, in the layout "
+    "that RobustBench's loader expects. RobustBench's own loader and satbench load it, each in a "
+    "network whose weights are NaN before, and both answer one image of the size that the entry "
+    "takes.\nEqual means: the same logits to the bit. Of {count} entries {equal} are equal; {rest} "
+    "cannot be built by RobustBench itself on a machine without a CUDA device.\n"
+    "The published weights themselves are not part of this: they were not at hand."
+)
+
+_REASONS = (
+    "What cannot be built: the three mixtures of Bai et al., 2023, call `.cuda()` while they are "
+    "built, and so need an NVIDIA driver. With this call left out they load, and are equal."
+)
+
+
+def _board(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _row(name: str, told: dict[str, Any]) -> str:
+    result = told["result"]
+    if told.get("without_cuda"):
+        result += f": needs an NVIDIA driver; {told['without_cuda']} without the call of `.cuda()`"
+    millions = f"{told['parameters'] / 1e6:,.1f} M" if "parameters" in told else "–"
+    size = "×".join(map(str, told.get("images", ["–"])))
+    return (
+        f"| {name.rpartition('/')[2]} | {millions} | {size} | {told.get('files', '–')} | {result} |"
+    )
+
+
+def write(known: dict[str, Any], results: Path) -> None:
+    temporary = results.with_suffix(".part")
+    temporary.write_text(json.dumps(known, indent=1) + "\n")
+    temporary.replace(results)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--only", default="", help="entries whose name matches this pattern")
+    parser.add_argument("--table", type=Path, help="write the page of the results, compare nothing")
     parser.add_argument("--again", action="store_true", help="also those that have a result")
     parser.add_argument("--limit", type=float, default=1800, help="seconds an entry may take")
-    parser.add_argument("--page", type=Path, help="write the table of the results there, run none")
     chosen = parser.parse_args()
-    if chosen.page:
-        chosen.page.write_text(page(json.loads(chosen.results.read_text())))
+    if chosen.table:
+        chosen.table.write_text(page(json.loads(chosen.results.read_text())), encoding="utf-8")
         return
     fitting = (name for name in names() if re.search(chosen.only, name))
     run_all(fitting, chosen.results, chosen.again, chosen.limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torchvision.datasets import CIFAR10
 
 from satbench.cli import cli
+from satbench.core import downloads
 from satbench.core.errors import SatbenchError, UnknownNameError
 from satbench.model_zoo.weights import digest_weights
 from satbench.models import _loaded, load_model, request_model
@@ -231,6 +233,29 @@ def test_an_unknown_entry_is_answered_with_the_nearest(folder: Path) -> None:
         load("Wong2020Fats")
 
 
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("imagenet/Linf/Standard_R50", "resnet50-0676ba61.pth"),
+        ("imagenet/corruptions/AlexNet", "alexnet-owt-7be5be79.pth"),
+        (
+            "cifar10/Linf/Debenedetti2022Light_XCiT-S12",
+            "debenedetti2022light-xcit-s-cifar10-linf.pth.tar",
+        ),
+    ],
+)
+def test_weights_that_timm_or_torch_would_fetch_say_where_they_belong(
+    name: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "TRIES", 1)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(
+        SatbenchError,
+        match=rf"/{file} cannot be fetched .* put the file at {tmp_path}.*/{file} your",
+    ):
+        load_model(request_model(f"robustbench:{name}"), 1000)
+
+
 @pytest.mark.slow
 def test_robustbenchs_code_is_as_it_was_after_loading(write: Callable[..., nn.Module]) -> None:
     lenient = import_robustbench().utils._safe_load_state_dict
@@ -301,6 +326,87 @@ def test_without_robustbench_it_is_said_how_to_install_it(monkeypatch: pytest.Mo
         SatbenchError, match=r"not installed: pip install 'satbench\[robustbench\]'$"
     ):
         request_model(f"robustbench:cifar10/Linf/{FAST}")
+
+
+# Another package's robustbench
+
+OLD = {
+    "robustbench/__init__.py": "from .data import *",
+    "robustbench/utils.py": "def load_model(): 0",
+}
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """A function that installs a package robustbench before all others, as pip or a copy would."""
+    monkeypatch.delitem(sys.modules, "robustbench", raising=False)
+
+    def install(version: str = "", **changes: str) -> Path:
+        record = []
+        for name, text in OLD.items():
+            path = tmp_path / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+            digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())
+            record.append(f"{name},sha256={digest.decode().rstrip('=')},{len(text)}")
+            path.write_text(changes.get(path.stem, text))
+        if version:
+            told = tmp_path / f"robustbench-{version}.dist-info"
+            told.mkdir()
+            (told / "METADATA").write_text(f"Name: robustbench\nVersion: {version}\n")
+            (told / "RECORD").write_text("\n".join(record))
+        monkeypatch.syspath_prepend(str(tmp_path))
+        return tmp_path
+
+    return install
+
+
+def test_an_old_copy_before_it_on_the_path_is_recognised(site: Callable[..., Path]) -> None:
+    folder = site()
+    with pytest.raises(
+        SatbenchError,
+        match=rf"^{folder}/robustbench/__init__\.py is not a file of RobustBench 1\.1",
+    ):
+        request_model(f"robustbench:cifar10/Linf/{FAST}")
+
+
+def test_a_copy_without_the_real_one_is_recognised(
+    site: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = site()
+    monkeypatch.setattr(sys, "path", [str(folder)])
+    with pytest.raises(
+        SatbenchError,
+        match=r"is not RobustBench 1\.1\.1 but another package's copy, as torchattacks",
+    ):
+        request_model(f"robustbench:cifar10/Linf/{FAST}")
+
+
+def test_a_file_that_another_package_wrote_over_is_recognised(site: Callable[..., Path]) -> None:
+    folder = site("1.1.1", utils="def load_model(): 1")
+    with pytest.raises(SatbenchError, match=rf"^{folder}/robustbench/utils\.py is not a file of"):
+        request_model(f"robustbench:cifar10/Linf/{FAST}")
+
+
+def test_a_file_that_another_package_took_away_is_recognised(site: Callable[..., Path]) -> None:
+    folder = site("1.1.1")
+    (folder / "robustbench" / "utils.py").unlink()
+    with pytest.raises(SatbenchError, match=rf"^{folder}/robustbench/utils\.py is not a file of"):
+        request_model(f"robustbench:cifar10/Linf/{FAST}")
+
+
+def test_another_version_is_told(site: Callable[..., Path]) -> None:
+    site("1.0")
+    with pytest.raises(
+        SatbenchError, match=r"^expected RobustBench 1\.1\.1, got 1\.0: pip install"
+    ):
+        request_model(f"robustbench:cifar10/Linf/{FAST}")
+
+
+def test_the_release_itself_is_taken(site: Callable[..., Path]) -> None:
+    site("1.1.1")
+
+    assert request_model(f"robustbench:cifar10/Linf/{FAST}").kind == "robustbench"
 
 
 # The shim

@@ -24,6 +24,7 @@ from satbench.model_zoo.build import build_network
 from satbench.model_zoo.card import read_card
 from satbench.model_zoo.tensor_bundle import TensorBundle, open_bundle
 from satbench.model_zoo.tensorflow_names import layout_of
+from satbench.model_zoo.weights import digest_weights
 from satbench.models import load_model, request_model
 from satbench.models.tensorflow_import import ImportRequest, import_checkpoint
 
@@ -197,16 +198,14 @@ def test_the_variant_has_the_weights_of_the_usual_network_and_other_answers(
     architecture: str,
 ) -> None:
     usual, variant = (
-        build_network(f"{architecture},padding={padding})", "silu", 3).eval()
-        for padding in ("torch", "tensorflow")
+        network_of(f"{architecture},padding={padding})") for padding in ("torch", "tensorflow")
     )
-    variant.load_state_dict(usual.state_dict())
     x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    head = [module for module in variant.modules() if isinstance(module, nn.Linear)][-1]
-    nn.init.normal_(head.weight, generator=torch.Generator().manual_seed(0))
-    usual.load_state_dict(variant.state_dict())
     with torch.no_grad():
-        assert not torch.allclose(usual(x), variant(x), rtol=1e-3, atol=0)
+        expected, got = usual(x), variant(x)
+
+    assert digest_weights(usual) == digest_weights(variant)
+    assert not torch.equal(got, expected)
 
 
 @pytest.mark.parametrize("architecture", ["resnet(depth=18", "efficientnet(variant=b0"])
@@ -292,7 +291,7 @@ def answers(card: Path, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(
     ("architecture", "scope", "bgr"),
-    [(SMALL, "", True), (SMALL, "tower/", True), ("efficientnet", "efficientnet-b0/", False)],
+    [(SMALL, "tower/", True), ("efficientnet", "efficientnet-b0/", False)],
 )
 def test_a_checkpoint_becomes_a_model_with_a_card(
     architecture: str, scope: str, bgr: bool, tmp_path: Path
@@ -314,7 +313,7 @@ def test_a_checkpoint_becomes_a_model_with_a_card(
     assert sorted(path.name for path in card.parent.iterdir()) == ["net.json", "net.safetensors"]
 
 
-@pytest.mark.parametrize(("channels", "flip"), [("rgb", False), ("bgr", True), ("auto", True)])
+@pytest.mark.parametrize(("channels", "flip"), [("rgb", False), ("bgr", True)])
 def test_the_order_of_colours_can_be_given(channels: str, flip: bool, tmp_path: Path) -> None:
     network = network_of(f"{SMALL[:-1]},padding=tensorflow)")
     card = converted(to_tensorflow(network), tmp_path, channels=channels)
@@ -342,7 +341,11 @@ AVERAGE = "/ExponentialMovingAverage"
         ),
         (lambda a: a, {"activation": "smooth-relu"}, r"lacks 49 .*beta.*: check --activation"),
         (lambda a: a, {"architecture": "efficientnet"}, r"found 0 among conv0/W, .*: check --arch"),
-        (lambda a: a, {"architecture": "wide-resnet"}, "expected --arch resnet, resnext or effic"),
+        (
+            lambda a: a,
+            {"architecture": "wide-resnet"},
+            "expected --arch resnet or resnext or effic",
+        ),
         (lambda a: a, {"architecture": "resnet(depth=50,padding=torch)"}, "padding=tensorflow"),
         (lambda a: a, {"architecture": "resnext(depth=50,groups=2,width=1)"}, "do not fit"),
         (lambda a: a, {"activation": "pssilu"}, r"have nothing for .*: check --activation"),
