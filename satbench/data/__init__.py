@@ -162,7 +162,7 @@ def evaluation_set_of(dataset: str) -> str | None:
     """
     base, _, path = dataset.partition(":")
     if not path:
-        return dataset
+        return dataset if base.partition("@")[0] in DATASETS else None
     if base == "hf" and "split=" not in path:
         return dataset  # of which the split for tests is loaded
     if base != "imagefolder":

@@ -254,11 +254,20 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.fixture(scope="module")
+def whole(
+    config: TrainConfig, toy: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, list[float]]:
+    """Return the digest of the weights, and the losses, of a run in one go."""
+    torch.set_num_threads(1)
+    done = train(config, toy, tmp_path_factory.mktemp("whole"), CPU)
+    return digest_weights(done.model), [metrics.loss for metrics in done.history]
+
+
 @pytest.mark.parametrize("size", [20, 2000, 5000, 7000], ids=lambda size: f"{size} bytes")
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(
-    size: int, config: TrainConfig, toy: Dataset, tmp_path: Path
+    size: int, config: TrainConfig, toy: Dataset, whole: tuple[str, list[float]], tmp_path: Path
 ) -> None:
-    expected = digest_weights(train(config, toy, tmp_path / "whole", CPU).model)
     folder = tmp_path / "run"
     with files_of_at_most(size), pytest.raises(SatbenchError) as told:
         train(config, toy, folder, CPU)
@@ -268,11 +277,12 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(
         "on from what is saved"
     )
     assert list(folder.glob("*.part")) == []
-    assert digest_weights(train(config, toy, folder, CPU).model) == expected
+    assert digest_weights(train(config, toy, folder, CPU).model) == whole[0]
 
 
-@pytest.mark.parametrize("kind", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
-@pytest.mark.parametrize("after", [1, 700])
+@pytest.mark.parametrize(
+    ("kind", "after"), [(errno.ENOSPC, 1), (errno.ENOSPC, 700), (errno.EDQUOT, 700), (errno.EIO, 1)]
+)
 def test_a_disk_that_is_full_within_a_checkpoint_leaves_the_one_before(
     kind: int,
     after: int,
@@ -319,9 +329,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(
 # Ctrl-C
 
 
-def interrupt_within(
-    where: str, nth: int, monkeypatch: pytest.MonkeyPatch, config: TrainConfig
-) -> None:
+def interrupt_within(where: str, nth: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let Ctrl-C be pressed at the nth time that something is done, half-way through it."""
     places: dict[str, tuple[Any, str]] = {
         "the attack": (Inner, "perturb"),
@@ -350,28 +358,47 @@ def interrupt_within(
         ("the measurement", 2, (1, 4)),
     ],
 )
-@pytest.mark.parametrize("extra", [{}, {"swa_from": 1}], ids=["", "swa"])
 def test_ctrl_c_leaves_a_checkpoint_of_the_last_step_and_the_run_goes_on_alike(
     where: str,
     nth: int,
     place: tuple[int, int],
-    extra: dict[str, Any],
     config: TrainConfig,
     toy: Dataset,
+    whole: tuple[str, list[float]],
     tmp_path: Path,
 ) -> None:
-    changed = replace(config, **extra)
-    whole = train(changed, toy, tmp_path / "whole", CPU)
+    check_interrupted(config, toy, tmp_path, (where, nth), place, whole)
+
+
+def test_ctrl_c_while_an_average_is_measured_takes_no_epoch_in_twice(
+    config: TrainConfig, toy: Dataset, tmp_path: Path
+) -> None:
+    averaged = replace(config, swa_from=1)
+    done = train(averaged, toy, tmp_path / "whole", CPU)
+    whole = (digest_weights(done.model), [metrics.loss for metrics in done.history])
+
+    check_interrupted(averaged, toy, tmp_path, ("the measurement", 2), (1, 4), whole)
+
+
+def check_interrupted(
+    config: TrainConfig,
+    toy: Dataset,
+    folder: Path,
+    when: tuple[str, int],
+    place: tuple[int, int],
+    whole: tuple[str, list[float]],
+) -> None:
+    """Interrupt a run, see where it stopped, and go on to the end."""
     with pytest.MonkeyPatch.context() as patch:
-        interrupt_within(where, nth, patch, changed)
+        interrupt_within(*when, patch)
         with pytest.raises(KeyboardInterrupt):
-            train(changed, toy, tmp_path / "cut", CPU)
-    saved = read_checkpoint(tmp_path / "cut" / STATE)["place"]
-    done = train(changed, toy, tmp_path / "cut", CPU)
+            train(config, toy, folder / "cut", CPU)
+    saved = read_checkpoint(folder / "cut" / STATE)["place"]
+    done = train(config, toy, folder / "cut", CPU)
 
     assert (saved["epoch"], saved["step"]) == place
-    assert digest_weights(done.model) == digest_weights(whole.model)
-    assert [m.loss for m in done.history] == [m.loss for m in whole.history]
+    assert digest_weights(done.model) == whole[0]
+    assert [metrics.loss for metrics in done.history] == whole[1]
 
 
 def test_a_second_ctrl_c_stops_at_once_and_saves_no_half_step(

@@ -271,9 +271,10 @@ def test_the_threshold_is_a_setting(five: TrainConfig) -> None:
 
 
 @pytest.fixture
-def long(config: TrainConfig) -> TrainConfig:
-    """Return a config of two epochs of 32 steps, whose middle is looked at."""
-    return replace(config, batch_size=1, checks=2)
+def long(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
+    """Return a config of two epochs of four steps, whose middle is looked at."""
+    monkeypatch.setattr("satbench.training.watch.LEAST_STEPS", 2)
+    return replace(config, checks=2)
 
 
 def looked(collapsing: set[int], images: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,10 +320,10 @@ def test_a_collapse_within_an_epoch_is_confirmed_on_all_images_and_told_at_once(
 
     assert images == [3, 8, 3, 8, 8]
     assert [number for number, _ in notes] == [4]
-    assert "at step 16 of epoch 2: catastrophic overfitting" in notes[0][1]
+    assert "at step 2 of epoch 2: catastrophic overfitting" in notes[0][1]
     (check,) = done.history[1].checks
     assert 0 <= check.pop("trained") <= 1
-    assert check == {"step": 16, "attack": 0.7, "pgd10": 0.1, "collapsed": 1}
+    assert check == {"step": 2, "attack": 0.7, "pgd10": 0.1, "collapsed": 1}
     assert done.history[1].warning == notes[0][1]
     assert not done.history[1].collapsed
     assert outcome(done)[1:] == (2, 2)
@@ -355,7 +356,7 @@ def test_a_collapse_within_an_epoch_may_end_the_run_there(
     changed = replace(long, on_overfitting=on_overfitting, epochs=3)
     done = train(changed, toy, tmp_path, CPU, on_step=lambda _, step, __: steps.append(step))
 
-    assert steps == [*range(1, 33), *range(1, 17)]
+    assert steps == [1, 2, 3, 4, 1, 2]
     assert (done.kept_epoch, len(done.history)) == (kept, 2)
     again = train(changed, toy, tmp_path, CPU)
     assert (again.kept, outcome(again)) == (done.kept, outcome(done))
@@ -371,7 +372,7 @@ def test_a_run_killed_after_a_look_goes_on_alike(
 ) -> None:
     whole = train(long, toy, tmp_path / "whole", CPU)
     monkeypatch.setattr("satbench.training.under_way.SAVE_EVERY_SECONDS", -1.0)
-    for place in ((0, 16), (0, 20), (1, 17)):
+    for place in ((0, 2), (0, 3), (1, 3)):
         with pytest.raises(power_cut):
             train(long, toy, tmp_path / "cut", CPU, on_step=cut_at(*place))
     done = train(long, toy, tmp_path / "cut", CPU)

@@ -84,7 +84,7 @@ def test_the_older_generation_is_the_end_of_an_epoch(
     assert found == [((0, 1), (0, 2)), ((1, 0), (1, 1)), ((1, 0), (1, 3))]
 
 
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.5, 0.8, 0.97, 0.999])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.8, 0.999])
 def test_a_flipped_bit_sends_a_run_back_to_the_older_generation(
     share: float,
     config: TrainConfig,

@@ -49,11 +49,13 @@ def pictures(tmp_path: Path) -> Pictures:
 
 @pytest.fixture
 def small(config: TrainConfig) -> TrainConfig:
-    """Return a config of two short epochs of a colour net on images of 16 × 16."""
+    """Return a config of a short epoch of a colour net on images of 16 × 16."""
     return replace(
         config,
         architecture="wide-resnet(depth=10,widen=1)",
-        batch_size=4,
+        attack="",
+        epochs=1,
+        batch_size=6,
         held_out=6,
         augment="crop-flip",
     )
@@ -303,6 +305,7 @@ def test_folders_that_are_called_like_classes_stay_classes(
         ("imagefolder:pictures", None),
         ("imagefolder:other/train", None),
         ("arrays:train.npz", None),
+        ("tensors", None),
         ("hf:me/mine", "hf:me/mine"),
         ("hf:me/mine@split=train", None),
     ],
