@@ -54,8 +54,10 @@ def _as_bytes(images: Dataset) -> str:
     """Return the digest of floats that are bytes divided by 255, as those bytes; else nothing."""
     if images.images.dtype != np.float32:
         return ""
-    scaled = images.images * np.float32(255)
-    whole = np.rint(scaled)
-    if np.abs(scaled - whole).max(initial=0) > 1e-3:
-        return ""
-    return digest_arrays(whole.astype(np.uint8), images.labels)
+    stored = np.empty(images.images.shape, np.uint8)
+    for row, image in enumerate(images.images):  # one at a time, for a data set may be large
+        scaled = image * np.float32(255)
+        stored[row] = whole = np.rint(scaled)
+        if np.abs(scaled - whole).max(initial=0) > 1e-3:
+            return ""
+    return digest_arrays(stored, images.labels)

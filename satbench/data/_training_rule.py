@@ -12,6 +12,9 @@ from satbench.data._imagefolder import ImageFolder
 from satbench.data._pairs import side_of
 from satbench.data._pixels import UNTOUCHED, Interpolation, Pixels
 
+USUAL = 224
+"""The crop where none is asked for."""
+
 _LOOKED_AT = 64
 """How many images, the first of the fixed order, tell how large the images of a folder are."""
 
@@ -19,10 +22,11 @@ _LOOKED_AT = 64
 def training_rule(name: str, crop: int, resize: str, interpolation: Interpolation) -> Pixels:
     """Return the rule for the pixels of `imagefolder:PATH[@RULE]` in training.
 
-    A rule in the text stands alone.  `resize` is none (only a middle of `crop` is cut out) or the
-    length of the shortest side; empty, images of just the size `crop` are left as they are, and
-    others are resized as the usual evaluation does (`Pixels.centre`).  Raises SatbenchError where
-    something is said twice, and for images that would only be made larger.
+    A rule in the text stands alone.  `resize` is none (only a middle of `crop` is cut out, and
+    nothing of images that all have one size below the usual crop) or the length of the shortest
+    side; empty, images of just the size `crop` are left as they are, and others are resized as the
+    usual evaluation does (`Pixels.centre`).  Raises SatbenchError where something is said twice,
+    and for images that would only be made larger.
     """
     source = ImageFolder.parse(name.removeprefix("imagefolder:"))
     if rule := source.told.rule:
@@ -34,6 +38,8 @@ def training_rule(name: str, crop: int, resize: str, interpolation: Interpolatio
         return rule
     sizes = _sizes(source)
     if resize == "none":
+        if crop == USUAL and len(sizes) == 1 and all(max(size) < crop for size in sizes):
+            return UNTOUCHED  # nobody asked for a crop
         if any(min(size) < crop for size in sizes):
             raise SatbenchError(f"{_told(sizes, name)}: with resize=none {_smaller(sizes, crop)}")
         return UNTOUCHED if sizes == {(crop, crop)} else Pixels(None, crop)

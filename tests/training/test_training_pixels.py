@@ -75,6 +75,7 @@ def of_folder(config: TrainConfig, folder: Path, **changes: Any) -> TrainConfig:
         ([(16, 16)], 16, "", Pixels()),  # as they are
         ([(16, 16)], 16, "none", Pixels()),
         ([(24, 24)], 16, "none", Pixels(None, 16)),
+        ([(24, 20)], 224, "none", Pixels()),  # nobody asked for a crop
         ([(16, 16)], 16, "18", Pixels(18, 16)),
         ([(18, 18)], 16, "", Pixels(18, 16)),  # as 256 for 224: a border, not half the image
         ([(300, 260), (224, 240)], 224, "", Pixels(256, 224)),
