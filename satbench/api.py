@@ -122,6 +122,7 @@ def evaluate(
         until=until,
         fresh=fresh,
         timeout=timeout,
+        allow_training_data=allow_training_data,
     )
     named = x if isinstance(x, str) and y is None else None
     images = None if named or (x is None and y is None) else _dataset(x, y, n_examples)

@@ -146,6 +146,7 @@ _ARGUMENTS = {
         "a share such as 0.02 or '2%'", _or_none(lambda value: _is_real(value) or _is_text(value))
     ),
     "fresh": Argument("True or False", _is(bool)),
+    "allow_training_data": Argument("True or False", _is(bool)),
     "threads": Argument(_WHOLE, _or_none(_is_whole)),
     "workers": Argument(_WHOLE, _or_none(_is_whole)),
     "by": Argument("a text", _is(str)),

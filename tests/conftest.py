@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 
@@ -34,6 +35,16 @@ def _no_zoo_of_the_users_own(
     # A folder for each test, which is not made before something is put there.
     zoo = tmp_path_factory.getbasetemp() / f"own-zoo-{next(_ZOOS)}"
     monkeypatch.setenv("SATBENCH_ZOO", str(zoo))
+
+
+@pytest.fixture(autouse=True)
+def _no_module_of_another_test(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    # Tests write modules of one name into folders of their own; each imports its own.
+    yield
+    base = str(tmp_path_factory.getbasetemp())
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None) or "").startswith(base):
+            del sys.modules[name]
 
 
 @pytest.fixture(autouse=True)

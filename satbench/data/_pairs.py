@@ -36,7 +36,7 @@ def beside(folder: Path) -> Path | None:
 
 
 def _folders(folder: Path) -> list[str]:
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # False, too, for a name that no disk takes
         return []
     names = (entry.name for entry in os.scandir(folder) if entry.is_dir())
     return sorted(name for name in names if not name.startswith("."))

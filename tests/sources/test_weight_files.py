@@ -27,6 +27,7 @@ from satbench.model_zoo.card import card_within, read_card, weights_path, write_
 from satbench.model_zoo.weights import digest_weights, save_weights
 from satbench.models import LoadedModel, load_model, request_model
 from satbench.recipes import TrainConfig
+from satbench.training.training_set import TrainingSet
 from satbench.user_zoo import add_model
 
 SHIPPED = "fmnist-sat-tiny-silu-s0"
@@ -221,7 +222,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         warm_up=0.25,
     )
     data = Dataset("toy", "train", np.zeros((8, 1, 28, 28), np.uint8), np.arange(8) % 3, 3)
-    facts = facts_of(data, torch.device("cpu"), ALONE)
+    facts = facts_of(TrainingSet(data, data.digest), torch.device("cpu"), ALONE)
     metrics = EpochMetrics(2, 1.0, 0.5, 0.5, 0.25, 0.1, 100.0)
     for name, file in (("mine", "mine.safetensors"), ("mine-best", "best.safetensors")):
         kept = ("last epoch", metrics)
