@@ -18,20 +18,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from satbench.attacks import _apgd, _pyautoattack
-from satbench.attacks._autoattack import AutoAttack
-from satbench.attacks._pyautoattack import AutoAttackReference
-from satbench.attacks.borrow import borrowed
-from satbench.attacks.contract import Attack
-from satbench.attacks.judge import broken, predict
-from satbench.attacks.passes import CountingModel, Passes
-from satbench.attacks.searched import Searched
+from satbench.attacks.registry import parse_attack
+from satbench.attacks.gradient import apgd as _apgd
+from satbench.attacks.packages import pyautoattack_attacks as _pyautoattack
+from satbench.attacks.packages.pyautoattack_attacks import AutoAttackReference
+from satbench.calling.borrow import borrowed
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
 from satbench.data import load_dataset
+from satbench.engine.contract import Attack
+from satbench.engine.judge import broken, predict
+from satbench.engine.passes import CountingModel, Passes
+from satbench.engine.searched import Searched
 from satbench.models import load_model, request_model
 
-OURS: dict[str, Attack] = dict(AutoAttack().parts())
+OURS: dict[str, Attack] = dict(parse_attack("autoattack").parts())
 REFERENCE: dict[str, Attack] = dict(AutoAttackReference().parts())
 OURS["apgd-dlr"], REFERENCE["apgd-dlr"] = _apgd.APGDDLR(), _pyautoattack.APGDDLR()
 

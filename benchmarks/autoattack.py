@@ -23,12 +23,15 @@ from contestants import tensors
 from harness import clocks, counting, finish, parser, race, run_engine, told, versions
 from tables import autoattack_table
 
-from satbench.attacks import _apgd, _fab, _pyautoattack, _square
-from satbench.attacks.contract import Attack
-from satbench.attacks.judge import broken
-from satbench.attacks.suite import Stage
+from satbench.attacks.gradient import apgd as _apgd
+from satbench.attacks.gradient import fab as _fab
+from satbench.attacks.packages import pyautoattack_attacks as _pyautoattack
+from satbench.attacks.score import square as _square
 from satbench.core.noise import Noise
 from satbench.data import Dataset
+from satbench.engine.contract import Attack
+from satbench.engine.judge import broken
+from satbench.engine.stage import Stage
 
 PARTS: dict[str, tuple[Attack, Attack]] = {
     "apgd-ce": (_apgd.APGDCE(), _pyautoattack.APGDCE()),

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from satbench.attacks.judge import predict
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
+from satbench.engine.judge import predict
 from satbench.models import load_model, request_model
 
 

@@ -14,7 +14,7 @@ import torch
 from harness import run_engine
 from torch import Tensor, nn
 
-from satbench.attacks.suite import parse_suite
+from satbench.attacks.suites.suite import parse_suite
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 

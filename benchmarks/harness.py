@@ -20,12 +20,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from satbench.attacks.engine import CLEAN, SURVIVED, BatchResult, run_suite
-from satbench.attacks.passes import CountingModel, Passes
-from satbench.attacks.suite import Stage
 from satbench.core.threat import Threat
 from satbench.data import Dataset
-from satbench.evaluation import Silent
+from satbench.engine.passes import CountingModel, Passes
+from satbench.engine.runner import CLEAN, SURVIVED, BatchResult, run_suite
+from satbench.engine.stage import Stage
+from satbench.evaluation.run import Silent
 
 BATCH = 250  # satbench's own default
 

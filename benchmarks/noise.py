@@ -22,7 +22,7 @@ from harness import clocks, finish, measure, parser, race
 from tables import noise_table
 
 from satbench.core.noise import generator_for
-from satbench.training.noise import StepNoise
+from satbench.training.update.noise import StepNoise
 
 Draw = Callable[[], list[NDArray[np.float32]]]
 

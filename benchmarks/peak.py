@@ -26,9 +26,9 @@ from harness import finish, measure, parser, short, told
 from tables import peak_table
 
 from satbench.attacks import parse_attack
-from satbench.attacks.borrow import borrowed
-from satbench.attacks.fast_copy import fast_copy
+from satbench.calling.borrow import borrowed
 from satbench.core.noise import Noise
+from satbench.engine.fast_copy import fast_copy
 
 # (channels, side, kernel, images): from the widest layers of ResNets to what a cache holds.
 SHAPES = (

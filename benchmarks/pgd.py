@@ -21,8 +21,8 @@ from contestants import BASE, CONTESTANTS, ENGINE, PACKAGES, evaluate, tensors
 from harness import clocks, counting, finish, parser, race, told, versions
 from tables import pgd_table
 
-from satbench.attacks.judge import broken
 from satbench.data import Dataset
+from satbench.engine.judge import broken
 
 NAMES = [case.name for case in CASES]
 # What rounding may turn: a gradient that is nearly 0 changes sign, an image on the edge falls.

@@ -120,7 +120,7 @@ SECTIONS = (
         "warm.json",
         "On processors with AVX-512 torch's expm1 and log1p are slow in a process until a tanh "
         "form of GELU or the like was computed in it, and with them every activation that is made "
-        "of them. satbench computes one before it trains or attacks (`satbench.attacks.warm`). "
+        "of them. satbench computes one before it trains or attacks (`satbench.calling.warm`). "
         "Before and after in one process, one thread, the least of the rounds; in the net, a "
         "forward and the gradients of images and weights.",
         warm_table,

@@ -18,15 +18,15 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms import ToTensor
 
-from satbench.attacks.warm import warm_cpu
+from satbench.calling.warm import warm_cpu
 from satbench.core.noise import generator_for
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.recipes import TrainConfig
-from satbench.training.batches import batches_of
+from satbench.training.images.batches import batches_of
 from satbench.training.loop import fresh_model
 from satbench.training.ranks import ALONE
-from satbench.training.step import Stepper
+from satbench.training.update.step import Stepper
 
 PACKAGES = ("torchattacks",)
 CPU = torch.device("cpu")

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from satbench.attacks import parse_attack
-from satbench.attacks._transfer import FromSources, Transfer
-from satbench.attacks.borrow import borrowed
-from satbench.attacks.judge import broken, predict
-from satbench.attacks.memory import CountedLent
-from satbench.attacks.passes import Passes
+from satbench.attacks.transfer.surrogates import FromSources, Transfer
+from satbench.calling.borrow import borrowed
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
-from satbench.lending import Lending, pin_sources
+from satbench.engine.judge import broken, predict
+from satbench.engine.memory import CountedLent
+from satbench.engine.passes import Passes
+from satbench.evaluation.lending import Lending, pin_sources
 from satbench.models import load_model, request_model
 
 BEST = "method=mi+di+ti,step=eps/2,loss=margin"

@@ -19,8 +19,8 @@ from harness import finish, parser, short
 from peak import best_of
 from tables import warm_table
 
-from satbench.attacks.warm import warm_cpu
-from satbench.model_zoo.build import build_activation, build_network
+from satbench.calling.warm import warm_cpu
+from satbench.networks.build import build_activation, build_network
 
 ACTIVATIONS = (
     *("relu", "silu", "softplus", "parametric-softplus", "elu", "celu(alpha=2)", "smooth-relu"),

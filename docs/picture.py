@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from satbench.leaderboard.publish import published_records
-from satbench.report import table_of
+from satbench.board.publish import published_records
+from satbench.evaluation.report import table_of
 
 SHOWN = ("fmnist-sat-tiny-relu-s1", "fmnist-sat-tiny-silu-s1")
 

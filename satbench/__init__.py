@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from satbench.core.errors import SatbenchError
 
 if TYPE_CHECKING:
-    from satbench.api import evaluate
-    from satbench.model_zoo.swap import swap_activation
-    from satbench.proofs import challenge, merge, verify
-    from satbench.train_api import train
+    from satbench.evaluation.api import evaluate
+    from satbench.networks.swap import swap_activation
+    from satbench.proofs.api import challenge, merge, verify
+    from satbench.training.api import train
 
 __version__ = "0.1.0"
 __all__ = [
@@ -27,12 +27,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "challenge": "satbench.proofs",
-    "evaluate": "satbench.api",
-    "merge": "satbench.proofs",
-    "swap_activation": "satbench.model_zoo.swap",
-    "train": "satbench.train_api",
-    "verify": "satbench.proofs",
+    "challenge": "satbench.proofs.api",
+    "evaluate": "satbench.evaluation.api",
+    "merge": "satbench.proofs.api",
+    "swap_activation": "satbench.networks.swap",
+    "train": "satbench.training.api",
+    "verify": "satbench.proofs.api",
 }
 
 

@@ -10,10 +10,13 @@ from itertools import count
 import numpy as np
 import pytest
 import torch
+from synthetic_records import make_record, small_board, small_records, spread
 from torch import Tensor, nn
 
 from satbench.data import Dataset, load_dataset
 from satbench.models import LoadedModel, load_model, request_model
+
+__all__ = ["make_record", "small_board", "small_records", "spread"]
 
 SHIPPED = "fmnist-sat-tiny-relu-s0"
 _ZOOS = count()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from satbench.attacks.engine import BatchResult
+from satbench.engine.runner import BatchResult
 
 
 class Journal(list[BatchResult]):

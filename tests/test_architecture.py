@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from collections import Counter
 from functools import cache
 from graphlib import TopologicalSorter
 from importlib import import_module
@@ -16,14 +17,36 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted((ROOT / "satbench").rglob("*.py"))
 }
-FREE = {"attacks", "model_zoo", "leaderboard"}  # rooms that only know core and themselves
-LIGHT = {"core", "leaderboard"}  # rooms without torch
+ORDER = (  # a room imports only rooms that stand before it, lazily or not
+    "core",
+    "records",
+    "figures",
+    "calling",
+    "engine",
+    "diagnosis",
+    "networks",
+    "model_zoo",
+    "attacks",
+    "data",
+    "recipes",
+    "board",
+    "preflight",
+    "models",
+    "evaluation",
+    "curve",
+    "transfer",
+    "proofs",
+    "training",
+    "studies",
+    "cli",
+)
+LIGHT = {"core", "records", "figures", "board"}  # rooms without torch
+ENTRANCES = {"satbench", "satbench.__main__"}  # a name of the interface is looked up in any room
 
 
 def room_of(module: str) -> str:
-    """Return `core`, `attacks`, …; `program` for the modules of satbench itself."""
-    part = [*module.split("."), ""][1]
-    return part if part in FREE | {"core"} else "program"
+    """Return `core`, `attacks`, …; an entrance is its own room."""
+    return module if module in ENTRANCES else module.split(".")[1]
 
 
 @cache
@@ -60,21 +83,61 @@ def walk(tree: ast.AST, when_imported: bool) -> list[ast.AST]:
 
 
 def test_all_rooms_are_looked_at() -> None:
-    assert {room_of(module) for module in MODULES} == FREE | {"core", "program"}
-    assert len(MODULES) > 40
+    assert {room_of(module) for module in MODULES} == {*ORDER, *ENTRANCES}
+    assert len(MODULES) > 200
 
 
-def test_a_module_imports_only_from_the_rooms_below_its_own() -> None:
-    allowed = {"core": {"core"}, "program": FREE | {"core", "program"}}
-    offenders = {
+def imports_between_rooms() -> set[tuple[str, str]]:
+    return {
         (module, name)
         for module in MODULES
         for name in imports_of(module)
         if name.split(".")[0] == "satbench"
-        and room_of(name) not in allowed.get(room_of(module), {"core", room_of(module)})
+        and module not in ENTRANCES
+        and name not in ENTRANCES  # `satbench` itself has the version
+        and room_of(name) != room_of(module)
+    }
+
+
+def test_a_module_imports_only_from_the_rooms_below_its_own() -> None:
+    offenders = {
+        (module, name)
+        for module, name in imports_between_rooms()
+        if ORDER.index(room_of(name)) > ORDER.index(room_of(module))
     }
 
     assert offenders == set()
+
+
+def test_no_module_imports_a_private_module_of_another_room() -> None:
+    offenders = {
+        (module, name)
+        for module, name in imports_between_rooms()
+        if any(part.startswith("_") for part in name.split("."))
+    }
+
+    assert offenders == set()
+
+
+def test_no_module_imports_a_private_name_of_another() -> None:
+    offenders = {
+        (module, f"{node.module}.{alias.name}")
+        for module in MODULES
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("satbench")
+        for alias in node.names
+        if alias.name.startswith("_")
+        and f"{node.module}.{alias.name}" not in MODULES
+        and alias.name != "__version__"
+    }
+
+    assert offenders == set()
+
+
+def test_a_folder_holds_at_most_18_modules() -> None:
+    folders = Counter(path.parent.relative_to(ROOT) for path in MODULES.values())
+
+    assert {str(folder): n for folder, n in folders.items() if n - 1 > 18} == {}
 
 
 def test_no_module_of_a_light_room_imports_torch() -> None:

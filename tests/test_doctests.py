@@ -20,7 +20,7 @@ def modules_with_examples() -> list[str]:
 
 
 def test_there_are_examples() -> None:
-    assert "satbench.api" in modules_with_examples()
+    assert "satbench.evaluation.api" in modules_with_examples()
 
 
 @pytest.mark.parametrize("module", modules_with_examples())

@@ -44,7 +44,7 @@ def test_another_checkouts_tests_run_that_checkouts_code(tmp_path: Path) -> None
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "test_place.py").write_text(
-        "import sys\nfrom pathlib import Path\nimport satbench.attacks._pgd\n"
+        "import sys\nfrom pathlib import Path\nimport satbench.attacks.gradient.pgd\n"
         "def test_place():\n"
         "    ours = [m for n, m in sys.modules.items() if n.split('.')[0] == 'satbench']\n"
         f"    assert all(Path(m.__file__).is_relative_to({str(tmp_path)!r}) for m in ours)\n"

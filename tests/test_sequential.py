@@ -16,23 +16,24 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import satbench
-from satbench.attacks.contract import History, Model, NoiseSource
-from satbench.attacks.engine import run_suite
-from satbench.attacks.suite import Stage, parse_suite
+from satbench.attacks.suites.suite import parse_suite
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
+from satbench.core.intervals import confidence_sequence
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
-from satbench.eval_config import eval_config, parse_interval
-from satbench.evaluation import Finished, Silent, run_evaluation
-from satbench.leaderboard.check import check_record
-from satbench.leaderboard.intervals import confidence_sequence
-from satbench.leaderboard.record import Record, read_record
-from satbench.leaderboard.witnesses import read_witnesses, witnesses_path
-from satbench.lending import Lending
+from satbench.engine.contract import History, Model, NoiseSource
+from satbench.engine.runner import run_suite
+from satbench.engine.stage import Stage
+from satbench.evaluation.config import eval_config, parse_interval
+from satbench.evaluation.lending import Lending
+from satbench.evaluation.plan import Evaluation
+from satbench.evaluation.run import Finished, Silent, run_evaluation
 from satbench.models import LoadedModel
-from satbench.plan import Evaluation
-from satbench.verification import verify_record
+from satbench.proofs.verification import verify_record
+from satbench.records.check import check_record
+from satbench.records.record import Record, read_record
+from satbench.records.witnesses import read_witnesses, witnesses_path
 
 CPU = torch.device("cpu")
 LINF = Threat.parse("linf:0.1")
@@ -43,7 +44,7 @@ ATTACKS = ("pgd-1", "pgd-2")
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("satbench.evaluation.CHUNK", CHUNK)
+    monkeypatch.setattr("satbench.evaluation.run.CHUNK", CHUNK)
 
 
 @dataclass

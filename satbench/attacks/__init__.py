@@ -5,7 +5,7 @@ A new attack is one module and one line in `ATTACKS`.
 
 from __future__ import annotations
 
-from satbench.attacks._registry import (
+from satbench.attacks.registry import (
     ATTACKS,
     attack_spec,
     check_attack_name,

@@ -10,10 +10,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from satbench.attacks.ball import size
-from satbench.attacks.contract import Model, NoiseSource
-from satbench.attacks.judge import predict
 from satbench.core.threat import Threat
+from satbench.engine.ball import size
+from satbench.engine.contract import Model, NoiseSource
+from satbench.engine.judge import predict
 
 FURTHER = (1.0, 1.0001, 1.001, 1.01, 1.05)
 """How far along its own direction a point is pushed until the judge confirms it.

@@ -12,8 +12,8 @@ from satbench.attacks import check_attack_name
 from satbench.cli import options
 
 if TYPE_CHECKING:
-    from satbench.challenging import Challenged
     from satbench.models import FileOptions
+    from satbench.proofs.challenging import Challenged
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -69,10 +69,10 @@ def challenge(
         check_attack_name(attack)
     if bool(attacks) == bool(images):
         raise click.UsageError("give --attack, once or more, or --images FILE")
-    from satbench.challenging import Challenge, run_challenge
-    from satbench.console import BarProgress
-    from satbench.replacements import parse_bpda
-    from satbench.verification import Given
+    from satbench.core.console import BarProgress
+    from satbench.evaluation.replacements import parse_bpda
+    from satbench.proofs.challenging import Challenge, run_challenge
+    from satbench.proofs.verification import Given
 
     asked = Challenge(
         record=record,

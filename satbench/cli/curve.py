@@ -81,10 +81,10 @@ def curve(
     from satbench.attacks import check_attack_name
     from satbench.core.errors import SatbenchError
     from satbench.core.threat import Threat
-    from satbench.eval_config import eval_config
-    from satbench.leaderboard.curves import marks_of
-    from satbench.leaderboard.figures import FORMATS, check_can_draw, curve_figure
+    from satbench.evaluation.config import eval_config
+    from satbench.figures.drawing import FORMATS, check_can_draw, curve_figure
     from satbench.models import request_model
+    from satbench.records.curves import marks_of
 
     check_can_draw()
     for attack in at_marks:
@@ -116,9 +116,9 @@ def curve(
             f"expected models of one norm and data set for one figure, got {' and '.join(kinds)}; "
             "give --norm and --dataset"
         )
-    from satbench.console import BarProgress, results
-    from satbench.curve import measure_configs
-    from satbench.curve_report import curve_summary, curve_table, passes_of
+    from satbench.core.console import BarProgress, results
+    from satbench.curve.report import curve_summary, curve_table, passes_of
+    from satbench.curve.run import measure_configs
 
     with BarProgress(quiet) as progress:
         measured = measure_configs(

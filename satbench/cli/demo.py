@@ -23,6 +23,6 @@ def demo(out: Path, device: str, quiet: bool) -> None:
     Every model under PGD-20 on the first 1,000 test images, two of them under AutoAttack on the
     first 50; then the leaderboard that is committed with satbench, marked as such.
     """
-    from satbench.demo import run_demo
+    from satbench.evaluation.demo import run_demo
 
     run_demo(out, device, quiet)

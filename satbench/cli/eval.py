@@ -96,7 +96,7 @@ def evaluate(
     Each attack runs on the images that survived the ones before it.  A stopped evaluation goes
     on where it was when the same command is given again, and ends in the same record.
     """
-    from satbench.eval_config import eval_config
+    from satbench.evaluation.config import eval_config
 
     configs = [
         eval_config(
@@ -121,9 +121,9 @@ def evaluate(
         )
         for model in models
     ]
-    from satbench.api import evaluate_config
-    from satbench.console import BarProgress, results
-    from satbench.report import summary_of, table_of
+    from satbench.core.console import BarProgress, results
+    from satbench.evaluation.api import evaluate_config
+    from satbench.evaluation.report import summary_of, table_of
 
     finished = []
     with BarProgress(quiet) as progress:

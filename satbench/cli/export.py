@@ -32,8 +32,8 @@ def export(model: str, form: str, push: str | None, out: Path, as_json: bool) ->
     run, and its logits are compared with the model's.
     """
     from satbench.core.errors import SatbenchError
-    from satbench.exporting import export_model, push_to_hub
     from satbench.models import load_model, request_model
+    from satbench.models.exporting import export_model, push_to_hub
 
     if push and form != "hub":
         raise SatbenchError("--push uploads a folder of --form hub")

@@ -50,14 +50,14 @@ def build(
     Without --records, write those of every board of the checkout, the list of boards, and the
     table of the README.
     """
-    from satbench.core.errors import SatbenchError
-    from satbench.leaderboard.publish import (
+    from satbench.board.publish import (
         board_files,
         published_files,
         read_board,
         stale_files,
         write_files,
     )
+    from satbench.core.errors import SatbenchError
 
     if records is None and (out or readme or docs):
         raise SatbenchError("--out, --readme and --docs say where the board of --records goes")
@@ -86,10 +86,10 @@ def build(
 @click.option("--json", "as_json", is_flag=True, help="The whole leaderboard as JSON.")
 def show(records: Path | None, as_json: bool) -> None:
     """Print the leaderboard."""
-    from satbench.console import results
-    from satbench.leaderboard.exports import render_json
-    from satbench.leaderboard.publish import published_board, read_board
-    from satbench.leaderboard.terminal import leaderboard_table
+    from satbench.board.exports import render_json
+    from satbench.board.publish import published_board, read_board
+    from satbench.board.terminal import leaderboard_table
+    from satbench.core.console import results
 
     board = read_board(records) if records else published_board()
     if as_json:
@@ -109,8 +109,8 @@ def fill(name: str, device: str, data_dir: Path | None, quiet: bool) -> None:
 
     Records that are there already are left alone; a stopped command goes on where it was.
     """
-    from satbench.leaderboard.definition import board_definition
-    from satbench.leaderboard_fill import fill_board
+    from satbench.board.definition import board_definition
+    from satbench.evaluation.fill import fill_board
 
     for path in fill_board(board_definition(name), device, data_dir, quiet):
         click.echo(f"{_shown(path)}")

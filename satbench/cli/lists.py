@@ -47,7 +47,7 @@ def attacks(catalogue: bool, check: bool, as_json: bool) -> None:
 
 def write_catalogue(check: bool) -> None:
     """Write the list of suites, or exit with 1 where it is out of date."""
-    from satbench.attacks.catalogue import catalogue_file
+    from satbench.attacks.suites.catalogue import catalogue_file
     from satbench.core.files import write_text
 
     path, text = catalogue_file()
@@ -93,7 +93,7 @@ def show_rows(rows: Sequence[dict[str, str]], as_json: bool) -> None:
         return
     from rich.table import Table
 
-    from satbench.console import results
+    from satbench.core.console import results
 
     # One column of names and one of lines: it reads at any width.
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 1, 0))

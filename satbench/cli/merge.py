@@ -36,8 +36,8 @@ def merge(
     """
     if len(records) < 2:
         raise SatbenchError(f"expected two records or more to merge, got {len(records)}")
-    from satbench.merging import merge_files
-    from satbench.verification import Given
+    from satbench.proofs.merging import merge_files
+    from satbench.proofs.verification import Given
 
     merged = merge_files(records, Given(model, dataset, data_dir, file), out)
     left, n = merged.record.surviving(), merged.record.n

@@ -100,7 +100,7 @@ def add(card: Path, as_json: bool) -> None:
     The weights must be of the card's digest, fit the network strictly and give finite logits.
     """
     from satbench.model_zoo.card import user_zoo
-    from satbench.user_zoo import add_model
+    from satbench.models.user_zoo import add_model
 
     added = add_model(card)
     path = user_zoo() / f"{added.name}.json"
@@ -145,10 +145,10 @@ def cards(check: bool, records: Path | None, out: Path, as_json: bool) -> None:
 
     They come from the cards and the committed records alone.
     """
-    from satbench.leaderboard.publish import published_records, write_files
-    from satbench.leaderboard.record import read_records
-    from satbench.model_pages import pages, stale_pages
+    from satbench.board.model_pages import pages, stale_pages
+    from satbench.board.publish import published_records, write_files
     from satbench.model_zoo.card import board_names, zoo_card, zoo_names
+    from satbench.records.record import read_records
 
     names = zoo_names()
     written = pages(
@@ -207,7 +207,7 @@ def _print_table(cards: list[Card]) -> None:
     from rich import box
     from rich.table import Table
 
-    from satbench.console import results
+    from satbench.core.console import results
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("name", "activation", "recipe", "threat", "parameters"):

@@ -20,8 +20,8 @@ def plot(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     The accuracies are clean and under PGD-10 on held-out training images, and that on the images
     as trained on.  Several folders give one figure; a run that still goes on may be drawn.
     """
-    from satbench.leaderboard.figures import FORMATS, check_can_draw
-    from satbench.training_plot import read_training, training_figure
+    from satbench.figures.drawing import FORMATS, check_can_draw
+    from satbench.figures.training import read_training, training_figure
 
     check_can_draw()
     curves = [read_training(run) for run in runs]

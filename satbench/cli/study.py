@@ -237,7 +237,7 @@ def _write(plan: Plan, places: Places, images: Images, pages: Path) -> list[Path
 
 
 def _show(runner: Runner, as_json: bool) -> None:
-    from satbench.console import results
+    from satbench.core.console import results
     from satbench.studies.estimate import Estimate, table_of
 
     lines = Estimate(runner).lines()

@@ -96,7 +96,7 @@ def train(
         raise SatbenchError(f"{key} is given twice: by its own option and by --set; leave one")
     config = load_recipe(recipe, **changes, **given)
     from satbench.training.loop import EpochMetrics
-    from satbench.training_run import run_training
+    from satbench.training.run import run_training
 
     # On a terminal the table of epochs is there already.
     in_table = sys.stdout.isatty() and sys.stderr.isatty() and not quiet

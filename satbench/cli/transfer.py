@@ -59,7 +59,7 @@ def transfer(
     Images are made once on every source, for all images of the data set, and each target is asked
     once about each.  The judge decides, and nothing else does.
     """
-    from satbench.transfer_config import transfer_config
+    from satbench.transfer.config import transfer_config
 
     config = transfer_config(
         sources,
@@ -76,10 +76,9 @@ def transfer(
         out=out,
         fresh=again,
     )
-    from satbench.console import BarProgress, results
+    from satbench.core.console import BarProgress, results
     from satbench.core.files import write_text
-    from satbench.transfer import measure_transfer
-    from satbench.transfer_report import (
+    from satbench.transfer.report import (
         draw_matrix,
         legend,
         matrix_markdown,
@@ -87,6 +86,7 @@ def transfer(
         matrix_table,
         note,
     )
+    from satbench.transfer.run import measure_transfer
 
     with BarProgress(quiet) as progress:
         progress.model("transfer")

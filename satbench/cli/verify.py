@@ -14,7 +14,7 @@ from satbench.core.errors import SatbenchError
 
 if TYPE_CHECKING:
     from satbench.models import FileOptions
-    from satbench.verification import Verified
+    from satbench.proofs.verification import Verified
 
 
 @click.command()
@@ -42,8 +42,8 @@ def verify(
     """
     if bool(records) == committed:
         raise click.UsageError("give records to re-check, or --all for those of the leaderboard")
-    from satbench.console import progress_bar
-    from satbench.verification import Given, Verified, committed_records, verify_record
+    from satbench.core.console import progress_bar
+    from satbench.proofs.verification import Given, Verified, committed_records, verify_record
 
     given = Given(model, dataset, data_dir, file)
     checked = []

@@ -10,16 +10,16 @@ from typing import Literal, Protocol, Self, cast
 from satbench.core.errors import SatbenchError
 from satbench.data._arrays import load_arrays
 from satbench.data._dataset import USER, Dataset
-from satbench.data._folders import data_folder
 from satbench.data._image_tree import ImageTree, open_tree, same_images
 from satbench.data._imagefolder import ImageFolder
-from satbench.data._options import SIDES
-from satbench.data._pairs import beside, side_of
-from satbench.data._pixels import Interpolation, Pixels
 from satbench.data._plugins import load_plugin
 from satbench.data._registry import AT_A_PATH, DATASETS
-from satbench.data._training_rule import training_rule
-from satbench.data._treatment import Treatment
+from satbench.data.folders import data_folder
+from satbench.data.image_files.options import SIDES
+from satbench.data.image_files.pairs import beside, side_of
+from satbench.data.image_files.pixels import Interpolation, Pixels
+from satbench.data.image_files.training_rule import training_rule
+from satbench.data.image_files.treatment import Treatment
 
 Split = Literal["test", "train"]
 

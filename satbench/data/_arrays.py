@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from satbench.core.errors import SatbenchError
-from satbench.data._classes import BY_NAME, Classes
 from satbench.data._dataset import USER, Dataset
-from satbench.data._options import Options
 from satbench.data._registry import DATASETS
 from satbench.data._resized import resized
+from satbench.data.image_files.classes import BY_NAME, Classes
+from satbench.data.image_files.options import Options
 
 Array = NDArray[np.generic]
 
@@ -101,7 +101,7 @@ def load_arrays(spec: str, name: str = "", classes: int | str = "") -> Dataset:
     may also hold a pair of tensors.  Two `.npy` are mapped into memory: what nobody asks for is not
     read.  Images are uint8, or float32 in [0, 1]; labels are whole numbers from 0 on.  The data
     set is called `name`, by default like the file (of images) without its ending.  `classes` is how
-    many there are, or a map of classes (see `satbench.data._classes.Classes`); if unset, as many as
+    many there are, or a map of classes (see `image_files.classes.Classes`); if unset, as many as
     the labels need, and a model may have more.
 
     No code from a file is run.  Raises SatbenchError for anything else, with one sentence that

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from satbench.core.errors import SatbenchError
 from satbench.core.noise import generator_for
-from satbench.data._classes import FOLDERS, Classes, Numbers, wordnet_ids
 from satbench.data._dataset import Dataset
-from satbench.data._options import Options
-from satbench.data._picture import HEAD, holds_more_than_bytes, may_be_deep
-from satbench.data._pixels import UNTOUCHED, WORDS
-from satbench.data._stack import Source, stacked
-from satbench.data._treatment import TOLD, Treatment
+from satbench.data.image_files.classes import FOLDERS, Classes, Numbers, wordnet_ids
+from satbench.data.image_files.options import Options
+from satbench.data.image_files.picture import HEAD, holds_more_than_bytes, may_be_deep
+from satbench.data.image_files.pixels import UNTOUCHED, WORDS
+from satbench.data.image_files.stack import Source, stacked
+from satbench.data.image_files.treatment import TOLD, Treatment
 
 if TYPE_CHECKING:
     import datasets

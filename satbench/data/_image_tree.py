@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from satbench.core.digests import digest_json
-from satbench.data._class_folders import list_images
 from satbench.data._dataset import Dataset
 from satbench.data._imagefolder import ImageFolder
-from satbench.data._pairs import side_of
-from satbench.data._picture import as_bytes, read_picture
-from satbench.data._pixels import STANDARD, Pixels
-from satbench.data._stack import check_size
+from satbench.data.image_files.class_folders import list_images
+from satbench.data.image_files.pairs import side_of
+from satbench.data.image_files.picture import as_bytes, read_picture
+from satbench.data.image_files.pixels import STANDARD, Pixels
+from satbench.data.image_files.stack import check_size
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from satbench.data._class_folders import list_images
 from satbench.data._dataset import Dataset
-from satbench.data._options import Options
-from satbench.data._pairs import side_of
-from satbench.data._picture import holds_more_than_bytes
-from satbench.data._pixels import STANDARD, WORDS
-from satbench.data._stack import stacked
-from satbench.data._treatment import TOLD, Treatment
+from satbench.data.image_files.class_folders import list_images
+from satbench.data.image_files.options import Options
+from satbench.data.image_files.pairs import side_of
+from satbench.data.image_files.picture import holds_more_than_bytes
+from satbench.data.image_files.pixels import STANDARD, WORDS
+from satbench.data.image_files.stack import stacked
+from satbench.data.image_files.treatment import TOLD, Treatment
 
 
 @dataclass(frozen=True)

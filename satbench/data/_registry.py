@@ -9,7 +9,7 @@ DATASETS = Registry(
     (
         Entry(
             "fashion-mnist",
-            "satbench.data._fashion_mnist:load",
+            "satbench.data.fashion_mnist:load",
             "28×28 grey photos of clothes, 10 classes; the 10,000 test images ship with satbench",
             "Xiao, Rasul, Vollgraf, 2017, arXiv:1708.07747",
         ),

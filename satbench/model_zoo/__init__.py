@@ -1,11 +1,4 @@
-"""The zoo: activations, architectures, cards, weights, and loaders for other people's models.
+"""The zoo: cards, weights, and checkpoints in the layouts that people save.
 
-A new activation or architecture is one dataclass and one registry line; a new zoo entry is one
-card in `cards/` and its weights in `weights/`.
+A new entry is one card in `model_zoo/cards/` and its weights in `model_zoo/weights/`.
 """
-
-from __future__ import annotations
-
-from satbench.model_zoo._registry import ACTIVATIONS, ARCHITECTURES
-
-__all__ = ["ACTIVATIONS", "ARCHITECTURES"]

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from satbench.core.downloads import is_web_page
 from satbench.core.errors import SatbenchError
-from satbench.model_zoo._file_kinds import another_kind, is_safetensors
-from satbench.model_zoo._plain_pickle import RefusedError
-from satbench.model_zoo._torch_file import read_torch_file
+from satbench.model_zoo.file_kinds import another_kind, is_safetensors
+from satbench.model_zoo.plain_pickle import RefusedError
+from satbench.model_zoo.torch_file import read_torch_file
 
 State = dict[str, Tensor]
 

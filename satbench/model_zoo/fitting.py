@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from satbench.core.errors import SatbenchError
-from satbench.model_zoo._normaliser import normalisers
-from satbench.model_zoo._normalize import Normalize
+from satbench.model_zoo.normaliser import normalisers
+from satbench.networks.normalize import Normalize
 
 State = dict[str, Tensor]
 Names = dict[str, str]
@@ -156,7 +156,7 @@ def _check_normaliser(beside: State, layers: list[str], prefix: str | None, path
             raise SatbenchError(
                 f"the weights {path} are under the prefix {prefix!r}, beside the mean and the "
                 f"deviation {', '.join(one.names)}, for which the model has no layer: put one "
-                "before it, satbench.model_zoo._normalize.Normalize(mean, std)"
+                "before it, satbench.networks.normalize.Normalize(mean, std)"
             )
         for name in one.names:
             del beside[name]

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from satbench.core.digests import digest_named_arrays
-from satbench.model_zoo._file_kinds import is_safetensors
 from satbench.model_zoo.card import Card, card_of_digest
+from satbench.model_zoo.file_kinds import is_safetensors
 
 Arrays = dict[str, NDArray[np.generic]]
 

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from satbench.model_zoo.build import build_network
 from satbench.model_zoo.card import weights_path, zoo_card
 from satbench.model_zoo.weights import load_weights
+from satbench.networks.build import build_network
 
 WRAPPED = "fmnist-standard-tiny-relu-s0"
 """The name of the net that is masked."""

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torchvision.models import efficientnet, resnet
 
 from satbench.core.errors import SatbenchError
-from satbench.model_zoo._activations import SmoothReLUModule
-from satbench.model_zoo._normalize import Normalize
 from satbench.model_zoo.tensor_bundle import TensorBundle
+from satbench.networks.activations import SmoothReLUModule
+from satbench.networks.normalize import Normalize
 
 Array = NDArray[np.float32]
 Channels = Literal["rgb", "bgr"]

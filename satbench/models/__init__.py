@@ -14,14 +14,14 @@ from typing import cast
 
 from satbench.core.errors import AssumptionWarning, SatbenchError, UnknownNameError
 from satbench.core.registry import Entry, Registry
-from satbench.leaderboard.flags import flags_from_assumed
 from satbench.model_zoo.card import Card, find_card, read_card, user_names, zoo_names
 from satbench.model_zoo.presets import find_preset
 from satbench.models._factory import load_factory, load_plugin, make_module
 from satbench.models._file_options import FileKeywords, FileOptions
-from satbench.models._files import card_of_file, card_of_run, load_file
 from satbench.models._loaded import LoadedModel, Source, describe_module
-from satbench.models._zoo import check_agrees, load_card
+from satbench.models.carded import check_agrees, load_card
+from satbench.models.weight_files import card_of_file, card_of_run, load_file
+from satbench.records.flags import flags_from_assumed
 
 SOURCES = Registry(
     "source",

@@ -55,7 +55,7 @@ def make_module(text: str, expected: str) -> nn.Module:
 def _called(factory: object, text: str) -> nn.Module:
     from torch import nn
 
-    from satbench.preflight import check_module  # needs torch, which names do without
+    from satbench.calling.modules import check_module  # needs torch, which names do without
 
     if not callable(factory):
         raise SatbenchError(f"expected {text} to be a function that returns a model")

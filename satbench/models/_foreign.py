@@ -15,7 +15,7 @@ from satbench.models._loaded import normalized
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from satbench.model_zoo._normalize import Normalize
+    from satbench.networks.normalize import Normalize
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,13 @@ def _built(
     classes: int,
     exactly: bool,
 ) -> Built:
-    from satbench.model_zoo._normalize import normalize_text
-    from satbench.model_zoo.build import (
+    from satbench.model_zoo.fitting import classes_in, load_state
+    from satbench.networks.build import (
         build_network,
         canonical_activation,
         canonical_architecture,
     )
-    from satbench.model_zoo.fitting import classes_in, load_state
+    from satbench.networks.normalize import normalize_text
 
     module = build_network(architecture, told.activation, classes)
     if not exactly and (there := classes_in(module, state)) > classes:
@@ -115,15 +115,15 @@ def _built(
 
 
 def _layers(module: nn.Module) -> list[Normalize]:
-    from satbench.model_zoo._normalize import Normalize
+    from satbench.networks.normalize import Normalize
 
     return [layer for layer in module.modules() if isinstance(layer, Normalize)]
 
 
 def _behind_a_normalisation(network: nn.Module, told: _Told, state: dict[str, Tensor]) -> nn.Module:
     """Put a normalisation before a network without one, where the file or the user has one."""
-    from satbench.model_zoo._normaliser import normalisers
-    from satbench.model_zoo._normalize import parse_normalize
+    from satbench.model_zoo.normaliser import normalisers
+    from satbench.networks.normalize import parse_normalize
 
     found = normalisers(state)
     if said := told.normalize or told.fallback:
@@ -141,7 +141,7 @@ def _settled(
     What the file tells comes first, then what the user says, then the preset; a user who says
     otherwise than the file is wrong.  Raises SatbenchError.
     """
-    from satbench.model_zoo._normalize import normalize_text, set_constants
+    from satbench.networks.normalize import normalize_text, set_constants
 
     said = told.normalize or split_spec(architecture)[1].get("statistics")
     for layer in layers:
@@ -163,8 +163,8 @@ def _settled(
 
 def _untold(architecture: str) -> list[str]:
     """Return the settings of an architecture that no weights tell and that nobody gave."""
-    from satbench.model_zoo import ARCHITECTURES
-    from satbench.model_zoo.build import canonical_architecture
+    from satbench.networks import ARCHITECTURES
+    from satbench.networks.build import canonical_architecture
 
     name, given = split_spec(architecture)
     own = split_spec(canonical_architecture(architecture))[1]
@@ -174,8 +174,8 @@ def _untold(architecture: str) -> list[str]:
 
 def _text(architecture: str, normalisation: str) -> str:
     """Return an architecture's canonical text with another normalisation than it has of itself."""
-    from satbench.model_zoo._normalize import Statistics
-    from satbench.model_zoo.build import canonical_architecture
+    from satbench.networks.build import canonical_architecture
+    from satbench.networks.normalize import Statistics
 
     canonical = canonical_architecture(architecture)
     name, own = split_spec(canonical)

@@ -12,7 +12,7 @@ from satbench.core.errors import SatbenchError
 from satbench.model_zoo.card import read_card
 from satbench.models._hub import hub_file, one_line
 from satbench.models._loaded import LoadedModel, describe_module, import_timm, need
-from satbench.models._zoo import load_card
+from satbench.models.carded import load_card
 
 if TYPE_CHECKING:
     from torch import nn

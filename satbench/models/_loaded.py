@@ -14,8 +14,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from satbench.core.errors import SatbenchError
-from satbench.leaderboard.record import ModelInfo
 from satbench.model_zoo.card import Card
+from satbench.records.record import ModelInfo
 
 if TYPE_CHECKING:
     from torch import nn
@@ -86,7 +86,7 @@ def normalized(network: nn.Module, mean: tuple[float, ...], std: tuple[float, ..
 
     from torch import nn
 
-    from satbench.model_zoo._normalize import Normalize
+    from satbench.networks.normalize import Normalize
 
     layers = OrderedDict([("normalize", Normalize(mean, std)), ("network", network)])
     return nn.Sequential(layers).eval()

@@ -47,16 +47,16 @@ def import_checkpoint(wanted: ImportRequest, out: Path) -> Path:
     Raises SatbenchError for a checkpoint that is missing, corrupt, of another architecture or
     activation, and where a model of the name is there already; then nothing is written.
     """
-    from satbench.model_zoo.build import (
-        build_network,
-        canonical_activation,
-        canonical_architecture,
-    )
     from satbench.model_zoo.fitting import load_state
     from satbench.model_zoo.tensor_bundle import open_bundle
     from satbench.model_zoo.tensorflow_names import layout_of, read_weights
     from satbench.model_zoo.weights import digest_weights, save_weights
-    from satbench.user_zoo import check_answers
+    from satbench.models.user_zoo import check_answers
+    from satbench.networks.build import (
+        build_network,
+        canonical_activation,
+        canonical_architecture,
+    )
 
     architecture = canonical_architecture(padded_as_tensorflow(wanted.architecture))
     bundle = open_bundle(wanted.checkpoint, wanted.drop)
@@ -110,7 +110,7 @@ def padded_as_tensorflow(architecture: str) -> str:
 
 
 def _usual_size(architecture: str) -> int:
-    from satbench.model_zoo.build import make_architecture
+    from satbench.networks.build import make_architecture
 
     size: int = getattr(make_architecture(architecture), "resolution", 224)
     return size

@@ -11,9 +11,9 @@ from typing import Any, cast
 from satbench.attacks import attack_spec
 from satbench.core.errors import SatbenchError, UnknownNameError
 from satbench.core.specs import split_spec
-from satbench.recipes._values import parse_overrides, show_override
-from satbench.recipes._values import typed as typed_setting
 from satbench.recipes.config import TRAINING_ATTACKS, TrainConfig, required, settings
+from satbench.recipes.values import parse_overrides, show_override
+from satbench.recipes.values import typed as typed_setting
 
 
 def recipe_names() -> list[str]:
@@ -55,8 +55,8 @@ def spelled_out(config: TrainConfig) -> TrainConfig:
     Raises SatbenchError for a spec of an unknown thing.
     """
     # Only now, for it imports torch, and a wrong name is answered without.
-    from satbench.attacks.backward import Backward
-    from satbench.model_zoo.build import canonical_activation, canonical_architecture
+    from satbench.engine.backward import Backward
+    from satbench.networks.build import canonical_activation, canonical_architecture
 
     return replace(
         config,
@@ -88,7 +88,7 @@ def overrides_of(config: TrainConfig) -> list[str]:
 
 def _canonical_attack(spec: str) -> str:
     if spec and split_spec(spec)[0] in TRAINING_ATTACKS:
-        from satbench.training.inner import training_attack_spec
+        from satbench.attacks.gradient.trades import training_attack_spec  # needs torch
 
         return training_attack_spec(spec)
     return attack_spec(spec) if spec else ""

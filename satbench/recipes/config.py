@@ -7,15 +7,15 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, get_args, get_type_hints
 
 from satbench.attacks import check_attack_name
-from satbench.attacks.traits import check_step_text
 from satbench.core.errors import SatbenchError
 from satbench.core.ranges import check_seed
 from satbench.core.specs import later, split_spec
 from satbench.core.threat import Threat
 from satbench.data import Interpolation, check_name
+from satbench.engine.traits import check_step_text
 
 TRAINING_ATTACKS = ("trades",)
-"""Inner attackers beside the attacks of an evaluation (`satbench.training.inner`)."""
+"""Inner attackers beside the attacks of an evaluation (`satbench.training.update.inner`)."""
 
 IN_MEMORY = "tensors"
 """The dataset of a run on images that were given from Python, as those are called."""
@@ -36,7 +36,7 @@ class TrainConfig:
     data set, imagefolder:PATH@RULE, stands in place of all three.  `colour_jitter` is how far
     brightness, contrast and saturation of the others are changed, each by a factor within 1 ± so
     much, and `lighting` the standard deviation of their noise along the principal components of
-    colour (`satbench.training.colours`).
+    colour (`satbench.training.images.colours`).
 
     The inner attacker: `attack` is its spec, empty for standard training; `attack_mode` is the
     mode of batch-norm while it searches; `clean_start` is the share of batches that it starts
@@ -48,7 +48,7 @@ class TrainConfig:
     greatest L2 norm of the gradient, 0 for any; `awp` is the size of the adversarial weight
     perturbation relative to the weights, 0 for none, from epoch `awp_from` on (the first is 1).
 
-    The learning rate: `schedule` (`satbench.training.schedule`); `warm_up` is the share of the run
+    The learning rate: `schedule` (`training.update.schedule`); `warm_up` is the share of the run
     over which the rate rises, from `warm_up_start`; `milestones` are the epochs after which the
     rate of `step` is multiplied by `factor`.  Trained parameters of activations follow the rate
     times `activation_rate` (0: they stay as they start).

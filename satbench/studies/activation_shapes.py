@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from satbench.attacks.backward import Backward
 from satbench.core.errors import SatbenchError
-from satbench.model_zoo.build import build_activation
+from satbench.engine.backward import Backward
+from satbench.networks.build import build_activation
 from satbench.studies.sheet import Shape
 
 LIMIT, POINTS = 4.0, 401

@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from satbench.calling.devices import choose_device
 from satbench.core.errors import SatbenchError
-from satbench.devices import choose_device
 from satbench.studies.runner import Part, Runner
 from satbench.studies.worker import STOPPED, Job
 

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
+from satbench.board.ranking import ALPHA
 from satbench.core.errors import SatbenchError
-from satbench.leaderboard.intervals import CONFIDENCE, holm, paired_t_interval
-from satbench.leaderboard.ranking import ALPHA
+from satbench.core.intervals import CONFIDENCE, holm, paired_t_interval
 from satbench.studies.design import Pair, Pool
 from satbench.studies.run_file import SURVIVED, WRONG, StudyRun
 from satbench.studies.sheet import Row, Sheet, outcomes_of, verdicts_of

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from satbench.calling.devices import choose_device
 from satbench.core.specs import split_spec
-from satbench.devices import choose_device
-from satbench.model_zoo.build import build_network
+from satbench.networks.build import build_network
 from satbench.recipes import TrainConfig
 from satbench.studies.measures import MEASURED_IMAGES, PASSES
 from satbench.studies.plan import Cell, Wanted

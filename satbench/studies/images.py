@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from satbench.data import Dataset, load_dataset
-from satbench.data._fashion_mnist import DIGESTS
+from satbench.data.fashion_mnist import DIGESTS
 from satbench.recipes import TrainConfig
-from satbench.training.training_set import TrainingSet, open_training_set
+from satbench.training.images.training_set import TrainingSet, open_training_set
 
 _KNOWN = {"fashion-mnist": DIGESTS["train"]}
 

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from satbench.attacks.gradient_quality import MEASURES, gradient_measures
+from satbench.calling.devices import moved
 from satbench.core.threat import Threat
 from satbench.data import Dataset
-from satbench.devices import moved
+from satbench.diagnosis.gradient_quality import MEASURES, gradient_measures
 from satbench.studies.plan import EVALUATION_SEED
 
 MEASURED_IMAGES = 500

@@ -9,11 +9,11 @@ import numpy as np
 
 from satbench.core.errors import SatbenchError
 from satbench.data import Dataset
-from satbench.data._fashion_mnist import find
-from satbench.data._folders import data_folder
+from satbench.data.fashion_mnist import find
+from satbench.data.folders import data_folder
 from satbench.recipes import TrainConfig
 from satbench.studies.images import Images, key_of
-from satbench.training.training_set import TrainingSet
+from satbench.training.images.training_set import TrainingSet
 
 _SIZES = {
     "fashion-mnist": ((1, 28, 28), 10, 60_000, 10_000),

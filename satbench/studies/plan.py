@@ -11,15 +11,15 @@ from typing import Any
 import torch
 
 from satbench.attacks import attack_spec
-from satbench.attacks.suite import parse_suite
+from satbench.attacks.suites.suite import parse_suite
 from satbench.core.digests import digest_json
 from satbench.core.errors import SatbenchError
 from satbench.core.specs import split_spec
 from satbench.core.threat import Threat
 from satbench.data import check_name
-from satbench.lending import pin_sources
+from satbench.evaluation.lending import pin_sources
+from satbench.evaluation.own_code import IMAGES, identified
 from satbench.models import load_model, request_model
-from satbench.own_code import IMAGES, identified
 from satbench.recipes import TrainConfig, load_recipe, parse_overrides
 from satbench.recipes.config import settings
 from satbench.studies.design import Arm, Evaluation, Study
@@ -61,7 +61,7 @@ class Cell:
 
     `key` is the digest of what the weights depend on.  Arms with the same key share the cell;
     `label` names the first of them, for people.  `answers` tell a given model of one's own code
-    from another with the same weights (`satbench.leaderboard.answers`).
+    from another with the same weights (`satbench.records.answers`).
     """
 
     key: str

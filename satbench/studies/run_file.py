@@ -14,8 +14,8 @@ from typing import Any
 
 from satbench.core.errors import SatbenchError
 from satbench.core.files import write_text
-from satbench.leaderboard.audit import AuditCounts
-from satbench.leaderboard.json_file import parse_kind, read_text
+from satbench.records.audit import AuditCounts
+from satbench.records.json_file import parse_kind, read_text
 
 KIND, SCHEMA = "study run", 1
 

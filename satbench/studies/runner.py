@@ -10,20 +10,20 @@ from typing import Literal
 
 import torch
 
-from satbench.attacks.suite import parse_suite
-from satbench.console import BarProgress
+from satbench.attacks.suites.suite import parse_suite
+from satbench.calling.devices import choose_device, moved
+from satbench.calling.generators import own_generators
+from satbench.core.console import BarProgress
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset
-from satbench.devices import choose_device, moved
-from satbench.evaluation import run_evaluation
-from satbench.generators import own_generators
-from satbench.leaderboard.answers import difference
-from satbench.leaderboard.record import DatasetInfo, Inputs, ModelInfo
-from satbench.lending import source_digest
+from satbench.evaluation.lending import source_digest
+from satbench.evaluation.own_code import identified
+from satbench.evaluation.plan import Evaluation
+from satbench.evaluation.run import run_evaluation
 from satbench.models import LoadedModel, load_model, request_model
-from satbench.own_code import identified
-from satbench.plan import Evaluation
+from satbench.records.answers import difference
+from satbench.records.record import DatasetInfo, Inputs, ModelInfo
 from satbench.studies.attempts import Attempts
 from satbench.studies.images import Images
 from satbench.studies.measures import MEASURED_IMAGES, measure_model
@@ -31,7 +31,7 @@ from satbench.studies.plan import EVALUATION_SEED, Cell, Plan, Wanted
 from satbench.studies.run_file import StudyRun
 from satbench.studies.store import Model, Models, Places, Records, covering, outcome_of
 from satbench.training.loop import EpochMetrics
-from satbench.training_run import default_name, run_training
+from satbench.training.run import default_name, run_training
 
 Part = Literal["all", "train", "evaluate", "page"]
 

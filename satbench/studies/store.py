@@ -7,11 +7,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from satbench.board.definition import board_definitions
 from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError
-from satbench.leaderboard.audit import audit_counts
-from satbench.leaderboard.definition import board_definitions
-from satbench.leaderboard.record import (
+from satbench.engine.journal import try_lock
+from satbench.model_zoo.card import Card, find_card, read_card, user_names, zoo_names
+from satbench.records.audit import audit_counts
+from satbench.records.record import (
     PROTOCOL,
     SURVIVED,
     WRONG_CLEAN,
@@ -21,8 +23,6 @@ from satbench.leaderboard.record import (
     identity_of,
     read_record,
 )
-from satbench.model_zoo.card import Card, find_card, read_card, user_names, zoo_names
-from satbench.runs import try_lock
 from satbench.studies.plan import Cell, training_key
 from satbench.studies.run_file import (
     BROKEN,

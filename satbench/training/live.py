@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
-from satbench.console import progress_bar
+from satbench.core.console import progress_bar
 from satbench.recipes import TrainConfig
 from satbench.training.watch import EpochMetrics, best_of
 

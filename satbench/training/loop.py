@@ -18,26 +18,26 @@ import numpy as np
 import torch
 from torch import nn
 
-from satbench.attacks.warm import warm_cpu
+from satbench.calling.warm import warm_cpu
 from satbench.core.errors import SatbenchError
 from satbench.core.lock import alone
 from satbench.data import Dataset
-from satbench.preflight import ASKED
+from satbench.preflight.preflight import ASKED
 from satbench.recipes import TrainConfig
-from satbench.training.batches import Batches, batches_of
-from satbench.training.best import BEST, BEST_BEFORE
-from satbench.training.checkpoint import Checkpoints, has_checkpoint
-from satbench.training.facts import Facts, difference, facts_of, open_run, other_start
-from satbench.training.noise import StepNoise
+from satbench.training.images.batches import Batches, batches_of
+from satbench.training.images.training_set import TrainingSet
 from satbench.training.own import NOTHING, Own, check_network, own_copy, put_state
 from satbench.training.ranks import ALONE, Ranks
-from satbench.training.schedule import learning_rate
+from satbench.training.saved.best import BEST, BEST_BEFORE
+from satbench.training.saved.checkpoint import Checkpoints, has_checkpoint
+from satbench.training.saved.facts import Facts, difference, facts_of, open_run, other_start
 from satbench.training.start import fresh_model, load_start
-from satbench.training.step import Stepper
-from satbench.training.sync_norm import statistics_note
 from satbench.training.told import Step
-from satbench.training.training_set import TrainingSet
 from satbench.training.under_way import METRICS, Run, history_of, writing
+from satbench.training.update.noise import StepNoise
+from satbench.training.update.schedule import learning_rate
+from satbench.training.update.step import Stepper
+from satbench.training.update.sync_norm import statistics_note
 from satbench.training.watch import EpochMetrics, chance_level
 
 LOCK = "lock"

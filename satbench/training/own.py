@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from satbench.calling.modules import check_module
 from satbench.core.digests import digest_json
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.model_zoo.fitting import load_state
 from satbench.model_zoo.weights import digest_weights
-from satbench.preflight import check_module, check_set_up, dataset_from_tensors
+from satbench.preflight.image_checks import dataset_from_tensors
+from satbench.preflight.preflight import check_set_up
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(B, K) logits, (B,) labels -> (B,) losses, or their mean, ()."""

@@ -13,8 +13,8 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from satbench.calling.devices import choose_device
 from satbench.core.errors import SatbenchError
-from satbench.devices import choose_device
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from satbench.core.errors import SatbenchError
-from satbench.model_zoo.build import build_network
 from satbench.model_zoo.card import find_card
 from satbench.model_zoo.checkpoints import read_state
 from satbench.model_zoo.fitting import load_state
+from satbench.networks.build import build_network
 from satbench.recipes import TrainConfig
-from satbench.training.checkpoint import CorruptError, is_checkpoint, read_checkpoint
+from satbench.training.saved.checkpoint import CorruptError, is_checkpoint, read_checkpoint
 
 
 def fresh_model(config: TrainConfig, classes: int) -> nn.Module:

@@ -19,9 +19,11 @@ from satbench.core.noise import generator_for
 from satbench.data import Dataset
 from satbench.model_zoo.weights import load_weights
 from satbench.recipes import TrainConfig
-from satbench.training.batches import Batches
-from satbench.training.best import BEST, Best, find_best, keep_best
-from satbench.training.checkpoint import (
+from satbench.training.images.batches import Batches
+from satbench.training.interrupts import step_in_one_piece
+from satbench.training.ranks import Ranks
+from satbench.training.saved.best import BEST, Best, find_best, keep_best
+from satbench.training.saved.checkpoint import (
     Checkpoint,
     Checkpoints,
     NotFiniteError,
@@ -29,14 +31,12 @@ from satbench.training.checkpoint import (
     last_good,
     where,
 )
-from satbench.training.facts import Facts
-from satbench.training.inner import Inner
-from satbench.training.interrupts import step_in_one_piece
-from satbench.training.ranks import Ranks
-from satbench.training.run_card import run_card
-from satbench.training.schedule import learning_rate
-from satbench.training.step import Stepper
+from satbench.training.saved.facts import Facts
+from satbench.training.saved.run_card import run_card
 from satbench.training.told import Step
+from satbench.training.update.inner import Inner
+from satbench.training.update.schedule import learning_rate
+from satbench.training.update.step import Stepper
 from satbench.training.watch import (
     LOOKED_AT,
     EpochMetrics,

@@ -15,10 +15,10 @@ from satbench.attacks import parse_attack
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
 from satbench.recipes import TrainConfig
-from satbench.training.batches import Batches
-from satbench.training.checkpoint import NotFiniteError
-from satbench.training.inner import Inner
+from satbench.training.images.batches import Batches
 from satbench.training.ranks import Ranks
+from satbench.training.saved.checkpoint import NotFiniteError
+from satbench.training.update.inner import Inner
 
 LOOKED_AT = 64
 """How many of the held-out images are looked at within an epoch."""

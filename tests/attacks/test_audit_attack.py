@@ -13,18 +13,19 @@ from click.testing import CliRunner
 from in_memory import Journal, Quiet
 from torch import Tensor, nn
 
-from satbench.attacks import _audit, attack_spec, parse_attack
-from satbench.attacks._audit import Audit, Audited
-from satbench.attacks._pgd import PGD
-from satbench.attacks.contract import Attack, Found, Hints, History, Model, NoiseSource
-from satbench.attacks.engine import SURVIVED, run_suite
-from satbench.attacks.suite import Stage
+from satbench.attacks import attack_spec, parse_attack
+from satbench.attacks.gradient.pgd import PGD
+from satbench.attacks.suites import audit as _audit
+from satbench.attacks.suites.audit import Audit, Audited
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset
-from satbench.leaderboard.audit import audit_of
-from satbench.leaderboard.record import read_record
+from satbench.engine.contract import Attack, Found, Hints, History, Model, NoiseSource
+from satbench.engine.runner import SURVIVED, run_suite
+from satbench.engine.stage import Stage
+from satbench.records.audit import audit_of
+from satbench.records.record import read_record
 
 LINF = Threat.parse("linf:0.1")
 SPEC = "audit(sample=3,weakest=2)"

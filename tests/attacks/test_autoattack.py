@@ -6,13 +6,13 @@ import pytest
 from in_memory import Journal, Quiet
 
 from satbench.attacks import attack_spec, parse_attack
-from satbench.attacks._apgd import APGDCE, APGDDLR, APGDT, restarts_in, targets_in
-from satbench.attacks._pyautoattack import AutoAttackReference
-from satbench.attacks.engine import SURVIVED, run_suite
-from satbench.attacks.suite import parse_suite
+from satbench.attacks.gradient.apgd import APGDCE, APGDDLR, APGDT, restarts_in, targets_in
+from satbench.attacks.packages.pyautoattack_attacks import AutoAttackReference
+from satbench.attacks.suites.suite import parse_suite
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset
+from satbench.engine.runner import SURVIVED, run_suite
 from satbench.models import LoadedModel
 
 

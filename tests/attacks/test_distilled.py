@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import satbench
-from satbench.attacks._distilled import Distilled
-from satbench.attacks._pgd import PGD
-from satbench.attacks._student import smooth_net
-from satbench.attacks.contract import Attack
-from satbench.attacks.judge import broken, check_allowed, predict
-from satbench.attacks.memory import CountedLent
-from satbench.attacks.passes import CountingModel, Passes
+from satbench.attacks.gradient.pgd import PGD
+from satbench.attacks.transfer.distilled import Distilled
+from satbench.attacks.transfer.student import smooth_net
 from satbench.core.errors import SatbenchError
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
 from satbench.data import Dataset
-from satbench.lending import Lending
+from satbench.engine.contract import Attack
+from satbench.engine.judge import broken, check_allowed, predict
+from satbench.engine.memory import CountedLent
+from satbench.engine.passes import CountingModel, Passes
+from satbench.evaluation.lending import Lending
 from satbench.model_zoo import masked
 
 LINF = Threat.parse("linf:0.1")

@@ -12,17 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from satbench.attacks import parse_attack
-from satbench.attacks._apgd import APGDT
-from satbench.attacks._cosine import CosinePGD
-from satbench.attacks._malt import MALT, targets_in_order
-from satbench.attacks._square_from_best import SquareFlagged, SquareFromBest
-from satbench.attacks.backward import Backward
-from satbench.attacks.contract import Hints, History
-from satbench.attacks.passes import CountingModel, Passes
-from satbench.attacks.suite_parts import Chosen, ChosenInformed, weakest
+from satbench.attacks.gradient.apgd import APGDT
+from satbench.attacks.gradient.cosine import CosinePGD
+from satbench.attacks.gradient.malt import MALT, targets_in_order
+from satbench.attacks.score.square_from_best import SquareFlagged, SquareFromBest
+from satbench.attacks.suites.suite_parts import Chosen, ChosenInformed, weakest
 from satbench.core.noise import Noise
 from satbench.core.threat import Length, Threat
 from satbench.data import Dataset
+from satbench.engine.backward import Backward
+from satbench.engine.contract import Hints, History
+from satbench.engine.passes import CountingModel, Passes
 from satbench.models import LoadedModel
 
 LINF = Threat.parse("linf:0.1")

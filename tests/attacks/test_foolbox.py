@@ -15,16 +15,16 @@ from in_memory import Journal, Quiet
 from torch import Tensor, nn
 
 from satbench.attacks import ATTACKS, attack_spec, parse_attack
-from satbench.attacks._foolbox import FMN
-from satbench.attacks.ball import size
-from satbench.attacks.engine import SURVIVED, run_suite
 from satbench.attacks.minimum_norm import MinimumNorm, minimum_distances
-from satbench.attacks.passes import CountingModel, Passes
-from satbench.attacks.suite import parse_suite
+from satbench.attacks.packages.foolbox_attacks import FMN
+from satbench.attacks.suites.suite import parse_suite
 from satbench.core.errors import SatbenchError
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
 from satbench.data import Dataset
+from satbench.engine.ball import size
+from satbench.engine.passes import CountingModel, Passes
+from satbench.engine.runner import SURVIVED, run_suite
 from satbench.models import LoadedModel
 
 NAMES = [name for name in ATTACKS.names() if name.startswith("foolbox.")]
@@ -238,7 +238,7 @@ def test_an_image_without_a_starting_point_does_not_take_the_others_with_it() ->
 def test_an_image_that_found_no_start_survives_beside_one_that_did(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("satbench.attacks._watched.DRAWS", 1)
+    monkeypatch.setattr("satbench.attacks.packages.watched.DRAWS", 1)
     x, noise = torch.full((2, 1, 4, 4), 0.5), noise_of(2)
     drawn = (torch.from_numpy(noise.uniform((1, 4, 4)))[0] + 1) / 2  # the first image's noise
 
@@ -392,7 +392,7 @@ def test_a_bad_spec_is_answered_in_a_sentence(spec: str, message: str) -> None:
 def test_foolbox_is_imported_in_silence_on_a_machine_without_git_and_only_when_used() -> None:
     code = (
         "import sys; from satbench.attacks import parse_attack; parse_attack('foolbox.fmn');"
-        "assert 'foolbox' not in sys.modules; import satbench.attacks._foolbox_package;"
+        "assert 'foolbox' not in sys.modules; import satbench.attacks.packages.foolbox_package;"
         "assert 'foolbox' in sys.modules"
     )
 

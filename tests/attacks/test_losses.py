@@ -4,7 +4,7 @@ import pytest
 import torch
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 
-from satbench.attacks._losses import cross_entropy, dlr, dlr_targeted
+from satbench.attacks.gradient.losses import cross_entropy, dlr, dlr_targeted
 
 LOGITS = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)) * 3
 Y = torch.arange(50) % 6

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from satbench.attacks import attack_spec, parse_attack, short_spec
-from satbench.attacks._pgd import PGD
-from satbench.attacks.backward import Backward
-from satbench.attacks.judge import predict
-from satbench.attacks.passes import CountingModel, Passes
+from satbench.attacks.gradient.pgd import PGD
 from satbench.core.errors import SatbenchError
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
 from satbench.data import Dataset
+from satbench.engine.backward import Backward
+from satbench.engine.judge import predict
+from satbench.engine.passes import CountingModel, Passes
 from satbench.model_zoo import masked
 from satbench.models import load_model, request_model
 

@@ -13,7 +13,7 @@ from pyautoattack import AutoAttack as Package
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
 
-from satbench.attacks._pyautoattack import (
+from satbench.attacks.packages.pyautoattack_attacks import (
     APGDCE,
     APGDDLR,
     APGDT,
@@ -21,16 +21,16 @@ from satbench.attacks._pyautoattack import (
     AutoAttackReference,
     Square,
 )
-from satbench.attacks.borrow import borrowed
-from satbench.attacks.contract import Attack
-from satbench.attacks.engine import CLEAN, SURVIVED, run_suite
-from satbench.attacks.judge import broken, predict
-from satbench.attacks.searched import Searched
-from satbench.attacks.suite import parse_suite
+from satbench.attacks.suites.suite import parse_suite
+from satbench.calling.borrow import borrowed
 from satbench.core.errors import SatbenchError
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
 from satbench.data import Dataset
+from satbench.engine.contract import Attack
+from satbench.engine.judge import broken, predict
+from satbench.engine.runner import CLEAN, SURVIVED, run_suite
+from satbench.engine.searched import Searched
 from satbench.models import LoadedModel
 
 LINF, L2, L1 = Threat.parse("linf:0.1"), Threat.parse("l2:1"), Threat.parse("l1:5")
@@ -154,7 +154,7 @@ def test_a_part_has_the_settings_of_the_package_of_that_version_and_norm(
         got.update(vars(attack))
         return x
 
-    monkeypatch.setattr("satbench.attacks._pyautoattack._perturb", remember)
+    monkeypatch.setattr("satbench.attacks.packages.pyautoattack_attacks._perturb", remember)
     model, x = shipped.module, torch.zeros(1, 1, 28, 28)
     attack = dict(AutoAttackReference(version).parts())[part]
     attack(model, x, torch.zeros(1, dtype=torch.int64), threat, Noise(0, "", (0,)))

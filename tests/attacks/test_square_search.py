@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from satbench.attacks._square import Squares, square_search
-from satbench.attacks.ball import random_point
-from satbench.attacks.contract import Model
-from satbench.attacks.judge import check_allowed
-from satbench.attacks.passes import CountingModel, Passes
+from satbench.attacks.score.square import Squares, square_search
 from satbench.core.errors import SatbenchError
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
+from satbench.engine.ball import random_point
+from satbench.engine.contract import Model
+from satbench.engine.judge import check_allowed
+from satbench.engine.passes import CountingModel, Passes
 
 THREATS = [Threat.parse(text) for text in ("linf:0.1", "l2:1", "l1:5")]
 in_every_ball = pytest.mark.parametrize("threat", THREATS, ids=str)

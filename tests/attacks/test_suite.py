@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from satbench.attacks import attack_spec, parse_attack
-from satbench.attacks._pgd import PGD
-from satbench.attacks.suite import parse_suite
+from satbench.attacks.gradient.pgd import PGD
+from satbench.attacks.suites.suite import parse_suite
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Length
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from satbench.attacks import attack_spec, check_attack_name, parse_attack, suite_digests
-from satbench.attacks.catalogue import catalogue_file
-from satbench.attacks.suite import parse_suite
-from satbench.attacks.suite_file import digest_of, read_suite, shipped_suites
+from satbench.attacks.suites.catalogue import catalogue_file
+from satbench.attacks.suites.suite import parse_suite
+from satbench.attacks.suites.suite_file import digest_of, read_suite, shipped_suites
 from satbench.core.errors import SatbenchError
 
 TEXT = """

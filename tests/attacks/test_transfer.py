@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from satbench import evaluate
 from satbench.attacks import attack_spec, parse_attack
-from satbench.attacks._pgd import PGD
-from satbench.attacks._transfer import Transfer, Transferred
-from satbench.attacks._transfer_gradients import (
+from satbench.attacks.gradient.pgd import PGD
+from satbench.attacks.suites.suite import parse_suite
+from satbench.attacks.transfer.gradients import (
     NAMES,
     Method,
     diversify,
@@ -26,15 +26,15 @@ from satbench.attacks._transfer_gradients import (
     normalise,
     smooth,
 )
-from satbench.attacks.contract import NoiseSource
-from satbench.attacks.engine import run_suite
-from satbench.attacks.judge import check_allowed
-from satbench.attacks.passes import CountingModel, Passes
-from satbench.attacks.suite import parse_suite
+from satbench.attacks.transfer.surrogates import Transfer, Transferred
 from satbench.core.errors import SatbenchError, UnknownNameError
 from satbench.core.noise import Noise
 from satbench.core.threat import Length, Threat
 from satbench.data import Dataset
+from satbench.engine.contract import NoiseSource
+from satbench.engine.judge import check_allowed
+from satbench.engine.passes import CountingModel, Passes
+from satbench.engine.runner import run_suite
 
 LINF = Threat.parse("linf:0.1")
 METHODS = ("pgd", "mi", "ni", "di", "ti", "si", "vmi", "ni+di+ti+si+vmi")

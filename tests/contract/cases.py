@@ -16,19 +16,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from satbench.attacks import ATTACKS, parse_attack
-from satbench.attacks import _pyautoattack as reference
-from satbench.attacks._apgd import APGDT
-from satbench.attacks._audit import Audited
-from satbench.attacks._distilled import Distilled
-from satbench.attacks._square_from_best import SquareFromBest
-from satbench.attacks._transfer import FromSources, Transfer
-from satbench.attacks._transfer_gradients import Method
-from satbench.attacks.contract import Attack, Prepared
-from satbench.attacks.suite_parts import Chosen, ChosenInformed
-from satbench.attacks.traits import Composite, traits_of
+from satbench.attacks.gradient.apgd import APGDT
+from satbench.attacks.gradient.trades import TradesAttack
+from satbench.attacks.packages import pyautoattack_attacks as reference
+from satbench.attacks.score.square_from_best import SquareFromBest
+from satbench.attacks.suites.audit import Audited
+from satbench.attacks.suites.suite_parts import Chosen, ChosenInformed
+from satbench.attacks.transfer.distilled import Distilled
+from satbench.attacks.transfer.gradients import Method
+from satbench.attacks.transfer.surrogates import FromSources, Transfer
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
-from satbench.training.inner import TradesAttack
+from satbench.engine.contract import Attack, Prepared
+from satbench.engine.traits import Composite, traits_of
 
 # Spelled out where the defaults would take long; an attack without a line runs with its defaults.
 CHEAP = {

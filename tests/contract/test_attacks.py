@@ -29,9 +29,9 @@ from contract.cases import (
     on_every_attack_under_every_threat,
 )
 from satbench.attacks import ATTACKS, attack_spec, parse_attack
-from satbench.attacks.judge import check_allowed
-from satbench.attacks.traits import Composite
 from satbench.core.threat import Threat
+from satbench.engine.judge import check_allowed
+from satbench.engine.traits import Composite
 
 # One takes on only images whose gradients mislead, the other's student learns next to nothing here.
 WEAK = ("square-flagged", "distilled")

@@ -13,16 +13,16 @@ from scipy.stats import norm
 from torch import Tensor, nn
 
 from satbench.data import Dataset
-from satbench.model_zoo import ACTIVATIONS, ARCHITECTURES
-from satbench.model_zoo.build import (
+from satbench.model_zoo.card import read_card, weights_path, write_card, zoo_card, zoo_names
+from satbench.model_zoo.weights import digest_weights, load_weights, save_weights
+from satbench.models import load_model, request_model
+from satbench.networks import ACTIVATIONS, ARCHITECTURES
+from satbench.networks.build import (
     build_activation,
     build_network,
     canonical_activation,
     canonical_architecture,
 )
-from satbench.model_zoo.card import read_card, weights_path, write_card, zoo_card, zoo_names
-from satbench.model_zoo.weights import digest_weights, load_weights, save_weights
-from satbench.models import load_model, request_model
 
 Curve = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from contract.cases import Case, MakeNet, a_batch, noise_of, on_every_attack_under_every_threat
 from satbench.attacks import parse_attack
-from satbench.attacks.ball import size
-from satbench.attacks.judge import broken, check_allowed
 from satbench.attacks.minimum_norm import MinimumNorm, minimum_distances
-from satbench.attacks.passes import CountingModel, Passes
-from satbench.attacks.traits import traits_of
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
+from satbench.engine.ball import size
+from satbench.engine.judge import broken, check_allowed
+from satbench.engine.passes import CountingModel, Passes
+from satbench.engine.traits import traits_of
 
 NORMS = ("linf", "l2", "l1")
 DUAL = {"linf": 1.0, "l2": 2.0, "l1": float("inf")}

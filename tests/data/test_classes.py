@@ -11,7 +11,7 @@ from PIL import Image
 
 from satbench.core.errors import SatbenchError
 from satbench.data import Dataset, Pixels, load_arrays, load_dataset, open_tree
-from satbench.data._classes import wordnet_ids
+from satbench.data.image_files.classes import wordnet_ids
 
 # Of ILSVRC 2012: tench, hen, starfish, Old English sheepdog, toilet paper.
 WORDNET = {"n01440764": 0, "n01514859": 8, "n02317335": 327, "n02105641": 229, "n15075141": 999}

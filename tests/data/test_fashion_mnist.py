@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from satbench.core.digests import digest_arrays
 from satbench.core.errors import SatbenchError
-from satbench.data import Dataset, _fashion_mnist, load_dataset
+from satbench.data import Dataset, load_dataset
+from satbench.data import fashion_mnist as _fashion_mnist
 
 PLACES = ("fashion-mnist", "FashionMNIST/raw", "debian")
 N = 3

@@ -8,7 +8,7 @@ from PIL import Image
 
 from satbench.core.errors import SatbenchError
 from satbench.data import Pixels, _imagefolder, load_dataset, open_tree
-from satbench.data._classes import class_order
+from satbench.data.image_files.classes import class_order
 
 PER_CLASS = 6
 

@@ -11,7 +11,7 @@ import pytest
 from satbench.core.digests import digest_arrays
 from satbench.core.errors import SatbenchError, UnknownNameError
 from satbench.data import DATASETS, Dataset, check_name, load_dataset
-from satbench.data._folders import data_folder
+from satbench.data.folders import data_folder
 
 GREYS = np.array([0, 1, 128, 255], np.uint8).reshape(2, 1, 1, 2)
 BYTES = Dataset("toy", "test", GREYS, np.array([1, 0]), 2)

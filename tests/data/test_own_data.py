@@ -18,9 +18,9 @@ import satbench
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
 from satbench.data import Dataset, completed, dataset_name, load_dataset
-from satbench.eval_config import eval_config
-from satbench.leaderboard.record import Record, read_record
-from satbench.lending import Lending
+from satbench.evaluation.config import eval_config
+from satbench.evaluation.lending import Lending
+from satbench.records.record import Record, read_record
 
 SHIPPED = "fmnist-sat-tiny-relu-s0"
 N = 20

@@ -15,7 +15,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from satbench.core.errors import SatbenchError
 from satbench.data import Pixels, load_dataset, open_tree
-from satbench.data._picture import SUFFIXES, as_bytes, read_picture
+from satbench.data.image_files.picture import SUFFIXES, as_bytes, read_picture
 
 RNG = np.random.default_rng(0)
 BYTES = RNG.integers(0, 256, (6, 9, 3)).astype(np.uint8)

@@ -16,7 +16,7 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 
 import satbench
 from satbench.data import load_dataset
-from satbench.data._classes import wordnet_ids
+from satbench.data.image_files.classes import wordnet_ids
 
 # Found without importing it, which warns.
 (FOOLBOX,) = getattr(find_spec("foolbox"), "submodule_search_locations", None) or [""]

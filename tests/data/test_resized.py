@@ -14,7 +14,8 @@ from click.testing import CliRunner
 
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError, UnknownNameError
-from satbench.data import Dataset, _fashion_mnist, check_name, load_dataset
+from satbench.data import Dataset, check_name, load_dataset
+from satbench.data import fashion_mnist as _fashion_mnist
 from satbench.data._resized import resized
 
 

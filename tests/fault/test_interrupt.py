@@ -18,11 +18,11 @@ import torch
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset
-from satbench.evaluation import Evaluation, Finished, Silent, run_evaluation
-from satbench.leaderboard.record import Record, read_record
-from satbench.leaderboard.witnesses import witnesses_path
+from satbench.engine.journal import RunStore
+from satbench.evaluation.run import Evaluation, Finished, Silent, run_evaluation
 from satbench.models import LoadedModel, load_model, request_model
-from satbench.runs import RunStore
+from satbench.records.record import Record, read_record
+from satbench.records.witnesses import witnesses_path
 
 CPU = torch.device("cpu")
 ATTACKS = ("pgd-5", "square(queries=20,block=15)")

@@ -10,18 +10,18 @@ import torch
 from pyautoattack.autopgd_base import APGDAttack
 from torch import Tensor, nn
 
-from satbench.attacks import _apgd as ours
-from satbench.attacks import _pyautoattack as reference
-from satbench.attacks._apgd import _random_start
-from satbench.attacks._apgd_run import Aim, Search
-from satbench.attacks._losses import cross_entropy
-from satbench.attacks.contract import Attack
-from satbench.attacks.judge import broken, predict
-from satbench.attacks.passes import CountingModel, Passes
-from satbench.attacks.searched import Searched
+from satbench.attacks.gradient import apgd as ours
+from satbench.attacks.gradient.apgd import _random_start
+from satbench.attacks.gradient.apgd_run import Aim, Search
+from satbench.attacks.gradient.losses import cross_entropy
+from satbench.attacks.packages import pyautoattack_attacks as reference
 from satbench.core.noise import Noise
 from satbench.core.threat import Norm, Threat
 from satbench.data import Dataset, load_dataset
+from satbench.engine.contract import Attack
+from satbench.engine.judge import broken, predict
+from satbench.engine.passes import CountingModel, Passes
+from satbench.engine.searched import Searched
 from satbench.models import load_model, request_model
 
 ROBUST, WEAK = "fmnist-sat-tiny-relu-s0", "fmnist-standard-tiny-relu-s0"

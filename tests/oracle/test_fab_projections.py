@@ -12,8 +12,8 @@ from pyautoattack.fab_projections import projection_l1, projection_l2, projectio
 from scipy.optimize import brentq, linprog
 from torch import Tensor
 
-from satbench.attacks._fab_projections import to_hyperplane
-from satbench.attacks._order import ascending
+from satbench.attacks.gradient.fab_projections import to_hyperplane
+from satbench.attacks.gradient.order import ascending
 from satbench.core.threat import Threat
 
 THREATS = {norm: Threat.parse(f"{norm}:0.1") for norm in ("linf", "l2", "l1")}

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from satbench.attacks._fab import FABT
-from satbench.attacks._square import Square, Squares, square_search
-from satbench.attacks.ball import size
-from satbench.attacks.judge import broken
+from satbench.attacks.gradient.fab import FABT
+from satbench.attacks.score.square import Square, Squares, square_search
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
+from satbench.engine.ball import size
+from satbench.engine.judge import broken
 
 RATIOS = (0.05, 0.3, 0.7, 0.9, 0.985, 1.002, 1.05, 1.5)  # distances in units of eps
 DUAL = {"linf": 1, "l2": 2, "l1": torch.inf}

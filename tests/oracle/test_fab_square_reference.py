@@ -13,17 +13,17 @@ import torch
 from pyautoattack.square import SquareAttack
 from torch import Tensor, nn
 
-from satbench.attacks import _pyautoattack as reference
-from satbench.attacks._fab import FABT
-from satbench.attacks._square import Square
-from satbench.attacks.ball import size
-from satbench.attacks.contract import Attack, Model, NoiseSource
-from satbench.attacks.judge import broken, predict
-from satbench.attacks.passes import CountingModel, Passes
+from satbench.attacks.gradient.fab import FABT
+from satbench.attacks.packages import pyautoattack_attacks as reference
+from satbench.attacks.score.square import Square
 from satbench.core.errors import SatbenchError
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
+from satbench.engine.ball import size
+from satbench.engine.contract import Attack, Model, NoiseSource
+from satbench.engine.judge import broken, predict
+from satbench.engine.passes import CountingModel, Passes
 from satbench.models import load_model, request_model
 
 ROBUST, WEAK = "fmnist-sat-tiny-relu-s0", "fmnist-standard-tiny-relu-s0"

@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from satbench.attacks._apgd import APGDCE, APGDDLR, APGDT
-from satbench.attacks._pgd import PGD
-from satbench.attacks.contract import Attack
-from satbench.attacks.judge import broken
+from satbench.attacks.gradient.apgd import APGDCE, APGDDLR, APGDT
+from satbench.attacks.gradient.pgd import PGD
 from satbench.core.noise import Noise
 from satbench.core.threat import Length, Threat
+from satbench.engine.contract import Attack
+from satbench.engine.judge import broken
 
 # Distances in units of eps.  0.2 is beyond one step from the clean image only by going the right
 # way, 0.3 beyond one step of eps/4, 0.995 and 1.005 tell a ball that is 1 % off, and 1.1 to 2.5

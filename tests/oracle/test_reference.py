@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from satbench.attacks import parse_attack
-from satbench.attacks.ball import random_point
-from satbench.attacks.judge import broken
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
 from satbench.data import Dataset
+from satbench.engine.ball import random_point
+from satbench.engine.judge import broken
 from satbench.models import LoadedModel
 
 STEPS = 10

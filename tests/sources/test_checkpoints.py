@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from satbench.core.errors import SatbenchError
-from satbench.model_zoo._normalize import Normalize
-from satbench.model_zoo.build import build_network
 from satbench.model_zoo.checkpoints import picked, read_pickle, read_state
 from satbench.model_zoo.weights import digest_weights, load_weights
 from satbench.models import load_model, request_model
+from satbench.networks.build import build_network
+from satbench.networks.normalize import Normalize
 
 State = dict[str, Tensor]
 

@@ -16,10 +16,10 @@ from serving import Server
 from torch import Tensor, nn
 
 from satbench.core.errors import SatbenchError, UnknownNameError
-from satbench.model_zoo.build import build_network
 from satbench.model_zoo.card import Card, write_card
 from satbench.model_zoo.weights import digest_weights, save_weights
 from satbench.models import LoadedModel, _loaded, load_model, request_model
+from satbench.networks.build import build_network
 
 IMAGENET = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 

@@ -13,16 +13,16 @@ import torch
 from click.testing import CliRunner
 
 from satbench.attacks import ATTACKS
-from satbench.attacks._registry import attack_spec, parse_attack
-from satbench.attacks.suite import parse_suite
-from satbench.attacks.traits import Traits
+from satbench.attacks.registry import attack_spec, parse_attack
+from satbench.attacks.suites.suite import parse_suite
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
 from satbench.core.registry import Entry, Registry
 from satbench.data import DATASETS, load_dataset
-from satbench.model_zoo import ACTIVATIONS
-from satbench.model_zoo.build import build_activation
+from satbench.engine.traits import Traits
 from satbench.models import MODELS, load_model, request_model
+from satbench.networks import ACTIVATIONS
+from satbench.networks.build import build_activation
 
 CODE = """
 from dataclasses import dataclass
@@ -243,7 +243,7 @@ def test_a_plugin_that_cannot_be_registered_is_told(
     install(f"[satbench.attacks]\n{line}\n")
 
     assert ATTACKS.faults == [fault]
-    assert ATTACKS["pgd"].target == "satbench.attacks._pgd:PGD"
+    assert ATTACKS["pgd"].target == "satbench.attacks.gradient.pgd:PGD"
 
 
 def test_a_plugin_whose_factory_fails_is_told(install: Install) -> None:

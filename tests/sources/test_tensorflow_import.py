@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from satbench.cli import cli
 from satbench.core.crc32c import crc32c
 from satbench.core.errors import SatbenchError
-from satbench.model_zoo._same_padding import SameMaxPool, SamePad
-from satbench.model_zoo.build import build_network
 from satbench.model_zoo.card import read_card
 from satbench.model_zoo.tensor_bundle import TensorBundle, open_bundle
 from satbench.model_zoo.tensorflow_names import layout_of
 from satbench.model_zoo.weights import digest_weights
 from satbench.models import load_model, request_model
 from satbench.models.tensorflow_import import ImportRequest, import_checkpoint
+from satbench.networks.build import build_network
+from satbench.networks.same_padding import SameMaxPool, SamePad
 
 DATA = Path(__file__).with_name("data")
 TINY = DATA / "tiny"  # which TensorFlow wrote, see make_tiny.py

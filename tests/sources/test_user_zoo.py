@@ -15,7 +15,6 @@ from serving import Server
 
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError, UnknownNameError
-from satbench.model_zoo.build import build_network
 from satbench.model_zoo.card import (
     Card,
     find_card,
@@ -27,7 +26,8 @@ from satbench.model_zoo.card import (
 )
 from satbench.model_zoo.weights import digest_weights, save_weights
 from satbench.models import load_model, request_model
-from satbench.user_zoo import add_model
+from satbench.models.user_zoo import add_model
+from satbench.networks.build import build_network
 
 SHIPPED = "fmnist-sat-tiny-relu-s0"
 

@@ -21,14 +21,14 @@ import satbench
 from satbench.cli import cli, main
 from satbench.core.errors import AssumptionWarning, SatbenchError
 from satbench.data import Dataset
-from satbench.leaderboard.record import Record
-from satbench.model_zoo.build import build_network
 from satbench.model_zoo.card import card_within, read_card, weights_path, write_card, zoo_card
 from satbench.model_zoo.weights import digest_weights, save_weights
 from satbench.models import LoadedModel, load_model, request_model
+from satbench.models.user_zoo import add_model
+from satbench.networks.build import build_network
 from satbench.recipes import TrainConfig
-from satbench.training.training_set import TrainingSet
-from satbench.user_zoo import add_model
+from satbench.records.record import Record
+from satbench.training.images.training_set import TrainingSet
 
 SHIPPED = "fmnist-sat-tiny-silu-s0"
 COLOUR = "wide-resnet(depth=10,widen=1)"
@@ -199,9 +199,9 @@ def test_nothing_known_is_found_in_weights_that_numpy_has_no_numbers_for(tmp_pat
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a finished run of two epochs on a toy set."""
-    from satbench.training.facts import facts_of
     from satbench.training.ranks import ALONE
-    from satbench.training.run_card import run_card
+    from satbench.training.saved.facts import facts_of
+    from satbench.training.saved.run_card import run_card
     from satbench.training.watch import EpochMetrics
 
     folder = tmp_path_factory.mktemp("runs") / "mine"

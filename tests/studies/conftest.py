@@ -62,7 +62,7 @@ def made_study() -> Study:
 
 
 def _serve_noise(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("satbench.training.training_set.load_dataset", _load)
+    patch.setattr("satbench.training.images.training_set.load_dataset", _load)
     patch.setattr("satbench.studies.images.load_dataset", _load)
     patch.setattr("satbench.studies.images._KNOWN", {})
 

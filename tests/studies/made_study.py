@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from satbench.core.digests import digest_json
-from satbench.leaderboard.audit import AuditCounts
+from satbench.records.audit import AuditCounts
 from satbench.studies.design import Arm, Evaluation, Numbers, Pair, Study
 from satbench.studies.run_file import Outcome, StudyRun
 from satbench.studies.sheet import Column, Row, Sheet

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from satbench.attacks.backward import Backward
 from satbench.core.errors import SatbenchError
-from satbench.model_zoo._registry import ACTIVATIONS
+from satbench.engine.backward import Backward
+from satbench.networks.registry import ACTIVATIONS
 from satbench.studies.activation_shapes import activation_shape, activation_shapes, gradient_shapes
 
 Formula = Callable[[float], float]

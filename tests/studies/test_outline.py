@@ -20,7 +20,7 @@ from satbench.studies.store import Places, trained_digests
 def _nothing_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SATBENCH_DATA", str(tmp_path / "none"))
     monkeypatch.setattr("satbench.studies.outline.find", lambda _: None)
-    monkeypatch.setattr("satbench.data._fashion_mnist.find", lambda _: None)
+    monkeypatch.setattr("satbench.data.fashion_mnist.find", lambda _: None)
     monkeypatch.setattr("satbench.studies.estimate.Estimate._measure", lambda *_: (1e-3, 2e-3))
     monkeypatch.chdir(tmp_path)
 
@@ -37,7 +37,7 @@ def _nothing_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ],
 )
 def test_a_dry_run_needs_no_data(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("satbench.data._fashion_mnist._download", _never)
+    monkeypatch.setattr("satbench.data.fashion_mnist._download", _never)
     done = CliRunner().invoke(cli, ["study", *words, "--dry-run", "--json", "--seeds", "0"])
     lines = json.loads(done.stdout)
 

@@ -8,7 +8,7 @@ import pytest
 from made_study import PGD, letters, made_audit, made_outcome, made_run, made_sheet
 
 from satbench.core.errors import SatbenchError
-from satbench.leaderboard.audit import AuditCounts, united_unseen
+from satbench.records.audit import AuditCounts, united_unseen
 from satbench.studies.pages.audits import (
     AuditTotals,
     audit_table,

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from satbench.leaderboard.audit import AuditCounts
-from satbench.leaderboard.record import Record, StageResult, inputs_of, read_record
+from satbench.records.audit import AuditCounts
+from satbench.records.record import Record, StageResult, inputs_of, read_record
 from satbench.studies.store import Places, Records, covering, outcome_of
 
 

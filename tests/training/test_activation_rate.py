@@ -12,7 +12,7 @@ from satbench.data import Dataset
 from satbench.recipes import TrainConfig
 from satbench.training.loop import fresh_model
 from satbench.training.ranks import ALONE
-from satbench.training.step import Stepper, optimiser_of
+from satbench.training.update.step import Stepper, optimiser_of
 
 CPU = torch.device("cpu")
 

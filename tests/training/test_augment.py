@@ -10,8 +10,8 @@ import torch
 
 from satbench.data import Dataset
 from satbench.recipes import TrainConfig
-from satbench.training.augment import Augmentation
-from satbench.training.batches import OnDevice
+from satbench.training.images.batches import OnDevice
+from satbench.training.update.augment import Augmentation
 
 CPU = torch.device("cpu")
 

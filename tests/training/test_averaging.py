@@ -13,9 +13,9 @@ from torch import nn
 from satbench.data import Dataset
 from satbench.model_zoo.weights import digest_weights
 from satbench.recipes import TrainConfig
-from satbench.training.averaging import Average, average_of
 from satbench.training.loop import train
-from satbench.training.step import Stepper
+from satbench.training.update.averaging import Average, average_of
+from satbench.training.update.step import Stepper
 from satbench.training.watch import Held
 
 CPU = torch.device("cpu")

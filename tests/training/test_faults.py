@@ -30,13 +30,13 @@ from satbench.data import Dataset, ImageTree, Pixels, open_tree
 from satbench.model_zoo.card import read_card
 from satbench.model_zoo.weights import digest_weights
 from satbench.recipes import TrainConfig
-from satbench.training.checkpoint import STATE, has_checkpoint, read_checkpoint
-from satbench.training.facts import Facts, difference
-from satbench.training.inner import Inner
 from satbench.training.interrupts import step_in_one_piece
 from satbench.training.loop import LOCK, train
-from satbench.training.step import Stepper
-from satbench.training_run import run_training
+from satbench.training.run import run_training
+from satbench.training.saved.checkpoint import STATE, has_checkpoint, read_checkpoint
+from satbench.training.saved.facts import Facts, difference
+from satbench.training.update.inner import Inner
+from satbench.training.update.step import Stepper
 
 CPU = torch.device("cpu")
 Cut = Callable[[int, int], Any]
@@ -172,7 +172,7 @@ def test_the_card_tells_the_command_of_the_beginning_and_what_changed(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("satbench.training.training_set.load_dataset", lambda *_, **__: toy)
+    monkeypatch.setattr("satbench.training.images.training_set.load_dataset", lambda *_, **__: toy)
     threads: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])

@@ -12,9 +12,9 @@ from PIL import Image, ImageEnhance
 from satbench.core.errors import SatbenchError
 from satbench.data import ImageTree, Pixels, load_dataset, open_tree
 from satbench.recipes import TrainConfig
-from satbench.training.batches import batches_of
-from satbench.training.colours import COMPONENTS, SPREADS, jittered, lit
-from satbench.training.folders import random_box
+from satbench.training.images.batches import batches_of
+from satbench.training.images.colours import COMPONENTS, SPREADS, jittered, lit
+from satbench.training.images.folders import random_box
 
 CPU = torch.device("cpu")
 ROWS = [np.array([5, 0, 3]), np.array([1, 7, 2])]

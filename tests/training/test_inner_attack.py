@@ -12,20 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from satbench.attacks.gradient.trades import (
+    TradesAttack,
+    parse_training_attack,
+    training_attack_spec,
+)
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.model_zoo.weights import digest_weights
 from satbench.recipes import TrainConfig, load_recipe, recipe_names
-from satbench.training import inner
-from satbench.training.inner import (
-    Inner,
-    TradesAttack,
-    parse_training_attack,
-    starts_clean,
-    training_attack_spec,
-)
 from satbench.training.loop import StepNoise, fresh_model, train
+from satbench.training.update import inner
+from satbench.training.update.inner import Inner, starts_clean
 from satbench.training.watch import Held
 
 CPU = torch.device("cpu")
@@ -301,7 +300,7 @@ def test_an_attack_that_cannot_search_in_training_is_refused(
 
 
 def test_a_recipe_may_name_a_training_attack(tmp_path: Path) -> None:
-    text = (Path(inner.__file__).parent.parent / "recipes" / "fmnist-sat.toml").read_text()
+    text = (Path(inner.__file__).parents[2] / "recipes" / "fmnist-sat.toml").read_text()
     mine = tmp_path / "mine.toml"
     mine.write_text(
         text.replace(

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from satbench.data import Dataset
 from satbench.model_zoo.weights import digest_weights
 from satbench.recipes import TrainConfig
-from satbench.training import step as step_module
-from satbench.training.layout import layout_kept, pools
 from satbench.training.loop import fresh_model
 from satbench.training.ranks import ALONE
-from satbench.training.step import Stepper
+from satbench.training.update import step as step_module
+from satbench.training.update.layout import layout_kept, pools
+from satbench.training.update.step import Stepper
 
 CPU = torch.device("cpu")
 

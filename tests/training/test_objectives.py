@@ -12,14 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from satbench.attacks.gradient.losses import divergence
 from satbench.recipes import TrainConfig
-from satbench.training.objectives import (
-    Objective,
-    adversarial_cross_entropy,
-    divergence,
-    mart,
-    trades,
-)
+from satbench.training.update.objectives import Objective, adversarial_cross_entropy, mart, trades
 
 Array = NDArray[np.float64]
 CLASSES, PIXELS = 4, 6

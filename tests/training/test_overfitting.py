@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from satbench.data import Dataset
 from satbench.model_zoo.weights import digest_weights
 from satbench.recipes import TrainConfig
-from satbench.training.batches import OnDevice
-from satbench.training.inner import Inner
+from satbench.training.images.batches import OnDevice
 from satbench.training.loop import EpochMetrics, Trained, train
-from satbench.training.objectives import Objective
 from satbench.training.ranks import ALONE
+from satbench.training.update.inner import Inner
+from satbench.training.update.objectives import Objective
 from satbench.training.watch import (
     Held,
     best_of,

@@ -26,7 +26,7 @@ from satbench.data import Dataset, ImageTree
 from satbench.recipes import TrainConfig
 from satbench.training.loop import train
 from satbench.training.ranks import ALONE, Ranks, joined
-from satbench.training.sync_norm import synchronised
+from satbench.training.update.sync_norm import synchronised
 
 CPU = torch.device("cpu")
 TOLERANCE = 1e-5

@@ -19,8 +19,8 @@ from satbench.recipes import (
     parse_overrides,
     recipe_names,
 )
-from satbench.training.facts import Facts, open_run
-from satbench.training_run import default_name, run_training, train_command
+from satbench.training.run import default_name, run_training, train_command
+from satbench.training.saved.facts import Facts, open_run
 
 CIFAR = {
     "fast-at-cifar10": {"attack": "pgd(steps=1,step=1.25*eps,", "epochs": 15},
@@ -225,7 +225,7 @@ def test_a_run_begun_before_a_setting_was_there_goes_on(
 def test_the_card_says_which_epoch_was_kept_and_how_to_train_it_again(
     mine: Path, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("satbench.training.training_set.load_dataset", lambda *_, **__: toy)
+    monkeypatch.setattr("satbench.training.images.training_set.load_dataset", lambda *_, **__: toy)
     config = load_recipe(str(mine), epochs=2, keep="best", augment="flip")
     run = run_training(config, None, tmp_path, None, "cpu", 1, lambda metrics: None, True)
     assert run is not None

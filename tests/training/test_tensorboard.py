@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from satbench.training.tensorboard import write_events
+from satbench.training.saved.tensorboard import write_events
 from satbench.training.watch import EpochMetrics
 
 FIRST = EpochMetrics(1, 1.25, 0.5, 0.75, 0.5, 0.125, 1234.0, held_out_attack=0.75)
@@ -35,7 +35,7 @@ def test_each_number_of_an_epoch_is_a_curve(tmp_path: Path) -> None:
 def test_without_tensorboard_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("satbench.training.tensorboard.find_spec", lambda name: None)
+    monkeypatch.setattr("satbench.training.saved.tensorboard.find_spec", lambda name: None)
     write_events(tmp_path, FIRST)
 
     assert list(tmp_path.iterdir()) == []

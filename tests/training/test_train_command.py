@@ -30,7 +30,7 @@ def run(*words: str) -> Result:
 
 @pytest.fixture
 def _toy(toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("satbench.training.training_set.load_dataset", lambda *_, **__: toy)
+    monkeypatch.setattr("satbench.training.images.training_set.load_dataset", lambda *_, **__: toy)
     monkeypatch.chdir(tmp_path)
 
 
@@ -98,7 +98,7 @@ def test_on_a_terminal_the_table_stands_above_the_bar(
 ) -> None:
     screen = io.StringIO()
     terminal = Console(file=screen, force_terminal=True, width=90, highlight=False)
-    monkeypatch.setattr("satbench.console.Console", lambda **_: terminal)
+    monkeypatch.setattr("satbench.core.console.Console", lambda **_: terminal)
     with LiveTable("mine", config, quiet=False) as table:
         table.on_step(0, 4, 4)
         table.on_epoch(EpochMetrics(1, 1.25, 0.5, 0.75, 0.5, 0.1, 1234.0))

@@ -17,7 +17,8 @@ from satbench.data import Dataset
 from satbench.model_zoo.weights import digest_weights, load_weights, save_weights
 from satbench.recipes import TrainConfig
 from satbench.training import under_way
-from satbench.training.checkpoint import (
+from satbench.training.loop import Trained, fresh_model, train
+from satbench.training.saved.checkpoint import (
     BEFORE,
     STATE,
     CorruptError,
@@ -25,9 +26,8 @@ from satbench.training.checkpoint import (
     check_finite,
     read_checkpoint,
 )
-from satbench.training.loop import Trained, fresh_model, train
-from satbench.training.objectives import Objective
-from satbench.training.step import Stepper
+from satbench.training.update.objectives import Objective
+from satbench.training.update.step import Stepper
 from satbench.training.watch import Held
 
 CPU = torch.device("cpu")

@@ -24,8 +24,8 @@ from satbench.recipes import TrainConfig, load_recipe
 from satbench.training import under_way
 from satbench.training.loop import Trained, fresh_model, train
 from satbench.training.ranks import ALONE
-from satbench.training.step import Stepper
-from satbench.training.sync_norm import statistics_note
+from satbench.training.update.step import Stepper
+from satbench.training.update.sync_norm import statistics_note
 from satbench.training.watch import Held
 
 CPU = torch.device("cpu")

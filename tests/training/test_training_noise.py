@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from satbench.core.noise import generator_for, key_of
-from satbench.training.noise import StepNoise
-from satbench.training.philox import uniform_numbers
+from satbench.training.update.noise import StepNoise
+from satbench.training.update.philox import uniform_numbers
 
 CPU = torch.device("cpu")
 SHAPES = [(1,), (1, 2, 2), (3, 5, 7), (1, 28, 28)]
@@ -56,7 +56,7 @@ def test_the_stream_on_a_device_is_numpys(start: int, count: int) -> None:
 def test_a_stream_is_drawn_in_pieces_and_far_from_its_beginning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("satbench.training.philox._AT_ONCE", 4)
+    monkeypatch.setattr("satbench.training.update.philox._AT_ONCE", 4)
     far = generator_for(*KEY)
     far.bit_generator.advance(10**12)  # type: ignore[attr-defined]
     numbers = far.random(100, np.float32)

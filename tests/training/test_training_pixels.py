@@ -21,10 +21,10 @@ from satbench.data import Dataset, ImageTree, Pixels, evaluation_set_of, load_da
 from satbench.model_zoo.card import read_card
 from satbench.model_zoo.weights import digest_weights
 from satbench.recipes import TrainConfig
-from satbench.training.batches import batches_of
+from satbench.training.images.batches import batches_of
+from satbench.training.images.training_set import open_training_set
 from satbench.training.loop import train
-from satbench.training.training_set import open_training_set
-from satbench.training_run import run_training
+from satbench.training.run import run_training
 
 CPU = torch.device("cpu")
 Pictures = Callable[..., Path]
@@ -200,7 +200,9 @@ def test_images_that_lie_sorted_by_class_are_put_in_a_fixed_order_and_said(
 ) -> None:
     order = np.argsort(toy.labels, kind="stable")
     lying = toy.taken(order)
-    monkeypatch.setattr("satbench.training.training_set.load_dataset", lambda *_, **__: lying)
+    monkeypatch.setattr(
+        "satbench.training.images.training_set.load_dataset", lambda *_, **__: lying
+    )
     opened = open_training_set(small)
 
     assert opened.digest == lying.digest
@@ -216,7 +218,7 @@ def test_classes_of_which_none_is_held_out_are_named(
 ) -> None:
     labels = np.array([2, 1, 0] + [2] * 5 + [0, 1] * 16)
     data = Dataset("toy", "train", toy.images[: len(labels)], labels, 3)
-    monkeypatch.setattr("satbench.training.training_set.load_dataset", lambda *_, **__: data)
+    monkeypatch.setattr("satbench.training.images.training_set.load_dataset", lambda *_, **__: data)
     (note,) = open_training_set(replace(small, held_out=30)).notes
 
     assert note.startswith("of class 2 no image is among the 30 held out, the last of toy: ")
@@ -228,7 +230,7 @@ def test_classes_of_which_none_is_held_out_are_named(
 
 @pytest.fixture
 def shuffled_toy(toy: Dataset, monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    monkeypatch.setattr("satbench.training.training_set.load_dataset", lambda *_, **__: toy)
+    monkeypatch.setattr("satbench.training.images.training_set.load_dataset", lambda *_, **__: toy)
     return toy
 
 

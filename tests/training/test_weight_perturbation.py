@@ -11,8 +11,8 @@ from torch import nn
 from satbench.data import Dataset
 from satbench.model_zoo.weights import digest_weights
 from satbench.recipes import TrainConfig
-from satbench.training.awp import perturbed_weights
 from satbench.training.loop import train
+from satbench.training.update.awp import perturbed_weights
 
 CPU = torch.device("cpu")
 

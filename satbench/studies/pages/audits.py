@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from satbench.leaderboard.audit import AuditCounts, united_unseen
-from satbench.leaderboard.markdown import MISSING, cell, table
+from satbench.core.markdown import MISSING, cell, table
+from satbench.records.audit import AuditCounts, united_unseen
 from satbench.studies.run_file import StudyRun
 from satbench.studies.sheet import Row, Sheet, outcomes_of
 
@@ -65,7 +65,7 @@ def totals(runs: Sequence[Audited]) -> AuditTotals | None:
     """Return what the audits of some runs saw together; None for no run.
 
     `bound` is what AutoAttack would still lower the mean by if it attacked every survivor, at most,
-    with 95 % confidence (`satbench.leaderboard.intervals.pooled_unseen_bound`).
+    with 95 % confidence (`satbench.core.intervals.pooled_unseen_bound`).
     """
     if not runs:
         return None

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from satbench.attacks import attack_spec
 from satbench.core.files import write_text
 from satbench.recipes import recipe_names, recipe_summary
-from satbench.recipes._values import show_override
+from satbench.recipes.values import show_override
 from satbench.studies import STUDIES, load_study
 from satbench.studies.activation_shapes import activation_shape
 from satbench.studies.definitions.shared import DEFAULT_RECIPE

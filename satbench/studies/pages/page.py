@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
+from satbench.core.markdown import between, cell, percent, table
 from satbench.core.templates import fill
-from satbench.leaderboard.markdown import between, cell, percent, table
 from satbench.studies.effects import collapsed
 from satbench.studies.pages import tables
 from satbench.studies.pages.answers import answer_of

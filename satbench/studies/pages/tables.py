@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from satbench.leaderboard.markdown import MISSING, cell, percent, signed, table
+from satbench.core.markdown import MISSING, cell, percent, signed, table
 from satbench.studies.design import Pair, Pool
 from satbench.studies.effects import (
     Effect,

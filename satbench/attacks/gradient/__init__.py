@@ -1,0 +1,1 @@
+"""Attacks that climb a loss by gradients of the pixels: PGD, APGD, FAB, MALT, and their parts."""

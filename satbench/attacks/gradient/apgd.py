@@ -1,0 +1,216 @@
+"""Auto-PGD: projected gradient ascent with momentum that halves its own step.
+
+Croce & Hein, 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse
+parameter-free attacks" (arXiv:2003.01690, algorithm 1 and section 4); in L1 Croce & Hein, 2021,
+"Mind the box" (arXiv:2103.01208, section 3).  The package pyautoattack 0.2 defines the verdict:
+the noise is drawn in its order, for the block's images that it would draw for, and every iterate
+is computed as it computes it.  What costs it passes and changes no verdict is left out: an image
+leaves the batch at its first misclassified iterate, the clean logits are computed once, and the
+gradient of the last iterate is not computed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from satbench.attacks.gradient import losses
+from satbench.attacks.gradient.apgd_run import Aim, Search, normalised
+from satbench.core.errors import SatbenchError
+from satbench.core.ranges import check_at_least_one
+from satbench.core.threat import Norm, Threat
+from satbench.engine.ball import l1_correction
+from satbench.engine.contract import Model, NoiseSource, of_any_batch
+
+BLOCK = 250  # images that draw their noise together: the package's default batch size
+
+L1_RESTARTS, L1_TARGETS = 5, 5  # of the package's standard version in L1
+
+
+@dataclass(frozen=True)
+class APGDCE:
+    """Auto-PGD on the cross-entropy: `steps` steps from each of `restarts` random points.
+
+    Left at their defaults, the fields mean what the standard version has for the norm: in L1 that
+    is 5 restarts, each through the radii 3 eps, 2 eps and eps (30, 30 and 40 % of the steps).
+    `eot` samples a step make it an attack on a randomised model: gradients are averaged, the last
+    sample gives the label.  With more than one, L1 has no larger radii and as many restarts as
+    given, as the package's version 'rand' has.  `block` images draw their noise together.
+    """
+
+    steps: int = 100
+    restarts: int = 1
+    block: int = BLOCK
+    eot: int = 1
+
+    def __post_init__(self) -> None:
+        check_at_least_one("apgd-ce", self)
+
+    @of_any_batch
+    def __call__(
+        self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
+    ) -> Tensor:
+        """Perturb `x` within `threat`.  (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W)."""
+        clean = _clean_logits(model, x, least_classes=2, loss="cross-entropy")
+        runs = [y] * restarts_in(threat, self.restarts, self.eot)
+        search = Search(model, lambda z, y, _: losses.cross_entropy(z, y), self.steps, self.eot)
+        return _perturb(search, x, y, clean, runs, threat, noise)
+
+
+@dataclass(frozen=True)
+class APGDDLR:
+    """Auto-PGD on the difference of logits ratio, which no scaling of the logits blinds.
+
+    The fields are those of apgd-ce.  Raises SatbenchError for fewer than 3 classes.
+    """
+
+    least_classes: ClassVar[int] = 3
+
+    steps: int = 100
+    restarts: int = 1
+    block: int = BLOCK
+    eot: int = 1
+
+    def __post_init__(self) -> None:
+        check_at_least_one("apgd-dlr", self)
+
+    @of_any_batch
+    def __call__(
+        self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
+    ) -> Tensor:
+        """Perturb `x` within `threat`.  (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W)."""
+        clean = _clean_logits(model, x, least_classes=3, loss="DLR loss")
+        runs = [y] * restarts_in(threat, self.restarts, self.eot)
+        search = Search(model, lambda z, y, _: losses.dlr(z, y), self.steps, self.eot)
+        return _perturb(search, x, y, clean, runs, threat, noise)
+
+
+@dataclass(frozen=True)
+class APGDT:
+    """Auto-PGD on the targeted DLR loss, one run for each of the likeliest wrong classes.
+
+    Classes are taken in the order of the clean logits.  Left at its default of 9, `targets` means
+    what the standard version has for the norm: 5 in L1, where each run goes through larger radii;
+    the other fields are those of apgd-ce.  Raises SatbenchError for fewer than 4 classes.
+    """
+
+    least_classes: ClassVar[int] = 4
+
+    steps: int = 100
+    targets: int = 9
+    block: int = BLOCK
+    eot: int = 1
+
+    def __post_init__(self) -> None:
+        check_at_least_one("apgd-t", self)
+
+    @of_any_batch
+    def __call__(
+        self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
+    ) -> Tensor:
+        """Perturb `x` within `threat`.  (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W)."""
+        clean = _clean_logits(model, x, least_classes=4, loss="targeted DLR loss")
+        count = min(targets_in(threat, self.targets, self.eot), clean.shape[1] - 1)
+        order = clean.sort(1).indices
+        runs = [order[:, -rank] for rank in range(2, count + 2)]
+        search = Search(model, losses.dlr_targeted, self.steps, self.eot)
+        return _perturb(search, x, y, clean, runs, threat, noise)
+
+
+def larger_radii(threat: Threat, eot: int) -> bool:
+    """Say whether a run starts at larger radii: in L1, in the package's standard version."""
+    return threat.norm == "l1" and eot == 1
+
+
+def restarts_in(threat: Threat, restarts: int, eot: int) -> int:
+    """Return how many restarts `restarts` means under `threat`."""
+    return L1_RESTARTS if larger_radii(threat, eot) and restarts == 1 else restarts
+
+
+def targets_in(threat: Threat, targets: int, eot: int) -> int:
+    """Return how many targets `targets` means under `threat`."""
+    return L1_TARGETS if larger_radii(threat, eot) and targets == 9 else targets
+
+
+def _clean_logits(model: Model, x: Tensor, least_classes: int, loss: str) -> Tensor:
+    with torch.no_grad():
+        logits = model(x)
+    if logits.shape[1] < least_classes:
+        raise SatbenchError(
+            f"autoattack's {loss} needs at least {least_classes} classes, "
+            f"got {logits.shape[1]}; run apgd-ce, fab-t and square instead"
+        )
+    return logits
+
+
+def _perturb(
+    search: Search,
+    x: Tensor,
+    y: Tensor,
+    clean: Tensor,
+    runs: Sequence[Tensor],
+    threat: Threat,
+    noise: NoiseSource,
+) -> Tensor:
+    """Make one run after the other, each on the images that are left.
+
+    `runs` holds the targets of each run, (B,).  An image that is wrong when clean stays as it is.
+    """
+    result = x.clone()
+    left = (clean.max(1).indices == y).nonzero().squeeze(1)
+    with torch.no_grad(), _seeded(noise.block_seed(), x.device):
+        for target in runs:
+            if not len(left):
+                break
+            fooled, found = _one_run(search, x[left], y[left], target[left], threat)
+            result[left[fooled]] = found[fooled].clamp(0, 1)
+            left = left[~fooled]
+    return result
+
+
+def _one_run(
+    search: Search, x: Tensor, y: Tensor, target: Tensor, threat: Threat
+) -> tuple[Tensor, Tensor]:
+    """Return which images were fooled, (B,) bool, and the images that do it."""
+    eps = threat.radius
+    if not larger_radii(threat, search.eot):
+        start = _random_start(x, threat.norm, eps)
+        outcome = search.run(Aim(x, y, target, threat.norm, eps, last=True), start, search.steps)
+        return outcome.fooled, outcome.found
+    start = x + torch.randn(x.shape).to(x.device)
+    start = start + l1_correction(start - x, x, 3 * eps)
+    for radius, steps in zip((3 * eps, 2 * eps, eps), _thirds(search.steps), strict=True):
+        start = start + l1_correction(start - x, x, radius)
+        torch.randn(x.shape)  # the package draws a start and does not use it
+        aim = Aim(x, y, target, threat.norm, radius, last=radius == eps)
+        outcome = search.run(aim, start.clamp(0, 1), steps, sparse_start=True)
+        start = outcome.best
+    return outcome.fooled, outcome.found
+
+
+def _thirds(steps: int) -> tuple[int, int, int]:
+    part = math.ceil(0.3 * steps)
+    return part, part, max(steps - 2 * part, 0)
+
+
+def _random_start(x: Tensor, norm: Norm, eps: float) -> Tensor:
+    """Draw a start on the ball, clipped to [0, 1]: in Linf scaled so that a pixel touches it."""
+    drawn = 2 * torch.rand(x.shape) - 1 if norm == "linf" else torch.randn(x.shape)
+    delta = drawn.to(x.device)
+    if norm == "l1":
+        return (x + delta + l1_correction(delta, x, eps)).clamp(0, 1)
+    return (x + eps * normalised(delta, norm)).clamp(0, 1)
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators, as the package does, and put the caller's back."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.random.manual_seed(seed)
+        yield

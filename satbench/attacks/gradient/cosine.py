@@ -1,0 +1,164 @@
+"""Projected gradient descent with a step that decays by a cosine, and a choice of losses.
+
+Its steps shrink from `step` to 0 along half a cosine (as in Yao et al., 2021, arXiv:2102.11860,
+and Xie et al., 2025, arXiv:2411.15210), which at equal passes finds more than a constant step.
+The guided adversarial margin attack, GAMA, is its loss `gama` (Sriramanan et al., 2020,
+arXiv:2011.14969).  With `backward=softplus(10)` it is the operator of Smooth Adversarial Training
+turned into an attack (Xie et al., 2020, arXiv:2006.14536, section 3.2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from satbench.attacks.gradient import losses
+from satbench.core.ranges import check_at_least_one
+from satbench.core.threat import Length, Threat
+from satbench.engine.backward import Backward
+from satbench.engine.ball import project, random_point, steepest
+from satbench.engine.contract import Found, Hints, Informed, Model, NoiseSource
+
+TWICE_EPS = Length(Fraction(2), relative=True)
+TRUE = Backward()
+
+_RELAXED = 0.25  # the share of the steps over which GAMA's relaxation fades: 25 of 100 in its code
+_WEIGHT = 50.0  # its weight at first, for CIFAR-10 (arXiv:2011.14969, section 5)
+
+Loss = Callable[[Tensor, Tensor, float], Tensor]
+"""(logits (B, K), rows of the batch (B,), share of the steps done) -> what to climb, (B,)."""
+
+
+@dataclass(frozen=True)
+class CosinePGD(Informed):
+    """`steps` steps along the steepest ascent of `loss`, the first of length `step`.
+
+    `start` is a corner of the ball (a random sign a pixel; in L2 a uniform point), a uniform
+    point, the clean image, or the best point that an earlier attack of the suite found (the clean
+    image where none did).  An image leaves at its first misclassified iterate; of an image that
+    holds out, the iterate of least margin is handed on.
+    """
+
+    loss: Literal["ce", "margin", "gama", "mifpe"] = "margin"
+    steps: int = 40
+    step: Length = TWICE_EPS
+    start: Literal["corner", "uniform", "clean", "best"] = "uniform"
+    backward: Backward = TRUE
+
+    def __post_init__(self) -> None:
+        check_at_least_one("cosine-pgd", self, "steps")
+
+    def follow(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        noise: NoiseSource,
+        hints: Hints,
+    ) -> Found:
+        """Perturb `x`, from the best points known if `start` says so."""
+        start = start_of(self.start, x, threat, noise, hints)
+        climb = Climb(model, x, y, threat, self.steps, self.step.within(threat), self.backward)
+        return climb.run(start, self._loss(y))
+
+    def _loss(self, y: Tensor) -> Loss:
+        if self.loss == "gama":
+            return _Gama(y)
+        plain = {
+            "ce": losses.cross_entropy,
+            "margin": losses.margin,
+            "mifpe": losses.mifpe,
+        }[self.loss]
+        return lambda logits, rows, done: plain(logits, y[rows])
+
+
+class _Gama:
+    """The probability margin, and at first the distance from the probabilities at the start."""
+
+    def __init__(self, y: Tensor) -> None:
+        self._y = y
+        self._start: Tensor | None = None
+
+    def __call__(self, logits: Tensor, rows: Tensor, done: float) -> Tensor:
+        if self._start is None:
+            self._start = logits.detach()
+        climbed = losses.probability_margin(logits, self._y[rows])
+        weight = _WEIGHT * (1 - done / _RELAXED)
+        if weight <= 0:
+            return climbed
+        return climbed + weight * losses.relaxation(logits, self._start[rows])
+
+
+def start_of(
+    name: Literal["corner", "uniform", "clean", "best"],
+    x: Tensor,
+    threat: Threat,
+    noise: NoiseSource,
+    hints: Hints,
+) -> Tensor:
+    """Return where a search sets out from.  (B, C, H, W) -> (B, C, H, W)."""
+    if name == "clean":
+        return x
+    if name == "best":
+        return hints.points
+    if name == "corner" and threat.norm == "linf":
+        signs = torch.from_numpy(noise.uniform(tuple(x.shape[1:]))).to(x.device, x.dtype).sign()
+        return (x + threat.radius * signs).clamp(0, 1)
+    return random_point(x, threat, noise)
+
+
+@dataclass(frozen=True)
+class Climb:
+    """A search around `x`: so many steps from a length down to 0, with a choice of backward."""
+
+    model: Model
+    x: Tensor
+    y: Tensor
+    threat: Threat
+    steps: int
+    step: float
+    backward: Backward
+
+    def run(self, start: Tensor, loss: Loss) -> Found:
+        """Climb from `start`; broken images leave, and the best point of each is kept."""
+        best = Found(start.clone(), torch.full((len(start),), torch.inf, device=start.device))
+        rows = torch.arange(len(start), device=start.device)
+        x_adv, x = start, self.x
+        for number in range(self.steps):
+            x_adv = x_adv.detach().requires_grad_()
+            with torch.enable_grad(), self.backward.applied():
+                logits = self.model(x_adv)
+                # Summed, so that no image's gradient depends on the size of its batch.
+                climbed = loss(logits, rows, number / self.steps).sum()
+            holds = self._keep_best(best, rows, x_adv.detach(), logits.detach())
+            if not bool(holds.any()):
+                return best
+            (grad,) = torch.autograd.grad(climbed, x_adv)
+            length = self.step * (1 + math.cos(math.pi * number / self.steps)) / 2
+            x_adv = x_adv.detach()
+            stepped = x_adv + length * steepest(grad, self.threat, x_adv)
+            x_adv = project(stepped, x, self.threat)
+            if not bool(holds.all()):
+                rows, x_adv, x = rows[holds], x_adv[holds], x[holds]
+        with torch.no_grad():
+            self._keep_best(best, rows, x_adv, self.model(x_adv))
+        return best
+
+    def _keep_best(self, best: Found, rows: Tensor, x_adv: Tensor, logits: Tensor) -> Tensor:
+        """Take over what is better than the best, and return which rows are still right."""
+        margins = -losses.margin(logits, self.y[rows]).to(best.margins.dtype)
+        better = margins < best.margins[rows]
+        best.margins[rows[better]] = margins[better]
+        best.x_adv[rows[better]] = x_adv[better]
+        holds: Tensor = logits.argmax(1) == self.y[rows]
+        # A tie that argmax gives away is broken, whatever its margin; it must stay the best.
+        best.margins[rows[~holds]] = best.margins[rows[~holds]].clamp_max(0)
+        best.x_adv[rows[~holds]] = x_adv[~holds]
+        return holds

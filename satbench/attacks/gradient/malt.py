@@ -1,0 +1,102 @@
+"""Targeted margin attacks, the targets in order of their linearised distance: MALT.
+
+Melamed, Yehudai, Shamir, 2024, "MALT powers up adversarial attacks" (arXiv:2407.02240).  The
+distance to class j is (z_y - z_j) / ‖∇(z_j - z_y)‖, in the norm dual to the threat's, at the clean
+image: one forward, and one backward a class.  Differs from the paper: each target is attacked by a
+short search on the plain margin with a decaying step, not by Auto-PGD of 100 steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from satbench.attacks.gradient import losses
+from satbench.attacks.gradient.cosine import TRUE, TWICE_EPS, Climb, Loss, start_of
+from satbench.core.ranges import check_at_least_one
+from satbench.core.threat import Length, Threat
+from satbench.engine.backward import Backward
+from satbench.engine.contract import Found, Hints, Informed, Model, NoiseSource
+
+_CANDIDATES = 20  # of more classes than these, only the ones with the largest logits are looked at
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class MALT(Informed):
+    """The `targets` classes of least linearised distance, nearest first, `steps` steps each.
+
+    `step`, `start` and `backward` are as in `cosine-pgd`; the linearised distances are measured
+    with that backward too.
+    """
+
+    targets: int = 3
+    steps: int = 40
+    step: Length = TWICE_EPS
+    start: Literal["corner", "uniform", "clean", "best"] = "uniform"
+    backward: Backward = TRUE
+
+    def __post_init__(self) -> None:
+        check_at_least_one("malt", self, "targets", "steps")
+
+    def follow(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        noise: NoiseSource,
+        hints: Hints,
+    ) -> Found:
+        """Perturb `x`, from the best points known if `start` says so."""
+        order = targets_in_order(model, x, y, threat, self.targets, self.backward)
+        start = start_of(self.start, x, threat, noise, hints)
+        best = Found(start.clone(), torch.full((len(x),), torch.inf, device=x.device))
+        left = torch.arange(len(x), device=x.device)
+        for target in order.unbind(1):
+            aim = target[left]
+            climb = Climb(
+                model, x[left], y[left], threat, self.steps, self.step.within(threat), self.backward
+            )
+            found = climb.run(start[left], _toward(y[left], aim))
+            better = found.margins < best.margins[left]
+            best.margins[left[better]] = found.margins[better]
+            best.x_adv[left[better]] = found.x_adv[better]
+            left = left[best.margins[left] > 0]
+            if not len(left):
+                break
+        return best
+
+
+def targets_in_order(
+    model: Model, x: Tensor, y: Tensor, threat: Threat, targets: int, backward: Backward
+) -> Tensor:
+    """Return the classes of least linearised distance, nearest first.  -> (B, targets) int64."""
+    x = x.detach().requires_grad_()
+    with torch.enable_grad(), backward.applied():
+        logits = model(x)
+    classes = logits.shape[1]
+    others = logits.detach().scatter(1, y[:, None], -torch.inf)
+    candidates = others.topk(min(classes - 1, _CANDIDATES), 1).indices
+    distances = []
+    for number, aim in enumerate(candidates.unbind(1), 1):
+        with torch.enable_grad():
+            gap = losses.margin_targeted(logits, y, aim)
+            (grad,) = torch.autograd.grad(gap.sum(), x, retain_graph=number < candidates.shape[1])
+        distances.append(-gap.detach() / _dual_norm(grad, threat).clamp_min(_TINY))
+    order = torch.stack(distances, 1).argsort(dim=1, stable=True)[:, :targets]
+    return candidates.gather(1, order)
+
+
+def _toward(y: Tensor, aim: Tensor) -> Loss:
+    return lambda logits, rows, done: losses.margin_targeted(logits, y[rows], aim[rows])
+
+
+def _dual_norm(grad: Tensor, threat: Threat) -> Tensor:
+    """Measure gradients in the norm dual to the threat's: L1 for Linf, L2 for L2, Linf for L1."""
+    order = {"linf": 1.0, "l2": 2.0, "l1": float("inf")}[threat.norm]
+    length: Tensor = torch.linalg.vector_norm(grad.flatten(1), ord=order, dim=1)
+    return length

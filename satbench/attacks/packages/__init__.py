@@ -1,0 +1,1 @@
+"""Attacks that other packages run: pyautoattack, the reference, and Foolbox."""

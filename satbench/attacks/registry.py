@@ -1,0 +1,244 @@
+"""The names of attacks, and how the text of one becomes the thing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from satbench.attacks.suites.suite_file import digest_of, read_suite, shipped_suites, suite_class
+from satbench.core.registry import Entry, Registry
+from satbench.core.specs import build, spec_of, split_spec
+from satbench.core.threat import Threat
+from satbench.engine.traits import check_attack, check_class, check_step_text
+
+if TYPE_CHECKING:  # the contract needs torch, and names must be answered without it
+    from satbench.engine.contract import Attack
+
+_PLACED = ("autoattack", "fast", "autoattack-rand")  # the others follow `fast`, by name
+
+
+def _suite(name: str) -> Entry:
+    """Return the line of a suite that ships as a file."""
+    suite = read_suite(shipped_suites()[name])
+    return Entry(name, f"satbench.attacks.suites.shipped:{name}", suite.summary, suite.source)
+
+
+ATTACKS = Registry(
+    "attack",
+    (
+        Entry(
+            "pgd",
+            "satbench.attacks.gradient.pgd:PGD",
+            "projected gradient descent on the cross-entropy; pgd-K takes K steps",
+            "Madry et al., 2018, arXiv:1706.06083",
+        ),
+        _suite("autoattack"),
+        _suite("fast"),
+        *(_suite(name) for name in shipped_suites() if name not in _PLACED),
+        Entry(
+            "audit",
+            "satbench.attacks.suites.audit:Audit",
+            "AutoAttack on the weakest survivors and a random sample, for a bound on the rest",
+            "Croce & Hein, 2020, arXiv:2003.01690",
+        ),
+        Entry(
+            "cosine-pgd",
+            "satbench.attacks.gradient.cosine:CosinePGD",
+            "PGD with a decaying step: loss ce, margin, gama or mifpe; backward=softplus(10)",
+            "Sriramanan et al., 2020, arXiv:2011.14969; Xie et al., 2020, arXiv:2006.14536",
+        ),
+        Entry(
+            "malt",
+            "satbench.attacks.gradient.malt:MALT",
+            "targeted margin searches, the nearest targets first",
+            "Melamed et al., 2024, arXiv:2407.02240",
+        ),
+        Entry(
+            "autoattack-reference",
+            "satbench.attacks.packages.pyautoattack_attacks:AutoAttackReference",
+            "AutoAttack run by the package that defines it, pyautoattack",
+            "Croce & Hein, 2020, arXiv:2003.01690",
+        ),
+        _suite("autoattack-rand"),
+        Entry(
+            "apgd-ce",
+            "satbench.attacks.gradient.apgd:APGDCE",
+            "Auto-PGD on the cross-entropy",
+            "Croce & Hein, 2020, arXiv:2003.01690",
+        ),
+        Entry(
+            "apgd-dlr",
+            "satbench.attacks.gradient.apgd:APGDDLR",
+            "Auto-PGD on the difference of logits ratio",
+            "Croce & Hein, 2020, arXiv:2003.01690",
+        ),
+        Entry(
+            "apgd-t",
+            "satbench.attacks.gradient.apgd:APGDT",
+            "Auto-PGD on the targeted DLR loss, one run a target",
+            "Croce & Hein, 2020, arXiv:2003.01690",
+        ),
+        Entry(
+            "fab-t",
+            "satbench.attacks.gradient.fab:FABT",
+            "targeted FAB, a minimum-norm attack",
+            "Croce & Hein, 2020, arXiv:1907.02044",
+        ),
+        Entry(
+            "square",
+            "satbench.attacks.score.square:Square",
+            "random search with squares, no gradients",
+            "Andriushchenko et al., 2020, arXiv:1912.00049",
+        ),
+        Entry(
+            "square-from-best",
+            "satbench.attacks.score.square_from_best:SquareFromBest",
+            "square from the best points that earlier attacks of the suite found",
+            "Andriushchenko et al., 2020, arXiv:1912.00049",
+        ),
+        Entry(
+            "square-flagged",
+            "satbench.attacks.score.square_from_best:SquareFlagged",
+            "square from the best points, only on images whose gradients are seen to mislead",
+            "Andriushchenko et al., 2020, arXiv:1912.00049",
+        ),
+        Entry(
+            "transfer",
+            "satbench.attacks.transfer.surrogates:Transfer",
+            "images made on other models, with mi, ni, di, ti, si and vmi joined at will",
+            "Dong et al., 2018, arXiv:1710.06081, and others",
+        ),
+        Entry(
+            "distilled",
+            "satbench.attacks.transfer.distilled:Distilled",
+            "by labels alone: teach a smooth student what the model answers, and attack that",
+            "Papernot et al., 2017, arXiv:1602.02697",
+        ),
+        Entry(
+            "foolbox.fmn",
+            "satbench.attacks.packages.foolbox_attacks:FMN",
+            "fast minimum-norm, for linf, l2 and l1 (Foolbox, its L2 projection mended)",
+            "Pintor et al., 2021, arXiv:2102.12827",
+        ),
+        Entry(
+            "foolbox.ddn",
+            "satbench.attacks.packages.foolbox_attacks:DDN",
+            "decoupled direction and norm, a minimum-norm attack for l2 (Foolbox)",
+            "Rony et al., 2019, arXiv:1811.09600",
+        ),
+        Entry(
+            "foolbox.deepfool",
+            "satbench.attacks.packages.foolbox_attacks:DeepFool",
+            "DeepFool, a minimum-norm attack for linf and l2 (Foolbox)",
+            "Moosavi-Dezfooli et al., 2016, arXiv:1511.04599",
+        ),
+        Entry(
+            "foolbox.cw",
+            "satbench.attacks.packages.foolbox_attacks:CarliniWagner",
+            "Carlini & Wagner's minimum-norm attack for l2 (Foolbox)",
+            "Carlini & Wagner, 2017, arXiv:1608.04644",
+        ),
+        Entry(
+            "foolbox.boundary",
+            "satbench.attacks.packages.foolbox_attacks:Boundary",
+            "the boundary attack for l2, by labels alone (Foolbox)",
+            "Brendel et al., 2018, arXiv:1712.04248",
+        ),
+        Entry(
+            "foolbox.hopskipjump",
+            "satbench.attacks.packages.foolbox_attacks:HopSkipJump",
+            "HopSkipJump for linf and l2, by labels alone (Foolbox, each image on its own)",
+            "Chen et al., 2020, arXiv:1904.02144",
+        ),
+    ),
+)
+
+_OWN: dict[str, type] = {}
+"""Suites of the user's own files, by the name that their specs have."""
+_FILES: dict[str, Path] = {}
+
+_TOML = re.compile(r"^(?P<path>.+\.toml)(?P<arguments>\(.*\))?$", re.DOTALL)
+_PGD_K = re.compile(r"^pgd-(\d+)(\(.*\))?$", re.DOTALL)
+
+
+def check_attack_name(text: str, threat: Threat | None = None) -> None:
+    """Raise SatbenchError unless `text` names a known attack.  Imports no attack.
+
+    Where the threat model is known, a step that is too long for it is refused too.
+    """
+    name, arguments = _split(text)
+    if name in _OWN:
+        return
+    # `pgf-50` is nearer to `pgd` than to any other name once its number is off.
+    entry = ATTACKS[name if name in ATTACKS else re.sub(r"-\d+$", "", name)]
+    if threat and not entry.plugin:
+        check_step_text(name, arguments, threat)
+
+
+def parse_attack(text: str) -> Attack:
+    """Read `pgd(steps=40,step=eps/10)`, the short form `pgd-40`, or `FILE.toml`, a suite.
+
+    Raises SatbenchError for an unknown name or parameter, a value out of range, and an attack, such
+    as a plug-in's, that does not hold the contract (`satbench.engine.traits`).
+    """
+    name, arguments = _split(text)
+    cls = _OWN[name] if name in _OWN else ATTACKS[name].load()
+    check_class(name, cls)
+    attack = build(cast("type[Attack]", cls), name, arguments)
+    check_attack(name, attack)
+    return attack
+
+
+def attack_spec(text: str) -> str:
+    """Return the canonical spec of an attack, every parameter spelled out."""
+    return spec_of(_split(text)[0], parse_attack(text))
+
+
+def short_spec(spec: str) -> str:
+    """Return the shortest text that means the same: `pgd(steps=50,step=eps/4,…)` -> `pgd-50`.
+
+    A record may name what is no attack here, such as a third party's `images(…)`: that stays.
+    """
+    name, arguments = _split(spec)
+    if name not in ATTACKS and name not in _OWN:
+        return spec
+    defaults = split_spec(attack_spec(name))[1]
+    changed = {key: value for key, value in arguments.items() if value != defaults.get(key)}
+    if name == "pgd" and "steps" in arguments:
+        changed.pop("steps", None)
+        name = f"pgd-{arguments['steps']}"
+    inside = ",".join(f"{key}={value}" for key, value in changed.items())
+    return f"{name}({inside})" if inside else name
+
+
+def suite_digests(specs: Sequence[str]) -> dict[str, str]:
+    """Return the digests of the suites among the canonical `specs`, by name; others have none."""
+    names = [split_spec(spec)[0] for spec in specs]
+    files = {**shipped_suites(), **_FILES}
+    return {name: digest_of(read_suite(files[name])) for name in names if name in files}
+
+
+def _split(text: str) -> tuple[str, dict[str, str]]:
+    """Split the text of an attack into its name and arguments; a file becomes a name of its own."""
+    file = _TOML.match(text.strip())
+    if not file:
+        return split_spec(expand(text))
+    path = Path(file["path"])
+    suite = read_suite(path)
+    # The digest is in the name, so that another content of the file is another attack.
+    stem = re.sub(r"[^\w.-]", "-", path.stem)
+    name = f"suite.{stem}-{digest_of(suite)[:12]}"
+    if name not in _OWN:
+        _OWN[name], _FILES[name] = suite_class(name, suite), path
+    return split_spec(name + (file["arguments"] or ""))
+
+
+def expand(text: str) -> str:
+    """Spell a short form out: `pgd-40` -> `pgd(steps=40)`."""
+    short = _PGD_K.match(text.strip())
+    if not short:
+        return text
+    rest = (short[2] or "()")[1:-1]
+    return f"pgd(steps={short[1]}{',' + rest if rest.strip() else ''})"

@@ -1,0 +1,1 @@
+"""Suites: files of attacks (`attacks/*.toml`), read, and cut into stages."""

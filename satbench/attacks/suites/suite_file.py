@@ -1,0 +1,167 @@
+"""Suites as data: a TOML file of parts, each an attack by its spec, becomes a composite attack.
+
+The suites that ship are the files in `attacks/` at the top of the repository; a user's own is
+given by its path, `--attack FILE.toml`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, make_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from satbench.core.content import content_folder
+from satbench.core.digests import digest_json
+from satbench.core.errors import SatbenchError
+from satbench.core.schema import read_toml
+from satbench.core.threat import Norm
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A whole number as a parameter: its default, the least that makes sense, and why."""
+
+    default: int
+    least: int = 1
+    otherwise: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a suite, run on the images that the parts before it left.
+
+    `attack` is its spec; `{name}` in it is the value of a parameter of the suite.  The part takes
+    on the share `weakest` of the survivors, those of least margin, and a random share `sample` of
+    all; with neither it takes on every survivor.  `after` names parts, by how their names begin:
+    the part runs only where one of these broke an image.  The part is left out where a parameter
+    has a value of `unless`.
+    """
+
+    name: str
+    attack: str
+    weakest: float = 0.0
+    sample: float = 0.0
+    after: list[str] = field(default_factory=list)
+    unless: dict[str, str] = field(default_factory=dict)
+
+    def is_left_out(self, values: Mapping[str, object]) -> bool:
+        """Say whether `unless` leaves the part out for these values of the parameters."""
+        return any(values.get(name) == value for name, value in self.unless.items())
+
+    def spec(self, values: Mapping[str, object]) -> str:
+        """Return the spec of the attack for these values of the parameters."""
+        return re.sub(r"\{(\w+)\}", lambda found: str(values[found[1]]), self.attack)
+
+
+@dataclass(frozen=True)
+class SuiteFile:
+    """A suite as its file says it: `cost` and `use` are for people."""
+
+    schema: int
+    summary: str
+    parts: list[Part]
+    source: str = ""
+    cost: str = ""
+    use: str = ""
+    norms: list[Norm] = field(default_factory=lambda: ["linf", "l2", "l1"])
+    parameters: dict[str, list[str] | int | str | Parameter] = field(default_factory=dict)
+
+
+@cache
+def shipped_suites() -> dict[str, Path]:
+    """Return the files of the suites that ship, by name."""
+    return {path.stem: path for path in sorted(content_folder("attacks").glob("*.toml"))}
+
+
+@cache
+def read_suite(path: Path) -> SuiteFile:
+    """Read a suite.  Raises SatbenchError naming file and field."""
+    suite = read_toml(path, "suite", SuiteFile)
+    fault = _fault(suite)
+    if fault:
+        raise SatbenchError(f"the suite {path} is wrong: {fault}")
+    return suite
+
+
+def digest_of(suite: SuiteFile) -> str:
+    """Return the SHA-256 of what a suite does: its parts, parameters and norms, not its words."""
+    parts = [vars(part) for part in suite.parts]
+    kinds = {n: vars(v) if isinstance(v, Parameter) else v for n, v in suite.parameters.items()}
+    return digest_json({"parts": parts, "parameters": kinds, "norms": suite.norms})
+
+
+def suite_class(name: str, suite: SuiteFile) -> type:
+    """Return the attack that a suite is: a frozen dataclass, its parameters the fields.
+
+    Its method `parts` returns the parts in order, named, as `(name, attack)`.
+    """
+    fields = [(key, *_field(value)) for key, value in suite.parameters.items()]
+    least = {key: one for key, one in suite.parameters.items() if not isinstance(one, str | list)}
+
+    def check(self: Any) -> None:
+        for key, one in least.items():
+            bound = one if isinstance(one, Parameter) else Parameter(one)
+            if getattr(self, key) < bound.least:
+                more = f"; {bound.otherwise}" if bound.otherwise else ""
+                raise SatbenchError(
+                    f"{name}: expected {key} of {bound.least} or more, "
+                    f"got {getattr(self, key)}{more}"
+                )
+
+    def parts(self: Any) -> tuple[tuple[str, object], ...]:
+        from satbench.attacks.suites.suite_parts import parts_of
+
+        return parts_of(name, suite, vars(self))
+
+    namespace: dict[str, Any] = {
+        "__post_init__": check,
+        "parts": parts,
+        "norms": tuple(suite.norms),
+        "__annotations__": {"norms": ClassVar[tuple[str, ...]]},
+        "__module__": __name__,
+        "__doc__": suite.summary,
+    }
+    if "source" in suite.parameters:
+        namespace["sources"] = property(_sources)
+    return make_dataclass(name, fields, frozen=True, namespace=namespace)
+
+
+def _sources(self: Any) -> tuple[str, ...]:
+    """Return the surrogates: the parameter `source`, joined by +; none for `none`."""
+    return () if self.source == "none" else tuple(self.source.split("+"))
+
+
+def _field(value: list[str] | int | str | Parameter) -> tuple[Any, Any]:
+    """Return the type and the default of a parameter."""
+    if isinstance(value, list):
+        return Literal[tuple(value)], field(default=value[0])
+    if isinstance(value, Parameter):
+        return int, field(default=value.default)
+    return type(value), field(default=value)
+
+
+def _fault(suite: SuiteFile) -> str:
+    """Return what is wrong with a suite beyond the types of its fields, empty if nothing is."""
+    names = [part.name for part in suite.parts]
+    if suite.schema != SCHEMA:
+        return f"schema: expected {SCHEMA}, got {suite.schema}; update satbench"
+    if not names or not all(names) or len(set(names)) < len(names):
+        return "parts: expected one or more, of different names that are not empty"
+    if not suite.norms:
+        return "norms: expected one or more of linf, l2 and l1"
+    for key, value in suite.parameters.items():
+        if not key.isidentifier() or value == []:
+            return f"parameters.{key}: expected a name and a default"
+    for number, part in enumerate(suite.parts):
+        place = f"parts[{number}] ({part.name})"
+        if not (0 <= part.weakest <= 1 and 0 <= part.sample <= 1):
+            return f"{place}: expected weakest and sample as shares in [0, 1]"
+        asked = {*re.findall(r"\{(\w+)\}", part.attack), *part.unless}
+        if unknown := asked - set(suite.parameters):
+            return f"{place}: the suite has no parameter {sorted(unknown)[0]!r}"
+    return ""

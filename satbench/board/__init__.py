@@ -1,0 +1,1 @@
+"""Boards: definitions, rows, rankings, tables and pages, from records only.  No torch."""

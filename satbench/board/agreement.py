@@ -1,0 +1,116 @@
+"""How well our own AutoAttack agrees with the package that defines it, image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from satbench.core.markdown import MISSING, percent, table
+from satbench.core.templates import fill
+from satbench.records.attack_run import AttackRun
+
+PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
+
+_COLUMNS = (
+    *("Model", "Seed", "Ours", "Reference", "Images that differ"),
+    *PARTS,
+    *("Passes", "Reference's seeds"),
+)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Our AutoAttack and the reference on one model; `spread` is the reference over its seeds."""
+
+    ours: AttackRun
+    reference: AttackRun
+    spread: tuple[AttackRun, ...]
+
+    @property
+    def differing(self) -> int:
+        """How many images survived under one and were broken under the other."""
+        pairs = zip(self.ours.standing, self.reference.standing, strict=True)
+        return sum(ours != theirs for ours, theirs in pairs)
+
+    @property
+    def is_alike(self) -> bool:
+        """Whether both ran behind the same attacks and with the same parameters."""
+        return _setting(self.ours) == _setting(self.reference)
+
+
+def agreement_of(runs: Iterable[AttackRun]) -> Agreement | None:
+    """Pair our AutoAttack with a reference of its seed; None for a model that lacks one of them.
+
+    Runs behind the same attacks and with the same parameters are preferred, then the least seed.
+    """
+    ordered = sorted(
+        runs, key=lambda run: (run.seed, len(run.before), run.attack, run.before, run.identity)
+    )
+    references = [run for run in ordered if run.is_reference]
+    pairs = [
+        (ours, reference)
+        for ours in ordered
+        if ours.is_own_autoattack
+        for reference in references
+        if reference.seed == ours.seed
+    ]
+    if not pairs:
+        return None
+    ours, reference = min(pairs, key=lambda pair: _setting(pair[0]) != _setting(pair[1]))
+    by_seed = {
+        run.seed: run for run in reversed(references) if _setting(run) == _setting(reference)
+    }
+    return Agreement(ours, reference, tuple(by_seed[seed] for seed in sorted(by_seed)))
+
+
+def render_agreements(benchmarks: Sequence[tuple[str, Sequence[tuple[str, Agreement]]]]) -> str:
+    """Return AGREEMENT.md from each benchmark's title and its models' titles and agreements."""
+    values = {"benchmarks": [_benchmark(title, each) for title, each in benchmarks]}
+    return fill("agreement.md", values).rstrip() + "\n"
+
+
+def _benchmark(title: str, each: Sequence[tuple[str, Agreement]]) -> dict[str, object]:
+    agreements = [one for _, one in each]
+    return {
+        "title": title,
+        "models": len(agreements),
+        "images": sum(len(one.ours.standing) for one in agreements),
+        "equal": sum(one.ours.left == one.reference.left for one in agreements),
+        "same": sum(one.differing == 0 for one in agreements),
+        "differing": sum(one.differing for one in agreements),
+        "table": table(_COLUMNS, (_line(name, one) for name, one in each), words=1),
+    }
+
+
+def _line(title: str, one: Agreement) -> list[str]:
+    ours, theirs = _broken(one.ours), _broken(one.reference)
+    return [
+        title if one.is_alike else f"{title} ‡",
+        str(one.ours.seed),
+        percent(one.ours.accuracy),
+        percent(one.reference.accuracy),
+        str(one.differing),
+        *(f"{ours[part]} / {theirs[part]}" for part in PARTS),
+        f"{_passes(one.ours)} / {_passes(one.reference)}",
+        _spread(one.spread),
+    ]
+
+
+def _broken(run: AttackRun) -> dict[str, int]:
+    found = {stage.part: stage.broken for stage in run.stages}
+    return {part: found.get(part, 0) for part in PARTS}
+
+
+def _passes(run: AttackRun) -> str:
+    return MISSING if run.passes is None else f"{float(run.passes):,.1f}"
+
+
+def _spread(runs: Sequence[AttackRun]) -> str:
+    if len(runs) < 2:
+        return MISSING
+    shares = [run.accuracy for run in runs]
+    return f"{percent(min(shares))} to {percent(max(shares))} ({len(runs)} seeds)"
+
+
+def _setting(run: AttackRun) -> tuple[tuple[str, ...], str]:
+    return run.before, run.arguments

@@ -1,0 +1,144 @@
+"""The board: everything that the tables show, computed from records alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from satbench.board.definition import BoardDefinition
+from satbench.board.ranking import Comparison, compare_with_relu, rank_rows
+from satbench.board.rows import COLUMNS, Column, Group, Row, make_groups, make_row
+from satbench.core.errors import SatbenchError
+from satbench.core.threat import Threat, show_fraction
+from satbench.records.answers import known_again
+from satbench.records.check import check_record
+from satbench.records.record import DatasetInfo, ModelInfo, Record
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Models that were attacked on the same images under the same threat model.
+
+    `rows` are ordered by best known accuracy, `groups` by its mean.  `columns` are those shown.
+    """
+
+    dataset: DatasetInfo
+    threat: Threat
+    rows: tuple[Row, ...]
+    groups: tuple[Group, ...]
+    comparisons: tuple[Comparison, ...]
+    columns: tuple[Column, ...] = tuple(COLUMNS)
+
+    @property
+    def title(self) -> str:
+        """The benchmark for people: `fashion-mnist, Linf, eps 0.1`."""
+        eps = show_fraction(self.threat.eps)
+        return f"{self.dataset.name}, {self.threat.norm.capitalize()}, eps {eps}"
+
+
+@dataclass(frozen=True)
+class Board:
+    """The benchmarks, ordered by data set, then threat model; never empty."""
+
+    benchmarks: tuple[Benchmark, ...]
+
+
+def build_board(records: Sequence[Record], references: Sequence[Record] = ()) -> Board:
+    """Build the board; the order of the records does not matter.
+
+    `references` are records to compare with (AutoAttack by the package that defines it): they
+    enter costs and agreement, no column; those of models that have no other record enter nothing.
+    Raises SatbenchError for no records, for two of the same run, and for one that `check_record`
+    finds fault with.
+    """
+    if not records:
+        raise SatbenchError(
+            "expected at least one record, got none; "
+            "make one with satbench eval --model NAME --attack pgd-50 --attack autoattack"
+        )
+    for record in (*records, *references):
+        _refuse_faults(record)
+    _refuse_doubles([*records, *references])
+    benchmarks, beside = _by_benchmark(records), _by_benchmark(references)
+    built = (_benchmark(key[1], found, beside.get(key, ())) for key, found in benchmarks.items())
+    return Board(tuple(sorted(built, key=_order)))
+
+
+def defined_board(definition: BoardDefinition) -> Board:
+    """Build the board of a definition from its records.
+
+    Raises SatbenchError for no records, and for records that do not belong there.
+    """
+    records = definition.read_records()
+    if not records:
+        raise SatbenchError(
+            f"expected records (*.json) in {definition.records}, found none; make them with "
+            f"satbench leaderboard fill {definition.name}"
+        )
+    (benchmark,) = build_board(records, definition.read_references()).benchmarks
+    return Board((replace(benchmark, columns=definition.columns),))
+
+
+def _by_benchmark(records: Sequence[Record]) -> Mapping[tuple[str, Threat], list[Record]]:
+    benchmarks = defaultdict(list)
+    for record in records:
+        threat = Threat.of(record.norm, record.eps)
+        benchmarks[record.dataset.digest, threat].append(record)
+    return benchmarks
+
+
+def _refuse_faults(record: Record) -> None:
+    faults = check_record(record) or ["there are no images"] * (not record.n)
+    if faults:
+        raise SatbenchError(
+            f"the record of {record.model.name} ({record.identity[:12]}) cannot be counted: "
+            f"{'; '.join(faults)}; evaluate the model again"
+        )
+
+
+def _refuse_doubles(records: Sequence[Record]) -> None:
+    seen: dict[str, Record] = {}
+    for record in records:
+        if record.identity in seen:
+            raise SatbenchError(
+                f"two records have the identity {record.identity} "
+                f"({seen[record.identity].model.name} and {record.model.name}); remove one of them"
+            )
+        seen[record.identity] = record
+
+
+def _benchmark(
+    threat: Threat, records: Sequence[Record], references: Sequence[Record]
+) -> Benchmark:
+    infos = (record.dataset for record in records)
+    dataset = min(infos, key=lambda info: (info.name, info.split, info.classes, info.n))
+    for record in (*records, *references):
+        if record.dataset.n != dataset.n:
+            raise SatbenchError(
+                f"the records of {record.model.name} and others give the data set "
+                f"{dataset.digest[:12]} both {dataset.n} and {record.dataset.n} images"
+            )
+    models, beside = _by_model(records), _by_model(references)
+    rows = rank_rows([make_row(found, beside.get(key, ())) for key, found in models.items()])
+    groups = make_groups(rows)
+    return Benchmark(dataset, threat, tuple(rows), tuple(groups), tuple(compare_with_relu(groups)))
+
+
+def _by_model(records: Sequence[Record]) -> Mapping[tuple[str, ...], list[Record]]:
+    models: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+    firsts: list[ModelInfo] = []
+    for record in records:
+        # As in a run's identity: the same tensors under another activation are another model, and
+        # so are those under other code; rounding alone makes none.
+        model = known_again(record.model, firsts)
+        firsts.append(model)
+        key = (model.weights_digest, model.architecture, model.activation, model.answers_digest)
+        models[key].append(record)
+    return models
+
+
+def _order(benchmark: Benchmark) -> tuple[str, str, int, str, str, Fraction]:
+    dataset, threat = benchmark.dataset, benchmark.threat
+    return dataset.name, dataset.split, dataset.n, dataset.digest, threat.norm, threat.eps

@@ -1,0 +1,133 @@
+"""Boards as data: a folder in `leaderboard/` with a `board.toml`, records and what they give.
+
+A new board is one such file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from satbench.board.rows import COLUMNS, Column
+from satbench.core.content import content_folder
+from satbench.core.errors import SatbenchError, UnknownNameError
+from satbench.core.schema import read_toml
+from satbench.core.threat import Threat
+from satbench.records.record import Record, read_record
+
+FILE = "board.toml"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class _BoardFile:
+    """What stands in `board.toml`."""
+
+    schema: int
+    summary: str
+    dataset: str
+    split: str
+    n: int
+    threat: str
+    suites: list[list[str]]
+    columns: list[Column]
+
+
+@dataclass(frozen=True)
+class BoardDefinition:
+    """A board: which images, which threat model, which suites, which columns.
+
+    The first `n` images of `split` of `dataset` are attacked within `threat`.  Each of `suites`, a
+    list of attacks in order, runs on every model.  `columns` are shown, in this order.
+    """
+
+    folder: Path
+    summary: str
+    dataset: str
+    split: str
+    n: int
+    threat: Threat
+    suites: tuple[tuple[str, ...], ...]
+    columns: tuple[Column, ...]
+
+    @property
+    def name(self) -> str:
+        """The name of the folder."""
+        return self.folder.name
+
+    @property
+    def records(self) -> Path:
+        """The folder of the records that the tables are made of."""
+        return self.folder / "records"
+
+    @property
+    def reference(self) -> Path:
+        """The folder of the records that others are compared with; it need not be there."""
+        return self.folder / "reference"
+
+    @property
+    def witnesses(self) -> Path:
+        """The folder of the witnesses of all records, by digest."""
+        return self.folder / "witnesses"
+
+    def read_records(self) -> list[Record]:
+        """Read the records of the board, ordered by file name.
+
+        Raises SatbenchError, naming the file, for one of other images or another threat model.
+        """
+        return [self._read(path) for path in sorted(self.records.glob("*.json"))]
+
+    def read_references(self) -> list[Record]:
+        """Read the records that others are compared with; likewise."""
+        return [self._read(path) for path in sorted(self.reference.glob("*.json"))]
+
+    def _read(self, path: Path) -> Record:
+        record = read_record(path)
+        data = record.dataset
+        found = (data.name, data.split, data.n, Threat.of(record.norm, record.eps))
+        if found != (self.dataset, self.split, self.n, self.threat):
+            raise SatbenchError(
+                f"expected a record of {self.n} {self.split} images of {self.dataset} within "
+                f"{self.threat} on the board {self.name}, got {path} with {data.n} {data.split} "
+                f"images of {data.name} within {found[-1]}; move it to the board it belongs to"
+            )
+        return record
+
+
+def board_definitions() -> list[BoardDefinition]:
+    """Return the boards that ship with satbench, by name.  Raises SatbenchError for a bad one."""
+    files = sorted(content_folder("leaderboard").glob(f"*/{FILE}"))
+    return [read_definition(path) for path in files]
+
+
+def board_definition(name: str) -> BoardDefinition:
+    """Return the board of a name.  Raises UnknownNameError with the nearest name."""
+    found = {one.name: one for one in board_definitions()}
+    if name not in found:
+        raise UnknownNameError("board", name, found)
+    return found[name]
+
+
+def read_definition(path: Path) -> BoardDefinition:
+    """Read a `board.toml`.  Raises SatbenchError naming file and field."""
+    read = read_toml(path, "board", _BoardFile)
+    faults = {
+        f"schema: expected {SCHEMA}, got {read.schema}; update satbench": read.schema != SCHEMA,
+        f"n: expected 1 or more, got {read.n}": read.n < 1,
+        "suites: expected at least one list of attacks": not all(read.suites) or not read.suites,
+        f"columns: expected some of {', '.join(COLUMNS)}, each once": not read.columns
+        or len(set(read.columns)) < len(read.columns),
+    }
+    for fault, holds in faults.items():
+        if holds:
+            raise SatbenchError(f"the board {path} is wrong: {fault}")
+    return BoardDefinition(
+        path.parent,
+        read.summary,
+        read.dataset,
+        read.split,
+        read.n,
+        Threat.parse(read.threat),
+        tuple(map(tuple, read.suites)),
+        tuple(read.columns),
+    )

@@ -1,0 +1,190 @@
+"""Model cards for people: a markdown page for each model that ships, and a list of them.
+
+Written from cards, records, registries and recipes alone: the same of these, the same bytes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from satbench.board.board import Benchmark, build_board
+from satbench.board.publish import stale_files
+from satbench.board.rows import COLUMNS, Column, Row, Share
+from satbench.core.errors import UnknownNameError
+from satbench.core.markdown import MISSING, cell, percent, table
+from satbench.core.registry import Entry
+from satbench.core.specs import split_spec
+from satbench.core.templates import fill
+from satbench.model_zoo.card import Card, Training
+from satbench.networks.registry import ACTIVATIONS, ARCHITECTURES
+from satbench.recipes import recipe_summary
+from satbench.records.record import Record
+
+INDEX = "README.md"
+
+_SHARES: tuple[Column, ...] = tuple(column for column in COLUMNS if column != "gap")
+_BOARD = "../../leaderboard/README.md"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A model's row on a benchmark."""
+
+    benchmark: Benchmark
+    row: Row
+
+
+def pages(
+    cards: Sequence[Card], surrogates: Sequence[str], records: Sequence[Record]
+) -> dict[str, str]:
+    """Return the name and the text of each page: one a card, and the list of all.
+
+    `surrogates` are the names of models that attacks borrow.  Records of models without a card
+    enter nothing.  Raises SatbenchError for records that cannot be counted.
+    """
+    results = _results(records)
+    found = {card.name: results.get(_key(card), []) for card in cards}
+    written = {
+        f"{card.name}.md": page(card, found[card.name], card.name in surrogates) for card in cards
+    }
+    return {**written, INDEX: _index(cards, found)}
+
+
+def page(card: Card, results: Sequence[Result], is_surrogate: bool) -> str:
+    """Return the page of one model."""
+    values = {
+        "card": card,
+        "training": card.training,
+        "facts": _facts(_model_facts(card)),
+        "training_facts": _facts(_training_facts(card.training)) if card.training else "",
+        "results": [_result(one) for one in results],
+        "is_surrogate": is_surrogate,
+        "board": _BOARD,
+    }
+    return fill("model.md", values, {"cell": cell})
+
+
+def stale_pages(contents: Mapping[Path, str], folder: Path) -> list[Path]:
+    """Return the pages in `folder` that are missing, hold something else, or are of no model."""
+    surplus = set(folder.glob("*.md")) - set(contents)
+    return [*stale_files(contents), *sorted(surplus)]
+
+
+def _results(records: Sequence[Record]) -> dict[tuple[str, str, str], list[Result]]:
+    found: dict[tuple[str, str, str], list[Result]] = {}
+    for benchmark in build_board(records).benchmarks if records else ():
+        for row in benchmark.rows:
+            model = row.model
+            key = model.weights_digest, model.architecture, model.activation
+            found.setdefault(key, []).append(Result(benchmark, row))
+    return found
+
+
+def _key(card: Card) -> tuple[str, str, str]:
+    return card.weights_digest, card.architecture, card.activation
+
+
+def _model_facts(card: Card) -> list[tuple[str, str]]:
+    shape = "×".join(map(str, card.input_shape))
+    return [
+        ("network", _network_text(ARCHITECTURES[split_spec(card.architecture)[0]])),
+        ("parameters", f"{card.parameters:,}"),
+        ("activation", _activation_text(ACTIVATIONS[split_spec(card.activation)[0]])),
+        ("images", f"{shape}, pixels in [0, 1] (the net normalises), {card.classes} classes"),
+        ("weights", f"`{card.weights}`, SHA-256 of the tensors `{card.weights_digest}`"),
+        ("licence", cell(card.licence)),
+        ("from", cell(card.url)),
+    ]
+
+
+def _activation_text(entry: Entry) -> str:
+    source = f" ({entry.source})" if entry.source else ""
+    return cell(f"{entry.summary}{source}")
+
+
+def _network_text(entry: Entry) -> str:
+    """Return what the network's own code says of it: layers, and what the paper's code has."""
+    made = entry.load()
+    texts = (inspect.getdoc(made), inspect.getdoc(sys.modules[getattr(made, "__module__", "")]))
+    plain = " ".join(" ".join(text.split()) for text in texts if text)
+    return plain.replace("|", "\\|")
+
+
+def _training_facts(told: Training) -> list[tuple[str, str]]:
+    held_out = told.config.get("held_out")
+    images = f"of {held_out:,} " if isinstance(held_out, int) else "of "
+    mode = told.config.get("attack_mode")
+    searched = f", batch-norm in {mode} mode" if mode else ""
+    shares = ", ".join(f"{cell(what)} {percent(share)} %" for what, share in told.held_out.items())
+    return [
+        ("recipe", f"`{told.recipe}`: {cell(_recipe_text(told.recipe))}"),
+        ("threat model", f"`{told.threat}`" if told.attack else "none"),
+        ("attacker", f"`{told.attack}`{searched}" if told.attack else "none"),
+        ("seed", str(told.seed)),
+        ("data", f"{cell(told.dataset)}, training split, SHA-256 `{told.data_digest}`"),
+        ("kept", cell(told.kept) + (", as the recipe says" if told.kept == "last epoch" else "")),
+        ("held out", f"{shares}, {images}training images that no step saw"),
+        *(("note", cell(note)) for note in told.notes),
+        ("made with", cell(f"satbench {told.satbench}, torch {told.torch}")),
+    ]
+
+
+def _recipe_text(name: str) -> str:
+    try:
+        return recipe_summary(name)
+    except UnknownNameError:  # a recipe of the trainer's own
+        return "not of satbench"
+
+
+def _facts(rows: Sequence[tuple[str, str]]) -> str:
+    return table(("", ""), [row for row in rows if row[1]], words=2)
+
+
+def _result(result: Result) -> dict[str, object]:
+    benchmark, row = result.benchmark, result.row
+    lines = [
+        (COLUMNS[column], f"{share.count} of {share.n}", *_numbers(share))
+        for column in _SHARES
+        if (share := row.share(column))
+    ]
+    return {
+        "title": cell(benchmark.title),
+        "n": benchmark.dataset.n,
+        "split": benchmark.dataset.split,
+        "digest": benchmark.dataset.digest[:12],
+        "records": row.records,
+        "rank": row.rank,
+        "models": len(benchmark.rows),
+        "table": table(("", "right", "%", "95 % interval"), lines, words=1),
+        "flags": row.flags or (),
+    }
+
+
+def _numbers(share: Share) -> tuple[str, str]:
+    low, high = share.interval
+    return percent(share.value), f"{percent(low)}–{percent(high)}"
+
+
+def _index(cards: Sequence[Card], found: Mapping[str, Sequence[Result]]) -> str:
+    head = ("model", "activation", "recipe", "parameters", "clean", "best known", "95 %")
+    lines = []
+    for card in sorted(cards, key=lambda card: card.name):
+        told, results = card.training, found[card.name]
+        numbers = [(MISSING, MISSING, MISSING)]
+        if results:  # of several benchmarks the first; the page has them all
+            row = results[0].row
+            numbers = [(percent(row.clean.value), *_numbers(row.best_known))]
+        lines.append(
+            (
+                f"[{cell(card.name)}]({card.name}.md)",
+                f"`{card.activation}`",
+                cell(told.recipe) if told else MISSING,
+                f"{card.parameters:,}",
+                *numbers[0],
+            )
+        )
+    return fill("models.md", {"board": _BOARD, "table": table(head, lines, words=3)})

@@ -1,0 +1,172 @@
+"""The committed files: what they should hold, which are out of date, and writing them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from satbench.board.agreement import render_agreements
+from satbench.board.board import Board, build_board, defined_board
+from satbench.board.cost import render_costs
+from satbench.board.definition import BoardDefinition, board_definitions
+from satbench.board.exports import render_csv, render_json
+from satbench.board.rows import Row
+from satbench.board.tables import render_markdown, render_summary
+from satbench.core.content import content_folder
+from satbench.core.errors import SatbenchError
+from satbench.core.files import write_text
+from satbench.core.markdown import between, cell, table, title_of
+from satbench.core.templates import fill
+from satbench.records.record import Record, read_records
+
+PAGE = "LEADERBOARD.md"
+BEGIN = "<!-- leaderboard:begin -->"
+END = "<!-- leaderboard:end -->"
+
+
+def published_records() -> list[Record]:
+    """Return the records of all boards that ship with satbench."""
+    return [record for one in board_definitions() for record in one.read_records()]
+
+
+def published_board() -> Board:
+    """Return all boards that ship with satbench as one."""
+    boards = [defined_board(one) for one in board_definitions() if any(one.records.glob("*.json"))]
+    return Board(tuple(benchmark for board in boards for benchmark in board.benchmarks))
+
+
+def published_files() -> dict[Path, str]:
+    """Return the files that a checkout holds of its boards, and what each should hold.
+
+    They are the pages, CSV and JSON of each board, the list of boards, COST.md and AGREEMENT.md in
+    `docs`, and the table in the README.  Raises SatbenchError outside a checkout.
+    """
+    boards = content_folder("leaderboard")
+    readme, docs = boards.parent / "README.md", boards.parent / "docs"
+    if not readme.is_file():
+        raise SatbenchError(
+            "expected a checkout of satbench, whose boards can be written; "
+            "give the records to make a board of, --records FOLDER"
+        )
+    contents: dict[Path, str] = {}
+    definitions = board_definitions()
+    for one in definitions:
+        if any(one.records.glob("*.json")):
+            files = board_files(defined_board(one), one.folder, docs=docs)
+            contents |= {path: text for path, text in files.items() if path.parent == one.folder}
+    whole = published_board()
+    both = board_files(whole, boards, readme, docs, page="README.md")
+    contents |= {path: text for path, text in both.items() if path.parent != boards}
+    contents[boards / "README.md"] = _catalogue(definitions)
+    return contents
+
+
+def _catalogue(definitions: Sequence[BoardDefinition]) -> str:
+    """Return the list of boards, as the README of their folder."""
+    lines = [
+        (
+            f"[{one.name}]({one.name}/{PAGE})" if any(one.records.glob("*.json")) else one.name,
+            cell(one.summary),
+            f"{one.dataset}, {one.split}, the first {one.n:,}",
+            str(one.threat),
+            "; ".join(", ".join(suite) for suite in one.suites),
+            str(len(list(one.records.glob("*.json")))),
+        )
+        for one in definitions
+    ]
+    head = ("board", "what it measures", "images", "threat model", "suites", "records")
+    return fill("boards.md", {"table": table(head, lines, 5)})
+
+
+def reference_folder(records: Path) -> Path:
+    """Return where the records lie that a folder's are compared with: beside it, `reference`."""
+    return records.resolve().parent / "reference"
+
+
+def read_board(records: Path) -> Board:
+    """Build the board of a folder of records, and of the reference records beside it, if any.
+
+    Raises SatbenchError for none or a bad one.
+    """
+    found = read_records(records)
+    references = reference_folder(records)
+    if not found:
+        raise SatbenchError(
+            f"expected records (*.json) in {records}, found none; make one with "
+            f"satbench eval --model NAME --attack pgd-50 --attack autoattack --out {records}"
+        )
+    return build_board(found, read_records(references) if references.is_dir() else ())
+
+
+def board_files(
+    board: Board,
+    out: Path,
+    readme: Path | None = None,
+    docs: Path | None = None,
+    page: str = PAGE,
+) -> dict[Path, str]:
+    """Return the files of a board in the folder `out`, and what each should hold.
+
+    The pages on cost and agreement go to `docs`, by default to `out` as well.  Of `readme` only
+    what stands between its markers is written; it links to `page` in `out`.  Raises SatbenchError
+    for a README that is missing or lacks the markers.
+    """
+    docs = docs or out
+    cost, agreement = docs / "COST.md", docs / "AGREEMENT.md"
+    contents = {
+        out / PAGE: render_markdown(board, _link(cost, out), _link(agreement, out)),
+        cost: render_costs(
+            [
+                (cell(benchmark.title), [(_title(row), row.cost) for row in benchmark.rows])
+                for benchmark in board.benchmarks
+            ]
+        ),
+        agreement: render_agreements(
+            [
+                (
+                    cell(benchmark.title),
+                    [(_title(row), row.agreement) for row in benchmark.rows if row.agreement],
+                )
+                for benchmark in board.benchmarks
+            ]
+        ),
+        out / "leaderboard.csv": render_csv(board),
+        out / "leaderboard.json": render_json(board),
+    }
+    if readme is not None:
+        link = _link(out / page, readme.parent)
+        contents[readme] = between(
+            _text(readme), BEGIN, END, render_summary(board, link), readme, "the table"
+        )
+    return contents
+
+
+def _link(page: Path, folder: Path) -> str:
+    return Path(os.path.relpath(page, folder)).as_posix()
+
+
+def stale_files(contents: Mapping[Path, str]) -> list[Path]:
+    """Return the files that are missing or hold something else."""
+    return [
+        path
+        for path, text in contents.items()
+        if not path.is_file() or path.read_bytes() != text.encode()
+    ]
+
+
+def write_files(contents: Mapping[Path, str]) -> None:
+    """Write the files, each atomically."""
+    for path, text in contents.items():
+        write_text(path, text)
+
+
+def _title(row: Row) -> str:
+    return title_of(row.model.name, row.model.weights_digest)
+
+
+def _text(readme: Path) -> str:
+    try:
+        return readme.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SatbenchError(f"expected a README as text at {readme}: {error}") from None

@@ -1,0 +1,324 @@
+"""From records to rows (one a model) and groups (models that differ in the training seed alone)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from satbench.board.agreement import Agreement, agreement_of
+from satbench.board.cost import Cost, cost_of
+from satbench.core.intervals import wilson_interval
+from satbench.records.attack_run import attack_runs, passes_of
+from satbench.records.flags import Flag
+from satbench.records.record import SURVIVED, ModelInfo, Record, StageResult
+
+Column = Literal["clean", "transfer", "pgd50", "autoattack", "fast", "best_known", "gap"]
+
+COLUMNS: Mapping[Column, str] = {
+    "clean": "Clean",
+    "transfer": "Transfer",
+    "pgd50": "PGD-50",
+    "autoattack": "AutoAttack",
+    "fast": "Fast",
+    "best_known": "Best known",
+    "gap": "Gap",
+}
+"""The columns of numbers, in order, with their titles."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """`count` of `n` images."""
+
+    count: int
+    n: int
+
+    @property
+    def value(self) -> float:
+        """The share, in [0, 1]."""
+        return self.count / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Its 95 % Wilson interval."""
+        return wilson_interval(self.count, self.n)
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a model was trained, as far as its record knows; `attack` is empty for no adversary."""
+
+    recipe: str | None
+    seed: int | None
+    threat: str | None
+    attack: str | None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether recipe and seed are known, so that models can be compared over seeds."""
+        return self.recipe is not None and self.seed is not None
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it is known to have been trained without an adversary."""
+        return self.attack == ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model on a benchmark: what all its records together say.
+
+    `robust` has one truth value an image: whether it survived in every record.  `records` counts
+    them, `attacks` are the specs they ran, and the search cost `passes_per_image` (forward and
+    backward, of the model and of those it was attacked from).  `flags` are the signs of overstated
+    robustness that the records carry, one a name; None where no record was diagnosed.  `cost` and
+    `agreement` look at reference records too, which enter nothing else.  `rank` is 0 until
+    `rank_rows` sets it.
+    """
+
+    model: ModelInfo
+    clean: Share
+    transfer: Share | None
+    pgd50: Share | None
+    autoattack: Share | None
+    fast: Share | None
+    best_known: Share
+    robust: tuple[bool, ...]
+    records: int
+    attacks: tuple[str, ...]
+    passes_per_image: float
+    flags: tuple[Flag, ...] | None
+    cost: Cost
+    agreement: Agreement | None
+    rank: int = 0
+
+    @property
+    def training(self) -> Training:
+        """How the model was trained."""
+        known = self.model.training
+        seed = known.get("seed")
+        texts = {key: known.get(key) for key in ("recipe", "threat", "attack")}
+        return Training(
+            seed=seed if isinstance(seed, int) else None,
+            **{key: text if isinstance(text, str) else None for key, text in texts.items()},
+        )
+
+    def share(self, column: Column) -> Share | None:
+        """Return the accuracy of a column; None where no record ran the attack, and for the gap."""
+        shares: dict[Column, Share | None] = {
+            "clean": self.clean,
+            "transfer": self.transfer,
+            "pgd50": self.pgd50,
+            "autoattack": self.autoattack,
+            "fast": self.fast,
+            "best_known": self.best_known,
+        }
+        return shares.get(column)
+
+    def value(self, column: Column) -> float | None:
+        """Return a column's number, a share of the images.
+
+        The gap is PGD-50 minus the lower of AutoAttack and fast, where one of them ran.
+        """
+        if column == "gap":
+            strong = [share.count for share in (self.autoattack, self.fast) if share]
+            if self.pgd50 is None or not strong:
+                return None
+            return (self.pgd50.count - min(strong)) / self.pgd50.n
+        share = self.share(column)
+        return None if share is None else share.value
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A mean over training seeds and their standard deviation (n - 1; None for one seed)."""
+
+    mean: float
+    sd: float | None
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Models that were trained alike and differ in the seed alone; never empty.
+
+    A model of unknown recipe or seed is a group of its own.
+    """
+
+    rows: tuple[Row, ...]
+
+    @property
+    def first(self) -> Row:
+        """One of its models, to read from it what they share."""
+        return self.rows[0]
+
+    @property
+    def seeds(self) -> int:
+        """The number of training seeds."""
+        return len({row.training.seed for row in self.rows})
+
+    def by_seed(self, column: Column) -> dict[int | None, float]:
+        """Return a column's number for each training seed that has it.
+
+        Should two models share a seed (trained twice, on other machines say), it is their mean.
+        """
+        values = defaultdict(list)
+        for row in self.rows:
+            value = row.value(column)
+            if value is not None:
+                values[row.training.seed].append(value)
+        return {seed: fmean(found) for seed, found in values.items()}
+
+    def summary(self, column: Column) -> Summary | None:
+        """Return a column's mean over the training seeds; None where no seed has it."""
+        values = list(self.by_seed(column).values())
+        if not values:
+            return None
+        return Summary(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
+
+
+def make_row(records: Sequence[Record], references: Sequence[Record] = ()) -> Row:
+    """Join the records of one model on one benchmark; `references` are beside the board.
+
+    A column counts the images that survived in every record that ran its attack; a stage that
+    several records hold cost its passes once.
+    """
+    survivors = [_standing(record, 0) for record in records]
+    clean = np.logical_and.reduce(survivors)
+    robust = np.logical_and.reduce([_standing(record, len(record.stages)) for record in records])
+    searches = _searches(records)
+    passes = sum(passes_of(stage) for stage in searches)
+    runs = attack_runs([*records, *references])
+    return Row(
+        model=min(records, key=_as_named).model,
+        clean=_share(clean),
+        transfer=_column(records, _transfer_stage, clean),
+        pgd50=_column(records, _pgd50_stage, clean),
+        autoattack=_column(records, _autoattack_stage, clean),
+        fast=_column(records, _fast_stage, clean),
+        best_known=_share(robust),
+        robust=tuple(robust.tolist()),
+        records=len(records),
+        attacks=tuple(sorted({stage.attack for stage in searches})),
+        passes_per_image=passes / len(robust),
+        flags=_flags(records),
+        cost=cost_of(runs),
+        agreement=agreement_of(runs),
+    )
+
+
+def _searches(records: Sequence[Record]) -> list[StageResult]:
+    """Return the stages that were run, each once: a challenged record holds its parent's too."""
+    ran = {
+        (stage.origin or record.identity, stage.attack, stage.part): stage
+        for record in records
+        for stage in record.stages
+    }
+    return list(ran.values())
+
+
+def _flags(records: Sequence[Record]) -> tuple[Flag, ...] | None:
+    """Return the flags of records, one a name: that which the largest share of images raised."""
+    diagnoses = [record.diagnosis for record in records if record.diagnosis is not None]
+    raised = sorted(
+        {flag for diagnosis in diagnoses for flag in diagnosis.flags},
+        key=lambda flag: (flag.images / max(flag.of, 1), str(flag)),
+    )
+    by_name = {flag.name: flag for flag in raised}
+    return tuple(by_name[name] for name in sorted(by_name)) if diagnoses else None
+
+
+def make_groups(rows: Sequence[Row]) -> list[Group]:
+    """Gather the models that differ in the training seed alone, the most robust group first.
+
+    Within a group the seeds ascend.
+    """
+    groups = defaultdict(list)
+    for row in sorted(rows, key=_seed_order):
+        groups[_kind(row)].append(row)
+    return sorted((Group(tuple(group)) for group in groups.values()), key=_group_order)
+
+
+def _standing(record: Record, stages: int) -> NDArray[np.bool_]:
+    """Return which images are right after the first `stages` stages.  -> (N,)."""
+    verdicts = np.asarray(record.verdicts)
+    standing: NDArray[np.bool_] = (verdicts == SURVIVED) | (verdicts > stages)
+    return standing
+
+
+def _column(
+    records: Sequence[Record],
+    stage_of: Callable[[Record], int | None],
+    clean: NDArray[np.bool_],
+) -> Share | None:
+    stages = ((record, stage_of(record)) for record in records)
+    masks = [_standing(record, stage) for record, stage in stages if stage is not None]
+    return _share(np.logical_and.reduce([clean, *masks])) if masks else None
+
+
+def _pgd50_stage(record: Record) -> int | None:
+    return _last_stage(record, "pgd(steps=50,", behind="pgd(")
+
+
+def _transfer_stage(record: Record) -> int | None:
+    # Behind its last part: the worst case over its sources.
+    return _last_stage(record, "transfer(", behind="transfer(")
+
+
+def _autoattack_stage(record: Record) -> int | None:
+    return _last_stage(record, ("autoattack(", "autoattack-reference("))
+
+
+def _fast_stage(record: Record) -> int | None:
+    return _last_stage(record, "fast(")
+
+
+def _last_stage(record: Record, spec: str | tuple[str, ...], behind: str = "") -> int | None:
+    """Return the last stage whose attack starts with `spec`, where all before start with `behind`.
+
+    Behind an attack of another kind the survivors would say nothing of PGD or transfer alone.
+    """
+    last = None
+    for number, stage in enumerate(record.stages, 1):
+        if not stage.attack.startswith(behind):
+            break
+        if stage.attack.startswith(spec):
+            last = number
+    return last
+
+
+def _share(mask: NDArray[np.bool_]) -> Share:
+    return Share(int(mask.sum()), len(mask))
+
+
+def _as_named(record: Record) -> tuple[bool, str, str]:
+    # The same weights may have been given as a zoo entry and as a file: the zoo's name is theirs.
+    return record.model.source != "zoo", record.model.name, record.identity
+
+
+def _kind(row: Row) -> tuple[str, ...]:
+    training = row.training
+    return (
+        row.model.architecture,
+        row.model.activation,
+        training.recipe or "",
+        training.threat or "",
+        training.attack or "",
+        "" if training.is_known else row.model.weights_digest,
+    )
+
+
+def _seed_order(row: Row) -> tuple[int, str, str]:
+    seed = row.training.seed
+    return -1 if seed is None else seed, row.model.name, row.model.weights_digest
+
+
+def _group_order(group: Group) -> tuple[float, str, tuple[str, ...]]:
+    best = fmean(group.by_seed("best_known").values())
+    return -best, group.first.training.recipe or "", _kind(group.first)

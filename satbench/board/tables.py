@@ -1,0 +1,162 @@
+"""The board as markdown for people: tables here, text in templates."""
+
+from __future__ import annotations
+
+from satbench.board.board import Benchmark, Board
+from satbench.board.ranking import ALPHA, Difference
+from satbench.board.rows import COLUMNS, Column, Group, Row, Training
+from satbench.core.markdown import MISSING, cell, percent, signed, table, title_of
+from satbench.core.templates import fill
+from satbench.records.record import DatasetInfo
+
+CONTROL = " (control)"
+
+_CUMULATIVE = (
+    "AutoAttack and fast ran on the survivors of the attacks before them in their record, if any, "
+    "so their columns are cumulative."
+)
+
+
+def render_markdown(board: Board, cost: str = "COST.md", agreement: str = "AGREEMENT.md") -> str:
+    """Return LEADERBOARD.md: for each benchmark groups, the comparison with ReLU, and models.
+
+    `cost` and `agreement` are the links to these pages.
+    """
+    values = {
+        "benchmarks": [_benchmark(one) for one in board.benchmarks],
+        "cost": cost,
+        "agreement": agreement,
+        "alpha": f"{ALPHA:g}",
+        "cumulative": _CUMULATIVE,
+    }
+    return fill("leaderboard.md", values, {"cell": cell}).rstrip() + "\n"
+
+
+def render_summary(board: Board, page: str) -> str:
+    """Return the tables of groups only, as the README shows them; `page` links to the rest."""
+    benchmarks = [
+        {"title": cell(one.title), "n": f"{one.dataset.n:,}", "groups": _groups(one)}
+        for one in board.benchmarks
+    ]
+    values = {"benchmarks": benchmarks, "page": page, "cumulative": _CUMULATIVE}
+    return fill("leaderboard-summary.md", values)
+
+
+def recipe_title(training: Training) -> str:
+    """Return the recipe's name for people; a control is marked as such."""
+    return (training.recipe or MISSING) + CONTROL * training.is_control
+
+
+def _benchmark(benchmark: Benchmark) -> dict[str, object]:
+    dataset = benchmark.dataset
+    attacks = sorted({attack for row in benchmark.rows for attack in row.attacks})
+    return {
+        "title": cell(benchmark.title),
+        "images": _images(dataset),
+        "classes": dataset.classes,
+        "digest": dataset.digest[:12],
+        "attacks": [f"`{attack}`" for attack in attacks],
+        "groups": _groups(benchmark),
+        "comparisons": _comparisons(benchmark) if benchmark.comparisons else "",
+        "count": len(benchmark.rows),
+        "n": f"{dataset.n:,}",
+        "models": _models(benchmark),
+        "less_attacked": not all(row.autoattack for row in benchmark.rows),
+        "flags": [
+            (title_of(row.model.name, row.model.weights_digest), flag)
+            for row in benchmark.rows
+            for flag in row.flags or ()
+        ],
+    }
+
+
+def _images(dataset: DatasetInfo) -> str:
+    split = f"{cell(dataset.split)} split"
+    if dataset.population:
+        order = f"a random order of {dataset.population:,} images"
+        return f"The first {dataset.n:,} of {order} of the {split}"
+    return f"The first {dataset.n:,} images of the {split}"
+
+
+def _groups(benchmark: Benchmark) -> str:
+    head = ["Training", "Architecture", "Activation", "Seeds", *_titles(benchmark)]
+    lines = [
+        [
+            *_kind(group),
+            str(group.seeds) if group.first.training.is_known else MISSING,
+            *(_mean(group, column) for column in benchmark.columns),
+        ]
+        for group in benchmark.groups
+    ]
+    return table(head, lines, words=3)
+
+
+def _mean(group: Group, column: Column) -> str:
+    summary = group.summary(column)
+    if summary is None:
+        return MISSING
+    text = percent(summary.mean)
+    if summary.sd is not None:
+        text += f" ± {percent(summary.sd)}"
+    if column == "best_known":
+        text = f"**{text}**"
+    # A mean over some of the seeds must not pass for one over all.
+    return text if summary.seeds == group.seeds else f"{text} ({summary.seeds} of {group.seeds})"
+
+
+def _comparisons(benchmark: Benchmark) -> str:
+    columns: tuple[Column, ...] = ("pgd50", "autoattack", "best_known")
+    head = ["Training", "Architecture", "Activation", *(COLUMNS[column] for column in columns)]
+    lines = [
+        [*_kind(pair.group), *(_difference(pair.difference(column)) for column in columns)]
+        for pair in benchmark.comparisons
+    ]
+    return table(head, lines, words=3)
+
+
+def _difference(difference: Difference | None) -> str:
+    if difference is None:
+        return MISSING
+    mean = signed(difference.mean)
+    if difference.interval is None:
+        return f"{mean} (1 seed: no interval)"
+    low, high = (signed(end) for end in difference.interval)
+    seeds = f"{difference.seeds} seeds"
+    if difference.is_shown:
+        return f"**{mean}** [{low}, {high}] ({seeds})"
+    return f"{mean} [{low}, {high}] ({seeds}: no difference shown)"
+
+
+def _models(benchmark: Benchmark) -> str:
+    head = ["Rank", "Model", "Training", "Architecture", "Activation", "Seed", *_titles(benchmark)]
+    lines = [
+        [
+            str(row.rank),
+            title_of(row.model.name, row.model.weights_digest) + " †" * bool(row.flags),
+            *_kind(Group((row,))),
+            MISSING if row.training.seed is None else str(row.training.seed),
+            *(_accuracy(row, column) for column in benchmark.columns),
+        ]
+        for row in benchmark.rows
+    ]
+    return table(head, lines, words=5)
+
+
+def _accuracy(row: Row, column: Column) -> str:
+    value, share = row.value(column), row.share(column)
+    if value is None:
+        return MISSING
+    if share is None:
+        return percent(value)
+    low, high = share.interval
+    return f"{percent(value)} [{percent(low)}, {percent(high)}]"
+
+
+def _titles(benchmark: Benchmark) -> list[str]:
+    return [COLUMNS[column] for column in benchmark.columns]
+
+
+def _kind(group: Group) -> tuple[str, str, str]:
+    model = group.first.model
+    training = recipe_title(group.first.training)
+    return cell(training), cell(model.architecture), cell(model.activation)

@@ -1,0 +1,58 @@
+"""The board in a terminal of 100 columns."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from satbench.board.board import Board
+from satbench.board.rows import COLUMNS, Column, Row
+from satbench.core.markdown import MISSING, percent
+
+_CAPTION = (
+    "percent; robust accuracy is an upper bound; [a, b]: 95 % Wilson interval; "
+    "models of equal rank are not told apart"
+)
+
+_BROKEN = {"Transfer": "Trans-\nfer", "AutoAttack": "Auto-\nAttack"}
+"""Titles on two lines, to leave names of 38 letters their room."""
+
+
+def leaderboard_table(board: Board) -> Table:
+    """Return the models by benchmark, each benchmark ordered by best known accuracy."""
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+        caption=Text(_CAPTION + _flagged(board)),
+        caption_justify="left",
+    )
+    table.add_column("#", justify="right")
+    table.add_column("Model", overflow="fold")
+    for title in COLUMNS.values():
+        table.add_column(_BROKEN.get(title, title), justify="right", no_wrap=True)
+    for benchmark in board.benchmarks:
+        table.add_row("", Text(f"{benchmark.title}, n = {benchmark.dataset.n:,}", style="bold"))
+        for row in benchmark.rows:
+            # As Text, for rich would take a [name] for markup.
+            name = Text(row.model.name)
+            table.add_row(str(row.rank), name, *(_number(row, column) for column in COLUMNS))
+        table.add_section()
+    return table
+
+
+def _flagged(board: Board) -> str:
+    rows = (row for benchmark in board.benchmarks for row in benchmark.rows)
+    names = sorted({row.model.name for row in rows if row.flags})
+    return f"; flagged as too high, see LEADERBOARD.md: {', '.join(names)}" if names else ""
+
+
+def _number(row: Row, column: Column) -> Text:
+    value = row.value(column)
+    if value is None:
+        return Text(MISSING)
+    if column == "best_known":
+        low, high = row.best_known.interval
+        return Text(f"{percent(value)} [{percent(low)}, {percent(high)}]")
+    return Text(percent(value))

@@ -1,0 +1,240 @@
+"""What a curve must lie below: the records of the same model, and an attack at the curve's marks.
+
+A minimum-norm search misses points that a search within a ball of given size finds.  Their verdicts
+bound the curve: an image that anything broke within eps is no further away than eps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from satbench.board.definition import board_definitions
+from satbench.core.errors import SatbenchError
+from satbench.core.threat import Threat
+from satbench.curve.nearest import Nearest, batches
+from satbench.data import Dataset, load_dataset
+from satbench.engine.ball import size
+from satbench.engine.judge import TOLERANCE, predict
+from satbench.engine.runner import CLEAN, BatchResult, Progress, run_suite
+from satbench.engine.searched import joint
+from satbench.engine.stage import Stage
+from satbench.evaluation.lending import Lending
+from satbench.records.answers import same_model
+from satbench.records.curves import CurveBound
+from satbench.records.json_file import read_text
+from satbench.records.record import SURVIVED, WRONG_CLEAN, ModelInfo, Record, parse_record
+from satbench.records.witnesses import Witnesses, find_witnesses, read_witnesses
+
+LAYOUT = "curves"
+"""The folder of curves within the folder of results, by default: both are looked through."""
+
+
+_NONE = np.empty(0, np.float32)
+
+
+@dataclass(frozen=True)
+class At:
+    """An attack at one eps, and with what."""
+
+    threat: Threat
+    suite: tuple[Stage, ...]
+    seed: int
+    batch_size: int
+    data_dir: Path | None = None
+
+
+def record_folders(out: Path) -> list[Path]:
+    """Return where records may lie: the boards that ship with satbench, and the user's folder."""
+    boards = [folder for one in board_definitions() for folder in (one.records, one.reference)]
+    return [*boards, *([out.parent] if out.name == LAYOUT else []), out]
+
+
+def records_of(
+    info: ModelInfo, data: Dataset, norm: str, folders: Sequence[Path]
+) -> Iterator[tuple[Path, Record]]:
+    """Yield the records of a model on the images of `data` within balls of `norm`, each once.
+
+    Those that went through images in a random order have others, and are left out.  A file that
+    is no record, or a broken one, is passed by.
+    """
+    seen: set[str] = set()
+    for folder in folders:
+        for path in sorted(folder.glob("*.json")):
+            try:
+                text = read_text(path, "record")
+                if info.weights_digest not in text:
+                    continue
+                record = parse_record(text, str(path))
+            except SatbenchError:
+                continue
+            images = record.dataset
+            named = (images.name, images.split, images.population) == (data.name, data.split, 0)
+            fits = named and record.norm == norm and _same(record.model, info)
+            if fits and record.identity not in seen:
+                seen.add(record.identity)
+                yield path, record
+
+
+def name_of(record: Record) -> str:
+    """Return what a bound by a record is called."""
+    return f"record {record.identity}"
+
+
+def bound_by_record(
+    judged: nn.Module,
+    nearest: Nearest,
+    path: Path,
+    record: Record,
+    batch_size: int,
+    data_dir: Path | None,
+) -> CurveBound:
+    """Bring distances down to the verdicts of a record.
+
+    Its witnesses are judged anew, and give points; what cannot be confirmed here, or has no
+    witness, counts by its verdict where the images are the very same.
+    """
+    threat = Threat.of(record.norm, record.eps)
+    verdicts = np.array(record.verdicts[: len(nearest.data)])
+    fell = np.flatnonzero((verdicts != SURVIVED) & (verdicts != WRONG_CLEAN))
+    lowered = _confirm(judged, nearest, _witnesses(path, record), threat, batch_size)
+    due = fell[nearest.distances[fell] > threat.radius]
+    if len(due) and _same_images(record, nearest.data, data_dir):
+        lowered += nearest.offer_verdicts(due, threat.radius)
+    return CurveBound(name_of(record), threat.radius, len(verdicts), lowered, 0, 0)
+
+
+def bound_by_attack(
+    module: nn.Module, nearest: Nearest, at: At, progress: Progress
+) -> list[CurveBound]:
+    """Attack the images without a point within eps there; return a bound for each attack."""
+    journal = _Beyond(nearest, at.threat)
+    run_suite(
+        module,
+        nearest.data,
+        at.threat,
+        at.suite,
+        at.seed,
+        at.batch_size,
+        journal,
+        progress,
+        Lending(nearest.data, at.data_dir),
+    )
+    return [
+        journal.bound(spec, [k for k, stage in enumerate(at.suite, 1) if stage.spec == spec])
+        for spec in dict.fromkeys(stage.spec for stage in at.suite)
+    ]
+
+
+class _Beyond:
+    """A journal to which the images that have a point within eps are wrong when clean."""
+
+    def __init__(self, nearest: Nearest, threat: Threat) -> None:
+        self._nearest, self._threat = nearest, threat
+        self._beyond = nearest.beyond(threat.radius)
+        self._results: list[BatchResult] = []
+
+    def finished(self) -> Iterator[BatchResult]:
+        """Say that only the others are left."""
+        nothing = np.empty((0, *self._nearest.data.shape), np.float32)
+        every = np.arange(len(self._beyond))
+        yield BatchResult(CLEAN, every, ~self._beyond, nothing, 0, 0, seconds=0.0)
+
+    def write(self, result: BatchResult) -> None:
+        """Take the witnesses of a batch."""
+        broken = result.indices[result.broken]
+        lengths = _lengths(self._nearest, broken, result.witnesses, self._threat)
+        self._nearest.offer(0, broken, result.witnesses, lengths)
+        self._results.append(replace(result, witnesses=result.witnesses[:0], points=_NONE))
+
+    def bound(self, spec: str, stages: Sequence[int]) -> CurveBound:
+        """Return what an attack of these stages came to."""
+        mine = [result for result in self._results if result.stage in stages]
+        return CurveBound(
+            spec,
+            self._threat.radius,
+            attacked=sum(len(result.indices) for result in mine if result.stage == stages[0]),
+            broken=sum(int(result.broken.sum()) for result in mine),
+            forwards=sum(result.forwards for result in mine),
+            backwards=sum(result.backwards for result in mine),
+            search=joint(result.search for result in mine),
+        )
+
+
+def _same(one: ModelInfo, other: ModelInfo) -> bool:
+    kinds = (one.architecture, one.activation) == (other.architecture, other.activation)
+    return kinds and same_model(one, other)
+
+
+def _same_images(record: Record, data: Dataset, data_dir: Path | None) -> bool:
+    """Say whether the images of a record begin with those of `data`, or the other way round."""
+    n, digest = record.dataset.n, record.dataset.digest
+    if n <= len(data):
+        return data.first(n).digest == digest
+    if not data.origin or data.split != "test":
+        return False
+    try:
+        more = load_dataset(data.origin, "test", n, data_dir)
+    except SatbenchError:
+        return False
+    return more.digest == digest and more.first(len(data)).digest == data.digest
+
+
+def _witnesses(path: Path, record: Record) -> Witnesses | None:
+    """Return the witnesses of a record where they lie with it, whole and unchanged."""
+    file = find_witnesses(path, record.witnesses_digest)
+    if not file.is_file():
+        return None
+    try:
+        witnesses = read_witnesses(file)
+    except SatbenchError:
+        return None
+    return witnesses if witnesses.digest == record.witnesses_digest else None
+
+
+def _confirm(
+    judged: nn.Module,
+    nearest: Nearest,
+    witnesses: Witnesses | None,
+    threat: Threat,
+    batch_size: int,
+) -> int:
+    """Judge witnesses of images that have no point so near; return how many were taken."""
+    if witnesses is None or witnesses.images.shape[1:] != nearest.data.shape:
+        return 0
+    indices, images = witnesses.indices, witnesses.images
+    taken = 0
+    for rows in batches(_due(nearest, witnesses, threat), None, batch_size):
+        _, y = nearest.load(judged, indices[rows])
+        wrong = (predict(judged, torch.from_numpy(images[rows]).to(y.device)) != y).cpu().numpy()
+        fell = rows[wrong]
+        lengths = _lengths(nearest, indices[fell], images[fell], threat)
+        taken += nearest.offer(0, indices[fell], images[fell], lengths)
+    return taken
+
+
+def _due(nearest: Nearest, witnesses: Witnesses, threat: Threat) -> NDArray[np.int64]:
+    """Return the rows of witnesses that are allowed, of images without a point within eps."""
+    known = (witnesses.indices >= 0) & (witnesses.indices < len(nearest.data))
+    rows = np.flatnonzero(known)
+    rows = rows[nearest.beyond(threat.radius)[witnesses.indices[rows]]]
+    images = witnesses.images[rows]
+    boxed = ((images >= 0) & (images <= 1)).all((1, 2, 3))  # no NaN either
+    clean = nearest.data.pixels(witnesses.indices[rows])
+    sizes = size(torch.from_numpy(images).double() - torch.from_numpy(clean).double(), threat)
+    return rows[boxed & (sizes <= threat.radius + TOLERANCE[threat.norm]).numpy()]
+
+
+def _lengths(
+    nearest: Nearest, indices: NDArray[np.int64], images: NDArray[np.float32], threat: Threat
+) -> NDArray[np.float64]:
+    """Measure perturbations, at most eps: the judge's ball is larger by rounding.  -> (M,)."""
+    clean = torch.from_numpy(nearest.data.pixels(indices)).double()
+    lengths: NDArray[np.float64] = size(torch.from_numpy(images).double() - clean, threat).numpy()
+    return lengths.clip(max=threat.radius)

@@ -1,0 +1,114 @@
+"""The nearest adversarial point of each image that anything found: what a curve is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from satbench.calling.blame import Batch
+from satbench.data import Dataset
+from satbench.engine.judge import predict
+from satbench.engine.runner import device_of
+from satbench.records.curves import Curve
+from satbench.records.witnesses import Witnesses
+
+
+class Nearest:
+    """The nearest confirmed point of each image so far, and which search's it is.
+
+    `distances` (N,) float64: 0 for an image that is wrong when clean, infinite where no point is
+    known.  An image whose distance is from a verdict without its witness has no point.
+    """
+
+    def __init__(self, data: Dataset) -> None:
+        self.data = data
+        self.distances = np.full(len(data), np.inf)
+        self.owner = np.full(len(data), -1)
+        self.images: dict[int, NDArray[np.float32]] = {}
+
+    @classmethod
+    def of(cls, curve: Curve, points: Witnesses, data: Dataset) -> Nearest:
+        """Return what a curve and its points say."""
+        nearest = cls(data)
+        nearest.distances[:] = [np.inf if d is None else d for d in curve.distances]
+        nearest.images = dict(zip(points.indices.tolist(), points.images, strict=True))
+        return nearest
+
+    @property
+    def right(self) -> NDArray[np.int64]:
+        """The images that the model gets right when clean."""
+        return np.flatnonzero(self.distances > 0)
+
+    def beyond(self, eps: float) -> NDArray[np.bool_]:
+        """Return which images have no point within `eps`, (N,) bool."""
+        further: NDArray[np.bool_] = self.distances > eps
+        return further
+
+    def clean(self, judged: nn.Module, batch_size: int) -> None:
+        """Ask `judged` which images are wrong when clean."""
+        for batch in batches(np.arange(len(self.data)), None, batch_size):
+            x, y = self.load(judged, batch)
+            with Batch(judged, self.data, batch, "under no attack").in_a_sentence():
+                wrong = (predict(judged, x) != y).cpu().numpy()
+            self.distances[batch[wrong]] = 0
+
+    def load(self, model: nn.Module, batch: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Return images and labels on the device of `model`."""
+        device = device_of(model)
+        return (
+            torch.from_numpy(self.data.pixels(batch)).to(device),
+            torch.from_numpy(self.data.labels[batch]).to(device),
+        )
+
+    def offer(
+        self,
+        owner: int,
+        indices: NDArray[np.int64],
+        images: NDArray[np.float32],
+        distances: NDArray[np.float64],
+    ) -> int:
+        """Take what is nearer than what is known, and return how many images that is."""
+        taken = 0
+        for index, image, distance in zip(indices.tolist(), images, distances, strict=True):
+            if distance < self.distances[index]:
+                self.distances[index], self.owner[index] = distance, owner
+                self.images[index] = image
+                taken += 1
+        return taken
+
+    def offer_verdicts(self, broken: NDArray[np.int64], eps: float) -> int:
+        """Take it that there are points within `eps`, which are not known; likewise."""
+        new = broken[self.distances[broken] > eps]
+        self.distances[new] = eps
+        for index in new.tolist():
+            self.images.pop(index, None)
+        return len(new)
+
+    def credit(self, owner: int) -> int:
+        """Return for how many images the nearest point is this search's."""
+        return int((self.owner == owner).sum())
+
+    def told(self) -> list[float | None]:
+        """Return the distances as a curve tells them."""
+        return [float(d) if np.isfinite(d) else None for d in self.distances]
+
+    def points(self) -> Witnesses:
+        """Return the points, ordered by image."""
+        indices = sorted(self.images)
+        if not indices:
+            return Witnesses(np.empty(0, np.int64), np.empty((0, *self.data.shape), np.float32))
+        return Witnesses(np.array(indices), np.stack([self.images[index] for index in indices]))
+
+
+def batches(
+    due: NDArray[np.int64], block: int | None, batch_size: int
+) -> Iterator[NDArray[np.int64]]:
+    """Cut the images that are due: by `batch_size`, or by their numbers into blocks."""
+    if block is None:
+        yield from (due[start : start + batch_size] for start in range(0, len(due), batch_size))
+    else:
+        yield from (due[due // block == number] for number in np.unique(due // block))

@@ -1,0 +1,339 @@
+"""The curve of robust accuracy against eps: minimum-norm attacks, every distance confirmed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from satbench.attacks.minimum_norm import MinimumNorm, minimum_distances
+from satbench.attacks.suites.suite import check_suite, parse_suite
+from satbench.calling.blame import Batch
+from satbench.calling.borrow import borrowed
+from satbench.calling.devices import choose_device
+from satbench.calling.generators import own_generators
+from satbench.core.errors import SatbenchError
+from satbench.core.files import file_stem
+from satbench.core.noise import Noise
+from satbench.core.threat import Threat
+from satbench.curve.bounds import (
+    At,
+    bound_by_attack,
+    bound_by_record,
+    name_of,
+    record_folders,
+    records_of,
+)
+from satbench.curve.nearest import Nearest, batches
+from satbench.data import Dataset
+from satbench.engine.passes import CountingModel, Passes
+from satbench.engine.runner import Progress, device_of
+from satbench.engine.searched import Kind, Searched, Trial, joint
+from satbench.engine.stage import Stage
+from satbench.evaluation.config import EvalConfig, first_examples
+from satbench.evaluation.environment import measured_environment
+from satbench.evaluation.lending import pin_sources
+from satbench.evaluation.own_code import identified
+from satbench.evaluation.run import Silent
+from satbench.evaluation.trained_on import check_not_trained_on
+from satbench.models import load_model
+from satbench.preflight.preflight import Needs, check_set_up
+from satbench.records.curves import (
+    KIND,
+    Curve,
+    CurveAttack,
+    CurveBound,
+    curve_identity,
+    marks_of,
+    reach_of,
+    read_curve,
+    write_curve,
+)
+from satbench.records.record import DatasetInfo, ModelInfo
+from satbench.records.witnesses import read_witnesses, witnesses_path, write_witnesses
+
+
+@dataclass(frozen=True)
+class CurvePlan:
+    """What a curve is to be made of, apart from the model.
+
+    `attacks` are specs of minimum-norm attacks; the nearest point that any of them finds counts.
+    At each eps of `marks` (None for those that a table of the curve shows) the attacks `at_marks`
+    look for what these missed; empty means PGD-50, or Square where no attack follows gradients.
+    Records of the same model, published ones and those in the curve's folder, bound it too.
+    """
+
+    dataset: Dataset
+    norm: str
+    attacks: Sequence[str]
+    seed: int = 0
+    batch_size: int = 250
+    marks: Sequence[float] | None = None
+    at_marks: Sequence[str] = ()
+    data_dir: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise SatbenchError(f"expected a batch size of 1 or more, got {self.batch_size}")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A curve, where it lies, and whether it was already there."""
+
+    curve: Curve
+    path: Path
+    found: bool
+
+
+def minimum_norm_suite(attacks: Sequence[str], norm: str) -> tuple[Stage, ...]:
+    """Read minimum-norm attacks.  Raises SatbenchError for any other, or one unfit for `norm`."""
+    suite = parse_suite(attacks)
+    for stage in suite:
+        if not isinstance(stage.attack, MinimumNorm):
+            raise SatbenchError(
+                f"expected attacks that look for the smallest perturbation, such as foolbox.fmn, "
+                f"got {stage.title}"
+            )
+        if norm not in stage.traits.norms:
+            raise SatbenchError(
+                f"expected attacks for {norm}, got {stage.title}, which knows "
+                f"{' and '.join(stage.traits.norms)} only"
+            )
+    return suite
+
+
+def measure_configs(
+    configs: Sequence[EvalConfig],
+    at_marks: Sequence[str] = (),
+    progress: Progress | None = None,
+    begins: Callable[[EvalConfig], None] = lambda config: None,
+) -> list[Measured]:
+    """Measure the curves that the command line was asked for; the radii in `configs` are unused.
+
+    They are of one norm and data set, and all are brought down at the marks of their common table.
+    `begins` is told of each model that comes next.
+    """
+    made, bounded = [], []
+    for config in configs:
+        begins(config)
+        made.append(_measure_config(config, (), at_marks, progress))
+    marks = marks_of([one.curve for one in made])
+    for config, before in zip(configs, made, strict=True):
+        begins(config)
+        after = _measure_config(replace(config, fresh=False), marks, at_marks, progress)
+        bounded.append(replace(after, found=before.found and after.found))
+    return bounded
+
+
+def _measure_config(
+    config: EvalConfig,
+    marks: Sequence[float],
+    at_marks: Sequence[str],
+    progress: Progress | None,
+) -> Measured:
+    device = choose_device(config.device)
+    dataset = first_examples(config.dataset, config.n_examples, config.data_dir)
+    with own_generators(device, config.seed):
+        loaded = load_model(config.model, dataset.classes, exactly=not dataset.more_classes)
+        loaded.check_images(dataset.shape, dataset.name)
+        check_not_trained_on(loaded.info, config.dataset, dataset)
+        plan = CurvePlan(
+            dataset,
+            config.threat.norm,
+            config.attacks,
+            config.seed,
+            config.batch_size,
+            marks,
+            at_marks,
+            config.data_dir,
+        )
+        module = loaded.module.to(device)
+        return measure_curve(module, loaded.info, plan, config.out, progress, config.fresh)
+
+
+def measure_curve(
+    module: nn.Module,
+    info: ModelInfo,
+    plan: CurvePlan,
+    out: Path,
+    progress: Progress | None = None,
+    fresh: bool = False,
+) -> Measured:
+    """Measure how far the nearest adversarial point of each image lies, on the model's device.
+
+    The curve and its points are written to the folder `out`.  If the curve of the same inputs is
+    there already, it is returned, unless it is to be made `fresh`, brought down by what was not yet
+    held against it: records that have come since, attacks at other marks.  The model comes back as
+    it was.  Raises SatbenchError from preflight, the judge, or attacks that do not fit.
+    """
+    suite, told = minimum_norm_suite(plan.attacks, plan.norm), progress or Silent()
+    bounding = _bounding_suite(plan, suite)
+    check_set_up(module, plan.dataset, Threat.of(plan.norm, "1"), Needs.of([*suite, *bounding]))
+    info = identified(info, module, plan.dataset, device_of(module))
+    data = plan.dataset
+    dataset = DatasetInfo(data.name, data.split, len(data), data.classes, data.digest)
+    specs = [stage.spec for stage in suite]
+    identity = curve_identity(info, dataset, plan.norm, plan.seed, specs)
+    stem = file_stem((info.name, dataset.name, plan.norm, KIND, identity[:8]))
+    path = out / f"{stem}.json"
+    known = None if fresh else _found(path, identity, data)
+    curve, nearest = known or _measure(module, info, dataset, identity, plan, suite, told)
+    bounds = [
+        *_by_records(module, curve, nearest, plan, out),
+        *_at_marks(module, curve, nearest, plan, bounding, told),
+    ]
+    if known and not bounds:
+        return Measured(curve, path, found=True)
+    points = nearest.points()
+    curve = replace(
+        curve,
+        bounds=[*curve.bounds, *bounds],
+        distances=nearest.told(),
+        points_digest=points.digest,
+    )
+    write_witnesses(points, witnesses_path(path))
+    write_curve(curve, path)
+    return Measured(curve, path, found=False)
+
+
+def _bounding_suite(plan: CurvePlan, suite: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    """Return the attacks at the marks.  Raises SatbenchError where one does not suit the norm."""
+    default = "pgd-50" if any(stage.uses_gradients for stage in suite) else "square"
+    threat = Threat.of(plan.norm, "1")
+    bounding = parse_suite(pin_sources(plan.at_marks or (default,), plan.dataset.name, threat))
+    check_suite(bounding, threat)
+    return bounding
+
+
+def _found(path: Path, identity: str, data: Dataset) -> tuple[Curve, Nearest] | None:
+    """Return the curve of an identity and its points, if both are there."""
+    points = witnesses_path(path)
+    if not (path.exists() and points.exists()):
+        return None
+    curve = read_curve(path)
+    return (
+        (curve, Nearest.of(curve, read_witnesses(points), data))
+        if (curve.identity == identity)
+        else None
+    )
+
+
+def _measure(
+    module: nn.Module,
+    info: ModelInfo,
+    dataset: DatasetInfo,
+    identity: str,
+    plan: CurvePlan,
+    suite: tuple[Stage, ...],
+    progress: Progress,
+) -> tuple[Curve, Nearest]:
+    """Run the minimum-norm attacks; the curve has no bounds yet."""
+    data = plan.dataset
+    nearest = Nearest(data)
+    with torch.enable_grad(), borrowed(module) as judged:
+        target = Searched(judged)
+        started = time.perf_counter()
+        nearest.clean(judged, plan.batch_size)
+        clean_seconds = time.perf_counter() - started
+        costs, seconds = zip(
+            *(
+                _attack(judged, target, nearest, k, stage, plan, progress)
+                for k, stage in enumerate(suite)
+            ),
+            strict=True,
+        )
+    curve = Curve(
+        identity=identity,
+        model=info,
+        dataset=dataset,
+        shape=list(data.shape),
+        chance=float(np.bincount(data.labels).max() / len(data)),
+        norm=plan.norm,
+        seed=plan.seed,
+        attacks=[replace(cost, nearest=nearest.credit(k)) for k, cost in enumerate(costs)],
+        bounds=[],
+        reach=reach_of(nearest.told()),
+        distances=nearest.told(),
+        points_digest="",
+        environment=measured_environment(
+            device_of(module), plan.batch_size, clean_seconds, seconds
+        ),
+    )
+    return curve, nearest
+
+
+def _by_records(
+    module: nn.Module, curve: Curve, nearest: Nearest, plan: CurvePlan, out: Path
+) -> list[CurveBound]:
+    """Bring the curve down to the records of its model that were not yet held against it."""
+    done = {bound.by for bound in curve.bounds}
+    new = [
+        (path, record)
+        for path, record in records_of(curve.model, plan.dataset, plan.norm, record_folders(out))
+        if name_of(record) not in done
+    ]
+    with borrowed(module) as judged:
+        return [
+            bound_by_record(judged, nearest, path, record, plan.batch_size, plan.data_dir)
+            for path, record in new
+        ]
+
+
+def _at_marks(
+    module: nn.Module,
+    curve: Curve,
+    nearest: Nearest,
+    plan: CurvePlan,
+    suite: tuple[Stage, ...],
+    progress: Progress,
+) -> list[CurveBound]:
+    """Bring the curve down to attacks at marks where they have not yet run, the least eps first."""
+    bounds: list[CurveBound] = []
+    done = {(bound.by, bound.eps) for bound in curve.bounds}
+    for eps in sorted(marks_of([curve]) if plan.marks is None else plan.marks):
+        due = tuple(stage for stage in suite if (stage.spec, eps) not in done)
+        if eps > 0 and due:
+            at = At(Threat.of(plan.norm, eps), due, plan.seed, plan.batch_size, plan.data_dir)
+            bounds += bound_by_attack(module, nearest, at, progress)
+    return bounds
+
+
+def _attack(
+    judged: nn.Module,
+    target: Searched,
+    nearest: Nearest,
+    number: int,
+    stage: Stage,
+    plan: CurvePlan,
+    progress: Progress,
+) -> tuple[CurveAttack, float]:
+    """Attack every image that is right when clean, and return the cost and the seconds."""
+    started = time.perf_counter()
+    passes, found, due = Passes(), 0, nearest.right
+    counting = CountingModel(target, passes)
+    target.get_ready()
+    trial, kinds = Trial([target]), list[Kind]()
+    progress.stage(stage.title, total=len(due), done=0)
+    for batch in batches(due, stage.block, plan.batch_size):
+        x, y = nearest.load(judged, batch)
+        block = int(batch[0]) // stage.block if stage.block else 0
+        noise = Noise(plan.seed, stage.purpose, tuple(batch.tolist()), block)
+        attack = cast(MinimumNorm, stage.attack)
+        search = partial(minimum_distances, judged, counting, x, y, attack, plan.norm, noise)
+        with Batch(judged, nearest.data, batch, f"under {stage.title}").in_a_sentence():
+            points, sizes = trial.run(search, passes.mark())
+        kinds.append(trial.kind)
+        distances = sizes.cpu().numpy()
+        found += int(np.isfinite(distances).sum())
+        nearest.offer(number, batch, points.cpu().numpy(), distances)
+        progress.advance(len(batch), int(np.isinf(nearest.distances).sum()))
+    cost = CurveAttack(stage.spec, len(due), found, 0, *passes.take(), joint(kinds))
+    return cost, time.perf_counter() - started

@@ -1,0 +1,1 @@
+"""Image files and folders: what they hold, and what is done to their pixels."""

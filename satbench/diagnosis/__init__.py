@@ -1,0 +1,1 @@
+"""The diagnosis: signs that gradients hide how easily a model is fooled."""

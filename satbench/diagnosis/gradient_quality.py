@@ -1,0 +1,269 @@
+"""Measures of how well the gradient of the cross-entropy guides a search, image by image.
+
+Xie et al., 2020 (arXiv:2006.14536, section 3) trace the weakness of ReLU nets under adversarial
+training to the quality of their gradients.  These measures put a number on it.  None of them
+changes where the loss L is multiplied by a constant: every gradient is compared with itself
+nearby.  They are not free of confidence all the same: with logits twice as large the cross-entropy
+is another function, whose own curvature counts, so compare nets of like accuracy.
+
+Gradients are those of the cross-entropy of the logits as they come (float32 for a float32 model),
+for that is what attacks follow; values of the loss are taken from the same logits in float64, and
+all reductions are made in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from satbench.calling.borrow import borrowed
+from satbench.core.errors import SatbenchError
+from satbench.core.heap import release_freed_memory
+from satbench.core.noise import Noise
+from satbench.core.threat import Threat
+from satbench.engine.ball import project, random_point, steepest
+from satbench.engine.contract import Model, NoiseSource
+from satbench.engine.runner import device_of
+
+DRAWS = 4
+"""How many random points of the ball the gradient at the image is compared with."""
+
+STEPS = 10
+"""Steps of each of the two searches: for the largest loss, and for the largest linearity error."""
+
+STEP = 0.25
+"""The length of a step of a search, in eps."""
+
+PURPOSE = "gradient-quality"
+"""What the noise of an image is drawn for."""
+
+MEASURES: dict[str, str] = {
+    "gradient cosine": "cosine of the gradients at the image and at a random point of the ball, "
+    "in [-1, 1]; higher is better (GradAlign, arXiv:2007.02617)",
+    "path cosine": f"mean cosine of consecutive gradients along a path of PGD-{STEPS}, in "
+    "[-1, 1]; higher is better",
+    "sign flips": "share of pixels whose gradient has another sign at a random point of the ball, "
+    "in [0, 1]; lower is better",
+    "gradient Lipschitz, mean": "relative change of the gradient per unit of L2 distance (pixels "
+    "in [0, 1]) to a random point of the ball; lower is better",
+    "gradient Lipschitz, max": f"the same, the largest of {DRAWS} draws; lower is better",
+    "linearity error": "largest error of the linearised loss in the ball, over the largest change "
+    "of the loss or of its linearisation, in [0, 2]; lower is better (after arXiv:1907.02610)",
+    "single-step share": "rise of the loss after one step of eps, over the largest rise that it "
+    f"or PGD-{STEPS} finds, in [0, 1]; higher is better",
+    "zero entries": "share of pixels whose gradient is exactly 0, in [0, 1]",
+    "vanished gradients": "share of images whose gradient is exactly 0 everywhere, in [0, 1]; "
+    "the measures before leave them out",
+}
+"""The measures, in order: the name, and a sentence on what it is."""
+
+
+def measure(
+    model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource, draws: int = DRAWS
+) -> dict[str, Tensor]:
+    """Return the measures of each image, by the names in `MEASURES`.
+
+    (B, C, H, W) in [0, 1], (B,) labels -> (B,) float64 each.  Write L for the cross-entropy, g for
+    its gradient at x, and η for the way to a point uniform in the ball, clipped to [0, 1] (differs
+    from GradAlign, which does not clip: a model is defined on [0, 1] alone); means and maxima are
+    over `draws` of them.
+
+    - gradient cosine: mean of cos(g, ∇L(x+η)), in [-1, 1] (Andriushchenko & Flammarion, 2020,
+      arXiv:2007.02617, "GradAlign");
+    - path cosine: mean of cos(∇L(x_k), ∇L(x_k+1)), in [-1, 1], along the `STEPS` gradients of PGD
+      from a uniform point, steps of eps/4 (after Madry et al., 2018, arXiv:1706.06083);
+    - sign flips: mean share of pixels where sign g differs from sign ∇L(x+η) (0 is a sign of its
+      own), in [0, 1]: what attacks in Linf take from the gradient;
+    - gradient Lipschitz: ‖∇L(x+η) - g‖₂ / (‖g‖₂ ‖η‖₂), mean and maximum, at least 0; the unit is
+      one over the L2 distance between images in [0, 1];
+    - linearity error: γ / R with γ = max |L(x+δ) - L(x) - δᵀg|, found by `STEPS` steps of eps/4
+      from a uniform point (Qin et al., 2019, arXiv:1907.02610), and R the largest
+      |L(x+δ) - L(x)| or |δᵀg| at any point visited here, by the other searches too; in [0, 2], and
+      0 where R is.  Either alone can be near 0 at the maximiser, R cannot;
+    - single-step share: max(0, L(x') - L(x)) with x' one step of eps from x (FGSM; Goodfellow et
+      al., 2015, arXiv:1412.6572), over the largest rise at x' or on the path of PGD, in [0, 1]:
+      what training with a single step relies on;
+    - zero entries: share of the entries of g that are exactly 0, in [0, 1];
+    - vanished gradients: 1 where all of them are, else 0.
+
+    NaN stands where a measure is undefined: in all but the last two where g vanishes, and in
+    single-step share where no point has a higher loss than x.  A gradient that vanishes elsewhere
+    has the cosine 0 with any other.  An image costs `draws` + 24 forwards and `draws` + 21
+    backwards.  Raises SatbenchError for fewer draws than 1.
+    """
+    if draws < 1:
+        raise SatbenchError(f"expected draws of 1 or more, got {draws}")
+    look = _Look(model, y)
+    origin = look.at(x)
+    points = [random_point(x, threat, noise, number) for number in range(draws + 2)]
+    path = _path(look, x, points[draws], threat)
+    single = look.at(project(x + _step(origin.grad, threat), x, threat), grad=False)
+    search = _linearity_search(look, origin, points[draws + 1], threat)
+    nearby = [look.at(point) for point in points[:draws]]
+    steepness = torch.stack([_steepness(origin, point) for point in nearby])
+    rise = single.loss - origin.loss
+    best = torch.stack([point.loss for point in (*path, single)]).amax(0) - origin.loss
+    error = torch.stack([origin.misjudged(point).abs() for point in search]).amax(0)
+    change = torch.stack(
+        [origin.largest_change(point) for point in (*nearby, *path, *search, single)]
+    ).amax(0)
+    zero = (origin.grad == 0).flatten(1)
+    vanished = zero.all(1)
+    found = {
+        "gradient cosine": _mean(_cosine(origin.grad, point.grad) for point in nearby),
+        "path cosine": _mean(_cosine(a.grad, b.grad) for a, b in pairwise(path[:-1])),
+        "sign flips": _mean(_flips(origin.grad, point.grad) for point in nearby),
+        "gradient Lipschitz, mean": steepness.mean(0),
+        "gradient Lipschitz, max": steepness.amax(0),
+        "linearity error": _ratio(error, change),
+        "single-step share": _ratio(rise.clamp_min(0), best).where(best > 0, torch.nan),
+    }
+    return {
+        **{name: value.masked_fill(vanished, torch.nan) for name, value in found.items()},
+        "zero entries": zero.double().mean(1),
+        "vanished gradients": vanished.double(),
+    }
+
+
+def gradient_measures(
+    model: nn.Module,
+    images: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    indices: NDArray[np.int64],
+    threat: Threat,
+    seed: int,
+    batch_size: int,
+) -> dict[str, float]:
+    """Return the mean over images of each measure, by the names in `MEASURES`.
+
+    `images` (N, C, H, W) in [0, 1], `labels` (N,) and `indices` (N,), their places in the data set,
+    with which and `seed` their noise is drawn: neither order nor `batch_size` matters but for
+    rounding in the model.  An image for which a measure is undefined (see `measure`) is left out of
+    its mean, and a name for which none is left is left out of the result.  The model is measured in
+    eval mode on the device of its parameters, and comes back as it was.
+    Raises SatbenchError where there are no images, or not as many labels or indices.
+    """
+    if not len(images) == len(labels) == len(indices) > 0:
+        raise SatbenchError(
+            "expected one label and one index for each of 1 or more images, got "
+            f"{len(images)} images, {len(labels)} labels and {len(indices)} indices"
+        )
+    values: dict[str, list[float]] = {name: [] for name in MEASURES}
+    with borrowed(model) as measured:
+        device = device_of(measured)
+        for start in range(0, len(images), batch_size):
+            batch = slice(start, start + batch_size)
+            x = torch.from_numpy(images[batch]).to(device)
+            y = torch.from_numpy(labels[batch]).to(device)
+            noise = Noise(seed, PURPOSE, tuple(indices[batch].tolist()))
+            for name, value in measure(measured, x, y, threat, noise).items():
+                values[name] += [one for one in value.tolist() if not math.isnan(one)]
+            release_freed_memory()
+    return {name: math.fsum(ones) / len(ones) for name, ones in values.items() if ones}
+
+
+@dataclass(frozen=True)
+class _Point:
+    """Images (B, …), their losses (B,) in float64, and the gradients (B, …), 0 if not asked for."""
+
+    x: Tensor
+    loss: Tensor
+    grad: Tensor
+
+    def foretold(self, other: _Point) -> Tensor:
+        """Return how much the loss changes on the way to `other` by the gradient, (B,)."""
+        return _dot(other.x.double() - self.x.double(), self.grad)
+
+    def misjudged(self, other: _Point) -> Tensor:
+        """Return how much more it changes in truth, (B,)."""
+        return other.loss - self.loss - self.foretold(other)
+
+    def largest_change(self, other: _Point) -> Tensor:
+        """Return the larger of both changes, at least 0, (B,)."""
+        return torch.maximum((other.loss - self.loss).abs(), self.foretold(other).abs())
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Looks at the cross-entropy of a model at labels (B,)."""
+
+    model: Model
+    y: Tensor
+
+    def at(self, x: Tensor, grad: bool = True) -> _Point:
+        """Return the loss at `x` (B, …), a forward, and the gradient if asked for, a backward."""
+        leaf = x.detach().clone().requires_grad_(grad)
+        with torch.set_grad_enabled(grad), torch.autocast(x.device.type, enabled=False):
+            logits = self.model(leaf)
+            # Summed, so that no image's gradient depends on the size of its batch.
+            total = F.cross_entropy(logits, self.y, reduction="sum")
+        found = None
+        if total.requires_grad:
+            (found,) = torch.autograd.grad(total, leaf, allow_unused=True)
+        loss = F.cross_entropy(logits.detach().double(), self.y, reduction="none")
+        return _Point(leaf.detach(), loss, torch.zeros_like(x) if found is None else found)
+
+
+def _path(look: _Look, x: Tensor, start: Tensor, threat: Threat) -> list[_Point]:
+    """Return the points of PGD on the loss: `STEPS` with gradients, and the last without."""
+    points = [look.at(start)]
+    for number in range(1, STEPS + 1):
+        ahead = points[-1].x + STEP * _step(points[-1].grad, threat, points[-1].x)
+        points.append(look.at(project(ahead, x, threat), grad=number < STEPS))
+    return points
+
+
+def _linearity_search(look: _Look, origin: _Point, start: Tensor, threat: Threat) -> list[_Point]:
+    """Return the points of PGD on |L(x+δ) - L(x) - δᵀg|, as `_path` does."""
+    points = [look.at(start)]
+    for number in range(1, STEPS + 1):
+        here = points[-1]
+        upward = torch.where(origin.misjudged(here) < 0, -1.0, 1.0).to(here.x.dtype)
+        grad = upward.view(-1, *[1] * (here.x.dim() - 1)) * (here.grad - origin.grad)
+        ahead = project(here.x + STEP * _step(grad, threat, here.x), origin.x, threat)
+        points.append(look.at(ahead, grad=number < STEPS))
+    return points
+
+
+def _step(grad: Tensor, threat: Threat, x_adv: Tensor | None = None) -> Tensor:
+    return threat.radius * steepest(grad, threat, x_adv)
+
+
+def _steepness(origin: _Point, point: _Point) -> Tensor:
+    """Return the relative change of the gradient per unit of distance, (B,)."""
+    change, way = (point.grad.double() - origin.grad.double()), point.x.double() - origin.x.double()
+    return _ratio(_length(change), _length(origin.grad) * _length(way))
+
+
+def _flips(grad: Tensor, other: Tensor) -> Tensor:
+    return (grad.sign() != other.sign()).flatten(1).double().mean(1)
+
+
+def _cosine(grad: Tensor, other: Tensor) -> Tensor:
+    return _ratio(_dot(grad, other), _length(grad) * _length(other)).clamp(-1, 1)
+
+
+def _ratio(above: Tensor, below: Tensor) -> Tensor:
+    """Divide, with 0 where the denominator is 0."""
+    return torch.where(below == 0, 0, above / torch.where(below == 0, 1, below))
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a.double() * b.double()).flatten(1).sum(1)
+
+
+def _length(a: Tensor) -> Tensor:
+    lengths: Tensor = torch.linalg.vector_norm(a.double().flatten(1), dim=1)
+    return lengths
+
+
+def _mean(values: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(values)).mean(0)

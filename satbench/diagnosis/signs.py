@@ -1,0 +1,242 @@
+"""The signs of masked gradients, image by image: what `satbench.diagnosis.diagnose` makes flags of.
+
+An attack that follows gradients finds nothing where they are zero, wrong or random (Athalye,
+Carlini & Wagner, 2018, arXiv:1802.00420; Pintor et al., 2022, arXiv:2106.09947).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from satbench.calling.logits import MASKED_LOGIT, classes_in_play
+from satbench.calling.rounding import FLOAT32, apart, same_up_to
+from satbench.core.threat import Threat
+from satbench.engine.contract import Model
+
+NEARBY = 0.01
+"""How far from an image lies the point at which its gradient is put to the test, in eps."""
+
+WRONG_BY = 0.5
+"""The share of a change of the margin beyond which the gradient misjudges it.
+
+On 3,000 test images and the 19 honest models that ship, the worst was 0.39 (a kink of a ReLU
+net, the 99.9th percentile was 0.24); behind a detached part 0.5 is passed by 99 % of the images.
+"""
+
+NEGLIGIBLE = 0.01
+"""The share of the margin that the gradient must account for over the whole range of pixels.
+
+On the same images and models the least was 0.09.
+"""
+
+PROBABLE = 1e-5
+"""How far from a probability vector logits may be to be called one (AutoAttack's own number)."""
+
+TINY = 1e-12
+"""The length below which attacks in L2 take a gradient for zero (`satbench.engine.ball`)."""
+
+TARGETS = 9
+"""How many target classes AutoAttack's targeted attacks take (arXiv:2003.01690, section 4)."""
+
+MASKED = (
+    "randomised",
+    "gradient-mode",
+    "zero-gradient",
+    "vanishing-loss-gradient",
+    "negligible-gradient",
+    "unstable-gradient",
+    "dynamic-gradient",
+)
+"""The signs that a search by gradients is not to be trusted with an image."""
+
+
+def examine(
+    model: Model, x: Tensor, y: Tensor, threat: Threat, rounding: float = FLOAT32
+) -> dict[str, Tensor]:
+    """Return for each sign which images it holds for.  (B, C, H, W), (B,) -> (B,) bool each.
+
+    `rounding` is how coarsely the model computes (`satbench.calling.rounding`).  Each image costs 3
+    forwards and 2 backwards.
+    """
+    with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
+        leaf = x.clone().requires_grad_()
+        logits: Tensor = model(leaf)
+        rival = _rival(logits, y)
+        margin = _margin(logits, y, rival)
+        loss_grad = _gradient(F.cross_entropy(logits, y, reduction="sum"), leaf)
+        grad = _gradient(margin.sum(), leaf)
+        with torch.no_grad(), _autograd_calls() as calls:
+            again = _in_halves(model, x)
+            nearby = (x - _step(x, threat) * grad.sign()).clamp(0, 1)
+            nearby_logits: Tensor = model(nearby)
+
+    logits, margin = logits.detach(), margin.detach()
+    differ = compare(model, x, logits, again, rounding)
+    randomised = differ["randomised"]
+    zero = _is_zero(loss_grad) & _is_zero(grad)
+    change = _margin(nearby_logits, y, rival) - margin
+    every, unit = torch.ones_like(zero), rounding * _size(logits)
+    return {
+        **differ,
+        "softmax-output": _is_probability(logits),
+        "zero-gradient": zero,
+        "vanishing-loss-gradient": _vanishes(loss_grad, grad, threat),
+        "negligible-gradient": ~zero & _is_negligible(grad, margin),
+        # Noise and a gradient of zero are causes of their own.
+        "unstable-gradient": ~zero & ~randomised & _misjudges(grad, nearby - x, change, unit),
+        "dynamic-gradient": every if calls else ~every,
+        "few-classes": every if classes_in_play(logits) <= TARGETS else ~every,
+    }
+
+
+@torch.no_grad()
+def compare(
+    model: Model, x: Tensor, with_gradients: Tensor, in_halves: Tensor, rounding: float
+) -> dict[str, Tensor]:
+    """Find out why two answers to the same images differ, (B, K) twice -> (B,) bool each.
+
+    One was given while gradients were recorded, the other without and to one half of the batch at a
+    time.  Where they agree this costs nothing, else two forwards an image.
+    """
+    same = same_up_to(rounding)
+    none = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    if bool((apart(with_gradients, in_halves) <= same).all()):
+        return {"randomised": none, "batch-dependent": none, "gradient-mode": none}
+    once, twice = model(x), model(x)
+    randomised = apart(once, twice) > same
+    return {
+        "randomised": randomised,
+        "batch-dependent": ~randomised & (apart(once, in_halves) > same),
+        "gradient-mode": ~randomised & (apart(once, with_gradients) > same),
+    }
+
+
+def examine_modes(
+    model: Model, x: Tensor, y: Tensor, threat: Threat, rounding: float = FLOAT32
+) -> dict[str, Tensor]:
+    """Compare answers to attacked images with gradients recorded and without.
+
+    (B, C, H, W), (B,) -> (B,) bool each.  The points lie a whole eps from the images, where a model
+    that knows them again must answer for itself.  Each image costs 3 forwards and a backward.
+    """
+    with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
+        leaf = x.clone().requires_grad_()
+        logits = model(leaf)
+        grad = _gradient(F.cross_entropy(logits, y, reduction="sum"), leaf)
+        step = _step(x, threat) / NEARBY
+        attacked = (x + step * grad.sign()).clamp(0, 1)
+        with_gradients = model(attacked.clone().requires_grad_()).detach()
+    with torch.no_grad():
+        return compare(model, attacked, with_gradients, _in_halves(model, attacked), rounding)
+
+
+def _in_halves(model: Model, x: Tensor) -> Tensor:
+    """Ask about every other image, then about those between.  (B, C, H, W) -> (B, K)."""
+    if len(x) < 2:
+        return model(x)
+    first, second = model(x[::2]), model(x[1::2])
+    logits = first.new_empty(len(x), first.shape[1])
+    logits[::2], logits[1::2] = first, second
+    return logits
+
+
+def _is_probability(logits: Tensor) -> Tensor:
+    inside = (logits > -PROBABLE).all(1) & (logits < 1 + PROBABLE).all(1)
+    return inside & ((logits.sum(1) - 1).abs() < PROBABLE)
+
+
+def _size(logits: Tensor) -> Tensor:
+    """Return the largest logit of each image, masked classes aside.  (B, K) -> (B,)."""
+    return torch.where(logits > MASKED_LOGIT, logits, 0).abs().amax(1)
+
+
+def _is_zero(grad: Tensor) -> Tensor:
+    return (grad == 0).flatten(1).all(1)
+
+
+def _vanishes(loss_grad: Tensor, grad: Tensor, threat: Threat) -> Tensor:
+    """Tell where the cross-entropy has lost the gradient that the margin still has.
+
+    Its gradient is about 1 - p_y times the margin's.  From a margin of 104 on, that is 0 in
+    float32.  Attacks in Linf take its sign, so it is lost where most of its pixels are 0;
+    attacks in L2 divide by its length, so it is lost below `TINY` (a margin of about 30) as well.
+    """
+    moving = (grad != 0).flatten(1)
+    lost = moving & (loss_grad == 0).flatten(1)
+    vanishes = lost.sum(1) > 0.5 * moving.sum(1)
+    if threat.norm != "linf":
+        vanishes |= torch.linalg.vector_norm(loss_grad.flatten(1), dim=1) < TINY
+    return vanishes & moving.any(1)
+
+
+def _is_negligible(grad: Tensor, margin: Tensor) -> Tensor:
+    """Tell where even pixels moved by 1 each would, by the gradient, leave the margin as it is."""
+    return grad.double().abs().flatten(1).sum(1) < NEGLIGIBLE * margin.double()
+
+
+def _misjudges(grad: Tensor, delta: Tensor, change: Tensor, unit: Tensor) -> Tensor:
+    """Tell where the gradient misjudges the change of the margin over `delta` by more than half.
+
+    Over so short a way a gradient that belongs to the logits is right but for curvature and
+    rounding; rounding is allowed 100 times `unit`, (B,), the last place of the largest logit.
+    """
+    foretold = (grad.double() * delta.double()).flatten(1).sum(1)
+    largest = torch.maximum(foretold.abs(), change.double().abs())
+    return (change.double() - foretold).abs() > WRONG_BY * largest + 100 * unit.double()
+
+
+def _step(x: Tensor, threat: Threat) -> float:
+    """Return how far each pixel moves to the nearby point: `NEARBY` of eps, spread over all."""
+    power = {"linf": 0.0, "l2": 0.5, "l1": 1.0}[threat.norm]
+    return float(NEARBY * threat.radius / x[0].numel() ** power)
+
+
+def _rival(logits: Tensor, y: Tensor) -> Tensor:
+    others = logits.detach().scatter(1, y[:, None], -torch.inf)
+    return others.argmax(1)
+
+
+def _margin(logits: Tensor, y: Tensor, rival: Tensor) -> Tensor:
+    rows = torch.arange(len(y), device=y.device)
+    return logits[rows, y] - logits[rows, rival]
+
+
+def _gradient(value: Tensor, x: Tensor) -> Tensor:
+    try:
+        (grad,) = torch.autograd.grad(value, x, retain_graph=True, allow_unused=True)
+    except Exception:  # no graph, or whatever a user's backward raises: no gradient to follow
+        return torch.zeros_like(x)
+    return torch.zeros_like(x) if grad is None else grad.detach()
+
+
+@contextmanager
+def _autograd_calls() -> Iterator[list[str]]:
+    """Yield a list that grows by a name with each call of autograd while the block runs."""
+    calls: list[str] = []
+    # Whichever way a model reaches autograd, grad() and backward() both end in the engine.
+    names = [
+        name
+        for name in ("grad", "backward", "_engine_run_backward")
+        if hasattr(torch.autograd, name)
+    ]
+    originals = {name: getattr(torch.autograd, name) for name in names}
+
+    def noting(name: str) -> object:
+        def call(*args: object, **kwargs: object) -> object:
+            calls.append(name)
+            return originals[name](*args, **kwargs)
+
+        return call
+
+    try:
+        for name in names:
+            setattr(torch.autograd, name, noting(name))
+        yield calls
+    finally:
+        for name, original in originals.items():
+            setattr(torch.autograd, name, original)

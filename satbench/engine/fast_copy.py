@@ -1,0 +1,282 @@
+"""The fast copy: a model rewritten so that searches run faster; it rounds otherwise.
+
+The copy is the graph of the model's forward that torch.fx draws, so that nothing of the model's own
+Python is left in it: layers are called as the model calls them, and most are the model's own.
+Each rewrite is exact in real arithmetic, and none is taken on trust: `satbench.engine.proof` holds
+every copy against its model.  The judge never sees one.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import Counter
+from collections.abc import Mapping
+from operator import attrgetter
+from typing import Any, TypeGuard, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+_FEW = 4  # input channels for which oneDNN's backward of a strided convolution is slow
+_WIDE = 2**21  # weights from which oneDNN is faster with channels first: 512×512×3×3 has more
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def fast_copy(model: nn.Module, channels_last: bool = True) -> nn.Module | None:
+    """Rewrite a model in eval mode with frozen parameters; None where that would change nothing.
+
+    Batch-norms are folded into the convolutions before them, strided convolutions of images become
+    dense ones, and the memory layout is channels last where asked for.  None too where the forward
+    is no graph, as where it branches on pixels or reads what a hook has stored.  The model's own
+    layers are shared, and its weights are left as they are.
+    """
+    if type(model) is nn.DataParallel and len(model.device_ids) < 2 and _is_bare(model):
+        return fast_copy(model.module, channels_last)  # with one device it does nothing itself
+    if not any(type(module) is nn.Conv2d for module in model.modules()):
+        return None
+    drawn = _drawn(model)
+    if drawn is None:
+        return None
+    graph, layers, others = drawn
+    rewritten = _with_folded_batch_norms(graph, layers)
+    rewritten = {name: _faster(one, channels_last) or one for name, one in rewritten.items()}
+    if all(one is layers[name] for name, one in rewritten.items()):
+        return None
+    return _put_together(graph, {**others, **rewritten})
+
+
+class _Tracer(fx.Tracer):
+    """Draws the calls of layers: a module without children is a layer, whoever wrote it."""
+
+    def path_of_module(self, mod: nn.Module) -> str:
+        try:
+            return super().path_of_module(mod)
+        except NameError:
+            if self.is_leaf_module(mod, ""):
+                raise
+            return (
+                ""  # a part of a chain, chain[1:], is made as it is called: its layers have names
+            )
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if not any(True for _ in m.children()):
+            return True
+        return super().is_leaf_module(m, module_qualified_name)
+
+
+_Drawn = tuple[fx.Graph, dict[str, nn.Module], dict[str, Any]]
+"""The graph of a forward, the layers that it calls, and the tensors that it reads, by name."""
+
+
+def _drawn(model: nn.Module) -> _Drawn | None:
+    """Draw the graph of a model's forward, or return None where there is none.
+
+    Hooks and forwards that are set on a module itself may hold on to it: there is no graph then.
+    """
+    tracer = _Tracer()
+    modules = list(model.named_modules())
+    layers = [module for name, module in modules if name and tracer.is_leaf_module(module, name)]
+    known = {id(layer) for layer in layers}
+    hooked = _has_any_global_hook()  # type: ignore[no-untyped-call]
+    if hooked or not all(_is_bare(one) for _, one in modules if id(one) not in known):
+        return None
+    # Drawing calls the forward, which may leave its marks: a copy takes them, all but its layers.
+    shared: dict[int, Any] = {id(one): one for one in (*layers, *model.parameters())}
+    try:
+        root = copy.deepcopy(model, shared)
+        graph = tracer.trace(root)
+    except Exception:  # what cannot be copied, control flow that follows the data, and so on
+        return None
+    called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
+    read = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
+    found = {name: attrgetter(name)(root) for name in called | read}
+    return graph, {k: found[k] for k in called}, {k: found[k] for k in read}
+
+
+def _put_together(graph: fx.Graph, held: Mapping[str, Any]) -> fx.GraphModule:
+    """Make a module of a graph and what it calls and reads.
+
+    All get names of their own: a tensor must not be put into a layer that is the model's, or new.
+    """
+    names = {target: f"held_{number}" for number, target in enumerate(held)}
+    for node in graph.nodes:
+        if node.op in ("call_module", "get_attr"):
+            node.target = names[str(node.target)]
+    return fx.GraphModule({names[target]: one for target, one in held.items()}, graph)
+
+
+def _is_bare(module: nn.Module) -> bool:
+    """Whether a module runs the forward of its class and nothing else."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
+    return not any(hooks) and not module._backward_pre_hooks and "forward" not in vars(module)
+
+
+def _plain(module: nn.Module, kind: type[_Module]) -> TypeGuard[_Module]:
+    return type(module) is kind and _is_bare(module)
+
+
+def _with_folded_batch_norms(
+    graph: fx.Graph, layers: Mapping[str, nn.Module]
+) -> dict[str, nn.Module]:
+    """Fold each batch-norm into the convolution that it alone follows; return the layers left."""
+    left = dict(layers)
+    calls = [node for node in graph.nodes if node.op == "call_module"]
+    times = Counter(node.target for node in calls)
+    for node in calls:
+        source = node.args[0] if len(node.args) == 1 and not node.kwargs else None
+        if not isinstance(source, fx.Node) or source.op != "call_module":
+            continue
+        if len(source.users) > 1 or times[source.target] > 1 or times[node.target] > 1:
+            continue
+        fused = _fused(left[str(source.target)], left[str(node.target)])
+        if fused is not None:
+            left[str(source.target)] = fused
+            del left[str(node.target)]
+            node.replace_all_uses_with(source)
+            graph.erase_node(node)
+    return left
+
+
+def _fused(conv: nn.Module, norm: nn.Module) -> _Convolution | None:
+    """Return the convolution that does what `conv` and then `norm` do, None if they are others."""
+    if not (_plain(conv, nn.Conv2d) and _plain(norm, nn.BatchNorm2d)):
+        return None
+    if norm.training or norm.running_mean is None or norm.running_var is None:
+        return None
+    if conv.padding_mode != "zeros":
+        return None
+    means, variances = norm.running_mean, norm.running_var
+    return _Convolution(
+        conv,
+        *fuse_conv_bn_weights(
+            conv.weight, conv.bias, means, variances, norm.eps, norm.weight, norm.bias
+        ),
+    )
+
+
+def _faster(module: nn.Module, channels_last: bool) -> nn.Module | None:
+    """Return what does the same as a layer and is faster, None if nothing is known to be."""
+    if channels_last and _plain(module, nn.AdaptiveAvgPool2d):
+        return _GlobalAverage() if module.output_size in (1, (1, 1)) else None
+    if _plain(module, nn.Conv2d) and module.padding_mode == "zeros":
+        module = _Convolution(module, module.weight, module.bias)
+    if not isinstance(module, _Convolution):
+        return None
+    on_cpu = module.weight.device.type == "cpu"
+    if on_cpu and _SpaceToDepth.suits(module):
+        return _SpaceToDepth(module, channels_last)
+    if not channels_last:
+        return None
+    if on_cpu and module.weight.numel() >= _WIDE and module.stride == (1, 1):
+        return _ChannelsFirst(module)
+    module.weight = module.weight.contiguous(memory_format=torch.channels_last)
+    return module
+
+
+class _Convolution(nn.Module):
+    """The convolution `like`, zero-padded, with other weights; they are no parameters."""
+
+    def __init__(self, like: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight, self.bias = weight.detach(), None if bias is None else bias.detach()
+        self.stride, self.padding = _pair(like.stride), like.padding
+        self.dilation, self.groups = _pair(like.dilation), like.groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, D, H', W')."""
+        return F.conv2d(
+            x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+        )
+
+
+def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
+    return sizes[0], sizes[1]
+
+
+class _ChannelsFirst(nn.Module):
+    """A convolution done channels first among others done channels last."""
+
+    def __init__(self, conv: _Convolution) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, D, H', W')."""
+        h: Tensor = self.conv(_ToChannelsFirst.apply(x))
+        return h.contiguous(memory_format=torch.channels_last)
+
+
+class _ToChannelsFirst(torch.autograd.Function):
+    """The identity, which changes the memory layout on the way in and back on the way out."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad.contiguous(memory_format=torch.channels_last)
+
+
+class _SpaceToDepth(nn.Module):
+    """A strided convolution of few channels as a dense one of s² times as many pixels a place.
+
+    Its backward pass is several times as fast: oneDNN's strided one works channel by channel.
+    An image whose size the stride does not divide goes the usual way.
+    """
+
+    def __init__(self, conv: _Convolution, channels_last: bool) -> None:
+        super().__init__()
+        kernel, (stride, _), pad = conv.weight.shape[2], conv.stride, int(conv.padding[0])
+        self.conv, self.reach = conv, _reach(kernel, stride, pad)
+        wide, first = (2 * self.reach + 1) * stride, self.reach * stride - pad
+        taps = conv.weight.new_zeros(*conv.weight.shape[:2], wide, wide)
+        taps[..., first : first + kernel, first : first + kernel] = conv.weight
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.dense = F.pixel_unshuffle(taps, stride).contiguous(memory_format=layout)
+
+    @staticmethod
+    def suits(conv: _Convolution) -> bool:
+        """Whether the rewrite is exact and costs at most half as many multiplications again."""
+        channels, kernel, stride = *conv.weight.shape[1:3], conv.stride[0]
+        pairs = (conv.weight.shape[2:], conv.stride, conv.padding)
+        square = not isinstance(conv.padding, str) and all(len(set(pair)) == 1 for pair in pairs)
+        usual = conv.groups == 1 and conv.dilation == (1, 1)
+        if not (square and usual and channels <= _FEW and 1 < stride < kernel):
+            return False
+        wide = (2 * _reach(kernel, stride, int(conv.padding[0])) + 1) * stride
+        return wide**2 <= 1.5 * kernel**2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, D, H / stride, W / stride)."""
+        stride, pad = self.conv.stride[0], int(self.conv.padding[0])
+        kernel = self.conv.weight.shape[2]
+        for size in x.shape[-2:]:
+            if size % stride or (size + 2 * pad - kernel) // stride + 1 != size // stride:
+                usual: Tensor = self.conv(x)
+                return usual
+        return F.conv2d(
+            F.pixel_unshuffle(x, stride), self.dense, self.conv.bias, padding=self.reach
+        )
+
+
+def _reach(kernel: int, stride: int, pad: int) -> int:
+    """How many places of the output's grid a kernel reaches to a side."""
+    return max(math.ceil(pad / stride), (kernel - 1 - pad) // stride)
+
+
+class _GlobalAverage(nn.Module):
+    """AdaptiveAvgPool2d(1), whose gradient keeps the memory layout.
+
+    The usual one answers channels-last images with a gradient in the other layout, and then each
+    activation before it is a slow copy: on a small net 5 % of the backward pass.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, 1, 1)."""
+        return F.avg_pool2d(x, (x.shape[-2], x.shape[-1]))

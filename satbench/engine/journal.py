@@ -1,0 +1,123 @@
+"""The store of unfinished runs: each finished batch is a file, whole or absent."""
+
+from __future__ import annotations
+
+import glob
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from satbench.core.errors import SatbenchError
+from satbench.core.files import atomic_path, file_stem, write_text
+from satbench.engine.runner import BatchResult
+from satbench.engine.searched import Kind
+from satbench.records.json_file import parse_object, read_text
+from satbench.records.record import ModelInfo, read_record
+
+_MODEL = "model.json"
+"""Beside the batches: what model they are of."""
+
+_START = 12
+"""Letters of a model's name that the names of its records begin with, even where they are cut."""
+
+
+class RunStore:
+    """The journal of one run, in a folder named after the run's identity."""
+
+    def __init__(self, out: Path, identity: str) -> None:
+        self.folder = out / ".runs" / identity[:16]
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold the run: no other process may work on it meanwhile.
+
+        Raises SatbenchError if one does.  A process that dies lets go by dying.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SatbenchError(
+                f"expected a folder to write to, got {str(self.folder)!r}: {error.strerror}"
+            ) from None
+        with (self.folder / "lock").open("w") as lock:
+            if not try_lock(lock.fileno()):
+                raise SatbenchError(
+                    f"another process is at this very evaluation ({self.folder}); "
+                    "wait for it, or give --out another folder"
+                )
+            yield
+
+    def begin(self, model: ModelInfo, fresh: bool) -> None:
+        """Note what is evaluated; a `fresh` run goes on from nothing but a fresh one that stopped.
+
+        The run must be claimed.
+        """
+        mark = self.folder / "fresh"
+        if fresh and not mark.exists():
+            for batch in self.folder.glob("*.npz"):
+                batch.unlink()
+            mark.touch()
+        write_text(self.folder / _MODEL, json.dumps(asdict(model)))
+
+    def finished(self) -> Iterator[BatchResult]:
+        """Return the batches written so far; a file that cannot be read is run again."""
+        for path in sorted(self.folder.glob("*.npz")):
+            try:
+                with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                    yield BatchResult(
+                        stage=int(stored["stage"]),
+                        indices=stored["indices"],
+                        broken=stored["broken"],
+                        witnesses=stored["witnesses"],
+                        forwards=int(stored["forwards"]),
+                        backwards=int(stored["backwards"]),
+                        seconds=float(stored["seconds"]),
+                        source_forwards=int(stored["source_forwards"]),
+                        source_backwards=int(stored["source_backwards"]),
+                        margins=stored["margins"],
+                        points=stored["points"],
+                        search=cast(Kind, str(stored["search"])),
+                    )
+            except Exception:  # every kind of error comes from a zip with a flipped byte
+                path.unlink()
+
+    def write(self, result: BatchResult) -> None:
+        """Write one batch down, whole or not at all."""
+        first = f"{int(result.indices[0]):09d}" if len(result.indices) else "prepared"
+        name = f"{result.stage:03d}-{first}.npz"
+        with atomic_path(self.folder / name) as temporary, temporary.open("wb") as file:
+            np.savez(file, **vars(result))
+
+    def remove(self) -> None:
+        """Remove the run: its record has been written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def known_models(out: Path, name: str) -> Iterator[ModelInfo]:
+    """Return the models called `name` that the records and unfinished runs of a folder are of."""
+    start = glob.escape(file_stem([name])[:_START])
+    for path in sorted(out.glob(f"{start}*.json")):
+        with suppress(SatbenchError):  # a curve, or somebody else's file
+            yield read_record(path).model
+    for path in sorted((out / ".runs").glob(f"*/{_MODEL}")):
+        with suppress(SatbenchError, TypeError):
+            yield ModelInfo(**parse_object(read_text(path, "model"), "model", str(path)))
+
+
+def try_lock(handle: int) -> bool:
+    """Lock an open file for this process alone; return whether it could."""
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system: two processes would only do the same work twice
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

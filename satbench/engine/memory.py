@@ -1,0 +1,202 @@
+"""What a run remembers from stage to stage, and what it lends: for attacks that build on others."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from satbench.core.noise import generator_for
+from satbench.engine.contract import Hints, History, Informed, Lender
+from satbench.engine.passes import CountingModel, Passes
+from satbench.engine.searched import Trial
+from satbench.engine.stage import Stage
+
+
+class Result(Protocol):
+    """A finished batch as far as it is remembered, such as the engine's `BatchResult`."""
+
+    @property
+    def stage(self) -> int:
+        """The stage's number."""
+        ...
+
+    @property
+    def indices(self) -> NDArray[np.int64]:
+        """Places in the data set, (B,)."""
+        ...
+
+    @property
+    def broken(self) -> NDArray[np.bool_]:
+        """The judge's word, (B,)."""
+        ...
+
+    @property
+    def margins(self) -> NDArray[np.float32]:
+        """Margins told, (B,) or empty."""
+        ...
+
+    @property
+    def points(self) -> NDArray[np.float32]:
+        """Points told of the survivors, (S, C, H, W) or empty."""
+        ...
+
+
+class Points:
+    """The point of least margin of each image, on the disk, so that memory does not grow with them.
+
+    They lie in a temporary file without a name (`TMPDIR` says where).  `shape` is (N, C, H, W).
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._shape, self._size = shape[1:], 4 * int(np.prod(shape[1:]))
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (`close` closes it)
+        self._margins = np.full(shape[0], np.inf, np.float32)
+        self._stages = np.zeros(shape[0], int)
+
+    def offer(self, result: Result) -> None:
+        """Take over the points told of survivors where none is better; of equals the earlier."""
+        survivors = ~result.broken
+        told = result.margins[survivors]
+        for row, margin, point in zip(result.indices[survivors], told, result.points, strict=True):
+            if (margin, result.stage) < (self._margins[row], self._stages[row]):
+                self._margins[row], self._stages[row] = margin, result.stage
+                self._file.seek(int(row) * self._size)
+                self._file.write(np.ascontiguousarray(point, np.float32).tobytes())
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the points of images, (B,) -> (B, C, H, W); of one without, anything."""
+        points = np.zeros((len(rows), *self._shape), np.float32)
+        for place, row in enumerate(rows):
+            if np.isfinite(self._margins[row]):
+                self._file.seek(int(row) * self._size)
+                stored = np.frombuffer(self._file.read(self._size), np.float32)
+                points[place] = stored.reshape(self._shape)
+        return points
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._file.close()
+
+
+@dataclass(frozen=True)
+class Known:
+    """What stages before one told: the least margin of each image (N,), and where it was reached.
+
+    `points` is None where no attack of the suite goes on from others.
+    """
+
+    margins: NDArray[np.float32]
+    points: Points | None
+
+    def hints(self, batch: NDArray[np.int64], x: Tensor) -> Hints:
+        """Return what is known of the images `x` at the places `batch`."""
+        margins = torch.from_numpy(self.margins[batch]).to(x.device)
+        if self.points is None:
+            return Hints(margins, x)
+        points = torch.from_numpy(self.points.read(batch)).to(x.device)
+        known = margins.isfinite().view(-1, *[1] * (x.dim() - 1))
+        return Hints(margins, torch.where(known, points, x))
+
+
+class Memory:
+    """The results of a run, stage by stage; what one stage is told is fixed when it begins.
+
+    Of each image the best point is kept (`Points`), for suites with an informed attack alone.  That
+    of an image still to be attacked in a stage can only be from stages before it.
+    """
+
+    def __init__(self, shape: tuple[int, ...], suite: Sequence[Stage]) -> None:
+        self._shape, self._suite = shape, suite
+        informed = any(isinstance(stage.attack, Informed) for stage in suite)
+        self._points = Points(shape) if informed else None
+        self._told: dict[int, list[tuple[NDArray[np.int64], NDArray[np.float32]]]] = {}
+        self._counts = np.zeros((len(suite) + 1, 2), int)  # attacked, broken
+        self._prepared: set[int] = set()
+
+    def add(self, result: Result) -> None:
+        """Remember one result."""
+        if not len(result.indices):
+            self._prepared.add(result.stage)
+        self._counts[result.stage] += len(result.indices), int(result.broken.sum())
+        if self._points and len(result.margins):
+            survivors = ~result.broken
+            told = result.indices[survivors], result.margins[survivors]
+            self._told.setdefault(result.stage, []).append(told)
+            self._points.offer(result)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._points:
+            self._points.close()
+
+    def prepared(self, number: int) -> bool:
+        """Whether the preparation of a stage has been written down."""
+        return number in self._prepared
+
+    def before(self, number: int) -> Known:
+        """Return what the stages before `number` told."""
+        margins = np.full(self._shape[0], np.inf, np.float32)
+        for rows, told in (
+            pair for stage, pairs in self._told.items() if stage < number for pair in pairs
+        ):
+            margins[rows] = np.minimum(margins[rows], told)
+        return Known(margins, self._points)
+
+    def history(
+        self,
+        number: int,
+        survivors: NDArray[np.bool_],
+        entered: NDArray[np.bool_],
+        seed: int,
+    ) -> History:
+        """Return what is known of every image when stage `number` begins."""
+        earlier = list(enumerate(self._suite[: number - 1], 1))
+        spec = self._suite[number - 1].spec
+        share = [generator_for(seed, spec, "share", i).random() for i in range(self._shape[0])]
+        return History(
+            survivors,
+            entered,
+            self.before(number).margins,
+            broken={stage.part or stage.spec: int(self._counts[k, 1]) for k, stage in earlier},
+            attacked={stage.part or stage.spec: int(self._counts[k, 0]) for k, stage in earlier},
+            share=np.array(share),
+        )
+
+
+class CountedLent:
+    """What a run lends, with every pass of it counted; `trial` is the search that it is lent to."""
+
+    def __init__(
+        self, lent: Lender, passes: Passes, device: torch.device, trial: Trial | None = None
+    ) -> None:
+        self._lent, self._passes, self._device = lent, passes, device
+        self._trial = trial or Trial()
+        self._sources: dict[str, nn.Module] = {}
+
+    def source(self, name: str) -> nn.Module:
+        """Return another model, made for searching, frozen, in eval mode, on the device."""
+        if name not in self._sources:
+            module = self._lent.source(name).requires_grad_(False).to(self._device)
+            module.eval()
+            source = self._trial.add(module)
+            source.get_ready()
+            self._sources[name] = CountingModel(source, self._passes)
+        return self._sources[name]
+
+    def pool(self, n: int) -> NDArray[np.float32]:
+        """Return up to `n` images that are not under evaluation."""
+        return self._lent.pool(n)
+
+    def spent(self, forwards: int, backwards: int) -> None:
+        """Count passes of a model that the attack made itself."""
+        self._passes.forwards += forwards
+        self._passes.backwards += backwards

@@ -1,0 +1,76 @@
+"""Count passes: forwards (F) and input-gradient backwards (B), one image each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from satbench.calling.logits import ModelError, ask, without_masks
+
+
+@dataclass
+class Passes:
+    """How many images went forward and backward."""
+
+    forwards: int = 0
+    backwards: int = 0
+
+    def take(self) -> tuple[int, int]:
+        """Return what was counted, forwards and backwards, and count from 0 again."""
+        counted = self.forwards, self.backwards
+        self.forwards = self.backwards = 0
+        return counted
+
+    def mark(self) -> Callable[[], None]:
+        """Return what sets the counts back to what they are now."""
+        before = self.forwards, self.backwards
+
+        def reset() -> None:
+            self.forwards, self.backwards = before
+
+        return reset
+
+
+class CountingModel(torch.nn.Module):
+    """A model that counts every image which passes through it, forward and backward.
+
+    Its answers are read by `satbench.calling.logits`: float32, and finite where a class is masked.
+    """
+
+    def __init__(self, model: Callable[[Tensor], object], passes: Passes) -> None:
+        super().__init__()
+        self.model = model
+        self.passes = passes
+        self._classes = 0  # of the first answer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, K)."""
+        self.passes.forwards += len(x)
+        if torch.is_grad_enabled() and x.requires_grad:
+            logits = ask(self.model, _CountBackward.apply(x, self.passes), copied=False)
+        else:
+            logits = ask(self.model, x)
+        self._classes = self._classes or logits.shape[1]
+        if logits.shape[1] != self._classes:
+            raise ModelError(
+                f"expected {self._classes} logits as before, got {logits.shape[1]}", x.detach()
+            )
+        return without_masks(logits)
+
+
+class _CountBackward(torch.autograd.Function):
+    """A copy; its backward counts."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, passes: Passes) -> Tensor:
+        ctx.passes = passes
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        ctx.passes.backwards += len(grad)
+        return grad, None

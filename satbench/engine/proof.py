@@ -1,0 +1,191 @@
+"""The proof that a fast copy is its model, while it is searched.
+
+A rewritten model may be another function: torch.fx draws one way through a forward, and sees
+neither what hooks store nor what a context changes.  So a copy is held against its model at the
+points that a search looks at anyway: the model answers one image of the batch alone, and the logits
+that the copy gave for this image among the others must be the same; so must the input gradient,
+times whatever the attack's loss hands back.  A randomised model never agrees with a copy, nor does
+one whose answer for an image hangs on the others.
+
+The passes of the proof are counted nowhere: what a record tells are those of the attack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from satbench.calling.logits import read_logits
+from satbench.core.errors import SatbenchError
+from satbench.engine.judge import in_full_precision
+
+LOGITS = 1e-4
+"""How far a logit may be off, in shares of the image's largest: rounding moves it by some 1e-6."""
+
+GRADIENT = 1e-3
+"""How far an input gradient may be off, in shares of its length: rounding moves it by some 1e-6."""
+
+KINKS = 6
+"""At how many points a gradient may be off before the copy is dropped.
+
+Where rounding carries an activation over a kink, an honest gradient is off by up to 3 % (at 1 point
+in 10 of a ResNet-50, at fewer of smaller nets); that of another function is off everywhere.
+"""
+
+_TINY = 1e-25  # times which a gradient may be lost in float32
+
+
+class UnlikeError(SatbenchError):
+    """A fast copy was seen to differ from its model."""
+
+
+@dataclass
+class Proof:
+    """What is known of a copy in one search.
+
+    A key of `proven` and `doubts` is (whether gradients were asked for, whether of one image).  Of
+    the copy its `forward` is called: a graph that is called itself writes its errors to stderr.
+    """
+
+    model: nn.Module
+    copy: nn.Module
+    calls: int = 0
+    proven: set[tuple[bool, bool]] = field(default_factory=set)
+    doubts: dict[tuple[bool, bool], int] = field(default_factory=dict)
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether some gradient was off, and none like it was right."""
+        return bool(self.doubts.keys() - self.proven)
+
+    def ask(self, x: Tensor) -> Tensor:
+        """Return the copy's logits, and hold them against the model's where that is due.
+
+        It is so at the first two calls, for one is likely to be at the images themselves, and for
+        each key once.  Raises UnlikeError, or whatever the copy runs into.
+        """
+        key = (torch.is_grad_enabled() and x.requires_grad, len(x) == 1)
+        row, self.calls = self.calls, self.calls + 1
+        if not len(x) or not (row < 2 or key not in self.proven):
+            return _logits(self.copy.forward, x)
+        row %= len(x)
+        one = x.detach()[row].clone()[None]
+        if _is_coarse(x):
+            self._compare(x.detach(), row, key)
+            return _logits(self.copy.forward, x)
+        wants_gradient = key[0] and key not in self.proven
+        if wants_gradient:
+            x, one = x.clone(), one.requires_grad_()  # a tensor of our own, to hang a hook on
+        logits = _logits(self.copy.forward, x)
+        expected = _logits(self.model, one.clone())
+        _check_alike(logits[row : row + 1], expected)
+        if wants_gradient:
+            self._watch(_Passed(x, logits, row), _Passed(one, expected, 0), key)
+        else:
+            self.proven.add(key)
+        return logits
+
+    def _watch(self, copied: _Passed, alone: _Passed, key: tuple[bool, bool]) -> None:
+        """Hold the gradients against each other once one is asked of the copy."""
+        if not (copied.logits.requires_grad and alone.logits.requires_grad):
+            if copied.logits.requires_grad or alone.logits.requires_grad:
+                raise UnlikeError("gradients pass through one only")
+            self.proven.add(key)
+            return
+        # What hangs on a tensor must not hold it, or its graph would never be freed.
+        upstream, row = list[Tensor](), copied.row
+
+        def hold(grad: Tensor) -> None:
+            if not upstream or key in self.proven:
+                return
+            handle.remove()
+            above = upstream.pop()[row][None]
+            if bool(above.abs().amax() < _TINY):  # nothing to see, as where the loss is saturated
+                self._compare(alone.x.detach(), 0, key)
+            else:
+                self._note(key, _is_alike_gradient(grad[row][None], alone.gradient(above)))
+
+        handle = copied.x.register_hook(hold)  # type: ignore[no-untyped-call]
+        copied.logits.register_hook(upstream.append)  # type: ignore[no-untyped-call]
+
+    def _compare(self, x: Tensor, row: int, key: tuple[bool, bool]) -> None:
+        """Hold the copy on images against the model on one of them, by passes of their own.
+
+        They are in full precision, and their gradients are those of a sum of the logits.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() or key[0]), in_full_precision():
+            copied = _Passed.through(self.copy.forward, x, row, key[0])
+            alone = _Passed.through(self.model, x[row][None], 0, key[0])
+            _check_alike(copied.logits[row][None], alone.logits)
+            if not key[0]:
+                self.proven.add(key)
+                return
+            signs = torch.ones_like(alone.logits)
+            signs[:, ::2] = -1
+            self._note(key, _is_alike_gradient(copied.gradient(signs), alone.gradient(signs)))
+
+    def _note(self, key: tuple[bool, bool], alike: bool) -> None:
+        if alike:
+            self.proven.add(key)
+            return
+        self.doubts[key] = self.doubts.get(key, 0) + 1
+        if self.doubts[key] >= KINKS:
+            raise UnlikeError(f"its gradient was off at {KINKS} points of {KINKS}")
+
+
+@dataclass(frozen=True)
+class _Passed:
+    """Images that went through a model, their logits, and the row of the one that is looked at."""
+
+    x: Tensor
+    logits: Tensor
+    row: int
+
+    @classmethod
+    def through(
+        cls, model: Callable[[Tensor], object], x: Tensor, row: int, gradient: bool
+    ) -> _Passed:
+        """Send images through a model."""
+        leaf = x.clone().requires_grad_(gradient)
+        return cls(leaf, _logits(model, leaf.clone()), row)
+
+    def gradient(self, above: Tensor) -> Tensor:
+        """Return the gradient of that image, times that of its logits, (1, K) -> (1, C, H, W)."""
+        wanted = torch.zeros_like(self.x)
+        if self.logits.requires_grad:
+            upstream = torch.zeros_like(self.logits)
+            upstream[self.row] = above[0]
+            (grad,) = torch.autograd.grad(self.logits, self.x, upstream, allow_unused=True)
+            wanted = wanted if grad is None else grad
+        return wanted[self.row][None]
+
+
+def _check_alike(got: Tensor, wanted: Tensor) -> None:
+    got, wanted = got.detach(), wanted.detach()
+    if got.shape != wanted.shape:
+        raise UnlikeError(f"its logits have shape {tuple(got.shape)}, not {tuple(wanted.shape)}")
+    finite = wanted.isfinite()  # a class may be masked by -inf
+    largest = wanted.where(finite, 0).abs().amax()
+    off = (got - wanted).where(finite, torch.where(got == wanted, 0, torch.inf)).abs().amax()
+    if not bool(off <= LOGITS * largest):
+        raise UnlikeError(
+            f"a logit is off by {float(off):.3g}, the largest is {float(largest):.3g}"
+        )
+
+
+def _is_alike_gradient(got: Tensor, wanted: Tensor) -> bool:
+    off = torch.linalg.vector_norm(got.double() - wanted.double())
+    return bool(off <= GRADIENT * torch.linalg.vector_norm(wanted.double()))
+
+
+def _is_coarse(x: Tensor) -> bool:
+    """Whether float32 passes are rounded to TF32, so that a search shows nothing finer."""
+    products = torch.get_float32_matmul_precision() != "highest"
+    return x.is_cuda and (torch.backends.cudnn.allow_tf32 or products)
+
+
+def _logits(model: Callable[[Tensor], object], x: Tensor) -> Tensor:
+    return read_logits(model(x), len(x))

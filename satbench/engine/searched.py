@@ -1,0 +1,162 @@
+"""What a search asks: a fast copy of the model that proves itself, else the model.
+
+A copy that differs from its model, or fails, is dropped, and the search begins again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Literal, TypeVar
+
+from torch import Tensor, nn
+
+from satbench.calling.borrow import generators_now, keep_buffers
+from satbench.calling.logits import ModelError, read_logits
+from satbench.core.errors import SatbenchError
+from satbench.engine.bpda import Replaced
+from satbench.engine.fast_copy import fast_copy
+from satbench.engine.judge import answered
+from satbench.engine.proof import Proof, UnlikeError
+
+Kind = Literal["", "folded", "plain"]
+"""What was searched: nothing, fast copies only, or a model as it is."""
+
+T = TypeVar("T")
+
+
+def joint(kinds: Iterable[Kind]) -> Kind:
+    """Return what was searched in all: `plain` where some model was searched as it is."""
+    found = set(kinds)
+    return "plain" if "plain" in found else "folded" if "folded" in found else ""
+
+
+class Searched:
+    """A model as a search asks it: by its fast copy as long as that proves to be the model.
+
+    `model` is in eval mode, with frozen parameters.  With `replacements` (layer to what gives it a
+    backward, see `satbench.engine.bpda`) nothing is rewritten, so that the layers stay where they
+    are.  A copy is made when the model is first asked.
+    """
+
+    def __init__(
+        self, model: nn.Module, replacements: Mapping[str, nn.Module] | None = None
+    ) -> None:
+        self.model = Replaced(model, replacements) if replacements else model
+        self.asked = self.misled = False
+        self._layouts = [] if replacements else [True, False]  # channels last or not, left to try
+        self._proof: Proof | None = None
+
+    def prove_anew(self) -> None:
+        """Take nothing that is known of the copy as proven."""
+        if self._proof:
+            self._proof = Proof(self.model, self._proof.copy)
+
+    def settle(self) -> None:
+        """End a search: it was misled by a copy whose gradient was off, and never right."""
+        if self._proof and self._proof.is_in_doubt:
+            self._mislead()
+
+    def stay_plain(self) -> None:
+        """Make do without a copy from now on."""
+        self._layouts, self._proof = [], None
+
+    @property
+    def kind(self) -> Kind:
+        """What was asked last: by the current batch of a search."""
+        if not self.asked:
+            return ""
+        return "folded" if self._proof else "plain"
+
+    def get_ready(self) -> None:
+        """Make the copy, unless it is there or none is left to try.
+
+        A call does so too; but it may come within a mode of torch functions, which blinds torch.fx.
+        """
+        while self._proof is None and self._layouts:
+            restore = generators_now()  # the model's forward may draw
+            copy = fast_copy(self.model, channels_last=self._layouts.pop(0))
+            restore()
+            if copy is None:
+                self._layouts = []
+            else:
+                self._proof = Proof(self.model, copy)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, K) float32.
+
+        Raises UnlikeError where the search must begin again, and NonFiniteLogitsError.
+        """
+        self.get_ready()
+        self.asked = True
+        if self._proof is None:
+            return answered(read_logits(self.model(x), len(x)), x)
+        try:
+            logits = self._proof.ask(x)
+        except Exception as error:  # whatever a copy can run into
+            self._mislead()
+            raise UnlikeError("the fast copy of a model differs from it") from error
+        return answered(logits, x)
+
+    def _mislead(self) -> None:
+        self._proof, self.misled = None, True
+
+
+class Trial:
+    """A search on fast copies, batch by batch, run again without those that turn out to differ.
+
+    Each copy proves itself on the first batch that asks for it.
+    """
+
+    def __init__(self, models: Sequence[Searched] = ()) -> None:
+        self._models = list(models)
+        for one in self._models:
+            one.prove_anew()
+
+    def add(self, model: nn.Module) -> Searched:
+        """Return another model as this search asks it."""
+        self._models.append(Searched(model))
+        return self._models[-1]
+
+    @property
+    def kind(self) -> Kind:
+        """What the last batch asked."""
+        return joint(one.kind for one in self._models)
+
+    def run(self, search: Callable[[], T], start_over: Callable[[], object]) -> T:
+        """Return what `search` finds on a batch; `start_over` is called before it runs once more.
+
+        The buffers of the models, and the generators before another run, come back as they were.
+        """
+        while True:
+            restore = generators_now()
+            for one in self._models:
+                if one.asked:
+                    one.get_ready()
+                one.asked = one.misled = False
+            try:
+                with ExitStack() as undo:
+                    for one in self._models:
+                        keep_buffers(one.model, undo)
+                    found = search()
+            except Exception as error:
+                if not self._was_misled(error):
+                    raise
+            else:
+                if not self._was_misled():
+                    return found
+            restore()
+            start_over()
+
+    def _was_misled(self, error: Exception | None = None) -> bool:
+        """Settle; whatever a model is said to have done on copies, it is to do without them."""
+        for one in self._models:
+            one.settle()
+        misled = any(one.misled for one in self._models)
+        told = isinstance(error, SatbenchError) and not isinstance(error, ModelError)
+        if misled or error is None or told:
+            return misled
+        copies = [one for one in self._models if one.kind == "folded"]
+        for one in copies:
+            one.stay_plain()
+        return bool(copies)

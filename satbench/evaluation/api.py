@@ -1,0 +1,311 @@
+"""The Python interface: `satbench.evaluate(...)`."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, SupportsFloat, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from satbench.calling.devices import choose_device
+from satbench.calling.generators import own_generators
+from satbench.calling.modules import check_module
+from satbench.core.console import say
+from satbench.core.errors import SatbenchError
+from satbench.core.files import check_folder
+from satbench.core.threat import Threat
+from satbench.data import Dataset, load_dataset
+from satbench.engine.runner import Progress, device_of
+from satbench.evaluation.arguments import attack_list, check_arguments, plain_number
+from satbench.evaluation.config import (
+    DEFAULT_ATTACKS,
+    EvalConfig,
+    eval_config,
+    first_examples,
+    parse_interval,
+)
+from satbench.evaluation.plan import Evaluation
+from satbench.evaluation.replacements import load_replacements, parse_bpda
+from satbench.evaluation.run import Finished, run_evaluation
+from satbench.evaluation.trained_on import check_not_trained_on
+from satbench.models import FileKeywords, FileOptions, describe_module, load_model
+from satbench.preflight.image_checks import dataset_from_tensors
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from satbench.records.record import Record
+
+
+def evaluate(
+    model: nn.Module | str,
+    x: Tensor | NDArray[np.float32] | str | None = None,
+    y: Tensor | NDArray[np.int64] | None = None,
+    *,
+    attacks: str | Sequence[str] = DEFAULT_ATTACKS,
+    norm: str | None = None,
+    eps: str | SupportsFloat | None = None,
+    n_examples: int | None = None,
+    seed: int = 0,
+    batch_size: int = 250,
+    device: str | torch.device = "auto",
+    out: str | PathLike[str] | None = "results",
+    name: str | None = None,
+    bpda: Mapping[str, str | nn.Module] | None = None,
+    until: str | float | None = None,
+    fresh: bool = False,
+    timeout: float | None = None,
+    allow_training_data: bool = False,
+    **file: Unpack[FileKeywords],
+) -> Record:
+    """Evaluate a classifier's robustness and return the record.
+
+    `model` takes images (B, C, H, W), float32 in [0, 1], to logits (B, K), or is a name that
+    `satbench eval --model` takes.  `x` (N, C, H, W) and `y` (N,) int64 are the images and labels;
+    or `x` is the name of a data set, of which the first `n_examples` are taken (1,000 if unset).
+    `attacks` are run in order, each on the survivors of the last; a text is one attack.  The
+    adversary moves pixels within `eps` in `norm` (`"linf"`, `"l2"` or `"l1"`); `eps` is in pixel
+    units, `"8/255"` or a number, which is taken for n/255 or (n + 1/2)/255 where it is that up to
+    the rounding of its type, else for its shortest decimal.  `seed` keys all noise.
+
+    The record and its witnesses are written to the folder `out`, where a stopped evaluation goes
+    on, and where the record of the same inputs is found: then `record.found` is true, and a line
+    on stderr says so; `fresh=True` makes it anew.  A model of your own is known again by its
+    weights and by its logits and input gradients on 16 images.  With `out=None` the files lie in a
+    temporary folder, and go with the record.
+
+    `bpda` names layers, as `model.named_modules()` does, whose gradient is replaced while
+    attacks search, by that of a module, of `"identity"` or of what `"package.module:factory"`
+    makes; the model's values stay its own.  With `until`, such as `"2%"` or 0.02, images are
+    gone through in a random order, all of them or those of the first `n_examples`, until the 95
+    % interval of the robust accuracy is no wider, however often one looks.  Where the name is that
+    of a file of weights, `file` says what it is: the fields of `satbench.models.FileOptions`, such
+    as `architecture`, `activation`, `preset` and `normalize`.
+
+    Images that a model with a card was trained on are refused; with `allow_training_data` the
+    record is flagged.  A batch that takes more than `timeout` seconds ends the evaluation in a
+    sentence that names the image on which the model hangs; what was finished is kept, and the same
+    call goes on.
+
+    The model is evaluated in eval mode and handed back as it came: parameters, `.grad`, buffers,
+    mode and hooks untouched.  Raises SatbenchError, a ValueError, with one clear sentence for
+    a wrong set-up.
+
+    >>> import satbench
+    >>> record = satbench.evaluate(
+    ...     "fmnist-sat-tiny-silu-s0", attacks="pgd-5", n_examples=50, out=tmp
+    ... )
+    >>> record.surviving() <= record.clean_correct <= record.n
+    True
+    """
+    if unknown := file.keys() - FileKeywords.__annotations__:
+        raise TypeError(f"evaluate() got an unexpected keyword argument {min(unknown)!r}")
+    check_arguments(
+        attacks=attacks,
+        norm=norm,
+        eps=eps,
+        n_examples=n_examples,
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
+        out=out,
+        name=name,
+        bpda=bpda,
+        until=until,
+        fresh=fresh,
+        timeout=timeout,
+        allow_training_data=allow_training_data,
+    )
+    named = x if isinstance(x, str) and y is None else None
+    images = None if named or (x is None and y is None) else _dataset(x, y, n_examples)
+    with _folder(out) as folder:
+        asked = _Asked(
+            attack_list(attacks),
+            norm,
+            None if eps is None else plain_number(eps),
+            None if n_examples is None else int(n_examples),
+            int(seed),
+            int(batch_size),
+            str(device),
+            folder,
+            until,
+            fresh,
+            None if timeout is None else float(timeout),
+            bool(allow_training_data),
+        )
+        if isinstance(model, str):
+            done = _evaluate_name(model, FileOptions(**file), named, images, asked, bpda)
+        elif file:
+            raise SatbenchError(f"{', '.join(file)}: these are for a file of weights by its name")
+        else:
+            data = named or images or _dataset(x, y, None)
+            done = _evaluate_module(_checked(model), name, data, asked, bpda)
+        return _handed_over(done, temporary=out is None)
+
+
+def evaluate_config(
+    config: EvalConfig,
+    progress: Progress | None = None,
+    bpda: Mapping[str, str | nn.Module] | None = None,
+    images: Dataset | None = None,
+) -> Finished:
+    """Run what the command line was asked for, with `bpda` and `images` in place of its own."""
+    device = choose_device(config.device)
+    dataset = images or _first(config.dataset, config.n_examples, config.data_dir, config.until)
+    with own_generators(device, config.seed):
+        loaded = load_model(config.model, dataset.classes, exactly=not dataset.more_classes)
+        loaded.check_images(dataset.shape, dataset.name)
+        name, allowed = images.name if images else config.dataset, config.allow_training_data
+        trained_on = check_not_trained_on(loaded.info, name, dataset, allowed)
+        evaluation = Evaluation(
+            dataset,
+            config.threat,
+            config.attacks,
+            config.seed,
+            config.batch_size,
+            data_dir=config.data_dir,
+            replacements=load_replacements(bpda or parse_bpda(config.bpda)),
+            until=config.until,
+            timeout=config.timeout,
+            trained_on=trained_on,
+        )
+        return run_evaluation(
+            loaded.module, loaded.info, evaluation, device, config.out, progress, config.fresh
+        )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What an evaluation was asked to do, the model and the images apart."""
+
+    attacks: tuple[str, ...]
+    norm: str | None
+    eps: str | SupportsFloat | None
+    n_examples: int | None
+    seed: int
+    batch_size: int
+    device: str
+    out: Path
+    until: str | float | None
+    fresh: bool
+    timeout: float | None
+    allow_training_data: bool
+
+
+def _evaluate_name(
+    model: str,
+    file: FileOptions,
+    named: str | None,
+    images: Dataset | None,
+    asked: _Asked,
+    bpda: Mapping[str, str | nn.Module] | None,
+) -> Finished:
+    config = eval_config(
+        model,
+        file=file,
+        dataset=images.name if images else named,
+        own_images=images is not None,
+        norm=asked.norm,
+        eps=asked.eps,
+        attacks=asked.attacks,
+        n_examples=asked.n_examples,
+        seed=asked.seed,
+        batch_size=asked.batch_size,
+        device=asked.device,
+        out=asked.out,
+        until=asked.until,
+        fresh=asked.fresh,
+        timeout=asked.timeout,
+        allow_training_data=asked.allow_training_data,
+    )
+    return evaluate_config(config, bpda=bpda, images=images)
+
+
+def _evaluate_module(
+    model: nn.Module,
+    name: str | None,
+    data: str | Dataset,
+    asked: _Asked,
+    bpda: Mapping[str, str | nn.Module] | None,
+) -> Finished:
+    if asked.eps is None:
+        raise SatbenchError("say how far the adversary may go, such as eps='8/255'")
+    width = None if asked.until is None else parse_interval(asked.until)
+    threat = Threat.of("linf" if asked.norm is None else asked.norm, asked.eps)
+    evaluation = Evaluation(
+        _first(data, asked.n_examples, None, width) if isinstance(data, str) else data,
+        threat,
+        asked.attacks,
+        asked.seed,
+        asked.batch_size,
+        replacements=load_replacements(bpda or {}),
+        until=width,
+        timeout=asked.timeout,
+    )
+    info = describe_module(model, name or type(model).__name__, "python")
+    chosen = device_of(model) if asked.device == "auto" else choose_device(asked.device)
+    with own_generators(chosen, asked.seed):
+        return run_evaluation(model, info, evaluation, chosen, asked.out, fresh=asked.fresh)
+
+
+def _checked(model: object) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        kind, todo = type(model).__name__, "wrap a function in a Module whose forward calls it"
+        if isinstance(model, type):
+            kind, todo = f"the class {model.__name__}", f"make one, {model.__name__}()"
+        raise SatbenchError(f"expected a torch.nn.Module or a name, got {kind}; {todo}")
+    return check_module(model)
+
+
+@contextmanager
+def _folder(out: str | PathLike[str] | None) -> Iterator[Path]:
+    """Yield the folder to write to; one that is temporary is removed where nothing came of it."""
+    if out is not None:
+        check_folder(Path(out))
+        yield Path(out)
+        return
+    folder = Path(tempfile.mkdtemp(prefix="satbench-"))
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _handed_over(done: Finished, temporary: bool) -> Record:
+    """Say that a record was found, and let a temporary folder go with the record."""
+    record = replace(done.record, path=done.path.absolute(), found=done.found)
+    if done.found:
+        made = record.environment.finished
+        say(f"satbench: found {done.path}, made {made}; fresh=True runs it anew")
+    if temporary:
+        weakref.finalize(record, shutil.rmtree, done.path.parent, ignore_errors=True)
+    return record
+
+
+def _dataset(
+    x: Tensor | NDArray[np.float32] | str | None,
+    y: Tensor | NDArray[np.int64] | None,
+    n_examples: int | None,
+) -> Dataset:
+    if x is None or y is None or isinstance(x, str):
+        raise SatbenchError("expected images x and labels y, or the name of a data set as x")
+    dataset = dataset_from_tensors(x, y)
+    return dataset if n_examples is None else dataset.first(n_examples)
+
+
+def _first(
+    name: str, n_examples: int | None, data_dir: Path | None, until: float | None
+) -> Dataset:
+    if until is not None:
+        return load_dataset(name, "test", n_examples, data_dir)
+    return first_examples(name, n_examples, data_dir)

@@ -1,0 +1,171 @@
+"""The door of the Python interface: what each argument may be, checked before anything runs."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Integral, Real
+from typing import SupportsFloat, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from satbench.core.errors import SatbenchError
+from satbench.records.record import Record
+
+
+@dataclass(frozen=True)
+class Argument:
+    """What an argument may be: in words, and as a test of the value.
+
+    `advice` says what to write for some values that people try.
+    """
+
+    wanted: str
+    accepts: Callable[[object], bool]
+    advice: Mapping[object, str] | None = None
+
+
+def check_arguments(**given: object) -> None:
+    """Raise SatbenchError for the first argument, by name, that is not of a kind it may be.
+
+    This is about kinds of values; whether a number is in range, or a name known, is decided where
+    it is used, which is before anything runs too.
+    """
+    for name, value in given.items():
+        argument = _ARGUMENTS[name]
+        if not argument.accepts(value):
+            todo = f"; write {found}" if (found := _advice(argument, value)) else ""
+            raise SatbenchError(f"expected {name} as {argument.wanted}, got {_shown(value)}{todo}")
+
+
+def attack_list(attacks: str | Sequence[str]) -> tuple[str, ...]:
+    """Return attacks as a tuple; a text is one attack.  Raises SatbenchError for none."""
+    listed = (attacks,) if isinstance(attacks, str) else tuple(attacks)
+    if not listed:
+        raise SatbenchError("expected at least one attack, such as attacks=['pgd-50']")
+    return listed
+
+
+def plain_number(eps: str | SupportsFloat) -> str | SupportsFloat:
+    """Return a tensor or an array of one number as a NumPy number of its precision."""
+    if isinstance(eps, np.ndarray):
+        return cast(SupportsFloat, eps.reshape(())[()])
+    if isinstance(eps, Tensor):
+        eps = eps.detach().cpu()
+        return (eps.float() if eps.dtype == torch.bfloat16 else eps).numpy().reshape(())[()]
+    return eps
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, Real | Decimal | np.number) and not isinstance(value, bool)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, os.PathLike) or _is_text(value)
+
+
+def _is_radius(value: object) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and not value.is_meta and value.dtype != torch.bool
+    if isinstance(value, np.ndarray):
+        return value.size == 1 and bool(np.issubdtype(value.dtype, np.number))
+    return _is_real(value) or isinstance(value, str)
+
+
+def _is_attacks(value: object) -> bool:
+    return isinstance(value, str) or (
+        isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+    )
+
+
+def _is_layers(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(layer, str) and isinstance(target, str | nn.Module)
+        for layer, target in value.items()
+    )
+
+
+def _or_none(accepts: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: value is None or accepts(value)
+
+
+def _is_model(value: object) -> bool:
+    return isinstance(value, nn.Module) or _is_text(value)
+
+
+def _is_record(value: object) -> bool:
+    return isinstance(value, Record) or _is_path(value)
+
+
+def _is_device(value: object) -> bool:
+    return isinstance(value, torch.device) or _is_text(value)
+
+
+def _is(*kinds: type) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, kinds)
+
+
+_WHOLE = "a whole number"
+_ARGUMENTS = {
+    "attacks": Argument("a name such as 'pgd-50', or a list of them", _is_attacks),
+    "norm": Argument(
+        "'linf', 'l2' or 'l1'",
+        _or_none(_is(str)),
+        {1: "norm='l1'", 2: "norm='l2'", math.inf: "norm='linf'"},
+    ),
+    "eps": Argument("a number or a text such as '8/255'", _or_none(_is_radius)),
+    "n_examples": Argument(_WHOLE, _or_none(_is_whole)),
+    "seed": Argument(_WHOLE, _is_whole),
+    "batch_size": Argument(_WHOLE, _is_whole),
+    "timeout": Argument("a number of seconds, or None", _or_none(_is_real)),
+    "device": Argument(
+        "'auto', 'cpu', 'cuda' or 'cuda:1'",
+        _is_device,
+        {number: f"device='cuda:{number}'" for number in range(64)},
+    ),
+    "out": Argument("a folder, or None to keep nothing", _or_none(_is_path)),
+    "name": Argument("a text", _or_none(_is_text)),
+    "bpda": Argument(
+        "a dict from layers' names to modules, 'identity' or 'package.module:factory'",
+        _or_none(_is_layers),
+    ),
+    "until": Argument(
+        "a share such as 0.02 or '2%'", _or_none(lambda value: _is_real(value) or _is_text(value))
+    ),
+    "fresh": Argument("True or False", _is(bool)),
+    "allow_training_data": Argument("True or False", _is(bool)),
+    "threads": Argument(_WHOLE, _or_none(_is_whole)),
+    "workers": Argument(_WHOLE, _or_none(_is_whole)),
+    "by": Argument("a text", _is(str)),
+    "images": Argument("the path of a file", _or_none(_is_path)),
+    "model": Argument("a torch.nn.Module or a name", _or_none(_is_model)),
+    "record": Argument("a Record or the path of its file", _is_record),
+    "records": Argument("a list of records or of paths", _is(list, tuple)),
+}
+
+
+def _advice(argument: Argument, value: object) -> str | None:
+    known = argument.advice or {}
+    return known.get(value) if _is_real(value) else None
+
+
+def _shown(value: object) -> str:
+    if value is None or isinstance(value, str | bool | int | float):
+        return repr(value)[:60]
+    if isinstance(value, list | tuple) and value:
+        strange = next((one for one in value if not isinstance(one, str)), value[0])
+        return f"a {type(value).__name__} with {_shown(strange)}"
+    return f"a {type(value).__name__}"

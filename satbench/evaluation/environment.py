@@ -1,0 +1,31 @@
+"""Where and how long a record was computed."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import torch
+
+import satbench
+from satbench.calling.devices import device_name
+from satbench.records.record import Environment
+
+
+def measured_environment(
+    device: torch.device, batch_size: int, clean_seconds: float, seconds: Sequence[float]
+) -> Environment:
+    """Return what a record says of where and how long it was computed."""
+    return Environment(
+        satbench=satbench.__version__,
+        torch=str(torch.__version__),
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        device=device_name(device),
+        threads=torch.get_num_threads(),
+        batch_size=batch_size,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        clean_seconds=round(clean_seconds, 3),
+        stage_seconds=[round(second, 3) for second in seconds],
+    )

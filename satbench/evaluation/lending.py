@@ -1,0 +1,106 @@
+"""What a run lends its attacks: other models by name, and images to query the target with."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from satbench.attacks import attack_spec
+from satbench.attacks.suites.suite_file import shipped_suites
+from satbench.core.content import content_folder
+from satbench.core.errors import SatbenchError
+from satbench.core.threat import Threat
+from satbench.data import Dataset, load_dataset
+from satbench.evaluation.own_code import identified
+from satbench.models import load_model, request_model
+from satbench.records.answers import source_text
+
+PINNED = "pinned"
+"""The name that stands for a benchmark's pinned set of surrogates."""
+
+
+class Lending:
+    """Lends models that `--model` would take, and those images of the split that nobody attacks."""
+
+    def __init__(self, dataset: Dataset, data_dir: Path | None = None) -> None:
+        self._dataset, self._data_dir = dataset, data_dir
+
+    def source(self, name: str) -> nn.Module:
+        """Return a model by name.  Raises SatbenchError for an unknown or unfit one."""
+        return load_model(request_model(name), self._dataset.classes).module
+
+    def pool(self, n: int) -> NDArray[np.float32]:
+        """Return up to `n` images of the split that come after those evaluated, (M, C, H, W).
+
+        None where all images are under evaluation, or where they lie in memory only.
+        """
+        if not self._dataset.origin:
+            return self._dataset.pixels(np.empty(0, np.int64))
+        start = max(len(self._dataset), self._dataset.population)
+        origin = self._dataset.origin
+        more = load_dataset(origin, "test", start + n, self._data_dir, or_fewer=True)
+        return more.pixels(np.arange(start, len(more)))
+
+
+def source_digest(name: str, dataset: Dataset) -> str:
+    """Return what tells a source from others: the digest of its weights, of its card if it has one.
+
+    Behind that of a source whose code is the user's are its answers to images of `dataset`.
+    """
+    request = request_model(name)
+    if request.card:
+        return request.card.weights_digest
+    loaded = load_model(request, dataset.classes)
+    try:
+        info = identified(loaded.info, loaded.module, dataset, torch.device("cpu"))
+    except Exception as error:  # whatever a user's forward raises
+        raise SatbenchError(
+            f"the source {name} refuses images of shape {dataset.shape} from {dataset.name}: "
+            f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        ) from error
+    return source_text(info.weights_digest, info.answers)
+
+
+def pinned_surrogates(dataset: str, threat: Threat) -> dict[str, str]:
+    """Return a benchmark's pinned surrogates, name to digest of weights; empty if it has none.
+
+    Raises SatbenchError where a surrogate's weights are not the pinned ones.
+    """
+    text = (content_folder("model_zoo") / "surrogates.toml").read_text(encoding="utf-8")
+    pinned: dict[str, str] = tomllib.loads(text).get(dataset, {}).get(str(threat), {})
+    for name, digest in pinned.items():
+        card = request_model(name).card
+        if card is None or card.weights_digest != digest:
+            raise SatbenchError(
+                f"expected the surrogate {name} with weights {digest[:12]}…, as surrogates.toml "
+                "pins them; its card tells of others"
+            )
+    return pinned
+
+
+def pin_sources(attacks: Sequence[str], dataset: str, threat: Threat) -> list[str]:
+    """Spell out the pinned surrogates in the specs of `attacks`: `source=pinned` -> `source=A+B`.
+
+    Where the benchmark has none, suites such as `fast` do without (`source=none`); raises
+    SatbenchError for any other attack that asks for them.
+    """
+    return [_pinned(attack_spec(text), dataset, threat) for text in attacks]
+
+
+def _pinned(spec: str, dataset: str, threat: Threat) -> str:
+    wanted = f"source={PINNED}"
+    if wanted not in spec:
+        return spec
+    names = pinned_surrogates(dataset, threat)
+    if not names and spec.partition("(")[0] not in shipped_suites():
+        raise SatbenchError(
+            f"there is no pinned set of surrogates for {dataset} under {threat}: "
+            "name models to attack from, such as transfer(source=MODEL+MODEL)"
+        )
+    return spec.replace(wanted, f"source={'+'.join(names) or 'none'}")

@@ -1,0 +1,141 @@
+"""Models whose code is their user's: told apart by what they answer, for weights do not name them.
+
+The one rule for all that must know whether a model is the same as before: records, curves,
+transfer matrices, challenges, studies, and the models that attacks borrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from satbench.calling.borrow import borrowed
+from satbench.calling.devices import moved
+from satbench.calling.generators import own_generators
+from satbench.calling.logits import ask
+from satbench.core.noise import generator_for
+from satbench.data import Dataset
+from satbench.engine.bpda import Replaced
+from satbench.engine.runner import device_of
+from satbench.evaluation.replacements import IDENTITY, Replacement
+from satbench.models import is_of_own_code
+from satbench.records.answers import (
+    PROBES,
+    digest_answers,
+    known_again,
+    show_answers,
+    source_text,
+)
+from satbench.records.record import ModelInfo
+
+IMAGES, MOVED = 16, 0.1
+"""How many images a model is asked about, and how far their pixels are moved for a second look.
+
+Code that looks for attacks may answer as it should until an image is moved.
+"""
+
+
+def identified(
+    info: ModelInfo,
+    module: nn.Module,
+    dataset: Dataset,
+    device: torch.device,
+    known: Iterable[ModelInfo] = (),
+) -> ModelInfo:
+    """Return `info` with the model's answers where its code is its user's; any other as it is.
+
+    Where one of `known` is the same model up to rounding, its answers are taken, so that another
+    machine or number of threads does not make another model of it.  `module` lies on `device` and
+    comes back as it was.
+    """
+    if info.answers_digest or not is_of_own_code(info.source):
+        return info
+    answers = answers_of(module, dataset, device)
+    told = replace(info, answers=answers, answers_digest=digest_answers(answers))
+    return known_again(told, known)
+
+
+def answers_of(module: nn.Module, dataset: Dataset, device: torch.device) -> str:
+    """Return a model's answers to the first images of a data set, as a record keeps them.
+
+    Each image is asked about as it is, and moved by noise.  The answers are projections of the
+    logits, as the judge asks for them, and of the gradient of a projection of the logits, as a
+    search asks for it.  A randomised model draws from generators seeded anew, so that it has one
+    answer.
+    """
+    x = torch.from_numpy(_as_they_are_and_moved(dataset)).to(device)
+    with (
+        own_generators(device, 0),
+        borrowed(module),
+        torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False),
+    ):
+        with torch.no_grad():
+            logits = ask(module, x)
+        gradient = _gradient(module, x)
+    return show_answers(np.hstack([_projected(_centred(logits)), _projected(gradient)]))
+
+
+def with_effect(
+    replacements: Mapping[str, Replacement], module: nn.Module, dataset: Dataset
+) -> dict[str, Replacement]:
+    """Return replacements of layers whose texts tell what they do to the gradients of `module`.
+
+    The code of one is its user's too; what hands gradients through (`identity`) has none.
+    """
+    if all(one.text == IDENTITY for one in replacements.values()):
+        return dict(replacements)
+    stand_ins = {name: one.module for name, one in replacements.items()}
+    with moved([module, *stand_ins.values()], device_of(module)):
+        answers = answers_of(Replaced(module, stand_ins), dataset, device_of(module))
+    return {
+        name: one if one.text == IDENTITY else replace(one, text=source_text(one.text, answers))
+        for name, one in replacements.items()
+    }
+
+
+def _as_they_are_and_moved(dataset: Dataset) -> NDArray[np.float32]:
+    """Return the first images, each followed by itself under noise.  -> (2 * N, C, H, W)."""
+    pixels = dataset.pixels(np.arange(min(IMAGES, len(dataset))))
+    draws = generator_for("answers", "moved").random(pixels.shape)
+    moved_pixels = np.clip(pixels + MOVED * (2 * draws - 1), 0, 1).astype(np.float32)
+    return np.stack([pixels, moved_pixels], 1).reshape(-1, *pixels.shape[1:])
+
+
+def _gradient(module: nn.Module, x: Tensor) -> Tensor:
+    """Return the gradient of a projection of the logits; 0 where none comes back."""
+    with torch.enable_grad():
+        leaf = x.clone().requires_grad_()
+        logits = ask(module, leaf)
+        weights = torch.from_numpy(_directions(logits.shape[1], "logits")[:, 0]).to(logits)
+        try:
+            (found,) = torch.autograd.grad((logits * weights).sum(), leaf, allow_unused=True)
+        except Exception:  # whatever a user's backward raises: attacks may need none
+            found = None
+    return torch.zeros_like(x) if found is None else found
+
+
+def _centred(logits: Tensor) -> Tensor:
+    """Take the mean logit of each image off, for it changes no prediction; -inf becomes 0."""
+    values = logits.detach().double()
+    finite = values.isfinite()
+    values = values.where(finite, 0)
+    return (values - values.sum(1, keepdim=True) / finite.sum(1, keepdim=True)).where(finite, 0)
+
+
+def _projected(values: Tensor) -> NDArray[np.float64]:
+    """Project the values of each image.  (N, …) -> (N, PROBES)."""
+    flat = values.detach().flatten(1).cpu().double().numpy()
+    found: NDArray[np.float64] = flat @ _directions(flat.shape[1], "answers")
+    found /= np.sqrt(flat.shape[1])
+    return found
+
+
+def _directions(length: int, purpose: str) -> NDArray[np.float64]:
+    """Return directions of ±1 that are the same on all machines.  -> (length, PROBES)."""
+    draws = generator_for(purpose, length).random((length, PROBES))
+    return np.where(draws < 0.5, -1.0, 1.0)

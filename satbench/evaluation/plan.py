@@ -1,0 +1,233 @@
+"""The plan of a run: its inputs, its identity, and how its record is made of what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from satbench.attacks import suite_digests
+from satbench.core.errors import SatbenchError
+from satbench.core.ranges import check_timeout
+from satbench.core.threat import Threat, show_fraction
+from satbench.data import Dataset
+from satbench.diagnosis import diagnose
+from satbench.engine.contract import Prepared
+from satbench.engine.runner import CLEAN, SURVIVED, BatchResult
+from satbench.engine.searched import joint
+from satbench.engine.stage import Stage
+from satbench.evaluation.environment import measured_environment
+from satbench.evaluation.lending import source_digest
+from satbench.evaluation.replacements import Replacement
+from satbench.records.flags import (
+    Kind,
+    flags_from_assumed,
+    flags_from_result,
+    flags_from_training_data,
+)
+from satbench.records.record import (
+    DatasetInfo,
+    Diagnosis,
+    Inputs,
+    ModelInfo,
+    Record,
+    Sequential,
+    StageResult,
+    identity_of,
+    record_stem,
+)
+from satbench.records.witnesses import WitnessSpool
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is to be evaluated, apart from the model.
+
+    `attacks` are specs as people write them, in order; `seed` keys all noise; `batch_size` is
+    how many images go through the model at once (no verdict depends on it).  `data_dir` is where
+    the data set lies, for attacks that query images beside those evaluated.  `replacements` name
+    layers that have another backward in searches (BPDA, see `satbench.engine.bpda`).  With
+    `until`, a share in (0, 1], the data set is the population: it is gone through in a random order
+    of its own until the 95 % confidence sequence of the robust accuracy is no wider.  `timeout` is
+    how many seconds one batch may take, None for as many as it needs; no verdict depends on it.
+    `trained_on` says that the images are those of the model's training: the record is flagged.
+    """
+
+    dataset: Dataset
+    threat: Threat
+    attacks: Sequence[str]
+    seed: int = 0
+    batch_size: int = 250
+    data_dir: Path | None = None
+    replacements: Mapping[str, Replacement] = field(default_factory=dict)
+    until: float | None = None
+    timeout: float | None = None
+    trained_on: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise SatbenchError(f"expected a batch size of 1 or more, got {self.batch_size}")
+        check_timeout(self.timeout)
+        if self.until is not None and not 0 < self.until <= 1:
+            raise SatbenchError(
+                f"expected an interval above 0 and at most 100 %, such as 2%, got {self.until:.4g}"
+            )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The inputs of a run, and how its record is made of them."""
+
+    model: ModelInfo
+    evaluation: Evaluation
+    suite: tuple[Stage, ...]
+
+    @property
+    def specs(self) -> list[str]:
+        """The canonical specs of the suite's attacks, in order."""
+        return list(dict.fromkeys(stage.spec for stage in self.suite))
+
+    @property
+    def dataset(self) -> DatasetInfo:
+        """The images, for the record."""
+        data = self.evaluation.dataset
+        n, digest = len(data), data.digest
+        return DatasetInfo(data.name, data.split, n, data.classes, digest, data.population)
+
+    @property
+    def eps(self) -> str:
+        """The radius as text."""
+        return show_fraction(self.evaluation.threat.eps)
+
+    @cached_property
+    def sources(self) -> dict[str, str]:
+        """The models that the attacks borrow, with what tells each from others."""
+        names = {name for stage in self.suite for name in stage.traits.sources}
+        return {name: source_digest(name, self.evaluation.dataset) for name in sorted(names)}
+
+    @property
+    def replacements(self) -> dict[str, str]:
+        """The layers with another backward, with what each has it from."""
+        return {name: one.text for name, one in sorted(self.evaluation.replacements.items())}
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """What decides the outcome."""
+        return Inputs(
+            self.model,
+            self.dataset,
+            self.evaluation.threat.norm,
+            self.eps,
+            self.evaluation.seed,
+            self.specs,
+            self.sources,
+            self.replacements,
+        )
+
+    @cached_property
+    def identity(self) -> str:
+        """The SHA-256 of the inputs."""
+        return identity_of(self.inputs)
+
+    @property
+    def file_stem(self) -> str:
+        """A name that people can read, and the identity's first digits, which make it unique."""
+        return record_stem(self.inputs)
+
+    def conclude(
+        self,
+        verdicts: NDArray[np.int16],
+        results: Iterable[BatchResult],
+        spool: WitnessSpool,
+        device: torch.device,
+        diagnosis: diagnose.Diagnosis,
+        sequential: Sequential | None = None,
+    ) -> Record:
+        """Make the record of a finished run; its witnesses go into `spool` one batch after another.
+
+        `results` may come in any order, and are gone through once.
+        """
+        tallies = [_tally(result, spool) for result in results]
+        stages = [
+            self._stage(number, tallies, verdicts) for number in range(1, len(self.suite) + 1)
+        ]
+        seconds = [
+            sum(r.seconds for r in tallies if r.stage == number)
+            for number in range(len(self.suite) + 1)
+        ]
+        return Record(
+            identity=self.identity,
+            model=self.model,
+            dataset=self.dataset,
+            norm=self.evaluation.threat.norm,
+            eps=self.eps,
+            seed=self.evaluation.seed,
+            suite=self.specs,
+            stages=stages,
+            verdicts=verdicts.tolist(),
+            witnesses_digest=spool.digest,
+            sources=self.sources,
+            suites=suite_digests(self.specs),
+            replacements=self.replacements,
+            diagnosis=Diagnosis(
+                [
+                    *diagnosis.flags,
+                    *flags_from_assumed(self.model.assumed, len(verdicts)),
+                    *(
+                        flags_from_training_data(len(verdicts))
+                        if self.evaluation.trained_on
+                        else []
+                    ),
+                    *flags_from_result(verdicts.tolist(), self._kinds, self.dataset.classes),
+                ],
+                diagnosis.forwards,
+                diagnosis.backwards,
+            ),
+            sequential=sequential,
+            environment=measured_environment(
+                device, self.evaluation.batch_size, seconds[CLEAN], seconds[1:]
+            ),
+        )
+
+    @property
+    def _kinds(self) -> list[Kind]:
+        return [kind_of(stage) for stage in self.suite]
+
+    def _stage(
+        self, number: int, results: list[BatchResult], verdicts: NDArray[np.int16]
+    ) -> StageResult:
+        mine = [result for result in results if result.stage == number]
+        attacked = sum(len(result.indices) for result in mine)
+        standing = int(((verdicts == SURVIVED) | (verdicts >= number)).sum())
+        return StageResult(
+            attack=self.suite[number - 1].spec,
+            part=self.suite[number - 1].part,
+            attacked=attacked,
+            broken=sum(int(result.broken.sum()) for result in mine),
+            forwards=sum(result.forwards for result in mine),
+            backwards=sum(result.backwards for result in mine),
+            source_forwards=sum(result.source_forwards for result in mine),
+            source_backwards=sum(result.source_backwards for result in mine),
+            passed_over=standing - attacked,
+            search=joint(result.search for result in mine),
+        )
+
+
+def _tally(result: BatchResult, spool: WitnessSpool) -> BatchResult:
+    """Hand the witnesses of a batch over; return the batch without its images."""
+    if result.stage != CLEAN and result.broken.any():
+        spool.add(result.indices[result.broken], result.witnesses)
+    nothing = np.empty(0, np.float32)
+    return replace(result, witnesses=nothing, points=nothing)
+
+
+def kind_of(stage: Stage) -> Kind:
+    """Return what a stage's attack knows of the model."""
+    if isinstance(stage.attack, Prepared) or stage.traits.sources:
+        return "transfer"
+    return "white-box" if stage.uses_gradients else "gradient-free"

@@ -1,0 +1,208 @@
+"""What a record says, as rows for people and as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from satbench.attacks import short_spec
+from satbench.core.intervals import wilson_interval
+from satbench.core.specs import split_spec
+from satbench.records.audit import audit_of
+from satbench.records.record import Record, StageResult
+
+_HEADINGS = ("accuracy after", "accuracy", "95 % interval", "n", "passes F + B", "time")
+
+_NAME_WIDTH = 32
+"""What the numbers leave to the names of attacks, of 100 columns."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a result: accuracy after what `name` says, with what it cost.
+
+    `accuracy` is `correct / n`; `low` and `high` are its 95 % Wilson interval; passes are of the
+    search alone, those of the models it borrowed apart; `seconds` of the search and the judge.
+    """
+
+    name: str
+    correct: int
+    n: int
+    accuracy: float
+    low: float
+    high: float
+    forwards: int
+    backwards: int
+    seconds: float
+    source_forwards: int = 0
+    source_backwards: int = 0
+
+
+def rows_of(record: Record) -> list[Row]:
+    """Return the rows of a record: clean, after each attack of the suite, and overall."""
+    clean = _row(record, "clean", record.clean_correct, (), record.environment.clean_seconds)
+    rows = [clean]
+    for attack, numbers in record.attack_stages():
+        stages = [record.stages[k - 1] for k in numbers]
+        seconds = sum(record.environment.stage_seconds[k - 1] for k in numbers)
+        rows.append(_row(record, attack, record.surviving(numbers[-1]), stages, seconds))
+    seconds = sum(row.seconds for row in rows)
+    return [*rows, _row(record, "overall", record.surviving(), record.stages, seconds)]
+
+
+def summary_of(record: Record, path: str) -> dict[str, Any]:
+    """Return a record's result as plain data, for `--json`."""
+    audit = audit_of(record)
+    return {
+        "model": record.model.name,
+        "dataset": record.dataset.name,
+        "n": record.n,
+        "norm": record.norm,
+        "eps": record.eps,
+        "seed": record.seed,
+        "rows": [asdict(row) for row in rows_of(record)],
+        # None where nobody looked; an empty list where nothing was found.
+        "flags": record.diagnosis and [asdict(flag) for flag in record.diagnosis.flags],
+        "replacements": record.replacements,
+        "notes": record.notes,
+        "audit": audit and {**asdict(audit), "text": str(audit)},
+        "sequential": record.sequential
+        and {**asdict(record.sequential), "population": record.dataset.population},
+        "record": path,
+    }
+
+
+def table_of(records: Sequence[Record]) -> Group:
+    """Return several records for a terminal of 100 columns.
+
+    Each has a heading, a table, and what there is to say of it: flags, an audit, a stop.
+    """
+    shown = [(record, [_cells(row) for row in rows_of(record)]) for record in records]
+    lines: list[Sequence[str]] = [_HEADINGS, *(line for _, cells in shown for line in cells)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    parts: list[RenderableType] = []
+    for record, cells in shown:
+        threat = f"{record.norm.capitalize()}, eps {record.eps}, {record.dataset.name}"
+        heading = Text(f"\n{record.model.name}  ", style="bold")
+        parts += [heading.append(threat, style="not bold"), _table(cells, widths)]
+        # As Text, for rich would take a [name] for markup.
+        parts += [Text(note) for note in notes_of(record)]
+    return Group(*parts)
+
+
+def notes_of(record: Record) -> list[str]:
+    """Return what to know of a record beside its numbers, a sentence each."""
+    notes = [f"flag {flag}" for flag in (record.diagnosis.flags if record.diagnosis else [])]
+    if record.replacements:
+        pairs = ", ".join(
+            f"{layer} by {other.partition(' ')[0]}" for layer, other in record.replacements.items()
+        )
+        notes.append(f"searches replaced the gradient of {pairs} (BPDA); the judge did not")
+    notes += record.notes
+    audit, told = audit_of(record), record.sequential
+    if audit:
+        notes.append(str(audit))
+    if told:
+        notes.append(
+            f"stopped after {record.n:,} of {record.dataset.population:,} images, in random order: "
+            f"robust accuracy on all of them is {told.low:.1%} to {told.high:.1%} (95 %, however "
+            "often one looks)"
+        )
+    return notes
+
+
+def _table(lines: Sequence[Sequence[str]], widths: Sequence[int]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for place, (heading, width) in enumerate(zip(_HEADINGS, widths, strict=True)):
+        if place:
+            table.add_column(heading, justify="right", no_wrap=True, min_width=width)
+        else:
+            table.add_column(heading, overflow="fold", min_width=min(width, _NAME_WIDTH))
+    for line in lines:
+        table.add_row(*map(Text, line), style="bold" if line[0] == "overall" else None)
+    return table
+
+
+def brief_table_of(records: Sequence[Record]) -> Table:
+    """Return one line a record: clean accuracy, what is left in the end, and its cost."""
+    # Next to no padding: names of 38 letters stand on one line of 100 columns.
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    table.add_column("model", overflow="fold")
+    for heading in ("clean", "robust", *_HEADINGS[2:]):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for record in records:
+        clean, *_, row = rows_of(record)
+        _, robust, *details = _cells(row)
+        table.add_row(Text(record.model.name), f"{clean.accuracy:.1%}", robust, *details)
+    return table
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        _shown_name(row.name),
+        f"{row.accuracy:.1%}",
+        f"{row.low:.1%} – {row.high:.1%}",
+        f"{row.n:,}",
+        f"{_count(row.forwards + row.source_forwards)} + "
+        f"{_count(row.backwards + row.source_backwards)}",
+        _duration(row.seconds),
+    ]
+
+
+def _shown_name(name: str) -> str:
+    """Return a spec such that a table can break it between parameters alone.
+
+    Sources are counted, not named; those of `fast` are its own affair.
+    """
+    if "(" not in name:
+        return name
+    short, arguments = split_spec(short_spec(name))
+    if "source" in arguments:
+        count = arguments["source"].count("+") + 1
+        arguments["source"] = f"{count} models" if count > 1 else arguments["source"]
+        if short == "fast":
+            del arguments["source"]
+        elif len(arguments["source"]) > _NAME_WIDTH - len("(source=),"):
+            arguments["source"] = "1 model"
+    inside = ", ".join(f"{key}={_shortened(value)}" for key, value in arguments.items())
+    return f"{short}({inside})" if inside else short
+
+
+def _shortened(value: str) -> str:
+    return value if len(value) <= _NAME_WIDTH // 2 else f"{value[:12]}…"
+
+
+def _row(
+    record: Record, name: str, correct: int, stages: Sequence[StageResult], seconds: float
+) -> Row:
+    low, high = wilson_interval(correct, record.n)
+    return Row(
+        name=name,
+        correct=correct,
+        n=record.n,
+        accuracy=correct / record.n,
+        low=low,
+        high=high,
+        forwards=sum(stage.forwards for stage in stages),
+        backwards=sum(stage.backwards for stage in stages),
+        seconds=round(seconds, 3),
+        source_forwards=sum(stage.source_forwards for stage in stages),
+        source_backwards=sum(stage.source_backwards for stage in stages),
+    )
+
+
+def _count(passes: int) -> str:
+    if passes < 10_000:
+        return f"{passes:,}"
+    return f"{passes / 1e3:.1f} k" if passes < 1e6 else f"{passes / 1e6:.2f} M"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"

@@ -1,0 +1,210 @@
+"""Evaluate a model: preflight, the suite on the survivors, the diagnosis, and the record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from satbench.attacks.suites.suite import check_suite, parse_suite
+from satbench.calling.devices import moved
+from satbench.core.errors import SatbenchError
+from satbench.core.files import sweep
+from satbench.core.intervals import confidence_sequence
+from satbench.diagnosis.diagnose import probe
+from satbench.engine.bpda import Replaced
+from satbench.engine.journal import RunStore, known_models
+from satbench.engine.runner import SURVIVED, Progress, run_suite
+from satbench.evaluation.lending import Lending, pin_sources
+from satbench.evaluation.own_code import identified, with_effect
+from satbench.evaluation.plan import Evaluation, Plan
+from satbench.preflight.preflight import Needs, check_set_up
+from satbench.records.record import ModelInfo, Record, Sequential, read_record, write_record
+from satbench.records.witnesses import WitnessSpool, witnesses_path
+
+CHUNK = 250
+"""Images between two looks at the interval: the blocks of AutoAttack, so that none is cut."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A record, where it lies, and whether it was already there."""
+
+    record: Record
+    path: Path
+    found: bool
+
+
+class Silent:
+    """Progress that nobody is told of."""
+
+    def stage(self, title: str, total: int, done: int) -> None:
+        """A stage begins."""
+
+    def advance(self, images: int, survivors: int) -> None:
+        """A batch is finished."""
+
+
+def run_evaluation(
+    module: nn.Module,
+    info: ModelInfo,
+    evaluation: Evaluation,
+    device: torch.device,
+    out: Path,
+    progress: Progress | None = None,
+    fresh: bool = False,
+) -> Finished:
+    """Evaluate a model, or go on where an evaluation of the same inputs stopped.
+
+    The record and its witnesses are written to the folder `out`; if the record of the same
+    inputs is there already, it is returned, unless it is to be made `fresh`.  The model comes back
+    as it was, on its own device.  Raises SatbenchError from preflight, the judge, or a bad attack
+    spec.
+    """
+    if evaluation.until is not None:
+        evaluation = replace(evaluation, dataset=evaluation.dataset.shuffled())
+    attacks = pin_sources(evaluation.attacks, evaluation.dataset.name, evaluation.threat)
+    suite = parse_suite(attacks)
+    check_suite(suite, evaluation.threat)
+    stand_ins = {name: one.module for name, one in evaluation.replacements.items()}
+    with moved([module, *stand_ins.values()], device):
+        searched = Replaced(module, stand_ins) if stand_ins else module
+        needs = Needs.of(suite)
+        learnt = check_set_up(
+            searched,
+            evaluation.dataset,
+            evaluation.threat,
+            needs,
+            evaluation.timeout,
+            evaluation.batch_size,
+        )
+        info = replace(info, parameters=info.parameters + learnt.parameters)
+        replacements = with_effect(evaluation.replacements, module, evaluation.dataset)
+        evaluation = replace(evaluation, replacements=replacements)
+        known = known_models(out, info.name)
+        info = identified(info, module, evaluation.dataset, device, known)
+        plan = Plan(info, evaluation, suite)
+        if not fresh and (found := _found(plan, out)) is not None:
+            return found
+        store = RunStore(out, plan.identity)
+        with store.claimed():
+            store.begin(info, fresh)
+            run = _Run(module, plan, store, device, progress or Silent(), learnt.notes)
+            path = run.to_the_end(out)
+            store.remove()
+    return Finished(read_record(path), path, found=False)
+
+
+class _Run:
+    """One run at work."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        plan: Plan,
+        store: RunStore,
+        device: torch.device,
+        progress: Progress,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.module, self.plan, self.store = module, plan, store
+        self.device, self.progress, self.notes = device, progress, notes
+
+    def to_the_end(self, out: Path) -> Path:
+        """Run the suite, write witnesses and record to `out`, and return the record's path."""
+        plan = self.plan
+        if plan.evaluation.until is None:
+            verdicts, sequential = self._suite(slice(None)), None
+        else:
+            verdicts, sequential = self._until(plan.evaluation.until)
+            plan = _of_first(plan, len(verdicts))
+        self._check_attacked(verdicts)
+        right = np.flatnonzero(verdicts != 0)
+        searched = self._searched()
+        evaluation = plan.evaluation
+        diagnosis = probe(
+            searched,
+            evaluation.dataset,
+            evaluation.threat,
+            right,
+            evaluation.batch_size,
+            evaluation.seed,
+            evaluation.timeout,
+        )
+        # A run of the same inputs that was stopped may have been on its way to a narrower interval.
+        mine = (r for r in self.store.finished() if (r.indices < len(verdicts)).all())
+        path = out / f"{plan.file_stem}.json"
+        for file in (path, witnesses_path(path)):
+            sweep(file)
+        with WitnessSpool(evaluation.dataset.shape, self.store.folder) as spool:
+            record = plan.conclude(verdicts, mine, spool, self.device, diagnosis, sequential)
+            spool.write(witnesses_path(path))
+        write_record(replace(record, notes=list(self.notes)), path)
+        return path
+
+    def _check_attacked(self, verdicts: NDArray[np.int16]) -> None:
+        """Raise SatbenchError where images survive because no attack took on any."""
+        survive = bool((verdicts == SURVIVED).any())
+        if survive and not any(r.stage and len(r.indices) for r in self.store.finished()):
+            raise SatbenchError(
+                f"expected attacks that take on images, got {' and '.join(self.plan.specs)}, "
+                "which passed all of them by: add one that selects none, such as pgd-50"
+            )
+
+    def _searched(self) -> nn.Module:
+        stand_ins = {name: one.module for name, one in self.plan.evaluation.replacements.items()}
+        return Replaced(self.module, stand_ins) if stand_ins else self.module
+
+    def _until(self, width: float) -> tuple[NDArray[np.int16], Sequential]:
+        """Run chunk by chunk until the interval is no wider; -> verdicts of the images run."""
+        population = len(self.plan.evaluation.dataset)
+        for start in range(0, population, CHUNK):
+            stop = min(start + CHUNK, population)
+            verdicts = self._suite(slice(start, stop))[:stop]
+            survived = int((verdicts == SURVIVED).sum())
+            low, high = confidence_sequence(survived, stop, population)
+            if high - low <= width:
+                break
+        return verdicts, Sequential(width, low, high)
+
+    def _suite(self, span: slice) -> NDArray[np.int16]:
+        evaluation = self.plan.evaluation
+        return run_suite(
+            self.module,
+            evaluation.dataset,
+            evaluation.threat,
+            self.plan.suite,
+            evaluation.seed,
+            evaluation.batch_size,
+            self.store,
+            self.progress,
+            Lending(evaluation.dataset, evaluation.data_dir),
+            {name: one.module for name, one in evaluation.replacements.items()},
+            span,
+            evaluation.timeout,
+        )
+
+
+def _found(plan: Plan, out: Path) -> Finished | None:
+    """Return the record of the same inputs, if it is in the folder already."""
+    width, n = plan.evaluation.until, len(plan.evaluation.dataset)
+    for count in [n] if width is None else [*range(CHUNK, n, CHUNK), n]:
+        smaller = plan if width is None else _of_first(plan, count)
+        path = out / f"{smaller.file_stem}.json"
+        if not path.exists():
+            continue
+        record = read_record(path)
+        told = record.sequential.width if record.sequential else None
+        if record.identity == smaller.identity and told == width:
+            return Finished(record, path, found=True)
+    return None
+
+
+def _of_first(plan: Plan, n: int) -> Plan:
+    evaluation = replace(plan.evaluation, dataset=plan.evaluation.dataset.first(n))
+    return replace(plan, evaluation=evaluation)

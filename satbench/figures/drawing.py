@@ -1,0 +1,196 @@
+"""Figures by matplotlib, which is an extra: imported when a figure is drawn, not before.
+
+Colours are Okabe and Ito's, which people with any colour vision tell apart, and every line has a
+dash pattern of its own.  Same data, same bytes (per version of matplotlib).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from math import isnan
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from satbench.core.errors import SatbenchError
+from satbench.core.files import atomic_path
+from satbench.core.intervals import wilson_interval
+from satbench.records.curves import Curve, reach_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", "-.", ":")
+FORMATS = (".png", ".svg")
+
+_STYLE = {
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "satbench",  # else the ids in an SVG are random
+}
+_NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+
+
+def check_can_draw() -> None:
+    """Raise SatbenchError, saying what to install, if figures cannot be drawn here."""
+    if find_spec("matplotlib") is None:
+        raise SatbenchError(
+            "figures need matplotlib, which is not installed: pip install 'satbench[all]'"
+        )
+
+
+def curve_figure(curves: Sequence[Curve], path: Path, eps_max: float | None = None) -> None:
+    """Draw robust accuracy against eps, a line and its 95 % band for each curve.
+
+    The suffix of `path`, .png or .svg, says the format.  `eps_max` is where the axis ends, in
+    pixels of [0, 1]; None for where the last curve has nearly come down.  Raises SatbenchError for
+    no curve, for curves of different norms or data sets, another suffix, or no matplotlib.
+    """
+    if not curves:
+        raise SatbenchError("expected at least one curve to draw, got none")
+    if len({(curve.norm, curve.dataset.digest) for curve in curves}) > 1:
+        kinds = sorted({f"{c.norm} on {c.dataset.name} ({c.n})" for c in curves})
+        raise SatbenchError(
+            f"expected curves of one norm on the same images, got {' and '.join(kinds)}"
+        )
+    with figure_at(path, (8.0, 5.0)) as (figure, axes):
+        end = eps_max or axis_end(curves)
+        for number, curve in enumerate(curves):
+            _draw_curve(axes, curve, end, number)
+        first = curves[0]
+        _draw_chance(axes, first.chance)
+        axes.set(
+            xlim=(0, end),
+            ylim=(0, 100),
+            xlabel=f"eps ({_NORMS[first.norm]}, pixels in [0, 1])",
+            ylabel="robust accuracy (%), upper bound",
+        )
+        figure.supxlabel(
+            "Bands are 95 % Wilson intervals.  Chance is the share of the commonest label: "
+            "for large eps no model stays above it.",
+            fontsize=9,
+            color="#444444",
+        )
+        images = f"first {first.n:,} images of {first.dataset.name}"
+        figure.suptitle(f"Robust accuracy against eps, {images}", fontsize=12, x=0.01, ha="left")
+        axes.grid(color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
+        longest = max(len(label) for label in axes.get_legend_handles_labels()[1])
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(0, 1),  # above the axes, where no line is hidden
+            ncols=2 if longest <= 40 else 1,
+            frameon=False,
+            fontsize=10,
+        )
+
+
+def axis_end(curves: Sequence[Curve]) -> float:
+    """Return where an axis may end: where of each curve 19 of 20 broken images are broken."""
+    return max(reach_of(curve.distances) for curve in curves)
+
+
+def heat_map(
+    values: Sequence[Sequence[float]],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    path: Path,
+) -> None:
+    """Draw a matrix of shares in [0, 1] as colours, with the percentage in each cell.
+
+    NaN is an empty cell.  The suffix of `path`, .png or .svg, says the format.  Raises
+    SatbenchError for a matrix of another shape than its labels, values outside [0, 1], another
+    suffix, or no matplotlib.
+    """
+    if not rows or not columns:
+        raise SatbenchError("expected at least one row and one column, got none")
+    if len(values) != len(rows) or any(len(row) != len(columns) for row in values):
+        raise SatbenchError(f"expected {len(rows)} rows of {len(columns)} values for the labels")
+    if any(not (0 <= value <= 1 or isnan(value)) for row in values for value in row):
+        raise SatbenchError("expected shares in [0, 1] or NaN in a heat map")
+    longest = max(map(len, rows))
+    width = max(1.6 + 0.085 * longest + 0.75 * len(columns), 0.6 + 0.1 * len(title))
+    size = (width, 1.4 + 0.06 * max(map(len, columns)) + 0.42 * len(rows))
+    with figure_at(path, size) as (figure, axes):
+        percent = [[100 * value for value in row] for row in values]
+        image = axes.imshow(percent, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+        for i, row in enumerate(percent):
+            for j, value in enumerate(row):
+                if not isnan(value):
+                    ink = "black" if value > 55 else "white"
+                    axes.text(j, i, f"{value:.1f}", ha="center", va="center", color=ink)
+        axes.set_xticks(range(len(columns)), columns, rotation=35, ha="right")
+        axes.set_yticks(range(len(rows)), rows)
+        axes.tick_params(length=0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        axes.set_title(title, fontsize=12, loc="left")
+        figure.colorbar(image, ax=axes, label="%", fraction=0.05, pad=0.02)
+
+
+def _draw_curve(axes: Axes, curve: Curve, end: float, number: int) -> None:
+    colour = COLOURS[number % len(COLOURS)]
+    eps = [step for step in curve.steps() if step <= end]
+    right = [curve.surviving(step) for step in eps]
+    bands = [wilson_interval(count, curve.n) for count in right]
+    eps, right, bands = [*eps, end], [*right, right[-1]], [*bands, bands[-1]]
+    label = curve.model.name
+    if curve.masking_sign():
+        label += " (stays up: gradients masked?)"
+    axes.step(
+        eps,
+        [100 * count / curve.n for count in right],
+        where="post",
+        color=colour,
+        linestyle=DASHES[number % len(DASHES)],
+        linewidth=2,
+        label=label,
+    )
+    low, high = zip(*bands, strict=True)
+    axes.fill_between(
+        eps,
+        [100 * value for value in low],
+        [100 * value for value in high],
+        step="post",
+        color=colour,
+        alpha=0.15,
+        linewidth=0,
+    )
+
+
+def _draw_chance(axes: Axes, chance: float) -> None:
+    axes.axhline(100 * chance, color="#666666", linewidth=1, linestyle=(0, (1, 3)))
+    axes.annotate(
+        f"chance\n{chance:.0%}",
+        (1, 100 * chance),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=9,
+        color="#444444",
+    )
+
+
+@contextmanager
+def figure_at(path: Path, inches: tuple[float, float]) -> Iterator[tuple[Figure, Axes]]:
+    """Yield an empty figure that is written to `path`, whole or not at all, when the block ends."""
+    check_can_draw()
+    if path.suffix not in FORMATS:
+        raise SatbenchError(f"expected a figure ending in {' or '.join(FORMATS)}, got {path.name}")
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    with style.context(["default", _STYLE]):  # whatever the user's own settings are
+        # No pyplot: it would choose a screen and keep every figure.
+        figure = Figure(figsize=inches, dpi=150, layout="constrained")
+        yield figure, figure.add_subplot()
+        # Dates and versions would make other bytes of the same data.
+        metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)

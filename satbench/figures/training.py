@@ -1,0 +1,223 @@
+"""What a training run went through, epoch by epoch: read from its folder, drawn as a figure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from satbench.core.errors import SatbenchError
+from satbench.figures.drawing import COLOURS, DASHES, check_can_draw, figure_at
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_NUMBERS = (
+    "loss",
+    "train_accuracy",
+    "held_out_clean",
+    "held_out_pgd10",
+    "learning_rate",
+)
+_ACCURACIES = {
+    "held_out_clean": "held-out, clean",
+    "held_out_pgd10": "held-out, PGD-10",
+    "train_accuracy": "training images, as trained on",
+}
+
+
+_MARKERS = "os^DvP*"
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of a run's metrics.  Accuracies are shares in [0, 1].
+
+    `loss` and `train_accuracy` are those of the (adversarial) images trained on; `warning` says
+    what is wrong, such as robustness that collapsed.
+    """
+
+    epoch: int
+    loss: float
+    train_accuracy: float
+    held_out_clean: float
+    held_out_pgd10: float
+    learning_rate: float
+    warning: str = ""
+
+
+@dataclass(frozen=True)
+class TrainingCurve:
+    """A run's epochs, never empty; `threat` is PGD-10's, `held_out` counts its images."""
+
+    name: str
+    threat: str
+    dataset: str
+    held_out: int
+    epochs: tuple[Epoch, ...]
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch of greatest held-out PGD-10 accuracy, the first of equals."""
+        return max(self.epochs, key=lambda epoch: epoch.held_out_pgd10)
+
+    @property
+    def last(self) -> Epoch:
+        """The last epoch that is done."""
+        return self.epochs[-1]
+
+    def summary(self) -> dict[str, Any]:
+        """Return what `--json` tells of the run."""
+        return {
+            "run": self.name,
+            "epochs": self.last.epoch,
+            "held_out_clean": self.last.held_out_clean,
+            "held_out_pgd10": self.last.held_out_pgd10,
+            "best_epoch": self.best.epoch,
+            "best_held_out_pgd10": self.best.held_out_pgd10,
+            "warnings": [epoch.warning for epoch in self.epochs if epoch.warning],
+        }
+
+
+def read_training(folder: Path) -> TrainingCurve:
+    """Read what `satbench train` writes to its folder: metrics.jsonl and config.json.
+
+    Raises SatbenchError for a folder without them, and for files that hold anything else.
+    """
+    metrics, config = folder / "metrics.jsonl", folder / "config.json"
+    if not metrics.is_file():
+        raise SatbenchError(
+            f"expected the folder of a training run whose first epoch is done, but {metrics} is "
+            "missing; give the folder that satbench train made, such as runs/NAME"
+        )
+    lines = enumerate(metrics.read_text(encoding="utf-8").splitlines(), 1)
+    epochs = tuple(_epoch(line, f"{metrics}, line {number}") for number, line in lines)
+    if not epochs:
+        raise SatbenchError(f"expected at least one epoch in {metrics}, got none")
+    try:
+        told = json.loads(config.read_text(encoding="utf-8"))
+        threat, dataset, held_out = told["threat"], told["dataset"], int(told["held_out"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise SatbenchError(
+            f"expected threat, dataset and held_out in {config}, which satbench train writes"
+        ) from None
+    return TrainingCurve(folder.resolve().name, str(threat), str(dataset), held_out, epochs)
+
+
+def _epoch(line: str, where: str) -> Epoch:
+    try:
+        values = json.loads(line)
+        numbers = {name: float(values[name]) for name in _NUMBERS}
+        return Epoch(int(values["epoch"]), **numbers, warning=str(values.get("warning", "")))
+    except (ValueError, KeyError, TypeError):
+        raise SatbenchError(f"expected epoch, {', '.join(_NUMBERS)} as JSON in {where}") from None
+
+
+def training_figure(curves: Sequence[TrainingCurve], path: Path) -> None:
+    """Draw accuracies, loss and learning rate against the epoch.
+
+    Each kind of accuracy has its dash pattern; one run has a colour a kind, several have a colour
+    and a marker each.  The suffix of `path`, .png or .svg, says the format.  Raises SatbenchError
+    for no run or more than there are colours, another suffix, or no matplotlib.
+    """
+    if not 1 <= len(curves) <= len(COLOURS):
+        raise SatbenchError(
+            f"expected 1 to {len(COLOURS)} runs, for which there are colours, got {len(curves)}"
+        )
+    check_can_draw()
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    with figure_at(path, (10.0, 5.0)) as (figure, accuracy):
+        grid = figure.add_gridspec(2, 2, width_ratios=(3, 2))
+        accuracy.set_subplotspec(grid[:, 0])
+        loss = figure.add_subplot(grid[0, 1], sharex=accuracy)
+        rate = figure.add_subplot(grid[1, 1], sharex=accuracy)
+        for number, curve in enumerate(curves):
+            _draw_accuracies(accuracy, curve, number, len(curves) > 1)
+            _draw(loss, curve, "loss", number, label=curve.name)
+            _draw(rate, curve, "learning_rate", number)
+        accuracy.set(xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 1))
+        accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=None))
+        loss.set(ylabel="training loss")
+        rate.set(xlabel="epoch", ylabel="learning rate")
+        loss.tick_params(labelbottom=False)
+        accuracy.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for axes in (accuracy, loss, rate):
+            axes.grid(color="#dddddd", linewidth=0.6)
+            axes.set_axisbelow(True)
+        _legend(accuracy)
+        if len(curves) > 1:
+            _legend(loss)
+        _explain(figure, curves)
+
+
+def _draw_accuracies(axes: Axes, curve: TrainingCurve, number: int, several: bool) -> None:
+    for kind, (name, what) in enumerate(_ACCURACIES.items()):
+        colour = None if several else COLOURS[kind]
+        _draw(axes, curve, name, number, kind, colour, label="" if number else what)
+    if several and number == 0:  # the dashes are of all runs, their colour of none
+        for line in axes.lines:
+            axes.plot([], [], color="#444444", linestyle=line.get_linestyle(), linewidth=2)
+            axes.lines[-1].set_label(str(line.get_label()))
+            line.set_label("_")
+    warned = [epoch for epoch in curve.epochs if epoch.warning]
+    axes.plot(
+        [epoch.epoch for epoch in warned],
+        [epoch.held_out_pgd10 for epoch in warned],
+        linestyle="",
+        marker="X",
+        markersize=11,
+        color="#000000",
+        label="robustness collapsed" if warned else "_",
+    )
+
+
+def _draw(
+    axes: Axes,
+    curve: TrainingCurve,
+    name: str,
+    number: int,
+    dash: int = 0,
+    colour: str | None = None,
+    label: str = "",
+) -> None:
+    n = len(curve.epochs)
+    axes.plot(
+        [epoch.epoch for epoch in curve.epochs],
+        [getattr(epoch, name) for epoch in curve.epochs],
+        color=colour or COLOURS[number],
+        linestyle=DASHES[dash],
+        linewidth=2,
+        marker=_MARKERS[number],
+        markevery=max(1, n // 10),
+        markersize=5,
+        label=label or "_",
+    )
+
+
+def _legend(axes: Axes) -> None:
+    """Say above the axes, where no line is hidden, which line is what."""
+    lines, labels = axes.get_legend_handles_labels()
+    shown = dict(zip(labels, lines, strict=True))  # collapses of several runs are one entry
+    axes.legend(
+        shown.values(),
+        shown.keys(),
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        frameon=False,
+        fontsize=10 if len(shown) <= 4 else 9,
+    )
+
+
+def _explain(figure: Figure, curves: Sequence[TrainingCurve]) -> None:
+    title = curves[0].name if len(curves) == 1 else f"{len(curves)} training runs"
+    figure.suptitle(title, fontsize=12, x=0.01, ha="left")
+    kinds = sorted({(curve.held_out, curve.dataset, curve.threat) for curve in curves})
+    measured = "; ".join(
+        f"the last {n:,} training images of {dataset}, PGD-10 in {threat}"
+        for n, dataset, threat in kinds
+    )
+    figure.supxlabel(f"Held out: {measured}.", fontsize=9, color="#444444")

@@ -1,0 +1,250 @@
+"""What a model answers to the first images, held against what attacks and judge will ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from satbench.calling.hidden import Hidden, hidden_parameters, watched
+from satbench.calling.logits import (
+    ModelError,
+    ask,
+    classes_in_play,
+    place_of_logits,
+    said,
+    unanswered,
+    without_masks,
+)
+from satbench.core.errors import SatbenchError
+from satbench.data import Dataset
+from satbench.engine.passes import CountingModel, Passes
+from satbench.engine.stage import Stage
+from satbench.preflight.independence import find_dependence, suspects
+
+DEPENDENT = 0.25
+"""The share of images that depend on their batch from which on the model is refused.
+
+Rounding alone may turn a hard decision within a model, such as the sign in a binary net, for an
+image now and then: the diagnosis counts those.
+"""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What attacks need of a model: a gradient, and so many classes, which `attack` needs."""
+
+    gradients: bool = True
+    classes: int = 2
+    attack: str = "an attack"
+
+    @classmethod
+    def of(cls, suite: Sequence[Stage]) -> Needs:
+        """Return what a suite needs."""
+        most = max(suite, key=lambda stage: stage.traits.least_classes)
+        gradients = any(stage.uses_gradients for stage in suite)
+        return cls(gradients, most.traits.least_classes, most.title)
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What preflight learnt of a model that passed.
+
+    `notes` are what a reader of the result should know, a sentence each; `parameters` are those of
+    layers in eval mode that the model calls and nn.Module does not know.
+    """
+
+    notes: tuple[str, ...] = ()
+    parameters: int = 0
+
+
+def check_answers(model: nn.Module, x: Tensor, dataset: Dataset, needs: Needs) -> Learnt:
+    """Check the logits of many images, and their gradient, for layers that the model does not know.
+
+    Raises SatbenchError.
+    """
+    answers: list[object] = []
+
+    def listen(x: Tensor) -> object:
+        answers.append(model(x))
+        return answers[-1]
+
+    leaf = x.clone().requires_grad_()
+    given = leaf.clone()  # autograd lets a model write into this one, and so it can be caught
+    try:
+        with watched(model) as hidden:
+            logits = ask(listen, given, copied=False)
+    except ModelError as error:
+        raise ModelError(f"{error}{_remedy(model, x)}", error.x) from error
+    _check_untouched(given, x)
+    _check_width(logits.shape[1], dataset)
+    _check_finite(logits)
+    classes = classes_in_play(logits)
+    if classes < needs.classes:
+        raise SatbenchError(
+            f"expected a model of at least {needs.classes} classes for {needs.attack}, got "
+            f"{classes}: run attacks that need fewer, such as apgd-ce, fab-t and square"
+        )
+    loose = _in_use(hidden_parameters(model), logits)
+    if needs.gradients:
+        _check_gradient(without_masks(logits), leaf)
+    place, width = place_of_logits(answers[-1], len(x)), logits.shape[1]
+    notes = [f"the logits are {place} of what the model returns"] if place else []
+    if classes < width:
+        notes.append(f"{width - classes} of {width} classes are masked for every image")
+    return _with_hidden(hidden, loose, notes)
+
+
+def _in_use(parameters: dict[str, nn.Parameter], logits: Tensor) -> dict[str, nn.Parameter]:
+    """Return those that the logits depend on, as far as autograd can tell."""
+    wanted = {place: one for place, one in parameters.items() if one.requires_grad}
+    if not wanted or not logits.requires_grad:
+        return {}
+    try:
+        grads = torch.autograd.grad(
+            logits.sum(), list(wanted.values()), retain_graph=True, allow_unused=True
+        )
+    except Exception:  # whatever a user's backward raises
+        return wanted
+    used = zip(wanted, grads, strict=True)
+    return {place: wanted[place] for place, grad in used if grad is not None}
+
+
+def _with_hidden(hidden: Hidden, loose: dict[str, nn.Parameter], notes: list[str]) -> Learnt:
+    if names := ", ".join([*hidden.called, *loose]):
+        notes.append(
+            f"nn.Module does not know of all the model's weights ({names}); they are as in eval "
+            "mode, and the digest of the weights leaves them out"
+        )
+    parameters = {p for module in hidden.called.values() for p in module.parameters()}
+    parameters = parameters - set(hidden.model.parameters()) | set(loose.values())
+    return Learnt(tuple(notes), sum(p.numel() for p in parameters))
+
+
+def check_one_image(model: nn.Module, x: Tensor) -> None:
+    """Check that one image is answered like many, and left as it is where no gradient is taken.
+
+    Raises SatbenchError.
+    """
+    given = x.clone()
+    try:
+        with torch.no_grad():
+            ask(model, given, copied=False)
+    except ModelError as error:
+        todo = "keep the dimension of the batch, x.flatten(1) in place of x.squeeze()"
+        causes = ", ".join(suspects(model))
+        raise SatbenchError(
+            f"the model answers many images, but not one alone ({error}): {causes or todo}"
+        ) from error
+    _check_untouched(given, x)
+
+
+def check_counted(model: nn.Module, x: Tensor, needs: Needs) -> None:
+    """Check that the model, counted as in searches, answers many images and one.
+
+    Not its fast copy, which proves itself in every search and is dropped where it fails.
+    Raises SatbenchError.
+    """
+    searcher = CountingModel(model, Passes())
+    for batch in (x, x[:1]):
+        leaf = batch.clone().requires_grad_()
+        try:
+            logits = searcher(leaf)
+            if needs.gradients:
+                torch.autograd.grad(logits.sum(), leaf)
+        except SatbenchError:
+            raise
+        except Exception as error:
+            raise SatbenchError(
+                f"the model answers, but not as attacks ask it ({said(error)}): let it take images "
+                "that are the result of other operations, and pass gradients on for a single one"
+            ) from error
+
+
+def check_independence(model: nn.Module, x: Tensor) -> None:
+    """Raise SatbenchError where the answers to a quarter of the images hang on the others."""
+    found = find_dependence(model, x)
+    if found is None or int(found.images.sum()) < DEPENDENT * len(x):
+        return
+    causes = list(suspects(model)) or [
+        "as with x - x.mean(0), a layer without batch_first=True, or answers kept by address"
+    ]
+    raise SatbenchError(
+        f"expected the answer to an image to be its own, got other logits for "
+        f"{int(found.images.sum())} of {len(x)} images in other company (by up to "
+        f"{found.most:.1%}): {', '.join(causes[:3])}; mend that, or let the model ask itself image "
+        "by image, torch.cat([net(one) for one in x.split(1)])"
+    )
+
+
+def _check_untouched(given: Tensor, x: Tensor) -> None:
+    if not torch.equal(given, x):
+        raise SatbenchError(
+            "expected the model to leave its input alone, it wrote into it: "
+            "let it work on a copy, x = x.clone()"
+        )
+
+
+def _remedy(model: nn.Module, x: Tensor) -> str:
+    """Guess why a model fails on `x`, or say nothing."""
+    strange = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
+    if strange:
+        dtype = str(strange.pop()).removeprefix("torch.")
+        return f"; its weights are {dtype}, turn them to float32, model.float()"
+    if x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
+        return "; if the channels come last, write x.permute(0, 3, 1, 2)"
+    return ""
+
+
+def _check_width(width: int, dataset: Dataset) -> None:
+    if width == 1:
+        raise SatbenchError(
+            "expected one logit a class, got a single logit: "
+            "give a binary classifier two, torch.cat([-z, z], 1)"
+        )
+    if dataset.more_classes and width < dataset.classes:
+        raise SatbenchError(
+            f"expected at least {dataset.classes} logits an image, got {width}: "
+            f"labels go up to {int(dataset.labels.max())} and count from 0"
+        )
+    if not dataset.more_classes and width != dataset.classes:
+        raise SatbenchError(
+            f"wrong class count: expected {dataset.classes} logits an image for "
+            f"{dataset.name}, got {width}; take the dataset that the model was trained "
+            f"for, or number its classes as the model does (--classes {width} or FILE.json)"
+        )
+
+
+def _check_finite(logits: Tensor) -> None:
+    bad = unanswered(logits)
+    if bool(bad.any()):
+        kinds = (
+            "NaN or infinity" if bool((logits.isnan() | (logits == torch.inf)).any()) else "-inf"
+        )
+        todo = (
+            "a model must answer every image of [0, 1]"
+            if kinds != "-inf"
+            else "a class is masked for every image or for none; log_softmax() has no -inf"
+        )
+        raise SatbenchError(
+            f"expected finite logits, got {kinds} for {int(bad.sum())} of {len(logits)} images "
+            f"(the first is image {int(bad.nonzero()[0])}): {todo}"
+        )
+
+
+def _check_gradient(logits: Tensor, x: Tensor) -> None:
+    try:
+        (grad,) = torch.autograd.grad(logits.sum(), x)
+    except Exception as error:  # autograd's own errors, and whatever a user's backward raises
+        raise SatbenchError(
+            f"no gradient reaches the pixels ({said(error)}), so that white-box attacks would "
+            "find nothing: take detach() and no_grad() out of the model, give a "
+            "non-differentiable layer a differentiable backward (BPDA), or attack with square alone"
+        ) from error
+    if not bool(grad.isfinite().all()):
+        raise SatbenchError(
+            "expected finite gradients, got NaN or infinity for some pixels: white-box attacks "
+            "would find nothing; mend the layer that divides by 0, or attack with square alone"
+        )

@@ -1,0 +1,103 @@
+"""Preflight: refuse a wrong set-up in one sentence, before an attack makes a number of it.
+
+The model is asked what attacks and judge will ask: many images and one, with gradients and without,
+through the counter of passes, and the same image in other company.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from satbench.calling.blame import images_of
+from satbench.calling.borrow import borrowed
+from satbench.calling.deadline import time_limit
+from satbench.calling.generators import own_generators
+from satbench.calling.logits import ModelError
+from satbench.calling.modules import check_module, kind_of
+from satbench.core.errors import SatbenchError
+from satbench.core.threat import Threat
+from satbench.data import Dataset
+from satbench.engine.bpda import Replaced
+from satbench.engine.runner import device_of
+from satbench.preflight.answer_checks import (
+    Learnt,
+    Needs,
+    check_answers,
+    check_counted,
+    check_independence,
+    check_one_image,
+)
+from satbench.preflight.image_checks import check_dataset
+
+__all__ = ["ASKED", "Learnt", "Needs", "check_set_up"]
+
+ASKED = 32
+"""How many images the model is asked about; pixels and labels are checked on all of them."""
+
+COMPANY = 4
+"""How many it is asked about at least, whatever the batch size: an image needs company."""
+
+
+def check_set_up(
+    model: nn.Module,
+    images: Dataset,
+    threat: Threat,
+    needs: Needs | None = None,
+    timeout: float | None = None,
+    batch_size: int = ASKED,
+) -> Learnt:
+    """Raise SatbenchError where evaluating `model` on `images` would give a meaningless number.
+
+    Pixels and labels are checked on all images; the model is asked about the first `ASKED`, or
+    `batch_size` of them where memory holds no more, and for what the attacks `needs`.  Each of four
+    such questions may take `timeout` seconds.  The model comes back as it was, and so do the global
+    generators.
+    """
+    check_module(model)
+    if not isinstance(images, Dataset):
+        raise SatbenchError(
+            f"expected the images as a Dataset, got {kind_of(images)}: "
+            "make one with dataset_from_tensors(x, y)"
+        )
+    if not isinstance(threat, Threat):
+        raise SatbenchError(
+            f"expected the threat model as a Threat, got {kind_of(threat)}: "
+            "write Threat.parse('linf:8/255')"
+        )
+    if torch.is_inference_mode_enabled():
+        raise SatbenchError(
+            "expected to run outside torch.inference_mode(), in which no gradient exists: leave it"
+        )
+    check_dataset(images)
+    count = min(ASKED, len(images), max(batch_size, COMPANY))
+    pixels = torch.from_numpy(images.pixels(np.arange(count)))
+    needs = needs or Needs()
+    with borrowed(model) as judged, own_generators(device_of(model), 0):
+        x = pixels.to(device_of(model))
+        with _named(x), torch.enable_grad(), time_limit(timeout):
+            learnt = check_answers(judged, x, images, needs)
+        with time_limit(timeout):
+            check_one_image(judged, x[:1])
+        if not isinstance(model, Replaced):
+            with _named(x), torch.enable_grad(), time_limit(timeout):
+                check_counted(judged, x, needs)
+        with _named(x), time_limit(timeout):
+            check_independence(judged, x)
+    return learnt
+
+
+@contextmanager
+def _named(x: Tensor) -> Iterator[None]:
+    """Name the first images of the set that a model fails on, where it is not all of `x`."""
+    try:
+        yield
+    except ModelError as error:
+        if error.x is None or len(error.x) == len(x):
+            raise
+        names = images_of(error.x, x, np.arange(len(x)))
+        raise type(error)(f"{error} ({names}, before any attack)", error.x) from error

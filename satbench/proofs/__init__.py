@@ -1,0 +1,1 @@
+"""Proofs: check a record, challenge it, merge it with others."""

@@ -1,0 +1,251 @@
+"""Challenge a record: attack its survivors alone, and write down what fell as a new record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from satbench.attacks.suites.suite import check_suite, parse_suite
+from satbench.calling.devices import choose_device, moved
+from satbench.calling.generators import own_generators
+from satbench.core.errors import SatbenchError
+from satbench.core.files import check_folder, sweep
+from satbench.core.threat import Threat
+from satbench.data import load_dataset
+from satbench.diagnosis.diagnose import Diagnosis as Probed
+from satbench.diagnosis.diagnose import probe
+from satbench.engine.bpda import Replaced
+from satbench.engine.journal import RunStore
+from satbench.engine.runner import (
+    CLEAN,
+    SURVIVED,
+    BatchResult,
+    Progress,
+    device_of,
+    run_suite,
+)
+from satbench.engine.stage import Stage
+from satbench.evaluation.lending import Lending, pin_sources
+from satbench.evaluation.own_code import with_effect
+from satbench.evaluation.plan import Evaluation, Plan, kind_of
+from satbench.evaluation.replacements import load_replacements
+from satbench.evaluation.run import Silent
+from satbench.preflight.preflight import Needs, check_set_up
+from satbench.proofs.submission import read_submission
+from satbench.proofs.verification import Given, Subject, open_record
+from satbench.records.flags import RESULT_FLAGS, Kind, flags_from_result
+from satbench.records.join import Proven, add_challenge, plan_challenge
+from satbench.records.record import (
+    WRONG_CLEAN,
+    Record,
+    StageResult,
+    inputs_of,
+    read_record,
+    record_stem,
+    write_record,
+)
+from satbench.records.witnesses import WitnessSpool, witnesses_path, write_witnesses
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """What a record is challenged with: `attacks`, or a file of `images` that somebody made.
+
+    `by` is who challenges; `seed` keys all noise.  The new record is written to `out`, by default
+    the folder of the old one.  `given` has what the record does not name, or not here; `bpda` names
+    layers with another backward, and what gives it.  With `fresh`, a challenge that was run already
+    is run anew.
+    """
+
+    record: Path
+    attacks: tuple[str, ...] = ()
+    images: Path | None = None
+    by: str = ""
+    seed: int = 0
+    batch_size: int = 250
+    device: str = "auto"
+    given: Given = field(default_factory=Given)
+    out: Path | None = None
+    bpda: Mapping[str, str | nn.Module] = field(default_factory=dict)
+    fresh: bool = False
+
+    def __post_init__(self) -> None:
+        if bool(self.attacks) == bool(self.images):
+            raise SatbenchError("give attacks or a file of images to challenge the record with")
+
+
+@dataclass(frozen=True)
+class Challenged:
+    """The new record, where it lies, whether it was already there, and the one it came from.
+
+    `refused` is one sentence about images handed in that do not count; empty if all do.
+    """
+
+    record: Record
+    path: Path
+    found: bool
+    parent: Record
+    refused: str
+
+
+def run_challenge(challenge: Challenge, progress: Progress | None = None) -> Challenged:
+    """Challenge a record, or go on where the same challenge stopped.
+
+    The record is re-checked first, and left as it is.  The new one has its stages, then those of
+    the challenge, and its witnesses with the new ones.  It is written even if nothing was broken:
+    the model has withstood more.  Raises SatbenchError for a record that does not hold or has no
+    survivors, for an attack that it has had with the same seed, and for a model with other
+    gradients than the record's.
+    """
+    device = choose_device(challenge.device)
+    out = challenge.out or challenge.record.parent
+    check_folder(out)
+    with own_generators(device, challenge.seed):
+        subject = open_record(challenge.record, challenge.given)
+        _check_subject(challenge, subject)
+        suite, refused = _suite(challenge, subject)
+        plan = Plan(subject.record.model, _evaluation(challenge, subject, suite), suite)
+        planned = _planned(subject.record, plan, challenge.by)
+        path = out / f"{record_stem(inputs_of(planned))}.json"
+        if not challenge.fresh and (found := _found(path, planned)):
+            return Challenged(found, path, True, subject.record, refused)
+        store = RunStore(out, planned.identity)
+        with moved([subject.loaded.module, *_stand_ins(plan).values()], device), store.claimed():
+            store.begin(subject.record.model, challenge.fresh)
+            run = _run(plan, subject, store, progress or Silent())
+            proven = (subject.record, subject.witnesses)
+            record, witnesses = add_challenge(proven, run, challenge.by)
+            write_proven((with_result_flags(record), witnesses), path)
+            store.remove()
+    return Challenged(read_record(path), path, False, subject.record, refused)
+
+
+def _check_subject(challenge: Challenge, subject: Subject) -> None:
+    if not subject.record.surviving():
+        raise SatbenchError(f"nothing survives in {challenge.record} that could be challenged")
+    if subject.other_gradients:
+        raise SatbenchError(
+            f"the model has the logits of the record {challenge.record}, but other gradients: "
+            "evaluate it anew, or give the record's model and name its layers' gradients with bpda"
+        )
+
+
+def _found(path: Path, planned: Record) -> Record | None:
+    record = read_record(path) if path.exists() else None
+    return record if record and record.identity == planned.identity else None
+
+
+def with_result_flags(record: Record) -> Record:
+    """Look again for signs of masked gradients in which stage broke what; others stay."""
+    if record.diagnosis is None:
+        return record
+    found = flags_from_result(record.verdicts, _kinds(record), record.dataset.classes)
+    of_model = [flag for flag in record.diagnosis.flags if flag.name not in RESULT_FLAGS]
+    return replace(record, diagnosis=replace(record.diagnosis, flags=[*of_model, *found]))
+
+
+def _kinds(record: Record) -> list[Kind]:
+    known: dict[tuple[str, str], Kind] = {}
+    for spec in record.suite:
+        with suppress(SatbenchError):  # of an older protocol, or a third party's images: no sign
+            known |= {(spec, stage.part): kind_of(stage) for stage in parse_suite([spec])}
+    return [known.get((stage.attack, stage.part), "white-box") for stage in record.stages]
+
+
+def write_proven(proven: Proven, path: Path) -> None:
+    """Write a record and its witnesses, the record last."""
+    record, witnesses = proven
+    for file in (path, witnesses_path(path)):
+        sweep(file)
+    write_witnesses(witnesses, witnesses_path(path))
+    write_record(record, path)
+
+
+class _OnSurvivors:
+    """A journal to which the images that fell before are wrong when clean: nobody attacks them."""
+
+    def __init__(self, store: RunStore, subject: Subject) -> None:
+        self._store, self._subject = store, subject
+
+    def finished(self) -> Iterator[BatchResult]:
+        """Return the batches written so far, and first that the survivors alone are left."""
+        verdicts = np.array(self._subject.record.verdicts)
+        nothing = np.empty((0, *self._subject.dataset.shape), np.float32)
+        every = np.arange(len(verdicts))
+        yield BatchResult(CLEAN, every, verdicts != SURVIVED, nothing, 0, 0, seconds=0.0)
+        yield from self._store.finished()
+
+    def write(self, result: BatchResult) -> None:
+        """Write one batch down, whole or not at all."""
+        self._store.write(result)
+
+
+def _suite(challenge: Challenge, subject: Subject) -> tuple[tuple[Stage, ...], str]:
+    record, threat = subject.record, _threat(subject)
+    if challenge.images is None:
+        suite = parse_suite(pin_sources(challenge.attacks, record.dataset.name, threat))
+        check_suite(suite, threat)
+        return suite, ""
+    whole = record.n  # images in a random order are asked for in just this order
+    if not record.dataset.population:
+        named, folder = challenge.given.dataset or record.dataset.name, challenge.given.data_dir
+        whole = len(load_dataset(named, "test", None, folder) if isinstance(named, str) else named)
+    submitted = read_submission(challenge.images, subject.dataset, whole, threat)
+    return (submitted.stage,), submitted.refused
+
+
+def _evaluation(challenge: Challenge, subject: Subject, suite: tuple[Stage, ...]) -> Evaluation:
+    return Evaluation(
+        subject.dataset,
+        _threat(subject),
+        [stage.spec for stage in suite],
+        challenge.seed,
+        challenge.batch_size,
+        challenge.given.data_dir,
+        with_effect(load_replacements(challenge.bpda), subject.loaded.module, subject.dataset),
+    )
+
+
+def _planned(parent: Record, plan: Plan, by: str) -> Record:
+    stages = [StageResult(stage.spec, stage.part, 0, 0, 0, 0, by=by) for stage in plan.suite]
+    seed = plan.evaluation.seed
+    return plan_challenge(parent, stages, seed, plan.sources, plan.replacements)
+
+
+def _run(plan: Plan, subject: Subject, store: RunStore, progress: Progress) -> Proven:
+    module, evaluation, stand_ins = subject.loaded.module, plan.evaluation, _stand_ins(plan)
+    images, threat, batch_size = evaluation.dataset, evaluation.threat, evaluation.batch_size
+    searched = Replaced(module, stand_ins) if stand_ins else module
+    check_set_up(searched, images, threat, Needs.of(plan.suite))
+    verdicts = run_suite(
+        module,
+        images,
+        threat,
+        plan.suite,
+        evaluation.seed,
+        batch_size,
+        _OnSurvivors(store, subject),
+        progress,
+        Lending(images, evaluation.data_dir),
+        stand_ins,
+    )
+    signs = Probed((), {}, 0, 0)
+    if subject.record.diagnosis is None:  # the record is from before there was one
+        right = np.flatnonzero(np.array(subject.record.verdicts) != WRONG_CLEAN)
+        signs = probe(searched, images, threat, right, batch_size, evaluation.seed)
+    with WitnessSpool(images.shape, store.folder) as spool:
+        record = plan.conclude(verdicts, store.finished(), spool, device_of(module), signs)
+        return record, spool.read()
+
+
+def _stand_ins(plan: Plan) -> dict[str, nn.Module]:
+    return {name: one.module for name, one in plan.evaluation.replacements.items()}
+
+
+def _threat(subject: Subject) -> Threat:
+    return Threat.of(subject.record.norm, subject.record.eps)

@@ -1,0 +1,152 @@
+"""Adversarial images that a third party made: read without running its code, judged here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from satbench.core.digests import digest_file
+from satbench.core.errors import SatbenchError
+from satbench.core.noise import Noise
+from satbench.core.threat import Threat
+from satbench.data import Dataset
+from satbench.engine.ball import size
+from satbench.engine.contract import History, Model, NoiseSource
+from satbench.engine.judge import TOLERANCE
+from satbench.engine.stage import Stage
+
+_DTYPES = ("float32", "float64", "uint8")
+
+
+@dataclass(frozen=True, eq=False)
+class Submission:
+    """An attack whose search is done: `images` (N, C, H, W), one for each image of the data set.
+
+    Those that are not `allowed` (N,) are not looked at.
+    """
+
+    images: NDArray[np.float32]
+    allowed: NDArray[np.bool_]
+    uses_gradients: ClassVar[bool] = False
+
+    def selects(self, history: History) -> NDArray[np.bool_]:
+        """Return which images to take on: the allowed ones."""
+        return self.allowed
+
+    def __call__(
+        self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
+    ) -> Tensor:
+        """Return the images handed in for those of the batch.  -> (B, C, H, W)."""
+        places = list(cast(Noise, noise).indices)
+        return torch.from_numpy(self.images[places]).to(x.device)
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """The stage that judges a file of images, and one sentence on those that do not count."""
+
+    stage: Stage
+    refused: str
+
+
+def read_submission(path: Path, dataset: Dataset, whole: int, threat: Threat) -> Submitted:
+    """Read adversarial images of `dataset`, or of the `whole` split that it is the start of.
+
+    `.pt` holds a tensor (or one tensor under a name), `.npy` and `.npz` an array (or one), of
+    shape (N, C, H, W) and dtype float32 or float64 in [0, 1], or uint8, which is divided by 255.
+    Raises SatbenchError for another kind of file, and if no image is allowed by `threat`.
+    """
+    images = _as_pixels(_read(path), path, dataset, whole)
+    allowed, refused = _allowed(dataset.pixels(np.arange(len(dataset))), images, threat)
+    if not allowed.any():
+        raise SatbenchError(f"no image of {path} counts: {refused}")
+    spec = f"images(sha256={digest_file(path)})"
+    return Submitted(Stage(spec, "", "images", Submission(images, allowed)), refused)
+
+
+def _read(path: Path) -> NDArray[np.generic]:
+    if not os.path.isfile(path):
+        raise SatbenchError(f"expected adversarial images at {path}, which is missing")
+    found: object
+    try:
+        if path.suffix == ".pt":
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        elif path.suffix in (".npy", ".npz"):
+            with path.open("rb") as file:
+                stored = np.load(file, allow_pickle=False)
+                found = stored if isinstance(stored, np.ndarray) else dict(stored)
+        else:
+            raise SatbenchError(f"expected adversarial images as .pt, .npy or .npz, got {path}")
+    except SatbenchError:
+        raise
+    except Exception as error:  # a corrupt zip and a forbidden pickle raise every kind of error
+        # Torch's own sentence goes on to say how to run the code in the file.
+        raise SatbenchError(
+            f"expected nothing but tensors or arrays in {path}, for nothing else is read from it; "
+            f"it is corrupt, or holds objects ({type(error).__name__})"
+        ) from None
+    (found,) = _members(found) if len(_members(found)) == 1 else (found,)
+    if isinstance(found, Tensor) and str(found.dtype).removeprefix("torch.") in _DTYPES:
+        return cast("NDArray[np.generic]", found.detach().numpy())
+    if isinstance(found, np.ndarray) and found.dtype.name in _DTYPES:
+        return found
+    kind = found.dtype if isinstance(found, Tensor | np.ndarray) else type(found).__name__
+    raise SatbenchError(
+        f"expected one tensor or array of float32, float64 or uint8 in {path}, got {kind}"
+    )
+
+
+def _members(found: object) -> Sequence[object]:
+    if isinstance(found, Mapping):
+        return list(found.values())
+    return found if isinstance(found, list | tuple) else [found]
+
+
+def _as_pixels(
+    images: NDArray[np.generic], path: Path, dataset: Dataset, whole: int
+) -> NDArray[np.float32]:
+    if images.shape not in {(n, *dataset.shape) for n in (len(dataset), whole)}:
+        sizes = f"{len(dataset)}" if len(dataset) == whole else f"{len(dataset)} or {whole}"
+        raise SatbenchError(
+            f"expected {sizes} images of shape {dataset.shape} in {path}, "
+            f"in the order of {dataset.name}, got an array of shape {images.shape}"
+        )
+    pixels = images[: len(dataset)].astype(np.float32)
+    return pixels / np.float32(255) if images.dtype == np.uint8 else pixels
+
+
+def _allowed(
+    clean: NDArray[np.float32], images: NDArray[np.float32], threat: Threat
+) -> tuple[NDArray[np.bool_], str]:
+    """Find the images that `threat` allows, as the judge will, and say of how many it does not."""
+    x, x_adv = torch.from_numpy(clean), torch.from_numpy(images)
+    finite = x_adv.isfinite().flatten(1).all(1)
+    beyond = torch.maximum(-x_adv, x_adv - 1).flatten(1).amax(1).nan_to_num()
+    excess = (size(x_adv.double() - x.double(), threat) - threat.radius).nan_to_num()
+    boxed, inside = beyond <= 0, excess <= TOLERANCE[threat.norm]
+    reasons = [
+        f"{int(bad.sum())} {what}"
+        for bad, what in (
+            (~finite, "hold NaN or infinity"),
+            (~boxed & finite, f"leave [0, 1] by up to {_most(beyond, ~boxed & finite):.3g}"),
+            (~inside & finite, f"leave {threat} by up to {_most(excess, ~inside & finite):.3g}"),
+        )
+        if bad.any()
+    ]
+    allowed = (finite & boxed & inside).numpy()
+    if not reasons:
+        return allowed, ""
+    count = int((~allowed).sum())
+    return allowed, f"{count} of {len(images)} images are not counted: {', '.join(reasons)}"
+
+
+def _most(amounts: Tensor, chosen: Tensor) -> float:
+    return float(amounts[chosen].max()) if chosen.any() else 0.0

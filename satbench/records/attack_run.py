@@ -1,0 +1,107 @@
+"""One attack of a suite as a record tells of it: what it left, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+
+from satbench.records.record import SURVIVED, Record, StageResult
+
+
+@dataclass(frozen=True)
+class AttackRun:
+    """An attack that ran on what the attacks `before` it had left.
+
+    `standing` says of each image whether it was right behind it, `clean` how many were right
+    before any attack.
+    """
+
+    attack: str
+    before: tuple[str, ...]
+    seed: int
+    protocol: int
+    identity: str
+    clean: int
+    standing: tuple[bool, ...]
+    stages: tuple[StageResult, ...]
+
+    @property
+    def is_own_autoattack(self) -> bool:
+        """Whether it is AutoAttack by satbench's own engine."""
+        return self.attack.startswith("autoattack(") and self.protocol >= 2
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is AutoAttack by the package that defines it, pyautoattack."""
+        by_package = self.attack.startswith("autoattack(") and self.protocol == 1
+        return by_package or self.attack.startswith("autoattack-reference(")
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether it is the fast suite."""
+        return self.attack.startswith("fast(")
+
+    @property
+    def arguments(self) -> str:
+        """What stands between the brackets of its spec."""
+        return self.attack.partition("(")[2].removesuffix(")")
+
+    @property
+    def left(self) -> int:
+        """How many images were right behind it."""
+        return sum(self.standing)
+
+    @property
+    def accuracy(self) -> float:
+        """Their share of all images."""
+        return self.left / len(self.standing)
+
+    @property
+    def passes(self) -> Fraction | None:
+        """Passes, forwards and backwards, of the model and of those that it borrowed.
+
+        For each image that was right when clean; None where none was, or none got this far.
+        """
+        if not any(stage.attacked for stage in self.stages):
+            return None
+        return Fraction(sum(passes_of(stage) for stage in self.stages), self.clean)
+
+
+def passes_of(stage: StageResult) -> int:
+    """Return all passes of a stage: forwards and backwards, of the model and of its sources."""
+    return stage.forwards + stage.backwards + stage.source_forwards + stage.source_backwards
+
+
+def attack_runs(records: Iterable[Record]) -> list[AttackRun]:
+    """Return the attacks of records; without those that met images which another run had spared.
+
+    Behind a stage that ran apart (in a merged record) the verdicts do not tell what each attack
+    would have left by itself.
+    """
+    return [run for record in records for run in _runs(record)]
+
+
+def _runs(record: Record) -> list[AttackRun]:
+    runs: list[AttackRun] = []
+    before: tuple[str, ...] = ()
+    for attack, numbers in record.attack_stages():
+        last = numbers[-1]
+        if any(stage.apart for stage in record.stages[:last]):
+            break
+        stages = tuple(record.stages[number - 1] for number in numbers)
+        first = stages[0]
+        runs.append(
+            AttackRun(
+                attack=attack,
+                before=before,
+                seed=record.seed if first.seed is None else first.seed,
+                protocol=record.protocol if first.protocol is None else first.protocol,
+                identity=first.origin or record.identity,
+                clean=record.clean_correct,
+                standing=tuple(v == SURVIVED or v > last for v in record.verdicts),
+                stages=stages,
+            )
+        )
+        before = (*before, attack)
+    return runs

@@ -1,0 +1,88 @@
+"""What an audit proves: how far AutoAttack could still lower a record's robust accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from satbench.core.intervals import pooled_unseen_bound, unseen_bound
+from satbench.records.record import Record, StageResult
+
+
+@dataclass(frozen=True)
+class AuditCounts:
+    """What an audit saw: of `survivors`, the `weakest` and a random `sampled` met AutoAttack.
+
+    It broke `weakest_broken` and `sampled_broken` of them.
+    """
+
+    survivors: int
+    weakest: int
+    weakest_broken: int
+    sampled: int
+    sampled_broken: int
+
+    @property
+    def others(self) -> int:
+        """The survivors that the random sample was drawn from."""
+        return self.survivors - self.weakest
+
+
+@dataclass(frozen=True)
+class AuditResult(AuditCounts):
+    """An audit with what it proves.
+
+    With 95 % confidence AutoAttack would break no more than `unseen` of the survivors that it did
+    not get to see, `points` percentage points of all images.
+    """
+
+    unseen: int
+    points: float
+
+    def __str__(self) -> str:
+        return (
+            f"AutoAttack-equivalent up to {self.points:.1f} points (95 %): it broke "
+            f"{self.weakest_broken} of the {self.weakest} weakest of {self.survivors} survivors "
+            f"and {self.sampled_broken} of a random {self.sampled} of the others"
+        )
+
+
+def audit_of(record: Record) -> AuditResult | None:
+    """Return what the last audit of a record came to; None if it has none."""
+    counts = audit_counts(record, record.suite)
+    if counts is None:
+        return None
+    broken = counts.sampled_broken
+    unseen = unseen_bound(broken, counts.sampled, counts.others) - broken
+    return AuditResult(**asdict(counts), unseen=unseen, points=100 * unseen / record.n)
+
+
+def audit_counts(record: Record, suite: Sequence[str]) -> AuditCounts | None:
+    """Return what the last audit of a suite that a record ran saw; None if there is none."""
+    audits = [
+        numbers for spec, numbers in record.attack_stages() if spec in suite and is_audit(spec)
+    ]
+    if not audits:
+        return None
+    stages = [record.stages[number - 1] for number in audits[-1]]
+    survivors = stages[0].attacked + stages[0].passed_over
+    return AuditCounts(survivors, *_stratum(stages, "weakest"), *_stratum(stages, "sample"))
+
+
+def is_audit(spec: str) -> bool:
+    """Whether a canonical spec is an audit's."""
+    return spec.startswith("audit(")
+
+
+def united_unseen(audits: Sequence[AuditCounts]) -> float:
+    """Return how many survivors that audits did not get to see AutoAttack would break at most.
+
+    In all the records together, with 95 % confidence; 0 for no audit (`pooled_unseen_bound`).
+    """
+    return pooled_unseen_bound([(one.sampled_broken, one.sampled, one.others) for one in audits])
+
+
+def _stratum(stages: list[StageResult], name: str) -> tuple[int, int]:
+    """Return how many images a stratum has, and how many of them were broken."""
+    mine = [stage for stage in stages if stage.part.startswith(f"{name}/")]
+    return max(stage.attacked for stage in mine), sum(stage.broken for stage in mine)

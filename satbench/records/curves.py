@@ -1,0 +1,234 @@
+"""The curve of robust accuracy against eps as data.  JSON in and out, no torch.
+
+A curve is made of one distance an image: how far the nearest point lies that the judge confirmed.
+At eps, the images whose distance is larger are right.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from math import floor, isfinite, log10, prod, sqrt
+from pathlib import Path
+
+from satbench.core.digests import digest_json
+from satbench.core.errors import SatbenchError
+from satbench.core.files import write_text
+from satbench.core.intervals import wilson_interval
+from satbench.records.json_file import parse_kind, read_text
+from satbench.records.record import PROTOCOL, DatasetInfo, Environment, ModelInfo
+
+CURVE_SCHEMA = 2
+
+KIND = "curve"
+
+_PLACE = "@distances@"  # holds the place of the distances while the rest is indented
+
+
+@dataclass(frozen=True)
+class CurveAttack:
+    """One minimum-norm attack of a curve.
+
+    `attack` is its canonical spec.  It looked at `attacked` images, found a point for `found` of
+    them and the nearest of these attacks for `nearest`; the search cost `forwards` and `backwards`
+    passes.  `search` says what was searched, as in a record's stages.
+    """
+
+    attack: str
+    attacked: int
+    found: int
+    nearest: int
+    forwards: int
+    backwards: int
+    search: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class CurveBound:
+    """Verdicts within one eps to which a curve was brought down.
+
+    `by` is the canonical spec of an attack, or `record IDENTITY`.  Of the `attacked` images that it
+    looked at, it brought `broken` down to eps; the search cost `forwards` and `backwards` passes.
+    `search` says what was searched, as in a record's stages.
+    """
+
+    by: str
+    eps: float
+    attacked: int
+    broken: int
+    forwards: int
+    backwards: int
+    search: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Robust accuracy against eps for one model, data set, norm, list of attacks and seed.
+
+    `distances` has one number an image, in the data set's order and in pixels of [0, 1]: 0 for an
+    image that is wrong when clean, None where no attack found a point at any distance.  They are
+    those of the minimum-norm `attacks`, brought down by `bounds`.  The points are the witnesses
+    beside the curve, `points_digest` is their SHA-256; an image that only a record without its
+    witnesses tells of has none.  `reach` is where the minimum-norm attacks' curve has come down,
+    from which the marks follow.  `chance` is the share of the commonest label.
+    """
+
+    identity: str
+    model: ModelInfo
+    dataset: DatasetInfo
+    shape: list[int]
+    chance: float
+    norm: str
+    seed: int
+    attacks: list[CurveAttack]
+    bounds: list[CurveBound]
+    reach: float
+    distances: list[float | None]
+    points_digest: str
+    environment: Environment
+    kind: str = KIND
+    protocol: int = PROTOCOL
+    schema: int = CURVE_SCHEMA
+
+    @property
+    def n(self) -> int:
+        """The number of images."""
+        return len(self.distances)
+
+    @property
+    def never(self) -> int:
+        """How many images no attack broke at any distance."""
+        return self.distances.count(None)
+
+    def surviving(self, eps: float) -> int:
+        """How many images are right within `eps`."""
+        return sum(distance is None or distance > eps for distance in self.distances)
+
+    def interval(self, eps: float) -> tuple[float, float]:
+        """Return the 95 % Wilson interval of robust accuracy within `eps`."""
+        return wilson_interval(self.surviving(eps), self.n)
+
+    def steps(self) -> list[float]:
+        """Return the distances at which the curve falls, ascending, from 0 on."""
+        return sorted({0.0, *(d for d in self.distances if d is not None)})
+
+    @property
+    def grey_radius(self) -> float:
+        """The eps from which on every image can be made uniformly grey.
+
+        From there on all images share a point, to which the model gives one answer, so that robust
+        accuracy is no more than the share of one label.
+        """
+        pixels = float(prod(self.shape))
+        return 0.5 * {"linf": 1.0, "l2": sqrt(pixels), "l1": pixels}[self.norm]
+
+    def masking_sign(self) -> str | None:
+        """Say in a sentence that the curve cannot be the model's; None if it can.
+
+        Large perturbations break any model (Carlini et al., 2019, "On evaluating adversarial
+        robustness", arXiv:1902.06705, section 5.1): a curve that stays up shows attacks that fail.
+        """
+        held = self.surviving(self.grey_radius) / self.n
+        advice = "a sign of gradient masking: add attacks that need no gradients, such as "
+        advice += "foolbox.boundary" if self.norm == "l2" else "foolbox.hopskipjump"
+        if held > self.chance:
+            return (
+                f"robust accuracy of {self.model.name} is still {held:.1%} within "
+                f"{self.norm} {self.grey_radius:.4g}, where every image can be made uniformly "
+                f"grey, above the {self.chance:.1%} of the commonest label: {advice}"
+            )
+        if self.never:
+            return (
+                f"robust accuracy of {self.model.name} never falls to 0: no point at any distance "
+                f"was found for {self.never} of {self.n} images, {advice}"
+            )
+        return None
+
+    def to_json(self) -> str:
+        """Return the curve as JSON text; `parse_curve` is its inverse."""
+        values = asdict(self)
+        distances = json.dumps(values.pop("distances"), separators=(",", ":"), allow_nan=False)
+        values["distances"] = _PLACE
+        return json.dumps(values, indent=1).replace(f'"{_PLACE}"', distances) + "\n"
+
+
+MARKS = 4
+"""At how many eps above 0 a table says what is left."""
+
+
+def reach_of(distances: Sequence[float | None]) -> float:
+    """Return the eps within which 19 of 20 broken images are broken, 0.001 at least."""
+    found = sorted(distance for distance in distances if distance)
+    return max([1e-3, *(found[int(0.95 * (len(found) - 1))] for _ in found[:1])])
+
+
+def marks_of(curves: Sequence[Curve]) -> list[float]:
+    """Return 0 and `MARKS` round values of eps up to about where the curves have come down.
+
+    They follow from the minimum-norm attacks alone, so that what bounds a curve moves no mark.
+    """
+    rough = max(curve.reach for curve in curves) / MARKS
+    power = 10.0 ** floor(log10(rough))
+    step = min(width for width in (1, 2, 2.5, 5, 10) if width * power >= rough) * power
+    return [float(f"{k * step:.6g}") for k in range(MARKS + 1)]
+
+
+def curve_identity(
+    model: ModelInfo, dataset: DatasetInfo, norm: str, seed: int, attacks: list[str]
+) -> str:
+    """Return the identity of a curve: the SHA-256 of its inputs, as `identity_of` a record."""
+    inputs = {
+        "kind": KIND,
+        "protocol": PROTOCOL,
+        "weights": model.weights_digest,
+        "answers": model.answers_digest,
+        "architecture": model.architecture,
+        "activation": model.activation,
+        "dataset": dataset.digest,
+        "norm": norm,
+        "seed": seed,
+        "attacks": attacks,
+    }
+    return digest_json(inputs)
+
+
+def parse_curve(text: str, where: str) -> Curve:
+    """Read a curve from JSON text.  Raises SatbenchError naming `where` and what is wrong."""
+    values = parse_kind(text, "curve", where, KIND, CURVE_SCHEMA, 1)
+    distances = values.get("distances")
+    if not isinstance(distances, list) or not all(map(_is_distance, distances)):
+        raise SatbenchError(f"the curve {where} must have distances, numbers from 0 on or null")
+    if values["schema"] == 1:  # before there were bounds
+        values |= {"schema": CURVE_SCHEMA, "bounds": [], "reach": reach_of(distances)}
+    try:
+        return Curve(
+            **{
+                **values,
+                "model": ModelInfo(**values["model"]),
+                "dataset": DatasetInfo(**values["dataset"]),
+                "attacks": [CurveAttack(**attack) for attack in values["attacks"]],
+                "bounds": [CurveBound(**bound) for bound in values["bounds"]],
+                "environment": Environment(**values["environment"]),
+            }
+        )
+    except (TypeError, KeyError) as error:
+        wanted = ", ".join(one.name for one in fields(Curve))
+        raise SatbenchError(f"the curve {where} must have just {wanted}: {error}") from None
+
+
+def read_curve(path: Path) -> Curve:
+    """Read a curve from a file.  Raises SatbenchError for a missing or malformed one."""
+    return parse_curve(read_text(path, "curve"), str(path))
+
+
+def write_curve(curve: Curve, path: Path) -> None:
+    """Write a curve atomically."""
+    write_text(path, curve.to_json())
+
+
+def _is_distance(value: object) -> bool:
+    if value is None:
+        return True
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and isfinite(value) and value >= 0  # type: ignore[arg-type, operator]

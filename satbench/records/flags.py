@@ -1,0 +1,144 @@
+"""Flags: signs that a robust accuracy is higher than it should be, or of no use.  No torch.
+
+Flags of the model itself come from the diagnosis (`diagnosis.diagnose`); those of a result are
+found here, from the verdicts alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from satbench.core.errors import SatbenchError
+
+Kind = Literal["white-box", "gradient-free", "transfer"]
+"""What an attack knows: the model's gradients, its answers alone, or another model's gradients."""
+
+NOTABLE = 0.002
+"""The share of all images beyond which a gain without gradients is a sign.
+
+AutoAttack warns when Square lowers robust accuracy by more than 0.2 points (Croce & Hein, 2020,
+arXiv:2003.01690; `check_square_sr` of its code).
+"""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A sign not to believe a number, of `images` out of `of` images that were looked at.
+
+    `cause` says what it comes from and `run` what to run against it, in one sentence each.
+    """
+
+    name: str
+    images: int
+    of: int
+    cause: str
+    run: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.images} of {self.of} images): {self.cause}; {self.run}"
+
+
+_SIGNS: tuple[tuple[Kind, str, str, str], ...] = (
+    (
+        "gradient-free",
+        "gradient-free-beats-gradients",
+        "an attack without gradients broke images that white-box attacks had left, "
+        "so the gradients mislead",
+        "run square with more queries on all survivors, and white-box attacks with another "
+        "backward or loss",
+    ),
+    (
+        "transfer",
+        "transfer-beats-white-box",
+        "images made on another model broke what white-box attacks had left, "
+        "so the gradients mislead",
+        "run transfer from more sources, distilled, and square on all survivors",
+    ),
+)
+
+
+AT_CHANCE = "clean-at-chance"
+"""The name of the flag for a clean accuracy that guessing would reach too."""
+
+GUESSED, WORKING = 0.01, 0.05
+"""How likely guessing must be to do as well, and a working model to do as badly, for that flag.
+
+A working model is right on half of what guessing gets wrong.  So a handful of images raises no
+flag, and with many the accuracy must be significantly above chance to raise none.
+"""
+
+RESULT_FLAGS = (*(name for _, name, _, _ in _SIGNS), AT_CHANCE)
+"""The names of the flags that `flags_from_result` raises."""
+
+
+def flags_from_result(
+    verdicts: Sequence[int], kinds: Sequence[Kind], classes: int = 0
+) -> list[Flag]:
+    """Find signs of masked gradients in which attack broke what, and clean accuracy at chance.
+
+    `verdicts` are a record's, one an image: -1 survived, 0 wrong when clean, k broken by stage k;
+    `kinds` says of each stage what it knows; `classes` is how many there are, 0 if unknown.  A
+    stage counts if a white-box one ran before it: it saw nothing but what that one had left.  A
+    flag is raised when such stages broke more than `NOTABLE` of all images; it counts them `of`
+    those that were right when clean.  Raises SatbenchError for a verdict that names no stage.
+    """
+    strange = {verdict for verdict in verdicts if not -1 <= verdict <= len(kinds)}
+    if strange:
+        raise SatbenchError(
+            f"expected verdicts of -1 to {len(kinds)} for {len(kinds)} stages, "
+            f"got {sorted(strange)}: name the kind of every stage"
+        )
+    right = sum(verdict != 0 for verdict in verdicts)
+    flags = _chance(right, len(verdicts), classes)
+    for kind, name, cause, run in _SIGNS:
+        later = {
+            number
+            for number, own in enumerate(kinds, 1)
+            if own == kind and "white-box" in kinds[: number - 1]
+        }
+        broken = sum(verdict in later for verdict in verdicts)
+        if broken > NOTABLE * len(verdicts):
+            flags.append(Flag(name, broken, right, cause, run))
+    return flags
+
+
+def flags_from_assumed(assumed: str, n: int) -> list[Flag]:
+    """Flag what had to be assumed of a model, `normalize=cifar10 …`, for all `n` images."""
+    flags = []
+    for setting in assumed.split():
+        name, _, value = setting.partition("=")
+        told = "normalisation" if name == "normalize" else name
+        option = "--normalize" if name == "normalize" else f"--arch '…({name}=…)'"
+        cause = f"the file of weights does not tell its {told}, and {value} was assumed"
+        run = f"say what it was trained with, {option} or --preset, and evaluate it again"
+        flags.append(Flag(f"assumed-{told}", n, n, cause, run))
+    return flags
+
+
+def flags_from_training_data(n: int) -> list[Flag]:
+    """Flag `n` images that the model was trained on."""
+    cause = "the images are those that the model was trained on, which says nothing of other images"
+    return [Flag("training-data", n, n, cause, "evaluate it on a test set")]
+
+
+def _chance(right: int, n: int, classes: int) -> list[Flag]:
+    """Flag `right` of `n` images where guessing among `classes` does as well (see `GUESSED`)."""
+    from scipy.special import bdtr, bdtrc  # takes a while, and most readers of records need it not
+
+    if classes < 2:
+        return []
+    share = 1 / classes
+    guessed = 1.0 if right == 0 else float(bdtrc(right - 1, n, share))
+    working = float(bdtr(right, n, (1 + share) / 2))
+    if guessed <= GUESSED or working >= WORKING:
+        return []
+    cause = (
+        f"the model is right on {right} of {n} clean images, which guessing among {classes} "
+        "classes would reach too; likely the labels number the classes in another order, the "
+        "pixels are normalised or prepared otherwise than in training, or the weights were "
+        "trained with another activation or variant of the network"
+    )
+    run = "compare a few predictions with their labels, and mend that before any number is believed"
+    return [Flag(AT_CHANCE, n - right, n, cause, run)]

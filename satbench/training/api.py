@@ -1,0 +1,253 @@
+"""The Python interface of training: `satbench.train(...)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from satbench.core.console import say
+from satbench.core.errors import SatbenchError
+from satbench.core.files import check_folder
+from satbench.data import Dataset
+from satbench.evaluation.arguments import check_arguments
+from satbench.networks.build import canonical_architecture
+from satbench.recipes import TrainConfig, load_recipe, spelled_out, typed_setting
+from satbench.recipes.config import IN_MEMORY
+from satbench.training.images.reading import Data, data_of
+from satbench.training.own import Loss, OptimizerOf, Own, SchedulerOf, check_parts
+from satbench.training.run import default_name, run_training
+from satbench.training.told import Step
+from satbench.training.update.inner import Inner
+from satbench.training.watch import EpochMetrics
+
+OWN = "own"
+"""The architecture and the activation of a network of a user's own, in the config of a run."""
+
+
+class Callback:
+    """Something that is told of a run as it goes; override what is wanted."""
+
+    def on_step(self, step: Step) -> None:
+        """Be told of a step that was taken: its loss, learning rate, and the time left."""
+
+    def on_epoch(self, metrics: EpochMetrics) -> None:
+        """Be told of an epoch that is done: losses and held-out accuracies."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What a training came to.
+
+    `model` is in eval mode, on the device of the training; `history` has an entry an epoch;
+    `path` is the file of weights, `card` lies beside it, and `notes` is what else it says.
+    """
+
+    model: nn.Module
+    history: list[EpochMetrics]
+    path: Path
+    card: Path
+    kept_epoch: int
+    notes: tuple[str, ...]
+
+
+def train(
+    model: nn.Module | str,
+    data: Data,
+    recipe: str | PathLike[str] | TrainConfig = "fmnist-sat",
+    *,
+    attack: str | None = None,
+    loss: Loss | None = None,
+    optimizer: OptimizerOf | None = None,
+    scheduler: SchedulerOf | None = None,
+    init: str | PathLike[str] | Mapping[str, Tensor] | None = None,
+    callbacks: Sequence[Callback] = (),
+    name: str | None = None,
+    out: str | PathLike[str] = "runs",
+    device: str | torch.device = "auto",
+    threads: int | None = None,
+    workers: int | None = None,
+    data_dir: str | PathLike[str] | None = None,
+    quiet: bool = False,
+    **settings: object,
+) -> TrainedModel:
+    """Train a classifier by adversarial training, and return it with its history.
+
+    `model` takes images (B, C, H, W), float32 in [0, 1], to logits (B, K): normalisation is its
+    first layer.  A copy of it is trained.  Or it is the name of an architecture, such as `"tiny"`.
+    `data` is a pair of images (N, C, H, W), float32 in [0, 1], and labels (N,) int64; the name of a
+    data set, such as `"imagefolder:PATH@none"` or `"arrays:train.npz"`; or a torch Dataset or
+    DataLoader, which is read once, in the order of its data set.  The last `held_out` images are
+    kept for the metrics.  `recipe` is the name of a recipe, a path of FILE.toml, or a TrainConfig;
+    `settings` change single values of it, such as `epochs=5, batch_size=64, seed=1`.
+
+    `attack` is the attack of the training, such as `"pgd(steps=7,step=eps/4)"`, `""` for none.
+    `loss(logits, y)` returns the losses (B,) at the adversarial images, or their mean, in place of
+    the recipe's objective.  `optimizer(parameters)` makes the optimiser; the learning rate is then
+    its own.  `scheduler(optimizer, steps)` makes a schedule of so many steps, which takes one
+    after each step of the optimiser.  `init` are weights to start from: a file, the checkpoint of a
+    run, a model's name or a state dict.  `callbacks` are told of steps and epochs.
+
+    It is the loop of `satbench train`: all lies in the folder `out/name`, where the same call goes
+    on with a stopped run and finds a finished one.  A network of your own is known again by its
+    class, layers and shapes.  torch's global generators are left as they were.  Raises
+    SatbenchError, a ValueError, with one clear sentence for a wrong set-up.
+
+    >>> import satbench, torch
+    >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
+    >>> x = torch.rand(40, 1, 4, 4)
+    >>> y = (x.mean((1, 2, 3)) > 0.5).long()
+    >>> trained = satbench.train(
+    ...     network, (x, y), epochs=2, batch_size=8, held_out=8, out=tmp, quiet=True
+    ... )
+    >>> len(trained.history), trained.path.name
+    (2, 'fmnist-sat-Sequential-s0.safetensors')
+    """
+    check_arguments(
+        model=model, name=name, out=out, device=device, threads=threads, workers=workers
+    )
+    if out is None:
+        raise SatbenchError("expected out as a folder, got None: training keeps its run there")
+    own = Own(
+        model if isinstance(model, nn.Module) else None,
+        loss,
+        optimizer,
+        scheduler,
+        init if isinstance(init, Mapping) else None,
+        images=not isinstance(data, str),
+    )
+    check_parts(own)
+    told = _callbacks(callbacks)
+    config = _config(model, data, recipe, _changes(attack, init, settings))
+    Inner.of(config)  # an attack that cannot train is refused before images are read
+    images = data_of(data)
+    check_folder(Path(out))
+    chosen = name or (_own_name(config, own.network) if own.network else default_name(config))
+    done = run_training(
+        config,
+        chosen,
+        Path(out),
+        None if data_dir is None else Path(data_dir),
+        str(device),
+        threads,
+        _each(told, "on_epoch", None if quiet else _line(config)),
+        quiet,
+        workers,
+        (lambda note: None) if quiet else lambda note: say(f"note: {note}"),
+        images if isinstance(images, Dataset) else None,
+        own,
+        _each(told, "on_step", None) if told else None,
+    )
+    if done is None:
+        raise SatbenchError("this process of several does not lead, and hands no model on")
+    trained = done.trained
+    return TrainedModel(
+        trained.model, trained.history, done.weights, done.card, trained.kept_epoch, trained.notes
+    )
+
+
+def _changes(
+    attack: str | None,
+    init: str | PathLike[str] | Mapping[str, Tensor] | None,
+    settings: Mapping[str, object],
+) -> dict[str, object]:
+    if attack is not None and not isinstance(attack, str):
+        raise SatbenchError(
+            f"expected attack as a text such as 'pgd(steps=7)', got a {type(attack).__name__}"
+        )
+    changes = {**settings, "attack": attack}
+    if init is not None and not isinstance(init, Mapping):
+        if not isinstance(init, str | PathLike):
+            raise SatbenchError(
+                "expected init as a file of weights, a model's name or a state dict, got a "
+                f"{type(init).__name__}"
+            )
+        changes["init"] = str(init)
+    taken = {"architecture": "model", "dataset": "data", "recipe": "recipe"}
+    for key, argument in taken.items():
+        if key in settings:
+            raise SatbenchError(f"{key} is what {argument} says: leave {key}= out")
+    return {key: value for key, value in changes.items() if value is not None}
+
+
+def _config(
+    model: nn.Module | str,
+    data: Data,
+    recipe: str | PathLike[str] | TrainConfig,
+    changes: dict[str, object],
+) -> TrainConfig:
+    """Return the config of a run on these images; an own network has no architecture in it."""
+    changes["dataset"] = data if isinstance(data, str) else IN_MEMORY
+    if isinstance(model, str):
+        changes["architecture"] = canonical_architecture(model)
+    elif "activation" in changes:
+        raise SatbenchError("activation belongs to an architecture by name: leave activation= out")
+    if isinstance(recipe, TrainConfig):
+        config = _changed(recipe, changes)
+    elif isinstance(recipe, str | PathLike):
+        config = load_recipe(str(recipe), **changes)
+    else:
+        raise SatbenchError(
+            "expected recipe as a name, a FILE.toml or a TrainConfig, got a "
+            f"{type(recipe).__name__}"
+        )
+    if isinstance(model, nn.Module):
+        if config.activation_rate != 1:
+            raise SatbenchError("activation_rate belongs to an architecture by name: leave it out")
+        config = replace(config, architecture=OWN, activation=OWN)
+    return config
+
+
+def _changed(config: TrainConfig, changes: dict[str, object]) -> TrainConfig:
+    """Return a config with changes, each checked and spelled out as in a recipe."""
+    checked: dict[str, Any] = {key: typed_setting(key, value) for key, value in changes.items()}
+    return spelled_out(replace(config, **checked))
+
+
+def _callbacks(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:
+    if not isinstance(callbacks, list | tuple):
+        raise SatbenchError(
+            f"expected callbacks as a list, got a {type(callbacks).__name__}: write [callback]"
+        )
+    for one in callbacks:
+        if isinstance(one, type) or not (hasattr(one, "on_step") or hasattr(one, "on_epoch")):
+            raise SatbenchError(
+                "expected callbacks with on_step(step) or on_epoch(metrics), got "
+                f"{one.__name__ if isinstance(one, type) else type(one).__name__}: "
+                "make an object of a class that has them"
+            )
+    return tuple(callbacks)
+
+
+def _each(
+    callbacks: Sequence[Callback], method: str, also: Callable[[Any], None] | None
+) -> Callable[[Any], None]:
+    calls = [getattr(one, method) for one in callbacks if hasattr(one, method)]
+
+    def tell(told: object) -> None:
+        for call in (*([also] if also else []), *calls):
+            call(told)
+
+    return tell
+
+
+def _line(config: TrainConfig) -> Callable[[EpochMetrics], None]:
+    def line(metrics: EpochMetrics) -> None:
+        say(
+            f"epoch {metrics.epoch}/{config.epochs}  loss {metrics.loss:.3f}  held-out clean "
+            f"{metrics.held_out_clean:.1%}  PGD-10 {metrics.held_out_pgd10:.1%}  "
+            f"{metrics.images_per_second:.0f} images/s"
+        )
+        if metrics.warning:
+            say(f"warning: {metrics.warning}")
+
+    return line
+
+
+def _own_name(config: TrainConfig, network: nn.Module) -> str:
+    return f"{Path(config.recipe).stem}-{type(network).__name__}-s{config.seed}"

@@ -1,0 +1,167 @@
+"""A training run as a user sees it: a folder with a log, weights, a card, and what to do next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from satbench.core.specs import split_spec
+from satbench.data import Dataset, evaluation_set_of
+from satbench.model_zoo.card import write_card
+from satbench.model_zoo.weights import save_weights
+from satbench.recipes import TrainConfig, overrides_of
+from satbench.training.images.folders import default_workers
+from satbench.training.images.training_set import fair_set, open_training_set
+from satbench.training.live import LiveTable
+from satbench.training.loop import EpochMetrics, Trained, train
+from satbench.training.own import NOTHING, Own, name_of
+from satbench.training.ranks import joined
+from satbench.training.saved.facts import Facts
+from satbench.training.saved.own_card import write_own_card
+from satbench.training.saved.run_card import run_card
+from satbench.training.saved.tensorboard import write_events
+from satbench.training.told import Step
+from satbench.training.under_way import writing
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What a finished run left behind.
+
+    `test_set` is what the model is evaluated on by default, None where there is nothing; the
+    command is empty where there is none.
+    """
+
+    weights: Path
+    card: Path
+    test_set: str | None
+    eval_command: str
+    trained: Trained
+
+
+def run_training(
+    config: TrainConfig,
+    name: str | None,
+    out: Path,
+    data_dir: Path | None,
+    device: str,
+    threads: int | None,
+    on_epoch: Callable[[EpochMetrics], None],
+    quiet: bool,
+    workers: int | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
+    given: Dataset | None = None,
+    own: Own = NOTHING,
+    after_step: Callable[[Step], None] | None = None,
+) -> TrainingRun | None:
+    """Train as `config` says in the folder `out/name`, or go on there; write weights and card.
+
+    Under `torchrun` the processes share each batch; one of them writes and speaks, the others
+    return None.  Each has `workers` processes that read the files of a folder of images (for None
+    as many as cores, up to 8); nothing depends on their number.  From Python,
+    `given` are training images, `own` parts in place of the recipe's.  Raises SatbenchError for a
+    missing or corrupt training set, a device that is not there, and a folder of another run.
+    """
+    name = name or default_name(config)
+    folder = out / name
+    with joined(device) as (ranks, chosen):
+        if threads:
+            torch.set_num_threads(threads)
+        readers = default_workers(ranks.world) if workers is None else workers
+        opened = fair_set(config, given) if given else open_training_set(config, data_dir, readers)
+        with LiveTable(name, config, quiet or not ranks.leads) as table:
+
+            def tell(metrics: EpochMetrics) -> None:
+                table.on_epoch(metrics)
+                if ranks.leads:
+                    with writing(folder):
+                        write_events(folder / "tensorboard", metrics)
+                    on_epoch(metrics)
+
+            def note(text: str) -> None:
+                table.on_note(text)
+                if ranks.leads:
+                    on_note(text)
+
+            trained = train(
+                *(config, opened, folder, chosen, table.on_step, tell, ranks, note),
+                own=own,
+                after_step=after_step if ranks.leads else None,
+            )
+        if trained.facts is None:
+            return None
+        with writing(folder):
+            return _finish(config, name, folder, trained, trained.facts, opened.data, own)
+
+
+def default_name(config: TrainConfig) -> str:
+    """Return the name of a run: recipe, architecture, activation and seed."""
+    plain = (split_spec(spec)[0] for spec in (config.architecture, config.activation))
+    return "-".join((Path(config.recipe).stem, *plain, f"s{config.seed}"))
+
+
+def train_command(config: TrainConfig, processes: int = 1, threads: int | None = None) -> str:
+    """Return the command that trains the same weights again, with so many processes and threads.
+
+    The threads are torch's at the moment if unset.
+    """
+    program = (
+        ("satbench",)
+        if processes == 1
+        else ("torchrun", "--nproc-per-node", str(processes), "-m", "satbench")
+    )
+    overrides = (word for text in overrides_of(config) for word in ("--set", text))
+    return shlex.join(
+        (
+            *(*program, "train", "--recipe", config.recipe, "--arch", config.architecture),
+            *("--activation", config.activation, "--seed", str(config.seed)),
+            *("--epochs", str(config.epochs), *overrides),
+            *("--threads", str(threads or torch.get_num_threads())),
+        )
+    )
+
+
+def _finish(
+    config: TrainConfig,
+    name: str,
+    folder: Path,
+    trained: Trained,
+    facts: Facts,
+    data: Dataset,
+    own: Own,
+) -> TrainingRun:
+    weights, card = folder / f"{name}.safetensors", folder / f"{name}.json"
+    told = run_card(
+        name,
+        weights.name,
+        trained.model,
+        config,
+        data,
+        facts,
+        (trained.kept, trained.history[trained.kept_epoch - 1]),
+        train_command(config, facts.processes, facts.threads) if own.retrainable else "",
+        trained.notes,
+    )
+    if own.network is None:
+        save_weights(trained.model, weights, told)
+        write_card(told, card)
+    else:
+        save_weights(trained.model, weights)
+        write_own_card(told, name_of(own.network), card)
+    trained_on = told.training.dataset if told.training else config.dataset
+    test_set = None if own.images else evaluation_set_of(trained_on)
+    command = "" if own.network or own.images else _eval_command(config, card, test_set)
+    return TrainingRun(weights, card, test_set, command, trained)
+
+
+def _eval_command(config: TrainConfig, card: Path, test_set: str | None) -> str:
+    norm, _, eps = config.threat.partition(":")
+    dataset = shlex.quote(test_set) if test_set else "TEST_SET"
+    return (
+        f"satbench eval --model {shlex.quote(str(card))} --dataset {dataset} "
+        f"--norm {norm} --eps {eps} --attack pgd-50 --attack autoattack"
+    )

@@ -1,0 +1,1 @@
+"""What a training run saves: checkpoints, the facts of the run, cards, logs."""

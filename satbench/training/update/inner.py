@@ -1,0 +1,100 @@
+"""The inner maximum: an attack on the model that is being trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from satbench.attacks import short_spec
+from satbench.attacks.gradient.pgd import PGD
+from satbench.attacks.gradient.trades import parse_training_attack
+from satbench.core.errors import SatbenchError
+from satbench.core.noise import generator_for
+from satbench.core.threat import Threat
+from satbench.engine.backward import Backward
+from satbench.engine.contract import Attack, NoiseSource, Prepared
+from satbench.engine.traits import Composite, check_fit
+from satbench.recipes.config import TrainConfig
+from satbench.training.ranks import bare
+from satbench.training.update.objectives import autocast
+
+
+@dataclass(frozen=True)
+class Inner:
+    """The attacker of a run, with all that a recipe says about how it searches."""
+
+    config: TrainConfig
+    attack: Attack
+    threat: Threat
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> Inner | None:
+        """Return the attacker of a config, None for standard training.
+
+        Raises SatbenchError for an attack that could leave processes waiting for each other, that
+        cannot search in training, or that does not suit the threat model.
+        """
+        if not config.attack:
+            return None
+        attack, threat = parse_training_attack(config.attack), Threat.parse(config.threat)
+        if isinstance(attack, Composite | Prepared):
+            raise SatbenchError(
+                "expected an attack that can search while a network is trained, such as pgd or "
+                f"trades, got {short_spec(config.attack)}, which is made of parts or borrows models"
+            )
+        check_fit(config.attack, attack, threat)
+        may_end_early = isinstance(attack, PGD) and (attack.keep == "any" or attack.restarts > 1)
+        if config.sync_batch_norm and config.attack_mode == "train" and may_end_early:
+            raise SatbenchError(
+                "with sync_batch_norm and attack_mode train all processes must take the same "
+                "passes; give the attack keep=last and restarts=1"
+            )
+        return cls(config, attack, threat)
+
+    def perturb(
+        self, network: nn.Module, x: Tensor, y: Tensor, noise: NoiseSource, clean: bool
+    ) -> Tensor:
+        """Perturb a batch, from the clean images where `clean`; weights and modes come back.
+
+        (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W), detached.
+        """
+        attack = self.attack
+        if clean and isinstance(attack, PGD):
+            attack = replace(attack, start="clean")
+        backward = Backward.parse(self.config.attack_backward)
+        network.train(self.config.attack_mode == "train")
+        with frozen(network), backward.applied(), autocast(self.config, x.device):
+            return attack(network, x, y, self.threat, noise).detach()
+
+    def search(self, network: nn.Module, x: Tensor, y: Tensor, noise: NoiseSource) -> Tensor:
+        """Perturb a batch as `perturb` does, but in the network's own mode and in float32."""
+        backward = Backward.parse(self.config.attack_backward)
+        with frozen(network), backward.applied():
+            return self.attack(network, x, y, self.threat, noise).detach()
+
+
+def starts_clean(config: TrainConfig, epoch: int, step: int) -> bool:
+    """Return whether the attacker of this step starts from the clean images.
+
+    One draw a batch, as the SAT code has it; a function of (seed, epoch, step).
+    """
+    if not config.clean_start:
+        return False
+    drawn = generator_for(config.seed, "clean start", epoch, step).random()
+    return bool(drawn < config.clean_start)
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Let no weight gradient be prepared within: an attack needs those of the images alone."""
+    trained = [p for p in bare(network).parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)

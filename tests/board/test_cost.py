@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from satbench.board.cost import cost_of, render_costs
+from satbench.records.attack_run import attack_runs
+
+PGD50 = "pgd(steps=50,step=eps/4,restarts=1,start=uniform,keep=any)"
+AUTOATTACK = "autoattack(version=standard,block=100)"
+REFERENCE = "autoattack-reference(version=standard,block=100)"
+FAST = "fast(version=1,source=none)"
+SQUARE = "square(queries=1)"
+
+
+@pytest.fixture
+def run(make_record):
+    """A function that makes a record of one right image in ten wrong, with passes of each stage."""
+
+    def make(suite, left, passes=10, n=1000, **more):
+        verdicts = [0] * (n // 10) + [1] * (n - n // 10 - left) + [-1] * left
+        record = make_record(verdicts, suite, **more)
+        stages = [replace(stage, forwards=passes, backwards=0) for stage in record.stages]
+        return replace(record, stages=stages)
+
+    return make
+
+
+def _cost(*records):
+    return cost_of(attack_runs(records))
+
+
+def test_passes_are_for_each_image_that_was_right_when_clean(make_record) -> None:
+    record = make_record([0, 1, -1, -1], [FAST])
+    stage = replace(
+        record.stages[0], forwards=5, backwards=4, source_forwards=2, source_backwards=1
+    )
+
+    assert Fraction(12, 3) == _cost(replace(record, stages=[stage])).fast.passes
+
+
+def test_the_passes_of_autoattack_are_those_of_all_its_parts_and_not_of_pgd(run) -> None:
+    cost = _cost(run([PGD50, AUTOATTACK], 500, passes=90))
+
+    assert Fraction(2 * 90, 900) == cost.autoattack.passes
+
+
+@pytest.mark.parametrize(("left", "expected"), [(499, True), (501, True), (502, False)])
+def test_fast_is_as_strong_up_to_a_tenth_of_a_point(run, left, expected) -> None:
+    assert expected is _cost(run([AUTOATTACK], 500), run([FAST], left)).is_as_strong
+
+
+@pytest.mark.parametrize(("passes", "expected"), [(60, True), (59, False)])
+def test_fast_is_cheap_from_a_ratio_of_12_on(run, passes, expected) -> None:
+    # AutoAttack has two parts here.
+    cost = _cost(run([AUTOATTACK], 500, passes), run([FAST], 500, 10))
+
+    assert expected is cost.is_cheap
+
+
+def test_fast_behind_another_attack_is_not_compared(run) -> None:
+    assert _cost(run([PGD50, FAST], 500)).fast is None
+
+
+def test_autoattack_behind_anything_but_pgd_is_not_compared(run) -> None:
+    assert _cost(run([SQUARE, AUTOATTACK], 500)).autoattack is None
+
+
+def test_autoattack_alone_is_preferred_to_autoattack_behind_pgd(run) -> None:
+    records = [run([PGD50, AUTOATTACK], 500), run([AUTOATTACK], 510, seed=3)]
+
+    assert 510 == _cost(*records).autoattack.left
+
+
+def test_autoattack_that_met_no_image_has_no_ratio(run) -> None:
+    cost = _cost(run([PGD50, AUTOATTACK], 0), run([FAST], 0))
+
+    assert (None, None) == (cost.ratio, cost.is_cheap)
+
+
+@pytest.mark.parametrize(("spec", "protocol"), [(AUTOATTACK, 1), (REFERENCE, 2)])
+def test_autoattack_of_protocol_1_and_autoattack_reference_are_the_package(
+    run, spec, protocol
+) -> None:
+    cost = _cost(replace(run([spec], 500), protocol=protocol))
+
+    assert (True, True) == (cost.autoattack is None, cost.reference is not None)
+
+
+def test_stages_of_another_run_in_a_merged_record_are_not_compared(run) -> None:
+    record = run([AUTOATTACK], 500)
+    stages = [replace(stage, apart=True, origin="other") for stage in record.stages]
+
+    assert _cost(replace(record, stages=stages)).autoattack is None
+
+
+def test_the_page_counts_on_how_many_models_each_holds_and_names_the_others(run) -> None:
+    good = _cost(run([AUTOATTACK], 500, 60), run([FAST], 500))
+    dear = _cost(run([AUTOATTACK], 500, 50), run([FAST], 509))
+    page = render_costs([("t", [("good", good), ("dear", dear), ("none", _cost())])])
+
+    strong, cheap = (line for line in page.splitlines() if "models measured" in line)
+    assert "reached on 1 of 2 models measured, not on dear; 1 not measured." in strong
+    assert "reached on 1 of 2 models measured, not on dear; 1 not measured." in cheap
+
+
+def test_a_line_has_accuracies_passes_and_both_ratios(run) -> None:
+    cost = _cost(
+        run([PGD50, AUTOATTACK], 500, 4500),
+        run([FAST], 509, 900),
+        run([REFERENCE], 500, 9000),
+    )
+
+    # 900 images were right: 2 parts of 4500 passes are 10 each, 9000 twice are 20.
+    expected = (
+        "| m | 50.0 | 50.9 | +0.9, **does not hold** | 10.0 † | 1.0 | "
+        "10.0, **does not hold** | 20.0 | 20.0 |"
+    )
+    assert expected in render_costs([("t", [("m", cost)])])
+
+
+def test_a_ratio_just_below_12_does_not_read_as_12(run) -> None:
+    cost = _cost(run([AUTOATTACK], 500, 5999), run([FAST], 500, 1000))
+
+    assert "| 11.9, **does not hold** |" in render_costs([("t", [("m", cost)])])

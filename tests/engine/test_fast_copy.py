@@ -1,0 +1,452 @@
+"""The rewriting of a model: what is folded, what is left, and that pixels and gradients stay."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from satbench.engine.fast_copy import fast_copy
+
+
+class Block(nn.Module):
+    """Convolution and batch norm as attributes, the way that ResNets are written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(x))).mean((2, 3))
+
+
+class Branching(Block):
+    """What leaves the convolution goes two ways."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x)
+        return (self.norm(h) + h).mean((2, 3))
+
+
+class Repeating(Block):
+    """The norm follows the convolution, and something else later on."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(F.relu(self.norm(self.conv(x)))).mean((2, 3))
+
+
+class Sharing(Block):
+    """The convolution is called twice, and once followed by the norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.norm = nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(F.relu(self.conv(x)))).mean((2, 3))
+
+
+class Tapped(nn.Module):
+    """A chain whose layers are called one by one, with a tap between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        tap = h = self.chain[0](x)
+        for layer in self.chain[1:]:
+            h = layer(h)
+        return (h + tap).mean((2, 3))
+
+
+class Skipping(Tapped):
+    """A chain of which the norm is left out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.chain[2](self.chain[0](x)).mean((2, 3))
+
+
+class Sliced(Tapped):
+    """Parts of a chain are called as chains."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.chain[2:](self.chain[:2](x)).mean((2, 3))
+
+
+class Weighing(Block):
+    """A forward that reads what folding changes: the weights of the layers themselves."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.norm(self.conv(x))).mean((2, 3))
+        return h * self.norm.weight + self.conv.weight.sum() + self.norm.running_var
+
+
+class Deep(nn.Module):
+    """Blocks within blocks, with a shortcut and a layer that two places share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4))
+        self.act = self.first[2]
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        h = self.act(self.second(h) + h)
+        return h.mean((2, 3))
+
+
+def with_statistics(model: nn.Module) -> nn.Module:
+    """Return the model in eval mode, frozen, with batch norms that do something."""
+    generator = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.running_mean, module.running_var, module.weight, module.bias):
+                tensor.data.uniform_(0.5, 2, generator=generator)
+    return model.eval().requires_grad_(False)
+
+
+def copied(model: nn.Module, channels_last: bool = True) -> nn.Module:
+    made = fast_copy(model, channels_last)
+    assert made is not None
+    return made
+
+
+def images(side: int = 8, channels: int = 3) -> Tensor:
+    return torch.rand(5, channels, side, side, generator=torch.Generator().manual_seed(1))
+
+
+def norms(model: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+
+
+def gradient(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    x = x.detach().requires_grad_()
+    return torch.autograd.grad(net(x).square().sum(), x)[0]
+
+
+def check_alike(model: nn.Module, x: Tensor | None = None) -> None:
+    """Hold values and gradients of both copies against the model's."""
+    x = images() if x is None else x
+    expected = model(x)
+    for channels_last in (True, False):
+        net = fast_copy(model, channels_last) or model
+        torch.testing.assert_close(net(x), expected)
+        torch.testing.assert_close(gradient(net, x), gradient(model, x))
+
+
+KINDS = (Block, Branching, Repeating, Sharing, Tapped, Skipping, Sliced, Weighing, Deep)
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@every_kind
+def test_a_copy_answers_as_its_model_does(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    check_alike(with_statistics(kind()))
+
+
+@every_kind
+def test_the_model_itself_keeps_its_layers(kind: type[nn.Module]) -> None:
+    model = with_statistics(kind())
+    before = list(model.named_modules()), {k: v.clone() for k, v in model.state_dict().items()}
+    copied(model)(images())
+
+    assert list(model.named_modules()) == before[0]
+    assert all(torch.equal(value, before[1][key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", [Block, Sliced, Weighing, Deep])
+def test_a_norm_that_alone_follows_its_convolution_is_folded(kind: type[nn.Module]) -> None:
+    assert norms(copied(with_statistics(kind()))) == 0
+
+
+@pytest.mark.parametrize("kind", [Branching, Repeating, Sharing, Tapped])
+def test_a_norm_that_does_not_simply_follow_its_convolution_is_left(kind: type[nn.Module]) -> None:
+    assert norms(copied(with_statistics(kind()))) == 1
+
+
+def test_a_norm_with_a_hook_is_left() -> None:
+    model = with_statistics(Block())
+    model.norm.register_forward_hook(lambda module, inputs, output: output * 2)
+
+    assert norms(copied(model)) == 1
+    check_alike(model)
+
+
+def test_a_norm_with_a_forward_of_its_own_is_left() -> None:
+    model = with_statistics(Block())
+    model.norm.forward = torch.sigmoid  # type: ignore[method-assign]
+
+    assert norms(copied(model)) == 1
+    check_alike(model)
+
+
+def test_a_layer_that_its_user_wrote_is_called_as_it_is() -> None:
+    class Odd(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * 2 if len(x) > 2 else x  # no graph could tell
+
+    model = with_statistics(nn.Sequential(nn.Conv2d(3, 4, 3), Odd(), nn.Flatten()))
+    copy = copied(model)
+
+    for n in (2, 3):
+        torch.testing.assert_close(copy(images()[:n]), model(images()[:n]))
+
+
+def test_a_model_in_a_wrapper_for_many_devices_is_folded_on_one() -> None:
+    model = nn.DataParallel(with_statistics(Block()), device_ids=[])
+
+    assert norms(copied(model)) == 0
+    check_alike(model)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_every_kind_of_batch_norm_is_folded_exactly(affine: bool, bias: bool) -> None:
+    conv, norm = nn.Conv2d(3, 4, 3, bias=bias).double(), nn.BatchNorm2d(4, affine=affine).double()
+    generator = torch.Generator().manual_seed(0)
+    for tensor in (norm.running_mean, norm.running_var, *norm.parameters()):
+        tensor.data.uniform_(0.5, 2, generator=generator)
+    model = nn.Sequential(conv, norm).eval().requires_grad_(False)
+
+    assert norms(copied(model)) == 0
+    check_alike(model, images().double())
+
+
+def test_a_batch_norm_without_statistics_is_left() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)).eval()
+    model.double().requires_grad_(False)
+
+    assert norms(copied(model)) == 1
+    check_alike(model, images().double())
+
+
+@pytest.mark.parametrize("mode", ["reflect", "circular"])
+def test_a_convolution_that_does_not_pad_with_zeros_is_left(mode: str) -> None:
+    conv = nn.Conv2d(3, 4, 3, padding=1, padding_mode=mode)
+
+    assert fast_copy(with_statistics(nn.Sequential(conv, nn.BatchNorm2d(4)))) is None
+
+
+# No graph, or nothing to rewrite
+
+
+class Deciding(Block):
+    """What happens depends on the pixels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if x.sum() > 0 else -x)
+
+
+class Counting(Block):
+    """What happens depends on the number of images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if len(x) > 1 else -x)
+
+
+class Hooked(Block):
+    """What the hook of a part stored is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[str, Tensor] = {}
+        self.norm.register_forward_hook(
+            lambda module, inputs, output: self.kept.__setitem__("h", output)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        super().forward(x)
+        return self.kept["h"].mean((2, 3))
+
+
+class Hidden(Block):
+    """A convolution is held in a list that `nn.Module` does not know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = [nn.Conv2d(3, 3, 1)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.hidden[0](x))
+
+
+class Locked(Block):
+    """It holds what cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+def hooked_block() -> nn.Module:
+    model = nn.Sequential(Block())
+    model[0].register_forward_pre_hook(lambda module, inputs: (2 * inputs[0],))
+    return model
+
+
+def block_with_its_own_forward() -> nn.Module:
+    model = Block()
+    model.forward = lambda x: 2 * Block.forward(model, x)  # type: ignore[method-assign]
+    return model
+
+
+NO_GRAPH = (Deciding, Counting, Hooked, Hidden, Locked, hooked_block, block_with_its_own_forward)
+
+
+@pytest.mark.parametrize("make", NO_GRAPH)
+def test_a_forward_that_is_no_graph_has_no_copy(make: Callable[[], nn.Module]) -> None:
+    assert fast_copy(with_statistics(make())) is None
+
+
+def test_there_is_no_copy_under_a_hook_on_all_modules() -> None:
+    handle = nn.modules.module.register_module_forward_hook(lambda module, inputs, output: None)
+    try:
+        assert fast_copy(with_statistics(Block())) is None
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(nn.Flatten(), nn.Linear(4, 2)),
+        nn.Sequential(nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4)),
+        nn.Identity(),
+    ],
+    ids=["linear", "sequence", "nothing"],
+)
+def test_a_model_without_images_to_convolve_has_no_copy(model: nn.Module) -> None:
+    assert fast_copy(model.eval()) is None
+
+
+def test_without_channels_last_a_model_without_norms_has_no_copy() -> None:
+    assert fast_copy(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval(), False) is None
+
+
+def test_a_tensor_that_is_read_is_put_into_no_layer() -> None:
+    class Reading(Block):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * self.norm.running_var + self.conv.weight.sum((1, 2, 3))
+
+    model = with_statistics(Reading())
+    model.norm.register_forward_hook(lambda module, inputs, output: output)  # it is left as it is
+    model.norm.register_buffer("running_var", model.norm.running_var, persistent=False)
+    before = list(model.state_dict())
+    copied(model)
+
+    assert list(model.state_dict()) == before
+    check_alike(model)
+
+
+def test_drawing_leaves_no_marks_in_the_model() -> None:
+    class Marking(Block):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+            self.seen: list[Any] = []
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen.append(x)
+            self.last = x
+            self.calls += 1
+            return super().forward(x)
+
+    model = with_statistics(Marking())
+    before = set(vars(model))
+    copied(model)
+
+    assert set(vars(model)) == before
+    assert model.seen == []
+    assert float(model.calls) == 0
+
+
+# Convolutions of images, layout, and the pool
+
+
+def stem(side: int, channels: int = 1, **changes: Any) -> tuple[nn.Module, Tensor]:
+    arguments = {"kernel_size": 5, "stride": 2, "padding": 2} | changes
+    net = nn.Sequential(nn.Conv2d(channels, 8, **arguments), nn.BatchNorm2d(8))
+    return with_statistics(net), images(side, channels)
+
+
+@pytest.mark.parametrize("side", [8, 9])
+@pytest.mark.parametrize("padding", [0, 1, 2, 3])
+def test_a_strided_convolution_of_an_image_gives_the_same_pixels_and_gradient(
+    side: int, padding: int
+) -> None:
+    check_alike(*stem(side, channels=3, padding=padding))
+
+
+def is_dense(model: nn.Module) -> bool:
+    return any(hasattr(module, "dense") for module in model.modules())
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_a_strided_convolution_of_an_image_is_made_dense(channels_last: bool) -> None:
+    assert is_dense(copied(stem(8)[0], channels_last))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stride": 1},
+        {"dilation": 2},
+        {"kernel_size": 7},  # would cost twice the multiplications
+        {"stride": 1, "padding": "same"},
+        {"channels": 16},
+        {"channels": 4, "groups": 2},
+    ],
+    ids=str,
+)
+def test_another_convolution_is_not(changes: dict[str, Any]) -> None:
+    model, x = stem(8, **changes)
+
+    assert not is_dense(copied(model))
+    check_alike(model, x)
+
+
+def test_outputs_and_gradients_are_laid_out_channels_last() -> None:
+    model = with_statistics(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)))
+
+    assert copied(model)(images()).is_contiguous(memory_format=torch.channels_last)
+    assert copied(model, channels_last=False)(images()).is_contiguous()
+
+
+def test_the_gradient_of_a_global_average_is_laid_out_channels_last() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    pool = list(copied(model).children())[1]
+    x = images().contiguous(memory_format=torch.channels_last).requires_grad_()
+    (grad,) = torch.autograd.grad(pool(x).square().sum(), x)
+
+    assert grad.is_contiguous(memory_format=torch.channels_last)
+    check_alike(model.requires_grad_(False))
+
+
+def wide() -> tuple[nn.Module, Tensor]:
+    model = with_statistics(nn.Sequential(nn.Conv2d(512, 512, 3, padding=1), nn.ReLU()))
+    return model, images(2, 512).contiguous(memory_format=torch.channels_last)
+
+
+def test_a_wide_convolution_gives_the_same_pixels_and_gradient() -> None:
+    check_alike(*wide())
+
+
+def test_a_wide_convolution_works_channels_first_among_others_channels_last() -> None:
+    model, x = wide()
+    net, x = copied(model), x.requires_grad_()
+    out = net(x)
+    (grad,) = torch.autograd.grad(out.square().sum(), x)
+
+    weights = [m.weight for m in net.modules() if isinstance(getattr(m, "weight", None), Tensor)]
+    assert all(weight.is_contiguous() for weight in weights)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert grad.is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,678 @@
+"""What a search asks: a copy that proves itself at the points of the search, else the model."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from in_memory import Journal, Quiet
+from torch import Tensor, nn
+
+import satbench
+from satbench.attacks import parse_attack
+from satbench.attacks.suites.suite import parse_suite
+from satbench.core.errors import SatbenchError
+from satbench.core.noise import Noise
+from satbench.core.threat import Threat
+from satbench.data import Dataset
+from satbench.engine import proof, searched
+from satbench.engine.contract import Attack, Lent, Model, NoiseSource
+from satbench.engine.fast_copy import fast_copy
+from satbench.engine.journal import RunStore
+from satbench.engine.passes import CountingModel, Passes
+from satbench.engine.proof import KINKS
+from satbench.engine.runner import run_suite
+from satbench.engine.searched import Searched, Trial
+from satbench.engine.stage import Stage
+from satbench.records.record import parse_record, read_record
+
+LINF = Threat.parse("linf:0.1")
+SEARCHES = ("pgd(steps=4)", "apgd-ce(steps=4)", "fab-t(steps=2)", "square(queries=12)")
+
+
+def small(seed: int = 0) -> nn.Module:
+    """A net with norms to fold, eval mode, frozen; its classes are even on `images`."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = nn.Sequential(
+            nn.Conv2d(1, 6, 3, padding=1, bias=False),
+            nn.BatchNorm2d(6),
+            nn.Softplus(),
+            nn.Conv2d(6, 6, 3, stride=2),
+            nn.BatchNorm2d(6),
+            nn.SiLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(6, 4),
+        )
+        net(images(64))
+        with torch.no_grad():
+            net[-1].bias -= net.eval()(images(64)).mean(0)
+    return net.requires_grad_(False)
+
+
+def images(n: int = 6) -> Tensor:
+    return torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+
+
+def noise(n: int = 6) -> Noise:
+    return Noise(0, "searched", tuple(range(n)))
+
+
+def search(model: Searched | nn.Module, spec: str, x: Tensor, threat: Threat = LINF) -> Tensor:
+    """Search on the images that the model gets right, all of them."""
+    plain = model.model if isinstance(model, Searched) else model
+    with torch.no_grad():
+        y = plain(x).argmax(1)
+    attack, trial = parse_attack(spec), Trial([model] if isinstance(model, Searched) else [])
+    counted = CountingModel(model, Passes())
+    return trial.run(lambda: attack(counted, x, y, threat, noise(len(x))), lambda: None)
+
+
+@pytest.fixture
+def copies(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[nn.Module], Any]], None]:
+    """A function that replaces how copies are made, the second layout included."""
+
+    def made_by(make: Callable[[nn.Module], Any]) -> None:
+        monkeypatch.setattr(searched, "fast_copy", lambda model, channels_last: make(model))
+
+    return made_by
+
+
+@pytest.mark.parametrize("spec", SEARCHES)
+def test_a_copy_that_is_its_model_is_searched(spec: str) -> None:
+    model = Searched(small())
+    search(model, spec, images())
+
+    assert model.kind == "folded"
+
+
+def test_nothing_was_searched_before_anything_is_asked() -> None:
+    model = Searched(small())
+    model.get_ready()
+
+    assert model.kind == ""
+    assert Trial([model]).kind == ""
+
+
+def test_a_model_without_a_copy_is_searched_itself() -> None:
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 4)).requires_grad_(False)
+    model = Searched(plain)
+
+    assert torch.equal(model(images()), plain(images()))
+    assert model.kind == "plain"
+
+
+# Copies that are another function
+
+
+class Copy(nn.Module):
+    """A copy of a model that is wrong in one way."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.right = (model,)  # in a tuple: no submodule
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        logits: Tensor = self.right[0](x)
+        return self.wrong(logits, x)
+
+    def wrong(self, logits: Tensor, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Off(Copy):
+    """Its logits are off by a thousandth of the largest."""
+
+    def wrong(self, logits: Tensor, x: Tensor) -> Tensor:
+        return logits + 1e-3 * logits.detach().abs().max()
+
+
+class OffAlone(Copy):
+    """Only an image that comes alone gets other logits."""
+
+    def wrong(self, logits: Tensor, x: Tensor) -> Tensor:
+        return -logits if len(x) == 1 else logits
+
+
+class OffTogether(Copy):
+    """Only images that come together get other logits."""
+
+    def wrong(self, logits: Tensor, x: Tensor) -> Tensor:
+        return logits if len(x) == 1 else logits.roll(1, 0)
+
+
+class OffLater(Copy):
+    """Its second answer is another one."""
+
+    def wrong(self, logits: Tensor, x: Tensor) -> Tensor:
+        return logits if self.calls == 1 else logits.flip(1)
+
+
+class OffWithoutGradients(Copy):
+    """It answers otherwise while gradients are off."""
+
+    def wrong(self, logits: Tensor, x: Tensor) -> Tensor:
+        return logits if torch.is_grad_enabled() else logits.flip(1)
+
+
+class NotANumber(Copy):
+    """It answers NaN."""
+
+    def wrong(self, logits: Tensor, x: Tensor) -> Tensor:
+        return logits * torch.nan
+
+
+class Squeezed(Copy):
+    """It drops a dimension."""
+
+    def wrong(self, logits: Tensor, x: Tensor) -> Tensor:
+        return logits[:, :-1]
+
+
+class Raising(Copy):
+    """It cannot be asked."""
+
+    def wrong(self, logits: Tensor, x: Tensor) -> Tensor:
+        raise RuntimeError("view size is not compatible")
+
+
+class RaisingLater(Copy):
+    """It can be asked once."""
+
+    def wrong(self, logits: Tensor, x: Tensor) -> Tensor:
+        if self.calls > 1:
+            raise RuntimeError("now")
+        return logits
+
+
+class Detached(Copy):
+    """No gradient comes back from it."""
+
+    def wrong(self, logits: Tensor, x: Tensor) -> Tensor:
+        return logits.detach() + 0 * x.sum()
+
+
+class Leaking(Copy):
+    """A fiftieth of the gradient is lost."""
+
+    def wrong(self, logits: Tensor, x: Tensor) -> Tensor:
+        return 0.98 * logits + 0.02 * logits.detach()
+
+
+class Refusing(Copy):
+    """Its backward fails."""
+
+    def wrong(self, logits: Tensor, x: Tensor) -> Tensor:
+        return Refusal.apply(logits)
+
+
+class Refusal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        raise RuntimeError("no backward")
+
+
+WRONG_VALUES = (
+    Off, OffAlone, OffTogether, OffLater, OffWithoutGradients, NotANumber, Squeezed, Raising,
+    RaisingLater,
+)  # fmt: skip
+WRONG_GRADIENTS = (Detached, Leaking, Refusing)
+
+
+@pytest.mark.parametrize("spec", SEARCHES)
+@pytest.mark.parametrize("wrong", [*WRONG_VALUES, *WRONG_GRADIENTS])
+def test_a_search_on_a_wrong_copy_ends_as_one_on_the_model(
+    wrong: type[Copy], spec: str, copies: Callable[[Callable[[nn.Module], Any]], None]
+) -> None:
+    copies(wrong)
+    model, x = Searched(small()), images()
+
+    assert torch.equal(search(model, spec, x), search(small(), spec, x))
+    harmless = wrong in WRONG_GRADIENTS and spec.startswith("square")
+    without = wrong is OffWithoutGradients and spec.startswith("pgd")  # which never turns them off
+    unseen = wrong is OffAlone and model.kind == "folded"  # no image came alone
+    assert model.kind == "plain" or harmless or without or unseen
+
+
+def test_a_single_image_meets_a_copy_that_is_wrong_alone(
+    copies: Callable[[Callable[[nn.Module], Any]], None],
+) -> None:
+    copies(OffAlone)
+    model, x = Searched(small()), images(1)
+
+    assert torch.equal(search(model, "pgd(steps=4)", x), search(small(), "pgd(steps=4)", x))
+    assert model.kind == "plain"
+
+
+def test_a_wrong_gradient_that_few_steps_ask_for_is_not_believed(
+    copies: Callable[[Callable[[nn.Module], Any]], None],
+) -> None:
+    copies(Leaking)
+    model, x = Searched(small()), images()
+
+    assert torch.equal(search(model, "pgd(steps=1)", x), search(small(), "pgd(steps=1)", x))
+    assert model.kind == "plain"
+
+
+def test_a_gradient_beside_a_kink_is_looked_at_again(
+    copies: Callable[[Callable[[nn.Module], Any]], None],
+) -> None:
+    class Kinked(Copy):
+        """Its first gradients are off, as where rounding carries activations over kinks."""
+
+        def wrong(self, logits: Tensor, x: Tensor) -> Tensor:
+            share = 0.02 if self.calls < KINKS else 0
+            return (1 - share) * logits + share * logits.detach()
+
+    copies(Kinked)
+    model = Searched(small())
+    search(model, f"pgd(steps={KINKS + 2})", images(), Threat.parse("linf:0.001"))
+
+    assert model.kind == "folded"
+
+
+def test_where_the_loss_is_saturated_gradients_are_held_against_each_other_all_the_same(
+    copies: Callable[[Callable[[nn.Module], Any]], None],
+) -> None:
+    net = nn.Sequential(small(), nn.Hardtanh(-1e9, 1e9))
+    net[0][-1].weight.data *= 1e4  # so that the cross-entropy is 0 in float32
+    with torch.no_grad():
+        net[0][-1].bias -= net(images()).mean(0)
+    for wrong, kind in ((fast_copy, "folded"), (Leaking, "plain")):
+        copies(wrong)
+        model = Searched(net)
+        search(model, "pgd(steps=3,start=clean)", images(), Threat.parse("linf:1e-6"))
+
+        assert model.kind == kind
+
+
+@pytest.mark.parametrize("spec", SEARCHES)
+@pytest.mark.parametrize("wrong", [Off, OffTogether, Raising, Leaking, fast_copy])
+def test_where_a_search_rounds_coarsely_passes_in_full_precision_decide(
+    wrong: Any,
+    spec: str,
+    copies: Callable[[Callable[[nn.Module], Any]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(proof, "_is_coarse", lambda x: True)
+    copies(wrong)
+    model, x = Searched(small()), images()
+    found = search(model, spec, x)
+
+    if wrong is fast_copy or (wrong is Leaking and spec.startswith("square")):
+        assert model.kind == "folded"
+    else:
+        assert torch.equal(found, search(small(), spec, x))
+        assert model.kind == "plain"
+
+
+# Models whose rewriting would be another function
+
+
+class Body(nn.Module):
+    """A net of which a copy can be made, for others to use in their own ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = small()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x)
+        return logits
+
+
+class WithoutGradientInside(Body):
+    """No gradient passes the first layers; a graph does not show it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            h = self.net[:3](x)
+        return self.net[3:](h) + 0.1 * super().forward(x)
+
+
+class HalfPrecision(Body):
+    """It computes in bfloat16; a graph does not show it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return super().forward(x).float()
+
+
+class OtherwiseInGraphs(Body):
+    """It takes another way while it is drawn."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        return logits if isinstance(x, Tensor) else logits.flip(1)
+
+
+class OtherwiseWithoutGradients(Body):
+    """It answers otherwise while gradients are off."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        return logits if torch.is_grad_enabled() else 0.5 * logits
+
+
+class OtherwiseAlone(Body):
+    """It answers otherwise for one image; a graph cannot show it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x)
+        try:
+            return 0.9 * logits if len(x) == 1 else logits
+        except RuntimeError:  # a proxy has no length
+            return logits
+
+
+class DependsOnOthers(Body):
+    """The answer for an image hangs on the others."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x - 0.5 * x.mean(0, keepdim=True))
+
+
+class DrawnOnce(Body):
+    """Noise that a graph holds still."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + 0.1 * torch.randn(1, 1, 8, 8))
+
+
+class Drawing(Body):
+    """Noise that a graph draws too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + 0.1 * torch.randn_like(x))
+
+
+class DrawingByNumpy(Body):
+    """Noise of NumPy's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + float(np.random.normal()) + random.random()
+
+
+class Remembering(Body):
+    """It reads what a hook stored, by way of itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Tensor] = []
+        self.net[2].register_forward_hook(lambda module, inputs, output: self.kept.append(output))
+
+    def forward(self, x: Tensor) -> Tensor:
+        super().forward(x)
+        return self.net[3:](self.kept.pop())
+
+
+class Closed(Body):
+    """Its forward is a closure over itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ways = [lambda x: self.net[4:](self.net[:4](x)), lambda x: self.net(x)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.ways[0](x) + self.ways[1](x)
+
+
+class Flattened(Body):
+    """It flattens with view, which channels last memory does not bear."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.net[:6](x)
+        return self.net[8](h.view(h.size(0), -1).view(h.size(0), 6, -1).mean(2))
+
+
+HARD: tuple[type[Body], ...] = (
+    WithoutGradientInside,
+    HalfPrecision,
+    OtherwiseInGraphs,
+    OtherwiseWithoutGradients,
+    OtherwiseAlone,
+    DependsOnOthers,
+    Drawing,
+    DrawingByNumpy,
+    DrawnOnce,
+    Remembering,
+)
+
+
+def run(net: nn.Module, spec: str, n: int = 6, size: int = 250) -> tuple[list[int], Journal]:
+    """Run an attack on images that the net gets right; return verdicts and journal."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        labels = net(images(n)).argmax(1)
+    data = Dataset("tensors", "user", images(n).numpy(), labels.numpy(), 4)
+    journal = Journal()
+    torch.manual_seed(1)
+    np.random.seed(1)
+    random.seed(1)
+    verdicts = run_suite(net, data, LINF, parse_suite([spec]), 0, size, journal, Quiet())
+    return verdicts.tolist(), journal
+
+
+@pytest.mark.parametrize("spec", ["pgd(steps=4)", "square(queries=12)"])
+@pytest.mark.parametrize("kind", HARD)
+def test_a_model_that_its_graph_does_not_show_is_searched_as_it_is(
+    kind: type[Body], spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = kind().eval().requires_grad_(False)
+    verdicts, journal = run(net, spec)
+    monkeypatch.setattr(searched, "fast_copy", lambda model, channels_last: None)
+    expected, plain = run(net, spec)
+
+    assert verdicts == expected
+    for mine, other in zip(journal, plain, strict=True):
+        assert np.array_equal(mine.witnesses, other.witnesses)
+        assert (mine.forwards, mine.backwards) == (other.forwards, other.backwards)
+    shown = spec.startswith("square") and kind is WithoutGradientInside
+    shown |= spec.startswith("pgd") and kind is OtherwiseWithoutGradients
+    assert {r.search for r in journal if r.stage and len(r.indices)} <= {
+        "plain",
+        *["folded"][:shown],
+    }
+
+
+def test_a_forward_that_is_a_closure_over_the_model_may_be_a_graph_all_the_same() -> None:
+    net = Closed().eval().requires_grad_(False)
+    verdicts, journal = run(net, "pgd(steps=4)")
+
+    assert journal[-1].search == "folded"
+    assert verdicts == run(nn.Sequential(net, nn.Flatten()), "pgd(steps=4)")[0]
+
+
+def test_a_model_that_views_is_searched_by_a_copy_that_is_not_channels_last() -> None:
+    net = Flattened().eval().requires_grad_(False)
+    verdicts, journal = run(net, "pgd(steps=4)")
+
+    assert journal[-1].search == "folded"
+    assert verdicts == run(Body().eval().requires_grad_(False), "pgd(steps=4)")[0]
+
+
+# Runs
+
+
+@dataclass(frozen=True)
+class Borrowing:
+    """An attack that asks a lent model only: steps along the gradient of its logits."""
+
+    sources: tuple[str, ...] = ("lent",)
+
+    def prepare(self, target: Model, lent: Lent, threat: Threat, seed: int) -> Attack:
+        source = lent.source("lent")
+
+        def attack(
+            model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
+        ) -> Tensor:
+            leaf = x.clone().requires_grad_()
+            (grad,) = torch.autograd.grad(F.cross_entropy(source(leaf), y, reduction="sum"), leaf)
+            return (x + threat.radius * grad.sign()).clamp(0, 1).detach()
+
+        return attack
+
+    def __call__(
+        self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
+    ) -> Tensor:
+        raise AssertionError("it must be prepared first")
+
+
+@dataclass(frozen=True)
+class Lending:
+    """Lends one model, and no images."""
+
+    model: nn.Module
+
+    def source(self, name: str) -> nn.Module:
+        return self.model
+
+    def pool(self, n: int) -> Any:
+        return images(0).numpy()
+
+
+BORROWS = (Stage("borrowing()", "", "borrowing", Borrowing()),)
+
+
+def data(net: nn.Module, n: int = 6) -> Dataset:
+    """Images that the net gets right."""
+    with torch.no_grad():
+        labels = net(images(n)).argmax(1)
+    return Dataset("tensors", "user", images(n).numpy(), labels.numpy(), 4)
+
+
+def kinds(journal: Journal) -> list[str]:
+    return [result.search for result in journal if result.stage]
+
+
+def test_each_stage_proves_the_copy_anew_by_passes_that_are_not_counted() -> None:
+    net, asked, journal = small(), [], Journal()
+    images_ = data(net)
+    # A layer with a hook is the model's own in the copy too: all passes go by.
+    net[0].register_forward_pre_hook(lambda module, inputs: asked.append(len(inputs[0])))
+    suite = parse_suite(["pgd(steps=3,keep=last,start=clean)", "square(queries=9)"])
+    run_suite(net, images_, Threat.parse("linf:1e-3"), suite, 0, 250, journal, Quiet())
+
+    assert kinds(journal) == ["folded", "folded"]
+    assert asked[:7] == [6, 6, 1, 6, 1, 6, 6]  # clean; three steps, two of them proven; judge
+    assert asked.count(1) == 4
+    assert [(r.forwards, r.backwards) for r in journal][:2] == [(6, 0), (18, 18)]
+
+
+@pytest.mark.parametrize("size", [1, 4, 250])
+def test_there_is_one_copy_a_run_and_none_where_nothing_is_attacked(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[nn.Module] = []
+
+    def make(model: nn.Module, channels_last: bool) -> nn.Module | None:
+        made.append(model)
+        return fast_copy(model, channels_last)
+
+    monkeypatch.setattr(searched, "fast_copy", make)
+    net = small()
+    suite = parse_suite(["pgd-1", "pgd-2", "square(queries=3)", "pgd-3"])
+    run_suite(net, data(net), Threat.parse("linf:1e-3"), suite, 0, size, Journal(), Quiet())
+    assert len(made) == 1
+
+    wrong = replace(data(net), labels=(data(net).labels + 1) % 4)
+    run_suite(net, wrong, LINF, suite, 0, size, Journal(), Quiet())
+    assert len(made) == 1
+
+
+def test_a_target_that_no_attack_asks_is_not_copied_and_its_source_is() -> None:
+    target, source, journal = small(), small(1), Journal()
+    run_suite(target, data(target), LINF, BORROWS, 0, 4, journal, Quiet(), Lending(source))
+
+    assert kinds(journal) == ["", "folded", "folded"]
+
+
+@pytest.mark.parametrize("wrong", [Off, Leaking, Raising])
+def test_a_source_whose_copy_differs_is_searched_as_it_is(
+    wrong: type[Copy], copies: Callable[[Callable[[nn.Module], Any]], None]
+) -> None:
+    target, source = small(), small(1)
+    found = []
+    for make in (wrong, lambda model: None):
+        copies(make)
+        journal = Journal()
+        run_suite(target, data(target), LINF, BORROWS, 0, 4, journal, Quiet(), Lending(source))
+        found.append(journal)
+
+        assert kinds(journal)[1:] == ["plain", "plain"]
+    for mine, other in zip(*found, strict=True):
+        assert np.array_equal(mine.witnesses, other.witnesses)
+        assert mine.source_forwards == other.source_forwards
+        assert mine.source_backwards == other.source_backwards
+
+
+@pytest.mark.parametrize("net", [small(), nn.Sequential(nn.Flatten(), nn.Linear(64, 4))])
+def test_the_record_says_of_each_stage_what_was_searched(net: nn.Module, tmp_path: Path) -> None:
+    images_ = data(net)
+    record = satbench.evaluate(
+        net,
+        torch.from_numpy(images_.images),
+        torch.from_numpy(images_.labels),
+        attacks=["pgd-2", "square(queries=3)"],
+        eps="0.001",
+        out=tmp_path,
+    )
+    kind = "folded" if isinstance(net[0], nn.Conv2d) else "plain"
+    (file,) = tmp_path.glob("*.json")
+
+    assert [stage.search for stage in record.stages] == [kind, kind]
+    assert [stage.search for stage in read_record(file).stages] == [kind, kind]
+
+
+def test_a_stopped_run_goes_on_to_say_what_was_searched(tmp_path: Path) -> None:
+    net = small()
+    x, y = torch.from_numpy(data(net).images), torch.from_numpy(data(net).labels)
+    settings = {"attacks": ["pgd-2", "square(queries=3)"], "eps": "0.001", "batch_size": 2}
+    expected = satbench.evaluate(net, x, y, out=tmp_path / "whole", **settings)
+    store, limit = RunStore.write, iter(range(5))
+
+    def write(self: RunStore, result: Any) -> None:
+        store(self, result)
+        if next(limit) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunStore, "write", write)
+        with pytest.raises(KeyboardInterrupt):
+            satbench.evaluate(net, x, y, out=tmp_path / "stopped", **settings)
+    record = satbench.evaluate(net, x, y, out=tmp_path / "stopped", **settings)
+
+    assert record.stages == expected.stages
+    assert [stage.search for stage in record.stages] == ["folded", "folded"]
+
+
+def test_a_record_from_before_it_was_told_tells_nothing_of_it() -> None:
+    path = next((Path(__file__).parents[2] / "leaderboard").rglob("records/*.json"))
+    text = path.read_text(encoding="utf-8")
+
+    assert '"search"' not in text
+    assert '"search"' not in parse_record(text, "it").to_json()
+
+
+def test_a_record_that_tells_of_another_search_is_refused() -> None:
+    path = next((Path(__file__).parents[2] / "leaderboard").rglob("records/*.json"))
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["stages"][0]["search"] = "guessed"
+
+    with pytest.raises(SatbenchError, match="folded or plain, got 'guessed'"):
+        parse_record(json.dumps(values), "it")

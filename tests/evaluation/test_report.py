@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from satbench.evaluation.report import brief_table_of, rows_of, summary_of, table_of
+from satbench.records.flags import Flag
+from satbench.records.record import (
+    DatasetInfo,
+    Diagnosis,
+    Environment,
+    ModelInfo,
+    Record,
+    Sequential,
+    StageResult,
+)
+
+NAME = "fmnist-sat-tiny-parametric-softplus-s0"
+FAST = "fast(version=2,source=none)"
+FLAG = Flag("zero-gradients", 3, 9, "the gradient is 0", "run square")
+
+
+def _record(*specs: str, **more) -> Record:
+    stages = [StageResult(spec, "", 9, 0, 100, 50, 7, 3) for spec in specs]
+    return Record(
+        identity="0" * 64,
+        model=ModelInfo(NAME, "zoo", "tiny", "silu", 9, "0", {}),
+        dataset=DatasetInfo("fashion-mnist", "test", 10, 10, "0"),
+        norm="linf",
+        eps="0.1",
+        seed=0,
+        suite=list(specs),
+        stages=stages,
+        verdicts=[0] + [-1] * 9,
+        witnesses_digest="0",
+        environment=Environment("0", "0", "0", "t", "cpu", 1, 8, "n", 0.0, [75.0] * len(stages)),
+        **more,
+    )
+
+
+def _printed(renderable) -> str:
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    console.print(renderable)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("show", [table_of, brief_table_of])
+def test_a_model_of_38_letters_stands_on_one_line(show) -> None:
+    assert NAME in _printed(show([_record(FAST)]))
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        (FAST, " fast "),
+        ("fast(version=2,source=a+b+c)", " fast "),
+        ("fast(version=1,source=none)", " fast(version=1) "),
+        ("images(sha256=0123456789abcdef0123456789abcdef)", " images(sha256=0123456789ab…) "),
+    ],
+)
+def test_an_attack_is_shown_by_a_name_that_fits_its_column(spec, expected) -> None:
+    assert expected in _printed(table_of([_record(spec)]))
+
+
+def test_sources_are_counted_where_they_are_many() -> None:
+    assert "source=4 models" in _printed(table_of([_record("transfer(source=a+b+c+d)")]))
+
+
+def test_a_flag_is_a_line_behind_the_table() -> None:
+    record = _record(FAST, diagnosis=Diagnosis([FLAG], 0, 0))
+
+    expected = "flag zero-gradients (3 of 9 images): the gradient is 0; run square"
+    assert expected == _printed(table_of([record])).splitlines()[-1]
+
+
+def test_of_a_record_that_nobody_diagnosed_nothing_is_said() -> None:
+    assert "flag" not in _printed(table_of([_record(FAST)]))
+
+
+def test_a_stopped_record_tells_its_interval_and_how_many_images_were_run() -> None:
+    record = _record(FAST, sequential=Sequential(0.02, 0.41, 0.43))
+    record = replace(record, dataset=replace(record.dataset, population=10_000))
+
+    expected = (
+        "stopped after 10 of 10,000 images, in random order: robust accuracy on all of them is "
+        "41.0% to 43.0%"
+    )
+    assert expected in " ".join(_printed(table_of([record])).split())
+
+
+AUDIT = "audit(sample=3)"
+
+
+def test_an_audited_record_says_up_to_how_many_points() -> None:
+    record = _record(FAST, AUDIT)
+    parts = [
+        StageResult(AUDIT, "weakest/apgd-ce", 5, 0, 1, 1, passed_over=4),
+        StageResult(AUDIT, "sample/apgd-ce", 3, 0, 1, 1, passed_over=6),
+    ]
+    environment = replace(record.environment, stage_seconds=[0.0] * 3)
+    record = replace(record, stages=[record.stages[0], *parts], environment=environment)
+
+    assert "AutoAttack-equivalent up to" in _printed(table_of([record]))
+
+
+def test_the_passes_of_borrowed_models_are_printed_with_the_others() -> None:
+    assert " 107 + 53 " in _printed(table_of([_record(FAST)]))
+
+
+def test_the_rows_tell_the_passes_of_borrowed_models_apart() -> None:
+    overall = rows_of(_record(FAST))[-1]
+
+    assert (100, 50, 7, 3) == (
+        overall.forwards,
+        overall.backwards,
+        overall.source_forwards,
+        overall.source_backwards,
+    )
+
+
+@pytest.mark.parametrize(
+    ("diagnosis", "expected"),
+    [
+        (None, None),
+        (Diagnosis([], 0, 0), []),
+        (Diagnosis([FLAG], 0, 0), [vars(FLAG)]),
+    ],
+)
+def test_the_json_tells_no_flags_from_nobody_looked(diagnosis, expected) -> None:
+    assert expected == summary_of(_record(FAST, diagnosis=diagnosis), "p")["flags"]
+
+
+def test_the_json_has_the_interval_of_a_stopped_record() -> None:
+    record = _record(FAST, sequential=Sequential(0.02, 0.41, 0.43))
+
+    expected = {"width": 0.02, "low": 0.41, "high": 0.43, "population": 0}
+    assert expected == summary_of(record, "p")["sequential"]
+
+
+def test_replaced_gradients_are_told_of() -> None:
+    record = _record(FAST, replacements={"0.round": "identity"})
+
+    assert "replaced the gradient of 0.round by identity" in _printed(table_of([record]))
+    assert {"0.round": "identity"} == summary_of(record, "r.json")["replacements"]

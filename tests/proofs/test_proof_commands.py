@@ -1,0 +1,188 @@
+"""`satbench challenge`, `satbench merge` and `satbench verify --all`: what they say."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from satbench.board.definition import board_definitions
+from satbench.cli import main
+from satbench.core.threat import Threat
+from satbench.data import Dataset, load_dataset
+from satbench.evaluation.run import Evaluation, run_evaluation
+from satbench.models import load_model, request_model
+from satbench.proofs.verification import committed_records, verify_record
+from satbench.records.record import read_record, write_record
+from satbench.records.witnesses import witnesses_path
+
+N = 20
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def _read_the_images_once(monkeypatch: pytest.MonkeyPatch, fashion: Dataset) -> None:
+    for module in ("proofs.verification", "proofs.challenging"):
+        monkeypatch.setattr(f"satbench.{module}.load_dataset", lambda *_, **__: fashion)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = load_model(request_model("fmnist-sat-tiny-relu-s0"), 10)
+    images = load_dataset("fashion-mnist", "test", N)
+    evaluation = Evaluation(images, Threat.parse("linf:0.1"), ["pgd-1"])
+    out = tmp_path_factory.mktemp("original")
+    return run_evaluation(model.module, model.info, evaluation, torch.device("cpu"), out).path
+
+
+@pytest.fixture
+def board(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a folder of one record the committed leaderboard, and return the record."""
+    folder = tmp_path / "records"
+    folder.mkdir()
+    for one in (original, witnesses_path(original)):
+        (folder / one.name).write_bytes(one.read_bytes())
+    made = replace(board_definitions()[0], folder=tmp_path)
+    monkeypatch.setattr("satbench.proofs.verification.board_definitions", lambda: [made])
+    return folder / original.name
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Return a function that runs a command line: -> exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["satbench", *map(str, words)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        return int(end.value.code or 0), said.out, said.err
+
+    return run
+
+
+def test_a_challenge_says_what_fell(board: Path, run: Run) -> None:
+    code, out, _ = run("challenge", board, "--attack", "pgd-10", "--by", "me", "--json")
+    told = json.loads(out)
+    record = read_record(Path(told["record"]))
+
+    assert (code, told["survivors"]) == (0, record.surviving())
+    assert told["survivors"] < told["survivors_before"] == read_record(board).surviving()
+    assert run("challenge", board, "--attack", "pgd-10", "--by", "me", "--quiet") == (
+        0,
+        f"fmnist-sat-tiny-relu-s0: pgd-10 broke {told['survivors_before'] - told['survivors']} of "
+        f"{told['survivors_before']} survivors; robust accuracy falls from "
+        f"{told['survivors_before'] / N:.1%} to {told['survivors'] / N:.1%}\n"
+        f"found {told['record']}\n",
+        "",
+    )
+
+
+def test_a_challenge_that_was_survived_says_so(board: Path, run: Run, fashion: Dataset) -> None:
+    np.save("clean.npy", fashion.images[:N])
+    left = read_record(board).surviving()
+    code, out, _ = run("challenge", board, "--images", "clean.npy")
+
+    assert code == 0
+    assert f" broke none of {left} survivors; robust accuracy stays at {left / N:.1%}: " in out
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("--attack", "pgd-2", "--images", "x.npy")], ids=["neither", "both"]
+)
+def test_a_challenge_is_of_attacks_or_of_images(
+    words: tuple[str, ...], board: Path, run: Run
+) -> None:
+    code, _, err = run("challenge", board, *words)
+
+    assert code == 2
+    assert "give --attack, once or more, or --images FILE" in err
+
+
+def test_an_unknown_attack_is_answered_with_the_nearest(board: Path, run: Run) -> None:
+    assert run("challenge", board, "--attack", "pdg-10") == (
+        2,
+        "",
+        "satbench: unknown attack 'pdg': did you mean 'pgd'?\n",
+    )
+
+
+def test_a_merge_says_what_is_left(board: Path, run: Run) -> None:
+    out = json.loads(run("challenge", board, "--attack", "pgd-10", "--json")[1])
+    left = out["survivors"]
+    code, said, _ = run("merge", board, out["record"])
+
+    assert code == 0
+    assert said.startswith(
+        f"fmnist-sat-tiny-relu-s0: robust accuracy {out['survivors_before'] / N:.1%}, "
+        f"{left / N:.1%} alone, {left / N:.1%} united\nwrote "
+    )
+
+
+def test_one_record_cannot_be_merged(board: Path, run: Run) -> None:
+    assert run("merge", board) == (
+        2,
+        "",
+        "satbench: expected two records or more to merge, got 1\n",
+    )
+
+
+def test_verify_all_checks_the_board_and_its_reference(board: Path, run: Run) -> None:
+    reference = board.parent.parent / "reference"
+    reference.mkdir()
+    for one in (board, witnesses_path(board)):
+        (reference / one.name).write_bytes(one.read_bytes())
+    code, out, _ = run("verify", "--all")
+    witnesses, left = verify_record(board).witnesses, read_record(board).surviving()
+    confirmed = f"robust accuracy {100 * left / N:.1f} %, {left} of {N}, confirmed"
+
+    assert code == 0
+    assert out.splitlines() == [
+        f"{board}: {confirmed}; {N} verdicts, {witnesses} witnesses: all hold",
+        f"{reference / board.name}: {confirmed}; {N} verdicts, {witnesses} witnesses: all hold",
+        f"2 of 2 records hold, with {2 * witnesses} witnesses in all",
+    ]
+
+
+def test_verify_all_fails_where_one_record_does_not_hold(board: Path, run: Run) -> None:
+    write_record(replace(read_record(board), eps="0.2"), board)
+    code, out, _ = run("verify", "--all")
+
+    assert code == 1
+    assert "the identity is not that of the inputs" in out
+    assert out.splitlines()[-1].startswith("0 of 1 records hold")
+
+
+def test_verify_all_goes_on_behind_a_record_that_cannot_be_read(board: Path, run: Run) -> None:
+    (board.parent / "a.json").write_text("{")
+    code, out, _ = run("verify", "--all")
+
+    assert code == 1
+    assert "is not JSON" in out
+    assert out.splitlines()[-1].startswith("1 of 2 records hold")
+
+
+def test_verify_wants_records_or_all(board: Path, run: Run) -> None:
+    assert [run("verify")[0], run("verify", board, "--all")[0]] == [2, 2]
+
+
+def test_the_committed_records_are_those_that_ship() -> None:
+    assert {"records", "reference"} == {path.parent.name for path in committed_records()}
+    assert 236 == len(committed_records())
+
+
+@pytest.mark.slow
+def test_every_committed_witness_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("satbench.proofs.verification.load_dataset", load_dataset)
+
+    assert {path.name: verify_record(path).faults for path in committed_records()} == {
+        path.name: [] for path in committed_records()
+    }
