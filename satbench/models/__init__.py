@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -19,6 +19,7 @@ from satbench.model_zoo.presets import find_preset
 from satbench.models._factory import load_factory, load_plugin, make_module
 from satbench.models._file_options import FileKeywords, FileOptions
 from satbench.models._loaded import LoadedModel, Source, describe_module
+from satbench.models._local import Told
 from satbench.models.carded import check_agrees, load_card
 from satbench.models.weight_files import card_of_file, card_of_run, load_file
 from satbench.records.flags import flags_from_assumed
@@ -35,19 +36,19 @@ SOURCES = Registry(
         Entry(
             "torchvision",
             "satbench.models._torchvision:Torchvision",
-            "torchvision:resnet50@IMAGENET1K_V2, a classifier with the weights named",
+            "torchvision:resnet50@IMAGENET1K_V2, a classifier with the weights named; or @FILE",
             "https://pytorch.org/vision/stable/models.html",
         ),
         Entry(
             "timm",
             "satbench.models._timm:Timm",
-            "timm:resnet50.a1_in1k, a pretrained model of timm",
+            "timm:resnet50.a1_in1k, a pretrained model of timm; or timm:NAME@FILE",
             "Wightman, 2019, https://github.com/huggingface/pytorch-image-models",
         ),
         Entry(
             "hf",
             "satbench.models._hugging_face:HuggingFace",
-            "hf:ORG/REPO[@REVISION], safetensors with a card of satbench or timm's config.json",
+            "hf:ORG/REPO[@REVISION] or hf:FOLDER: safetensors with a config.json or a card",
             "https://huggingface.co/models",
         ),
         Entry(
@@ -131,6 +132,8 @@ def request_model(
     if options.preset:
         find_preset(options.preset)
     request = _requested(text, options)
+    if options.given and isinstance(request.source, Told) and request.source.file:
+        return replace(request, source=request.source.told(options))
     told = [one for one in options.given if request.card is None or one not in _OF_A_CARD]
     if request.kind != _FOREIGN and told:
         raise SatbenchError(
@@ -185,7 +188,9 @@ def load_model(request: ModelRequest, classes: int, exactly: bool = True) -> Loa
             request.card, request.weights, request.kind, request.text.partition("#")[2]
         )
     if request.source:
-        return request.source.load(classes)
+        loaded = request.source.load(classes)
+        _warn_of_assumed(request.text, loaded)
+        return loaded
     if request.kind == "plug-in":
         return load_plugin(MODELS[request.text])
     if request.kind == _FOREIGN:

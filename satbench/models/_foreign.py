@@ -104,7 +104,8 @@ def _built(
     if not own:
         module = _behind_a_normalisation(module, told, state)
     from_file = load_state(module, state, path)
-    assumed = _settled(_layers(module), architecture, told, from_file, path)
+    said = told.normalize or split_spec(architecture)[1].get("statistics")
+    assumed = settled(_layers(module), said, told.fallback, from_file, path)
     now = [normalize_text(layer) for layer in _layers(module)]
     return Built(
         module.eval(),
@@ -133,17 +134,16 @@ def _behind_a_normalisation(network: nn.Module, told: _Told, state: dict[str, Te
     return normalized(network, (0.0,) * channels, (1.0,) * channels) if found else network
 
 
-def _settled(
-    layers: list[Normalize], architecture: str, told: _Told, from_file: bool, path: Path
+def settled(
+    layers: list[Normalize], said: str | None, fallback: str | None, from_file: bool, path: Path
 ) -> list[str]:
     """Give the layers their constants, and return what had to be assumed of them.
 
-    What the file tells comes first, then what the user says, then the preset; a user who says
-    otherwise than the file is wrong.  Raises SatbenchError.
+    What the file tells comes first, then what the user has `said`, then the `fallback` of a preset;
+    a user who says otherwise than the file is wrong.  Raises SatbenchError.
     """
     from satbench.networks.normalize import normalize_text, set_constants
 
-    said = told.normalize or split_spec(architecture)[1].get("statistics")
     for layer in layers:
         if from_file:
             own = normalize_text(layer)
@@ -154,9 +154,9 @@ def _settled(
                     f"the weights {path} carry the normalisation that they were trained with, "
                     f"{own}, which is not {said}: leave out what says otherwise"
                 )
-        elif said or told.fallback:
-            set_constants(layer, said or told.fallback or "")
-    if layers and not (from_file or said or told.fallback):
+        elif said or fallback:
+            set_constants(layer, said or fallback or "")
+    if layers and not (from_file or said or fallback):
         return [f"normalize={normalize_text(layers[0])}"]
     return []
 

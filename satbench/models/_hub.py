@@ -35,11 +35,20 @@ def torch_hub_file(url: str) -> Path:
     import torch
 
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-    named = re.search(r"-([0-9a-f]{8,})\.", path.name)
-    check = sha256_check(named[1] if named else "")
+    check = sha256_check(digest_in_name(path.name))
     if path.is_file():
         check(path)
     return download(url, path, check)
+
+
+def digest_in_name(name: str) -> str:
+    """Return the beginning of a file's digest that its name tells, as torch has it; else nothing.
+
+    >>> digest_in_name("resnet50-0676ba61.pth")
+    '0676ba61'
+    """
+    named = re.search(r"-([0-9a-f]{8,})\.", name)
+    return named[1] if named else ""
 
 
 def one_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Repositories of the Hugging Face Hub: safetensors, and a file that says what they belong to."""
+"""Repositories of the Hugging Face Hub, and folders like them: safetensors and what they are of."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from satbench.core.errors import SatbenchError
-from satbench.model_zoo.card import read_card
+from satbench.model_zoo.card import Card, card_within, read_card
 from satbench.models._hub import hub_file, one_line
 from satbench.models._loaded import LoadedModel, describe_module, import_timm, need
 from satbench.models.carded import load_card
@@ -29,55 +29,92 @@ _FORM = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 @dataclass(frozen=True)
 class HuggingFace:
-    """`hf:ORG/REPO` or `hf:ORG/REPO@REVISION`, a revision being a branch, a tag or a commit."""
+    """`hf:ORG/REPO`, `hf:ORG/REPO@REVISION` (a branch, a tag or a commit), or `hf:FOLDER`."""
 
     text: str
     repo: str
     revision: str
+    folder: Path | None = None
     dataset: str = ""
     threat: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Split the name.  Raises SatbenchError for another form, or without huggingface_hub."""
-        repo, at, revision = text.partition(":")[2].partition("@")
+        name = text.partition(":")[2]
+        if (folder := Path(name).expanduser()).is_dir():
+            return cls(text, "", "", folder)
+        if name.startswith(("/", "~", "./", "../")):
+            raise SatbenchError(f"expected a folder at {folder}, and there is none")
+        repo, at, revision = name.partition("@")
         if not _FORM.match(repo) or (at and not revision):
-            raise SatbenchError(f"expected hf:ORG/REPO or hf:ORG/REPO@REVISION, got {text!r}")
+            raise SatbenchError(
+                f"expected hf:ORG/REPO, hf:ORG/REPO@REVISION or a folder, got {text!r}"
+            )
         need("huggingface_hub", "timm", text)
         return cls(text, repo, revision)
 
     def load(self, classes: int) -> LoadedModel:
-        """Build what the repository's card, else its timm configuration, says, and load it.
+        """Build what the repository's card, else its configuration, says, and load it.
 
-        Raises SatbenchError for files that are missing or cannot be fetched, a configuration
-        that is not timm's, and weights that do not fit.
+        Raises SatbenchError for files that are missing or cannot be fetched, a configuration that
+        is neither timm's nor transformers', and weights that do not fit.
         """
         card_path = self._optional(CARD)
         if card_path:
             card = read_card(card_path)
-            loaded = load_card(card, self._file(card.weights), "hf")
-            return replace(loaded, info=replace(loaded.info, name=self.text))
+            return self._from_card(card, self._file(card.weights))
         config_path = self._optional(_CONFIG)
         if config_path is None:
             raise SatbenchError(
-                f"expected {CARD} or timm's {_CONFIG} in {self.text}, found neither: "
-                "check the name, and that the network or a copy in the hub's cache is there"
+                f"expected {CARD} or a {_CONFIG} of timm or transformers in {self.text}, found "
+                "neither: check the name"
+                + ("" if self.folder else ", and that the network or the hub's cache has it")
             )
-        return self._from_timm(config_path)
+        config = _read(config_path, self.text)
+        if "model_type" in config:
+            return self._from_transformers(config_path, config)
+        if "satbench" in config and "pretrained_cfg" not in config:  # of `satbench export`
+            weights = self._file(_WEIGHTS)
+            if within := card_within(weights):
+                return self._from_card(within, weights)
+        return self._from_timm(config)
 
-    def _from_timm(self, config_path: Path) -> LoadedModel:
+    def _from_card(self, card: Card, weights: Path) -> LoadedModel:
+        loaded = load_card(card, weights, self._source)
+        name = loaded.info.name if self.folder else self.text
+        return replace(loaded, info=replace(loaded.info, name=name))
+
+    def _from_transformers(self, config_path: Path, config: dict[str, Any]) -> LoadedModel:
+        need("transformers", "transformers", self.text)
+        from satbench.models._transformers import PROCESSOR, build_with_weights
+
+        self._file(_WEIGHTS)
+        if self._optional(PROCESSOR) is None:
+            raise SatbenchError(
+                f"expected a file {PROCESSOR} in {self.text}, which tells how pixels are "
+                "normalised: save it, processor.save_pretrained(folder)"
+            )
+        module = build_with_weights(config_path.parent, self.text)
+        return self._described(module, f"transformers:{config['model_type']}")
+
+    def _from_timm(self, config: dict[str, Any]) -> LoadedModel:
         from satbench.model_zoo.weights import load_weights
         from satbench.models._timm import behind_its_normalisation
 
-        config = json.loads(config_path.read_text(encoding="utf-8"))
         need("timm", "timm", self.text)
         network = _network(self.text, config)
         load_weights(network, self._file(_WEIGHTS))
-        module = behind_its_normalisation(network)
-        info = describe_module(module, self.text, "hf")
-        return LoadedModel(
-            module, replace(info, architecture=f"timm:{config['architecture']}"), None
-        )
+        return self._described(behind_its_normalisation(network), f"timm:{config['architecture']}")
+
+    @property
+    def _source(self) -> str:
+        return "file" if self.folder else "hf"
+
+    def _described(self, module: nn.Module, architecture: str) -> LoadedModel:
+        name = self.folder.resolve().name if self.folder else self.text
+        info = describe_module(module, name, self._source)
+        return LoadedModel(module, replace(info, architecture=architecture), None)
 
     def _file(self, name: str) -> Path:
         path = self._optional(name)
@@ -86,7 +123,20 @@ class HuggingFace:
         return path
 
     def _optional(self, name: str) -> Path | None:
+        if self.folder:
+            path = self.folder / name
+            return path if path.is_file() else None
         return hub_file(self.repo, name, self.revision)
+
+
+def _read(path: Path, text: str) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise SatbenchError(f"expected an object of JSON in the {_CONFIG} of {text}")
+    return config
 
 
 def _network(text: str, config: dict[str, Any]) -> nn.Module:
@@ -94,8 +144,8 @@ def _network(text: str, config: dict[str, Any]) -> nn.Module:
     told, architecture = config.get("pretrained_cfg", config), config.get("architecture", "")
     if not timm.is_model(architecture) or not {"mean", "std"} <= told.keys():
         raise SatbenchError(
-            f"the {_CONFIG} of {text} is not timm's: expected architecture and pretrained_cfg "
-            f"with mean and std; a {CARD} beside it would say what to build"
+            f"the {_CONFIG} of {text} is neither timm's nor transformers': expected architecture "
+            f"and pretrained_cfg with mean and std, or model_type; a {CARD} would say what to build"
         )
     settings = config.get("model_args", {})
     if refused := sorted(_OURS & settings.keys()):

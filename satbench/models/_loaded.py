@@ -80,7 +80,9 @@ def describe_module(module: nn.Module, name: str, source: str) -> ModelInfo:
     )
 
 
-def normalized(network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> nn.Module:
+def normalized(
+    network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]
+) -> nn.Sequential:
     """Return `network` behind its normalisation: a model in pixel space, in eval mode."""
     from collections import OrderedDict
 

@@ -6,15 +6,16 @@ timm 1.0.9 cannot fetch with huggingface_hub 1 or later, and unpickles some file
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from satbench.core.downloads import cache_folder, download, sha256_check
 from satbench.core.errors import SatbenchError, UnknownNameError
-from satbench.models._hub import hub_file, one_line
+from satbench.models._file_options import FileOptions
+from satbench.models._hub import digest_in_name, hub_file, one_line
 from satbench.models._loaded import LoadedModel, describe_module, import_timm, need, normalized
+from satbench.models._local import LocalFile, load_local
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,18 +23,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Timm:
-    """`timm:NAME` or `timm:NAME.TAG`, such as `timm:resnet50.a1_in1k`."""
+    """`timm:NAME` or `timm:NAME.TAG`, such as `timm:resnet50.a1_in1k`; `@FILE` behind it.
+
+    With a tag, the file holds those very weights; without, weights of anyone for that network.
+    """
 
     text: str
     name: str
+    file: LocalFile | None = None
     dataset: str = ""
     threat: str = ""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Take the name.  Raises SatbenchError where timm is not installed."""
+        """Take the name.  Raises SatbenchError for a missing file, and where timm is missing."""
+        name, at, file = text.partition(":")[2].partition("@")
+        if at and not file:
+            raise SatbenchError(f"expected timm:NAME@FILE, got {text!r}")
         need("timm", "timm", text)
-        return cls(text, text.partition(":")[2])
+        return cls(text, name, LocalFile.at(file) if at else None)
+
+    def told(self, options: FileOptions) -> Self:
+        """Return it with what the user says of its file.  Raises SatbenchError with a tag."""
+        if "." in self.name:
+            raise SatbenchError(f"{' and '.join(options.given)}: timm says all of {self.name}")
+        return replace(self, file=self.file and self.file.told(options, self.text))
 
     def load(self, classes: int) -> LoadedModel:
         """Build the network with its published weights, fetched if need be.
@@ -44,7 +58,10 @@ class Timm:
         from satbench.model_zoo.checkpoints import read_state
 
         timm, base = import_timm(), self.name.partition(".")[0]
-        state = read_state(self._weights_file())
+        if self.file and base == self.name:
+            return self._from_file(self.file, classes)
+        told = self._configuration()
+        state = self.file.state() if self.file else read_state(_weights_file(self.name, told))
         try:
             network: nn.Module = timm.create_model(
                 self.name, pretrained=True, pretrained_cfg_overlay={"state_dict": state}
@@ -52,26 +69,20 @@ class Timm:
         except Exception as error:  # of timm or torch, each with errors of its own
             raise SatbenchError(f"timm cannot load {self.name}: {one_line(error)}") from error
         module = behind_its_normalisation(network)
-        info = describe_module(module, self.text, "timm")
+        name, source = (self.file.name, "file") if self.file else (self.text, "timm")
+        info = describe_module(module, name, source)
         return LoadedModel(module, replace(info, architecture=f"timm:{base}"), None)
 
-    def _weights_file(self) -> Path:
-        told = self._configuration()
-        if told.hf_hub_id:
-            for name in _safe_names(told.hf_hub_filename):
-                if path := hub_file(told.hf_hub_id, name):
-                    return path
-            where = f"{told.hf_hub_id} at the Hugging Face Hub"
-            raise SatbenchError(
-                f"expected the weights of timm's {self.name} in {where}, or in the hub's cache: "
-                "the first time they are fetched, so see that the network is there"
-            )
-        if not isinstance(told.url, str) or told.custom_load:
-            raise SatbenchError(f"timm has no weights for {self.name} that can be read safely")
-        name = told.url.rpartition("/")[2]
-        named = re.search(r"-([0-9a-f]{8,})\.", name)  # as torch.hub has it
-        return download(
-            told.url, cache_folder() / "timm" / name, sha256_check(named[1] if named else "")
+    def _from_file(self, file: LocalFile, classes: int) -> LoadedModel:
+        timm = import_timm()
+        if not timm.is_model(self.name):
+            raise UnknownNameError("timm model", self.name, timm.list_models())
+        return load_local(
+            file,
+            f"timm:{self.name}",
+            lambda count: timm.create_model(self.name, pretrained=False, num_classes=count),
+            _constants,
+            classes,
         )
 
     def _configuration(self) -> Any:
@@ -92,7 +103,30 @@ def behind_its_normalisation(network: nn.Module) -> nn.Module:
     """Return a network of timm as a model in pixel space, by its own mean and deviation."""
     told: Any = network.pretrained_cfg
     told.pop("state_dict", None)  # a second copy of the weights
-    return normalized(network, tuple(told["mean"]), tuple(told["std"]))
+    return normalized(network, *_constants(network))
+
+
+def _constants(network: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    told: Any = network.pretrained_cfg
+    return tuple(told["mean"]), tuple(told["std"])
+
+
+def _weights_file(model: str, told: Any) -> Path:
+    """Return the file of weights that timm's configuration of a model tells of, fetched or not."""
+    if told.hf_hub_id:
+        for name in _safe_names(told.hf_hub_filename):
+            if path := hub_file(told.hf_hub_id, name):
+                return path
+        where = f"{told.hf_hub_id} at the Hugging Face Hub"
+        raise SatbenchError(
+            f"expected the weights of timm's {model} in {where}, or in the hub's cache: "
+            "the first time they are fetched, so see that the network is there; a file that is "
+            f"here already is timm:{model}@FILE"
+        )
+    if not isinstance(told.url, str) or told.custom_load:
+        raise SatbenchError(f"timm has no weights for {model} that can be read safely")
+    name = told.url.rpartition("/")[2]
+    return download(told.url, cache_folder() / "timm" / name, sha256_check(digest_in_name(name)))
 
 
 def _safe_names(chosen: str | None) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ program, for TensorFlow and torch are not at peace in one process.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,9 @@ from numpy.typing import NDArray
 from satbench.core.specs import split_spec
 
 Array = NDArray[np.float32]
+
+HEAD = re.compile("linear/|dense/")
+"""What the names of the last layer's weights have in them."""
 
 
 def main() -> None:
@@ -72,6 +76,12 @@ def answers(
         values = {name: drawn(rng, name, weight.shape.as_list()) for name, weight in saved.items()}
         give(session, weights, list(values.values()))
         session.run([steps.initializer, memory.initializer])
+        width = np.abs(session.run(logits, {images: pixels})).max() / 5
+        for name in [name for name in values if HEAD.search(name)]:
+            values[name] /= (
+                width  # logits are at most 5, whatever the activation does to the sums before them
+            )
+        give(session, weights, list(values.values()))
         result: Array = session.run(logits, {images: pixels})
         if averaged:
             give(session, copies, list(values.values()))
@@ -221,12 +231,12 @@ def efficientnet_b0(tf: Any, x: Any) -> Any:
         out, entered, wide = h, h.shape[-1], expansion > 1
         if wide:
             out = act(norm(0, layer("conv2d", out, entered * expansion, 1)))
-        out = act(norm(wide, depthwise(out, kernel, stride)))
+        out = act(norm(int(wide), depthwise(out, kernel, stride)))
         with tf.variable_scope("se"):
             gate = tf.reduce_mean(out, [1, 2], keepdims=True)
             gate = act(layer("conv2d", gate, entered // 4, 1, bias=True))
             out = tf.sigmoid(layer("conv2d_1", gate, out.shape[-1], 1, bias=True)) * out
-        out = norm(wide + 1, layer("conv2d_1" if wide else "conv2d", out, channels, 1))
+        out = norm(int(wide) + 1, layer("conv2d_1" if wide else "conv2d", out, channels, 1))
         return out + h if stride == 1 and entered == channels else out
 
     with tf.variable_scope("efficientnet-b0", use_resource=True):
