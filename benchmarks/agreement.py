@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from satbench.attacks.registry import parse_attack
 from satbench.attacks.gradient import apgd as _apgd
 from satbench.attacks.packages import pyautoattack_attacks as _pyautoattack
 from satbench.attacks.packages.pyautoattack_attacks import AutoAttackReference
+from satbench.attacks.registry import parse_attack
 from satbench.calling.borrow import borrowed
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat

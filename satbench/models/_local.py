@@ -91,8 +91,8 @@ def load_local(
     record says so.  `classes` is the data set's count, for files that do not tell.  Raises
     SatbenchError for weights that do not fit, and constants that are not those of the file.
     """
-    from satbench.model_zoo._normalize import Normalize, normalize_text
     from satbench.model_zoo.fitting import classes_in, load_state
+    from satbench.networks.normalize import Normalize, normalize_text
 
     state = file.state()
     network = make(classes)

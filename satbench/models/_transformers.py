@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from satbench.core.errors import SatbenchError
-from satbench.model_zoo._normalize import Normalize
 from satbench.models._hub import one_line
 from satbench.models._loaded import strangers_code
+from satbench.networks.normalize import Normalize
 
 CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
 """The files of a folder, or of a repository, that are needed."""
