@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from satbench.core.errors import AssumptionWarning, SatbenchError, UnknownNameError
-from satbench.exporting import export_model
 from satbench.model_zoo.card import write_card
 from satbench.model_zoo.weights import save_weights
 from satbench.models import LoadedModel, _loaded, load_model, request_model
+from satbench.models.exporting import export_model
 
 IMAGENET = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 TORCHVISION, TIMM = "torchvision:squeezenet1_1", "timm:test_vit"
