@@ -23,9 +23,9 @@ from torch import nn
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.engine.passes import CountingModel, Passes
-from satbench.engine.runner import CLEAN, SURVIVED, BatchResult, run_suite
+from satbench.engine.runner import CLEAN, SURVIVED, BatchResult, Context
 from satbench.engine.stage import Stage
-from satbench.evaluation.run import Silent
+from satbench.engine.suite_run import run_suite
 
 BATCH = 250  # satbench's own default
 
@@ -122,7 +122,7 @@ def run_engine(
     Returns which images survive, (N,), and the journal.
     """
     journal = Memory()
-    verdicts = run_suite(model, dataset, threat, suite, 0, BATCH, journal, Silent())
+    verdicts = run_suite(model, suite, Context(dataset, threat, journal, batch_size=BATCH))
     return verdicts == SURVIVED, journal
 
 

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from satbench.engine.runner import BatchResult
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from satbench.core.threat import Threat
+from satbench.engine import suite_run
+from satbench.engine.runner import BatchResult, Context, Images, Progress
+from satbench.engine.stage import Stage
 
 
 class Journal(list[BatchResult]):
@@ -30,3 +40,24 @@ class Quiet:
         self._left -= 1
         if self._left == 0:
             raise KeyboardInterrupt
+
+
+def run_suite(
+    model: nn.Module,
+    images: Images,
+    threat: Threat,
+    suite: Sequence[Stage],
+    seed: int,
+    batch_size: int,
+    journal: Journal,
+    progress: Progress,
+    lent: Any = None,
+    replacements: Any = None,
+    span: slice = slice(None),
+    timeout: float | None = None,
+) -> NDArray[np.int16]:
+    """Run a suite with all that its context holds, in one line."""
+    context = Context(
+        images, threat, journal, progress, seed, batch_size, lent, replacements or {}, timeout
+    )
+    return suite_run.run_suite(model, suite, context, span)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from in_memory import Journal
+from in_memory import Journal, run_suite
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -23,12 +23,12 @@ from satbench.core.intervals import confidence_sequence
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
 from satbench.engine.contract import History, Model, NoiseSource
-from satbench.engine.runner import run_suite
+from satbench.engine.runner import NoProgress
 from satbench.engine.stage import Stage
 from satbench.evaluation.config import eval_config, parse_interval
 from satbench.evaluation.lending import Lending
 from satbench.evaluation.plan import Evaluation
-from satbench.evaluation.run import Finished, Silent, run_evaluation
+from satbench.evaluation.run import Finished, run_evaluation
 from satbench.models import LoadedModel
 from satbench.proofs.verification import verify_record
 from satbench.records.check import check_record
@@ -48,7 +48,7 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @dataclass
-class StopsAfter(Silent):
+class StopsAfter(NoProgress):
     """Progress that remembers survivors, and stops when so many batches are written down."""
 
     batches: int = -1
@@ -302,7 +302,7 @@ def test_the_verdicts_of_a_chunk_do_not_depend_on_the_other_chunks(
         suite = (*parse_suite(["pgd-1"]), Stage("half", "", "half", half))
         for span in spans:
             verdicts = run_suite(
-                mean_model, images, LINF, suite, 0, 7, journal, Silent(), span=span
+                mean_model, images, LINF, suite, 0, 7, journal, NoProgress(), span=span
             )
         return verdicts.tolist(), half.seen
 

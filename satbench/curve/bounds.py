@@ -7,7 +7,7 @@ bound the curve: an image that anything broke within eps is no further away than
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +18,15 @@ from torch import nn
 from satbench.board.definition import board_definitions
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
-from satbench.curve.nearest import Nearest, batches
+from satbench.curve.nearest import Nearest
+from satbench.curve.search import told_of
 from satbench.data import Dataset, load_dataset
 from satbench.engine.ball import size
 from satbench.engine.judge import TOLERANCE, predict
-from satbench.engine.runner import CLEAN, BatchResult, Progress, run_suite
+from satbench.engine.runner import CLEAN, BatchResult, Context, Journal, cut
 from satbench.engine.searched import joint
 from satbench.engine.stage import Stage
-from satbench.evaluation.lending import Lending
+from satbench.engine.suite_run import run_suite
 from satbench.records.answers import same_model
 from satbench.records.curves import CurveBound
 from satbench.records.json_file import read_text
@@ -34,20 +35,6 @@ from satbench.records.witnesses import Witnesses, find_witnesses, read_witnesses
 
 LAYOUT = "curves"
 """The folder of curves within the folder of results, by default: both are looked through."""
-
-
-_NONE = np.empty(0, np.float32)
-
-
-@dataclass(frozen=True)
-class At:
-    """An attack at one eps, and with what."""
-
-    threat: Threat
-    suite: tuple[Stage, ...]
-    seed: int
-    batch_size: int
-    data_dir: Path | None = None
 
 
 def record_folders(out: Path) -> list[Path]:
@@ -111,47 +98,45 @@ def bound_by_record(
 
 
 def bound_by_attack(
-    module: nn.Module, nearest: Nearest, at: At, progress: Progress
+    module: nn.Module, nearest: Nearest, suite: Sequence[Stage], context: Context
 ) -> list[CurveBound]:
     """Attack the images without a point within eps there; return a bound for each attack."""
-    journal = _Beyond(nearest, at.threat)
-    run_suite(
-        module,
-        nearest.data,
-        at.threat,
-        at.suite,
-        at.seed,
-        at.batch_size,
-        journal,
-        progress,
-        Lending(nearest.data, at.data_dir),
-    )
+    journal = _Beyond(nearest, context.threat, context.journal)
+    run_suite(module, suite, replace(context, journal=journal))
     return [
-        journal.bound(spec, [k for k, stage in enumerate(at.suite, 1) if stage.spec == spec])
-        for spec in dict.fromkeys(stage.spec for stage in at.suite)
+        journal.bound(spec, [k for k, stage in enumerate(suite, 1) if stage.spec == spec])
+        for spec in dict.fromkeys(stage.spec for stage in suite)
     ]
 
 
 class _Beyond:
     """A journal to which the images that have a point within eps are wrong when clean."""
 
-    def __init__(self, nearest: Nearest, threat: Threat) -> None:
-        self._nearest, self._threat = nearest, threat
+    def __init__(self, nearest: Nearest, threat: Threat, within: Journal) -> None:
+        self._nearest, self._threat, self._within = nearest, threat, within
         self._beyond = nearest.beyond(threat.radius)
         self._results: list[BatchResult] = []
 
     def finished(self) -> Iterator[BatchResult]:
-        """Say that only the others are left."""
+        """Say that only the others are left, and what was found of them before a stop."""
         nothing = np.empty((0, *self._nearest.data.shape), np.float32)
         every = np.arange(len(self._beyond))
         yield BatchResult(CLEAN, every, ~self._beyond, nothing, 0, 0, seconds=0.0)
+        for result in self._within.finished():
+            if self._beyond[result.indices].all():  # else a record has come meanwhile
+                self._take(result)
+                yield result
 
     def write(self, result: BatchResult) -> None:
-        """Take the witnesses of a batch."""
+        """Write a batch down, and take its witnesses."""
+        self._within.write(result)
+        self._take(result)
+
+    def _take(self, result: BatchResult) -> None:
         broken = result.indices[result.broken]
         lengths = _lengths(self._nearest, broken, result.witnesses, self._threat)
         self._nearest.offer(0, broken, result.witnesses, lengths)
-        self._results.append(replace(result, witnesses=result.witnesses[:0], points=_NONE))
+        self._results.append(told_of(result))
 
     def bound(self, spec: str, stages: Sequence[int]) -> CurveBound:
         """Return what an attack of these stages came to."""
@@ -210,7 +195,7 @@ def _confirm(
         return 0
     indices, images = witnesses.indices, witnesses.images
     taken = 0
-    for rows in batches(_due(nearest, witnesses, threat), None, batch_size):
+    for rows in cut(_due(nearest, witnesses, threat), None, batch_size):
         _, y = nearest.load(judged, indices[rows])
         wrong = (predict(judged, torch.from_numpy(images[rows]).to(y.device)) != y).cpu().numpy()
         fell = rows[wrong]

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from satbench.calling.blame import Batch
 from satbench.data import Dataset
-from satbench.engine.judge import predict
 from satbench.engine.runner import device_of
 from satbench.records.curves import Curve
 from satbench.records.witnesses import Witnesses
@@ -47,14 +43,6 @@ class Nearest:
         """Return which images have no point within `eps`, (N,) bool."""
         further: NDArray[np.bool_] = self.distances > eps
         return further
-
-    def clean(self, judged: nn.Module, batch_size: int) -> None:
-        """Ask `judged` which images are wrong when clean."""
-        for batch in batches(np.arange(len(self.data)), None, batch_size):
-            x, y = self.load(judged, batch)
-            with Batch(judged, self.data, batch, "under no attack").in_a_sentence():
-                wrong = (predict(judged, x) != y).cpu().numpy()
-            self.distances[batch[wrong]] = 0
 
     def load(self, model: nn.Module, batch: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Return images and labels on the device of `model`."""
@@ -102,13 +90,3 @@ class Nearest:
         if not indices:
             return Witnesses(np.empty(0, np.int64), np.empty((0, *self.data.shape), np.float32))
         return Witnesses(np.array(indices), np.stack([self.images[index] for index in indices]))
-
-
-def batches(
-    due: NDArray[np.int64], block: int | None, batch_size: int
-) -> Iterator[NDArray[np.int64]]:
-    """Cut the images that are due: by `batch_size`, or by their numbers into blocks."""
-    if block is None:
-        yield from (due[start : start + batch_size] for start in range(0, len(due), batch_size))
-    else:
-        yield from (due[due // block == number] for number in np.unique(due // block))

@@ -2,53 +2,45 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
 from torch import nn
 
-from satbench.attacks.minimum_norm import MinimumNorm, minimum_distances
+from satbench.attacks.minimum_norm import MinimumNorm
 from satbench.attacks.suites.suite import check_suite, parse_suite
-from satbench.calling.blame import Batch
 from satbench.calling.borrow import borrowed
 from satbench.calling.devices import choose_device
 from satbench.calling.generators import own_generators
 from satbench.core.errors import SatbenchError
 from satbench.core.files import file_stem
-from satbench.core.noise import Noise
 from satbench.core.threat import Threat
 from satbench.curve.bounds import (
-    At,
     bound_by_attack,
     bound_by_record,
     name_of,
     record_folders,
     records_of,
 )
-from satbench.curve.nearest import Nearest, batches
+from satbench.curve.nearest import Nearest
+from satbench.curve.search import SearchRun
 from satbench.data import Dataset
-from satbench.engine.passes import CountingModel, Passes
-from satbench.engine.runner import Progress, device_of
-from satbench.engine.searched import Kind, Searched, Trial, joint
+from satbench.engine.journal import RunStore, known_models
+from satbench.engine.runner import Context, NoProgress, Progress, device_of, run_stages
 from satbench.engine.stage import Stage
 from satbench.evaluation.config import EvalConfig, first_examples
 from satbench.evaluation.environment import measured_environment
-from satbench.evaluation.lending import pin_sources
+from satbench.evaluation.lending import Lending, pin_sources
 from satbench.evaluation.own_code import identified
-from satbench.evaluation.run import Silent
 from satbench.evaluation.trained_on import check_not_trained_on
 from satbench.models import load_model
 from satbench.preflight.preflight import Needs, check_set_up
 from satbench.records.curves import (
     KIND,
     Curve,
-    CurveAttack,
     CurveBound,
     curve_identity,
     marks_of,
@@ -78,6 +70,7 @@ class CurvePlan:
     marks: Sequence[float] | None = None
     at_marks: Sequence[str] = ()
     data_dir: Path | None = None
+    timeout: float | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -154,6 +147,7 @@ def _measure_config(
             marks,
             at_marks,
             config.data_dir,
+            config.timeout,
         )
         module = loaded.module.to(device)
         return measure_curve(module, loaded.info, plan, config.out, progress, config.fresh)
@@ -174,34 +168,50 @@ def measure_curve(
     held against it: records that have come since, attacks at other marks.  The model comes back as
     it was.  Raises SatbenchError from preflight, the judge, or attacks that do not fit.
     """
-    suite, told = minimum_norm_suite(plan.attacks, plan.norm), progress or Silent()
+    suite, told = minimum_norm_suite(plan.attacks, plan.norm), progress or NoProgress()
     bounding = _bounding_suite(plan, suite)
     check_set_up(module, plan.dataset, Threat.of(plan.norm, "1"), Needs.of([*suite, *bounding]))
-    info = identified(info, module, plan.dataset, device_of(module))
+    known_info = known_models(out, info.name)
+    info = identified(info, module, plan.dataset, device_of(module), known_info)
     data = plan.dataset
     dataset = DatasetInfo(data.name, data.split, len(data), data.classes, data.digest)
     specs = [stage.spec for stage in suite]
-    identity = curve_identity(info, dataset, plan.norm, plan.seed, specs)
-    stem = file_stem((info.name, dataset.name, plan.norm, KIND, identity[:8]))
+    inputs = _Inputs(info, dataset, curve_identity(info, dataset, plan.norm, plan.seed, specs))
+    stem = file_stem((info.name, dataset.name, plan.norm, KIND, inputs.identity[:8]))
     path = out / f"{stem}.json"
-    known = None if fresh else _found(path, identity, data)
-    curve, nearest = known or _measure(module, info, dataset, identity, plan, suite, told)
-    bounds = [
-        *_by_records(module, curve, nearest, plan, out),
-        *_at_marks(module, curve, nearest, plan, bounding, told),
-    ]
-    if known and not bounds:
-        return Measured(curve, path, found=True)
-    points = nearest.points()
-    curve = replace(
-        curve,
-        bounds=[*curve.bounds, *bounds],
-        distances=nearest.told(),
-        points_digest=points.digest,
-    )
-    write_witnesses(points, witnesses_path(path))
-    write_curve(curve, path)
+    store = RunStore(out, inputs.identity)
+    with store.claimed():
+        store.begin(info, fresh)
+        known = None if fresh else _found(path, inputs.identity, data)
+        curve, nearest = known or _measure(module, inputs, plan, suite, store, told)
+        marked = _Marks(plan, bounding, store, told)
+        bounds = [
+            *_by_records(module, curve, nearest, plan, out),
+            *marked.bring_down(module, curve, nearest),
+        ]
+        if known and not bounds:
+            store.remove()
+            return Measured(curve, path, found=True)
+        points = nearest.points()
+        curve = replace(
+            curve,
+            bounds=[*curve.bounds, *bounds],
+            distances=nearest.told(),
+            points_digest=points.digest,
+        )
+        write_witnesses(points, witnesses_path(path))
+        write_curve(curve, path)
+        store.remove()
     return Measured(curve, path, found=False)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What decides a curve, but for what it is bounded by."""
+
+    info: ModelInfo
+    dataset: DatasetInfo
+    identity: str
 
 
 def _bounding_suite(plan: CurvePlan, suite: tuple[Stage, ...]) -> tuple[Stage, ...]:
@@ -228,37 +238,29 @@ def _found(path: Path, identity: str, data: Dataset) -> tuple[Curve, Nearest] | 
 
 def _measure(
     module: nn.Module,
-    info: ModelInfo,
-    dataset: DatasetInfo,
-    identity: str,
+    inputs: _Inputs,
     plan: CurvePlan,
     suite: tuple[Stage, ...],
+    store: RunStore,
     progress: Progress,
 ) -> tuple[Curve, Nearest]:
-    """Run the minimum-norm attacks; the curve has no bounds yet."""
+    """Run the minimum-norm attacks, or go on where they stopped; the curve has no bounds yet."""
     data = plan.dataset
     nearest = Nearest(data)
+    context = _context(plan, store, progress)
     with torch.enable_grad(), borrowed(module) as judged:
-        target = Searched(judged)
-        started = time.perf_counter()
-        nearest.clean(judged, plan.batch_size)
-        clean_seconds = time.perf_counter() - started
-        costs, seconds = zip(
-            *(
-                _attack(judged, target, nearest, k, stage, plan, progress)
-                for k, stage in enumerate(suite)
-            ),
-            strict=True,
-        )
+        run = SearchRun(judged, suite, plan.norm, nearest, context)
+        run_stages(run, context)
+    clean_seconds, *seconds = run.seconds
     curve = Curve(
-        identity=identity,
-        model=info,
-        dataset=dataset,
+        identity=inputs.identity,
+        model=inputs.info,
+        dataset=inputs.dataset,
         shape=list(data.shape),
         chance=float(np.bincount(data.labels).max() / len(data)),
         norm=plan.norm,
         seed=plan.seed,
-        attacks=[replace(cost, nearest=nearest.credit(k)) for k, cost in enumerate(costs)],
+        attacks=run.costs(),
         bounds=[],
         reach=reach_of(nearest.told()),
         distances=nearest.told(),
@@ -287,53 +289,38 @@ def _by_records(
         ]
 
 
-def _at_marks(
-    module: nn.Module,
-    curve: Curve,
-    nearest: Nearest,
-    plan: CurvePlan,
-    suite: tuple[Stage, ...],
-    progress: Progress,
-) -> list[CurveBound]:
-    """Bring the curve down to attacks at marks where they have not yet run, the least eps first."""
-    bounds: list[CurveBound] = []
-    done = {(bound.by, bound.eps) for bound in curve.bounds}
-    for eps in sorted(marks_of([curve]) if plan.marks is None else plan.marks):
-        due = tuple(stage for stage in suite if (stage.spec, eps) not in done)
-        if eps > 0 and due:
-            at = At(Threat.of(plan.norm, eps), due, plan.seed, plan.batch_size, plan.data_dir)
-            bounds += bound_by_attack(module, nearest, at, progress)
-    return bounds
+@dataclass(frozen=True)
+class _Marks:
+    """Attacks at marks, each mark with a journal of its own within that of the curve."""
+
+    plan: CurvePlan
+    suite: tuple[Stage, ...]
+    store: RunStore
+    progress: Progress
+
+    def bring_down(self, module: nn.Module, curve: Curve, nearest: Nearest) -> list[CurveBound]:
+        """Bring the curve down at marks where the attacks have not yet run, the least eps first."""
+        plan, bounds = self.plan, list[CurveBound]()
+        done = {(bound.by, bound.eps) for bound in curve.bounds}
+        for eps in sorted(marks_of([curve]) if plan.marks is None else plan.marks):
+            due = tuple(stage for stage in self.suite if (stage.spec, eps) not in done)
+            if eps > 0 and due:
+                store = self.store.within(f"at-{eps:g}")
+                context = _context(plan, store, self.progress, Threat.of(plan.norm, eps))
+                bounds += bound_by_attack(module, nearest, due, context)
+        return bounds
 
 
-def _attack(
-    judged: nn.Module,
-    target: Searched,
-    nearest: Nearest,
-    number: int,
-    stage: Stage,
-    plan: CurvePlan,
-    progress: Progress,
-) -> tuple[CurveAttack, float]:
-    """Attack every image that is right when clean, and return the cost and the seconds."""
-    started = time.perf_counter()
-    passes, found, due = Passes(), 0, nearest.right
-    counting = CountingModel(target, passes)
-    target.get_ready()
-    trial, kinds = Trial([target]), list[Kind]()
-    progress.stage(stage.title, total=len(due), done=0)
-    for batch in batches(due, stage.block, plan.batch_size):
-        x, y = nearest.load(judged, batch)
-        block = int(batch[0]) // stage.block if stage.block else 0
-        noise = Noise(plan.seed, stage.purpose, tuple(batch.tolist()), block)
-        attack = cast(MinimumNorm, stage.attack)
-        search = partial(minimum_distances, judged, counting, x, y, attack, plan.norm, noise)
-        with Batch(judged, nearest.data, batch, f"under {stage.title}").in_a_sentence():
-            points, sizes = trial.run(search, passes.mark())
-        kinds.append(trial.kind)
-        distances = sizes.cpu().numpy()
-        found += int(np.isfinite(distances).sum())
-        nearest.offer(number, batch, points.cpu().numpy(), distances)
-        progress.advance(len(batch), int(np.isinf(nearest.distances).sum()))
-    cost = CurveAttack(stage.spec, len(due), found, 0, *passes.take(), joint(kinds))
-    return cost, time.perf_counter() - started
+def _context(
+    plan: CurvePlan, store: RunStore, progress: Progress, threat: Threat | None = None
+) -> Context:
+    return Context(
+        images=plan.dataset,
+        threat=threat or Threat.of(plan.norm, "1"),
+        journal=store,
+        progress=progress,
+        seed=plan.seed,
+        batch_size=plan.batch_size,
+        lent=Lending(plan.dataset, plan.data_dir),
+        timeout=plan.timeout,
+    )

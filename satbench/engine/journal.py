@@ -33,6 +33,13 @@ class RunStore:
     def __init__(self, out: Path, identity: str) -> None:
         self.folder = out / ".runs" / identity[:16]
 
+    def within(self, name: str) -> RunStore:
+        """Return the journal of a part of this run, in a folder within its own."""
+        part = RunStore(self.folder, name)
+        part.folder = self.folder / name
+        part.folder.mkdir(exist_ok=True)
+        return part
+
     @contextmanager
     def claimed(self) -> Iterator[None]:
         """Hold the run: no other process may work on it meanwhile.
@@ -60,7 +67,7 @@ class RunStore:
         """
         mark = self.folder / "fresh"
         if fresh and not mark.exists():
-            for batch in self.folder.glob("*.npz"):
+            for batch in self.folder.rglob("*.npz"):
                 batch.unlink()
             mark.touch()
         write_text(self.folder / _MODEL, json.dumps(asdict(model)))
@@ -97,6 +104,8 @@ class RunStore:
     def remove(self) -> None:
         """Remove the run: its record has been written."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):  # other runs are in it
+            self.folder.parent.rmdir()
 
 
 def known_models(out: Path, name: str) -> Iterator[ModelInfo]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from satbench.attacks import suite_digests
 from satbench.core.errors import SatbenchError
@@ -18,11 +19,11 @@ from satbench.core.threat import Threat, show_fraction
 from satbench.data import Dataset
 from satbench.diagnosis import diagnose
 from satbench.engine.contract import Prepared
-from satbench.engine.runner import CLEAN, SURVIVED, BatchResult
+from satbench.engine.runner import CLEAN, SURVIVED, BatchResult, Context, Journal, Progress
 from satbench.engine.searched import joint
 from satbench.engine.stage import Stage
 from satbench.evaluation.environment import measured_environment
-from satbench.evaluation.lending import source_digest
+from satbench.evaluation.lending import Lending, source_digest
 from satbench.evaluation.replacements import Replacement
 from satbench.records.flags import (
     Kind,
@@ -77,6 +78,25 @@ class Evaluation:
             raise SatbenchError(
                 f"expected an interval above 0 and at most 100 %, such as 2%, got {self.until:.4g}"
             )
+
+    @property
+    def stand_ins(self) -> dict[str, nn.Module]:
+        """The modules whose backward stands in for that of a layer, by the layer's name."""
+        return {name: one.module for name, one in self.replacements.items()}
+
+    def context(self, journal: Journal, progress: Progress) -> Context:
+        """Return what the units of this evaluation are run with."""
+        return Context(
+            images=self.dataset,
+            threat=self.threat,
+            journal=journal,
+            progress=progress,
+            seed=self.seed,
+            batch_size=self.batch_size,
+            lent=Lending(self.dataset, self.data_dir),
+            replacements=self.stand_ins,
+            timeout=self.timeout,
+        )
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from satbench.core.intervals import confidence_sequence
 from satbench.diagnosis.diagnose import probe
 from satbench.engine.bpda import Replaced
 from satbench.engine.journal import RunStore, known_models
-from satbench.engine.runner import SURVIVED, Progress, run_suite
-from satbench.evaluation.lending import Lending, pin_sources
+from satbench.engine.runner import SURVIVED, NoProgress, Progress
+from satbench.engine.suite_run import run_suite
+from satbench.evaluation.lending import pin_sources
 from satbench.evaluation.own_code import identified, with_effect
 from satbench.evaluation.plan import Evaluation, Plan
 from satbench.preflight.preflight import Needs, check_set_up
@@ -38,16 +39,6 @@ class Finished:
     record: Record
     path: Path
     found: bool
-
-
-class Silent:
-    """Progress that nobody is told of."""
-
-    def stage(self, title: str, total: int, done: int) -> None:
-        """A stage begins."""
-
-    def advance(self, images: int, survivors: int) -> None:
-        """A batch is finished."""
 
 
 def run_evaluation(
@@ -71,7 +62,7 @@ def run_evaluation(
     attacks = pin_sources(evaluation.attacks, evaluation.dataset.name, evaluation.threat)
     suite = parse_suite(attacks)
     check_suite(suite, evaluation.threat)
-    stand_ins = {name: one.module for name, one in evaluation.replacements.items()}
+    stand_ins = evaluation.stand_ins
     with moved([module, *stand_ins.values()], device):
         searched = Replaced(module, stand_ins) if stand_ins else module
         needs = Needs.of(suite)
@@ -94,7 +85,7 @@ def run_evaluation(
         store = RunStore(out, plan.identity)
         with store.claimed():
             store.begin(info, fresh)
-            run = _Run(module, plan, store, device, progress or Silent(), learnt.notes)
+            run = _Run(module, plan, store, device, progress or NoProgress(), learnt.notes)
             path = run.to_the_end(out)
             store.remove()
     return Finished(read_record(path), path, found=False)
@@ -157,7 +148,7 @@ class _Run:
             )
 
     def _searched(self) -> nn.Module:
-        stand_ins = {name: one.module for name, one in self.plan.evaluation.replacements.items()}
+        stand_ins = self.plan.evaluation.stand_ins
         return Replaced(self.module, stand_ins) if stand_ins else self.module
 
     def _until(self, width: float) -> tuple[NDArray[np.int16], Sequential]:
@@ -173,21 +164,8 @@ class _Run:
         return verdicts, Sequential(width, low, high)
 
     def _suite(self, span: slice) -> NDArray[np.int16]:
-        evaluation = self.plan.evaluation
-        return run_suite(
-            self.module,
-            evaluation.dataset,
-            evaluation.threat,
-            self.plan.suite,
-            evaluation.seed,
-            evaluation.batch_size,
-            self.store,
-            self.progress,
-            Lending(evaluation.dataset, evaluation.data_dir),
-            {name: one.module for name, one in evaluation.replacements.items()},
-            span,
-            evaluation.timeout,
-        )
+        context = self.plan.evaluation.context(self.store, self.progress)
+        return run_suite(self.module, self.plan.suite, context, span)
 
 
 def _found(plan: Plan, out: Path) -> Finished | None:

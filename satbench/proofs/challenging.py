@@ -25,16 +25,16 @@ from satbench.engine.runner import (
     CLEAN,
     SURVIVED,
     BatchResult,
+    NoProgress,
     Progress,
     device_of,
-    run_suite,
 )
 from satbench.engine.stage import Stage
-from satbench.evaluation.lending import Lending, pin_sources
+from satbench.engine.suite_run import run_suite
+from satbench.evaluation.lending import pin_sources
 from satbench.evaluation.own_code import with_effect
 from satbench.evaluation.plan import Evaluation, Plan, kind_of
 from satbench.evaluation.replacements import load_replacements
-from satbench.evaluation.run import Silent
 from satbench.preflight.preflight import Needs, check_set_up
 from satbench.proofs.submission import read_submission
 from satbench.proofs.verification import Given, Subject, open_record
@@ -115,9 +115,12 @@ def run_challenge(challenge: Challenge, progress: Progress | None = None) -> Cha
         if not challenge.fresh and (found := _found(path, planned)):
             return Challenged(found, path, True, subject.record, refused)
         store = RunStore(out, planned.identity)
-        with moved([subject.loaded.module, *_stand_ins(plan).values()], device), store.claimed():
+        with (
+            moved([subject.loaded.module, *plan.evaluation.stand_ins.values()], device),
+            store.claimed(),
+        ):
             store.begin(subject.record.model, challenge.fresh)
-            run = _run(plan, subject, store, progress or Silent())
+            run = _run(plan, subject, store, progress or NoProgress())
             proven = (subject.record, subject.witnesses)
             record, witnesses = add_challenge(proven, run, challenge.by)
             write_proven((with_result_flags(record), witnesses), path)
@@ -218,22 +221,16 @@ def _planned(parent: Record, plan: Plan, by: str) -> Record:
 
 
 def _run(plan: Plan, subject: Subject, store: RunStore, progress: Progress) -> Proven:
-    module, evaluation, stand_ins = subject.loaded.module, plan.evaluation, _stand_ins(plan)
+    module, evaluation, stand_ins = (
+        subject.loaded.module,
+        plan.evaluation,
+        plan.evaluation.stand_ins,
+    )
     images, threat, batch_size = evaluation.dataset, evaluation.threat, evaluation.batch_size
     searched = Replaced(module, stand_ins) if stand_ins else module
     check_set_up(searched, images, threat, Needs.of(plan.suite))
-    verdicts = run_suite(
-        module,
-        images,
-        threat,
-        plan.suite,
-        evaluation.seed,
-        batch_size,
-        _OnSurvivors(store, subject),
-        progress,
-        Lending(images, evaluation.data_dir),
-        stand_ins,
-    )
+    context = evaluation.context(_OnSurvivors(store, subject), progress)
+    verdicts = run_suite(module, plan.suite, context)
     signs = Probed((), {}, 0, 0)
     if subject.record.diagnosis is None:  # the record is from before there was one
         right = np.flatnonzero(np.array(subject.record.verdicts) != WRONG_CLEAN)
@@ -241,10 +238,6 @@ def _run(plan: Plan, subject: Subject, store: RunStore, progress: Progress) -> P
     with WitnessSpool(images.shape, store.folder) as spool:
         record = plan.conclude(verdicts, store.finished(), spool, device_of(module), signs)
         return record, spool.read()
-
-
-def _stand_ins(plan: Plan) -> dict[str, nn.Module]:
-    return {name: one.module for name, one in plan.evaluation.replacements.items()}
 
 
 def _threat(subject: Subject) -> Threat:

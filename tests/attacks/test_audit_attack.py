@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from in_memory import Journal, Quiet
+from in_memory import Journal, Quiet, run_suite
 from torch import Tensor, nn
 
 from satbench.attacks import attack_spec, parse_attack
@@ -22,7 +22,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.engine.contract import Attack, Found, Hints, History, Model, NoiseSource
-from satbench.engine.runner import SURVIVED, run_suite
+from satbench.engine.runner import SURVIVED
 from satbench.engine.stage import Stage
 from satbench.records.audit import audit_of
 from satbench.records.record import read_record

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from in_memory import Journal, Quiet
+from in_memory import Journal, Quiet, run_suite
 
 from satbench.attacks import attack_spec, parse_attack
 from satbench.attacks.gradient.apgd import APGDCE, APGDDLR, APGDT, restarts_in, targets_in
@@ -12,7 +12,7 @@ from satbench.attacks.suites.suite import parse_suite
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset
-from satbench.engine.runner import SURVIVED, run_suite
+from satbench.engine.runner import SURVIVED
 from satbench.models import LoadedModel
 
 

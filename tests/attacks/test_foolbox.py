@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
-from in_memory import Journal, Quiet
+from in_memory import Journal, Quiet, run_suite
 from torch import Tensor, nn
 
 from satbench.attacks import ATTACKS, attack_spec, parse_attack
@@ -24,7 +24,7 @@ from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.engine.ball import size
 from satbench.engine.passes import CountingModel, Passes
-from satbench.engine.runner import SURVIVED, run_suite
+from satbench.engine.runner import SURVIVED
 from satbench.models import LoadedModel
 
 NAMES = [name for name in ATTACKS.names() if name.startswith("foolbox.")]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
-from in_memory import Journal, Quiet
+from in_memory import Journal, Quiet, run_suite
 from pyautoattack import AutoAttack as Package
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.engine.contract import Attack
 from satbench.engine.judge import broken, predict
-from satbench.engine.runner import CLEAN, SURVIVED, run_suite
+from satbench.engine.runner import CLEAN, SURVIVED
 from satbench.engine.searched import Searched
 from satbench.models import LoadedModel
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
-from in_memory import Journal, Quiet
+from in_memory import Journal, Quiet, run_suite
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -34,7 +34,6 @@ from satbench.data import Dataset
 from satbench.engine.contract import NoiseSource
 from satbench.engine.judge import check_allowed
 from satbench.engine.passes import CountingModel, Passes
-from satbench.engine.runner import run_suite
 
 LINF = Threat.parse("linf:0.1")
 METHODS = ("pgd", "mi", "ni", "di", "ti", "si", "vmi", "ni+di+ti+si+vmi")

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from in_memory import Journal, Quiet
+from in_memory import Journal, Quiet, run_suite
 from torch import nn
 
 from satbench.attacks.suites.suite import parse_suite
 from satbench.calling.warm import warm_cpu
 from satbench.core.threat import Threat
 from satbench.data import Dataset
-from satbench.engine.runner import run_suite
 from satbench.recipes import load_recipe
 from satbench.training.loop import train
 

@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from in_memory import Quiet
 from torch import Tensor, nn
 
 from satbench.cli import cli
@@ -98,6 +99,30 @@ def test_a_curve_says_what_was_searched(
 
     assert [attack.search for attack in curve.attacks] == ["plain"]
     assert {bound.search for bound in curve.bounds} == {"plain"}
+
+
+@pytest.mark.parametrize("stop", [1, 2, 4, 6, 8])
+def test_a_curve_that_was_stopped_goes_on_and_is_the_same(
+    stop: int, mean_model: nn.Module, images: Dataset, tmp_path: Path
+) -> None:
+    plan = CurvePlan(
+        images,
+        "linf",
+        ("foolbox.fmn(steps=3)", "foolbox.fmn(steps=2,max_stepsize=3)"),
+        batch_size=4,
+        marks=(0.1, 0.2),
+        at_marks=("pgd-2",),
+    )
+    info = describe_module(mean_model, "mean", "python")
+    whole = measure_curve(mean_model, info, plan, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        measure_curve(mean_model, info, plan, tmp_path / "stopped", Quiet(stop_after=stop))
+    kept = len(list(tmp_path.rglob(".runs/**/*.npz")))
+    went_on = measure_curve(mean_model, info, plan, tmp_path / "stopped")
+
+    assert kept == stop
+    assert replace(went_on.curve, environment=whole.curve.environment) == whole.curve
+    assert list(tmp_path.rglob(".runs")) == []
 
 
 def test_every_point_is_wrong_for_the_untouched_model_at_just_its_distance(

@@ -10,7 +10,7 @@ import torch
 from contract.cases import SIMPLE
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from in_memory import Journal, Quiet
+from in_memory import Journal, Quiet, run_suite
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -20,7 +20,7 @@ from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.engine.contract import Model, NoiseSource
 from satbench.engine.judge import NonFiniteLogitsError, OutsideBallError, predict
-from satbench.engine.runner import CLEAN, SURVIVED, run_suite
+from satbench.engine.runner import CLEAN, SURVIVED
 from satbench.engine.stage import Stage
 from satbench.models import LoadedModel
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
-from in_memory import Journal, Quiet
+from in_memory import Journal, Quiet, run_suite
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -24,7 +24,6 @@ from satbench.engine.contract import (
     Model,
     NoiseSource,
 )
-from satbench.engine.runner import run_suite
 from satbench.engine.stage import Stage
 
 LINF = Threat.parse("linf:0.1")

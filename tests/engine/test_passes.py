@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from in_memory import Journal, Quiet
+from in_memory import Journal, Quiet, run_suite
 from torch import Tensor, nn
 
 from satbench.attacks import parse_attack
@@ -12,7 +12,6 @@ from satbench.core.noise import Noise
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.engine.passes import CountingModel, Passes
-from satbench.engine.runner import run_suite
 
 LINF = Threat.parse("linf:0.1")
 

@@ -8,14 +8,13 @@ from collections import Counter
 import pytest
 import torch
 import torch.nn.functional as F
-from in_memory import Journal, Quiet
+from in_memory import Journal, Quiet, run_suite
 from torch import Tensor, nn
 
 from satbench.attacks.suites.suite import parse_suite
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.engine import searched
-from satbench.engine.runner import run_suite
 
 ATTACKS = ("pgd(steps=6)", "apgd-ce(steps=8)", "fab-t(steps=4)", "square(queries=40)")
 CHANNELS, CLASSES = 6, 4

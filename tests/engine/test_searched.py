@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from in_memory import Journal, Quiet
+from in_memory import Journal, Quiet, run_suite
 from torch import Tensor, nn
 
 import satbench
@@ -29,7 +29,6 @@ from satbench.engine.fast_copy import fast_copy
 from satbench.engine.journal import RunStore
 from satbench.engine.passes import CountingModel, Passes
 from satbench.engine.proof import KINKS
-from satbench.engine.runner import run_suite
 from satbench.engine.searched import Searched, Trial
 from satbench.engine.stage import Stage
 from satbench.records.record import parse_record, read_record

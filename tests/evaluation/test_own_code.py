@@ -25,8 +25,9 @@ from satbench.cli import cli
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.curve.run import CurvePlan, measure_curve
+from satbench.engine.runner import NoProgress
 from satbench.evaluation.own_code import answers_of, identified
-from satbench.evaluation.run import Evaluation, Silent, run_evaluation
+from satbench.evaluation.run import Evaluation, run_evaluation
 from satbench.models import describe_module
 from satbench.preflight.image_checks import dataset_from_tensors
 from satbench.proofs.challenging import Challenge, run_challenge
@@ -308,7 +309,7 @@ def test_a_found_record_is_said_to_be_found(
     assert str(again.path) in said.err
 
 
-class Counted(Silent):
+class Counted(NoProgress):
     def __init__(self, stop_after: int = -1) -> None:
         self.batches, self.stop_after = 0, stop_after
 

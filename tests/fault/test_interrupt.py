@@ -19,7 +19,8 @@ from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.engine.journal import RunStore
-from satbench.evaluation.run import Evaluation, Finished, Silent, run_evaluation
+from satbench.engine.runner import NoProgress
+from satbench.evaluation.run import Evaluation, Finished, run_evaluation
 from satbench.models import LoadedModel, load_model, request_model
 from satbench.records.record import Record, read_record
 from satbench.records.witnesses import witnesses_path
@@ -29,7 +30,7 @@ ATTACKS = ("pgd-5", "square(queries=20,block=15)")
 
 
 @dataclass
-class StopsAfter(Silent):
+class StopsAfter(NoProgress):
     """Progress that raises KeyboardInterrupt when so many batches are written down."""
 
     batches: int

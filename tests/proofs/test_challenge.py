@@ -16,7 +16,8 @@ from satbench.core.errors import SatbenchError
 from satbench.core.intervals import confidence_sequence
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
-from satbench.evaluation.run import Evaluation, Silent, run_evaluation
+from satbench.engine.runner import NoProgress
+from satbench.evaluation.run import Evaluation, run_evaluation
 from satbench.models import load_model, request_model
 from satbench.proofs.challenging import Challenge, Challenged, run_challenge
 from satbench.proofs.merging import merge_files
@@ -126,7 +127,7 @@ def test_the_same_attack_and_seed_as_the_record_is_refused(weak: Path) -> None:
 def test_a_stopped_challenge_goes_on_and_ends_in_the_same_record(
     weak: Path, tmp_path: Path
 ) -> None:
-    class Stop(Silent):
+    class Stop(NoProgress):
         def advance(self, images: int, survivors: int) -> None:
             raise KeyboardInterrupt
 

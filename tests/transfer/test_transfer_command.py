@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from torch import nn
+from in_memory import Journal, Quiet
+from torch import Tensor, nn
 
 from satbench.attacks import parse_attack
 from satbench.attacks.transfer.surrogates import Transfer, Transferred
@@ -22,15 +23,16 @@ from satbench.core.noise import Noise
 from satbench.core.threat import Threat
 from satbench.data import load_dataset
 from satbench.engine.judge import broken, predict
+from satbench.engine.runner import BatchResult, Context, run_stages
 from satbench.evaluation.lending import pinned_surrogates
-from satbench.evaluation.run import Silent
 from satbench.figures import drawing as figures
 from satbench.model_zoo.card import zoo_names
 from satbench.models import load_model, request_model
-from satbench.records.transfers import TransferSource, parse_matrix, read_matrix
+from satbench.records.transfers import parse_matrix, read_matrix
 from satbench.transfer.config import transfer_config
-from satbench.transfer.report import WORST, matrix_markdown, matrix_rows
-from satbench.transfer.run import MeasuredTransfer, _judge, _Made, measure_transfer
+from satbench.transfer.matrix_run import MatrixRun
+from satbench.transfer.report import WORST, matrix_markdown, matrix_rows, matrix_summary
+from satbench.transfer.run import MeasuredTransfer, measure_transfer
 
 RELU, SILU = "fmnist-sat-tiny-relu-s0", "fmnist-sat-tiny-silu-s0"
 STANDARD = "fmnist-standard-tiny-relu-s0"
@@ -97,6 +99,11 @@ def test_the_counts_are_what_the_judge_says_on_each_target(said: dict[str, Any])
         assert target["worst_case"] == int(torch.stack(others).all(0).sum()) / N
 
 
+def made_already(x_adv: Tensor) -> BatchResult:
+    every = np.arange(N)
+    return BatchResult(1, every, every >= 0, x_adv.numpy(), 0, 0, 0.0)
+
+
 def test_an_image_that_is_wrong_when_clean_is_wrong_under_every_source() -> None:
     x, x_adv, _ = made_on(SILU)
     loaded = load_model(request_model(SILU), 10)
@@ -104,10 +111,13 @@ def test_an_image_that_is_wrong_when_clean_is_wrong_under_every_source() -> None
     y = predict(loaded.module, x_adv)
     clean = int((predict(loaded.module, x) == y).sum())
     data = replace(load_dataset("fashion-mnist", "test", N), labels=y.numpy())
-    made = _Made(TransferSource("other", {"other": "0"}, 0, 0), x_adv.numpy(), 0.0)
-    base = transfer_config((), (SILU,), n_examples=N).base
+    attack = Transfer(source=STANDARD)
+    context = Context(data, LINF, Journal([made_already(x_adv)]))
+    infos = {STANDARD: load_model(request_model(STANDARD), 10).info}
+    run = MatrixRun(attack, infos, [loaded], context, torch.device("cpu"))
 
-    target = _judge(loaded, [made], data, base, torch.device("cpu"), Silent())
+    run_stages(run, context)
+    (target,) = run.judged()
 
     assert clean < N
     assert target.clean_correct == clean
@@ -265,3 +275,25 @@ def test_a_matrix_that_was_changed_is_refused(
 
     with pytest.raises(SatbenchError, match=sentence):
         parse_matrix(text.replace(old, new, 1), "here")
+
+
+def test_a_matrix_that_was_stopped_goes_on_and_is_the_same(
+    said: dict[str, Any], tmp_path: Path
+) -> None:
+    attack = "transfer(method=mi,steps=4,step=eps/2)"
+    targets = (RELU, SILU)
+    config = transfer_config(
+        (SILU, STANDARD), targets, attack, n_examples=N, batch_size=N // 2, out=tmp_path
+    )
+    for stop in (1, 3, 6):
+        with pytest.raises(KeyboardInterrupt):
+            measure_transfer(config, Quiet(stop_after=stop))
+
+    kept = len(list(tmp_path.rglob("*.npz")))
+    made = measure_transfer(config)
+    told = json.loads(json.dumps(matrix_summary(made.matrix, [])))
+
+    assert kept == 12  # two of them are the preparations of the sources
+    assert told["sources"] == said["sources"]
+    assert told["targets"] == said["targets"]
+    assert list(tmp_path.glob(".runs/*")) == []

@@ -1,0 +1,242 @@
+"""A suite on the images that still survive, as a run of the one runner."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from satbench.calling.borrow import borrowed
+from satbench.calling.defaults import plain_defaults
+from satbench.calling.logits import ModelError, said
+from satbench.calling.warm import warm_cpu
+from satbench.core.errors import SatbenchError
+from satbench.core.noise import Noise
+from satbench.engine.contract import Attack, Found, Informed, Prepared, Selective
+from satbench.engine.judge import OutsideBallError, broken, predict
+from satbench.engine.memory import CountedLent, Memory
+from satbench.engine.passes import CountingModel, Passes
+from satbench.engine.runner import (
+    CLEAN,
+    SURVIVED,
+    BatchResult,
+    Context,
+    StageWork,
+    device_of,
+    no_margins,
+    run_stages,
+)
+from satbench.engine.searched import Searched, Trial
+from satbench.engine.stage import Stage
+
+
+def run_suite(
+    model: nn.Module, suite: Sequence[Stage], context: Context, span: slice = slice(None)
+) -> NDArray[np.int16]:
+    """Run `suite` on every image that survives, and return the verdicts, (N,) int16.
+
+    A verdict is `SURVIVED` (-1), or the number of the stage that broke the image: 0 when it is
+    wrong when clean, 1 for the first stage of the suite, and so on.  Images go to the device of
+    the model's parameters.  Only the images in `span` are run, and the results of others tell them
+    nothing.  The model comes back as it was.  Gradients are on meanwhile, whatever the caller has
+    set.  Raises SatbenchError from the judge, naming the attack, and for any error of the model or
+    an attack, naming the image.
+    """
+    warm_cpu()
+    shape = (len(context.images.labels), *context.images.pixels(np.empty(0, np.int64)).shape[1:])
+    stand_ins = nn.ModuleList(context.replacements.values())
+    with (
+        plain_defaults(),
+        torch.enable_grad(),
+        Memory(shape, suite) as memory,
+        borrowed(model) as judged,
+        borrowed(stand_ins),
+    ):
+        run = SuiteRun(judged, suite, context, memory, span)
+        run_stages(run, context)
+    return run.verdicts
+
+
+class SuiteRun:
+    """A suite under way on the images of `span`; `verdicts` (N,) are those so far."""
+
+    def __init__(
+        self,
+        judged: nn.Module,
+        suite: Sequence[Stage],
+        context: Context,
+        memory: Memory,
+        span: slice,
+    ) -> None:
+        self.judged, self.suite, self.context, self.memory = judged, suite, context, memory
+        self.target = Searched(judged, context.replacements)
+        n = len(context.images.labels)
+        self.verdicts = np.full(n, SURVIVED, np.int16)
+        self._inside = np.zeros(n, bool)
+        self._inside[span] = True
+
+    def stages(self) -> Iterator[StageWork]:
+        """Yield the clean pass, then each attack, with the images that it takes on."""
+        yield CleanPass(self.judged, self.context, np.flatnonzero(self._inside))
+        for number in range(1, len(self.suite) + 1):
+            yield _Attacking(self, number, self._due(number))
+
+    def take(self, result: BatchResult) -> None:
+        """Take in the result of a unit."""
+        self.verdicts[result.indices[result.broken]] = result.stage
+        if self._inside[result.indices].all():
+            self.memory.add(result)
+
+    def survivors(self) -> int:
+        """Return how many images still survive."""
+        return int((self._inside & (self.verdicts == SURVIVED)).sum())
+
+    def _due(self, number: int) -> NDArray[np.int64]:
+        stage = self.suite[number - 1]
+        standing = self._standing(number)
+        if not isinstance(stage.attack, Selective):
+            return np.flatnonzero(standing)
+        first = 1 + next(k for k, one in enumerate(self.suite) if one.spec == stage.spec)
+        entered = self._standing(first)
+        history = self.memory.history(number, standing, entered, self.context.seed)
+        return np.flatnonzero(standing & stage.attack.selects(history))
+
+    def _standing(self, number: int) -> NDArray[np.bool_]:
+        """Return who survived until stage `number` began.  -> (N,) bool."""
+        standing: NDArray[np.bool_] = self._inside & (
+            (self.verdicts == SURVIVED) | (self.verdicts >= number)
+        )
+        return standing
+
+
+class CleanPass:
+    """The clean pass: who is wrong without an attack."""
+
+    number, title, under, block = CLEAN, "clean", "under no attack", None
+
+    def __init__(self, model: nn.Module, context: Context, due: NDArray[np.int64]) -> None:
+        self.model, self.context, self.due = model, context, due
+
+    def prepare(self) -> None:
+        """Do nothing: a pass needs nothing made ready."""
+
+    def run(self, batch: NDArray[np.int64]) -> BatchResult:
+        """Ask the model about one batch."""
+        started = time.perf_counter()
+        x, y = self.context.load(batch, device_of(self.model))
+        wrong = (predict(self.model, x) != y).cpu().numpy()
+        seconds = time.perf_counter() - started
+        nothing = np.empty((0, *x.shape[1:]), np.float32)
+        return BatchResult(CLEAN, batch, wrong, nothing, len(batch), 0, seconds)
+
+
+class _Attacking:
+    """A stage of the suite at work: the attack, made ready, on the model as searches ask it."""
+
+    def __init__(self, run: SuiteRun, number: int, due: NDArray[np.int64]) -> None:
+        self.number, self.due, self.stage = number, due, run.suite[number - 1]
+        self.judged, self.target, self.context = run.judged, run.target, run.context
+        self.known, target = run.memory.before(number), run.target
+        self.trial = Trial([target])
+        self.passes, self.source_passes = Passes(), Passes()
+        self.searcher = CountingModel(target, self.passes)
+        self.proper: Attack = self.stage.attack
+
+    @property
+    def title(self) -> str:
+        """A short name for people."""
+        return self.stage.title
+
+    @property
+    def under(self) -> str:
+        """What is done to an image, for errors."""
+        return f"under {self.title}"
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that is asked."""
+        return self.judged
+
+    @property
+    def block(self) -> int | None:
+        """The number of images that must be seen together."""
+        return self.stage.block
+
+    def prepare(self) -> BatchResult | None:
+        """Make the attack ready, and return what that cost; None where there is nothing to do."""
+        stage, context = self.stage, self.context
+        if not isinstance(stage.attack, Prepared):
+            return None
+        if context.lent is None:
+            raise SatbenchError(f"{stage.title} borrows other models, and none are lent here")
+        started = time.perf_counter()
+        device, prepare = device_of(self.judged), stage.attack.prepare
+        lent = CountedLent(context.lent, self.source_passes, device, self.trial)
+        self._get_ready()
+        try:
+            self.proper = self.trial.run(
+                lambda: prepare(self.searcher, lent, context.threat, context.seed), self._forget
+            )
+        except ModelError as error:
+            raise type(error)(f"{error} (while {stage.title} was made ready)", error.x) from error
+        except SatbenchError:  # says already what to do
+            raise
+        except Exception as error:  # of a user's backward, of a plug-in
+            raise SatbenchError(f"{said(error)} (while {stage.title} was made ready)") from error
+        nothing = np.empty(0, np.int64)
+        shape = context.images.pixels(nothing).shape
+        return BatchResult(
+            self.number,
+            nothing,
+            np.empty(0, bool),
+            np.empty((0, *shape[1:]), np.float32),
+            *self.passes.take(),
+            time.perf_counter() - started,
+            *self.source_passes.take(),
+            search=self.trial.kind,
+        )
+
+    def run(self, batch: NDArray[np.int64]) -> BatchResult:
+        """Attack one batch, and let the judge decide."""
+        stage, context, started = self.stage, self.context, time.perf_counter()
+        x, y = context.load(batch, device_of(self.judged))
+        block = int(batch[0]) // stage.block if stage.block else 0
+        noise = Noise(context.seed, stage.purpose, tuple(batch.tolist()), block)
+        self._get_ready()
+        try:
+            found = self.trial.run(lambda: self._search(x, y, noise, batch), self._forget)
+            fooled = broken(self.judged, x, found.x_adv.contiguous(), y, context.threat)
+        except OutsideBallError as error:
+            raise OutsideBallError(f"attack {stage.title}: {error}") from None
+        told = found.margins.cpu().numpy()
+        return BatchResult(
+            self.number,
+            batch,
+            fooled.cpu().numpy(),
+            found.x_adv[fooled].cpu().contiguous().numpy(),
+            *self.passes.take(),
+            time.perf_counter() - started,
+            *self.source_passes.take(),
+            margins=told,
+            points=found.x_adv[~fooled].cpu().contiguous().numpy() if len(told) else no_margins(),
+            search=self.trial.kind,
+        )
+
+    def _search(self, x: Tensor, y: Tensor, noise: Noise, batch: NDArray[np.int64]) -> Found:
+        if not isinstance(self.proper, Informed):
+            x_adv = self.proper(self.searcher, x, y, self.context.threat, noise)
+            return Found(x_adv, x.new_empty(0))
+        hints = self.known.hints(batch, x)
+        return self.proper.follow(self.searcher, x, y, self.context.threat, noise, hints)
+
+    def _get_ready(self) -> None:
+        if not self.stage.traits.sources:  # else the target may never be asked
+            self.target.get_ready()
+
+    def _forget(self) -> None:
+        self.passes.take()
+        self.source_passes.take()
