@@ -38,6 +38,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @options.seed
 @options.batch_size
 @options.device
+@options.timeout
 @options.again
 @options.out(None, "the new record. Default: that of the old one")
 @options.how_to_tell
@@ -49,6 +50,7 @@ def challenge(
     seed: int,
     batch_size: int,
     device: str,
+    timeout: float | None,
     bpda: tuple[str, ...],
     model: str | None,
     file: FileOptions,
@@ -86,6 +88,7 @@ def challenge(
         out=out,
         bpda=parse_bpda(bpda),
         fresh=again,
+        timeout=timeout,
     )
     with BarProgress(quiet) as progress:
         progress.model(record.name)

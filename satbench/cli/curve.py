@@ -51,6 +51,7 @@ _DEFAULT_ATTACKS = {
 )
 @options.n_examples()
 @options.how_to_run
+@options.timeout
 @options.again
 @options.out("results/curves", "the curves, their points, and the figure: curve.png, curve.svg")
 @options.how_to_tell
@@ -67,6 +68,7 @@ def curve(
     batch_size: int,
     device: str,
     data_dir: Path | None,
+    timeout: float | None,
     again: bool,
     out: Path,
     as_json: bool,
@@ -108,6 +110,7 @@ def curve(
             data_dir=data_dir,
             out=out,
             fresh=again,
+            timeout=timeout,
         )
         configs.append(config)
     kinds = sorted({f"{config.threat.norm} on {config.dataset}" for config in configs})

@@ -34,6 +34,7 @@ from satbench.cli import options
 @click.option("--eps", help="Radius for pixels in [0, 1]. Default: the first target's own.")
 @options.n_examples()
 @options.how_to_run
+@options.timeout
 @options.again
 @options.out("results/transfer", "the matrix: JSON, markdown and, with matplotlib, a heat map")
 @options.how_to_tell
@@ -49,6 +50,7 @@ def transfer(
     batch_size: int,
     device: str,
     data_dir: Path | None,
+    timeout: float | None,
     again: bool,
     out: Path,
     as_json: bool,
@@ -75,6 +77,7 @@ def transfer(
         data_dir=data_dir,
         out=out,
         fresh=again,
+        timeout=timeout,
     )
     from satbench.core.console import BarProgress, results
     from satbench.core.files import write_text

@@ -170,7 +170,14 @@ def measure_curve(
     """
     suite, told = minimum_norm_suite(plan.attacks, plan.norm), progress or NoProgress()
     bounding = _bounding_suite(plan, suite)
-    check_set_up(module, plan.dataset, Threat.of(plan.norm, "1"), Needs.of([*suite, *bounding]))
+    check_set_up(
+        module,
+        plan.dataset,
+        Threat.of(plan.norm, "1"),
+        Needs.of([*suite, *bounding]),
+        plan.timeout,
+        plan.batch_size,
+    )
     known_info = known_models(out, info.name)
     info = identified(info, module, plan.dataset, device_of(module), known_info)
     data = plan.dataset

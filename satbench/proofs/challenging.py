@@ -59,7 +59,7 @@ class Challenge:
     `by` is who challenges; `seed` keys all noise.  The new record is written to `out`, by default
     the folder of the old one.  `given` has what the record does not name, or not here; `bpda` names
     layers with another backward, and what gives it.  With `fresh`, a challenge that was run already
-    is run anew.
+    is run anew.  A batch may take `timeout` seconds.
     """
 
     record: Path
@@ -73,6 +73,7 @@ class Challenge:
     out: Path | None = None
     bpda: Mapping[str, str | nn.Module] = field(default_factory=dict)
     fresh: bool = False
+    timeout: float | None = None
 
     def __post_init__(self) -> None:
         if bool(self.attacks) == bool(self.images):
@@ -211,6 +212,7 @@ def _evaluation(challenge: Challenge, subject: Subject, suite: tuple[Stage, ...]
         challenge.batch_size,
         challenge.given.data_dir,
         with_effect(load_replacements(challenge.bpda), subject.loaded.module, subject.dataset),
+        timeout=challenge.timeout,
     )
 
 
@@ -228,13 +230,15 @@ def _run(plan: Plan, subject: Subject, store: RunStore, progress: Progress) -> P
     )
     images, threat, batch_size = evaluation.dataset, evaluation.threat, evaluation.batch_size
     searched = Replaced(module, stand_ins) if stand_ins else module
-    check_set_up(searched, images, threat, Needs.of(plan.suite))
+    check_set_up(searched, images, threat, Needs.of(plan.suite), evaluation.timeout, batch_size)
     context = evaluation.context(_OnSurvivors(store, subject), progress)
     verdicts = run_suite(module, plan.suite, context)
     signs = Probed((), {}, 0, 0)
     if subject.record.diagnosis is None:  # the record is from before there was one
         right = np.flatnonzero(np.array(subject.record.verdicts) != WRONG_CLEAN)
-        signs = probe(searched, images, threat, right, batch_size, evaluation.seed)
+        signs = probe(
+            searched, images, threat, right, batch_size, evaluation.seed, evaluation.timeout
+        )
     with WitnessSpool(images.shape, store.folder) as spool:
         record = plan.conclude(verdicts, store.finished(), spool, device_of(module), signs)
         return record, spool.read()

@@ -43,6 +43,7 @@ def transfer_config(
     data_dir: Path | None = None,
     out: Path = Path("results/transfer"),
     fresh: bool = False,
+    timeout: float | None = None,
 ) -> TransferConfig:
     """Check what was asked for and fill in what was not.
 
@@ -77,6 +78,7 @@ def transfer_config(
         data_dir=data_dir,
         out=out,
         fresh=fresh,
+        timeout=timeout,
     )
     from satbench.evaluation.lending import pinned_surrogates
 

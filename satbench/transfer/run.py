@@ -142,7 +142,14 @@ def _checked(
         check_not_trained_on(loaded.info, base.dataset, dataset)
     module = loaded.module.to(device)
     try:
-        check_set_up(module, dataset, base.threat, Needs(gradients=uses_gradients))
+        check_set_up(
+            module,
+            dataset,
+            base.threat,
+            Needs(gradients=uses_gradients),
+            base.timeout,
+            base.batch_size,
+        )
         return replace(loaded, info=identified(loaded.info, module, dataset, device))
     except SatbenchError as error:
         raise SatbenchError(f"{name}: {error}") from None

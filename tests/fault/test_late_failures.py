@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,11 @@ from torch import Tensor, nn
 
 import satbench
 from satbench.core.errors import SatbenchError
+from satbench.curve.run import CurvePlan, measure_curve
+from satbench.models import describe_module
+from satbench.preflight.image_checks import dataset_from_tensors
+from satbench.proofs.challenging import Challenge, run_challenge
+from satbench.proofs.verification import Given
 
 BAD, N = 37, 40  # preflight asks about the first 32
 X = torch.rand(N, 1, 3, 3, generator=torch.Generator().manual_seed(0))
@@ -180,3 +186,33 @@ def test_a_timeout_does_not_change_the_identity(tmp_path: Path) -> None:
 
     assert evaluate(model, tmp_path).found
     np.testing.assert_array_equal(first.verdicts, evaluate(model, tmp_path).verdicts)
+
+
+def test_a_curve_of_a_model_that_hangs_is_stopped_and_what_was_finished_is_kept(
+    tmp_path: Path,
+) -> None:
+    model = Fails(hangs, torch.is_grad_enabled)
+    data = dataset_from_tensors(X, Y)
+    plan = CurvePlan(data, "linf", ("foolbox.fmn(steps=2)",), batch_size=10, marks=(), timeout=0.2)
+    info = describe_module(model, "fails", "python")
+    model.failing = False
+    measure_curve(model, info, replace(plan, timeout=None), tmp_path / "honest")  # imports foolbox
+    model.failing = True
+    with pytest.raises(SatbenchError, match=r"at most 0\.2 seconds.*\(image 37, under "):
+        measure_curve(model, info, plan, tmp_path)
+    kept = len(list(tmp_path.glob(".runs/*/*.npz")))
+    model.failing = False
+
+    assert kept >= 4 + 3
+    assert measure_curve(model, info, replace(plan, timeout=None), tmp_path).curve.dataset.n == N
+
+
+def test_a_challenge_to_a_model_that_hangs_is_stopped(tmp_path: Path) -> None:
+    model = Fails(hangs, lambda: False)
+    record = evaluate(model, tmp_path, attacks="pgd-2")
+    model.only = torch.is_grad_enabled
+    data = dataset_from_tensors(X, Y)
+    given = Given(model, data)
+    asked = Challenge(record.path, ("pgd-3",), given=given, batch_size=10, timeout=0.2)
+    with pytest.raises(SatbenchError, match=r"at most 0\.2 seconds.*\(image 37, under "):
+        run_challenge(asked)
