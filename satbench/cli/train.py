@@ -76,8 +76,8 @@ def train(
     """Train a model by adversarial training; the same command goes on with a stopped run.
 
     Each epoch reports clean and PGD-10 accuracy on held-out training images; the test set stays
-    closed.  The run's folder ends up with the weights (safetensors), a card, metrics.jsonl, a
-    checkpoint and the best weights by PGD-10.  On several GPUs or processes:
+    closed.  The run's folder ends up with the weights (safetensors), a card, those of the best
+    epoch by PGD-10 and of the last, metrics.jsonl and a checkpoint.  On several GPUs or processes:
     torchrun --nproc-per-node N -m satbench train …
     """
     from satbench.recipes import load_recipe, parse_overrides
@@ -120,6 +120,9 @@ def train(
     run = run_training(config, name, out, data_dir, device, threads, say, quiet, workers, note)
     if run and not as_json:
         click.echo(f"wrote {run.weights} and {run.card}")
+        for which, (_, card) in sorted(run.epochs.items()):
+            epoch = run.trained.epochs[which].metrics.epoch
+            click.echo(f"wrote {card}, the {which} epoch ({epoch})")
         if run.test_set is None:
             click.echo("no test set lies beside the training images: name one as TEST_SET")
         click.echo(f"evaluate it with\n  {run.eval_command}")

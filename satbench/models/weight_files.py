@@ -34,6 +34,9 @@ def card_of_run(folder: Path) -> tuple[Card, Path]:
     Raises SatbenchError for a folder of something else, and for a run that goes on.
     """
     cards = [path for path in sorted(folder.glob("*.json")) if path.name != "config.json"]
+    stems = {path.stem for path in cards}
+    # Of one run, the cards of its best and its last epoch stand beside that of what it handed on.
+    cards = [path for path in cards if _without_epoch(path.stem) not in stems]
     named = [path for path in cards if path.stem == folder.resolve().name]
     if len(found := named or cards) == 1:
         card = read_card(found[0])
@@ -50,6 +53,12 @@ def card_of_run(folder: Path) -> tuple[Card, Path]:
         f"expected the folder of a run of `satbench train` with its card, got {folder}, which has "
         "none"
     )
+
+
+def _without_epoch(stem: str) -> str:
+    """Return `NAME` of `NAME-best` or `NAME-last`, nothing of others."""
+    name, _, epoch = stem.rpartition("-")
+    return name if epoch in ("best", "last") else ""
 
 
 def load_file(text: str, options: FileOptions, classes: int, exactly: bool = True) -> LoadedModel:

@@ -119,7 +119,9 @@ class Models:
         return self._by_key.get(cell.key)
 
     def _look(self, folder: Path, origin: str) -> None:
-        for path in sorted((*folder.glob("*.json"), *folder.glob("*/*.json"))):
+        # By stems, NAME comes before NAME-best and NAME-last, which have the same key.
+        found = (*folder.glob("*.json"), *folder.glob("*/*.json"))
+        for path in sorted(found, key=lambda path: path.with_suffix("")):
             if path in self._seen or path.name == "config.json":
                 continue
             try:

@@ -19,6 +19,7 @@ from satbench.evaluation.arguments import check_arguments
 from satbench.networks.build import canonical_architecture
 from satbench.recipes import TrainConfig, load_recipe, spelled_out, typed_setting
 from satbench.recipes.config import IN_MEMORY
+from satbench.training.handed_on import BEST_EPOCH, LAST_EPOCH
 from satbench.training.images.reading import Data, data_of
 from satbench.training.own import Loss, OptimizerOf, Own, SchedulerOf, check_parts
 from satbench.training.run import default_name, run_training
@@ -45,7 +46,10 @@ class TrainedModel:
     """What a training came to.
 
     `model` is in eval mode, on the device of the training; `history` has an entry an epoch;
-    `path` is the file of weights, `card` lies beside it, and `notes` is what else it says.
+    `path` is the file of weights, `card` lies beside it, and `notes` is what else it says.  `best`
+    and `last` are the files of weights of the best epoch by held-out PGD-10 accuracy and of the
+    last; the epoch that is handed on has its weights in `path`.  `best` is None where they are
+    lost.
     """
 
     model: nn.Module
@@ -54,6 +58,8 @@ class TrainedModel:
     card: Path
     kept_epoch: int
     notes: tuple[str, ...]
+    best: Path | None
+    last: Path
 
 
 def train(
@@ -146,8 +152,12 @@ def train(
     if done is None:
         raise SatbenchError("this process of several does not lead, and hands no model on")
     trained = done.trained
+    best, last = (done.epochs.get(which) for which in (BEST_EPOCH, LAST_EPOCH))
     return TrainedModel(
-        trained.model, trained.history, done.weights, done.card, trained.kept_epoch, trained.notes
+        *(trained.model, trained.history, done.weights, done.card),
+        *(trained.kept_epoch, trained.notes),
+        best[0] if best else None,
+        last[0] if last else done.weights,
     )
 
 

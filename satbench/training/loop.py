@@ -9,7 +9,7 @@ very same weights, and runs that differ in the activation alone start and go thr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from satbench.core.lock import alone
 from satbench.data import Dataset
 from satbench.preflight.preflight import ASKED
 from satbench.recipes import TrainConfig
+from satbench.training.handed_on import Kept, hand_on
 from satbench.training.images.batches import Batches, batches_of
 from satbench.training.images.training_set import TrainingSet
 from satbench.training.own import NOTHING, Own, check_network, own_copy, put_state
@@ -47,16 +48,30 @@ LOCK = "lock"
 class Trained:
     """What a run came to: the model that is handed on, in eval mode, and why it is this one.
 
-    `facts` are those that the run began with, for the process that leads; `notes` is what else
-    there is to know of it.
+    For the process that leads, `epochs` are the best and the last epoch by these names, and `facts`
+    those that the run began with.
     """
 
     model: nn.Module
     history: list[EpochMetrics]
-    kept_epoch: int
-    kept: str
+    chosen: Kept
+    epochs: Mapping[str, Kept]
     facts: Facts | None
-    notes: tuple[str, ...]
+
+    @property
+    def kept_epoch(self) -> int:
+        """The epoch that is handed on; the first is 1."""
+        return self.chosen.metrics.epoch
+
+    @property
+    def kept(self) -> str:
+        """Why it is this epoch."""
+        return self.chosen.why
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else there is to know of the run."""
+        return self.chosen.notes
 
 
 def train(
@@ -137,9 +152,8 @@ def train(
                 state, speed = run.steps_of_epoch(state)
                 state, metrics = run.end_epoch(state, speed)
                 on_epoch(metrics)
-        kept, why, notes = run.handed_on(state)
-        model, history = stepper.result.eval(), history_of(state)
-        return Trained(model, history, kept.epoch, why, began, notes)
+        kept, beside = hand_on(run, state)
+        return Trained(stepper.result.eval(), history_of(state), kept, beside, began)
 
 
 def _network(

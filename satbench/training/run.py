@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +11,10 @@ import torch
 
 from satbench.core.specs import split_spec
 from satbench.data import Dataset, evaluation_set_of
-from satbench.model_zoo.card import write_card
+from satbench.model_zoo.card import Card, write_card
 from satbench.model_zoo.weights import save_weights
 from satbench.recipes import TrainConfig, overrides_of
+from satbench.training.handed_on import holding
 from satbench.training.images.folders import default_workers
 from satbench.training.images.training_set import fair_set, open_training_set
 from satbench.training.live import LiveTable
@@ -33,7 +34,8 @@ class TrainingRun:
     """What a finished run left behind.
 
     `test_set` is what the model is evaluated on by default, None where there is nothing; the
-    command is empty where there is none.
+    command is empty where there is none.  `epochs` are the weights and cards of the best epoch
+    and of the last, by these words.
     """
 
     weights: Path
@@ -41,6 +43,7 @@ class TrainingRun:
     test_set: str | None
     eval_command: str
     trained: Trained
+    epochs: Mapping[str, tuple[Path, Path]]
 
 
 def run_training(
@@ -134,28 +137,33 @@ def _finish(
     data: Dataset,
     own: Own,
 ) -> TrainingRun:
-    weights, card = folder / f"{name}.safetensors", folder / f"{name}.json"
-    told = run_card(
-        name,
-        weights.name,
-        trained.model,
-        config,
-        data,
-        facts,
-        (trained.kept, trained.history[trained.kept_epoch - 1]),
-        train_command(config, facts.processes, facts.threads) if own.retrainable else "",
-        trained.notes,
-    )
-    if own.network is None:
-        save_weights(trained.model, weights, told)
-        write_card(told, card)
-    else:
-        save_weights(trained.model, weights)
-        write_own_card(told, name_of(own.network), card)
+    again = train_command(config, facts.processes, facts.threads) if own.retrainable else ""
+    written: dict[str, tuple[Path, Path, Card]] = {}
+    for which, kept in {"": trained.chosen, **trained.epochs}.items():
+        label = f"{name}-{which}" if which else name
+        is_new = not which or kept.state is not None
+        weights, card = (
+            folder / f"{label if is_new else name}.safetensors",
+            folder / f"{label}.json",
+        )
+        with holding(trained.model, kept.state) as model:
+            told = run_card(
+                *(label, weights.name, model, config, data, facts),
+                *((kept.why, kept.metrics), again, kept.notes),
+            )
+            if is_new:
+                save_weights(model, weights, None if own.network else told)
+        if own.network:
+            write_own_card(told, name_of(own.network), card)
+        else:
+            write_card(told, card)
+        written[which] = weights, card, told
+    weights, card, told = written.pop("")
     trained_on = told.training.dataset if told.training else config.dataset
     test_set = None if own.images else evaluation_set_of(trained_on)
     command = "" if own.network or own.images else _eval_command(config, card, test_set)
-    return TrainingRun(weights, card, test_set, command, trained)
+    epochs = {which: files[:2] for which, files in written.items()}
+    return TrainingRun(weights, card, test_set, command, trained, epochs)
 
 
 def _eval_command(config: TrainConfig, card: Path, test_set: str | None) -> str:

@@ -17,7 +17,6 @@ from satbench.core.errors import SatbenchError
 from satbench.core.files import write_text
 from satbench.core.noise import generator_for
 from satbench.data import Dataset
-from satbench.model_zoo.weights import load_weights
 from satbench.recipes import TrainConfig
 from satbench.training.images.batches import Batches
 from satbench.training.interrupts import step_in_one_piece
@@ -46,7 +45,6 @@ from satbench.training.watch import (
     collapse_within,
     has_collapsed,
     held_out_accuracies,
-    history_notes,
     looks,
     no_better_than_chance,
     overfitting,
@@ -190,48 +188,6 @@ class Run:
             f"{what} at {at}: training diverged; the last good checkpoint is {good[0]} "
             f"({good[1]}): begin another run from it with --from {good[0]} "
             f"--set learning_rate={rate:g} --name NEW, or anew with warm_up or gradient_clip"
-        )
-
-    def handed_on(self, state: Checkpoint) -> tuple[EpochMetrics, str, tuple[str, ...]]:
-        """Choose the epoch that is handed on, and put it into the stepper's result.
-
-        Returns its metrics, why it is this one, and what else there is to say of the run.
-        """
-        config, history = self.config, history_of(state)
-        kept, why, notes = history[-1], "last epoch", list(state.notes)
-        rolled_back = config.on_overfitting == "rollback" and (
-            bool(state.stopped) or kept.collapsed
-        )
-        if state.stopped:
-            why += f", {kept.epoch} of {config.epochs}"
-        if rolled_back or config.keep == "best":
-            kept, lost = self._load_best(state, history)
-            why = f"epoch {kept.epoch}, best by held-out PGD-10 accuracy"
-            notes += lost
-        if config.ema_decay:
-            why += f"; moving average of the weights, decay {config.ema_decay:g}"
-        if config.swa_from:
-            why += f"; even average of the weights from epoch {config.swa_from} on"
-        if state.stopped or rolled_back:
-            why += f"; {'rolled back' if rolled_back else 'stopped'}: "
-            why += state.stopped or history[-1].warning
-        notes += history_notes(history, kept, self.chance)
-        return kept, why, tuple(dict.fromkeys(notes))
-
-    def _load_best(
-        self, state: Checkpoint, history: list[EpochMetrics]
-    ) -> tuple[EpochMetrics, list[str]]:
-        self.ranks.wait()
-        lost: list[str] = []
-        for best in state.best:
-            path = find_best(self.folder, best)
-            if path:
-                load_weights(self.stepper.result, path)
-                return history[best["epoch"] - 1], lost
-            lost.append(f"the best weights, of epoch {best['epoch']}, were corrupt or missing")
-        raise SatbenchError(
-            f"the best weights {self.folder / BEST} are corrupt, and so are those before them; "
-            f"remove {self.folder} to train again"
         )
 
     def _metrics(self, state: Checkpoint, held: Held, speed: float) -> EpochMetrics:

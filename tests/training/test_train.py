@@ -231,7 +231,9 @@ def test_batch_norm_is_in_the_configured_mode_while_the_attack_searches(
             modes.append(model.training)
             return x
 
-    monkeypatch.setattr("satbench.training.update.inner.parse_attack", lambda spec: Attack())
+    monkeypatch.setattr(
+        "satbench.training.update.inner.parse_training_attack", lambda spec: Attack()
+    )
     train(replace(CONFIG, attack_mode=mode), toy, tmp_path, CPU)
 
     # Behind the steps of an epoch comes its measurement, in eval mode.
@@ -457,7 +459,8 @@ def test_a_run_leaves_weights_card_metrics_and_checkpoint(tmp_path: Path) -> Non
     name = "toy-tiny-silu-s0"
 
     written = {path.name for path in (tmp_path / name).iterdir()}
-    assert written == {*FILES, f"{name}.json", f"{name}.safetensors"} | (
+    epochs = {f"{name}-last.json", f"{name}-best.json", f"{name}-best.safetensors"}
+    assert written == {*FILES, f"{name}.json", f"{name}.safetensors"} | epochs | (
         {"tensorboard"} if find_spec("tensorboard") else set()
     )
     lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
