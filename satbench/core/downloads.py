@@ -7,12 +7,12 @@ import os
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from satbench.core.digests import digest_file
 from satbench.core.errors import SatbenchError
+from satbench.core.lock import lock_or_refuse
 
 TRIES = 5
 """How often in a row a server may end a transfer without having sent a byte of it."""
@@ -50,7 +50,8 @@ def download(url: str, path: Path, check: Check) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     # The ending stays, for it says how the file is read.
     part = path.with_name(f"{path.stem}.part{path.suffix}")
-    with _alone(part):
+    busy = f"another process fetches {url} to {path}: wait for it"
+    with lock_or_refuse(part.with_name(f".{part.name}.lock"), busy, wait=True):
         if path.is_file():  # another process was at it
             return path
         resumed = _fetch(url, part)
@@ -152,16 +153,3 @@ def _transfer(url: str, part: Path, start: int) -> bool:
             file.flush()
             os.fsync(file.fileno())
     return wanted is None or part.stat().st_size == wanted
-
-
-@contextmanager
-def _alone(part: Path) -> Iterator[None]:
-    """Wait until no other process fetches the same file."""
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system: the check finds a file that two wrote
-        yield
-        return
-    with part.with_name(f".{part.name}.lock").open("w") as file:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
-        yield

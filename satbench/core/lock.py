@@ -1,38 +1,83 @@
-"""One process at a time: a lock that a process lets go of by dying."""
+"""Locks between processes: refuse, try or wait; a process that dies lets go of its lock."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from satbench.core.errors import SatbenchError
 
-_HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+_NO_FLOCK = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""What the system answers where a file system has no locks, as some network file systems do."""
 
 
 @contextmanager
-def alone(path: Path, busy: str) -> Iterator[None]:
-    """Hold the lock file `path` within, which is made with its folder where it is missing.
+def lock_or_refuse(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
+    """Hold the lock file `path` within; make it, with its folder, where it is missing.
 
-    Raises SatbenchError with the sentence `busy` where another process holds it.  On a system
-    or a file system without such locks nothing is held.
+    With `wait`, another process that holds it is waited for.  Where a file system has no locks, a
+    marker file beside `path` is the lock, and nobody waits: the marker names its process, and the
+    next one takes it over where that process is dead.  Raises SatbenchError with the sentence
+    `busy` where another process holds the lock, and for a folder that cannot be written to.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with lock_or_refuse(Path(folder) / "lock", "another process is at it"):
+    ...         print("only this process is here")
+    only this process is here
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        if not _lock(file.fileno()):
-            raise SatbenchError(busy)
+    with _held(path, wait) as held:
+        if not held:
+            marker = _marker(path)
+            more = f"; if no process is at it, remove {marker}" if marker.exists() else ""
+            raise SatbenchError(busy + more)
         yield
 
 
-def _lock(handle: int) -> bool:
+def try_lock(path: Path) -> AbstractContextManager[bool]:
+    """Yield whether this process holds the lock file `path` within; see `lock_or_refuse`."""
+    return _held(path, wait=False)
+
+
+@contextmanager
+def _held(path: Path, wait: bool) -> Iterator[bool]:
+    lock = _acquired(path, wait)
     try:
-        import fcntl
-    except ImportError:  # not a POSIX system
-        return True
+        yield lock is not None
+    finally:
+        if lock:
+            lock.release()
+
+
+def _acquired(path: Path, wait: bool) -> BaseFileLock | None:
+    """Return the lock, held; None where another process holds it."""
+    from filelock import FileLock, SoftFileLock, Timeout
+
+    lock: BaseFileLock = FileLock(path, blocking=wait, fallback_to_soft=False)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except OSError as error:
+            if error.errno not in _NO_FLOCK:
+                raise
+            # Not `path` itself: what a lock of the other kind left there would look held for ever.
+            lock = SoftFileLock(_marker(path), blocking=False)
+            lock.acquire()
+    except Timeout:
+        return None
     except OSError as error:
-        return error.errno not in _HELD
-    return True
+        raise SatbenchError(
+            f"expected a folder to write to, got {str(path.parent)!r}: {error.strerror}"
+        ) from None
+    return lock
+
+
+def _marker(path: Path) -> Path:
+    return path.with_name(f"{path.name}.held")

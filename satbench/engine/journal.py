@@ -15,6 +15,7 @@ import numpy as np
 
 from satbench.core.errors import SatbenchError
 from satbench.core.files import atomic_path, file_stem, write_text
+from satbench.core.lock import lock_or_refuse
 from satbench.engine.runner import BatchResult
 from satbench.engine.searched import Kind
 from satbench.records.json_file import parse_object, read_text
@@ -46,18 +47,11 @@ class RunStore:
 
         Raises SatbenchError if one does.  A process that dies lets go by dying.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SatbenchError(
-                f"expected a folder to write to, got {str(self.folder)!r}: {error.strerror}"
-            ) from None
-        with (self.folder / "lock").open("w") as lock:
-            if not try_lock(lock.fileno()):
-                raise SatbenchError(
-                    f"another process is at this very evaluation ({self.folder}); "
-                    "wait for it, or give --out another folder"
-                )
+        busy = (
+            f"another process is at this very evaluation ({self.folder}); "
+            "wait for it, or give --out another folder"
+        )
+        with lock_or_refuse(self.folder / "lock", busy):
             yield
 
     def begin(self, model: ModelInfo, fresh: bool) -> None:
@@ -117,16 +111,3 @@ def known_models(out: Path, name: str) -> Iterator[ModelInfo]:
     for path in sorted((out / ".runs").glob(f"*/{_MODEL}")):
         with suppress(SatbenchError, TypeError):
             yield ModelInfo(**parse_object(read_text(path, "model"), "model", str(path)))
-
-
-def try_lock(handle: int) -> bool:
-    """Lock an open file for this process alone; return whether it could."""
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system: two processes would only do the same work twice
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from satbench.board.definition import board_definitions
 from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError
-from satbench.engine.journal import try_lock
+from satbench.core.lock import try_lock
 from satbench.model_zoo.card import Card, find_card, read_card, user_names, zoo_names
 from satbench.records.audit import audit_counts
 from satbench.records.record import (
@@ -61,13 +60,9 @@ class Places:
         """The folder of the full records with their witnesses."""
         return self.store / "records"
 
-    @contextmanager
-    def claimed(self, key: str) -> Iterator[bool]:
-        """Yield whether this process holds the run alone; one that dies lets go by dying."""
-        folder = self.store / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{key}.lock").open("w") as lock:
-            yield try_lock(lock.fileno())
+    def claimed(self, key: str) -> AbstractContextManager[bool]:
+        """Yield whether this process holds the run; one that dies lets go by dying."""
+        return try_lock(self.store / "locks" / f"{key}.lock")
 
     def run(self, key: str) -> StudyRun | None:
         """Return what is kept of a model, None where nothing is."""

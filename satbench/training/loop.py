@@ -20,7 +20,7 @@ from torch import nn
 
 from satbench.calling.warm import warm_cpu
 from satbench.core.errors import SatbenchError
-from satbench.core.lock import alone
+from satbench.core.lock import lock_or_refuse
 from satbench.data import Dataset
 from satbench.preflight.preflight import ASKED
 from satbench.recipes import TrainConfig
@@ -177,7 +177,7 @@ def _claimed(folder: Path, ranks: Ranks) -> Iterator[None]:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     busy = f"another process is at this very training ({folder}); wait for it, or give another "
-    with alone(folder / LOCK, busy + "--name or --out"):
+    with lock_or_refuse(folder / LOCK, busy + "--name or --out"):
         yield
 
 

@@ -25,13 +25,12 @@ from PIL import Image
 from torch import Tensor
 
 from satbench.core.errors import SatbenchError
-from satbench.core.lock import alone
 from satbench.data import Dataset, ImageTree, Pixels, open_tree
 from satbench.model_zoo.card import read_card
 from satbench.model_zoo.weights import digest_weights
 from satbench.recipes import TrainConfig
 from satbench.training.interrupts import step_in_one_piece
-from satbench.training.loop import LOCK, train
+from satbench.training.loop import train
 from satbench.training.run import run_training
 from satbench.training.saved.checkpoint import STATE, has_checkpoint, read_checkpoint
 from satbench.training.saved.facts import Facts, difference
@@ -212,32 +211,6 @@ def test_a_second_training_of_a_run_is_refused(
         f"another process is at this very training ({tmp_path}); wait for it, or give another "
         "--name or --out"
     ]
-
-
-def test_a_lock_is_let_go_of_by_dying(tmp_path: Path) -> None:
-    child = os.fork()
-    if child == 0:
-        with alone(tmp_path / LOCK, "busy"):
-            os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
-
-    with (
-        alone(tmp_path / LOCK, "busy"),
-        pytest.raises(SatbenchError, match=r"^busy$"),
-        alone(tmp_path / LOCK, "busy"),
-    ):
-        raise AssertionError
-
-
-def test_where_a_file_system_has_no_locks_work_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unable(handle: int, kind: int) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr("fcntl.flock", unable)
-    with alone(tmp_path / LOCK, "busy"):
-        pass
 
 
 # A full disk
