@@ -17,6 +17,9 @@ from satbench.core.errors import SatbenchError
 MASKED_LOGIT = -1e9
 """The logit that searches see of a class masked with -inf: finite, and far below any other."""
 
+LARGEST_LOGIT = -MASKED_LOGIT
+"""The largest logit of a model that can be measured: of larger ones a mask is not far below."""
+
 
 class ModelError(SatbenchError):
     """A model failed to answer, or answered with what are no logits.
@@ -103,6 +106,8 @@ def read_logits(answer: object, images: int) -> Tensor:
     logits = answer if isinstance(answer, Tensor) else _within(answer, images)[1]
     if type(logits) is not Tensor:  # a subclass may have operators of its own
         logits = logits.as_subclass(Tensor)
+    if logits.layout != torch.strided:
+        logits = logits.to_dense()
     if logits.is_quantized:
         logits = logits.dequantize()
     if images == 1 and logits.dim() == 1 and len(logits) > 1:
@@ -166,7 +171,7 @@ def _call(model: Callable[[Tensor], object], x: Tensor) -> object:
 
 def _is_usual(answer: Tensor, images: int) -> bool:
     plain = type(answer) is Tensor and answer.dtype is torch.float32
-    return plain and answer.dim() == 2 and len(answer) == images
+    return plain and answer.layout is torch.strided and answer.dim() == 2 and len(answer) == images
 
 
 def _within(answer: object, images: int) -> tuple[str, Tensor]:

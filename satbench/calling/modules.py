@@ -19,8 +19,9 @@ def check_module(model: object) -> nn.Module:
     if not isinstance(model, nn.Module):
         exported = isinstance(model, torch.export.ExportedProgram)
         todo = "pass model.module()" if exported else "wrap a function in the forward of a Module"
+        todo = f"make one, {model.__qualname__}()" if isinstance(model, type) else todo
         raise SatbenchError(
-            f"expected the model as a torch.nn.Module, got {kind_of(model)}: {todo}"
+            f"expected the model as a torch.nn.Module or a name, got {kind_of(model)}: {todo}"
         )
     held = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name, tensor in held.items():

@@ -148,7 +148,7 @@ def evaluate(
             raise SatbenchError(f"{', '.join(file)}: these are for a file of weights by its name")
         else:
             data = named or images or _dataset(x, y, None)
-            done = _evaluate_module(_checked(model), name, data, asked, bpda)
+            done = _evaluate_module(check_module(model), name, data, asked, bpda)
         return _handed_over(done, temporary=out is None)
 
 
@@ -255,15 +255,6 @@ def _evaluate_module(
     chosen = device_of(model) if asked.device == "auto" else choose_device(asked.device)
     with own_generators(chosen, asked.seed):
         return run_evaluation(model, info, evaluation, chosen, asked.out, fresh=asked.fresh)
-
-
-def _checked(model: object) -> nn.Module:
-    if not isinstance(model, nn.Module):
-        kind, todo = type(model).__name__, "wrap a function in a Module whose forward calls it"
-        if isinstance(model, type):
-            kind, todo = f"the class {model.__name__}", f"make one, {model.__name__}()"
-        raise SatbenchError(f"expected a torch.nn.Module or a name, got {kind}; {todo}")
-    return check_module(model)
 
 
 @contextmanager

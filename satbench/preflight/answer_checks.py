@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from satbench.calling.hidden import Hidden, hidden_parameters, watched
 from satbench.calling.logits import (
+    LARGEST_LOGIT,
     ModelError,
     ask,
     classes_in_play,
@@ -81,6 +82,7 @@ def check_answers(model: nn.Module, x: Tensor, dataset: Dataset, needs: Needs) -
     _check_untouched(given, x)
     _check_width(logits.shape[1], dataset)
     _check_finite(logits)
+    _check_size(logits)
     classes = classes_in_play(logits)
     if classes < needs.classes:
         raise SatbenchError(
@@ -231,6 +233,15 @@ def _check_finite(logits: Tensor) -> None:
         raise SatbenchError(
             f"expected finite logits, got {kinds} for {int(bad.sum())} of {len(logits)} images "
             f"(the first is image {int(bad.nonzero()[0])}): {todo}"
+        )
+
+
+def _check_size(logits: Tensor) -> None:
+    largest = float(logits.detach().max())
+    if largest > LARGEST_LOGIT:
+        raise SatbenchError(
+            f"expected logits of at most {LARGEST_LOGIT:g}, got {largest:.3g}: logits so far apart "
+            "are taken for masks of classes; divide them by a constant, no prediction changes"
         )
 
 

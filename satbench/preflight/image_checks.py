@@ -66,6 +66,12 @@ def _checked_labels(y: Array) -> Array:
 
 
 def _check_contents(array: Array, what: str) -> None:
+    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+        name, masked = "x" if what == "images" else "y", int(np.ma.getmaskarray(array).sum())
+        raise SatbenchError(
+            f"expected {what} without a mask, got a masked array with {masked} elements masked: "
+            f"fill them, {name}.filled()"
+        )
     if not isinstance(array, Tensor):
         return
     if array.is_meta:

@@ -121,6 +121,19 @@ def test_the_logits_of_a_single_image_get_their_batch_dimension_back(
     assert torch.equal(read_logits(wrap(LOGITS[0]), 1), LOGITS[:1])
 
 
+@pytest.mark.parametrize(
+    "change",
+    [Tensor.to_sparse, Tensor.to_sparse_csr, Tensor.to_mkldnn],
+    ids=["coordinates", "rows", "mkldnn"],
+)
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support:UserWarning")
+def test_logits_in_another_layout_become_dense(change: Callable[[Tensor], Tensor]) -> None:
+    logits = read_logits(change(LOGITS), 3)
+
+    assert logits.layout == torch.strided
+    assert torch.equal(logits, LOGITS)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_logits_of_any_floating_dtype_become_float32(dtype: torch.dtype) -> None:
     logits = read_logits(LOGITS.to(dtype), 3)

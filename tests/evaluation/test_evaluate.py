@@ -225,7 +225,9 @@ def test_a_number_out_of_range_is_refused_in_one_sentence(
 
 
 def test_a_function_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(SatbenchError, match=r"^expected a torch.nn.Module or a name, got function"):
+    with pytest.raises(
+        SatbenchError, match=r"^expected the model as a torch.nn.Module or a name, got"
+    ):
         evaluate(lambda x: x, tmp_path)  # type: ignore[arg-type]
 
 

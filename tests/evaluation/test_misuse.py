@@ -126,6 +126,10 @@ def nan_where(low: float, high: float) -> Callable[[], nn.Module]:
     return lambda: Fragile(spoil)
 
 
+def exported() -> torch.export.ExportedProgram:
+    return torch.export.export(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), (images(),))
+
+
 def after(change: Callable[[Tensor], Any]) -> Callable[[], nn.Module]:
     return lambda: Fragile(change)
 
@@ -313,6 +317,20 @@ CASES = [
         x=changed_images(Tensor.to_sparse),
     ),
     Case(
+        "images with a mask",
+        r"^expected images without a mask, got .* \d+ elements masked: fill them, x\.filled\(\)$",
+        x=changed_images(lambda x: np.ma.masked_greater_equal(x.numpy(), x.max().item())),
+    ),
+    Case(
+        "labels with a mask",
+        r"^expected labels without a mask, got a masked array",
+        y=changed_labels(lambda y: np.ma.masked_equal(y.numpy(), 1)),
+    ),
+    Case(
+        "images in a masked array without a mask",
+        x=changed_images(lambda x: np.ma.masked_array(x.numpy())),
+    ),
+    Case(
         "images on the meta device",
         r"^expected images with contents, got .* meta device: ",
         x=changed_images(lambda x: x.to("meta")),
@@ -396,6 +414,12 @@ CASES = [
         model=after(lambda z: (z, z)),
     ),
     Case("squeezed output", model=after(torch.squeeze)),
+    Case("sparse output", model=after(Tensor.to_sparse)),
+    Case(
+        "logits as large as masks",
+        r"^expected logits of at most 1e\+09, got .*: .* divide them by a constant",
+        model=after(lambda z: 1e13 * z),
+    ),
     Case("a masked class", model=after(with_masked_class)),
     Case(
         "one logit",
@@ -420,13 +444,18 @@ CASES = [
     ),
     Case(
         "function as the model",
-        r"^expected a torch.nn.Module or a name, got function; wrap",
+        r"^expected the model as a torch.nn.Module or a name, got function: wrap",
         model=lambda: lambda x: x,
     ),
     Case(
         "class as the model",
-        r"^expected a torch.nn.Module or a name, got the class Fragile; make one, ",
+        r"^expected the model as .*, got the class Fragile itself: make one, Fragile\(\)$",
         model=lambda: Fragile,
+    ),
+    Case(
+        "exported program as the model",
+        r"^expected the model as .*, got ExportedProgram: pass model\.module\(\)$",
+        model=exported,
     ),
     Case(
         "model on the meta device",
