@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tables import (
     Result,
     autoattack_table,
+    before_table,
     memory_table,
     noise_table,
     peak_table,
@@ -98,6 +99,15 @@ SECTIONS = (
         "[study of recipes](studies/recipe-sensitivity.md). `torch.compile` has no line: on the "
         "small net it gained too little to win back its compilation, on the large one nothing.",
         train_table,
+    ),
+    Section(
+        "Beside an earlier version",
+        "before.json",
+        "The same benchmarks by this version and an earlier one, in turns within one run, each a "
+        "process by its own code; CPU seconds, and the median of the rounds' ratios. Above 1, this "
+        "version is slower. The peer's code is the same on both sides: what its ratio is off 1 is "
+        "the noise of the run.",
+        before_table,
     ),
     Section(
         "The attacker's noise in a large training",

@@ -41,6 +41,29 @@ def pgd_table(result: Result) -> str:
     return "\n\n".join(f"{title}\n\n{table(head, rows)}" for title, rows in groups.items())
 
 
+def before_table(result: Result) -> str:
+    """Return a row a benchmark: this checkout beside an earlier one."""
+    head = ["", f"{result['commits']['before']}, CPU s", f"{result['commits']['now']}, CPU s"]
+    head += ["ratio", "(lowest–highest)", "peer", "its ratio", "peer / satbench, before", "now"]
+    rows = []
+    for row in result["rows"]:
+        middle, low, high = row["ratio"]
+        rows.append(
+            [
+                row["benchmark"],
+                f"{row['before_seconds']:.3g}",
+                f"{row['now_seconds']:.3g}",
+                f"**{middle:.2f}**",
+                f"{low:.2f}–{high:.2f}",
+                row["peer"],
+                f"{row['peer_ratio'][0]:.2f}",
+                f"{row['before_beside_peer']:.2f}",
+                f"{row['now_beside_peer']:.2f}",
+            ]
+        )
+    return table(head, rows)
+
+
 def peak_table(result: Result) -> str:
     """Return the convolutions' rates, then the nets' shares of the best one."""
     shapes = [

@@ -18,7 +18,7 @@ from satbench.recipes import load_recipe
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-SCRIPTS = ("pgd", "autoattack", "peak", "memory", "train", "noise", "warm", "report")
+SCRIPTS = ("pgd", "autoattack", "before", "peak", "memory", "train", "noise", "warm", "report")
 
 Load = Callable[[str], ModuleType]
 

@@ -1,0 +1,134 @@
+"""The benchmarks beside the peers, by this checkout and by an earlier one, in turns.
+
+Each side is a process of its own, by its own interpreter and its own code.  Every round runs
+satbench and a peer in both, the sides in turns; a ratio is of two calls of one round.  The peer's
+code is the same on both sides: how far its ratio is from 1 is the noise.  A ratio above 1: this
+checkout is slower.
+
+    git worktree add ../before 3a507b1
+    python3 -m venv ../before/.venv && ../before/.venv/bin/pip install -e ../before
+    python benchmarks/before.py ../before --json benchmarks/results/before.json
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import numpy as np
+from before_worker import BENCHMARKS, peer_of
+from harness import Times, finish, parser, short, told
+from tables import before_table
+
+HERE = Path(__file__).resolve().parents[1]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the benchmark; print its table."""
+    made = parser(__doc__ or "")
+    made.add_argument("checkout", type=Path, help="another checkout, with its .venv")
+    made.add_argument("--python", type=Path, help="its interpreter, else CHECKOUT/.venv/bin/python")
+    made.add_argument("--rounds", type=int, default=5)
+    made.add_argument("--only", nargs="+", default=list(BENCHMARKS), choices=list(BENCHMARKS))
+    options = made.parse_args(arguments)
+    there = options.checkout.resolve()
+    theirs = options.python or there / ".venv" / "bin" / "python"
+    commits = {"before": commit(there), "now": commit(HERE)}
+    rows: list[dict[str, Any]] = []
+    with ExitStack() as stack:
+        sides = {
+            "before": stack.enter_context(Side(theirs, there)),
+            "now": stack.enter_context(Side(Path(sys.executable), HERE)),
+        }
+        for name in options.only:
+            told(name)
+            rows.append(compare(name, sides, options.rounds))
+            result = finish(rows, options.json, rounds=options.rounds, commits=commits)
+    print(before_table(result))
+
+
+def compare(name: str, sides: dict[str, Side], rounds: int) -> dict[str, Any]:
+    """Time satbench and its peer on both sides, round after round."""
+    peer = peer_of(name)
+    times: dict[tuple[str, str], list[float]] = {}
+    for number in range(rounds):
+        order = list(sides) if number % 2 else list(sides)[::-1]
+        for who in ("satbench", peer):
+            for side in order:
+                spent = sides[side](name, who)
+                times.setdefault((side, who), []).append(spent.cpu)
+        told(f"  round {number + 1}/{rounds}: {ratios(times, 'satbench')[-1]:.3f}")
+    return {
+        "benchmark": name,
+        "peer": peer,
+        "before_seconds": short(np.median(times["before", "satbench"])),
+        "now_seconds": short(np.median(times["now", "satbench"])),
+        "ratio": spread(ratios(times, "satbench")),
+        "peer_ratio": spread(ratios(times, peer)),
+        **{
+            f"{side}_beside_peer": short(
+                np.median(np.divide(times[side, peer], times[side, "satbench"]))
+            )
+            for side in sides
+        },
+    }
+
+
+def ratios(times: dict[tuple[str, str], list[float]], who: str) -> list[float]:
+    """Return what each round took now, as a share of what it took before."""
+    return [
+        now / before for now, before in zip(times["now", who], times["before", who], strict=True)
+    ]
+
+
+def spread(values: list[float]) -> list[float]:
+    """Return the median, the lowest and the highest."""
+    return [short(np.median(values)), short(min(values)), short(max(values))]
+
+
+class Side:
+    """A checkout at work, in a process of its own."""
+
+    def __init__(self, python: Path, checkout: Path) -> None:
+        command = [str(python), "-P", str(Path(__file__).with_name("before_worker.py"))]
+        self._process = subprocess.Popen(
+            [*command, str(checkout)],
+            cwd=checkout,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def __call__(self, name: str, who: str) -> Times:
+        """Run a contestant of a benchmark once."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps([name, who]) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{name}: {who} ended with an error, told above")
+        return Times(*json.loads(line))
+
+
+def commit(checkout: Path) -> str:
+    """Return the commit of a checkout; with + behind it where files differ from it."""
+    told_by = ["git", "-C", str(checkout), "describe", "--always", "--exclude=*", "--dirty=+"]
+    return subprocess.run(told_by, capture_output=True, text=True, check=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""One side of `before.py`: runs the benchmarks of a checkout, when and as often as it is told.
+
+    python -P before_worker.py CHECKOUT
+
+Reads a line of JSON, `[benchmark, contestant]`, from stdin; runs it once, by the code in
+CHECKOUT/benchmarks; writes its seconds, `[cpu, wall]`, to stdout.  What a benchmark needs is built,
+and run once untimed, when its name first comes.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+Run = Callable[[], object]
+
+
+def main() -> None:
+    """Serve until stdin ends."""
+    checkout = sys.argv[1]
+    sys.path[:0] = [f"{checkout}/benchmarks", checkout]
+    answers, sys.stdout = sys.stdout, sys.stderr  # peers print
+    import torch
+
+    torch.set_num_threads(1)
+    measure = import_module("harness").measure
+    made: dict[str, dict[str, Run]] = {}
+    for line in sys.stdin:
+        name, who = json.loads(line)
+        if name not in made:
+            made.clear()
+            made[name] = BENCHMARKS[name]()
+            for run in made[name].values():
+                run()
+        times = measure(made[name][who])
+        answers.write(json.dumps([times.cpu, times.wall]) + "\n")
+        answers.flush()
+
+
+def pgd(case: str, images: int, steps: int) -> Callable[[], dict[str, Run]]:
+    """PGD beside Foolbox's."""
+
+    def make() -> dict[str, Run]:
+        contestants = import_module("contestants")
+        found, data = case_and_images(case, images)
+        models = {name: found.make() for name in ("satbench", "foolbox")}
+        runs = {name: contestants.CONTESTANTS[name] for name in models}
+        return {
+            name: lambda n=name: runs[n](models[n], data, found.threat, steps) for name in models
+        }
+
+    return make
+
+
+def part(name: str, case: str, images: int) -> Callable[[], dict[str, Run]]:
+    """Part of AutoAttack, beside the package's."""
+
+    def make() -> dict[str, Run]:
+        module = import_module("autoattack")
+        found, data = case_and_images(case, images)
+        ours, theirs = found.make(), found.make()
+        return {
+            "satbench": lambda: module.ours(ours, found, data, name),
+            "pyautoattack": lambda: module.theirs(theirs, found, data, name),
+        }
+
+    return make
+
+
+def training(net: str, batches: int, activation: str) -> Callable[[], dict[str, Run]]:
+    """An epoch of adversarial training, beside a plain loop."""
+
+    def make() -> dict[str, Run]:
+        module, trainers = import_module("train"), import_module("trainers").TRAINERS
+        config, data = getattr(module, net)(batches, activation)
+        return {name: trainers[name](config, data) for name in ("satbench", "MAIR-style")}
+
+    return make
+
+
+def case_and_images(name: str, images: int) -> tuple[Any, Any]:
+    """Return a case of the checkout's benchmarks, and images that its model gets right."""
+    cases = {case.name: case for case in import_module("cases").CASES}
+    return cases[name], cases[name].correct(images)
+
+
+BENCHMARKS: dict[str, Callable[[], dict[str, Run]]] = {
+    "PGD-20, small net, robust": pgd("small-robust", 100, 20),
+    "PGD-50, small net, robust": pgd("small-robust", 100, 50),
+    "PGD-20, small net, weak": pgd("small-weak", 100, 20),
+    "PGD-20, large net, robust": pgd("large-robust", 10, 20),
+    "PGD-20, large net, weak": pgd("large-weak", 10, 20),
+    "apgd-ce, robust": part("apgd-ce", "small-robust", 32),
+    "apgd-t, robust": part("apgd-t", "small-robust", 32),
+    "fab-t, robust": part("fab-t", "small-robust", 32),
+    "square, robust": part("square", "small-robust", 32),
+    "apgd-ce, weak": part("apgd-ce", "small-weak", 32),
+    "fab-t, weak": part("fab-t", "small-weak", 32),
+    "square, weak": part("square", "small-weak", 32),
+    "training, small net, relu": training("small", 40, "relu"),
+    "training, small net, parametric-softplus": training("small", 40, "parametric-softplus"),
+    "training, large net, relu": training("large", 2, "relu"),
+}
+
+PEERS = {"PGD": "foolbox", "training": "MAIR-style"}
+
+
+def peer_of(name: str) -> str:
+    """Return who is timed beside satbench."""
+    return PEERS.get(name.partition("-")[0].partition(",")[0], "pyautoattack")
+
+
+if __name__ == "__main__":
+    main()
