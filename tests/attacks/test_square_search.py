@@ -67,6 +67,25 @@ def test_more_queries_never_leave_a_larger_margin(threat: Threat, small_net: Mak
 
 
 @in_every_ball
+def test_a_point_without_a_margin_is_never_taken_for_a_nearer_one(
+    threat: Threat, small_net: MakeNet
+) -> None:
+    """Called directly, outside the engine, which refuses NaN at once."""
+    net, asked = small_net(2), [0]
+
+    def failing(x: Tensor) -> Tensor:
+        logits = net(x)
+        asked[0] += 1
+        return logits if asked[0] <= 2 else logits * torch.nan  # after the labels and the start
+
+    _, _, start, x_adv, margin = search(failing, threat, list(range(N)), Squares(20))
+
+    assert asked[0] > 10
+    assert margin.isfinite().all()
+    torch.testing.assert_close(x_adv, start.clamp(0, 1), rtol=0, atol=0)
+
+
+@in_every_ball
 def test_an_image_does_not_depend_on_its_batch(threat: Threat, small_net: MakeNet) -> None:
     net, rows = small_net(2).double(), [5, 2, 6]
 

@@ -332,6 +332,32 @@ def test_a_run_inside_no_grad_is_as_one_outside(
     ]
 
 
+@dataclass(frozen=True)
+class Plain:
+    """An attack that takes a gradient and trusts that the engine has turned gradients on."""
+
+    block: int | None = None
+
+    def __call__(
+        self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
+    ) -> Tensor:
+        leaf = x.clone().requires_grad_()
+        loss = nn.functional.cross_entropy(model(leaf), y)
+        step = threat.radius * torch.autograd.grad(loss, leaf)[0].sign()
+        return (x + step).clamp(x - threat.radius, x + threat.radius).clamp(0, 1)
+
+
+def test_gradients_are_on_for_an_attack_that_does_not_turn_them_on(
+    mean_model: nn.Module, four: Dataset
+) -> None:
+    suite = (Stage("plain", "", "plain", Plain()),)
+    with torch.no_grad():
+        got = run(mean_model, four, suite)
+        assert not torch.is_grad_enabled()
+
+    assert got == run(mean_model, four, suite) == [0, 1, 1, -1]
+
+
 # Answers that are none
 
 
