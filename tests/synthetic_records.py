@@ -35,7 +35,8 @@ PARTS = {
     TRANSFER: ("a", "b"),
 }
 
-ENVIRONMENT = Environment("0", "0", "0", "test", "cpu", 1, 8, "never", 0.0, [])
+MADE = "2026-11-25T12:00:00+00:00"
+ENVIRONMENT = Environment("0", "0", "0", "test", "cpu", 1, 8, MADE, 0.0, [])
 
 FLAG = Flag("zero-gradients", 7, 160, "the gradient is 0", "run square on all survivors")
 

@@ -9,8 +9,11 @@ from satbench.attacks.registry import (
     ATTACKS,
     attack_spec,
     check_attack_name,
+    expand,
+    is_own_attack,
     parse_attack,
     short_spec,
+    sources_in_file,
     suite_digests,
 )
 
@@ -18,7 +21,10 @@ __all__ = [
     "ATTACKS",
     "attack_spec",
     "check_attack_name",
+    "expand",
+    "is_own_attack",
     "parse_attack",
     "short_spec",
+    "sources_in_file",
     "suite_digests",
 ]

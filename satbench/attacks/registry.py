@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from satbench.attacks.suites.suite_file import digest_of, read_suite, shipped_suites, suite_class
+from satbench.core.errors import SatbenchError
 from satbench.core.registry import Entry, Registry
 from satbench.core.specs import build, spec_of, split_spec
 from satbench.core.threat import Threat
-from satbench.engine.traits import check_attack, check_class, check_step_text
+from satbench.engine.traits import (
+    Composite,
+    check_attack,
+    check_class,
+    check_step_text,
+    traits_of,
+)
 
 if TYPE_CHECKING:  # the contract needs torch, and names must be answered without it
     from satbench.engine.contract import Attack
@@ -211,6 +218,29 @@ def short_spec(spec: str) -> str:
         name = f"pgd-{arguments['steps']}"
     inside = ",".join(f"{key}={value}" for key, value in changed.items())
     return f"{name}({inside})" if inside else name
+
+
+def sources_in_file(text: str) -> frozenset[str]:
+    """Return the models that a suite's file names of itself, `FILE.toml` or `FILE.toml(a=…)`.
+
+    Those that stand in the text, behind the file, are left out; a text of no file names none.
+    """
+    file = _TOML.match(text.strip())
+    if not file:
+        return frozenset()
+    attack = parse_attack(text)
+    parts = attack.parts() if isinstance(attack, Composite) else ()
+    asked = {name for value in _split(text)[1].values() for name in value.split("+")}
+    return frozenset(name for _, part in parts for name in traits_of(part).sources) - asked
+
+
+def is_own_attack(spec: str) -> bool:
+    """Say whether a spec is of an attack of satbench's own: reading it runs no other code."""
+    try:
+        name, _ = split_spec(spec)
+    except SatbenchError:
+        return False
+    return ".toml" not in spec and name in ATTACKS and not ATTACKS[name].plugin
 
 
 def suite_digests(specs: Sequence[str]) -> dict[str, str]:

@@ -56,6 +56,7 @@ def challenge(
     file: FileOptions,
     dataset: str | None,
     data_dir: Path | None,
+    trust: tuple[str, ...],
     again: bool,
     out: Path | None,
     as_json: bool,
@@ -74,7 +75,7 @@ def challenge(
     from satbench.core.console import BarProgress
     from satbench.evaluation.replacements import parse_bpda
     from satbench.proofs.challenging import Challenge, run_challenge
-    from satbench.proofs.verification import Given
+    from satbench.proofs.given import Given
 
     asked = Challenge(
         record=record,
@@ -84,7 +85,7 @@ def challenge(
         seed=seed,
         batch_size=batch_size,
         device=device,
-        given=Given(model, dataset, data_dir, file),
+        given=Given(model, dataset, data_dir, file, trust),
         out=out,
         bpda=parse_bpda(bpda),
         fresh=again,

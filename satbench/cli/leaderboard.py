@@ -103,8 +103,11 @@ def show(records: Path | None, as_json: bool) -> None:
 @zoo_option
 @options.device
 @options.data_dir
+@options.trust
 @options.quiet
-def fill(name: str, device: str, data_dir: Path | None, quiet: bool) -> None:
+def fill(
+    name: str, device: str, data_dir: Path | None, trust: tuple[str, ...], quiet: bool
+) -> None:
     """Evaluate every shipped model under every suite of the board NAME.
 
     Records that are there already are left alone; a stopped command goes on where it was.
@@ -112,7 +115,7 @@ def fill(name: str, device: str, data_dir: Path | None, quiet: bool) -> None:
     from satbench.board.definition import board_definition
     from satbench.evaluation.fill import fill_board
 
-    for path in fill_board(board_definition(name), device, data_dir, quiet):
+    for path in fill_board(board_definition(name), device, data_dir, quiet, trust):
         click.echo(f"{_shown(path)}")
 
 

@@ -26,6 +26,7 @@ def merge(
     file: FileOptions,
     dataset: str | None,
     data_dir: Path | None,
+    trust: tuple[str, ...],
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -36,10 +37,10 @@ def merge(
     """
     if len(records) < 2:
         raise SatbenchError(f"expected two records or more to merge, got {len(records)}")
+    from satbench.proofs.given import Given
     from satbench.proofs.merging import merge_files
-    from satbench.proofs.verification import Given
 
-    merged = merge_files(records, Given(model, dataset, data_dir, file), out)
+    merged = merge_files(records, Given(model, dataset, data_dir, file, trust), out)
     left, n = merged.record.surviving(), merged.record.n
     if as_json:
         told = {

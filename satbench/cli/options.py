@@ -23,6 +23,13 @@ device = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1."
 )
 data_dir = click.option("--data-dir", type=click.Path(path_type=Path), help="Where the data lies.")
+trust = click.option(
+    "--trust",
+    multiple=True,
+    metavar="NAME",
+    help="Take NAME, which stands in a file, as if you had written it: satbench may then run the "
+    "code that it names, or fetch it. May be given several times.",
+)
 again = click.option(
     "--again", is_flag=True, help="Run it anew, where the same result lies in the folder already."
 )
@@ -104,13 +111,14 @@ def dataset_and_norm(of: str) -> Decorator:
 
 
 def what_a_record_is_of(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --model, and what says what a file of weights or the images are, as `satbench eval`."""
+    """Add --model, --trust, and what says what a file of weights or the images are."""
     return _all(
         click.option("--model", help="The model, where the record's own name is not known here."),
         model_files,
         click.option("--dataset", help="The data set, where its name is not known here."),
         own_data,
         data_dir,
+        trust,
     )(command)
 
 

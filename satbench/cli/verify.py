@@ -31,21 +31,25 @@ def verify(
     file: FileOptions,
     dataset: str | None,
     data_dir: Path | None,
+    trust: tuple[str, ...],
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Re-check RECORDS and their witnesses: digests, schema, ball, range, misclassification.
 
-    One forward pass per image and witness; no attack is run again.  What is confirmed is an upper
-    bound of robust accuracy: that what counts as broken is broken, not that nothing else could be.
-    Exits 1 when anything is wrong, saying what.
+    One forward pass per image and witness, and the diagnosis anew; no attack is run again.  What is
+    confirmed is an upper bound of robust accuracy: that what counts as broken is broken.  That the
+    others survive is the record's word: docs/trust.md says what else is.  Names in a record run no
+    code and fetch nothing, unless you give --model or --trust.  Exits 1 when anything is wrong,
+    saying what.
     """
     if bool(records) == committed:
         raise click.UsageError("give records to re-check, or --all for those of the leaderboard")
     from satbench.core.console import progress_bar
-    from satbench.proofs.verification import Given, Verified, committed_records, verify_record
+    from satbench.proofs.given import Given
+    from satbench.proofs.verification import Verified, committed_records, verify_record
 
-    given = Given(model, dataset, data_dir, file)
+    given = Given(model, dataset, data_dir, file, trust)
     checked = []
     paths = list(records) or committed_records()
     if not paths:
@@ -72,7 +76,12 @@ def verify(
 
 
 def _summary(one: Verified) -> dict[str, object]:
-    numbers = {"confirmed": one.confirmed, "robust_accuracy": one.robust_accuracy}
+    numbers = {
+        "confirmed": one.confirmed,
+        "robust_accuracy": one.robust_accuracy,
+        "proven_broken": one.broken if one.confirmed else None,
+        "claimed_survivors": one.surviving,
+    }
     return {**asdict(one), "path": str(one.path), **numbers}
 
 
@@ -87,4 +96,10 @@ def _show(one: Verified) -> None:
 def _sum_up(checked: list[Verified]) -> None:
     good = sum(not one.faults for one in checked)
     proofs = sum(one.witnesses for one in checked)
-    click.echo(f"{good} of {len(checked)} records hold, with {proofs:,} witnesses in all")
+    claimed = sum(one.broken for one in checked)
+    proven = sum(one.broken for one in checked if not one.faults)
+    left = sum(one.surviving for one in checked if not one.faults)
+    click.echo(
+        f"{good} of {len(checked)} records hold, with {proofs:,} witnesses in all: {proven:,} of "
+        f"{claimed:,} broken images proven broken; {left:,} claimed survivors are the records' word"
+    )

@@ -153,6 +153,7 @@ _ARGUMENTS = {
     "images": Argument("the path of a file", _or_none(_is_path)),
     "model": Argument("a torch.nn.Module or a name", _or_none(_is_model)),
     "record": Argument("a Record or the path of its file", _is_record),
+    "trust": Argument("a list of names", _is(list, tuple)),
     "records": Argument("a list of records or of paths", _is(list, tuple)),
 }
 

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from satbench.attacks import expand, is_own_attack
+from satbench.attacks.suites.suite import parse_suite
 from satbench.board.definition import BoardDefinition
 from satbench.core.console import BarProgress
+from satbench.core.errors import SatbenchError
 from satbench.evaluation.api import evaluate_config
 from satbench.evaluation.config import eval_config
+from satbench.evaluation.lending import PINNED
+from satbench.evaluation.named_in_files import refuse_foreign, request_known
 from satbench.model_zoo.card import board_names
 from satbench.records.witnesses import store_witnesses
 
 
 def fill_board(
-    definition: BoardDefinition, device: str, data_dir: Path | None, quiet: bool
+    definition: BoardDefinition,
+    device: str,
+    data_dir: Path | None,
+    quiet: bool,
+    trust: Collection[str] = (),
 ) -> Iterator[Path]:
     """Evaluate the shipped models that are no surrogates; yield the path of each record.
 
-    A record that is there already is found and not made again.  Raises SatbenchError from the
-    evaluation, for instance for models that were made for other images.
+    A record that is there already is found and not made again.  Names in a board's file run no code
+    and fetch nothing unless they are among `trust`.  Raises SatbenchError from the evaluation, for
+    instance for models that were made for other images.
     """
+    _check_names(definition, trust)
     with BarProgress(quiet) as progress:
         for suite in definition.suites:
             for name in board_names():
@@ -39,3 +51,17 @@ def fill_board(
                 done = evaluate_config(config, progress)
                 store_witnesses(done.path, done.record.witnesses_digest, definition.witnesses)
                 yield done.path
+
+
+def _check_names(definition: BoardDefinition, trust: Collection[str]) -> None:
+    if definition.dataset not in trust:
+        refuse_foreign(definition.dataset)
+    for text in {text for suite in definition.suites for text in suite} - set(trust):
+        if not is_own_attack(expand(text)):
+            raise SatbenchError(
+                f"the board {definition.name} names the attack {text!r}, which is none of "
+                f"satbench's own: if you mean it, give --trust {shlex.quote(text)}"
+            )
+        for stage in parse_suite([text]):
+            for name in set(stage.traits.sources) - {PINNED}:
+                request_known(name, "", trust)

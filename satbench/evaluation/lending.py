@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from satbench.attacks import attack_spec
+from satbench.attacks import attack_spec, sources_in_file
 from satbench.attacks.suites.suite_file import shipped_suites
 from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
+from satbench.evaluation.named_in_files import request_known
 from satbench.evaluation.own_code import identified
 from satbench.models import load_model, request_model
 from satbench.records.answers import source_text
@@ -88,8 +89,16 @@ def pin_sources(attacks: Sequence[str], dataset: str, threat: Threat) -> list[st
     """Spell out the pinned surrogates in the specs of `attacks`: `source=pinned` -> `source=A+B`.
 
     Where the benchmark has none, suites such as `fast` do without (`source=none`); raises
-    SatbenchError for any other attack that asks for them.
+    SatbenchError for any other attack that asks for them, and for a suite's file that names a model
+    which is not known here: a name in a file runs no code and fetches nothing.
     """
+    for text in attacks:
+        for name in sorted(sources_in_file(text) - {PINNED}):
+            way = (
+                'make it a parameter of the suite, source = "pinned", and name the model '
+                f"yourself, --attack '{text.partition('(')[0]}(source={name})'"
+            )
+            request_known(name, "", ways=way)
     return [_pinned(attack_spec(text), dataset, threat) for text in attacks]
 
 

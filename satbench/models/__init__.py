@@ -64,7 +64,7 @@ MODELS = Registry("model")
 """Models by the names that plug-ins give them, in the group `satbench.models`."""
 
 _PLUG_IN = "plug-in"
-_FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar", ".th")
+FILE_ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar", ".th")
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _requested(text: str, options: FileOptions) -> ModelRequest:
         card = read_card(path)
         return ModelRequest(text, "file", card, path.parent / card.weights, options=options)
     path = Path(text.partition("#")[0])
-    if path.suffix in _FILES:
+    if path.suffix in FILE_ENDINGS:
         return _request_file(text, path, options)
     if text in MODELS:
         return ModelRequest(text, "plug-in")

@@ -21,8 +21,9 @@ from satbench.core.errors import SatbenchError
 from satbench.evaluation.arguments import attack_list, check_arguments
 from satbench.preflight.image_checks import dataset_from_tensors
 from satbench.proofs.challenging import Challenge, run_challenge
+from satbench.proofs.given import Given
 from satbench.proofs.merging import merge_files
-from satbench.proofs.verification import Given, Verified, verify_record
+from satbench.proofs.verification import Verified, verify_record
 from satbench.records.record import Record, read_record
 
 if TYPE_CHECKING:
@@ -35,14 +36,18 @@ def verify(
     model: nn.Module | str | None = None,
     x: Tensor | NDArray[np.float32] | None = None,
     y: Tensor | NDArray[np.int64] | None = None,
+    *,
+    trust: Sequence[str] = (),
 ) -> Verified:
     """Re-check a record and its witnesses, and return the number that it confirms.
 
     `record` is one that `satbench.evaluate` returned, or the path of its file; its witnesses lie
     beside the file.  `model` and the images `x` (N, C, H, W) and labels `y` (N,) are those that
-    were evaluated; a model or data set that the record names may be left out.  One forward pass an
-    image and a witness; no attack is run again.  Confirmed is an upper bound: every image counted
-    as broken is broken.
+    were evaluated; a model or data set that the record names may be left out, where it is known
+    here by its digest.  Any other name in a record is taken for what it means only if it is among
+    `trust`, for it may mean code to run or a server to ask.  One forward pass an image and a
+    witness; no attack is run again.  Confirmed is an upper bound: every image counted as broken is
+    broken.
 
     Raises SatbenchError for a record that cannot be read, and where model or images are missing;
     what else is wrong is in `faults`, a sentence each.
@@ -55,7 +60,7 @@ def verify(
     >>> verified.confirmed, verified.robust_accuracy == record.surviving() / record.n
     (True, True)
     """
-    return verify_record(_path(record), _given(model, x, y))
+    return verify_record(_path(record), _given(model, x, y, trust))
 
 
 def challenge(
@@ -73,14 +78,15 @@ def challenge(
     out: str | PathLike[str] | None = None,
     bpda: Mapping[str, str | nn.Module] | None = None,
     fresh: bool = False,
+    trust: Sequence[str] = (),
 ) -> Record:
     """Attack what survives in a record, and return a new record of what fell.
 
-    `record`, `model`, `x` and `y` are as for `satbench.verify`, which is done first.  `attacks`,
-    `seed`, `batch_size`, `device`, `bpda` and `fresh` are as for `satbench.evaluate`; `images` is
-    a file of adversarial images instead of attacks.  `by` says who challenges.  The new record lies
-    in the folder `out`, by default beside the old one, which is left as it is; robust accuracy can
-    only fall.
+    `record`, `model`, `x`, `y` and `trust` are as for `satbench.verify`, which is done first.
+    `attacks`, `seed`, `batch_size`, `device`, `bpda` and `fresh` are as for `satbench.evaluate`;
+    `images` is a file of adversarial images instead of attacks.  `by` says who challenges.  The new
+    record lies in the folder `out`, by default beside the old one, which is left as it is; robust
+    accuracy can only fall.
 
     Raises SatbenchError for a record that does not hold, for one without survivors, and for an
     attack that it has had with the same seed.
@@ -112,7 +118,7 @@ def challenge(
         int(seed),
         int(batch_size),
         str(device),
-        _given(model, x, y),
+        _given(model, x, y, trust),
         None if out is None else Path(out),
         bpda or {},
         fresh,
@@ -133,11 +139,13 @@ def merge(
     y: Tensor | NDArray[np.int64] | None = None,
     *,
     out: str | PathLike[str] | None = None,
+    trust: Sequence[str] = (),
 ) -> Record:
     """Unite records of one model on the same images into a new one, and return it.
 
-    `model`, `x` and `y` are as for `satbench.verify`, which is done first for each.  What any of
-    them broke is broken.  The new record lies in the folder `out`, by default beside the first one.
+    `model`, `x`, `y` and `trust` are as for `satbench.verify`, which is done first for each.  What
+    any of them broke is broken.  The new record lies in the folder `out`, by default beside the
+    first one.
 
     Raises SatbenchError for records that do not hold, or do not belong together.
 
@@ -153,7 +161,7 @@ def merge(
     """
     check_arguments(records=records, out=out)
     paths = [_path(record) for record in records]
-    merged = merge_files(paths, _given(model, x, y), None if out is None else Path(out))
+    merged = merge_files(paths, _given(model, x, y, trust), None if out is None else Path(out))
     return _beside(replace(merged.record, path=merged.path.absolute()), *records)
 
 
@@ -176,13 +184,14 @@ def _given(
     model: nn.Module | str | None,
     x: Tensor | NDArray[np.float32] | None,
     y: Tensor | NDArray[np.int64] | None,
+    trust: Sequence[str],
 ) -> Given:
-    check_arguments(model=model)
+    check_arguments(model=model, trust=trust)
     if x is None and y is None:
-        return Given(model)
+        return Given(model, trust=tuple(trust))
     if x is None or y is None:
         raise SatbenchError("expected images x together with their labels y")
-    return Given(model, dataset_from_tensors(x, y))
+    return Given(model, dataset_from_tensors(x, y), trust=tuple(trust))
 
 
 def _beside(new: Record, *old: Record | str | PathLike[str]) -> Record:

@@ -36,8 +36,9 @@ from satbench.evaluation.own_code import with_effect
 from satbench.evaluation.plan import Evaluation, Plan, kind_of
 from satbench.evaluation.replacements import load_replacements
 from satbench.preflight.preflight import Needs, check_set_up
+from satbench.proofs.given import Given
 from satbench.proofs.submission import read_submission
-from satbench.proofs.verification import Given, Subject, open_record
+from satbench.proofs.verification import Subject, open_record
 from satbench.records.flags import RESULT_FLAGS, Kind, flags_from_result
 from satbench.records.join import Proven, add_challenge, plan_challenge
 from satbench.records.record import (

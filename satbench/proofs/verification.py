@@ -1,15 +1,15 @@
 """Re-check a record: digests, schema, sums, clean predictions, and every witness.
 
-One forward pass per image and per witness; no attack is run again.  What is proven is the upper
-bound: every image counted as broken is broken.  What is not: that no stronger attack exists, that
-a survivor was attacked as the suite says, and what passes, times, flags and the diagnosis tell.
+One forward pass per image and per witness, and the diagnosis anew; no attack is run again.  What
+is proven is the upper bound: every image counted as broken is broken.  What is not: that no
+stronger attack exists, and that a survivor was attacked as the suite says.  docs/trust.md has the
+list.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,29 +17,20 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from satbench.attacks.suites.suite import parse_suite
 from satbench.board.definition import board_definitions
 from satbench.calling.borrow import borrowed
 from satbench.calling.generators import own_generators
-from satbench.calling.modules import check_module
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
-from satbench.data import USER, Dataset, completed, load_dataset
+from satbench.data import Dataset
 from satbench.engine.judge import check_allowed, predict
 from satbench.engine.runner import device_of
-from satbench.evaluation.lending import pinned_surrogates, source_digest
 from satbench.evaluation.own_code import answers_of
-from satbench.models import (
-    FileOptions,
-    LoadedModel,
-    describe_module,
-    has_a_name,
-    is_of_own_code,
-    load_model,
-    request_model,
-)
+from satbench.models import LoadedModel, is_of_own_code
 from satbench.preflight.preflight import Needs, check_set_up
-from satbench.records.answers import Difference, difference, same_source
+from satbench.proofs.claims import Found, check_claims, check_flags, flags_here
+from satbench.proofs.given import Given, check_sources, find_images, find_model
+from satbench.records.answers import Difference, difference
 from satbench.records.check import check_record
 from satbench.records.record import WRONG_CLEAN, Record, read_record
 from satbench.records.witnesses import Witnesses, find_witnesses, read_witnesses
@@ -53,7 +44,8 @@ class Verified:
 
     `images` verdicts and `witnesses` were checked; `faults` has a sentence for each thing that is
     wrong.  By the record, `clean_correct` images are right when nobody attacks, and `surviving`
-    after its attacks.
+    after its attacks.  Where nothing is wrong, `broken` images are proven broken, and that the
+    others survive is the record's word.
     """
 
     path: Path
@@ -69,6 +61,11 @@ class Verified:
         return not self.faults
 
     @property
+    def broken(self) -> int:
+        """How many images do not survive by the record, those wrong when clean included."""
+        return self.images - self.surviving
+
+    @property
     def robust_accuracy(self) -> float | None:
         """The share of images that survive, in [0, 1]; None unless it is confirmed."""
         return self.surviving / self.images if self.confirmed and self.images else None
@@ -77,22 +74,11 @@ class Verified:
         share = self.robust_accuracy
         if share is None:
             return f"not confirmed: {self.faults[0] if self.faults else 'no image'}"
-        return f"robust accuracy {100 * share:.1f} %, {self.surviving} of {self.images}, confirmed"
-
-
-@dataclass(frozen=True)
-class Given:
-    """What somebody gives for what a record names, or cannot name.
-
-    `model` is a name that `--model` takes, or the model itself; `dataset` is the name of a data
-    set, or the images.  `data_dir` is where a named one lies; `file` says what a file of weights
-    is, where `model` is one.
-    """
-
-    model: str | nn.Module | None = None
-    dataset: str | Dataset | None = None
-    data_dir: Path | None = None
-    file: FileOptions = field(default_factory=FileOptions)
+        return (
+            f"robust accuracy {100 * share:.1f} %, {self.surviving} of {self.images}, confirmed as "
+            f"an upper bound: {self.broken} of {self.broken} broken images proven broken; "
+            f"{self.surviving} claimed survivors are the record's word"
+        )
 
 
 @dataclass(frozen=True)
@@ -147,18 +133,20 @@ def _examine(path: Path, given: Given) -> tuple[Verified, Subject | None]:
         return replace(told, faults=[*faults, str(error)]), None
     told = replace(told, witnesses=len(witnesses.indices))
     faults += _check_witness_list(record, witnesses)
-    dataset = _dataset(record, given)
+    dataset = find_images(record, given)
     if dataset is None or dataset.digest != record.dataset.digest:
         faults.append(
             f"the images are not the record's: the first {record.dataset.n} of "
             f"{dataset.name if dataset else record.dataset.name} here have another digest than "
             f"{record.dataset.digest[:12]}…"
         )
-    loaded = _loaded(record, given)
+    loaded = find_model(record, given)
     faults += _check_model(record, loaded)
-    faults += _check_sources(record, dataset) if dataset else ()
+    faults += check_sources(record, dataset, given) if dataset else ()
     if faults or dataset is None:
         return told, None
+    found = Found(record, witnesses, dataset, loaded)
+    faults += check_claims(found, given)
     differing = _differing(record, dataset, loaded)
     if differing == "logits":
         faults.append(
@@ -168,18 +156,19 @@ def _examine(path: Path, given: Given) -> tuple[Verified, Subject | None]:
     with borrowed(loaded.module) as judged:
         faults += _check_predictions(record, dataset, judged)
         faults += _check_proofs(record, dataset, witnesses, judged)
+    if not faults and not differing:
+        faults += _check_diagnosis(found, given)
     if faults:
         return told, None
     return told, Subject(record, witnesses, dataset, loaded, differing == "gradients")
 
 
-def _loaded(record: Record, given: Given) -> LoadedModel:
-    if isinstance(given.model, nn.Module):
-        info = describe_module(check_module(given.model), record.model.name, "python")
-        return LoadedModel(given.model, info, None)
-    request = request_model(given.model or _model_name(record), **vars(given.file))
-    # Labels of somebody's own images may leave classes out; the weights' digest tells the rest.
-    return load_model(request, record.dataset.classes, exactly=False)
+def _check_diagnosis(found: Found, given: Given) -> list[str]:
+    try:
+        here = flags_here(found, given)
+    except SatbenchError as error:
+        return [f"the diagnosis cannot be made here: {error}"]
+    return [] if here is None else list(check_flags(found.record, here))
 
 
 def _differing(record: Record, dataset: Dataset, loaded: LoadedModel) -> Difference:
@@ -200,95 +189,18 @@ def _check_model(record: Record, loaded: LoadedModel) -> Iterator[str]:
             f"the weights are not the record's: {here.name} here has digest "
             f"{here.weights_digest[:12]}…, the record {told.weights_digest[:12]}…"
         )
-    elif told.source == "zoo" and loaded.card:
-        for field in ("architecture", "activation", "parameters", "training"):
-            if getattr(here, field) != getattr(told, field):
-                yield (
-                    f"the model is not as the record tells: its {field} here is "
-                    f"{getattr(here, field)!r}, in the record {getattr(told, field)!r}"
-                )
-
-
-def _check_sources(record: Record, dataset: Dataset) -> Iterator[str]:
-    """Check that the models which attacks borrowed are those of the same names here."""
-    for name, told in record.sources.items():
-        try:
-            pinned = pinned_surrogates(record.dataset.name, Threat.of(record.norm, record.eps))
-            here = pinned.get(name) or source_digest(name, dataset)
-        except SatbenchError as error:
-            yield f"the source {name} cannot be checked: {error}"
-            continue
-        if here.partition(" ")[0] != told.partition(" ")[0]:
-            yield f"the source {name} here has weights {here[:12]}…, in the record {told[:12]}…"
-        elif not same_source(here, told):
-            yield f"the source {name} here answers otherwise than the record's: it has other code"
-    for name in sorted(_named_sources(record) - set(record.sources)):
-        yield f"the suite borrows {name}, but the record does not say with which weights"
-
-
-def _named_sources(record: Record) -> set[str]:
-    names: set[str] = set()
-    for spec in record.suite:
-        try:
-            names |= _sources_in(spec)
-        except SatbenchError:  # a spec of an older protocol, or a third party's images
-            continue
-    return names
-
-
-@cache
-def _sources_in(spec: str) -> frozenset[str]:
-    return frozenset(name for stage in parse_suite([spec]) for name in stage.traits.sources)
-
-
-def _model_name(record: Record) -> str:
-    if has_a_name(record.model.source):
-        return record.model.name
-    raise SatbenchError(
-        f"the record is of {record.model.name!r}, a model given as a {record.model.source}; "
-        "name it with --model, or give it to satbench.verify(record, model, x, y)"
-    )
-
-
-def _dataset(record: Record, given: Given) -> Dataset | None:
-    """Return the record's images, where they are those of its digest: the nearest thing else."""
-    told, whole = record.dataset, given.dataset
-    n, population = told.n, told.population
-    if not isinstance(whole, Dataset):
-        if whole is None and told.split == USER:
-            raise SatbenchError(
-                f"the record is of images of a user's own ({told.name}): give them with --data "
-                "FILE, or to satbench.verify(record, model, x, y)"
+        return
+    fields = ["parameters"]
+    if loaded.card and told.source in ("zoo", "user-zoo"):
+        fields = ["name", "architecture", "activation", "parameters", "training"]
+    elif loaded.card and told.training:
+        fields = ["parameters", "training"]
+    for name in fields:
+        if getattr(here, name) != getattr(told, name):
+            yield (
+                f"the model is not as the record tells: its {name} here is "
+                f"{getattr(here, name)!r}, in the record {getattr(told, name)!r}"
             )
-        wanted = max(population or n, 1)
-        name = completed(whole or told.name, told.name, told.classes)
-        try:
-            whole = load_dataset(name, "test", wanted, given.data_dir, or_fewer=True)
-        except SatbenchError as error:
-            if whole or ":" not in told.name:
-                raise
-            raise SatbenchError(
-                f"{error}; say where {told.name} lies here, --dataset KIND:PATH"
-            ) from None
-    if not 1 <= n <= (population or n) <= len(whole):
-        return None
-    cut = whole.first(population or n)
-    stored = (one.shuffled().first(n) if population else one for one in _ways_to_store(cut))
-    first = next(stored)
-    if first.digest == told.digest:
-        return first
-    return next((one for one in stored if one.digest == told.digest), first)
-
-
-def _ways_to_store(dataset: Dataset) -> Iterator[Dataset]:
-    """Yield a data set as it is, and with the same pixels as bytes or floats if they can be."""
-    yield dataset
-    pixels = dataset.pixels(np.arange(len(dataset)))
-    grey = np.rint(255 * pixels).astype(np.uint8)
-    if dataset.images.dtype == np.uint8:
-        yield replace(dataset, images=pixels)
-    elif np.array_equal(grey.astype(np.float32) / np.float32(255), pixels):
-        yield replace(dataset, images=grey)
 
 
 def _check_witness_list(record: Record, witnesses: Witnesses) -> list[str]:

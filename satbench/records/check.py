@@ -8,6 +8,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.intervals import confidence_sequence
 from satbench.core.threat import Threat
 from satbench.records.answers import digest_answers
+from satbench.records.limits import check_limits
 from satbench.records.record import (
     PROTOCOL,
     SURVIVED,
@@ -42,6 +43,7 @@ def check_record(record: Record) -> list[str]:
         faults.append("the stages are not those of the suite")
     if len(record.environment.stage_seconds) != len(record.stages):
         faults.append("the stages and their times are not of one number")
+    faults += check_limits(record)
     faults += _check_sums(record)
     if record.sequential and not faults and not _follows(record, record.sequential):
         faults.append("the interval of the sequence is not that of the survivors")

@@ -31,7 +31,8 @@ from satbench.evaluation.run import Evaluation, run_evaluation
 from satbench.models import describe_module
 from satbench.preflight.image_checks import dataset_from_tensors
 from satbench.proofs.challenging import Challenge, run_challenge
-from satbench.proofs.verification import Given, verify_record
+from satbench.proofs.given import Given
+from satbench.proofs.verification import verify_record
 from satbench.records.answers import PROBES, difference, known_again, show_answers
 from satbench.records.check import check_record
 from satbench.records.record import ModelInfo, Record, read_record, write_record
@@ -560,9 +561,9 @@ def test_a_record_belongs_to_the_models_that_attacks_borrowed(
     assert path is not None
 
     assert found == [False, True, False]
-    assert verify_record(path).faults == []
+    assert verify_record(path, Given(trust=(OWN,))).faults == []
     write_code(1)
-    (fault,) = verify_record(path).faults
+    (fault,) = verify_record(path, Given(trust=(OWN,))).faults
     assert fault.startswith(f"the source {OWN} here answers otherwise")
 
 

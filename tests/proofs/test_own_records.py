@@ -69,8 +69,12 @@ def test_a_record_of_tensors_is_verified_by_whoever_has_them(tmp_path: Path) -> 
     assert verified.clean_correct == record.clean_correct
     assert (verified.images, verified.surviving) == (20, record.surviving())
     assert (verified.confirmed, verified.robust_accuracy) == (True, record.surviving() / 20)
+    left = record.surviving()
+    assert verified.broken == 20 - left
     assert str(verified) == (
-        f"robust accuracy {5 * record.surviving()}.0 %, {record.surviving()} of 20, confirmed"
+        f"robust accuracy {5 * left}.0 %, {left} of 20, confirmed as an upper bound: {20 - left} "
+        f"of {20 - left} broken images proven broken; {left} claimed survivors are the record's "
+        "word"
     )
 
 
@@ -304,8 +308,9 @@ def test_verify_prints_the_number_that_it_confirms(data: str, run: Run, tmp_path
 
     assert run("verify", record.path or "", *MODEL, "--data", data, "--quiet") == (
         0,
-        f"{record.path}: robust accuracy {5 * left}.0 %, {left} of 20, confirmed; "
-        f"20 verdicts, {20 - left} witnesses: all hold\n",
+        f"{record.path}: robust accuracy {5 * left}.0 %, {left} of 20, confirmed as an upper "
+        f"bound: {20 - left} of {20 - left} broken images proven broken; {left} claimed survivors "
+        f"are the record's word; 20 verdicts, {20 - left} witnesses: all hold\n",
         "",
     )
 

@@ -28,7 +28,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(autouse=True)
 def _read_the_images_once(monkeypatch: pytest.MonkeyPatch, fashion: Dataset) -> None:
-    for module in ("proofs.verification", "proofs.challenging"):
+    for module in ("proofs.given", "proofs.challenging"):
         monkeypatch.setattr(f"satbench.{module}.load_dataset", lambda *_, **__: fashion)
 
 
@@ -142,13 +142,20 @@ def test_verify_all_checks_the_board_and_its_reference(board: Path, run: Run) ->
         (reference / one.name).write_bytes(one.read_bytes())
     code, out, _ = run("verify", "--all")
     witnesses, left = verify_record(board).witnesses, read_record(board).surviving()
-    confirmed = f"robust accuracy {100 * left / N:.1f} %, {left} of {N}, confirmed"
+    broken = N - left
+    confirmed = (
+        f"robust accuracy {100 * left / N:.1f} %, {left} of {N}, confirmed as an upper bound: "
+        f"{broken} of {broken} broken images proven broken; {left} claimed survivors are the "
+        "record's word"
+    )
 
     assert code == 0
     assert out.splitlines() == [
         f"{board}: {confirmed}; {N} verdicts, {witnesses} witnesses: all hold",
         f"{reference / board.name}: {confirmed}; {N} verdicts, {witnesses} witnesses: all hold",
-        f"2 of 2 records hold, with {2 * witnesses} witnesses in all",
+        f"2 of 2 records hold, with {2 * witnesses} witnesses in all: {2 * broken} of "
+        f"{2 * broken} broken images proven broken; {2 * left} claimed survivors are the records' "
+        "word",
     ]
 
 
@@ -181,7 +188,7 @@ def test_the_committed_records_are_those_that_ship() -> None:
 
 @pytest.mark.slow
 def test_every_committed_witness_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("satbench.proofs.verification.load_dataset", load_dataset)
+    monkeypatch.setattr("satbench.proofs.given.load_dataset", load_dataset)
 
     assert {path.name: verify_record(path).faults for path in committed_records()} == {
         path.name: [] for path in committed_records()

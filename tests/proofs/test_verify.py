@@ -17,7 +17,8 @@ from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
 from satbench.evaluation.run import Evaluation, run_evaluation
 from satbench.models import LoadedModel, load_model, request_model
-from satbench.proofs.verification import Given, Verified, verify_record
+from satbench.proofs.given import Given
+from satbench.proofs.verification import Verified, verify_record
 from satbench.records.record import Record, identity_of, inputs_of, read_record, write_record
 from satbench.records.witnesses import (
     Witnesses,
@@ -31,7 +32,7 @@ N = 40
 
 @pytest.fixture(autouse=True)
 def _read_the_images_once(monkeypatch: pytest.MonkeyPatch, fashion: Dataset) -> None:
-    monkeypatch.setattr("satbench.proofs.verification.load_dataset", lambda *_, **__: fashion)
+    monkeypatch.setattr("satbench.proofs.given.load_dataset", lambda *_, **__: fashion)
 
 
 @pytest.fixture(scope="module")
@@ -365,9 +366,14 @@ def test_a_record_with_a_value_of_another_kind_is_refused_or_named(
     assert faults != []
 
 
-def test_a_record_of_a_model_from_python_needs_its_model_named(good: Path) -> None:
-    change(good, lambda r: replace(r, model=replace(r.model, source="python", name="mine")))
-    with pytest.raises(SatbenchError, match=r"a model given as a python; name it with --model,"):
+def test_a_record_of_a_model_from_a_file_needs_its_model_named(good: Path) -> None:
+    changes = {"source": "file", "name": "mine"}
+    change(good, lambda r: replace(r, model=replace(r.model, **changes)))
+    assert verify_record(good).faults == []  # its weights are known
+
+    changes["weights_digest"] = "0" * 64
+    change(good, lambda r: replace(r, model=replace(r.model, **changes)))
+    with pytest.raises(SatbenchError, match=r"a model given as a file; name it with --model,"):
         verify_record(good)
 
 

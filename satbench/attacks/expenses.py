@@ -1,0 +1,83 @@
+"""How many passes an attack makes on an image that holds out: what a record's numbers keep to.
+
+A stage cannot have searched with fewer, and hardly with more.  Attacks that are not known here,
+such as those of plug-ins, have no bounds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from satbench.attacks.gradient.apgd import APGDCE, APGDDLR, APGDT
+from satbench.attacks.gradient.cosine import CosinePGD
+from satbench.attacks.gradient.fab import FABT
+from satbench.attacks.gradient.malt import MALT
+from satbench.attacks.gradient.pgd import PGD
+from satbench.attacks.packages import pyautoattack_attacks as package
+from satbench.attacks.score.square import Square
+from satbench.attacks.score.square_from_best import SquareFromBest
+from satbench.attacks.suites.suite_parts import Chosen
+from satbench.attacks.transfer.surrogates import FromSources
+
+
+@dataclass(frozen=True)
+class Expenses:
+    """The passes on one image that holds out: forwards and backwards of the model, and lent ones.
+
+    `lent` are backwards of models that the attack borrows.
+    """
+
+    forwards: int = 0
+    backwards: int = 0
+    lent: int = 0
+
+
+def expenses_of(attack: object, classes: int) -> Expenses | None:
+    """Return what an attack spends on an image of a model with so many classes; None if unknown.
+
+    >>> from satbench.attacks import parse_attack
+    >>> expenses_of(parse_attack("pgd-50"), 10)
+    Expenses(forwards=50, backwards=50, lent=0)
+    """
+    others = max(1, classes - 1)
+    match attack:
+        case Chosen(attack=inner):
+            return expenses_of(inner, classes)
+        case PGD(steps=steps, restarts=restarts, eot=eot):
+            return Expenses(steps * restarts * eot, steps * restarts * eot)
+        case APGDCE() | APGDDLR() | package.APGDCE() | package.APGDDLR():
+            total = attack.steps * attack.restarts * attack.eot
+            return Expenses(total, total)
+        case APGDT() | package.APGDT():
+            total = attack.steps * min(attack.targets, others) * attack.eot
+            return Expenses(total, total)
+        case FABT() | package.FABT():
+            total = attack.steps * min(attack.targets, others)
+            return Expenses(total, total)
+        case CosinePGD(steps=steps):
+            return Expenses(steps, steps)
+        case MALT(steps=steps, targets=targets):
+            total = steps * min(targets, others)
+            return Expenses(total, total)
+        case Square() | package.Square() | SquareFromBest():
+            return Expenses(attack.queries, 0)
+        case FromSources(sources=sources, settings=settings):
+            return Expenses(0, 0, settings.steps * len(sources))
+    return None
+
+
+def reaches_the_surface(attack: object) -> bool:
+    """Say whether an attack's searches start at, or next to, the surface of the Linf ball.
+
+    So that of several perturbations that it makes, the largest moves a pixel by all of eps.
+    """
+    match attack:
+        case Chosen(attack=inner):
+            return reaches_the_surface(inner)
+        case PGD(start=start):
+            return start == "uniform"
+        case APGDCE() | APGDDLR() | APGDT() | Square() | SquareFromBest():
+            return True
+        case package.APGDCE() | package.APGDDLR() | package.APGDT() | package.Square():
+            return True
+    return False

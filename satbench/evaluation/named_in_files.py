@@ -1,0 +1,104 @@
+"""Models and data sets that a file names: looked up among those known here, and nothing else.
+
+A record, a board or a suite may come from a stranger.  A name in it may be any text, and many texts
+mean code to run or a server to ask (`package.module:factory`, `robustbench:…`).  So it is looked
+for in the shipped zoo and in the user's own, by name and by the digest of the weights; whatever
+else it means is done only for who said so on this machine, with `--model` or `--trust`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection
+
+from satbench.core.errors import SatbenchError, UnknownNameError
+from satbench.data import DATASETS
+from satbench.model_zoo.card import card_of_digest, find_card, user_names, zoo_names
+from satbench.models import FILE_ENDINGS, MODELS, SOURCES, ModelRequest, request_model
+
+
+def request_known(
+    name: str, digest: str, trusted: Collection[str] = (), *, ways: str = ""
+) -> ModelRequest:
+    """Return the model that a file calls `name`, whose weights have `digest`, if it is known here.
+
+    Known are the models of the shipped zoo and of the user's own, by name, else by `digest`.  A
+    name among `trusted` is taken as `--model` takes it.  Nothing is imported or fetched here.
+    `ways` says how a person would ask for another model; by default `--trust NAME`.
+
+    Raises UnknownNameError for a name that means nothing, and SatbenchError, saying what the name
+    would do, for one that means something else.
+    """
+    if name in trusted:
+        return request_model(name)
+    own = name
+    if name not in zoo_names() and name not in user_names():
+        card = card_of_digest(digest) if digest else None
+        if card is None:
+            raise _unknown(name, digest, ways)
+        own = card.name
+    card, weights = find_card(own)
+    if card.url and not weights.is_file():
+        raise _refused(name, f"fetch its weights from {card.url}", ways)
+    return ModelRequest(own, "zoo" if own in zoo_names() else "user-zoo", card, weights)
+
+
+def _unknown(name: str, digest: str, ways: str) -> SatbenchError:
+    would = what_it_does(name)
+    if not would:
+        return UnknownNameError("model", name, [*zoo_names(), *user_names(), *MODELS.names()])
+    known = f" by its weights {digest[:12]}…" if digest else ""
+    return _refused(name, would, ways, f", which is not known here{known}")
+
+
+def _refused(name: str, would: str, ways: str, why: str = "") -> SatbenchError:
+    ways = ways or f"give --trust {shlex.quote(name)}"
+    return SatbenchError(
+        f"a file names the model {name!r}{why}; satbench would {would}, and does so only for "
+        f"somebody who asks for it: if you mean it, {ways}"
+    )
+
+
+def what_it_does(name: str) -> str:
+    """Say what taking `name` as the name of a model would do; empty where it means nothing.
+
+    >>> what_it_does("evil:make")
+    'import the module evil and call make() in it, whatever they do'
+    """
+    prefix, colon, rest = name.partition(":")
+    if colon and rest and prefix in SOURCES:
+        entry = SOURCES[prefix]
+        if entry.plugin:
+            return f"run the code of the plug-in {entry.plugin}"
+        return _OF_A_SOURCE.get(prefix, f"ask the servers of {prefix}")
+    if name in MODELS:
+        return f"run the code of the plug-in {MODELS[name].plugin}"
+    if name.partition("#")[0].endswith((".json", *FILE_ENDINGS)) or ("/" in name and not colon):
+        return f"read the file {name.partition('#')[0]}"
+    if colon and prefix and rest and "/" not in prefix:
+        return f"import the module {prefix} and call {rest}() in it, whatever they do"
+    return ""
+
+
+_OF_A_SOURCE = {
+    "robustbench": "fetch its weights from where RobustBench keeps them, unless they are here",
+    "torchvision": "fetch its weights from PyTorch's server, unless they are here",
+    "timm": "fetch its weights from the Hugging Face Hub, unless they are here",
+    "hf": "fetch its weights from the Hugging Face Hub, unless they are here",
+    "torchhub": "fetch the code of a GitHub repository and run it",
+}
+
+
+def refuse_foreign(name: str) -> None:
+    """Raise SatbenchError for a data set that a server is asked for, or that code makes."""
+    base = name.partition(":")[0].partition("@")[0]
+    plugin = DATASETS[base].plugin if base in DATASETS else ""
+    would = f"run the code of the plug-in {plugin}" if plugin else ""
+    if base == "hf":
+        would = "ask the Hugging Face Hub for it, unless it is here"
+    if would:
+        raise SatbenchError(
+            f"a file names the data set {name!r}; satbench would {would}, and does so only for "
+            f"somebody who asks for it: if you mean it, give --dataset {shlex.quote(name)} or "
+            f"--trust {shlex.quote(name)}"
+        )

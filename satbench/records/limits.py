@@ -1,0 +1,126 @@
+"""The limits that a record keeps to, whatever was measured: what no run of satbench would write."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from satbench.records.record import Environment, Record, StageResult
+
+BORN = datetime(2026, 11, 24, tzinfo=UTC)
+"""The day of the first record."""
+
+SCHEMA_2 = datetime(2026, 11, 25, tzinfo=UTC)
+"""The day from which on no record of schema 1 was made; protocol 2 came with schema 2."""
+
+MOST_PASSES = 10**12
+"""The passes that no stage makes: a thousand years of a GPU."""
+
+_VERSION = re.compile(r"\d[\w.+-]{0,39}", re.ASCII)
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_MOST_LETTERS = 200
+
+
+def check_limits(record: Record) -> Iterator[str]:
+    """Yield what no run would have written, a sentence each."""
+    yield from _check_age(record)
+    yield from _check_model(record)
+    yield from _check_credits(record)
+    yield from _check_environment(record.environment)
+    if not _DIGEST.fullmatch(record.witnesses_digest):
+        yield "the digest of the witnesses is none: expected 64 digits of 0-9a-f"
+    if not record.dataset.split or record.dataset.classes < 1 or record.dataset.population < 0:
+        yield "the images have no split, or a number of classes below 1"
+    if not -(2**63) <= record.seed < 2**64:
+        yield f"the seed {record.seed} is beyond 64 bits"
+    for number, stage in enumerate(record.stages, 1):
+        passes = stage.forwards + stage.backwards + stage.source_forwards + stage.source_backwards
+        if passes > MOST_PASSES:
+            yield f"stage {number}, {stage.attack}, tells of {passes} passes, which no run makes"
+
+
+def _check_age(record: Record) -> Iterator[str]:
+    """Check that a record of an older schema is one: it lacks what came later."""
+    if record.schema > 1:
+        if record.protocol < 2:
+            yield f"a record of schema {record.schema} is of protocol 2 or later, not 1"
+        return
+    later = {
+        "a diagnosis": record.diagnosis,
+        "replacements": record.replacements,
+        "suites": record.suites,
+        "notes": record.notes,
+        "a sequence": record.sequential,
+        "answers": record.model.answers,
+        "assumptions": record.model.assumed,
+        "what was searched": any(stage.search for stage in record.stages),
+        "protocol 2": record.protocol > 1,
+    }
+    if found := [what for what, there in later.items() if there]:
+        yield f"a record of schema 1 cannot have {found[0]}, which came later"
+    made = _moment(record.environment.finished)
+    if made and made >= SCHEMA_2:
+        yield f"no record of schema 1 was made after {SCHEMA_2:%Y-%m-%d}, this one {made:%Y-%m-%d}"
+
+
+def _check_model(record: Record) -> Iterator[str]:
+    model = record.model
+    has_code = model.source in ("factory", "python", "torchhub")
+    has_code = has_code or model.source.startswith("plug-in")
+    if model.answers_digest and not has_code:
+        yield f"a model of the source {model.source} is known by its weights and has no answers"
+    if model.parameters < 0 or not _DIGEST.fullmatch(model.weights_digest):
+        yield "the weights are none: expected a number of parameters and 64 digits of 0-9a-f"
+
+
+def _check_credits(record: Record) -> Iterator[str]:
+    """Check who is said to have run what: only a challenge, behind stages of another run."""
+    for number, stage in enumerate(record.stages, 1):
+        if not stage.by:
+            continue
+        before = record.stages[: number - 1]
+        if not stage.origin and not any(one.origin for one in before):
+            yield f"stage {number}, {stage.attack}, is said to be by somebody, but challenges none"
+        if len(stage.by) > _MOST_LETTERS or not stage.by.isprintable():
+            yield f"stage {number}, {stage.attack}, is by no name of up to {_MOST_LETTERS} letters"
+    own = [stage for stage in record.stages if not stage.origin]
+    if any(stage.seed is not None or stage.protocol is not None for stage in own):
+        yield "a stage of the record's own run tells of another seed or protocol"
+    yield from _check_order(record.stages)
+
+
+def _check_order(stages: list[StageResult]) -> Iterator[str]:
+    for stage in stages:
+        if stage.origin and not _DIGEST.fullmatch(stage.origin):
+            yield f"{stage.attack} comes from a record of no identity, {stage.origin[:20]!r}"
+
+
+def _check_environment(told: Environment) -> Iterator[str]:
+    for name in ("satbench", "torch", "python"):
+        if not _VERSION.fullmatch(getattr(told, name)):
+            yield f"the environment's {name} is no version: {getattr(told, name)[:40]!r}"
+    for name in ("platform", "device"):
+        text = getattr(told, name)
+        if not text or len(text) > _MOST_LETTERS or not text.isprintable():
+            yield f"the environment's {name} is none: {text[:40]!r}"
+    if not (1 <= told.threads <= 100_000 and 1 <= told.batch_size <= 10**9):
+        yield f"no run has {told.threads} threads and batches of {told.batch_size}"
+    made, now = _moment(told.finished), datetime.now(UTC)
+    if made is None or not BORN <= made <= now + timedelta(days=1):
+        yield (
+            f"the record was finished at {told.finished[:40]!r}: expected a time such as "
+            f"{BORN.isoformat()}, from then until now"
+        )
+    seconds = [told.clean_seconds, *told.stage_seconds]
+    if not all(math.isfinite(one) and 0 <= one <= 1e9 for one in seconds):
+        yield "the environment tells of times that are no seconds from 0 to 1e9"
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None

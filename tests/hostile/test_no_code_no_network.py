@@ -1,0 +1,319 @@
+"""Names in files run no code and reach for no network, whatever command reads them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+import satbench
+from satbench.attacks import sources_in_file
+from satbench.cli import cli
+from satbench.core.errors import SatbenchError
+from satbench.core.threat import Threat
+from satbench.evaluation.lending import pin_sources
+from satbench.evaluation.named_in_files import request_known
+from satbench.records.record import identity_of, inputs_of, parse_record
+from satbench.records.witnesses import witnesses_path
+
+SHIPPED, N = "fmnist-sat-tiny-relu-s0", 12
+HARNESS = Path(__file__).with_name("forbidden.py")
+Values = dict[str, Any]
+NOBODYS = "0" * 64
+
+EVIL = """
+import pathlib
+pathlib.Path(__file__).with_name("PWNED").touch()
+def make(*_):
+    import torch
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
+class Attack:
+    pass
+"""
+PLUGIN = """
+[satbench.models]
+strange-net = evil:make
+[satbench.attacks]
+strange-attack = evil:Attack
+[satbench.datasets]
+strange-images = evil:make
+[satbench.activations]
+strange-activation = evil:Attack
+"""
+
+
+def model(name: str, source: str, digest: str = NOBODYS) -> Callable[[Values], None]:
+    def change(values: Values) -> None:
+        values["model"] |= {"name": name, "source": source, "weights_digest": digest}
+
+    return change
+
+
+def source(name: str) -> Callable[[Values], None]:
+    def change(values: Values) -> None:
+        values["sources"] = {name: NOBODYS}
+
+    return change
+
+
+def images(name: str) -> Callable[[Values], None]:
+    def change(values: Values) -> None:
+        values["dataset"]["name"] = name
+
+    return change
+
+
+def attack(spec: str) -> Callable[[Values], None]:
+    def change(values: Values) -> None:
+        values["suite"] = [spec]
+        values["stages"][0]["attack"] = spec
+
+    return change
+
+
+HOSTILE: dict[str, Callable[[Values], None]] = {
+    "a factory as the model": model("evil:make", "factory"),
+    "a factory said to be of the zoo": model("evil:make", "zoo"),
+    "a factory as a source": source("evil:make"),
+    "a function that ends the program": model("os:abort", "factory"),
+    "such a function as a source": source("os:abort"),
+    "a model of RobustBench": model("robustbench:cifar10/Linf/Carmon2019Unlabeled", "robustbench"),
+    "a source of RobustBench": source("robustbench:cifar10/Linf/Carmon2019Unlabeled"),
+    "a model of torchvision": model("torchvision:resnet18@IMAGENET1K_V1", "torchvision"),
+    "a model of timm": model("timm:resnet18.a1_in1k", "timm"),
+    "a model of the Hub": model("hf:someone/something", "hf"),
+    "a repository of GitHub": model("torchhub:a/b@main:net", "torchhub"),
+    "a source of the Hub": source("hf:someone/something"),
+    "a plug-in as the model": model("strange-net", "plug-in strange-zoo"),
+    "a plug-in as a source": source("strange-net"),
+    "a card beside the record": model("card.json", "zoo"),
+    "a card beside the record as a source": source("./card.json"),
+    "a pickle": model("weights.pt", "zoo"),
+    "a device": source("/dev/zero"),
+    "images of the Hub": images("hf:someone/images"),
+    "images of a plug-in": images("strange-images"),
+    "an attack of a plug-in": attack("strange-attack"),
+    "a suite beside the record": attack("evil.toml"),
+    "a suite hidden in an attack": attack("pgd(start=evil.toml(x=1))"),
+    "a factory in an attack": attack("transfer(source=evil:make)"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with hostile records in `NUMBER/`, and everything that they name beside them."""
+    folder = tmp_path_factory.mktemp("hostile")
+    record = satbench.evaluate(SHIPPED, attacks="pgd-1", n_examples=N, eps="0.1", out=folder / "ok")
+    path = record.path
+    assert path is not None
+    for number, change in enumerate(HOSTILE.values()):
+        values = json.loads(path.read_text())
+        change(values)
+        values["identity"] = identity_of(inputs_of(parse_record(json.dumps(values), "a test")))
+        home = folder / str(number)
+        home.mkdir()
+        (home / "r.json").write_text(json.dumps(values))
+        witnesses_path(home / "r.json").write_bytes(witnesses_path(path).read_bytes())
+    (folder / "evil.py").write_text(EVIL)
+    (folder / "evil.toml").write_text(
+        'schema = 1\nsummary = ""\n'
+        '[[parts]]\nname = "a"\nattack = "transfer(source=evil:make,steps=1)"\n'
+    )
+    card = json.loads((Path(satbench.__file__).parents[1] / _card(SHIPPED)).read_text())
+    card |= {"name": "card", "activation": "strange-activation", "url": "http://127.0.0.1:9/x"}
+    (folder / "card.json").write_text(json.dumps(card))
+    told = folder / "strange_zoo-1.dist-info"
+    told.mkdir()
+    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: strange-zoo\nVersion: 1\n")
+    (told / "entry_points.txt").write_text(PLUGIN)
+    return folder
+
+
+def _card(name: str) -> str:
+    return f"model_zoo/cards/{name}.json"
+
+
+def commands(home: str, good: str) -> list[list[str]]:
+    """Return every command that reads records, on the record in `home`."""
+    record = f"{home}/r.json"
+    code = "satbench.{}(" + repr(record) + "{})"
+    return [
+        ["satbench", "verify", record, "--quiet"],
+        ["satbench", "verify", record, "--quiet", "--json"],
+        ["satbench", "challenge", record, "--attack", "pgd-1", "--seed", "1", "--quiet"],
+        ["satbench", "challenge", record, "--images", "evil.py", "--quiet"],
+        ["satbench", "merge", record, good],
+        ["satbench", "leaderboard", "build", "--records", home, "--out", f"{home}/board"],
+        ["satbench", "leaderboard", "show", "--records", home],
+        ["satbench", "models", "cards", "--records", home, "--out", f"{home}/pages"],
+        ["python", code.format("verify", "")],
+        ["python", code.format("challenge", ", attacks='pgd-1', seed=1")],
+        ["python", code.format("merge", "").replace("(", "([", 1).replace(")", f", {good!r}])", 1)],
+    ]
+
+
+@pytest.fixture(scope="module")
+def told(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """What each command said to each hostile record, all run in one process."""
+    good = str(next((folder / "ok").glob("*.json")))
+    lines = [line for number in range(len(HOSTILE)) for line in commands(str(number), good)]
+    harmless, *answers = _run(folder, [["satbench", "verify", good, "--quiet"], *lines])
+    assert harmless["code"] == 0, harmless
+    per = len(answers) // len(HOSTILE)
+    return {kind: answers[k * per : (k + 1) * per] for k, kind in enumerate(HOSTILE)}
+
+
+def _run(folder: Path, lines: list[list[str]]) -> list[dict[str, Any]]:
+    path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH", ""))))
+    done = subprocess.run(
+        [sys.executable, str(HARNESS)],
+        input=json.dumps(lines),
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    answers: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return answers
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_record_runs_no_code_and_opens_no_socket(
+    kind: str, told: dict[str, list[dict[str, Any]]], folder: Path
+) -> None:
+    for answer in told[kind]:
+        assert answer["tried"] == []
+        assert answer["code"] in (0, 1, 2), answer["err"]
+        assert "Traceback" not in answer["err"]
+    verify, as_json, challenge, images_of, merge, *_ = told[kind]
+    python = told[kind][-3:]
+    assert verify["code"] in (1, 2)
+    assert as_json["code"] == verify["code"]
+    assert [one["code"] for one in (challenge, images_of, merge, *python[1:])] == [2] * 5
+    assert not (folder / "PWNED").exists()
+
+
+def test_every_command_that_reads_records_is_tried() -> None:
+    def takers(command: click.Command, words: tuple[str, ...]) -> set[tuple[str, ...]]:
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            names = command.list_commands(context)
+            found = [(name, command.get_command(context, name)) for name in names]
+            return {one for name, sub in found if sub for one in takers(sub, (*words, name))}
+        taken = {parameter.name for parameter in command.params}
+        return {words} if taken & {"record", "records"} else set()
+
+    tried = {tuple(line[1:3]) for line in commands("0", "good") if line[0] == "satbench"}
+    tried |= {line[:1] for line in tried}
+    assert takers(cli, ()) <= tried
+
+
+WOULD = {
+    "a factory as the model": ("import the module evil", "--model evil:make", "--trust evil:make"),
+    "a function that ends the program": ("import the module os and call abort()", "--trust"),
+    "a model of RobustBench": ("fetch its weights from where RobustBench", "--trust robustbench:"),
+    "a plug-in as the model": ("run the code of the plug-in strange-zoo", "--trust strange-net"),
+    "a repository of GitHub": ("fetch the code of a GitHub repository and run it", "--trust"),
+    "images of the Hub": ("ask the Hugging Face Hub", "--dataset", "--trust hf:someone/images"),
+    "images of a plug-in": ("run the code of the plug-in strange-zoo", "--trust strange-images"),
+    "a factory as a source": ("import the module evil", "--trust evil:make"),
+}
+
+
+@pytest.mark.parametrize("kind", WOULD)
+def test_what_a_name_would_do_is_said(kind: str, told: dict[str, list[dict[str, Any]]]) -> None:
+    verify = told[kind][0]
+    assert all(words in verify["out"] + verify["err"] for words in WOULD[kind])
+
+
+def test_the_current_folder_is_on_the_import_path_for_a_factory_only(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    own = folder / "empty"
+    (own / "mine.py").write_text(EVIL)
+    code = "import sys; from satbench.models import load_model, request_model as r; {}"
+    code += f"; print([one for one in sys.path if one in ('', {str(own)!r})])"
+    lines = (f"r({SHIPPED!r})", "load_model(r('mine:make'), 10)")
+    seen = [
+        subprocess.run(
+            [sys.executable, "-P", "-c", code.format(line)],
+            cwd=own,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        for line in lines
+    ]
+
+    assert [len(one) for one in (eval(" ".join(words)) for words in seen)] == [0, 1]
+
+
+def test_python_m_satbench_reads_no_module_of_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("raise SystemExit(77)")
+    done = subprocess.run(
+        [sys.executable, "-m", "satbench", "--version"], cwd=tmp_path, capture_output=True
+    )
+    assert done.returncode == 0
+
+
+def test_a_model_that_somebody_trusts_is_used(folder: Path, monkeypatch: Any) -> None:
+    own = folder / "trusted"
+    own.mkdir()
+    (own / "kept.py").write_text(
+        "import torch\nfrom satbench.models import load_model, request_model\n"
+        f"def make():\n    return load_model(request_model({SHIPPED!r}), 10).module\n"
+    )
+    monkeypatch.syspath_prepend(own)
+    given: Values = {"attacks": "pgd-1", "n_examples": N, "eps": "0.1", "out": own / "out"}
+    record = satbench.evaluate("kept:make", "fashion-mnist", **given)
+
+    assert satbench.verify(record, trust=["kept:make"]).confirmed
+    assert satbench.verify(record, "kept:make").confirmed
+    assert request_known("any", record.model.weights_digest).text == SHIPPED
+    with pytest.raises(SatbenchError, match="expected trust as a list of names"):
+        satbench.verify(record, trust="kept:make")
+
+
+def test_a_suite_file_names_only_models_that_are_known(folder: Path) -> None:
+    path, threat = folder / "evil.toml", Threat.parse("linf:0.1")
+    assert sources_in_file(str(path)) == {"evil:make"}
+    with pytest.raises(SatbenchError, match=r"import the module evil and call make\(\)"):
+        pin_sources([str(path)], "fashion-mnist", threat)
+
+    suite = folder / "open.toml"
+    suite.write_text(
+        'schema = 1\nsummary = ""\nparameters.source = "none"\n'
+        '[[parts]]\nname = "a"\nattack = "transfer(source={source},steps=1)"\n'
+    )
+    asked = f"{suite}(source=evil:make)"
+    assert sources_in_file(asked) == set()
+    (spec,) = pin_sources([asked], "fashion-mnist", threat)
+    assert "source=evil:make" in spec
+
+
+def test_a_board_names_only_what_is_known(tmp_path: Path, folder: Path) -> None:
+    from satbench.board.definition import read_definition
+    from satbench.evaluation.fill import fill_board
+
+    text = (
+        'schema = 1\nsummary = ""\ndataset = "{}"\nsplit = "test"\nn = 2\nthreat = "linf:0.1"\n'
+        'suites = [["{}"]]\ncolumns = ["clean"]\n'
+    )
+    for dataset, suite, said in (
+        ("fashion-mnist", "transfer(source=evil:make)", "import the module evil"),
+        ("fashion-mnist", "strange-attack", "none of satbench's own"),
+        ("fashion-mnist", str(folder / "evil.toml"), "none of satbench's own"),
+        ("hf:someone/images", "pgd-1", "ask the Hugging Face Hub"),
+    ):
+        (tmp_path / "board.toml").write_text(text.format(dataset, suite))
+        definition = read_definition(tmp_path / "board.toml")
+        with pytest.raises(SatbenchError, match=said):
+            next(fill_board(definition, "cpu", None, True))
