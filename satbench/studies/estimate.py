@@ -79,7 +79,7 @@ class Estimate:
             missing = [one for one in missing if not runner.is_recorded(one, found, cell)]
         unmeasured = runner.plan.study.measured and not (run and run.measures)
         origin = "given" if cell.model else found.origin if found else "to train"
-        if not found and not cell.model and not missing and not unmeasured:
+        if run and not found and not cell.model and not missing and not unmeasured:
             origin = "not needed"
         training = self._training(cell.config) if origin == "to train" and cell.config else 0.0
         seconds = training + self._evaluating(cell, missing, unmeasured)

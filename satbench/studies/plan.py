@@ -22,7 +22,7 @@ from satbench.evaluation.own_code import IMAGES, identified
 from satbench.models import load_model, request_model
 from satbench.recipes import TrainConfig, load_recipe, parse_overrides
 from satbench.recipes.config import settings
-from satbench.studies.design import Arm, Evaluation, Study
+from satbench.studies.design import Arm, Choice, Evaluation, Study, Sweep
 from satbench.studies.images import Images
 
 DEFAULT_EXAMPLES = 500
@@ -38,13 +38,15 @@ class Options:
 
     `overrides` are settings in place of the recipe's, under those of the arms.  `seeds` is empty
     for as many as the study says, counted from 0.  `evaluate_on` is the data set whose images are
-    attacked; empty for the test set of what each arm is trained on.
+    attacked; empty for the test set of what each arm is trained on.  `sweep` gives each arm a value
+    of its own for a setting (`satbench.studies.sweep`).
     """
 
     overrides: Mapping[str, object] = field(default_factory=dict)
     seeds: tuple[int, ...] = ()
     n_examples: int = DEFAULT_EXAMPLES
     evaluate_on: str = ""
+    sweep: Sweep | None = None
 
 
 @dataclass(frozen=True)
@@ -77,12 +79,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Plan:
-    """A study made concrete.  `rows` gives each arm's cells in the order of its seeds."""
+    """A study made concrete.  `rows` gives each arm's cells in the order of its seeds.
+
+    `choices` are what a sweep gave the arms, whose settings hold it.
+    """
 
     study: Study
     base: TrainConfig
     options: Options
     rows: Mapping[str, tuple[Cell, ...]]
+    choices: tuple[Choice, ...] = ()
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from satbench.core.errors import SatbenchError
-from satbench.studies.design import Study
+from satbench.studies.design import Choice, Study
 from satbench.studies.run_file import BROKEN, SURVIVED, WRONG, Outcome, StudyRun
 
 
@@ -55,7 +55,8 @@ class Sheet:
     `columns` are its evaluations with canonical specs and threat models.  `n` is the number of
     images.  `facts` are lines of the table of the set-up, such as ("recipe", "fmnist-sat");
     `caveats` say what could be wrong, in markdown.  `measures` says what the gradient measures of
-    the runs are, by name; others are not shown.  `commands` make the page again.
+    the runs are, by name; others are not shown.  `commands` make the page again.  `choices` are
+    what a sweep of a setting gave the arms, by held-out accuracies for each of its `swept` values.
     """
 
     study: Study
@@ -67,6 +68,8 @@ class Sheet:
     caveats: tuple[str, ...] = ()
     measures: Mapping[str, str] = field(default_factory=dict)
     shapes: tuple[Shape, ...] = ()
+    swept: tuple[str, ...] = ()
+    choices: tuple[Choice, ...] = ()
 
     def row(self, name: str) -> Row:
         """Return the arm of a name."""

@@ -61,6 +61,12 @@ def made_study() -> Study:
     )
 
 
+@pytest.fixture(scope="session")
+def serve_noise() -> Callable[[pytest.MonkeyPatch], None]:
+    """Return a function that puts images of noise in the place of Fashion-MNIST."""
+    return _serve_noise
+
+
 def _serve_noise(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("satbench.training.images.training_set.load_dataset", _load)
     patch.setattr("satbench.studies.images.load_dataset", _load)

@@ -44,7 +44,7 @@ def write_page(plan: Plan, places: Places, images: Images, folder: Path) -> list
 def check_page(plan: Plan, places: Places, images: Images, folder: Path) -> str:
     """Return what is wrong with the page or a figure (SVG) in a sentence; empty if nothing is."""
     sheet = sheet_of(plan, places, images)
-    again = f"write it again with satbench study {plan.study.name} --only page"
+    again = f"write it again with {_commands(plan)[1]} --only page"
     page = folder / f"{plan.study.name}.md"
     if said := _unlike(page, render_page(sheet).encode(), again):
         return said
@@ -85,7 +85,7 @@ def check_texts(pages: Mapping[Path, str], again: str) -> str:
 
 def sheet_of(plan: Plan, places: Places, images: Images) -> Sheet:
     """Return a study with the runs of it that are kept."""
-    study = plan.study
+    study, sweep = plan.study, plan.options.sweep
     return Sheet(
         study,
         rows=tuple(_row(plan, arm, places, images) for arm in study.arms),
@@ -96,6 +96,8 @@ def sheet_of(plan: Plan, places: Places, images: Images) -> Sheet:
         caveats=(*study.caveats, *_caveats(plan)),
         measures=MEASURES if study.measured else {},
         shapes=tuple(activation_shape(spec, name=name) for name, spec in study.shapes.items()),
+        swept=tuple(show_override(sweep.key, value) for value in sweep.values) if sweep else (),
+        choices=plan.choices,
     )
 
 
@@ -135,14 +137,15 @@ def _seen(plan: Plan, cell: Cell, run: StudyRun, dataset: str) -> StudyRun:
 
 
 def _settings(plan: Plan, arm: Arm, cell: Cell) -> str:
-    """Return what an arm has of its own, the activation always."""
+    """Return what an arm has of its own, the activation and what is swept always."""
     if cell.config is None:
         return f"the model {cell.model}"
     own = {key: getattr(cell.config, key) for key in arm.settings}
+    always = {"activation", plan.options.sweep.key if plan.options.sweep else ""}
     return ", ".join(
         show_override(key, value)
         for key, value in own.items()
-        if key == "activation" or value != getattr(plan.base, key)
+        if key in always or value != getattr(plan.base, key)
     )
 
 
@@ -154,6 +157,10 @@ def _facts(plan: Plan) -> tuple[tuple[str, str], ...]:
     if changes:
         texts = (f"`{show_override(key, value)}`" for key, value in changes.items())
         facts.append(("changed for all arms", ", ".join(texts)))
+    if sweep := plan.options.sweep:
+        seeds = sweep.seeds or plan.options.seeds or range(study.seeds)
+        told = f"`{sweep.key}`, by its trainings with seed {', '.join(map(str, seeds))}"
+        facts.append(("chosen for each arm", told))
     settings: Sequence[tuple[str, object]] = (
         ("network", base.architecture),
         ("inner attacker", base.attack),
@@ -175,8 +182,20 @@ def _caveats(plan: Plan) -> tuple[str, ...]:
         "scales.  The same command with `--recipe` repeats the study on them.",
         f"Robust accuracy is an upper bound: {study.verdict} breaks what it can, and a stronger "
         "attack could break more, of one arm more than of another.",
-        "Settings that are not the arm's own are the same for all arms, tuned for none; "
-        "[recipe-sensitivity](recipe-sensitivity.md) tests what that does.",
+        _tuning(plan),
+    )
+
+
+def _tuning(plan: Plan) -> str:
+    sweep = plan.options.sweep
+    if sweep is None:
+        return (
+            "Settings that are not the arm's own are the same for all arms, tuned for none; "
+            "[recipe-sensitivity](recipe-sensitivity.md) tests what that does."
+        )
+    return (
+        f"`{sweep.key}` is tuned for each arm among {len(sweep.values)} values; other settings are "
+        "the same for all arms. A value between them could suit an arm better."
     )
 
 
@@ -189,6 +208,11 @@ def _commands(plan: Plan) -> tuple[str, ...]:
         words += ["--set", show_override(key, value)]
     if options.seeds:
         words += ["--seeds", ",".join(map(str, options.seeds))]
+    if options.sweep:
+        values = (show_override("", value)[1:] for value in options.sweep.values)
+        words += ["--sweep", f"{options.sweep.key}={','.join(values)}"]
+        if options.sweep.seeds:
+            words += ["--sweep-seeds", ",".join(map(str, options.sweep.seeds))]
     if options.n_examples != DEFAULT_EXAMPLES:
         words += ["--n-examples", str(options.n_examples)]
     if options.evaluate_on:

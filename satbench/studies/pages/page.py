@@ -47,6 +47,7 @@ def render_page(sheet: Sheet) -> str:
             "answer": answer_of(sheet),
             "pictures": {place: _pictures(sheet, kinds) for place, kinds in _PLACES.items()},
             "set_up": tables.set_up_table(sheet),
+            "choices": tables.choices_table(sheet),
             "evaluations": tables.evaluations_table(sheet),
             "robustness": tables.robustness_table(sheet),
             "collapses": [

@@ -40,6 +40,18 @@ def set_up_table(sheet: Sheet) -> str:
     return table(("", ""), [("of the paper", cell(sheet.study.section)), *facts], 2)
 
 
+def choices_table(sheet: Sheet) -> str:
+    """Return the held-out accuracies of a sweep, that of the value chosen in bold; else nothing."""
+    if not sheet.choices:
+        return ""
+    lines = []
+    for choice in sheet.choices:
+        scores = zip(sheet.swept, choice.scores, strict=True)
+        shown = (f"**{percent(s)}**" if v == choice.setting else percent(s) for v, s in scores)
+        lines.append((cell(choice.arm), f"`{choice.setting}`", *shown))
+    return table(("arm", "chosen", *map(cell, sheet.swept)), lines, 2)
+
+
 def evaluations_table(sheet: Sheet) -> str:
     """Return the evaluations: attacks, threat model, and what each is used for."""
     lines = []

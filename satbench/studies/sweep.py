@@ -1,0 +1,165 @@
+"""A setting of which each arm of a study gets a value of its own, by held-out robust accuracy.
+
+Weight decay by itself can move robust accuracy by seven points (Pang et al., 2021,
+arXiv:2010.00467), and what suits one activation need not suit another: Huang et al. (2023,
+"Revisiting residual networks for adversarial robustness", section 4.1.2) tune it for each before
+they compare.  Here each arm is trained with each value, and gets the one of greatest mean accuracy
+under PGD-10 on held-out training images; test images have no say.  The run files of these trainings
+hold what the choice rests on, so that it is made again from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from statistics import fmean
+
+from satbench.core.errors import SatbenchError
+from satbench.recipes import parse_overrides
+from satbench.recipes.values import show_override
+from satbench.studies.design import Arm, Choice, Study, Sweep
+from satbench.studies.images import Images
+from satbench.studies.plan import Options, Plan, plan_study
+from satbench.studies.run_file import StudyRun
+from satbench.studies.store import Places
+
+SCORE = "pgd-10"
+"""What of a run's held-out accuracies the choice is made by."""
+
+_EQUAL = 1e-9
+"""Means that are closer are equal but for rounding; of equals the one named first is taken."""
+
+_UNLIKE = ("seed", "held_out", "subset")
+"""Settings with which runs would be measured on other images, or that are given otherwise."""
+
+
+def parse_sweep(text: str, seeds: tuple[int, ...] = ()) -> Sweep:
+    """Read `KEY=VALUE,VALUE,…`, such as `weight_decay=1e-4,5e-4`.
+
+    Raises SatbenchError for a setting that is unknown or no number, and for fewer than two values.
+    """
+    key, _, told = (part.strip() for part in text.partition("="))
+    values = [parse_overrides([f"{key}={value}"])[key] for value in told.split(",")]
+    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    if len(numbers) < len(values) or key in _UNLIKE:
+        raise SatbenchError(
+            f"expected --sweep of a setting that is a number, such as weight_decay, got {key}"
+        )
+    if len(set(numbers)) < max(2, len(numbers)):
+        raise SatbenchError(
+            "expected --sweep with two values or more, all different, such as "
+            f"weight_decay=1e-4,5e-4, got {text!r}"
+        )
+    return Sweep(key, tuple(numbers), seeds)
+
+
+def plan_sweep(study: Study, sweep: Sweep, options: Options, images: Images) -> Plan:
+    """Return the plan of the trainings that the choice rests on; nothing in it is evaluated.
+
+    Raises SatbenchError where an arm, or the options, set what is swept, and where no arm is
+    trained.
+    """
+    trained = _trained(study)
+    own = [arm.name for arm in trained if sweep.key in arm.settings]
+    if own:
+        raise SatbenchError(
+            f"--sweep {sweep.key} cannot be: it is what the arm {own[0]} of {study.name} is about"
+        )
+    if sweep.key in options.overrides:
+        raise SatbenchError(f"{sweep.key} is given twice: by --sweep and by --set; leave one")
+    if not trained:
+        raise SatbenchError(f"--sweep has no effect: {study.name} trains nothing")
+    arms = tuple(
+        replace(_with(arm, sweep.key, value), name=_label(arm, sweep.key, value))
+        for arm in trained
+        for value in sweep.values
+    )
+    alone = replace(
+        study, arms=arms, contrasts=(), primary=None, masked=(), axes=(), measured=False
+    )
+    seeds = sweep.seeds or options.seeds
+    plan = plan_study(alone, replace(options, seeds=seeds, sweep=None), images)
+    rows = {arm: tuple(replace(c, wanted=()) for c in cells) for arm, cells in plan.rows.items()}
+    return replace(plan, rows=rows)
+
+
+def plan_swept(study: Study, options: Options, images: Images, places: Places) -> Plan:
+    """Return the plan of a study whose arms have the values that its sweep chose.
+
+    Raises SatbenchError unless all trainings that the choice rests on are kept.
+    """
+    sweep = options.sweep
+    if sweep is None:
+        return plan_study(study, options, images)
+    choices = _choices(study, sweep, plan_sweep(study, sweep, options, images), places)
+    values = {choice.arm: choice.value for choice in choices}
+    plan = plan_study(_study_with(study, sweep, values), options, images)
+    return replace(plan, choices=choices)
+
+
+def outlook(
+    study: Study, options: Options, images: Images, places: Places, say: Callable[[str], None]
+) -> tuple[Plan, ...]:
+    """Return what there is to carry out, for a dry run: the sweep, if there is one, and the study.
+
+    Before the choice is made, which `say` is told, the study is as if it were the first value.
+    """
+    sweep = options.sweep
+    if sweep is None:
+        return (plan_study(study, options, images),)
+    first = plan_sweep(study, sweep, options, images)
+    if not _lacking(first, places):
+        return first, plan_swept(study, options, images, places)
+    setting = show_override(sweep.key, sweep.values[0])
+    say(f"the sweep of {sweep.key} is not made: what follows it is estimated for {setting}")
+    values = {arm.name: sweep.values[0] for arm in _trained(study)}
+    return first, plan_study(_study_with(study, sweep, values), options, images)
+
+
+def _lacking(plan: Plan, places: Places) -> list[str]:
+    """Return the labels of the trainings of a sweep that are not kept yet."""
+    return [cell.label for cell in plan.cells if places.run(cell.key) is None]
+
+
+def _choices(study: Study, sweep: Sweep, plan: Plan, places: Places) -> tuple[Choice, ...]:
+    if missing := _lacking(plan, places):
+        raise SatbenchError(
+            f"the sweep of {sweep.key} lacks {len(missing)} of {len(plan.cells)} trainings: "
+            f"{', '.join(missing)}; the same command without --only and --check makes them"
+        )
+    kept = {cell.key: places.run(cell.key) for cell in plan.cells}
+    found = []
+    for arm in _trained(study):
+        rows = [plan.rows[_label(arm, sweep.key, value)] for value in sweep.values]
+        scores = tuple(fmean(_score(kept[cell.key]) for cell in row) for row in rows)
+        equal = (score > max(scores) - _EQUAL for score in scores)
+        value = next(v for v, best in zip(sweep.values, equal, strict=True) if best)
+        found.append(Choice(arm.name, value, show_override(sweep.key, value), scores))
+    return tuple(found)
+
+
+def _score(run: StudyRun | None) -> float:
+    if run is None or SCORE not in run.held_out:
+        key = run.key if run else ""
+        raise SatbenchError(f"the run file {key}.json tells of no held-out accuracy: remove it")
+    return float(run.held_out[SCORE])
+
+
+def _study_with(study: Study, sweep: Sweep, values: Mapping[str, float]) -> Study:
+    """Return a study whose arms have these values of what is swept."""
+    arms = (
+        _with(arm, sweep.key, values[arm.name]) if arm.name in values else arm for arm in study.arms
+    )
+    return replace(study, arms=tuple(arms))
+
+
+def _trained(study: Study) -> list[Arm]:
+    return [arm for arm in study.arms if not arm.model]
+
+
+def _with(arm: Arm, key: str, value: float) -> Arm:
+    return replace(arm, settings={**arm.settings, key: value})
+
+
+def _label(arm: Arm, key: str, value: float) -> str:
+    return f"{arm.name}, {show_override(key, value)}"
