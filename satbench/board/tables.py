@@ -10,6 +10,7 @@ from satbench.core.templates import fill
 from satbench.records.record import DatasetInfo
 
 CONTROL = " (control)"
+SUMMARY_ROWS = 5
 
 _CUMULATIVE = (
     "AutoAttack and fast ran on the survivors of the attacks before them in their record, if any, "
@@ -32,14 +33,25 @@ def render_markdown(board: Board, cost: str = "COST.md", agreement: str = "AGREE
     return fill("leaderboard.md", values, {"cell": cell}).rstrip() + "\n"
 
 
-def render_summary(board: Board, page: str) -> str:
-    """Return the tables of groups only, as the README shows them; `page` links to the rest."""
+def render_summary(board: Board, page: str, rows: int = SUMMARY_ROWS) -> str:
+    """Return the first rows of each benchmark, for a README; `page` links to the rest.
+
+    A row is a kind of model: training, architecture and activation.  There are `rows` in all, and
+    at least one a benchmark.
+    """
+    each = max(1, rows // max(1, len(board.benchmarks)))
     benchmarks = [
-        {"title": cell(one.title), "n": f"{one.dataset.n:,}", "groups": _groups(one)}
+        {
+            "title": cell(one.title),
+            "n": f"{one.dataset.n:,}",
+            "groups": _first_groups(one, each),
+            "shown": min(each, len(one.groups)),
+            "kinds": len(one.groups),
+            "count": len(one.rows),
+        }
         for one in board.benchmarks
     ]
-    values = {"benchmarks": benchmarks, "page": page, "cumulative": _CUMULATIVE}
-    return fill("leaderboard-summary.md", values)
+    return fill("leaderboard-summary.md", {"benchmarks": benchmarks, "page": page})
 
 
 def recipe_title(training: Training) -> str:
@@ -91,12 +103,23 @@ def _groups(benchmark: Benchmark) -> str:
     return table(head, lines, words=3)
 
 
-def _mean(group: Group, column: Column) -> str:
+def _first_groups(benchmark: Benchmark, rows: int) -> str:
+    columns: tuple[Column, ...] = ("clean", "pgd50", "best_known", "gap")
+    head = ["Training", "Network", *(COLUMNS[column] for column in columns)]
+    lines = []
+    for group in benchmark.groups[:rows]:
+        training, architecture, activation = _kind(group)
+        numbers = [_mean(group, column, spread=column == "best_known") for column in columns]
+        lines.append([training, f"{architecture}, {activation}", *numbers])
+    return table(head, lines, words=2)
+
+
+def _mean(group: Group, column: Column, spread: bool = True) -> str:
     summary = group.summary(column)
     if summary is None:
         return MISSING
     text = percent(summary.mean)
-    if summary.sd is not None:
+    if spread and summary.sd is not None:
         text += f" ± {percent(summary.sd)}"
     if column == "best_known":
         text = f"**{text}**"

@@ -1,0 +1,162 @@
+"""Every code block of the README and of docs/ runs; every command that they show exists."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+from doc_blocks import (
+    LANGUAGES,
+    ROOT,
+    Block,
+    as_expected,
+    blocks_of,
+    check_command,
+    commands_of,
+    pages,
+)
+
+_WRITTEN = pages(generated=False)
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _blocks(path: Path) -> list[Block]:
+    return blocks_of(path.read_text(encoding="utf-8"))
+
+
+def _is_slow(path: Path) -> bool:
+    """Whether a page is for the slow tests: what bash runs takes seconds a command."""
+    blocks = _blocks(path)
+    return any(block.language == "slow" for block in blocks) or any(
+        block.language == "sh" and block.runnable().strip() for block in blocks
+    )
+
+
+def _runs(path: Path) -> bool:
+    return any(
+        (block.language == "python" and not block.needs_more)
+        or (block.language == "sh" and block.runnable().strip())
+        for block in _blocks(path)
+    )
+
+
+def test_every_block_has_a_language_that_is_known() -> None:
+    unknown = [
+        f"{_name(path)}:{block.line}: {block.language!r}"
+        for path in pages()
+        for block in _blocks(path)
+        if block.language not in (*LANGUAGES, "setup", "slow")
+    ]
+
+    assert unknown == []
+
+
+def test_every_command_of_satbench_that_a_page_shows_exists() -> None:
+    count, wrong = 0, []
+    for path in pages():
+        if path.name == "CHANGELOG.md":  # it tells of commands that are gone
+            continue
+        for words in commands_of(path.read_text(encoding="utf-8")):
+            count += 1
+            try:
+                check_command(words)
+            except click.ClickException as error:
+                wrong.append(f"{_name(path)}: satbench {' '.join(words)}: {error.format_message()}")
+
+    assert wrong == []
+    assert count > 150
+
+
+@pytest.mark.parametrize("words", [["evil"], ["eval", "--no-such-option"], ["models", "--gone"]])
+def test_a_command_that_does_not_exist_is_found(words: list[str]) -> None:
+    with pytest.raises(click.ClickException):
+        check_command(words)
+
+
+def test_every_block_of_toml_json_and_python_can_be_read() -> None:
+    for path in pages():
+        for block in _blocks(path):
+            where = f"{_name(path)}:{block.line}"
+            if block.language == "toml":
+                tomllib.loads(block.text)
+            elif block.language == "json":
+                json.loads(block.text)
+            elif block.language == "python":
+                compile(block.text, where, "exec")
+
+
+def test_every_target_of_make_that_a_page_shows_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    asked = {
+        target
+        for path in pages()
+        if path.name != "CHANGELOG.md"
+        for text in re.findall(r"(?:^|`)make ([a-z -]+)", path.read_text("utf-8"), re.MULTILINE)
+        for target in text.split()
+        if target in targets or "`make " + target in path.read_text("utf-8")
+    }
+
+    assert {"demo", "test"} <= asked <= targets
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=_name(path), marks=[pytest.mark.slow] * _is_slow(path))
+        for path in _WRITTEN
+        if _runs(path)
+    ],
+)
+def test_the_blocks_of_a_page_run(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("leaderboard", "examples", "attacks"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names: dict[str, object] = {"__name__": "page", "ROOT": ROOT}
+    for block in _blocks(path):
+        where = f"{_name(path)}:{block.line}"
+        printed = _run(block, names, where)
+        if block.expected is not None and printed is not None:
+            assert as_expected(block.expected, printed), f"{where} printed\n{printed}"
+
+
+def _run(block: Block, names: dict[str, object], where: str) -> str | None:
+    """Run a block and return what it printed; None where it is not for running."""
+    if block.language == "sh" and block.runnable().strip():
+        folder = Path(sys.executable).parent
+        done = subprocess.run(
+            ["bash", "-ec", block.runnable()],
+            env={
+                **os.environ,
+                "PATH": f"{folder}:{os.environ['PATH']}",
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": os.getcwd(),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{where}: {done.stdout}{done.stderr}"
+        return done.stdout
+    if block.language in ("python", "setup") and not block.needs_more:
+        if block.file:
+            Path(block.file).write_text(block.text, encoding="utf-8")
+            return None
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(compile(block.text, where, "exec"), names)
+        return out.getvalue()
+    return None
