@@ -18,18 +18,29 @@ STUDIES := gradient-quality activations negative-inputs elu-celu scaling gradien
 WRITTEN := $(filter-out README,$(basename $(notdir $(wildcard docs/studies/*.md))))
 JOBS ?= 2
 
-.PHONY: help demo test coverage test-all lint types zoo surrogates records reference leaderboard studies check-leaderboard verify bench clean
+.PHONY: help demo docs docs-serve image test coverage test-all lint types zoo surrogates records reference leaderboard studies check-leaderboard verify bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
 
 $(BIN)/satbench: pyproject.toml constraints.txt
+	@echo "installing into $(VENV): the first time takes some minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all]'
 	@touch $@
 
-demo: $(BIN)/satbench  ## Install, evaluate the shipped models, print and write the leaderboard
+demo: $(BIN)/satbench  ## Install, attack three shipped models, print a table: under a minute after pip
 	$(BIN)/satbench demo
+
+docs: $(BIN)/satbench  ## Build the documentation site into site/; a warning is an error
+	$(BIN)/python docs/site/gap_chart.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs-serve: $(BIN)/satbench  ## Serve the documentation site on this machine while it is written
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+image:  ## Build the Docker image, for the CPU
+	docker build --tag satbench .
 
 test: $(BIN)/satbench  ## Install, run all everyday tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
@@ -88,4 +99,4 @@ bench:  ## Measure speed and memory beside other packages (see benchmarks/README
 	.venv-bench/bin/python benchmarks/report.py
 
 clean:  ## Remove what the targets above made, the environment too
-	rm -rf $(VENV) build demo *.egg-info
+	rm -rf $(VENV) build demo site *.egg-info

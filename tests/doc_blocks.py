@@ -26,7 +26,8 @@ from satbench.cli import cli
 
 ROOT = Path(__file__).parents[1]
 GENERATED = ("docs/models/*.md", "docs/studies/*.md", "docs/benchmarks.md", "docs/robustbench.md")
-LANGUAGES = ("python", "sh", "text", "toml", "json", "bibtex", "dockerfile")
+LANGUAGES = ("", "python", "sh", "text", "toml", "json", "bibtex", "dockerfile")
+"""Those that a block may have; none for a drawing."""
 
 _FENCE = re.compile(
     r"^(?P<indent> *)(?P<fence>```+)(?P<language>[^\n]*)\n(?P<text>.*?)^ *(?P=fence) *$"

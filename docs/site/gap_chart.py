@@ -33,9 +33,10 @@ def shown() -> list[tuple[str, float, float]]:
     rows = {row.model.name: row for row in benchmark.rows}
     found = []
     for name, title in MODELS.items():
-        row = rows[name]
-        assert row.pgd50 is not None
-        found.append((title, 100 * row.pgd50.value, 100 * row.best_known.value))
+        pgd, best = (rows[name].value(column) for column in ("pgd50", "best_known"))
+        if pgd is None or best is None:
+            raise SystemExit(f"{name} has no record with PGD-50")
+        found.append((title, 100 * pgd, 100 * best))
     return found
 
 

@@ -85,6 +85,9 @@ def _is_outside(uri: str) -> bool:
 def _with_folders(nav: list[Any]) -> list[Any]:
     filled: list[Any] = []
     for entry in nav:
+        if isinstance(entry, str):
+            filled.append(entry)
+            continue
         title, target = next(iter(entry.items()))
         if isinstance(target, list):
             filled.append({title: _with_folders(target)})

@@ -3,7 +3,7 @@
 A trait is an attribute of the class: a `ClassVar`, a property where it depends on a parameter, or
 (`block`, `uses_gradients`) a parameter itself.  A trait that is not declared has its default, so a
 misspelt one would pass unseen: names that are nearly a trait's are refused, as are values of
-another type.  docs/attacks.md has the table for people.
+another type.  docs/how-to/own-attack.md has the table for people.
 """
 
 from __future__ import annotations
