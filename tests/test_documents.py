@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import click
 import pytest
@@ -126,7 +127,10 @@ def test_the_blocks_of_a_page_run(
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    names: dict[str, object] = {"__name__": "page", "ROOT": ROOT}
+    page = ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", page)  # where a dataclass looks for its module
+    names = vars(page)
+    names["ROOT"] = ROOT
     for block in _blocks(path):
         where = f"{_name(path)}:{block.line}"
         printed = _run(block, names, where)
