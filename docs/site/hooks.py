@@ -23,6 +23,7 @@ import python_reference  # noqa: E402
 _OUTSIDE = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "SECURITY.md",
     "attacks/README.md",
     "model_zoo/README.md",
     "leaderboard/README.md",
