@@ -34,7 +34,7 @@ from satbench.models import load_model, request_model
 
 OURS: dict[str, Attack] = dict(parse_attack("autoattack").parts())
 REFERENCE: dict[str, Attack] = dict(AutoAttackReference().parts())
-OURS["apgd-dlr"], REFERENCE["apgd-dlr"] = _apgd.APGDDLR(), _pyautoattack.APGDDLR()
+OURS["apgd-dlr"], REFERENCE["apgd-dlr"] = _apgd.APGDDLR(), _pyautoattack.ReferenceAPGDDLR()
 
 
 @dataclass(frozen=True)

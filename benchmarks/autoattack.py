@@ -34,10 +34,10 @@ from satbench.engine.judge import broken
 from satbench.engine.stage import Stage
 
 PARTS: dict[str, tuple[Attack, Attack]] = {
-    "apgd-ce": (_apgd.APGDCE(), _pyautoattack.APGDCE()),
-    "apgd-t": (_apgd.APGDT(), _pyautoattack.APGDT()),
-    "fab-t": (_fab.FABT(), _pyautoattack.FABT()),
-    "square": (_square.Square(), _pyautoattack.Square()),
+    "apgd-ce": (_apgd.APGDCE(), _pyautoattack.ReferenceAPGDCE()),
+    "apgd-t": (_apgd.APGDT(), _pyautoattack.ReferenceAPGDT()),
+    "fab-t": (_fab.FABT(), _pyautoattack.ReferenceFABT()),
+    "square": (_square.Square(), _pyautoattack.ReferenceSquare()),
 }
 
 

@@ -228,6 +228,16 @@ def test_no_room_is_a_top_level_module_after_importing_all() -> None:
     assert {"attacks", "model_zoo", "leaderboard"} & set(sys.modules) == set()
 
 
+def test_a_class_name_is_defined_once() -> None:
+    defined: dict[str, set[str]] = {}
+    for module in MODULES:
+        for node in ast.walk(tree_of(module)):
+            if isinstance(node, ast.ClassDef):
+                defined.setdefault(node.name, set()).add(f"{module}:{node.lineno}")
+
+    assert {name: places for name, places in defined.items() if len(places) > 1} == {}
+
+
 def test_no_two_test_modules_have_one_name() -> None:
     # pytest imports a test module by its file's name only, but in a package.
     found = (ROOT / "tests").rglob("test_*.py")

@@ -45,13 +45,13 @@ def expenses_of(attack: object, classes: int) -> Expenses | None:
             return expenses_of(inner, classes)
         case PGD(steps=steps, restarts=restarts, eot=eot):
             return Expenses(steps * restarts * eot, steps * restarts * eot)
-        case APGDCE() | APGDDLR() | package.APGDCE() | package.APGDDLR():
+        case APGDCE() | APGDDLR() | package.ReferenceAPGDCE() | package.ReferenceAPGDDLR():
             total = attack.steps * attack.restarts * attack.eot
             return Expenses(total, total)
-        case APGDT() | package.APGDT():
+        case APGDT() | package.ReferenceAPGDT():
             total = attack.steps * min(attack.targets, others) * attack.eot
             return Expenses(total, total)
-        case FABT() | package.FABT():
+        case FABT() | package.ReferenceFABT():
             total = attack.steps * min(attack.targets, others)
             return Expenses(total, total)
         case CosinePGD(steps=steps):
@@ -59,7 +59,7 @@ def expenses_of(attack: object, classes: int) -> Expenses | None:
         case MALT(steps=steps, targets=targets):
             total = steps * min(targets, others)
             return Expenses(total, total)
-        case Square() | package.Square() | SquareFromBest():
+        case Square() | package.ReferenceSquare() | SquareFromBest():
             return Expenses(attack.queries, 0)
         case FromSources(sources=sources, settings=settings):
             return Expenses(0, 0, settings.steps * len(sources))
@@ -78,6 +78,11 @@ def reaches_the_surface(attack: object) -> bool:
             return start == "uniform"
         case APGDCE() | APGDDLR() | APGDT() | Square() | SquareFromBest():
             return True
-        case package.APGDCE() | package.APGDDLR() | package.APGDT() | package.Square():
+        case (
+            package.ReferenceAPGDCE()
+            | package.ReferenceAPGDDLR()
+            | package.ReferenceAPGDT()
+            | package.ReferenceSquare()
+        ):
             return True
     return False

@@ -88,7 +88,7 @@ def render_costs(benchmarks: Sequence[tuple[str, Sequence[tuple[str, Cost]]]]) -
         "benchmarks": [
             {
                 "title": title,
-                "aims": _aims(costs),
+                "aims": _goals(costs),
                 "table": table(_COLUMNS, map(_line, costs), words=1),
                 "attacks": _specs(costs),
             }
@@ -99,8 +99,8 @@ def render_costs(benchmarks: Sequence[tuple[str, Sequence[tuple[str, Cost]]]]) -
 
 
 @dataclass(frozen=True)
-class Aim:
-    """An aim of `fast`: on how many of the `measured` models it is `reached`, and which `missed`.
+class Goal:
+    """A goal of `fast`: on how many of the `measured` models it is `reached`, and which `missed`.
 
     `unmeasured` is the number of models without the numbers to tell.
     """
@@ -112,23 +112,25 @@ class Aim:
     unmeasured: int
 
 
-def _aims(costs: Sequence[tuple[str, Cost]]) -> tuple[Aim, Aim]:
+def _goals(costs: Sequence[tuple[str, Cost]]) -> tuple[Goal, Goal]:
     points = f"{100 * float(ALLOWED):g}"
     return (
-        _aim(
+        _goal(
             f"Accuracy at most {points} points above AutoAttack's",
             costs,
             lambda cost: cost.is_as_strong,
         ),
-        _aim(f"At least {CHEAPER} times fewer passes", costs, lambda cost: cost.is_cheap),
+        _goal(f"At least {CHEAPER} times fewer passes", costs, lambda cost: cost.is_cheap),
     )
 
 
-def _aim(what: str, costs: Sequence[tuple[str, Cost]], holds: Callable[[Cost], bool | None]) -> Aim:
+def _goal(
+    what: str, costs: Sequence[tuple[str, Cost]], holds: Callable[[Cost], bool | None]
+) -> Goal:
     answers = [(title, holds(cost)) for title, cost in costs]
     measured = [answer for _, answer in answers if answer is not None]
     missed = tuple(title for title, answer in answers if answer is False)
-    return Aim(what, sum(measured), len(measured), missed, len(answers) - len(measured))
+    return Goal(what, sum(measured), len(measured), missed, len(answers) - len(measured))
 
 
 def _line(titled: tuple[str, Cost]) -> list[str]:

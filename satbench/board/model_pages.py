@@ -31,7 +31,7 @@ _BOARD = "../../leaderboard/README.md"
 
 
 @dataclass(frozen=True)
-class Result:
+class BenchmarkRow:
     """A model's row on a benchmark."""
 
     benchmark: Benchmark
@@ -54,7 +54,7 @@ def pages(
     return {**written, INDEX: _index(cards, found)}
 
 
-def page(card: Card, results: Sequence[Result], is_surrogate: bool) -> str:
+def page(card: Card, results: Sequence[BenchmarkRow], is_surrogate: bool) -> str:
     """Return the page of one model."""
     values = {
         "card": card,
@@ -74,13 +74,13 @@ def stale_pages(contents: Mapping[Path, str], folder: Path) -> list[Path]:
     return [*stale_files(contents), *sorted(surplus)]
 
 
-def _results(records: Sequence[Record]) -> dict[tuple[str, str, str], list[Result]]:
-    found: dict[tuple[str, str, str], list[Result]] = {}
+def _results(records: Sequence[Record]) -> dict[tuple[str, str, str], list[BenchmarkRow]]:
+    found: dict[tuple[str, str, str], list[BenchmarkRow]] = {}
     for benchmark in build_board(records).benchmarks if records else ():
         for row in benchmark.rows:
             model = row.model
             key = model.weights_digest, model.architecture, model.activation
-            found.setdefault(key, []).append(Result(benchmark, row))
+            found.setdefault(key, []).append(BenchmarkRow(benchmark, row))
     return found
 
 
@@ -144,7 +144,7 @@ def _facts(rows: Sequence[tuple[str, str]]) -> str:
     return table(("", ""), [row for row in rows if row[1]], words=2)
 
 
-def _result(result: Result) -> dict[str, object]:
+def _result(result: BenchmarkRow) -> dict[str, object]:
     benchmark, row = result.benchmark, result.row
     lines = [
         (COLUMNS[column], f"{share.count} of {share.n}", *_numbers(share))
@@ -169,7 +169,7 @@ def _numbers(share: Share) -> tuple[str, str]:
     return percent(share.value), f"{percent(low)}–{percent(high)}"
 
 
-def _index(cards: Sequence[Card], found: Mapping[str, Sequence[Result]]) -> str:
+def _index(cards: Sequence[Card], found: Mapping[str, Sequence[BenchmarkRow]]) -> str:
     head = ("model", "activation", "recipe", "parameters", "clean", "best known", "95 %")
     lines = []
     for card in sorted(cards, key=lambda card: card.name):

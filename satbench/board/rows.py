@@ -51,7 +51,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingInfo:
     """How a model was trained, as far as its record knows; `attack` is empty for no adversary."""
 
     recipe: str | None
@@ -99,12 +99,12 @@ class Row:
     rank: int = 0
 
     @property
-    def training(self) -> Training:
+    def training(self) -> TrainingInfo:
         """How the model was trained."""
         known = self.model.training
         seed = known.get("seed")
         texts = {key: known.get(key) for key in ("recipe", "threat", "attack")}
-        return Training(
+        return TrainingInfo(
             seed=seed if isinstance(seed, int) else None,
             **{key: text if isinstance(text, str) else None for key, text in texts.items()},
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from satbench.board.board import Benchmark, Board
 from satbench.board.ranking import ALPHA, Difference
-from satbench.board.rows import COLUMNS, Column, Group, Row, Training
+from satbench.board.rows import COLUMNS, Column, Group, Row, TrainingInfo
 from satbench.core.markdown import MISSING, cell, percent, signed, table, title_of
 from satbench.core.templates import fill
 from satbench.records.record import DatasetInfo
@@ -54,7 +54,7 @@ def render_summary(board: Board, page: str, rows: int = SUMMARY_ROWS) -> str:
     return fill("leaderboard-summary.md", {"benchmarks": benchmarks, "page": page})
 
 
-def recipe_title(training: Training) -> str:
+def recipe_title(training: TrainingInfo) -> str:
     """Return the recipe's name for people; a control is marked as such."""
     return (training.recipe or MISSING) + CONTROL * training.is_control
 

@@ -19,7 +19,7 @@ from satbench.core.errors import SatbenchError
 _SHOWN = 3  # images that a sentence names
 
 
-class Pixels(Protocol):
+class HasPixels(Protocol):
     """Where the images of a batch come from."""
 
     def pixels(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -36,7 +36,7 @@ class Batch:
     """
 
     model: nn.Module | None
-    images: Pixels
+    images: HasPixels
     indices: NDArray[np.int64]
     title: str
     timeout: float | None = None

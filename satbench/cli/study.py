@@ -15,8 +15,8 @@ from satbench.cli.models import zoo_option
 from satbench.core.errors import SatbenchError
 
 if TYPE_CHECKING:
-    from satbench.studies.images import Images
-    from satbench.studies.plan import Plan
+    from satbench.studies.images import DatasetCache
+    from satbench.studies.plan import StudyPlan
     from satbench.studies.runner import Machine, Part, Runner
     from satbench.studies.store import Places
 
@@ -147,15 +147,15 @@ def study(
         raise SatbenchError("say which study, such as activations; satbench study --list names all")
     from satbench.recipes import parse_overrides
     from satbench.studies import load_study
-    from satbench.studies.images import Images
-    from satbench.studies.plan import DEFAULT_EXAMPLES, Options, parse_seeds
+    from satbench.studies.images import DatasetCache
+    from satbench.studies.plan import DEFAULT_EXAMPLES, StudyOptions, parse_seeds
     from satbench.studies.store import Places, told_digests, trained_digests
     from satbench.studies.sweep import outlook, parse_sweep, plan_sweep, plan_swept
 
     if sweep_seeds and not sweep:
         raise SatbenchError("--sweep-seeds belongs to --sweep: give both")
     swept = parse_sweep(sweep, parse_seeds(sweep_seeds) if sweep_seeds else ()) if sweep else None
-    chosen = Options(
+    chosen = StudyOptions(
         parse_overrides(overrides),
         parse_seeds(seeds) if seeds else (),
         DEFAULT_EXAMPLES if n_examples is None else n_examples,
@@ -169,9 +169,9 @@ def study(
     if dry_run:
         from satbench.studies.outline import Outlines
 
-        images: Images = Outlines(data_dir, trained_digests(places), _teller(quiet))
+        images: DatasetCache = Outlines(data_dir, trained_digests(places), _teller(quiet))
     else:
-        images = Images(data_dir, told_digests(places) if check or only == "page" else None)
+        images = DatasetCache(data_dir, told_digests(places) if check or only == "page" else None)
     pages = docs or Path("docs/studies", recipe or "", f"sweep-{swept.key}" if swept else "")
     if check:
         ctx.exit(_check(plan_swept(definition, chosen, images, places), places, images, pages))
@@ -209,7 +209,7 @@ def _carry_out(runner: Runner, part: Part, workers: str | None) -> None:
         runner.carry_out(part, Estimate(runner).seconds)
 
 
-def _report(plan: Plan, places: Places, written: Sequence[Path], as_json: bool) -> None:
+def _report(plan: StudyPlan, places: Places, written: Sequence[Path], as_json: bool) -> None:
     if as_json:
         runs = {cell.key: asdict(run) for cell in plan.cells if (run := places.run(cell.key))}
         choices = {"choices": list(map(asdict, plan.choices))} if plan.options.sweep else {}
@@ -233,12 +233,12 @@ def _overview(
     places: tuple[Path, Path, tuple[Path, ...]], data_dir: Path | None, docs: Path, check: bool
 ) -> int:
     from satbench.core.files import write_text
-    from satbench.studies.images import Images
+    from satbench.studies.images import DatasetCache
     from satbench.studies.pages.build import check_texts, overview
     from satbench.studies.store import Places, told_digests
 
     kept = Places(*places)
-    pages = overview(kept, Images(data_dir, told_digests(kept)), docs, Path("README.md"))
+    pages = overview(kept, DatasetCache(data_dir, told_digests(kept)), docs, Path("README.md"))
     if check:
         said = check_texts(pages, "satbench study --overview")
         if said:
@@ -258,7 +258,7 @@ def _teller(quiet: bool) -> Callable[[str], None]:
     return say
 
 
-def _check(plan: Plan, places: Places, images: Images, pages: Path) -> int:
+def _check(plan: StudyPlan, places: Places, images: DatasetCache, pages: Path) -> int:
     from satbench.studies.pages.build import check_page
 
     said = check_page(plan, places, images, pages)
@@ -267,14 +267,18 @@ def _check(plan: Plan, places: Places, images: Images, pages: Path) -> int:
     return int(bool(said))
 
 
-def _write(plan: Plan, places: Places, images: Images, pages: Path) -> list[Path]:
+def _write(plan: StudyPlan, places: Places, images: DatasetCache, pages: Path) -> list[Path]:
     from satbench.studies.pages.build import write_page
 
     return write_page(plan, places, images, pages)
 
 
 def _show(
-    plans: Sequence[Plan], places: Places, images: Images, machine: Machine, as_json: bool
+    plans: Sequence[StudyPlan],
+    places: Places,
+    images: DatasetCache,
+    machine: Machine,
+    as_json: bool,
 ) -> None:
     """Print what is to be done; what two plans have in common stands there once."""
     from satbench.core.console import results

@@ -17,14 +17,14 @@ from satbench.data._registry import AT_A_PATH, DATASETS
 from satbench.data.folders import data_folder
 from satbench.data.image_files.options import SIDES
 from satbench.data.image_files.pairs import beside, side_of
-from satbench.data.image_files.pixels import Interpolation, Pixels
+from satbench.data.image_files.pixels import Interpolation, ResizeCrop
 from satbench.data.image_files.training_rule import training_rule
 from satbench.data.image_files.treatment import Treatment
 
 Split = Literal["test", "train"]
 
 
-class Source(Protocol):
+class DatasetSource(Protocol):
     """A data set at a path, KIND:PATH: what its text says, read as far as no file is needed."""
 
     @classmethod
@@ -41,7 +41,7 @@ class Source(Protocol):
         ...
 
 
-class Treated(Source, Protocol):
+class Treated(DatasetSource, Protocol):
     """A source whose pixels and classes are treated as its text says."""
 
     @property
@@ -174,8 +174,8 @@ def evaluation_set_of(dataset: str) -> str | None:
     return f"{base}:{replace(source, folder=other)}" if other else None
 
 
-def _source(base: str, path: str) -> Source:
-    return cast(type[Source], DATASETS[base].load()).parse(path)
+def _source(base: str, path: str) -> DatasetSource:
+    return cast(type[DatasetSource], DATASETS[base].load()).parse(path)
 
 
 def _parse(name: str) -> tuple[str, int | None, str]:
@@ -201,7 +201,7 @@ __all__ = [
     "Dataset",
     "ImageTree",
     "Interpolation",
-    "Pixels",
+    "ResizeCrop",
     "Split",
     "check_name",
     "completed",

@@ -16,7 +16,7 @@ from satbench.data._dataset import USER, Dataset
 from satbench.data._registry import DATASETS
 from satbench.data._resized import resized
 from satbench.data.image_files.classes import BY_NAME, Classes
-from satbench.data.image_files.options import Options
+from satbench.data.image_files.options import PathOptions
 
 Array = NDArray[np.generic]
 
@@ -42,10 +42,10 @@ class Arrays:
     @classmethod
     def parse(cls, text: str) -> Arrays:
         """Read `FILE.npz@SIDE,name=NAME,classes=N`.  Raises SatbenchError."""
-        return cls.of(Options.parse(text))
+        return cls.of(PathOptions.parse(text))
 
     @classmethod
-    def of(cls, options: Options) -> Arrays:
+    def of(cls, options: PathOptions) -> Arrays:
         """Read a path and its options.  Raises SatbenchError."""
         options.check_keys(("name", "classes"))
         said = options.values
@@ -66,10 +66,10 @@ class Arrays:
         return Arrays.of(self._options.saying(values))
 
     @property
-    def _options(self) -> Options:
+    def _options(self) -> PathOptions:
         said = {"name": self.name, "classes": self.classes.text}
         values = {key: value for key, value in said.items() if value}
-        return Options(",".join(map(str, self.paths)), str(self.side or ""), values)
+        return PathOptions(",".join(map(str, self.paths)), str(self.side or ""), values)
 
     def load(self, split: str, n_examples: int | None) -> Dataset:
         """Load the first images of the files, whichever split is asked for."""

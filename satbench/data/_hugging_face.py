@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from satbench.core.errors import SatbenchError
 from satbench.core.noise import generator_for
 from satbench.data._dataset import Dataset
-from satbench.data.image_files.classes import FOLDERS, Classes, Numbers, wordnet_ids
-from satbench.data.image_files.options import Options
+from satbench.data.image_files.classes import FOLDERS, Classes, ClassNumbers, wordnet_ids
+from satbench.data.image_files.options import PathOptions
 from satbench.data.image_files.picture import HEAD, holds_more_than_bytes, may_be_deep
 from satbench.data.image_files.pixels import UNTOUCHED, WORDS
 from satbench.data.image_files.stack import Source, stacked
@@ -47,10 +47,10 @@ class HuggingFaceData:
     @classmethod
     def parse(cls, text: str) -> HuggingFaceData:
         """Read `ORG/NAME@split=test,image=img,RULE…`.  Raises SatbenchError."""
-        return cls.of(Options.parse(text, WORDS))
+        return cls.of(PathOptions.parse(text, WORDS))
 
     @classmethod
-    def of(cls, options: Options) -> HuggingFaceData:
+    def of(cls, options: PathOptions) -> HuggingFaceData:
         """Read a name and its options.  Raises SatbenchError."""
         options.check_keys((*TOLD, *_COLUMNS))
         found = find_spec("datasets")
@@ -70,7 +70,7 @@ class HuggingFaceData:
 
     def saying(self, values: Mapping[str, str]) -> HuggingFaceData:
         """Return the same with more options.  Raises SatbenchError for one given twice."""
-        return HuggingFaceData.of(Options.parse(str(self), WORDS).saying(values))
+        return HuggingFaceData.of(PathOptions.parse(str(self), WORDS).saying(values))
 
     def treated(self, told: Treatment) -> HuggingFaceData:
         """Return the same data set with another treatment."""
@@ -196,7 +196,7 @@ def _column(what: str, found: list[str], said: Mapping[str, str], name: str) -> 
 
 def _labels(
     table: datasets.Dataset, column: str, classes: Classes, name: str
-) -> tuple[NDArray[np.int64], Numbers]:
+) -> tuple[NDArray[np.int64], ClassNumbers]:
     from datasets import ClassLabel
 
     labels = np.asarray(table.with_format(None)[column], np.int64)
@@ -209,7 +209,7 @@ def _labels(
         return classes.of_labels(labels, f"hf:{name}")
     used = [kind.names[label] for label in np.unique(labels)]
     if classes.text == FOLDERS or not (classes.text or set(used) <= wordnet_ids().keys()):
-        return labels, Numbers({}, len(kind.names))
+        return labels, ClassNumbers({}, len(kind.names))
     numbers = classes.of_folders(used, [], f"hf:{name}")
     turned = np.array([numbers.by_name.get(one, -1) for one in kind.names], np.int64)
     return turned[labels], numbers

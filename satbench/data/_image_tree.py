@@ -16,7 +16,7 @@ from satbench.data._imagefolder import ImageFolder
 from satbench.data.image_files.class_folders import list_images
 from satbench.data.image_files.pairs import side_of
 from satbench.data.image_files.picture import as_bytes, read_picture
-from satbench.data.image_files.pixels import STANDARD, Pixels
+from satbench.data.image_files.pixels import STANDARD, ResizeCrop
 from satbench.data.image_files.stack import check_size
 
 
@@ -32,7 +32,7 @@ class ImageTree(Dataset):
     folder: Path = Path()
     files: tuple[str, ...] = ()
     workers: int = 0
-    rule: Pixels = STANDARD
+    rule: ResizeCrop = STANDARD
 
     @cached_property
     def digest(self) -> str:
@@ -65,7 +65,7 @@ class ImageTree(Dataset):
         return image
 
 
-def open_tree(name: str, rule: Pixels, workers: int) -> ImageTree:
+def open_tree(name: str, rule: ResizeCrop, workers: int) -> ImageTree:
     """List the images of `imagefolder:PATH[@RULE]` as evaluation does, in the same fixed order.
 
     `rule` is what is done to the pixels where the text does not say.  Classes are numbered by the
@@ -107,6 +107,6 @@ def same_images(name: str, trained_on: str, digest: str) -> bool:
     return open_tree(f"imagefolder:{same}", there.told.rule, 0).digest == digest
 
 
-def _size_of_first(path: Path, rule: Pixels) -> tuple[int, int]:
+def _size_of_first(path: Path, rule: ResizeCrop) -> tuple[int, int]:
     width, height = rule.applied(read_picture(path, rule.upright), path)[0].size
     return height, width

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from satbench.data._dataset import Dataset
 from satbench.data.image_files.class_folders import list_images
-from satbench.data.image_files.options import Options
+from satbench.data.image_files.options import PathOptions
 from satbench.data.image_files.pairs import side_of
 from satbench.data.image_files.picture import holds_more_than_bytes
 from satbench.data.image_files.pixels import STANDARD, WORDS
@@ -26,10 +26,10 @@ class ImageFolder:
     @classmethod
     def parse(cls, text: str) -> ImageFolder:
         """Read `PATH@resize=256,crop=224,classes=FILE.json`.  Raises SatbenchError."""
-        return cls.of(Options.parse(text, WORDS))
+        return cls.of(PathOptions.parse(text, WORDS))
 
     @classmethod
-    def of(cls, options: Options) -> ImageFolder:
+    def of(cls, options: PathOptions) -> ImageFolder:
         """Read a path and its options.  Raises SatbenchError."""
         options.check_keys(TOLD)
         return cls(Path(options.path).expanduser(), Treatment.of(options))
@@ -40,7 +40,7 @@ class ImageFolder:
 
     def saying(self, values: Mapping[str, str]) -> ImageFolder:
         """Return the same with more options.  Raises SatbenchError for one given twice."""
-        return ImageFolder.of(Options.parse(str(self), WORDS).saying(values))
+        return ImageFolder.of(PathOptions.parse(str(self), WORDS).saying(values))
 
     def treated(self, told: Treatment) -> ImageFolder:
         """Return the same folder with another treatment."""

@@ -33,7 +33,7 @@ ATTACKED = 64
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Findings:
     """What the diagnosis found, and what it cost.
 
     `places` gives for each flag the places in the data set of the images that it holds for.
@@ -53,7 +53,7 @@ def probe(
     batch_size: int = 250,
     seed: int = 0,
     timeout: float | None = None,
-) -> Diagnosis:
+) -> Findings:
     """Look for signs of masked gradients on the images at `indices`, those right when clean.
 
     Each image costs 3 forwards and 2 backwards: its logits twice, the gradients of the
@@ -81,7 +81,7 @@ def probe(
                 release_freed_memory()
     found = {name: tuple(sorted(set(places[name]))) for name in names if places[name]}
     flags = tuple(Flag(name, len(at), len(indices), *_SIGNS[name]) for name, at in found.items())
-    return Diagnosis(flags, found, passes.forwards, passes.backwards)
+    return Findings(flags, found, passes.forwards, passes.backwards)
 
 
 def _rounding(judged: nn.Module, images: Images, indices: NDArray[np.int64]) -> float:

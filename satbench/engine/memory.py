@@ -19,7 +19,7 @@ from satbench.engine.searched import Trial
 from satbench.engine.stage import Stage
 
 
-class Result(Protocol):
+class UnitResult(Protocol):
     """A finished batch as far as it is remembered, such as the engine's `BatchResult`."""
 
     @property
@@ -60,7 +60,7 @@ class Points:
         self._margins = np.full(shape[0], np.inf, np.float32)
         self._stages = np.zeros(shape[0], int)
 
-    def offer(self, result: Result) -> None:
+    def offer(self, result: UnitResult) -> None:
         """Take over the points told of survivors where none is better; of equals the earlier."""
         survivors = ~result.broken
         told = result.margins[survivors]
@@ -86,7 +86,7 @@ class Points:
 
 
 @dataclass(frozen=True)
-class Known:
+class LeastMargins:
     """What stages before one told: the least margin of each image (N,), and where it was reached.
 
     `points` is None where no attack of the suite goes on from others.
@@ -120,7 +120,7 @@ class Memory:
         self._counts = np.zeros((len(suite) + 1, 2), int)  # attacked, broken
         self._prepared: set[int] = set()
 
-    def add(self, result: Result) -> None:
+    def add(self, result: UnitResult) -> None:
         """Remember one result."""
         if not len(result.indices):
             self._prepared.add(result.stage)
@@ -142,14 +142,14 @@ class Memory:
         """Whether the preparation of a stage has been written down."""
         return number in self._prepared
 
-    def before(self, number: int) -> Known:
+    def before(self, number: int) -> LeastMargins:
         """Return what the stages before `number` told."""
         margins = np.full(self._shape[0], np.inf, np.float32)
         for rows, told in (
             pair for stage, pairs in self._told.items() if stage < number for pair in pairs
         ):
             margins[rows] = np.minimum(margins[rows], told)
-        return Known(margins, self._points)
+        return LeastMargins(margins, self._points)
 
     def history(
         self,

@@ -165,7 +165,7 @@ class Plan:
         results: Iterable[BatchResult],
         spool: WitnessSpool,
         device: torch.device,
-        diagnosis: diagnose.Diagnosis,
+        diagnosis: diagnose.Findings,
         sequential: Sequential | None = None,
     ) -> Record:
         """Make the record of a finished run; its witnesses go into `spool` one batch after another.

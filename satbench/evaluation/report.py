@@ -24,7 +24,7 @@ _NAME_WIDTH = 32
 
 
 @dataclass(frozen=True)
-class Row:
+class ReportRow:
     """One line of a result: accuracy after what `name` says, with what it cost.
 
     `accuracy` is `correct / n`; `low` and `high` are its 95 % Wilson interval; passes are of the
@@ -44,7 +44,7 @@ class Row:
     source_backwards: int = 0
 
 
-def rows_of(record: Record) -> list[Row]:
+def rows_of(record: Record) -> list[ReportRow]:
     """Return the rows of a record: clean, after each attack of the suite, and overall."""
     clean = _row(record, "clean", record.clean_correct, (), record.environment.clean_seconds)
     rows = [clean]
@@ -143,7 +143,7 @@ def brief_table_of(records: Sequence[Record]) -> Table:
     return table
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: ReportRow) -> list[str]:
     return [
         _shown_name(row.name),
         f"{row.accuracy:.1%}",
@@ -180,9 +180,9 @@ def _shortened(value: str) -> str:
 
 def _row(
     record: Record, name: str, correct: int, stages: Sequence[StageResult], seconds: float
-) -> Row:
+) -> ReportRow:
     low, high = wilson_interval(correct, record.n)
-    return Row(
+    return ReportRow(
         name=name,
         correct=correct,
         n=record.n,

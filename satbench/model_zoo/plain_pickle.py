@@ -36,7 +36,7 @@ class RefusedError(Exception):
 
 
 @dataclass(frozen=True)
-class Known:
+class AllowedName:
     """A name of the table on the unpickler's stack; Python itself cannot call it."""
 
     name: str
@@ -85,31 +85,31 @@ class Unpickler(pickle._Unpickler):
         if name in _VALUES:
             return _VALUES[name]
         if name == "builtins.getattr":
-            return Known(name, self._attribute)
+            return AllowedName(name, self._attribute)
         if name in ("dill._dill._load_type", "dill.dill._load_type"):
-            return Known(name, self._type_of_dill)
+            return AllowedName(name, self._type_of_dill)
         maker = self.table.get(name) or _MAKERS.get(name)
         if maker is None and name.startswith(_INERT):
             maker = Inert
-        return Named(name) if maker is None else Known(name, maker)
+        return Named(name) if maker is None else AllowedName(name, maker)
 
     def persistent_load(self, pid: object) -> object:
         raise pickle.UnpicklingError(f"it refers to {pid!r}, which is not in it")
 
     def _attribute(self, owner: object, name: object) -> object:
-        if not isinstance(owner, Known | Named) or not isinstance(name, str):
+        if not isinstance(owner, AllowedName | Named) or not isinstance(name, str):
             raise RefusedError("builtins.getattr")
         return self.look_up(f"{owner.name}.{name}")
 
     def _type_of_dill(self, name: object) -> object:
         for module in ("builtins", "collections", "types", "numpy"):
             found = self.look_up(f"{module}.{name}")
-            if isinstance(found, Known):
+            if isinstance(found, AllowedName):
                 return found
         return Named(str(name))
 
     def _make(self, what: object, arguments: tuple[object, ...]) -> object:
-        if isinstance(what, Known):
+        if isinstance(what, AllowedName):
             return what.make(*arguments)
         raise RefusedError(what.name if isinstance(what, Named) else type(what).__name__)
 
@@ -137,7 +137,7 @@ class Unpickler(pickle._Unpickler):
                 vars(thing).update({k: v for k, v in named.items() if isinstance(k, str)})
             if isinstance(thing, Inert):
                 thing.arguments = (*thing.arguments, state)
-        elif isinstance(thing, Named | Known):
+        elif isinstance(thing, Named | AllowedName):
             raise RefusedError(thing.name)
 
     def _replace(self, old: object, new: object) -> None:
@@ -265,7 +265,7 @@ def _path(*parts: object) -> PurePosixPath:
 
 def _old_object(kind: object, *_: object) -> object:
     """Make an object as protocols 0 and 1 have it, `copyreg._reconstructor(class, base, state)`."""
-    if not isinstance(kind, Known):
+    if not isinstance(kind, AllowedName):
         raise RefusedError(kind.name if isinstance(kind, Named) else "copyreg._reconstructor")
     return kind.make()
 

@@ -32,7 +32,7 @@ Message = dict[int, list[int | bytes]]
 
 
 @dataclass(frozen=True)
-class Entry:
+class BundleEntry:
     """What the index says of one tensor: numbers of TensorFlow's type `kind`, and their place."""
 
     shape: tuple[int, ...]
@@ -50,7 +50,7 @@ class TensorBundle:
 
     prefix: Path
     shards: int
-    entries: dict[str, Entry]
+    entries: dict[str, BundleEntry]
 
     def read(self, name: str) -> NDArray[np.float32]:
         """Return a tensor of floating point as float32, in its own shape.
@@ -75,7 +75,7 @@ class TensorBundle:
         """Return the files that hold the numbers."""
         return [_data_file(self.prefix, shard, self.shards) for shard in range(self.shards)]
 
-    def _bytes(self, name: str, entry: Entry) -> bytes:
+    def _bytes(self, name: str, entry: BundleEntry) -> bytes:
         path = _data_file(self.prefix, entry.shard, self.shards)
         if not path.is_file():
             raise SatbenchError(
@@ -123,9 +123,9 @@ def _corrupt(path: Path, reason: str) -> SatbenchError:
     return SatbenchError(f"the checkpoint {path} is corrupt ({reason}); fetch it again")
 
 
-def _entry(message: Message) -> Entry:
+def _entry(message: Message) -> BundleEntry:
     shape = tuple(_number(_message(dim), 1) for dim in _message(_text(message, 2)).get(2, []))
-    entry = Entry(
+    entry = BundleEntry(
         shape=shape,
         kind=_number(message, 1),
         shard=_number(message, 3),

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from satbench.model_zoo.plain_pickle import Inert, Known, RefusedError, Unpickler
+from satbench.model_zoo.plain_pickle import AllowedName, Inert, RefusedError, Unpickler
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # begins the older of torch's two formats
 _VERSION = 1001
@@ -77,7 +77,7 @@ def _parameter(data: object, *_: object) -> object:
 
 def _of_subclass(make: object, _kind: object, arguments: Any, _state: object) -> object:
     """Make the tensor that a subclass of Tensor holds; the subclass itself is code."""
-    if not isinstance(make, Known):
+    if not isinstance(make, AllowedName):
         raise RefusedError("torch._tensor._rebuild_from_type_v2")
     return make.make(*arguments)
 

@@ -1,6 +1,7 @@
 """From what a user names to a model: zoo name, card, file of weights, other people's zoos, code.
 
-A new source is one module with a frozen dataclass (see `_loaded.Source`) and one line in SOURCES.
+A new source is one module with a frozen dataclass (see `_loaded.ModelSource`) and one line in
+SOURCES.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from satbench.model_zoo.card import Card, find_card, read_card, user_names, zoo_
 from satbench.model_zoo.presets import find_preset
 from satbench.models._factory import load_factory, load_plugin, make_module
 from satbench.models._file_options import FileKeywords, FileOptions
-from satbench.models._loaded import LoadedModel, Source, describe_module
+from satbench.models._loaded import LoadedModel, ModelSource, describe_module
 from satbench.models._local import Told
 from satbench.models.carded import check_agrees, load_card
 from satbench.models.weight_files import card_of_file, card_of_run, load_file
@@ -80,7 +81,7 @@ class ModelRequest:
     kind: str
     card: Card | None = None
     weights: Path | None = None
-    source: Source | None = None
+    source: ModelSource | None = None
     options: FileOptions = field(default_factory=FileOptions)
 
     @property
@@ -150,7 +151,7 @@ def _requested(text: str, options: FileOptions) -> ModelRequest:
         return ModelRequest(text, kind, card, weights, options=options)
     prefix, colon, name = text.partition(":")
     if colon and name and prefix in SOURCES:
-        source = cast(type[Source], SOURCES[prefix].load()).parse(text)
+        source = cast(type[ModelSource], SOURCES[prefix].load()).parse(text)
         return ModelRequest(text, prefix, source=source)
     path = Path(text)
     if path.suffix == ".json":
@@ -230,7 +231,7 @@ __all__ = [
     "FileOptions",
     "LoadedModel",
     "ModelRequest",
-    "Source",
+    "ModelSource",
     "describe_module",
     "has_a_name",
     "is_of_own_code",

@@ -39,7 +39,7 @@ class LoadedModel:
             )
 
 
-class Source(Protocol):
+class ModelSource(Protocol):
     """Where a model comes from, `PREFIX:NAME`: a frozen dataclass of the parts of NAME.
 
     `dataset` and `threat` say what the model was made for, empty where its name does not tell.

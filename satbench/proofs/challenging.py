@@ -17,8 +17,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.files import check_folder, sweep
 from satbench.core.threat import Threat
 from satbench.data import load_dataset
-from satbench.diagnosis.diagnose import Diagnosis as Probed
-from satbench.diagnosis.diagnose import probe
+from satbench.diagnosis.diagnose import Findings, probe
 from satbench.engine.bpda import Replaced
 from satbench.engine.journal import RunStore
 from satbench.engine.runner import (
@@ -234,7 +233,7 @@ def _run(plan: Plan, subject: Subject, store: RunStore, progress: Progress) -> P
     check_set_up(searched, images, threat, Needs.of(plan.suite), evaluation.timeout, batch_size)
     context = evaluation.context(_OnSurvivors(store, subject), progress)
     verdicts = run_suite(module, plan.suite, context)
-    signs = Probed((), {}, 0, 0)
+    signs = Findings((), {}, 0, 0)
     if subject.record.diagnosis is None:  # the record is from before there was one
         right = np.flatnonzero(np.array(subject.record.verdicts) != WRONG_CLEAN)
         signs = probe(

@@ -60,7 +60,7 @@ NEARLY = 0.02
 
 
 @dataclass(frozen=True)
-class Found:
+class OpenedRecord:
     """What was found here of what a record speaks of."""
 
     record: Record
@@ -69,7 +69,7 @@ class Found:
     loaded: LoadedModel
 
 
-def check_claims(found: Found, given: Given) -> Iterator[str]:
+def check_claims(found: OpenedRecord, given: Given) -> Iterator[str]:
     """Yield what does not fit, a sentence each; no attack is run."""
     record = found.record
     yield from _check_images(record, found.dataset, given)
@@ -197,7 +197,7 @@ def _check_passes(
             yield f"{title} tells of {count} {what} on {told.attacked} images: more than {most}"
 
 
-def _check_reach(found: Found, stages: Sequence[Stage | None]) -> Iterator[str]:
+def _check_reach(found: OpenedRecord, stages: Sequence[Stage | None]) -> Iterator[str]:
     """Check that perturbations are as large as eps lets them: else eps was raised afterwards."""
     record, witnesses = found.record, found.witnesses
     threat, verdicts = Threat.of(record.norm, record.eps), np.array(record.verdicts)
@@ -224,7 +224,7 @@ def _check_replacements(record: Record, module: nn.Module) -> Iterator[str]:
             yield f"the record replaced the backward of a layer {name!r}, which the model lacks"
 
 
-def flags_here(found: Found, given: Given) -> list[Flag] | None:
+def flags_here(found: OpenedRecord, given: Given) -> list[Flag] | None:
     """Return the flags that the model and the verdicts give here; None where that is not known.
 
     It is not where searches ran a replacement of a layer whose code is its user's.

@@ -28,7 +28,7 @@ from satbench.engine.runner import device_of
 from satbench.evaluation.own_code import answers_of
 from satbench.models import LoadedModel, is_of_own_code
 from satbench.preflight.preflight import Needs, check_set_up
-from satbench.proofs.claims import Found, check_claims, check_flags, flags_here
+from satbench.proofs.claims import OpenedRecord, check_claims, check_flags, flags_here
 from satbench.proofs.given import Given, check_sources, find_images, find_model
 from satbench.records.answers import Difference, difference
 from satbench.records.check import check_record
@@ -145,7 +145,7 @@ def _examine(path: Path, given: Given) -> tuple[Verified, Subject | None]:
     faults += check_sources(record, dataset, given) if dataset else ()
     if faults or dataset is None:
         return told, None
-    found = Found(record, witnesses, dataset, loaded)
+    found = OpenedRecord(record, witnesses, dataset, loaded)
     faults += check_claims(found, given)
     differing = _differing(record, dataset, loaded)
     if differing == "logits":
@@ -163,7 +163,7 @@ def _examine(path: Path, given: Given) -> tuple[Verified, Subject | None]:
     return told, Subject(record, witnesses, dataset, loaded, differing == "gradients")
 
 
-def _check_diagnosis(found: Found, given: Given) -> list[str]:
+def _check_diagnosis(found: OpenedRecord, given: Given) -> list[str]:
     try:
         here = flags_here(found, given)
     except SatbenchError as error:

@@ -51,7 +51,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class StudyColumn:
     """One column: a suite of attacks, by default within the threat model of the training.
 
     `eps_factor` multiplies the radius.  With `worst_of`, names of other columns, nothing is
@@ -98,7 +98,7 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Numbers:
+class PaperNumbers:
     """What the paper says: shown beside ours, never mixed with it.  Cells are markdown."""
 
     headings: tuple[str, ...]
@@ -152,11 +152,11 @@ class Study:
     setup: str
     arms: tuple[Arm, ...]
     seeds: int
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[StudyColumn, ...]
     verdict: str
     paper_verdict: str
     contrasts: tuple[Pair, ...]
-    paper: Numbers | None = None
+    paper: PaperNumbers | None = None
     base: Mapping[str, object] = field(default_factory=dict)
     recipe: str = "fmnist-sat"
     measured: bool = False

@@ -26,12 +26,12 @@ from satbench.core.errors import SatbenchError
 from satbench.core.intervals import CONFIDENCE, holm, paired_t_interval
 from satbench.studies.design import Pair, Pool
 from satbench.studies.run_file import SURVIVED, WRONG, StudyRun
-from satbench.studies.sheet import Row, Sheet, outcomes_of, verdicts_of
+from satbench.studies.sheet import ArmRuns, Sheet, outcomes_of, verdicts_of
 
 COLLAPSE = 0.2
 """How far below the median of its arm a run's robust accuracy must lie to be named."""
 
-_Side = tuple[Row, StudyRun]
+_Side = tuple[ArmRuns, StudyRun]
 
 Verdict = Literal["more robust", "less robust", "not shown to differ", "too few seeds"]
 
@@ -179,7 +179,7 @@ def effects_of(sheet: Sheet, column: str) -> list[Effect | None]:
     return _adjusted([_paired(sheet, pair, column) for pair in sheet.study.contrasts])
 
 
-def gap_of(sheet: Sheet, row: Row) -> Effect | None:
+def gap_of(sheet: Sheet, row: ArmRuns) -> Effect | None:
     """Return how much higher the paper's column reads than the verdict; None where nothing is."""
     return _difference(
         (_survived(verdicts_of(sheet, row, run, column)) for column in _both(sheet))
@@ -187,13 +187,13 @@ def gap_of(sheet: Sheet, row: Row) -> Effect | None:
     )
 
 
-def accuracies(sheet: Sheet, row: Row, column: str) -> dict[int, float]:
+def accuracies(sheet: Sheet, row: ArmRuns, column: str) -> dict[int, float]:
     """Return the robust accuracy of each run that is evaluated, by seed."""
     found = {run.seed: verdicts_of(sheet, row, run, column) for run in row.runs}
     return {seed: text.count(SURVIVED) / len(text) for seed, text in found.items() if text}
 
 
-def clean_accuracies(sheet: Sheet, row: Row) -> dict[int, float]:
+def clean_accuracies(sheet: Sheet, row: ArmRuns) -> dict[int, float]:
     """Return the clean accuracy of each run that is evaluated in any column, by seed."""
     shares = {}
     for run in row.runs:
@@ -227,7 +227,7 @@ def measure_difference(sheet: Sheet, pair: Pair, name: str) -> Effect | None:
     return Effect(fmean(differences), len(differences), interval, interval)
 
 
-def collapsed(sheet: Sheet, row: Row) -> list[tuple[StudyRun, str]]:
+def collapsed(sheet: Sheet, row: ArmRuns) -> list[tuple[StudyRun, str]]:
     """Return the runs of an arm that went wrong, each with the reason; they count all the same."""
     shares = accuracies(sheet, row, sheet.study.verdict)
     middle = median(shares.values()) if shares else 0.0
@@ -242,7 +242,7 @@ def collapsed(sheet: Sheet, row: Row) -> list[tuple[StudyRun, str]]:
     return found
 
 
-def _measured(row: Row, name: str) -> dict[int, float]:
+def _measured(row: ArmRuns, name: str) -> dict[int, float]:
     return {run.seed: run.measures[name] for run in row.runs if name in run.measures}
 
 

@@ -40,7 +40,7 @@ _TIMED_IMAGES, _FEW, _TIMED_SECONDS = 128, 4, 0.4
 
 
 @dataclass(frozen=True)
-class Line:
+class RunEstimate:
     """A run of a study: where its model comes from, evaluations there and missing, seconds left.
 
     An evaluation is there, too, where a record tells what it would.
@@ -62,7 +62,7 @@ class Estimate:
         self._seen = _passes_seen(list(runner.places.runs().values()))
         self._pace = cache(self._measure)
 
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[RunEstimate]:
         """Return a line a run, in the order in which they are made."""
         return [self._line(cell) for cell in self._runner.plan.cells]
 
@@ -70,7 +70,7 @@ class Estimate:
         """Return about how long a run still takes."""
         return self._line(cell).seconds
 
-    def _line(self, cell: Cell) -> Line:
+    def _line(self, cell: Cell) -> RunEstimate:
         runner = self._runner
         run = runner.places.run(cell.key)
         missing = runner.missing(cell, run)
@@ -84,7 +84,7 @@ class Estimate:
         training = self._training(cell.config) if origin == "to train" and cell.config else 0.0
         seconds = training + self._evaluating(cell, missing, unmeasured)
         done = len(cell.wanted) - len(missing)
-        return Line(cell.label, cell.key, origin, done, len(missing), round(seconds, 1))
+        return RunEstimate(cell.label, cell.key, origin, done, len(missing), round(seconds, 1))
 
     def _training(self, config: TrainConfig) -> float:
         images = self._runner.images.training(config).data
@@ -148,7 +148,7 @@ class Estimate:
         return one / len(x), max(two - one, 0.0) / len(x)
 
 
-def table_of(lines: Sequence[Line]) -> Table:
+def table_of(lines: Sequence[RunEstimate]) -> Table:
     """Return the runs of a study as a table for a terminal."""
     from rich.table import Table
 

@@ -20,7 +20,7 @@ def key_of(config: TrainConfig) -> Key:
     return config.dataset, config.crop, config.resize, config.interpolation, config.subset
 
 
-class Images:
+class DatasetCache:
     """Loads data sets once.
 
     `told` are digests of training data that need no look at the data, by its name: those that

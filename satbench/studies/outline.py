@@ -12,7 +12,7 @@ from satbench.data import Dataset
 from satbench.data.fashion_mnist import find
 from satbench.data.folders import data_folder
 from satbench.recipes import TrainConfig
-from satbench.studies.images import Images, key_of
+from satbench.studies.images import DatasetCache, key_of
 from satbench.training.images.training_set import TrainingSet
 
 _SIZES = {
@@ -26,7 +26,7 @@ _SIZES = {
 _UNKNOWN = "not here"
 
 
-class Outlines(Images):
+class Outlines(DatasetCache):
     """Loads nothing that would have to be fetched; `say` is told what is missing, once a set.
 
     `told` are digests of training sets that are not here, by name.

@@ -22,8 +22,8 @@ from satbench.evaluation.own_code import IMAGES, identified
 from satbench.models import load_model, request_model
 from satbench.recipes import TrainConfig, load_recipe, parse_overrides
 from satbench.recipes.config import settings
-from satbench.studies.design import Arm, Choice, Evaluation, Study, Sweep
-from satbench.studies.images import Images
+from satbench.studies.design import Arm, Choice, Study, StudyColumn, Sweep
+from satbench.studies.images import DatasetCache
 
 DEFAULT_EXAMPLES = 500
 EVALUATION_SEED = 0
@@ -33,7 +33,7 @@ _RELATIVE = "*base"
 
 
 @dataclass(frozen=True)
-class Options:
+class StudyOptions:
     """What the user may change about a study.
 
     `overrides` are settings in place of the recipe's, under those of the arms.  `seeds` is empty
@@ -78,7 +78,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudyPlan:
     """A study made concrete.  `rows` gives each arm's cells in the order of its seeds.
 
     `choices` are what a sweep gave the arms, whose settings hold it.
@@ -86,7 +86,7 @@ class Plan:
 
     study: Study
     base: TrainConfig
-    options: Options
+    options: StudyOptions
     rows: Mapping[str, tuple[Cell, ...]]
     choices: tuple[Choice, ...] = ()
 
@@ -101,12 +101,12 @@ class Plan:
                     found.setdefault(cells[place].key, cells[place])
         return tuple(found.values())
 
-    def threat_of(self, evaluation: Evaluation) -> Threat:
+    def threat_of(self, evaluation: StudyColumn) -> Threat:
         """Return the threat model of a column."""
         return scaled(Threat.parse(self.base.threat), evaluation.eps_factor)
 
 
-def plan_study(study: Study, options: Options, images: Images) -> Plan:
+def plan_study(study: Study, options: StudyOptions, images: DatasetCache) -> StudyPlan:
     """Lay down which models a study needs.
 
     Raises SatbenchError for settings that are wrong or have no effect, and for training data that
@@ -127,7 +127,7 @@ def plan_study(study: Study, options: Options, images: Images) -> Plan:
             else _trained(study, arm, base, options, images)
         )
         rows[arm.name] = cells
-    return Plan(study, base, options, rows)
+    return StudyPlan(study, base, options, rows)
 
 
 def training_key(config: Mapping[str, Any], data_digest: str) -> str:
@@ -193,7 +193,7 @@ def _span(part: str) -> range:
 
 
 def _trained(
-    study: Study, arm: Arm, base: TrainConfig, options: Options, images: Images
+    study: Study, arm: Arm, base: TrainConfig, options: StudyOptions, images: DatasetCache
 ) -> tuple[Cell, ...]:
     changes = _values({**study.base, **options.overrides, **_resolved(arm, base)})
     config = load_recipe(study.recipe, **changes)
@@ -214,7 +214,9 @@ def _trained(
     return tuple(cells)
 
 
-def _given(study: Study, arm: Arm, base: TrainConfig, options: Options, images: Images) -> Cell:
+def _given(
+    study: Study, arm: Arm, base: TrainConfig, options: StudyOptions, images: DatasetCache
+) -> Cell:
     dataset = options.evaluate_on or base.dataset
     request = request_model(arm.model)
     digest, answers = request.card.weights_digest if request.card else "", ""
@@ -238,7 +240,7 @@ def _wanted(study: Study, key: str, dataset: str, threat: str) -> tuple[Wanted, 
     return tuple(dict.fromkeys(found))
 
 
-def _check_effect(study: Study, options: Options) -> None:
+def _check_effect(study: Study, options: StudyOptions) -> None:
     trained = [arm for arm in study.arms if not arm.model]
     for key in options.overrides:
         if key == "seed":
@@ -278,8 +280,8 @@ __all__ = [
     "DEFAULT_EXAMPLES",
     "EVALUATION_SEED",
     "Cell",
-    "Options",
-    "Plan",
+    "StudyOptions",
+    "StudyPlan",
     "Wanted",
     "given_key",
     "parse_seeds",

@@ -25,9 +25,9 @@ from satbench.models import LoadedModel, load_model, request_model
 from satbench.records.answers import difference
 from satbench.records.record import DatasetInfo, Inputs, ModelInfo
 from satbench.studies.attempts import Attempts
-from satbench.studies.images import Images
+from satbench.studies.images import DatasetCache
 from satbench.studies.measures import MEASURED_IMAGES, measure_model
-from satbench.studies.plan import EVALUATION_SEED, Cell, Plan, Wanted
+from satbench.studies.plan import EVALUATION_SEED, Cell, StudyPlan, Wanted
 from satbench.studies.run_file import StudyRun
 from satbench.studies.store import Model, Models, Places, Records, covering, outcome_of
 from satbench.training.loop import EpochMetrics
@@ -52,7 +52,9 @@ class Machine:
 class Runner:
     """Carries out a plan; a second process with the same plan takes a share of the runs."""
 
-    def __init__(self, plan: Plan, places: Places, images: Images, machine: Machine) -> None:
+    def __init__(
+        self, plan: StudyPlan, places: Places, images: DatasetCache, machine: Machine
+    ) -> None:
         self.plan, self.places, self.images, self.machine = plan, places, images, machine
         self.models, self.records = Models(places), Records(places)
         self._sources: dict[tuple[str, str], str] = {}

@@ -24,7 +24,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
+class ArmRuns:
     """An arm of the study, and the runs of it that there are, ordered by seed.
 
     `settings` says in words or text what sets it apart.  `seeds` is how many runs are planned,
@@ -60,7 +60,7 @@ class Sheet:
     """
 
     study: Study
-    rows: tuple[Row, ...]
+    rows: tuple[ArmRuns, ...]
     columns: tuple[Column, ...]
     n: int
     commands: tuple[str, ...]
@@ -71,7 +71,7 @@ class Sheet:
     swept: tuple[str, ...] = ()
     choices: tuple[Choice, ...] = ()
 
-    def row(self, name: str) -> Row:
+    def row(self, name: str) -> ArmRuns:
         """Return the arm of a name."""
         return next(row for row in self.rows if row.name == name)
 
@@ -132,7 +132,9 @@ def telling_measures_of(sheet: Sheet) -> list[str]:
     return [name for name in measures_of(sheet) if any(run.measures.get(name) for run in runs)]
 
 
-def outcomes_of(sheet: Sheet, row: Row, run: StudyRun, column: str) -> tuple[Outcome, ...] | None:
+def outcomes_of(
+    sheet: Sheet, row: ArmRuns, run: StudyRun, column: str
+) -> tuple[Outcome, ...] | None:
     """Return the outcomes that a column rests on: one, or one a part; None where one is missing."""
     asked = sheet.column(column)
     parts = [sheet.column(name) for name in asked.worst_of] or [asked]
@@ -141,7 +143,7 @@ def outcomes_of(sheet: Sheet, row: Row, run: StudyRun, column: str) -> tuple[Out
     return whole if len(whole) == len(parts) else None
 
 
-def verdicts_of(sheet: Sheet, row: Row, run: StudyRun, column: str) -> str | None:
+def verdicts_of(sheet: Sheet, row: ArmRuns, run: StudyRun, column: str) -> str | None:
     """Return a letter an image, of a worst-of column the worst; None where it is not evaluated.
 
     Raises SatbenchError where the parts are about different images, or disagree on which are

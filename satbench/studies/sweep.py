@@ -18,8 +18,8 @@ from satbench.core.errors import SatbenchError
 from satbench.recipes import parse_overrides
 from satbench.recipes.values import show_override
 from satbench.studies.design import Arm, Choice, Study, Sweep
-from satbench.studies.images import Images
-from satbench.studies.plan import Options, Plan, plan_study
+from satbench.studies.images import DatasetCache
+from satbench.studies.plan import StudyOptions, StudyPlan, plan_study
 from satbench.studies.run_file import StudyRun
 from satbench.studies.store import Places
 
@@ -53,7 +53,9 @@ def parse_sweep(text: str, seeds: tuple[int, ...] = ()) -> Sweep:
     return Sweep(key, tuple(numbers), seeds)
 
 
-def plan_sweep(study: Study, sweep: Sweep, options: Options, images: Images) -> Plan:
+def plan_sweep(
+    study: Study, sweep: Sweep, options: StudyOptions, images: DatasetCache
+) -> StudyPlan:
     """Return the plan of the trainings that the choice rests on; nothing in it is evaluated.
 
     Raises SatbenchError where an arm, or the options, set what is swept, and where no arm is
@@ -83,7 +85,9 @@ def plan_sweep(study: Study, sweep: Sweep, options: Options, images: Images) -> 
     return replace(plan, rows=rows)
 
 
-def plan_swept(study: Study, options: Options, images: Images, places: Places) -> Plan:
+def plan_swept(
+    study: Study, options: StudyOptions, images: DatasetCache, places: Places
+) -> StudyPlan:
     """Return the plan of a study whose arms have the values that its sweep chose.
 
     Raises SatbenchError unless all trainings that the choice rests on are kept.
@@ -98,8 +102,12 @@ def plan_swept(study: Study, options: Options, images: Images, places: Places) -
 
 
 def outlook(
-    study: Study, options: Options, images: Images, places: Places, say: Callable[[str], None]
-) -> tuple[Plan, ...]:
+    study: Study,
+    options: StudyOptions,
+    images: DatasetCache,
+    places: Places,
+    say: Callable[[str], None],
+) -> tuple[StudyPlan, ...]:
     """Return what there is to carry out, for a dry run: the sweep, if there is one, and the study.
 
     Before the choice is made, which `say` is told, the study is as if it were the first value.
@@ -116,12 +124,12 @@ def outlook(
     return first, plan_study(_study_with(study, sweep, values), options, images)
 
 
-def _lacking(plan: Plan, places: Places) -> list[str]:
+def _lacking(plan: StudyPlan, places: Places) -> list[str]:
     """Return the labels of the trainings of a sweep that are not kept yet."""
     return [cell.label for cell in plan.cells if places.run(cell.key) is None]
 
 
-def _choices(study: Study, sweep: Sweep, plan: Plan, places: Places) -> tuple[Choice, ...]:
+def _choices(study: Study, sweep: Sweep, plan: StudyPlan, places: Places) -> tuple[Choice, ...]:
     if missing := _lacking(plan, places):
         raise SatbenchError(
             f"the sweep of {sweep.key} lacks {len(missing)} of {len(plan.cells)} trainings: "

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from satbench.studies.plan import Plan
+    from satbench.studies.plan import StudyPlan
     from satbench.studies.runner import Part
     from satbench.studies.store import Places
 
@@ -31,7 +31,7 @@ class Job:
     `attempts` is the folder of what failed (`satbench.studies.attempts`).
     """
 
-    plan: Plan
+    plan: StudyPlan
     places: Places
     part: Part
     data_dir: Path | None
@@ -60,14 +60,14 @@ def _work(job: Job) -> None:
 
     from satbench.studies.attempts import Attempts
     from satbench.studies.estimate import Estimate
-    from satbench.studies.images import Images
+    from satbench.studies.images import DatasetCache
     from satbench.studies.runner import Machine, Runner
 
     if job.device.startswith("cuda"):
         torch.cuda.set_device(torch.device(job.device))
     say = (lambda text: None) if job.quiet else _say
     machine = Machine(job.device, job.threads, job.quiet, say)
-    runner = Runner(job.plan, job.places, Images(job.data_dir), machine)
+    runner = Runner(job.plan, job.places, DatasetCache(job.data_dir), machine)
     estimate = Estimate(runner)
     runner.carry_out(
         job.part,

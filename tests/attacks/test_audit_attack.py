@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from satbench.attacks import attack_spec, parse_attack
 from satbench.attacks.gradient.pgd import PGD
 from satbench.attacks.suites import audit as _audit
-from satbench.attacks.suites.audit import Audit, Audited
+from satbench.attacks.suites.audit import Audit, AuditPart
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
@@ -65,7 +65,7 @@ def suite(*parts: Attack, telling: bool = True) -> list[Stage]:
     audit = Audit(sample=3, weakest=2)
     rules = {"weakest": audit._weakest, "sample": audit._sample}
     stages = [
-        Stage(SPEC, f"{name}/{k}", f"{name}/{k}", Audited(part, rule))
+        Stage(SPEC, f"{name}/{k}", f"{name}/{k}", AuditPart(part, rule))
         for name, rule in rules.items()
         for k, part in enumerate(parts)
     ]
@@ -143,7 +143,9 @@ def test_each_stratum_gets_autoattack_in_full() -> None:
     parts = parse_attack("autoattack").parts()
 
     assert [(f"{s}/{name}", part) for s in ("weakest", "sample") for name, part in parts] == [
-        (name, audited.attack) for name, audited in Audit().parts() if isinstance(audited, Audited)
+        (name, audited.attack)
+        for name, audited in Audit().parts()
+        if isinstance(audited, AuditPart)
     ]
 
 

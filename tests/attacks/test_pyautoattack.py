@@ -14,12 +14,12 @@ from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from torch import Tensor, nn
 
 from satbench.attacks.packages.pyautoattack_attacks import (
-    APGDCE,
-    APGDDLR,
-    APGDT,
-    FABT,
     AutoAttackReference,
-    Square,
+    ReferenceAPGDCE,
+    ReferenceAPGDDLR,
+    ReferenceAPGDT,
+    ReferenceFABT,
+    ReferenceSquare,
 )
 from satbench.attacks.suites.suite import parse_suite
 from satbench.calling.borrow import borrowed
@@ -38,10 +38,10 @@ NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 FEW = {"apgd-ce": 5, "apgd-t": 3, "fab-t": 3, "square": 60}  # steps or queries
 TARGETS = 3
 SHORT: dict[str, Attack] = {
-    "apgd-ce": APGDCE(steps=FEW["apgd-ce"]),
-    "apgd-t": APGDT(steps=FEW["apgd-t"], targets=TARGETS),
-    "fab-t": FABT(steps=FEW["fab-t"], targets=TARGETS),
-    "square": Square(queries=FEW["square"]),
+    "apgd-ce": ReferenceAPGDCE(steps=FEW["apgd-ce"]),
+    "apgd-t": ReferenceAPGDT(steps=FEW["apgd-t"], targets=TARGETS),
+    "fab-t": ReferenceFABT(steps=FEW["fab-t"], targets=TARGETS),
+    "square": ReferenceSquare(queries=FEW["square"]),
 }
 
 
@@ -208,10 +208,10 @@ def test_the_reference_gives_the_verdicts_of_the_package_driven_part_after_part(
         AutoAttackReference,
         "parts",
         lambda self: [
-            ("apgd-ce", APGDCE(steps=1, block=self.block)),
-            ("apgd-t", APGDT(steps=FEW["apgd-t"], targets=TARGETS, block=self.block)),
-            ("fab-t", FABT(steps=FEW["fab-t"], targets=TARGETS, block=self.block)),
-            ("square", Square(queries=FEW["square"], block=self.block)),
+            ("apgd-ce", ReferenceAPGDCE(steps=1, block=self.block)),
+            ("apgd-t", ReferenceAPGDT(steps=FEW["apgd-t"], targets=TARGETS, block=self.block)),
+            ("fab-t", ReferenceFABT(steps=FEW["fab-t"], targets=TARGETS, block=self.block)),
+            ("square", ReferenceSquare(queries=FEW["square"], block=self.block)),
         ],
     )
     monkeypatch.setitem(FEW, "apgd-ce", 1)  # so that something is left for the others
@@ -270,7 +270,9 @@ def test_five_classes_are_enough(name: str, small_net: Callable[..., nn.Module])
 
 
 @pytest.mark.parametrize(
-    "attack", [APGDCE(steps=3), FABT(steps=3), Square(queries=20)], ids=lambda a: type(a).__name__
+    "attack",
+    [ReferenceAPGDCE(steps=3), ReferenceFABT(steps=3), ReferenceSquare(queries=20)],
+    ids=lambda a: type(a).__name__,
 )
 def test_two_classes_are_enough_for_all_but_the_targeted_dlr_loss(
     attack: Attack, small_net: Callable[..., nn.Module]
@@ -289,7 +291,7 @@ def test_two_classes_are_too_few_for_the_dlr_loss(small_net: Callable[..., nn.Mo
     with pytest.raises(
         SatbenchError, match=r"^autoattack's DLR loss needs at least 3 classes, got 2; run apgd-ce"
     ):
-        APGDDLR()(net, torch.rand(1, 1, 8, 8), torch.tensor([0]), LINF, Noise(0, "", (0,)))
+        ReferenceAPGDDLR()(net, torch.rand(1, 1, 8, 8), torch.tensor([0]), LINF, Noise(0, "", (0,)))
 
 
 def test_the_seed_of_a_block_is_not_that_of_its_neighbour() -> None:

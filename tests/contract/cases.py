@@ -20,7 +20,7 @@ from satbench.attacks.gradient.apgd import APGDT
 from satbench.attacks.gradient.trades import TradesAttack
 from satbench.attacks.packages import pyautoattack_attacks as reference
 from satbench.attacks.score.square_from_best import SquareFromBest
-from satbench.attacks.suites.audit import Audited
+from satbench.attacks.suites.audit import AuditPart
 from satbench.attacks.suites.suite_parts import Chosen, ChosenInformed
 from satbench.attacks.transfer.distilled import Distilled
 from satbench.attacks.transfer.gradients import Method
@@ -71,14 +71,14 @@ SIMPLE = [spec for spec in ALONE if not isinstance(parse_attack(spec), Composite
 _TRANSFER = Transfer(steps=3, kernel=3, step=Transfer().step)
 _FAST = ("linf", "l2")  # the suite's own parts are made for these
 PARTS: dict[str, tuple[Attack, Sequence[str]]] = {
-    "reference/apgd-ce": (reference.APGDCE(steps=4), ("linf", "l2", "l1")),
-    "reference/apgd-t": (reference.APGDT(steps=3, targets=2), ("linf", "l2", "l1")),
-    "reference/fab-t": (reference.FABT(steps=2, targets=2), ("linf", "l2", "l1")),
-    "reference/square": (reference.Square(queries=20), ("linf", "l2", "l1")),
+    "reference/apgd-ce": (reference.ReferenceAPGDCE(steps=4), ("linf", "l2", "l1")),
+    "reference/apgd-t": (reference.ReferenceAPGDT(steps=3, targets=2), ("linf", "l2", "l1")),
+    "reference/fab-t": (reference.ReferenceFABT(steps=2, targets=2), ("linf", "l2", "l1")),
+    "reference/square": (reference.ReferenceSquare(queries=20), ("linf", "l2", "l1")),
     "square-rescaled": (parse_attack("square(queries=20,schedule=rescaled)"), ("linf", "l2", "l1")),
     "chosen": (Chosen(APGDT(steps=3, targets=2), 1.0, 0.0, ()), _FAST),
     "chosen-informed": (ChosenInformed(SquareFromBest(queries=20), 1.0, 1.0, ()), _FAST),
-    "audited": (Audited(parse_attack("pgd-3"), lambda history: history.survivors), ("linf",)),
+    "audited": (AuditPart(parse_attack("pgd-3"), lambda history: history.survivors), ("linf",)),
     "transfer": (
         FromSources(("a",), replace(_TRANSFER, method=Method(("mi", "di", "ti")))),
         ("linf", "l2", "l1"),

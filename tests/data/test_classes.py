@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from satbench.core.errors import SatbenchError
-from satbench.data import Dataset, Pixels, load_arrays, load_dataset, open_tree
+from satbench.data import Dataset, ResizeCrop, load_arrays, load_dataset, open_tree
 from satbench.data.image_files.classes import wordnet_ids
 
 # Of ILSVRC 2012: tench, hen, starfish, Old English sheepdog, toilet paper.
@@ -57,7 +57,7 @@ def test_folders_named_by_wordnets_ids_have_imagenets_numbers(classes: str, tmp_
 def test_a_network_of_its_own_is_trained_on_the_places_of_such_folders(tmp_path: Path) -> None:
     tree = tree_of(tmp_path, *WORDNET)
     places = {name: place for place, name in enumerate(sorted(WORDNET))}
-    trained = open_tree(f"imagefolder:{tree}@none", Pixels(), 0)
+    trained = open_tree(f"imagefolder:{tree}@none", ResizeCrop(), 0)
     data = load_dataset(f"imagefolder:{tree}@none,classes=folders")
 
     assert numbers(data, *WORDNET) == places
@@ -67,7 +67,7 @@ def test_a_network_of_its_own_is_trained_on_the_places_of_such_folders(tmp_path:
 
 def test_a_network_may_be_trained_on_imagenets_numbers_too(tmp_path: Path) -> None:
     tree = tree_of(tmp_path, *WORDNET)
-    trained = open_tree(f"imagefolder:{tree}@none,classes=imagenet", Pixels(), 0)
+    trained = open_tree(f"imagefolder:{tree}@none,classes=imagenet", ResizeCrop(), 0)
 
     assert trained.labels.tolist() == load_dataset(f"imagefolder:{tree}@none").labels.tolist()
     assert trained.classes == 1000

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from satbench.core.errors import SatbenchError
-from satbench.data import Pixels, _imagefolder, load_dataset, open_tree
+from satbench.data import ResizeCrop, _imagefolder, load_dataset, open_tree
 from satbench.data.image_files.classes import class_order
 
 PER_CLASS = 6
@@ -16,7 +16,7 @@ PER_CLASS = 6
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Write 3 classes of 6 one-coloured images: red is 10 times the class, green the number."""
-    monkeypatch.setattr(_imagefolder, "STANDARD", Pixels(8, 6))
+    monkeypatch.setattr(_imagefolder, "STANDARD", ResizeCrop(8, 6))
     for label, name in enumerate(["ant", "bee", "cat"]):
         (tmp_path / "val" / name).mkdir(parents=True)
         for number in range(PER_CLASS):
@@ -65,7 +65,7 @@ def test_evaluation_and_training_number_numbered_folders_alike(tree: Path) -> No
         (tree / old).rename(tree / new)
     evaluated, trained = (
         load_dataset(f"imagefolder:{tree}"),
-        open_tree(f"imagefolder:{tree}", Pixels.centre(6), 0),
+        open_tree(f"imagefolder:{tree}", ResizeCrop.centre(6), 0),
     )
 
     assert (evaluated.images[:, 0, 0, 0] // 10).tolist() == evaluated.labels.tolist()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
 from satbench.core.errors import SatbenchError
-from satbench.data import Pixels, load_dataset, open_tree
+from satbench.data import ResizeCrop, load_dataset, open_tree
 from satbench.data.image_files.picture import SUFFIXES, as_bytes, read_picture
 
 RNG = np.random.default_rng(0)
@@ -278,7 +278,7 @@ def test_16_bits_are_resized_as_bytes_are(folder: Path, interpolation: str) -> N
 
 
 def test_training_takes_16_bits_as_bytes(folder: Path) -> None:
-    tree = open_tree(f"imagefolder:{folder}@none", Pixels(), 0)
+    tree = open_tree(f"imagefolder:{folder}@none", ResizeCrop(), 0)
     data = load_dataset(f"imagefolder:{folder}@none")
     views = np.stack([np.asarray(tree.view(row)).transpose(2, 0, 1) for row in range(2)])
 
@@ -382,8 +382,8 @@ def test_an_image_that_is_refused_in_a_folder_is_named(folder: Path) -> None:
     see_through(folder / "ant" / "a.png", "RGBA")
     for read in (
         lambda: load_dataset(f"imagefolder:{folder}@none"),
-        lambda: open_tree(f"imagefolder:{folder}", Pixels.centre(6), 0).view(0),
-        lambda: open_tree(f"imagefolder:{folder}", Pixels.centre(6), 0).view(1),
+        lambda: open_tree(f"imagefolder:{folder}", ResizeCrop.centre(6), 0).view(0),
+        lambda: open_tree(f"imagefolder:{folder}", ResizeCrop.centre(6), 0).view(1),
     ):
         try:
             read()

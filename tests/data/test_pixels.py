@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
 from satbench.core.errors import SatbenchError, UnknownNameError
-from satbench.data import Pixels, load_dataset, open_tree
+from satbench.data import ResizeCrop, load_dataset, open_tree
 
 SIZES = [(31, 31), (33, 47), (47, 33), (64, 31), (300, 257)]
 
@@ -31,7 +31,7 @@ def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
 
 
 def applied(rule: str, picture: Image.Image) -> Any:
-    (found,) = Pixels.parse(rule).applied((picture,), Path("a.png"))
+    (found,) = ResizeCrop.parse(rule).applied((picture,), Path("a.png"))
     return np.asarray(found)
 
 
@@ -87,8 +87,8 @@ def test_a_crop_beyond_the_image_is_refused_without_a_border() -> None:
     ],
 )
 def test_a_rule_has_one_text_that_reads_back(text: str, canonical: str) -> None:
-    assert str(Pixels.parse(text)) == canonical
-    assert str(Pixels.parse(canonical)) == canonical
+    assert str(ResizeCrop.parse(text)) == canonical
+    assert str(ResizeCrop.parse(canonical)) == canonical
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_rule_has_one_text_that_reads_back(text: str, canonical: str) -> None:
 )
 def test_a_wrong_rule_is_refused_in_a_sentence(text: str, said: str) -> None:
     with pytest.raises(SatbenchError, match=said):
-        Pixels.parse(text)
+        ResizeCrop.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_images_of_several_sizes_need_a_rule_and_one_is_named(folder: Path, numb
 def test_the_digest_follows_the_rule(folder: Path) -> None:
     rules = ("none", "32", "resize=40,crop=32", "resize=40,crop=32,interpolation=bilinear")
     digests = {load_dataset(f"imagefolder:{folder}@{rule}").digest for rule in rules}
-    trees = {open_tree(f"imagefolder:{folder}@{rule}", Pixels(), 0).digest for rule in rules}
+    trees = {open_tree(f"imagefolder:{folder}@{rule}", ResizeCrop(), 0).digest for rule in rules}
 
     assert len(digests) == 3  # a resize to the size that is there changes nothing
     assert len(trees) == 4
@@ -174,7 +174,7 @@ def test_the_digest_follows_the_rule(folder: Path) -> None:
 @pytest.mark.parametrize("rule", ["none", "Res256Crop224", "36", "resize=40,crop=37", "crop=20"])
 def test_training_sees_the_images_that_evaluation_sees(folder: Path, rule: str) -> None:
     data = load_dataset(f"imagefolder:{folder}@{rule}")
-    tree = open_tree(f"imagefolder:{folder}@{rule}", Pixels(48, 40), 0)
+    tree = open_tree(f"imagefolder:{folder}@{rule}", ResizeCrop(48, 40), 0)
     views = np.stack([np.asarray(tree.view(row)).transpose(2, 0, 1) for row in range(len(tree))])
 
     np.testing.assert_array_equal(views, data.images)
@@ -184,7 +184,7 @@ def test_training_sees_the_images_that_evaluation_sees(folder: Path, rule: str) 
 
 
 def test_training_has_a_rule_of_its_own_where_the_name_tells_none(folder: Path) -> None:
-    tree = open_tree(f"imagefolder:{folder}", Pixels.centre(32), 0)
+    tree = open_tree(f"imagefolder:{folder}", ResizeCrop.centre(32), 0)
 
     assert tree.name == "imagefolder:cifar@resize=37,crop=32,interpolation=bicubic"
     assert tree.origin == f"imagefolder:{folder}@resize=37,crop=32,interpolation=bicubic"
@@ -192,7 +192,7 @@ def test_training_has_a_rule_of_its_own_where_the_name_tells_none(folder: Path) 
 
 
 def test_training_refuses_an_image_of_another_size(folder: Path) -> None:
-    tree = open_tree(f"imagefolder:{folder}@none", Pixels(), 0)
+    tree = open_tree(f"imagefolder:{folder}@none", ResizeCrop(), 0)
     noise(40, 32).save(folder / tree.files[5])
     with pytest.raises(SatbenchError, match=rf"got 40×32 from .*{tree.files[5]}"):
         tree.view(5)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from satbench.core.threat import Threat
 from satbench.data import Dataset
-from satbench.diagnosis.diagnose import Diagnosis, probe
+from satbench.diagnosis.diagnose import Findings, probe
 from satbench.engine.judge import predict
 from satbench.model_zoo import masked
 from satbench.models import load_model, request_model
@@ -48,17 +48,17 @@ def some(fashion: Dataset) -> Dataset:
 
 def diagnose(
     model: nn.Module, data: Dataset, threat: Threat = LINF, batch_size: int = 250
-) -> Diagnosis:
+) -> Findings:
     x = torch.from_numpy(data.pixels(np.arange(len(data))))
     right = np.flatnonzero(predict(model.eval(), x).numpy() == data.labels)
     return probe(model, data, threat, right, batch_size)
 
 
-def names(diagnosis: Diagnosis) -> list[str]:
+def names(diagnosis: Findings) -> list[str]:
     return [flag.name for flag in diagnosis.flags]
 
 
-def shares(diagnosis: Diagnosis) -> dict[str, float]:
+def shares(diagnosis: Findings) -> dict[str, float]:
     return {flag.name: flag.images / flag.of for flag in diagnosis.flags}
 
 
@@ -342,7 +342,7 @@ def test_each_image_costs_three_forwards_and_two_backwards_and_some_cost_more(
 
 
 def test_no_image_costs_nothing(net: nn.Module, some: Dataset) -> None:
-    assert probe(net, some, LINF, np.arange(0)) == Diagnosis((), {}, 0, 0)
+    assert probe(net, some, LINF, np.arange(0)) == Findings((), {}, 0, 0)
 
 
 def test_the_same_seed_gives_the_same_diagnosis_of_a_random_model(some: Dataset) -> None:

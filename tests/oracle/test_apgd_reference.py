@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from satbench.attacks.gradient import apgd as ours
 from satbench.attacks.gradient.apgd import _random_start
-from satbench.attacks.gradient.apgd_run import Aim, Search
+from satbench.attacks.gradient.apgd_run import Problem, Search
 from satbench.attacks.gradient.losses import cross_entropy
 from satbench.attacks.packages import pyautoattack_attacks as reference
 from satbench.core.noise import Noise
@@ -32,14 +32,20 @@ THREATS = {
 }
 CASES = [(model, threat) for model, threats in THREATS.items() for threat in threats]
 SHORT: dict[str, tuple[Attack, Attack]] = {
-    "apgd-ce": (ours.APGDCE(steps=10, restarts=2), reference.APGDCE(steps=10, restarts=2)),
-    "apgd-dlr": (ours.APGDDLR(steps=6, restarts=2), reference.APGDDLR(steps=6, restarts=2)),
-    "apgd-t": (ours.APGDT(steps=6, targets=2), reference.APGDT(steps=6, targets=2)),
+    "apgd-ce": (
+        ours.APGDCE(steps=10, restarts=2),
+        reference.ReferenceAPGDCE(steps=10, restarts=2),
+    ),
+    "apgd-dlr": (
+        ours.APGDDLR(steps=6, restarts=2),
+        reference.ReferenceAPGDDLR(steps=6, restarts=2),
+    ),
+    "apgd-t": (ours.APGDT(steps=6, targets=2), reference.ReferenceAPGDT(steps=6, targets=2)),
 }
 FULL: dict[str, tuple[Attack, Attack]] = {
-    "apgd-ce": (ours.APGDCE(), reference.APGDCE()),
-    "apgd-dlr": (ours.APGDDLR(), reference.APGDDLR()),
-    "apgd-t": (ours.APGDT(), reference.APGDT()),
+    "apgd-ce": (ours.APGDCE(), reference.ReferenceAPGDCE()),
+    "apgd-dlr": (ours.APGDDLR(), reference.ReferenceAPGDDLR()),
+    "apgd-t": (ours.APGDT(), reference.ReferenceAPGDT()),
 }
 
 
@@ -92,7 +98,7 @@ def test_the_best_iterates_of_a_long_run_are_those_of_the_package(
         start = _random_start(x, parsed.norm, parsed.radius)
         torch.manual_seed(0)
         expected = package.attack_single_run(x, y, x_init=start if given else None)[0]
-        aim = Aim(x, y, y, parsed.norm, parsed.radius, last=False)
+        aim = Problem(x, y, y, parsed.norm, parsed.radius, last=False)
         search = Search(model, lambda z, y, _: cross_entropy(z, y), 70, 1)
 
         got = search.run(aim, start, 70, sparse_start=given).best
@@ -143,7 +149,7 @@ def test_steps_are_halved_where_the_package_halves_them(
         start = _random_start(x, norm, eps)
         torch.manual_seed(0)
         expected = package.attack_single_run(x, y, x_init=start if sparse else None)[0]
-        aim = Aim(x, y, y, norm, eps, last=False)
+        aim = Problem(x, y, y, norm, eps, last=False)
         model = Scripted(steps + 1, images, pixels)
         search = Search(model, lambda z, y, _: cross_entropy(z, y), steps, 1)
 

@@ -64,7 +64,7 @@ def check_equal_verdicts(
 def test_fab_t_gives_each_image_the_verdict_of_the_package(
     model: str, threat: str, fashion: Dataset
 ) -> None:
-    ours, theirs = FABT(steps=6, targets=2), reference.FABT(steps=6, targets=2)
+    ours, theirs = FABT(steps=6, targets=2), reference.ReferenceFABT(steps=6, targets=2)
 
     check_equal_verdicts(ours, theirs, model, fashion.first(50), threat, least=3)
 
@@ -90,7 +90,7 @@ def test_what_fab_t_breaks_within_eps_has_its_nearest_point_there(
 def test_square_gives_each_image_the_bits_of_the_package(
     model: str, threat: str, fashion: Dataset
 ) -> None:
-    ours, theirs = Square(queries=60), reference.Square(queries=60)
+    ours, theirs = Square(queries=60), reference.ReferenceSquare(queries=60)
 
     x, _, (got, expected) = images_and_results(
         ours, theirs, model, fashion.first(50), Threat.parse(threat)
@@ -101,7 +101,7 @@ def test_square_gives_each_image_the_bits_of_the_package(
 
 
 @dataclass(frozen=True)
-class RescaledReference(reference.Square):
+class RescaledReference(reference.ReferenceSquare):
     """The package's Square with its own option to fit the schedule to the queries."""
 
     def __call__(
@@ -165,7 +165,7 @@ def test_full_fab_t_gives_each_of_250_images_the_verdict_of_the_package(
 ) -> None:
     images = load_dataset("fashion-mnist", "test", 250)
 
-    check_equal_verdicts(FABT(), reference.FABT(), model, images, threat, least=10)
+    check_equal_verdicts(FABT(), reference.ReferenceFABT(), model, images, threat, least=10)
 
 
 @pytest.mark.slow
@@ -175,7 +175,7 @@ def test_full_square_gives_each_of_250_images_the_verdict_of_the_package(
 ) -> None:
     images = load_dataset("fashion-mnist", "test", 250)
 
-    check_equal_verdicts(Square(), reference.Square(), model, images, threat, least=10)
+    check_equal_verdicts(Square(), reference.ReferenceSquare(), model, images, threat, least=10)
 
 
 class Score(nn.Module):

@@ -11,9 +11,9 @@ import pytest
 
 from satbench.data import Dataset
 from satbench.studies import Study
-from satbench.studies.design import Arm, Evaluation, Pair
-from satbench.studies.images import Images
-from satbench.studies.plan import Options, plan_study
+from satbench.studies.design import Arm, Pair, StudyColumn
+from satbench.studies.images import DatasetCache
+from satbench.studies.plan import StudyOptions, plan_study
 from satbench.studies.runner import Machine, Runner
 from satbench.studies.store import Places
 
@@ -49,9 +49,9 @@ def made_study() -> Study:
         arms=(Arm("ReLU", {"activation": "relu"}), Arm("SILU", {"activation": "silu"})),
         seeds=2,
         evaluations=(
-            Evaluation("PGD-1", ("pgd-1",)),
-            Evaluation("both", ("pgd-1", "pgd-2")),
-            Evaluation("worse", worst_of=("PGD-1", "both")),
+            StudyColumn("PGD-1", ("pgd-1",)),
+            StudyColumn("both", ("pgd-1", "pgd-2")),
+            StudyColumn("worse", worst_of=("PGD-1", "both")),
         ),
         verdict="worse",
         paper_verdict="PGD-1",
@@ -74,20 +74,20 @@ def _serve_noise(patch: pytest.MonkeyPatch) -> None:
 
 
 def _runner(study: Study, places: Places) -> Runner:
-    images = Images()
-    plan = plan_study(study, Options(n_examples=12), images)
+    images = DatasetCache()
+    plan = plan_study(study, StudyOptions(n_examples=12), images)
     return Runner(plan, places, images, Machine("cpu", 1, quiet=True))
 
 
 @pytest.fixture
-def noise_images(monkeypatch: pytest.MonkeyPatch) -> Images:
+def noise_images(monkeypatch: pytest.MonkeyPatch) -> DatasetCache:
     """Return images of noise in the place of Fashion-MNIST."""
     _serve_noise(monkeypatch)
-    return Images()
+    return DatasetCache()
 
 
 @pytest.fixture
-def make_runner(noise_images: Images) -> Callable[[Study, Places], Runner]:
+def make_runner(noise_images: DatasetCache) -> Callable[[Study, Places], Runner]:
     """Return a function from a study and places to what carries it out, on 12 images."""
     return _runner
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from satbench.core.digests import digest_json
 from satbench.records.audit import AuditCounts
-from satbench.studies.design import Arm, Evaluation, Numbers, Pair, Study
+from satbench.studies.design import Arm, Pair, PaperNumbers, Study, StudyColumn
 from satbench.studies.run_file import Outcome, StudyRun
-from satbench.studies.sheet import Column, Row, Sheet
+from satbench.studies.sheet import ArmRuns, Column, Sheet
 
 OPTIONAL = {"axes", "primary", "about", "masked"}
 PGD, FAST = ("pgd(steps=50)",), ("fast(version=1)",)
@@ -67,17 +67,17 @@ def made_sheet(
         "setup": "Only the activation differs.",
         "arms": tuple(map(Arm, arms)),
         "seeds": 3,
-        "evaluations": tuple(Evaluation(one.name, one.suite, 1, one.worst_of) for one in columns),
+        "evaluations": tuple(StudyColumn(one.name, one.suite, 1, one.worst_of) for one in columns),
         "verdict": "worse",
         "paper_verdict": "PGD-50",
         "contrasts": tuple(Pair(*pair) for pair in asked),
-        "paper": Numbers(("activation", "robust (%)"), (("ReLU", "33.00"),), "ResNet-50."),
+        "paper": PaperNumbers(("activation", "robust (%)"), (("ReLU", "33.00"),), "ResNet-50."),
     }
     of_study = {key: changes.pop(key) for key in [*changes] if key in {*study, *OPTIONAL}}
     values: dict[str, Any] = {
         "study": Study(**{**study, **of_study}),
         "rows": tuple(
-            Row(name, f"activation {name.lower()}", tuple(runs), 3, "shapes")
+            ArmRuns(name, f"activation {name.lower()}", tuple(runs), 3, "shapes")
             for name, runs in arms.items()
         ),
         "columns": columns,

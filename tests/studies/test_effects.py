@@ -26,7 +26,7 @@ from satbench.studies.effects import (
     spread,
     two_way_effect,
 )
-from satbench.studies.sheet import Row, verdicts_of
+from satbench.studies.sheet import ArmRuns, verdicts_of
 
 T1, T2 = 12.7062047, 4.30265273  # Student's t at 0.975 for 1 and 2 degrees of freedom
 
@@ -205,7 +205,7 @@ def test_arms_on_different_images_are_not_compared() -> None:
 def test_arms_at_two_resolutions_of_the_same_images_are_compared() -> None:
     large = replace(made_outcome(COLUMNS[0].suite, "ooo", "large"), dataset="shapes@20")
     sheet = made_sheet({"a": [made_run("a", 0, "oox")], "b": []}, [("b", "a")])
-    row = Row("b", "20 px", (made_run("b", 0, "oox", outcomes=(large,)),), 3, "shapes@20")
+    row = ArmRuns("b", "20 px", (made_run("b", 0, "oox", outcomes=(large,)),), 3, "shapes@20")
 
     (effect,) = effects_of(replace(sheet, rows=(sheet.rows[0], row)), "PGD-50")
 

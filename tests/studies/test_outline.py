@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
 from satbench.recipes import load_recipe
-from satbench.studies.images import Images
+from satbench.studies.images import DatasetCache
 from satbench.studies.outline import Outlines
 from satbench.studies.store import Places, trained_digests
 
@@ -74,7 +74,7 @@ def test_a_set_that_is_not_here_is_known_by_its_size_and_said_once(
 
 
 def test_a_set_that_is_here_is_the_set_itself() -> None:
-    outlines, images = Outlines(None, {}, _never), Images()
+    outlines, images = Outlines(None, {}, _never), DatasetCache()
 
     assert images.test("fashion-mnist", 5).digest == outlines.test("fashion-mnist", 5).digest
     with pytest.raises(SatbenchError, match="expected at most 10000 examples"):

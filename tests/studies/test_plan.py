@@ -12,11 +12,11 @@ from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.model_zoo.card import zoo_card
 from satbench.studies import STUDIES, Study, load_study
-from satbench.studies.design import Arm, Evaluation
-from satbench.studies.images import Images
+from satbench.studies.design import Arm, StudyColumn
+from satbench.studies.images import DatasetCache
 from satbench.studies.pages.build import sheet_of
 from satbench.studies.pages.page import render_page
-from satbench.studies.plan import Options, parse_seeds, plan_study, suite_for
+from satbench.studies.plan import StudyOptions, parse_seeds, plan_study, suite_for
 from satbench.studies.store import Models, Places
 
 
@@ -47,8 +47,8 @@ def test_other_seeds_are_refused(text: str) -> None:
 @pytest.mark.parametrize("name", STUDIES.names())
 def test_every_study_can_be_planned_and_its_names_fit(name: str) -> None:
     study = load_study(name)
-    images = Images(told={f"fashion-mnist@{side}": "digest" for side in (20, 34, 40)})
-    plan = plan_study(study, Options(), images)
+    images = DatasetCache(told={f"fashion-mnist@{side}": "digest" for side in (20, 34, 40)})
+    plan = plan_study(study, StudyOptions(), images)
     columns = {one.name for one in study.evaluations}
 
     assert name == study.name
@@ -59,7 +59,7 @@ def test_every_study_can_be_planned_and_its_names_fit(name: str) -> None:
 
 
 def test_a_shipped_model_is_found_whatever_its_recipe_is_called() -> None:
-    plan = plan_study(load_study("gradient-quality"), Options(seeds=(0,)), Images())
+    plan = plan_study(load_study("gradient-quality"), StudyOptions(seeds=(0,)), DatasetCache())
     models = Models(Places())
     found = {arm: models.find(cells[0]) for arm, cells in plan.rows.items()}
 
@@ -75,8 +75,8 @@ def test_the_key_depends_on_the_training_data(made_study: Study) -> None:
     plans = [
         plan_study(
             replace(made_study, base={**made_study.base, "dataset": "fashion-mnist@20"}),
-            Options(),
-            Images(told={"fashion-mnist@20": digest}),
+            StudyOptions(),
+            DatasetCache(told={"fashion-mnist@20": digest}),
         )
         for digest in ("one", "another")
     ]
@@ -86,14 +86,16 @@ def test_the_key_depends_on_the_training_data(made_study: Study) -> None:
 
 def test_arms_of_one_config_share_their_runs(made_study: Study) -> None:
     twin = Arm("SILU again", {"activation": "silu", "label_smoothing": "0.0"})
-    plan = plan_study(replace(made_study, arms=(*made_study.arms, twin)), Options(), Images())
+    plan = plan_study(
+        replace(made_study, arms=(*made_study.arms, twin)), StudyOptions(), DatasetCache()
+    )
 
     assert plan.rows["SILU"][0].key == plan.rows["SILU again"][0].key
     assert 4 == len(plan.cells)
 
 
 def test_twice_the_base_follows_the_recipe_and_set() -> None:
-    plan = plan_study(load_study("gradient-quality"), Options({"epochs": 5}), Images())
+    plan = plan_study(load_study("gradient-quality"), StudyOptions({"epochs": 5}), DatasetCache())
     epochs = {
         arm: {cell.config.epochs for cell in cells if cell.config}
         for arm, cells in plan.rows.items()
@@ -105,7 +107,9 @@ def test_twice_the_base_follows_the_recipe_and_set() -> None:
 
 def test_a_model_that_is_given_is_one_run_by_its_weights(made_study: Study) -> None:
     given = Arm("given", model="fmnist-standard-tiny-relu-s0")
-    plan = plan_study(replace(made_study, arms=(given,), contrasts=()), Options(), Images())
+    plan = plan_study(
+        replace(made_study, arms=(given,), contrasts=()), StudyOptions(), DatasetCache()
+    )
     (cell,) = plan.cells
 
     assert cell.model == zoo_card("fmnist-standard-tiny-relu-s0").name
@@ -124,7 +128,7 @@ def test_settings_without_effect_are_refused(
     made_study: Study, changes: dict[str, object], said: str
 ) -> None:
     with pytest.raises(SatbenchError, match=said):
-        plan_study(made_study, Options(changes), Images())
+        plan_study(made_study, StudyOptions(changes), DatasetCache())
 
 
 def test_a_study_refuses_a_recipe_that_it_has_no_sizes_for() -> None:
@@ -134,7 +138,7 @@ def test_a_study_refuses_a_recipe_that_it_has_no_sizes_for() -> None:
 
 def test_a_radius_is_multiplied_exactly() -> None:
     study = load_study("attack-convergence")
-    plan = plan_study(study, Options(seeds=(0,)), Images())
+    plan = plan_study(study, StudyOptions(seeds=(0,)), DatasetCache())
     threats = {e.name: str(plan.threat_of(e)) for e in study.evaluations if e.attacks == ("fast",)}
 
     assert ("linf:0.05", "linf:0.5") == (threats["fast at 0.5 eps"], threats["fast at 5 eps"])
@@ -142,8 +146,8 @@ def test_a_radius_is_multiplied_exactly() -> None:
 
 @pytest.mark.parametrize("name", STUDIES.names())
 def test_every_study_makes_a_page_without_any_run(name: str, tmp_path: Path) -> None:
-    images = Images(told={f"fashion-mnist@{side}": "digest" for side in (20, 34, 40)})
-    plan = plan_study(load_study(name), Options(seeds=(0,), n_examples=1), images)
+    images = DatasetCache(told={f"fashion-mnist@{side}": "digest" for side in (20, 34, 40)})
+    plan = plan_study(load_study(name), StudyOptions(seeds=(0,), n_examples=1), images)
     sheet = sheet_of(plan, Places(tmp_path, tmp_path / "results"), images)
 
     assert [arm.name for arm in plan.study.arms] == [row.name for row in sheet.rows]
@@ -151,9 +155,9 @@ def test_every_study_makes_a_page_without_any_run(name: str, tmp_path: Path) -> 
 
 
 def test_each_run_draws_the_sample_of_its_audit_by_its_own_key(made_study: Study) -> None:
-    audited = Evaluation("audited", ("pgd-1", "audit(sample=3,weakest=1)"))
+    audited = StudyColumn("audited", ("pgd-1", "audit(sample=3,weakest=1)"))
     study = replace(made_study, evaluations=(*made_study.evaluations, audited))
-    plan = plan_study(study, Options(), Images())
+    plan = plan_study(study, StudyOptions(), DatasetCache())
     last = [one.suite[-1] for cell in plan.cells for one in cell.wanted]
     draws = {parse_attack(spec).draw for spec in last if spec.startswith("audit(")}  # type: ignore[attr-defined]
 

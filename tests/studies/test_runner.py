@@ -13,7 +13,7 @@ import pytest
 
 from satbench.core.errors import SatbenchError
 from satbench.studies import Study
-from satbench.studies.design import Arm, Evaluation
+from satbench.studies.design import Arm, StudyColumn
 from satbench.studies.run_file import StudyRun
 from satbench.studies.runner import Runner
 from satbench.studies.store import Places
@@ -80,7 +80,7 @@ def test_a_new_evaluation_keeps_the_old_outcomes(
     before = done.runs()
     other = replace(
         made_study,
-        evaluations=(Evaluation("wide", ("pgd-1",), eps_factor=2.0),),
+        evaluations=(StudyColumn("wide", ("pgd-1",), eps_factor=2.0),),
         verdict="wide",
         paper_verdict="wide",
     )

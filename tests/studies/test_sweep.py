@@ -18,8 +18,8 @@ from satbench.cli import cli
 from satbench.core.errors import SatbenchError
 from satbench.studies import Study
 from satbench.studies.design import Arm, Sweep
-from satbench.studies.images import Images
-from satbench.studies.plan import Options
+from satbench.studies.images import DatasetCache
+from satbench.studies.plan import StudyOptions
 from satbench.studies.store import Places
 from satbench.studies.sweep import outlook, parse_sweep, plan_sweep, plan_swept
 from satbench.training.run import run_training
@@ -30,7 +30,7 @@ import_module("satbench.studies.pages.build")
 
 VALUES = LOW, HIGH = (5e-4, 0.05)
 SWEEP = Sweep("weight_decay", VALUES)
-OPTIONS = Options(n_examples=12, sweep=SWEEP)
+OPTIONS = StudyOptions(n_examples=12, sweep=SWEEP)
 
 
 def sweep(*words: str) -> Result:
@@ -91,7 +91,7 @@ def made_sweep(
 def swept(
     made_sweep: tuple[Path, Trained, list[int]],
     plain_study: Study,
-    noise_images: Images,
+    noise_images: DatasetCache,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> Places:
@@ -103,7 +103,7 @@ def swept(
 
 @pytest.fixture
 def trained(
-    plain_study: Study, noise_images: Images, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    plain_study: Study, noise_images: DatasetCache, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Trained:
     """Serve the study in an empty folder; return what is trained."""
     return serve(plain_study, monkeypatch, tmp_path)
@@ -131,7 +131,7 @@ def test_a_finished_sweep_trains_nothing(swept: Places) -> None:
 
 
 def test_each_arm_is_evaluated_with_the_value_of_greatest_held_out_accuracy(
-    swept: Places, plain_study: Study, noise_images: Images
+    swept: Places, plain_study: Study, noise_images: DatasetCache
 ) -> None:
     plan = plan_swept(plain_study, OPTIONS, noise_images, swept)
     for choice, cells in zip(plan.choices, plan.rows.values(), strict=True):
@@ -150,7 +150,7 @@ def test_each_arm_is_evaluated_with_the_value_of_greatest_held_out_accuracy(
 
 
 def test_the_choice_is_by_the_mean_over_seeds_and_each_arms_own(
-    swept: Places, plain_study: Study, noise_images: Images
+    swept: Places, plain_study: Study, noise_images: DatasetCache
 ) -> None:
     scores = {
         ("relu", LOW): [0.5, 0.1],
@@ -189,7 +189,7 @@ def test_the_page_tells_the_choice_and_check_makes_it_again(swept: Places) -> No
 
 
 def test_the_seeds_of_the_choice_may_be_others_than_those_of_the_study(
-    plain_study: Study, noise_images: Images
+    plain_study: Study, noise_images: DatasetCache
 ) -> None:
     plan = plan_sweep(plain_study, replace(SWEEP, seeds=(7,)), OPTIONS, noise_images)
 
@@ -209,7 +209,7 @@ def test_a_dry_run_counts_each_training_once_and_makes_nothing(
 
 
 def test_after_the_sweep_a_dry_run_is_of_what_was_chosen(
-    swept: Places, plain_study: Study, noise_images: Images
+    swept: Places, plain_study: Study, noise_images: DatasetCache
 ) -> None:
     said: list[str] = []
     places = replace(swept, results=Path("none"))
@@ -241,7 +241,9 @@ def test_a_sweep_that_cannot_be_is_refused(text: str) -> None:
         parse_sweep(text)
 
 
-def test_what_is_swept_may_be_set_nowhere_else(plain_study: Study, noise_images: Images) -> None:
+def test_what_is_swept_may_be_set_nowhere_else(
+    plain_study: Study, noise_images: DatasetCache
+) -> None:
     own = replace(
         plain_study,
         arms=(*plain_study.arms, Arm("own", {"activation": "elu", "weight_decay": 0.0})),
@@ -263,7 +265,7 @@ def test_sweep_seeds_need_a_sweep() -> None:
 
 
 def test_a_value_out_of_range_is_refused_before_anything_is_trained(
-    plain_study: Study, noise_images: Images
+    plain_study: Study, noise_images: DatasetCache
 ) -> None:
     with pytest.raises(SatbenchError, match="expected weight_decay of 0 or more"):
         plan_sweep(plain_study, replace(SWEEP, values=(0.1, -0.1)), OPTIONS, noise_images)

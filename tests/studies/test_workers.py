@@ -19,8 +19,8 @@ from satbench.studies import Study
 from satbench.studies.attempts import Attempts
 from satbench.studies.crew import parse_workers, share_out
 from satbench.studies.design import Arm, Pair
-from satbench.studies.images import Images
-from satbench.studies.plan import Options, plan_study
+from satbench.studies.images import DatasetCache
+from satbench.studies.plan import StudyOptions, plan_study
 from satbench.studies.runner import Machine, Runner
 from satbench.studies.store import Places
 
@@ -42,9 +42,9 @@ def own_study(made_study: Study, tmp_path: Path) -> Study:
 
 def _runner(study: Study, folder: Path) -> Runner:
     test = f"arrays:{_saved(folder / 'test.npz', 1)}"
-    plan = plan_study(study, Options(n_examples=12, evaluate_on=test), Images())
+    plan = plan_study(study, StudyOptions(n_examples=12, evaluate_on=test), DatasetCache())
     places = Places(folder / "store", folder / "results")
-    return Runner(plan, places, Images(), Machine("cpu", 1))
+    return Runner(plan, places, DatasetCache(), Machine("cpu", 1))
 
 
 @pytest.mark.parametrize(

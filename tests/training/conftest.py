@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from satbench.data import Dataset, ImageTree, Pixels, open_tree
+from satbench.data import Dataset, ImageTree, ResizeCrop, open_tree
 from satbench.recipes import TrainConfig
 
 
@@ -52,7 +52,7 @@ def tree(tmp_path: Path) -> ImageTree:
         for k in range(5):
             pixels = rng.integers(0, 256, (20, 24, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(folder / kind / f"{k}.png")
-    return open_tree(f"imagefolder:{folder}", Pixels.centre(16), 0)
+    return open_tree(f"imagefolder:{folder}", ResizeCrop.centre(16), 0)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from satbench.core.errors import SatbenchError
-from satbench.data import Dataset, ImageTree, Pixels, open_tree
+from satbench.data import Dataset, ImageTree, ResizeCrop, open_tree
 from satbench.model_zoo.card import read_card
 from satbench.model_zoo.weights import digest_weights
 from satbench.recipes import TrainConfig
@@ -99,14 +99,14 @@ def test_images_of_equal_size_that_replace_those_of_a_run_are_seen(
         path = bitmaps / Path(name).with_suffix(".bmp")
         path.parent.mkdir(parents=True, exist_ok=True)
         tree.picture(row).save(path)
-    data = open_tree(f"imagefolder:{bitmaps}", Pixels.centre(16), 0)
+    data = open_tree(f"imagefolder:{bitmaps}", ResizeCrop.centre(16), 0)
     with pytest.raises(power_cut):
         train(from_folder, data, tmp_path / "run", CPU, on_step=cut_at(1, 1))
     for name in data.files:
         with Image.open(bitmaps / name) as picture:
             inverted = Image.fromarray(255 - np.asarray(picture))
         inverted.save(bitmaps / name)
-    again = open_tree(f"imagefolder:{bitmaps}", Pixels.centre(16), 0)
+    again = open_tree(f"imagefolder:{bitmaps}", ResizeCrop.centre(16), 0)
 
     assert again.digest == data.digest
     with pytest.raises(SatbenchError, match=r"\(the same names and sizes, other bytes\)"):

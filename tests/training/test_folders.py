@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageEnhance
 
 from satbench.core.errors import SatbenchError
-from satbench.data import ImageTree, Pixels, load_dataset, open_tree
+from satbench.data import ImageTree, ResizeCrop, load_dataset, open_tree
 from satbench.recipes import TrainConfig
 from satbench.training.images.batches import batches_of
 from satbench.training.images.colours import COMPONENTS, SPREADS, jittered, lit
@@ -155,7 +155,7 @@ def test_held_out_images_are_those_of_an_evaluation(
     tree: ImageTree, config: TrainConfig, rule: str
 ) -> None:
     name = f"imagefolder:{tree.folder}@{rule}"
-    whole, tree = load_dataset(name, "train"), open_tree(name, Pixels.centre(224), 0)
+    whole, tree = load_dataset(name, "train"), open_tree(name, ResizeCrop.centre(224), 0)
     plain = replace(config, dataset=name)
     rows = np.arange(6, 10)
     x, y = batches_of(tree, plain, CPU).held_out(rows)
@@ -205,7 +205,7 @@ def test_a_broken_image_is_named(workers: int, tree: ImageTree, resized: TrainCo
 
 def test_the_digest_tells_names_sizes_and_the_rule_for_pixels(tree: ImageTree) -> None:
     def digest(side: int = 16) -> str:
-        return open_tree(f"imagefolder:{tree.folder}", Pixels.centre(side), 2).digest
+        return open_tree(f"imagefolder:{tree.folder}", ResizeCrop.centre(side), 2).digest
 
     before = tree.digest
     assert digest() == before

@@ -17,7 +17,14 @@ from PIL import Image
 
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
-from satbench.data import Dataset, ImageTree, Pixels, evaluation_set_of, load_dataset, training_rule
+from satbench.data import (
+    Dataset,
+    ImageTree,
+    ResizeCrop,
+    evaluation_set_of,
+    load_dataset,
+    training_rule,
+)
 from satbench.model_zoo.card import read_card
 from satbench.model_zoo.weights import digest_weights
 from satbench.recipes import TrainConfig
@@ -72,20 +79,20 @@ def of_folder(config: TrainConfig, folder: Path, **changes: Any) -> TrainConfig:
 @pytest.mark.parametrize(
     ("sizes", "crop", "resize", "rule"),
     [
-        ([(16, 16)], 16, "", Pixels()),  # as they are
-        ([(16, 16)], 16, "none", Pixels()),
-        ([(24, 24)], 16, "none", Pixels(None, 16)),
-        ([(24, 20)], 224, "none", Pixels()),  # nobody asked for a crop
-        ([(16, 16)], 16, "18", Pixels(18, 16)),
-        ([(18, 18)], 16, "", Pixels(18, 16)),  # as 256 for 224: a border, not half the image
-        ([(300, 260), (224, 240)], 224, "", Pixels(256, 224)),
-        ([(300, 200), (224, 240)], 224, "", Pixels(256, 224)),  # some of ImageNet's are smaller
-        ([(400, 400)], 380, "", Pixels(412, 380)),  # as the SAT code evaluates
+        ([(16, 16)], 16, "", ResizeCrop()),  # as they are
+        ([(16, 16)], 16, "none", ResizeCrop()),
+        ([(24, 24)], 16, "none", ResizeCrop(None, 16)),
+        ([(24, 20)], 224, "none", ResizeCrop()),  # nobody asked for a crop
+        ([(16, 16)], 16, "18", ResizeCrop(18, 16)),
+        ([(18, 18)], 16, "", ResizeCrop(18, 16)),  # as 256 for 224: a border, not half the image
+        ([(300, 260), (224, 240)], 224, "", ResizeCrop(256, 224)),
+        ([(300, 200), (224, 240)], 224, "", ResizeCrop(256, 224)),  # some of ImageNet's are smaller
+        ([(400, 400)], 380, "", ResizeCrop(412, 380)),  # as the SAT code evaluates
     ],
     ids=str,
 )
 def test_a_folder_gets_the_rule_that_its_images_and_the_settings_ask_for(
-    sizes: list[tuple[int, int]], crop: int, resize: str, rule: Pixels, pictures: Pictures
+    sizes: list[tuple[int, int]], crop: int, resize: str, rule: ResizeCrop, pictures: Pictures
 ) -> None:
     folder = pictures(*sizes, each=2)
 
@@ -110,7 +117,7 @@ def test_images_that_would_only_be_made_larger_are_refused(
 def test_a_rule_in_the_name_of_the_data_set_stands_alone(pictures: Pictures) -> None:
     name = f"imagefolder:{pictures((32, 32), each=2)}@resize=20,crop=16,interpolation=box"
 
-    assert training_rule(name, 224, "", "bicubic") == Pixels(20, 16, "box")
+    assert training_rule(name, 224, "", "bicubic") == ResizeCrop(20, 16, "box")
     with pytest.raises(SatbenchError, match=r"says what is done to its pixels \(resize=20,crop=1"):
         training_rule(name, 224, "none", "bicubic")
 

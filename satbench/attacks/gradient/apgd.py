@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from satbench.attacks.gradient import losses
-from satbench.attacks.gradient.apgd_run import Aim, Search, normalised
+from satbench.attacks.gradient.apgd_run import Problem, Search, normalised
 from satbench.core.errors import SatbenchError
 from satbench.core.ranges import check_at_least_one
 from satbench.core.threat import Norm, Threat
@@ -181,15 +181,17 @@ def _one_run(
     eps = threat.radius
     if not larger_radii(threat, search.eot):
         start = _random_start(x, threat.norm, eps)
-        outcome = search.run(Aim(x, y, target, threat.norm, eps, last=True), start, search.steps)
+        outcome = search.run(
+            Problem(x, y, target, threat.norm, eps, last=True), start, search.steps
+        )
         return outcome.fooled, outcome.found
     start = x + torch.randn(x.shape).to(x.device)
     start = start + l1_correction(start - x, x, 3 * eps)
     for radius, steps in zip((3 * eps, 2 * eps, eps), _thirds(search.steps), strict=True):
         start = start + l1_correction(start - x, x, radius)
         torch.randn(x.shape)  # the package draws a start and does not use it
-        aim = Aim(x, y, target, threat.norm, radius, last=radius == eps)
-        outcome = search.run(aim, start.clamp(0, 1), steps, sparse_start=True)
+        problem = Problem(x, y, target, threat.norm, radius, last=radius == eps)
+        outcome = search.run(problem, start.clamp(0, 1), steps, sparse_start=True)
         start = outcome.best
     return outcome.fooled, outcome.found
 

@@ -27,7 +27,7 @@ _CLEAR = 1e-4  # of the spread of the logits; the rounding of a fast copy is far
 
 
 @dataclass(frozen=True)
-class Aim:
+class Problem:
     """What a run attacks.  `last` is false at a larger radius than that of the threat model."""
 
     x: Tensor
@@ -39,8 +39,8 @@ class Aim:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a run came to: who was fooled, (B,) bool, and by which images.
+class SearchResult:
+    """What a run reached: who was fooled, (B,) bool, and by which images.
 
     `best` are the iterates of highest loss; of images that left they are the start.
     """
@@ -59,7 +59,9 @@ class Search:
     steps: int
     eot: int
 
-    def run(self, aim: Aim, start: Tensor, steps: int, sparse_start: bool = False) -> Outcome:
+    def run(
+        self, problem: Problem, start: Tensor, steps: int, sparse_start: bool = False
+    ) -> SearchResult:
         """Take `steps` steps from `start`.
 
         At the last radius an image leaves at its first iterate that is clearly misclassified;
@@ -68,15 +70,15 @@ class Search:
         """
         best, found = start.clone(), start.clone()
         fooled = torch.zeros(len(start), dtype=torch.bool, device=start.device)
-        rows = _Rows.begin(aim, start)
+        rows = _Rows.begin(problem, start)
         logits = self._evaluate(rows, gradient=steps > 0)
         rows.best_grad, rows.best_loss = rows.grad, rows.loss
-        schedule = _schedule(aim, rows, steps, sparse_start)
+        schedule = _schedule(problem, rows, steps, sparse_start)
         for number in range(steps + 1):
             if number:
                 rows.move(schedule.step(rows, first=number == 1))
                 logits = self._evaluate(rows, gradient=number < steps)
-            if aim.last:
+            if problem.last:
                 wrong, clear = _wrong(logits, rows.y)
                 hit = rows.index[wrong]
                 found[hit], fooled[hit] = rows.x_adv[wrong], True
@@ -85,11 +87,11 @@ class Search:
                         break
                     _keep(rows, ~clear)
                     _keep(schedule, ~clear)
-            if number and (number < steps or not aim.last):
+            if number and (number < steps or not problem.last):
                 rows.improve()
                 schedule.check(rows, number)
         best[rows.index] = rows.best
-        return Outcome(best, fooled, found)
+        return SearchResult(best, fooled, found)
 
     def _evaluate(self, rows: _Rows, gradient: bool) -> Tensor:
         """Set the loss, and the gradient where it is wanted, at `x_adv`; return the logits."""
@@ -117,7 +119,7 @@ def normalised(delta: Tensor, norm: Norm) -> Tensor:
 class _Rows:
     """All that a run knows of the images in its batch, one row each."""
 
-    index: Tensor  # rows of the aim
+    index: Tensor  # rows of the problem
     x: Tensor
     y: Tensor
     target: Tensor
@@ -131,14 +133,25 @@ class _Rows:
     step: Tensor  # (B, 1, 1, 1)
 
     @classmethod
-    def begin(cls, aim: Aim, start: Tensor) -> _Rows:
+    def begin(cls, problem: Problem, start: Tensor) -> _Rows:
         index = torch.arange(len(start), device=start.device)
         zero = start.new_zeros(len(start))
-        step = start.new_full((len(start), *[1] * (start.dim() - 1)), aim.eps)
-        if aim.norm != "l1":
+        step = start.new_full((len(start), *[1] * (start.dim() - 1)), problem.eps)
+        if problem.norm != "l1":
             step = 2 * step
         return cls(
-            index, aim.x, aim.y, aim.target, start, start, start, zero, start, start, zero, step
+            index,
+            problem.x,
+            problem.y,
+            problem.target,
+            start,
+            start,
+            start,
+            zero,
+            start,
+            start,
+            zero,
+            step,
         )
 
     def move(self, x_adv: Tensor) -> None:
@@ -171,10 +184,10 @@ class _Schedule(Protocol):
         ...
 
 
-def _schedule(aim: Aim, rows: _Rows, steps: int, sparse_start: bool) -> _Schedule:
-    if aim.norm != "l1":
-        return _Halving.begin(aim, rows, steps)
-    return _Sparse.begin(aim, rows, steps, sparse_start)
+def _schedule(problem: Problem, rows: _Rows, steps: int, sparse_start: bool) -> _Schedule:
+    if problem.norm != "l1":
+        return _Halving.begin(problem, rows, steps)
+    return _Sparse.begin(problem, rows, steps, sparse_start)
 
 
 @dataclass
@@ -195,11 +208,13 @@ class _Halving:
     halved: Tensor  # whether the last checkpoint halved the step
 
     @classmethod
-    def begin(cls, aim: Aim, rows: _Rows, steps: int) -> _Halving:
+    def begin(cls, problem: Problem, rows: _Rows, steps: int) -> _Halving:
         window = max(int(0.22 * steps), 1)
         # The package compares the first loss with 0, not with that of the start.
         zero, yes = torch.zeros_like(rows.loss), torch.ones_like(rows.y, dtype=torch.bool)
-        return cls(aim.norm, aim.eps, steps, window, window, zero, zero, rows.best_loss, yes)
+        return cls(
+            problem.norm, problem.eps, steps, window, window, zero, zero, rows.best_loss, yes
+        )
 
     def step(self, rows: _Rows, first: bool) -> Tensor:
         if self.norm == "linf":
@@ -249,13 +264,13 @@ class _Sparse:
     changed: Tensor  # pixels changed at the last checkpoint
 
     @classmethod
-    def begin(cls, aim: Aim, rows: _Rows, steps: int, sparse_start: bool) -> _Sparse:
+    def begin(cls, problem: Problem, rows: _Rows, steps: int, sparse_start: bool) -> _Sparse:
         every, pixels = max(int(0.04 * steps), 1), rows.x[0].numel()
         if sparse_start:
             changed = _changed(rows.x_adv, rows.x)
-            return cls(aim.eps, every, changed / pixels / 1.5, changed)
+            return cls(problem.eps, every, changed / pixels / 1.5, changed)
         return cls(
-            aim.eps, every, torch.full_like(rows.loss, 0.2), torch.full_like(rows.loss, pixels)
+            problem.eps, every, torch.full_like(rows.loss, 0.2), torch.full_like(rows.loss, pixels)
         )
 
     def step(self, rows: _Rows, first: bool) -> Tensor:

@@ -37,7 +37,7 @@ _NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 
 
 @dataclass(frozen=True)
-class APGDCE:
+class ReferenceAPGDCE:
     """The package's Auto-PGD on the cross-entropy; the fields are those of our own."""
 
     steps: int = 100
@@ -57,7 +57,7 @@ class APGDCE:
 
 
 @dataclass(frozen=True)
-class APGDDLR:
+class ReferenceAPGDDLR:
     """The package's Auto-PGD on the difference of logits ratio."""
 
     least_classes: ClassVar[int] = 3
@@ -80,7 +80,7 @@ class APGDDLR:
 
 
 @dataclass(frozen=True)
-class APGDT:
+class ReferenceAPGDT:
     """The package's Auto-PGD on the targeted DLR loss; the fields are those of our own."""
 
     least_classes: ClassVar[int] = 4
@@ -107,7 +107,7 @@ class APGDT:
 
 
 @dataclass(frozen=True)
-class FABT:
+class ReferenceFABT:
     """The package's targeted FAB."""
 
     steps: int = 100
@@ -129,7 +129,7 @@ class FABT:
 
 
 @dataclass(frozen=True)
-class Square:
+class ReferenceSquare:
     """The package's Square."""
 
     uses_gradients: ClassVar[bool] = False
@@ -168,14 +168,14 @@ class AutoAttackReference:
         """Return the parts in order, named."""
         if self.version == "rand":
             return (
-                ("apgd-ce", APGDCE(block=self.block, eot=20)),
-                ("apgd-dlr", APGDDLR(block=self.block, eot=20)),
+                ("apgd-ce", ReferenceAPGDCE(block=self.block, eot=20)),
+                ("apgd-dlr", ReferenceAPGDDLR(block=self.block, eot=20)),
             )
         return (
-            ("apgd-ce", APGDCE(block=self.block)),
-            ("apgd-t", APGDT(block=self.block)),
-            ("fab-t", FABT(block=self.block)),
-            ("square", Square(block=self.block)),
+            ("apgd-ce", ReferenceAPGDCE(block=self.block)),
+            ("apgd-t", ReferenceAPGDT(block=self.block)),
+            ("fab-t", ReferenceFABT(block=self.block)),
+            ("square", ReferenceSquare(block=self.block)),
         )
 
 
@@ -191,7 +191,7 @@ def _package(model: Model, x: Tensor, threat: Threat) -> Package:
 
 
 def _untargeted(
-    attack: APGDCE | APGDDLR,
+    attack: ReferenceAPGDCE | ReferenceAPGDDLR,
     loss: str,
     model: Model,
     x: Tensor,

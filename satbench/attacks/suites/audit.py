@@ -48,7 +48,7 @@ class Audit:
         """Return the parts in order, named: AutoAttack's on the weakest, then on the sample."""
         chosen = {WEAKEST: self._weakest, SAMPLE: self._sample}
         return tuple(
-            (f"{stratum}/{name}", Audited(part, rule))
+            (f"{stratum}/{name}", AuditPart(part, rule))
             for stratum, rule in chosen.items()
             for name, part in _autoattack()
         )
@@ -68,7 +68,7 @@ def _autoattack() -> tuple[tuple[str, Attack], ...]:
 
 
 @dataclass(frozen=True)
-class Audited:
+class AuditPart:
     """One part of AutoAttack on those images that `chosen` names when the audit begins."""
 
     attack: Attack

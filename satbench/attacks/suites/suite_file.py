@@ -32,7 +32,7 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Part:
+class SuitePart:
     """One part of a suite, run on the images that the parts before it left.
 
     `attack` is its spec; `{name}` in it is the value of a parameter of the suite.  The part takes
@@ -64,7 +64,7 @@ class SuiteFile:
 
     schema: int
     summary: str
-    parts: list[Part]
+    parts: list[SuitePart]
     source: str = ""
     cost: str = ""
     use: str = ""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from satbench.attacks.registry import parse_attack
-from satbench.attacks.suites.suite_file import Part, SuiteFile
+from satbench.attacks.suites.suite_file import SuiteFile, SuitePart
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.engine.contract import (
@@ -52,7 +52,7 @@ def parts_of(
     return tuple(made)
 
 
-def _chosen(attack: Attack, part: Part) -> Attack:
+def _chosen(attack: Attack, part: SuitePart) -> Attack:
     if not (part.weakest or part.sample or part.after):
         return attack
     if isinstance(attack, Prepared | Selective):
@@ -66,7 +66,7 @@ def _chosen(attack: Attack, part: Part) -> Attack:
 
 @dataclass(frozen=True)
 class Chosen:
-    """An attack on some of the survivors: see `satbench.attacks.suites.suite_file.Part`."""
+    """An attack on some of the survivors: see `satbench.attacks.suites.suite_file.SuitePart`."""
 
     attack: Attack
     weakest: float

@@ -20,7 +20,7 @@ FORMS = f"a number, {FOLDERS}, {IMAGENET} or FILE.json"
 
 
 @dataclass(frozen=True)
-class Numbers:
+class ClassNumbers:
     """The numbers of classes by name, and how many classes there are.
 
     With `more` the count is only what these names need, and a model may tell more apart.
@@ -55,7 +55,9 @@ class Classes:
         """How many classes there are said to be; None where that is not said."""
         return int(self.text) if self.text.isascii() and self.text.isdecimal() else None
 
-    def of_folders(self, full: Sequence[str], empty: Sequence[str], where: Path | str) -> Numbers:
+    def of_folders(
+        self, full: Sequence[str], empty: Sequence[str], where: Path | str
+    ) -> ClassNumbers:
         """Number the class folders that are `full`; those without an image are `empty`.
 
         Raises SatbenchError for a name without a number, and for empty folders where they move
@@ -65,13 +67,15 @@ class Classes:
         if self.text.endswith(".json"):
             return _of_all(full, read_map(Path(self.text)), self.text, where)
         if self.text == IMAGENET or (not self.text and set(full) <= wordnet.keys()):
-            return _of_all(full, Numbers(wordnet, len(wordnet)), "ImageNet's WordNet IDs", where)
+            return _of_all(
+                full, ClassNumbers(wordnet, len(wordnet)), "ImageNet's WordNet IDs", where
+            )
         if self.number is not None and _are_numbers(full):
             found = {name: int(name) for name in full}
             if len(full) != self.number:  # as many as there are may count from 1
                 _check_below(max(found.values()), self.number, where)
             if max(found.values()) < self.number:
-                return Numbers(found, self.number)
+                return ClassNumbers(found, self.number)
         if empty:
             raise SatbenchError(
                 f"expected images in class folders below {where}: there are none in {empty[0]}; "
@@ -83,9 +87,11 @@ class Classes:
                 "do not tell their numbers; give a map instead, --classes FILE.json"
             )
         places = {name: place for place, name in enumerate(class_order(full))}
-        return Numbers(places, len(full))
+        return ClassNumbers(places, len(full))
 
-    def of_labels(self, labels: NDArray[np.int64], where: str) -> tuple[NDArray[np.int64], Numbers]:
+    def of_labels(
+        self, labels: NDArray[np.int64], where: str
+    ) -> tuple[NDArray[np.int64], ClassNumbers]:
         """Number labels.  Raises SatbenchError for a label without a number."""
         if self.text == FOLDERS:
             raise SatbenchError(f"--classes {FOLDERS} is for folders of images, got {where}")
@@ -97,7 +103,9 @@ class Classes:
         needed = int(labels.max()) + 1
         count = 1000 if self.text == IMAGENET else self.number
         _check_below(needed - 1, count or needed, where)
-        return labels, Numbers({name: int(name) for name in names}, count or needed, count is None)
+        return labels, ClassNumbers(
+            {name: int(name) for name in names}, count or needed, count is None
+        )
 
 
 BY_NAME = Classes()
@@ -128,7 +136,7 @@ def wordnet_ids() -> dict[str, int]:
     return {name: number for number, name in enumerate(text.split())}
 
 
-def read_map(path: Path) -> Numbers:
+def read_map(path: Path) -> ClassNumbers:
     """Read a map of classes.  Raises SatbenchError, naming the file, for another form."""
     try:
         found: object = json.loads(path.read_text(encoding="utf-8"))
@@ -137,14 +145,14 @@ def read_map(path: Path) -> Numbers:
     except (ValueError, OSError) as error:
         raise SatbenchError(f"cannot read the map of classes {path} ({error})") from None
     if isinstance(found, list) and all(isinstance(name, str) for name in found) and found:
-        return Numbers({name: number for number, name in enumerate(found)}, len(found))
+        return ClassNumbers({name: number for number, name in enumerate(found)}, len(found))
     if isinstance(found, dict) and found:
         if all(type(value) is int and value >= 0 for value in found.values()):
-            return Numbers(found, max(found.values()) + 1, more=True)
+            return ClassNumbers(found, max(found.values()) + 1, more=True)
         names = {key: _first_name(value) for key, value in found.items()}
         if _are_numbers(list(names)) and all(names.values()):
             by_name = {name: int(key) for key, name in names.items()}
-            return Numbers(by_name, max(by_name.values()) + 1)
+            return ClassNumbers(by_name, max(by_name.values()) + 1)
     raise SatbenchError(
         f"expected a map of classes in {path}: "
         '{"NAME": NUMBER, …}, {"NUMBER": "NAME", …} or ["NAME", …], with numbers from 0 on'
@@ -158,7 +166,9 @@ def _first_name(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _of_all(names: Sequence[str], known: Numbers, what: str, where: Path | str) -> Numbers:
+def _of_all(
+    names: Sequence[str], known: ClassNumbers, what: str, where: Path | str
+) -> ClassNumbers:
     strange = [name for name in names if name not in known.by_name]
     if strange:
         shown = ", ".join(strange[:3]) + (", …" if len(strange) > 3 else "")

@@ -18,7 +18,7 @@ SIDES = range(8, 513)
 
 
 @dataclass(frozen=True)
-class Options:
+class PathOptions:
     """A path, and what is said about it: a `word` that may come first, and values by key."""
 
     path: str
@@ -26,7 +26,7 @@ class Options:
     values: dict[str, str]
 
     @classmethod
-    def parse(cls, text: str, words: Iterable[str] = ()) -> Options:
+    def parse(cls, text: str, words: Iterable[str] = ()) -> PathOptions:
         """Read `PATH@WORD,KEY=VALUE,…`; a path may have an @ of its own.
 
         `words` are those that may come first, in any case; a number may too.  Raises
@@ -63,7 +63,7 @@ class Options:
             )
         return int(self.word)
 
-    def saying(self, more: Mapping[str, str]) -> Options:
+    def saying(self, more: Mapping[str, str]) -> PathOptions:
         """Return the same with more values.  Raises SatbenchError for a key given twice."""
         for key in more.keys() & self.values.keys():
             raise SatbenchError(f"{key} is given twice: by its own option and in {str(self)!r}")

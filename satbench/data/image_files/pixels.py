@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from satbench.core.errors import SatbenchError
-from satbench.data.image_files.options import Options
+from satbench.data.image_files.options import PathOptions
 from satbench.data.image_files.picture import Bands
 
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
@@ -30,7 +30,7 @@ _MOST = 8192  # pixels of a side, far beyond any network's
 
 
 @dataclass(frozen=True)
-class Pixels:
+class ResizeCrop:
     """Resize, then cut out the middle, as torchvision's Resize and CenterCrop do with files.
 
     `resize` is the length of the shortest side, or (height, width); None leaves the size alone.
@@ -60,7 +60,7 @@ class Pixels:
             )
 
     @classmethod
-    def parse(cls, text: str) -> Pixels:
+    def parse(cls, text: str) -> ResizeCrop:
         """Read `resize=256,crop=224,interpolation=bicubic`, or a word of WORDS, or a side.
 
         A word may come first and be changed by what follows.  Raises SatbenchError.
@@ -68,20 +68,20 @@ class Pixels:
         >>> str(Pixels.parse("Res256Crop224"))
         'resize=256,crop=224,interpolation=bilinear'
         """
-        options = Options.parse(f"@{text}", WORDS)
+        options = PathOptions.parse(f"@{text}", WORDS)
         if options.path:
             raise SatbenchError(f"expected a rule for pixels such as {STANDARD}, got {text!r}")
         return cls.of(options)
 
     @classmethod
-    def of(cls, options: Options) -> Pixels:
+    def of(cls, options: PathOptions) -> ResizeCrop:
         """Read the rule among the options of a data set.  Raises SatbenchError."""
         said = {key: value for key, value in options.values.items() if key in KEYS}
         changes = {_FIELDS[key]: _value(key, value) for key, value in said.items()}
         return replace(_rule(options), **changes)  # type: ignore[arg-type]
 
     @classmethod
-    def centre(cls, side: int) -> Pixels:
+    def centre(cls, side: int) -> ResizeCrop:
         """Return the usual rule for a side: resize by a border around the middle, and cut it out.
 
         From 224 on the border is 32 pixels, as the SAT code evaluates; below it is the same share
@@ -145,19 +145,19 @@ class Pixels:
         return (self.resize, longer) if width <= height else (longer, self.resize)
 
 
-UNTOUCHED = Pixels()
+UNTOUCHED = ResizeCrop()
 """Pixels as they are."""
 
-STANDARD = Pixels(256, 224, "bicubic")
+STANDARD = ResizeCrop(256, 224, "bicubic")
 """The usual ImageNet evaluation (He et al., 2016, arXiv:1512.03385, section 3.4), bicubic."""
 
 WORDS = {
     "none": UNTOUCHED,
     # The transforms of RobustBench 1.1.1 (robustbench/data.py, PREPROCESSINGS).
-    "Res256Crop224": Pixels(256, 224, "bilinear"),
-    "BicubicRes256Crop224": Pixels(256, 224, "bicubic"),
-    "Res224": Pixels((224, 224), None, "bilinear"),
-    "Crop288": Pixels(None, 288, border=True),
+    "Res256Crop224": ResizeCrop(256, 224, "bilinear"),
+    "BicubicRes256Crop224": ResizeCrop(256, 224, "bicubic"),
+    "Res224": ResizeCrop((224, 224), None, "bilinear"),
+    "Crop288": ResizeCrop(None, 288, border=True),
 }
 """Rules by name."""
 
@@ -184,10 +184,10 @@ def _edge(length: int, crop: int) -> int:
     return round((length - crop) / 2) if length >= crop else -((crop - length) // 2)
 
 
-def _rule(options: Options) -> Pixels:
+def _rule(options: PathOptions) -> ResizeCrop:
     """Return the rule that the word of the options names."""
     if (side := options.side) is not None:
-        return Pixels((side, side), None, "bilinear")
+        return ResizeCrop((side, side), None, "bilinear")
     known = {name.lower(): rule for name, rule in WORDS.items()}
     return known[options.word.lower()] if options.word else UNTOUCHED
 

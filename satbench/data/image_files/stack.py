@@ -12,14 +12,14 @@ from PIL import Image
 
 from satbench.core.errors import SatbenchError
 from satbench.data.image_files.picture import Bands, read_picture
-from satbench.data.image_files.pixels import Pixels
+from satbench.data.image_files.pixels import ResizeCrop
 
 Source = tuple[Path, bytes | None]
 """Where an image lies, or what it is called, and its bytes where they are at hand already."""
 
 
 def stacked(
-    sources: Iterable[Source], count: int, rule: Pixels, deep: bool
+    sources: Iterable[Source], count: int, rule: ResizeCrop, deep: bool
 ) -> NDArray[np.uint8] | NDArray[np.float32]:
     """Read `count` images, one at least.  -> (N, 3, H, W): bytes, or with `deep` floats in [0, 1].
 

@@ -10,7 +10,7 @@ from satbench.core.errors import SatbenchError
 from satbench.data._imagefolder import ImageFolder
 from satbench.data.image_files.class_folders import list_images
 from satbench.data.image_files.pairs import side_of
-from satbench.data.image_files.pixels import UNTOUCHED, Interpolation, Pixels
+from satbench.data.image_files.pixels import UNTOUCHED, Interpolation, ResizeCrop
 
 USUAL = 224
 """The crop where none is asked for."""
@@ -19,14 +19,14 @@ _LOOKED_AT = 64
 """How many images, the first of the fixed order, tell how large the images of a folder are."""
 
 
-def training_rule(name: str, crop: int, resize: str, interpolation: Interpolation) -> Pixels:
+def training_rule(name: str, crop: int, resize: str, interpolation: Interpolation) -> ResizeCrop:
     """Return the rule for the pixels of `imagefolder:PATH[@RULE]` in training.
 
     A rule in the text stands alone.  `resize` is none (only a middle of `crop` is cut out, and
     nothing of images that all have one size below the usual crop) or the length of the shortest
     side; empty, images of just the size `crop` are left as they are, and others are resized as the
-    usual evaluation does (`Pixels.centre`).  Raises SatbenchError where something is said twice,
-    and for images that would only be made larger.
+    usual evaluation does (`ResizeCrop.centre`).  Raises SatbenchError where something is said
+    twice, and for images that would only be made larger.
     """
     source = ImageFolder.parse(name.removeprefix("imagefolder:"))
     if rule := source.told.rule:
@@ -42,17 +42,17 @@ def training_rule(name: str, crop: int, resize: str, interpolation: Interpolatio
             return UNTOUCHED  # nobody asked for a crop
         if any(min(size) < crop for size in sizes):
             raise SatbenchError(f"{_told(sizes, name)}: with resize=none {_smaller(sizes, crop)}")
-        return UNTOUCHED if sizes == {(crop, crop)} else Pixels(None, crop)
+        return UNTOUCHED if sizes == {(crop, crop)} else ResizeCrop(None, crop)
     if resize:
-        return Pixels(int(resize), crop, interpolation)
+        return ResizeCrop(int(resize), crop, interpolation)
     if sizes == {(crop, crop)}:
         return UNTOUCHED
     if all(min(size) < crop for size in sizes):
         raise SatbenchError(
             f"{_told(sizes, name)}: {_smaller(sizes, crop)}, or "
-            f"resize={Pixels.centre(crop).resize} to make them larger"
+            f"resize={ResizeCrop.centre(crop).resize} to make them larger"
         )
-    return replace(Pixels.centre(crop), interpolation=interpolation)
+    return replace(ResizeCrop.centre(crop), interpolation=interpolation)
 
 
 def _sizes(source: ImageFolder) -> set[tuple[int, int]]:

@@ -6,22 +6,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from satbench.data.image_files.classes import BY_NAME, BY_PLACE, Classes
-from satbench.data.image_files.options import Options
-from satbench.data.image_files.pixels import KEYS, Pixels
+from satbench.data.image_files.options import PathOptions
+from satbench.data.image_files.pixels import KEYS, ResizeCrop
 
 
 @dataclass(frozen=True)
 class Treatment:
     """What is done to the pixels, None where nobody says, and how the classes are numbered."""
 
-    rule: Pixels | None = None
+    rule: ResizeCrop | None = None
     classes: Classes = BY_NAME
 
     @classmethod
-    def of(cls, options: Options) -> Treatment:
+    def of(cls, options: PathOptions) -> Treatment:
         """Read what is said among the options of a data set.  Raises SatbenchError."""
         told = options.word or options.values.keys() & set(KEYS)
-        rule = Pixels.of(options) if told else None
+        rule = ResizeCrop.of(options) if told else None
         return cls(rule, Classes(options.values.get("classes", "")))
 
     def like(self, other: Treatment) -> Treatment:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from satbench.studies.definitions.shared import COLUMNS, PGD, VERDICT
-from satbench.studies.design import Arm, Numbers, Pair, Pool, Study
+from satbench.studies.design import Arm, Pair, PaperNumbers, Pool, Study
 
 _ARMS = {
     "ReLU": "relu",
@@ -23,7 +23,7 @@ _SMOOTH = ("softplus", "parametric softplus", "SILU", "GELU", "ELU", "SmoothReLU
 
 # Xie et al., 2020, arXiv:2006.14536, figure of section 4.1; decoded from the vector file in the
 # history of the paper's own repository.
-_PAPER = Numbers(
+_PAPER = PaperNumbers(
     ("activation", "clean (%)", "PGD-200 (%)", "robust, against ReLU"),
     (
         ("ReLU", "68.80", "33.00", "–"),

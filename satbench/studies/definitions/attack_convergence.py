@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from satbench.studies.definitions.shared import DEFAULT_RECIPE, FAST, PGD, STRONGEST
-from satbench.studies.design import Arm, Axis, Evaluation, Line, Numbers, Pair, Pool, Study
+from satbench.studies.design import Arm, Axis, Line, Pair, PaperNumbers, Pool, Study, StudyColumn
 
 STEPS = (1, 2, 5, 10, 20, 50, 100, 200)
 FACTORS = (0.5, 1, 1.5, 2, 3, 5)
 
-_PAPER = Numbers(
+_PAPER = PaperNumbers(
     ("ResNet-50 on ImageNet", "PGD-10 (%)", "PGD-20 (%)", "PGD-50 (%)"),
     (
         ("ReLU", "35.3", "33.7", "33.1"),
@@ -76,12 +76,12 @@ def _lines(arms: Sequence[Arm], columns: Mapping[float, str]) -> tuple[Line, ...
     return tuple(Line(arm.name, tuple(columns.items())) for arm in arms)
 
 
-def _steps(k: int) -> Evaluation:
+def _steps(k: int) -> StudyColumn:
     step = "eps" if k == 1 else f"eps/{min(k, 4)}"
-    return Evaluation(f"PGD-{k}", (f"pgd(steps={k},step={step})",))
+    return StudyColumn(f"PGD-{k}", (f"pgd(steps={k},step={step})",))
 
 
-def _fast(factor: float) -> Evaluation:
+def _fast(factor: float) -> StudyColumn:
     if factor == 1:
         return FAST
     return replace(FAST, name=f"fast at {factor:g} eps", eps_factor=factor)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from satbench.studies.definitions.shared import COLUMNS, PGD, VERDICT, shortened
-from satbench.studies.design import Arm, Axis, Line, Numbers, Pair, Pool, Study
+from satbench.studies.design import Arm, Axis, Line, Pair, PaperNumbers, Pool, Study
 
 ALPHAS = ("1", "1.2", "1.4", "1.6", "1.8", "2")
 
-_PAPER = Numbers(
+_PAPER = PaperNumbers(
     ("what", "the paper"),
     (
         ("α", "1.0, 1.2, 1.4, 1.6, 1.8, 2.0 for both"),

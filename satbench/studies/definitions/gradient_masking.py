@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from satbench.studies.definitions.shared import DEFAULT_RECIPE, PGD, STRONGEST
-from satbench.studies.design import Arm, Evaluation, Pair, Pool, Study
+from satbench.studies.design import Arm, Pair, Pool, Study, StudyColumn
 
-_SURROGATE = Evaluation("PGD-50, surrogate gradient", ("pgd(steps=50,backward=softplus(10))",))
-_TRANSFER = Evaluation("transfer", ("transfer",))
-_DISTILLED = Evaluation("distilled", ("distilled",))
-_SQUARE = Evaluation("square", ("square(queries=1000)",))
+_SURROGATE = StudyColumn("PGD-50, surrogate gradient", ("pgd(steps=50,backward=softplus(10))",))
+_TRANSFER = StudyColumn("transfer", ("transfer",))
+_DISTILLED = StudyColumn("distilled", ("distilled",))
+_SQUARE = StudyColumn("square", ("square(queries=1000)",))
 _ALL = (PGD, _SURROGATE, _TRANSFER, _DISTILLED, _SQUARE, STRONGEST)
-_WORST = Evaluation("worst of all", worst_of=tuple(one.name for one in _ALL))
+_WORST = StudyColumn("worst of all", worst_of=tuple(one.name for one in _ALL))
 
 _TRAINED: dict[str, dict[str, object]] = {
     "ReLU": {"activation": "relu"},

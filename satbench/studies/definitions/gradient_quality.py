@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from satbench.studies.definitions.shared import STRONGEST
-from satbench.studies.design import Arm, Evaluation, Numbers, Pair, Pool, Study
+from satbench.studies.design import Arm, Pair, PaperNumbers, Pool, Study, StudyColumn
 
 _SMOOTH = "softplus(10)"
 _PGD2 = "pgd(steps=2,step=0.75*eps,restarts=1,start=uniform,keep=last)"
@@ -20,12 +20,12 @@ _ARMS: dict[str, dict[str, object]] = {
     "parametric softplus": {"activation": "parametric-softplus"},
 }
 
-_OWN = Evaluation("PGD-50, own gradient", ("pgd-50",))
-_SURROGATE = Evaluation("PGD-50, surrogate gradient", (f"pgd-50(backward={_SMOOTH})",))
-_WORSE = Evaluation("worse of both", worst_of=(_OWN.name, _SURROGATE.name))
+_OWN = StudyColumn("PGD-50, own gradient", ("pgd-50",))
+_SURROGATE = StudyColumn("PGD-50, surrogate gradient", (f"pgd-50(backward={_SMOOTH})",))
+_WORSE = StudyColumn("worse of both", worst_of=(_OWN.name, _SURROGATE.name))
 
 # Xie et al., 2020, arXiv:2006.14536, table 1.
-_PAPER = Numbers(
+_PAPER = PaperNumbers(
     ("attack pass", "update pass", "clean (%)", "PGD-200 (%)", "robust, against ReLU"),
     (
         ("ReLU", "ReLU", "68.8", "33.0", "–"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from satbench.studies.definitions.shared import COLUMNS, PGD, VERDICT, shortened
-from satbench.studies.design import Arm, Numbers, Pair, Pool, Study
+from satbench.studies.design import Arm, Pair, PaperNumbers, Pool, Study
 
 _ARMS = {
     "ReLU": "relu",
@@ -16,7 +16,7 @@ _ARMS = {
     "SILU": "silu",
 }
 
-_PAPER = Numbers(
+_PAPER = PaperNumbers(
     ("activation", "clean (%)", "PGD-200 (%)"),
     (("ReLU", "68.80", "33.00"), ("SmoothReLU", "69.40", "40.30"), ("SILU", "69.73", "42.30")),
     "ResNet-50 on ImageNet, Linf 4/255, one training run each; α trained from 400, a number a "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from satbench.studies.definitions.shared import COLUMNS, PGD, VERDICT, shortened
-from satbench.studies.design import Arm, Numbers, Pair, Pool, Study
+from satbench.studies.design import Arm, Pair, PaperNumbers, Pool, Study
 
 _PGD7 = "pgd(steps=7,step=eps/4,restarts=1,start=uniform,keep=last)"
 
@@ -19,7 +19,7 @@ _VARIANTS: dict[str, dict[str, object]] = {
 }
 
 # Facts of other papers, each with its source; none of them is of this scale.
-_OTHERS = Numbers(
+_OTHERS = PaperNumbers(
     ("source", "what it found"),
     (
         (

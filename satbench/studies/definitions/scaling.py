@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from satbench.core.errors import SatbenchError
 from satbench.studies.definitions.shared import COLUMNS, DEFAULT_RECIPE, PGD, VERDICT, shortened
-from satbench.studies.design import Arm, Axis, Line, Numbers, Pair, Pool, Study
+from satbench.studies.design import Arm, Axis, Line, Pair, PaperNumbers, Pool, Study
 
 _SMALL: dict[str, dict[str, object]] = {
     "base": {"architecture": "small(width=8,blocks=1)"},
@@ -98,7 +98,7 @@ _AXES = {
 }
 
 # The README of the paper's repository; PGD-50 by its authors.
-_PAPER = Numbers(
+_PAPER = PaperNumbers(
     ("SILU net", "clean (%)", "PGD-50 (%)"),
     (
         ("ResNet-50, 224 px", "69.7", "41.9"),

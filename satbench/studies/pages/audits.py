@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from satbench.core.markdown import MISSING, cell, table
 from satbench.records.audit import AuditCounts, united_unseen
 from satbench.studies.run_file import StudyRun
-from satbench.studies.sheet import Row, Sheet, outcomes_of
+from satbench.studies.sheet import ArmRuns, Sheet, outcomes_of
 
 
 @dataclass(frozen=True)
-class Audited:
+class AuditedRun:
     """A run of an arm that was audited, on `n` images."""
 
     arm: str
@@ -40,20 +40,20 @@ class AuditTotals:
     bound: str
 
 
-def audited_runs(sheet: Sheet, row: Row) -> list[Audited]:
+def audited_runs(sheet: Sheet, row: ArmRuns) -> list[AuditedRun]:
     """Return the runs of an arm whose verdict rests on an audit."""
     found = []
     for run in row.runs:
         for outcome in outcomes_of(sheet, row, run, sheet.study.verdict) or ():
             if outcome.audit is not None:
-                found.append(Audited(row.name, run, outcome.audit, outcome.n))
+                found.append(AuditedRun(row.name, run, outcome.audit, outcome.n))
                 break
     return found
 
 
-def audited_once(sheets: Iterable[Sheet]) -> list[Audited]:
+def audited_once(sheets: Iterable[Sheet]) -> list[AuditedRun]:
     """Return the audited runs of several studies, each once."""
-    found: dict[str, Audited] = {}
+    found: dict[str, AuditedRun] = {}
     for sheet in sheets:
         for row in sheet.rows:
             for one in audited_runs(sheet, row):
@@ -61,7 +61,7 @@ def audited_once(sheets: Iterable[Sheet]) -> list[Audited]:
     return list(found.values())
 
 
-def totals(runs: Sequence[Audited]) -> AuditTotals | None:
+def totals(runs: Sequence[AuditedRun]) -> AuditTotals | None:
     """Return what the audits of some runs saw together; None for no run.
 
     `bound` is what AutoAttack would still lower the mean by if it attacked every survivor, at most,

@@ -15,8 +15,8 @@ from satbench.recipes.values import show_override
 from satbench.studies import STUDIES, load_study
 from satbench.studies.activation_shapes import activation_shape
 from satbench.studies.definitions.shared import DEFAULT_RECIPE
-from satbench.studies.design import Arm, Evaluation
-from satbench.studies.images import Images
+from satbench.studies.design import Arm, StudyColumn
+from satbench.studies.images import DatasetCache
 from satbench.studies.measures import MEASURES
 from satbench.studies.pages.figures import draw, write_figures
 from satbench.studies.pages.page import (
@@ -27,13 +27,20 @@ from satbench.studies.pages.page import (
     render_summary,
     with_summary,
 )
-from satbench.studies.plan import DEFAULT_EXAMPLES, Cell, Options, Plan, plan_study, suite_for
+from satbench.studies.plan import (
+    DEFAULT_EXAMPLES,
+    Cell,
+    StudyOptions,
+    StudyPlan,
+    plan_study,
+    suite_for,
+)
 from satbench.studies.run_file import Outcome, StudyRun
-from satbench.studies.sheet import Column, Row, Sheet, pictures_of
+from satbench.studies.sheet import ArmRuns, Column, Sheet, pictures_of
 from satbench.studies.store import Places
 
 
-def write_page(plan: Plan, places: Places, images: Images, folder: Path) -> list[Path]:
+def write_page(plan: StudyPlan, places: Places, images: DatasetCache, folder: Path) -> list[Path]:
     """Write the page of a study and its figures into a folder; return the paths."""
     sheet = sheet_of(plan, places, images)
     page = folder / f"{plan.study.name}.md"
@@ -41,7 +48,7 @@ def write_page(plan: Plan, places: Places, images: Images, folder: Path) -> list
     return [page, *write_figures(sheet, folder)]
 
 
-def check_page(plan: Plan, places: Places, images: Images, folder: Path) -> str:
+def check_page(plan: StudyPlan, places: Places, images: DatasetCache, folder: Path) -> str:
     """Return what is wrong with the page or a figure (SVG) in a sentence; empty if nothing is."""
     sheet = sheet_of(plan, places, images)
     again = f"write it again with {_commands(plan)[1]} --only page"
@@ -57,7 +64,7 @@ def check_page(plan: Plan, places: Places, images: Images, folder: Path) -> str:
     return ""
 
 
-def overview(places: Places, images: Images, folder: Path, readme: Path) -> dict[Path, str]:
+def overview(places: Places, images: DatasetCache, folder: Path, readme: Path) -> dict[Path, str]:
     """Return the text of the page that lists the studies, and of a README with their table.
 
     Studies without a page are left out.  A README without the markers of the table is left alone.
@@ -65,7 +72,8 @@ def overview(places: Places, images: Images, folder: Path, readme: Path) -> dict
     """
     names = [name for name in STUDIES.names() if (folder / f"{name}.md").is_file()]
     sheets = [
-        sheet_of(plan_study(load_study(name), Options(), images), places, images) for name in names
+        sheet_of(plan_study(load_study(name), StudyOptions(), images), places, images)
+        for name in names
     ]
     pages = {folder / "README.md": render_index(sheets)}
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
@@ -83,7 +91,7 @@ def check_texts(pages: Mapping[Path, str], again: str) -> str:
     return next(filter(None, said), "")
 
 
-def sheet_of(plan: Plan, places: Places, images: Images) -> Sheet:
+def sheet_of(plan: StudyPlan, places: Places, images: DatasetCache) -> Sheet:
     """Return a study with the runs of it that are kept."""
     study, sweep = plan.study, plan.options.sweep
     return Sheet(
@@ -101,27 +109,27 @@ def sheet_of(plan: Plan, places: Places, images: Images) -> Sheet:
     )
 
 
-def _column(plan: Plan, evaluation: Evaluation) -> Column:
+def _column(plan: StudyPlan, evaluation: StudyColumn) -> Column:
     if evaluation.worst_of:
         return Column(evaluation.name, worst_of=evaluation.worst_of)
     return Column(evaluation.name, _asked(evaluation), str(plan.threat_of(evaluation)))
 
 
-def _asked(evaluation: Evaluation) -> tuple[str, ...]:
+def _asked(evaluation: StudyColumn) -> tuple[str, ...]:
     """Return a suite with `source=pinned` as it is: what that stands for depends on the data."""
     return tuple(attack_spec(text) for text in evaluation.attacks)
 
 
-def _row(plan: Plan, arm: Arm, places: Places, images: Images) -> Row:
+def _row(plan: StudyPlan, arm: Arm, places: Places, images: DatasetCache) -> ArmRuns:
     cells = plan.rows[arm.name]
     dataset = images.test(cells[0].dataset, plan.options.n_examples).name
     kept = ((cell, places.run(cell.key)) for cell in cells)
     runs = (_seen(plan, cell, run, dataset) for cell, run in kept if run)
     ordered = tuple(sorted(runs, key=lambda run: run.seed))
-    return Row(arm.name, _settings(plan, arm, cells[0]), ordered, len(cells), dataset)
+    return ArmRuns(arm.name, _settings(plan, arm, cells[0]), ordered, len(cells), dataset)
 
 
-def _seen(plan: Plan, cell: Cell, run: StudyRun, dataset: str) -> StudyRun:
+def _seen(plan: StudyPlan, cell: Cell, run: StudyRun, dataset: str) -> StudyRun:
     """Return a run with the outcomes of the study alone, under the suites of its columns."""
     outcomes: dict[tuple[str, tuple[str, ...]], Outcome] = {}
     for evaluation in plan.study.evaluations:
@@ -136,7 +144,7 @@ def _seen(plan: Plan, cell: Cell, run: StudyRun, dataset: str) -> StudyRun:
     return replace(run, seed=cell.seed, outcomes=tuple(outcomes.values()))
 
 
-def _settings(plan: Plan, arm: Arm, cell: Cell) -> str:
+def _settings(plan: StudyPlan, arm: Arm, cell: Cell) -> str:
     """Return what an arm has of its own, the activation and what is swept always."""
     if cell.config is None:
         return f"the model {cell.model}"
@@ -149,7 +157,7 @@ def _settings(plan: Plan, arm: Arm, cell: Cell) -> str:
     )
 
 
-def _facts(plan: Plan) -> tuple[tuple[str, str], ...]:
+def _facts(plan: StudyPlan) -> tuple[tuple[str, str], ...]:
     base, study = plan.base, plan.study
     told = recipe_summary(study.recipe) if study.recipe in recipe_names() else ""
     changes = {**study.base, **plan.options.overrides}
@@ -175,7 +183,7 @@ def _facts(plan: Plan) -> tuple[tuple[str, str], ...]:
     return tuple(facts)
 
 
-def _caveats(plan: Plan) -> tuple[str, ...]:
+def _caveats(plan: StudyPlan) -> tuple[str, ...]:
     base, study = plan.base, plan.study
     return (
         f"One data set ({base.dataset}), small nets and one recipe: nothing here speaks for other "
@@ -186,7 +194,7 @@ def _caveats(plan: Plan) -> tuple[str, ...]:
     )
 
 
-def _tuning(plan: Plan) -> str:
+def _tuning(plan: StudyPlan) -> str:
     sweep = plan.options.sweep
     if sweep is None:
         return (
@@ -199,7 +207,7 @@ def _tuning(plan: Plan) -> str:
     )
 
 
-def _commands(plan: Plan) -> tuple[str, ...]:
+def _commands(plan: StudyPlan) -> tuple[str, ...]:
     study, options = plan.study, plan.options
     words = ["satbench", "study", study.name]
     if study.recipe != DEFAULT_RECIPE:

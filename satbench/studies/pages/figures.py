@@ -25,7 +25,7 @@ from satbench.studies.effects import (
     primary_of,
     spread,
 )
-from satbench.studies.sheet import Row, Sheet, pictures_of, telling_measures_of
+from satbench.studies.sheet import ArmRuns, Sheet, pictures_of, telling_measures_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -252,7 +252,7 @@ def _panels(
     return panels
 
 
-def _draw_arm(axes: Axes, sheet: Sheet, row: Row, column: str, number: int) -> None:
+def _draw_arm(axes: Axes, sheet: Sheet, row: ArmRuns, column: str, number: int) -> None:
     robust = accuracies(sheet, row, column)
     clean = clean_accuracies(sheet, row)
     x, y = spread(clean[seed] for seed in robust), spread(robust.values())

@@ -24,7 +24,7 @@ from satbench.studies.effects import (
 )
 from satbench.studies.run_file import StudyRun
 from satbench.studies.sheet import (
-    Row,
+    ArmRuns,
     Sheet,
     outcomes_of,
     telling_measures_of,
@@ -224,7 +224,7 @@ def _p_text(effect: Effect | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _passes(sheet: Sheet, row: Row) -> str:
+def _passes(sheet: Sheet, row: ArmRuns) -> str:
     found = [outcomes_of(sheet, row, run, sheet.study.verdict) for run in row.runs]
     spent = [
         sum(part.forwards + part.backwards for part in parts) / sheet.n for parts in found if parts
@@ -242,14 +242,14 @@ def _share(share: float | None) -> str:
     return MISSING if share is None else percent(share)
 
 
-def _robust_text(sheet: Sheet, row: Row, run: StudyRun) -> str:
+def _robust_text(sheet: Sheet, row: ArmRuns, run: StudyRun) -> str:
     if verdicts_of(sheet, row, run, sheet.study.verdict) is None:
         return MISSING
     return percent(accuracies(sheet, _only(row, run), sheet.study.verdict)[run.seed])
 
 
-def _only(row: Row, run: StudyRun) -> Row:
-    return Row(row.name, row.settings, (run,), row.seeds, row.dataset)
+def _only(row: ArmRuns, run: StudyRun) -> ArmRuns:
+    return ArmRuns(row.name, row.settings, (run,), row.seeds, row.dataset)
 
 
 def _difference(sheet: Sheet, pair: Pair, name: str) -> str:

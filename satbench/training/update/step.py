@@ -27,7 +27,7 @@ from satbench.training.update.sync_norm import synchronised
 
 
 @dataclass(frozen=True)
-class Part:
+class MicroBatch:
     """Images that go through the network at once: a batch, or a part of one."""
 
     x: Tensor
@@ -133,7 +133,7 @@ class Stepper:
         """The network that is evaluated and saved."""
         return self.average.network if self.average else self.network
 
-    def _attacked(self, x: Tensor, y: Tensor, epoch: int, step: int) -> list[Part]:
+    def _attacked(self, x: Tensor, y: Tensor, epoch: int, step: int) -> list[MicroBatch]:
         config, ranks = self._config, self._ranks
         clean = starts_clean(config, epoch, step)
         size, batch = len(x) // config.accumulate, len(x) * ranks.world
@@ -146,10 +146,10 @@ class Stepper:
                 x_adv = self._inner.perturb(self._fast, some, labels, noise, clean)
             else:
                 x_adv = some
-            parts.append(Part(some, x_adv, labels))
+            parts.append(MicroBatch(some, x_adv, labels))
         return parts
 
-    def _grads(self, parts: list[Part]) -> Tensor:
+    def _grads(self, parts: list[MicroBatch]) -> Tensor:
         """Leave the gradient of the mean loss in `.grad`; return loss and accuracy, (2,)."""
         self.optimiser.zero_grad(set_to_none=True)
         told = torch.zeros(2, dtype=torch.float64, device=parts[0].y.device)
