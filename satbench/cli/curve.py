@@ -52,6 +52,7 @@ _DEFAULT_ATTACKS = {
 @options.n_examples()
 @options.how_to_run
 @options.timeout
+@options.workers
 @options.again
 @options.out("results/curves", "the curves, their points, and the figure: curve.png, curve.svg")
 @options.how_to_tell
@@ -69,6 +70,7 @@ def curve(
     device: str,
     data_dir: Path | None,
     timeout: float | None,
+    workers: int,
     again: bool,
     out: Path,
     as_json: bool,
@@ -122,10 +124,12 @@ def curve(
     from satbench.core.console import BarProgress, results
     from satbench.curve.report import curve_summary, curve_table, passes_of
     from satbench.curve.run import measure_configs
+    from satbench.evaluation.workers import check_workers, helped
 
-    with BarProgress(quiet) as progress:
+    tasks = [(measure_configs, (configs, at_marks))]
+    with helped(tasks, check_workers(workers, again)) as shared, BarProgress(quiet) as progress:
         measured = measure_configs(
-            configs, at_marks, progress, lambda config: progress.model(config.model.text)
+            configs, at_marks, progress, lambda config: progress.model(config.model.text), shared
         )
     curves = [one.curve for one in measured]
     figures = [out / f"curve{suffix}" for suffix in FORMATS]

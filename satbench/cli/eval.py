@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
 @options.n_examples("1000, or all with --until-interval")
 @options.how_to_run
 @options.timeout
+@options.workers
 @options.again
 @options.out("results", "the records and their witnesses")
 @options.how_to_tell
@@ -86,6 +89,7 @@ def evaluate(
     device: str,
     data_dir: Path | None,
     timeout: float | None,
+    workers: int,
     again: bool,
     out: Path,
     as_json: bool,
@@ -124,12 +128,18 @@ def evaluate(
     from satbench.core.console import BarProgress, results
     from satbench.evaluation.api import evaluate_config
     from satbench.evaluation.report import summary_of, table_of
+    from satbench.evaluation.workers import check_workers, helped
 
     finished = []
-    with BarProgress(quiet) as progress:
+    begun = datetime.now(UTC).isoformat(timespec="seconds")
+    tasks = [(evaluate_config, (config,)) for config in configs]
+    with helped(tasks, check_workers(workers, again)) as shared, BarProgress(quiet) as progress:
         for config in configs:
             progress.model(config.model.text)
-            finished.append(evaluate_config(config, progress))
+            done = evaluate_config(config, progress, shared=shared)
+            # A helper may have written the record of this very command.
+            just_now = shared and done.record.environment.finished >= begun
+            finished.append(replace(done, found=done.found and not just_now))
     if as_json:
         shown = [
             {**summary_of(done.record, str(done.path)), "found": done.found} for done in finished

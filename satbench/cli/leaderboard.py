@@ -104,9 +104,15 @@ def show(records: Path | None, as_json: bool) -> None:
 @options.device
 @options.data_dir
 @options.trust
+@options.workers
 @options.quiet
 def fill(
-    name: str, device: str, data_dir: Path | None, trust: tuple[str, ...], quiet: bool
+    name: str,
+    device: str,
+    data_dir: Path | None,
+    trust: tuple[str, ...],
+    workers: int,
+    quiet: bool,
 ) -> None:
     """Evaluate every shipped model under every suite of the board NAME.
 
@@ -115,7 +121,7 @@ def fill(
     from satbench.board.definition import board_definition
     from satbench.evaluation.fill import fill_board
 
-    for path in fill_board(board_definition(name), device, data_dir, quiet, trust):
+    for path in fill_board(board_definition(name), device, data_dir, quiet, trust, workers):
         click.echo(f"{_shown(path)}")
 
 

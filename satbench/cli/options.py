@@ -39,6 +39,14 @@ timeout = click.option(
     metavar="SECONDS",
     help="What one batch may take; then the run stops, names the image, and keeps what is done.",
 )
+workers = click.option(
+    "--workers",
+    type=int,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Processes that share the work; the record is the same.  Not together with --again.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 quiet = click.option("--quiet", is_flag=True, help="No progress on stderr.")
 

@@ -35,6 +35,7 @@ from satbench.cli import options
 @options.n_examples()
 @options.how_to_run
 @options.timeout
+@options.workers
 @options.again
 @options.out("results/transfer", "the matrix: JSON, markdown and, with matplotlib, a heat map")
 @options.how_to_tell
@@ -51,6 +52,7 @@ def transfer(
     device: str,
     data_dir: Path | None,
     timeout: float | None,
+    workers: int,
     again: bool,
     out: Path,
     as_json: bool,
@@ -81,6 +83,7 @@ def transfer(
     )
     from satbench.core.console import BarProgress, results
     from satbench.core.files import write_text
+    from satbench.evaluation.workers import check_workers, helped
     from satbench.transfer.report import (
         draw_matrix,
         legend,
@@ -91,9 +94,10 @@ def transfer(
     )
     from satbench.transfer.run import measure_transfer
 
-    with BarProgress(quiet) as progress:
+    tasks = [(measure_transfer, (config,))]
+    with helped(tasks, check_workers(workers, again)) as shared, BarProgress(quiet) as progress:
         progress.model("transfer")
-        measured = measure_transfer(config, progress)
+        measured = measure_transfer(config, progress, shared)
     page = measured.path.with_suffix(".md")
     write_text(page, matrix_markdown(measured.matrix))
     files = [measured.path, page]

@@ -6,9 +6,10 @@ bound the curve: an image that anything broke within eps is no further away than
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from satbench.curve.search import told_of
 from satbench.data import Dataset, load_dataset
 from satbench.engine.ball import size
 from satbench.engine.judge import TOLERANCE, predict
-from satbench.engine.runner import CLEAN, BatchResult, Context, Journal, cut
+from satbench.engine.runner import CLEAN, BatchResult, Context, Journal, SharedJournal, cut
 from satbench.engine.searched import joint
 from satbench.engine.stage import Stage
 from satbench.engine.suite_run import run_suite
@@ -122,7 +123,14 @@ class _Beyond:
         nothing = np.empty((0, *self._nearest.data.shape), np.float32)
         every = np.arange(len(self._beyond))
         yield BatchResult(CLEAN, every, ~self._beyond, nothing, 0, 0, seconds=0.0)
-        for result in self._within.finished():
+        yield from self._of_these(self._within.finished())
+
+    def news(self) -> Iterator[BatchResult]:
+        """Return what other processes have found since the last look."""
+        yield from self._of_these(cast(SharedJournal, self._within).news())
+
+    def _of_these(self, results: Iterable[BatchResult]) -> Iterator[BatchResult]:
+        for result in results:
             if self._beyond[result.indices].all():  # else a record has come meanwhile
                 self._take(result)
                 yield result

@@ -108,20 +108,22 @@ def measure_configs(
     at_marks: Sequence[str] = (),
     progress: Progress | None = None,
     begins: Callable[[EvalConfig], None] = lambda config: None,
+    shared: bool = False,
 ) -> list[Measured]:
     """Measure the curves that the command line was asked for; the radii in `configs` are unused.
 
     They are of one norm and data set, and all are brought down at the marks of their common table.
-    `begins` is told of each model that comes next.
+    `begins` is told of each model that comes next.  Other processes may be at `shared` curves.
     """
     made, bounded = [], []
     for config in configs:
         begins(config)
-        made.append(_measure_config(config, (), at_marks, progress))
+        made.append(_measure_config(config, (), at_marks, progress, shared))
     marks = marks_of([one.curve for one in made])
     for config, before in zip(configs, made, strict=True):
         begins(config)
-        after = _measure_config(replace(config, fresh=False), marks, at_marks, progress)
+        again = replace(config, fresh=False)
+        after = _measure_config(again, marks, at_marks, progress, shared)
         bounded.append(replace(after, found=before.found and after.found))
     return bounded
 
@@ -131,6 +133,7 @@ def _measure_config(
     marks: Sequence[float],
     at_marks: Sequence[str],
     progress: Progress | None,
+    shared: bool,
 ) -> Measured:
     device = choose_device(config.device)
     dataset = first_examples(config.dataset, config.n_examples, config.data_dir)
@@ -150,7 +153,7 @@ def _measure_config(
             config.timeout,
         )
         module = loaded.module.to(device)
-        return measure_curve(module, loaded.info, plan, config.out, progress, config.fresh)
+        return measure_curve(module, loaded.info, plan, config.out, progress, config.fresh, shared)
 
 
 def measure_curve(
@@ -160,13 +163,15 @@ def measure_curve(
     out: Path,
     progress: Progress | None = None,
     fresh: bool = False,
+    shared: bool = False,
 ) -> Measured:
     """Measure how far the nearest adversarial point of each image lies, on the model's device.
 
     The curve and its points are written to the folder `out`.  If the curve of the same inputs is
     there already, it is returned, unless it is to be made `fresh`, brought down by what was not yet
-    held against it: records that have come since, attacks at other marks.  The model comes back as
-    it was.  Raises SatbenchError from preflight, the judge, or attacks that do not fit.
+    held against it: records that have come since, attacks at other marks.  Other processes may be
+    at a `shared` curve.  The model comes back as it was.  Raises SatbenchError from preflight, the
+    judge, or attacks that do not fit.
     """
     suite, told = minimum_norm_suite(plan.attacks, plan.norm), progress or NoProgress()
     bounding = _bounding_suite(plan, suite)
@@ -187,29 +192,36 @@ def measure_curve(
     stem = file_stem((info.name, dataset.name, plan.norm, KIND, inputs.identity[:8]))
     path = out / f"{stem}.json"
     store = RunStore(out, inputs.identity)
-    with store.claimed():
+    with store.claimed(shared):
         store.begin(info, fresh)
         known = None if fresh else _found(path, inputs.identity, data)
-        curve, nearest = known or _measure(module, inputs, plan, suite, store, told)
-        marked = _Marks(plan, bounding, store, told)
+        work = _Work(plan, store, told, shared)
+        curve, nearest = known or _measure(module, inputs, suite, work)
         bounds = [
             *_by_records(module, curve, nearest, plan, out),
-            *marked.bring_down(module, curve, nearest),
+            *_at_marks(module, curve, nearest, bounding, work),
         ]
-        if known and not bounds:
+        with store.concluding(shared):
+            now = _found(path, inputs.identity, data) if shared else known
+            if now and not _missing(bounds, now[0]):
+                store.remove()
+                return Measured(now[0], path, found=bool(known and not bounds))
+            points = nearest.points()
+            curve = replace(
+                curve,
+                bounds=[*curve.bounds, *bounds],
+                distances=nearest.told(),
+                points_digest=points.digest,
+            )
+            write_witnesses(points, witnesses_path(path))
+            write_curve(curve, path)
             store.remove()
-            return Measured(curve, path, found=True)
-        points = nearest.points()
-        curve = replace(
-            curve,
-            bounds=[*curve.bounds, *bounds],
-            distances=nearest.told(),
-            points_digest=points.digest,
-        )
-        write_witnesses(points, witnesses_path(path))
-        write_curve(curve, path)
-        store.remove()
     return Measured(curve, path, found=False)
+
+
+def _missing(bounds: Sequence[CurveBound], curve: Curve) -> bool:
+    held = {(bound.by, bound.eps) for bound in curve.bounds}
+    return any((bound.by, bound.eps) not in held for bound in bounds)
 
 
 @dataclass(frozen=True)
@@ -243,18 +255,39 @@ def _found(path: Path, identity: str, data: Dataset) -> tuple[Curve, Nearest] | 
     )
 
 
+@dataclass(frozen=True)
+class _Work:
+    """A curve under way: its plan, its journal, and who is told of it."""
+
+    plan: CurvePlan
+    store: RunStore
+    progress: Progress
+    shared: bool
+
+    def context(self, threat: Threat | None = None, part: str = "") -> Context:
+        """Return what the units are run with, those of a part in a journal of its own."""
+        store = self.store.within(part) if part else self.store
+        plan = self.plan
+        return Context(
+            images=plan.dataset,
+            threat=threat or Threat.of(plan.norm, "1"),
+            journal=store,
+            progress=self.progress,
+            seed=plan.seed,
+            batch_size=plan.batch_size,
+            lent=Lending(plan.dataset, plan.data_dir),
+            timeout=plan.timeout,
+            sharing=store.sharing(self.shared),
+        )
+
+
 def _measure(
-    module: nn.Module,
-    inputs: _Inputs,
-    plan: CurvePlan,
-    suite: tuple[Stage, ...],
-    store: RunStore,
-    progress: Progress,
+    module: nn.Module, inputs: _Inputs, suite: tuple[Stage, ...], work: _Work
 ) -> tuple[Curve, Nearest]:
     """Run the minimum-norm attacks, or go on where they stopped; the curve has no bounds yet."""
+    plan, context = work.plan, work.context()
     data = plan.dataset
     nearest = Nearest(data)
-    context = _context(plan, store, progress)
     with torch.enable_grad(), borrowed(module) as judged:
         run = SearchRun(judged, suite, plan.norm, nearest, context)
         run_stages(run, context)
@@ -296,38 +329,15 @@ def _by_records(
         ]
 
 
-@dataclass(frozen=True)
-class _Marks:
-    """Attacks at marks, each mark with a journal of its own within that of the curve."""
-
-    plan: CurvePlan
-    suite: tuple[Stage, ...]
-    store: RunStore
-    progress: Progress
-
-    def bring_down(self, module: nn.Module, curve: Curve, nearest: Nearest) -> list[CurveBound]:
-        """Bring the curve down at marks where the attacks have not yet run, the least eps first."""
-        plan, bounds = self.plan, list[CurveBound]()
-        done = {(bound.by, bound.eps) for bound in curve.bounds}
-        for eps in sorted(marks_of([curve]) if plan.marks is None else plan.marks):
-            due = tuple(stage for stage in self.suite if (stage.spec, eps) not in done)
-            if eps > 0 and due:
-                store = self.store.within(f"at-{eps:g}")
-                context = _context(plan, store, self.progress, Threat.of(plan.norm, eps))
-                bounds += bound_by_attack(module, nearest, due, context)
-        return bounds
-
-
-def _context(
-    plan: CurvePlan, store: RunStore, progress: Progress, threat: Threat | None = None
-) -> Context:
-    return Context(
-        images=plan.dataset,
-        threat=threat or Threat.of(plan.norm, "1"),
-        journal=store,
-        progress=progress,
-        seed=plan.seed,
-        batch_size=plan.batch_size,
-        lent=Lending(plan.dataset, plan.data_dir),
-        timeout=plan.timeout,
-    )
+def _at_marks(
+    module: nn.Module, curve: Curve, nearest: Nearest, suite: tuple[Stage, ...], work: _Work
+) -> list[CurveBound]:
+    """Bring the curve down to attacks at marks where they have not yet run, the least eps first."""
+    plan, bounds = work.plan, list[CurveBound]()
+    done = {(bound.by, bound.eps) for bound in curve.bounds}
+    for eps in sorted(marks_of([curve]) if plan.marks is None else plan.marks):
+        due = tuple(stage for stage in suite if (stage.spec, eps) not in done)
+        if eps > 0 and due:
+            context = work.context(Threat.of(plan.norm, eps), part=f"at-{eps:g}")
+            bounds += bound_by_attack(module, nearest, due, context)
+    return bounds

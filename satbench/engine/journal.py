@@ -16,6 +16,7 @@ import numpy as np
 from satbench.core.errors import SatbenchError
 from satbench.core.files import atomic_path, file_stem, write_text
 from satbench.core.lock import lock_or_refuse
+from satbench.engine.claims import Claims
 from satbench.engine.runner import BatchResult
 from satbench.engine.searched import Kind
 from satbench.records.json_file import parse_object, read_text
@@ -33,6 +34,7 @@ class RunStore:
 
     def __init__(self, out: Path, identity: str) -> None:
         self.folder = out / ".runs" / identity[:16]
+        self._seen: set[str] = set()
 
     def within(self, name: str) -> RunStore:
         """Return the journal of a part of this run, in a folder within its own."""
@@ -42,17 +44,35 @@ class RunStore:
         return part
 
     @contextmanager
-    def claimed(self) -> Iterator[None]:
-        """Hold the run: no other process may work on it meanwhile.
+    def claimed(self, shared: bool = False) -> Iterator[None]:
+        """Hold the run: no other process may work on it meanwhile, but those that share it.
 
         Raises SatbenchError if one does.  A process that dies lets go by dying.
         """
+        if shared:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            yield
+            return
         busy = (
             f"another process is at this very evaluation ({self.folder}); "
             "wait for it, or give --out another folder"
         )
         with lock_or_refuse(self.folder / "lock", busy):
             yield
+
+    @contextmanager
+    def concluding(self, shared: bool) -> Iterator[None]:
+        """Hold the end of a shared run, whose units are all done: one process at a time."""
+        if not shared:
+            yield
+            return
+        busy = f"another process concludes this very evaluation ({self.folder}); wait for it"
+        with lock_or_refuse(self.folder / "lock", busy, wait=True):
+            yield
+
+    def sharing(self, shared: bool) -> Claims | None:
+        """Return the claims of this process where others share the run."""
+        return Claims(self.folder) if shared else None
 
     def begin(self, model: ModelInfo, fresh: bool) -> None:
         """Note what is evaluated; a `fresh` run goes on from nothing but a fresh one that stopped.
@@ -68,25 +88,17 @@ class RunStore:
 
     def finished(self) -> Iterator[BatchResult]:
         """Return the batches written so far; a file that cannot be read is run again."""
+        self._seen.clear()
+        return self.news()
+
+    def news(self) -> Iterator[BatchResult]:
+        """Return the batches that others have written since the last look."""
         for path in sorted(self.folder.glob("*.npz")):
-            try:
-                with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                    yield BatchResult(
-                        stage=int(stored["stage"]),
-                        indices=stored["indices"],
-                        broken=stored["broken"],
-                        witnesses=stored["witnesses"],
-                        forwards=int(stored["forwards"]),
-                        backwards=int(stored["backwards"]),
-                        seconds=float(stored["seconds"]),
-                        source_forwards=int(stored["source_forwards"]),
-                        source_backwards=int(stored["source_backwards"]),
-                        margins=stored["margins"],
-                        points=stored["points"],
-                        search=cast(Kind, str(stored["search"])),
-                    )
-            except Exception:  # every kind of error comes from a zip with a flipped byte
-                path.unlink()
+            if path.name in self._seen:
+                continue
+            self._seen.add(path.name)
+            if (result := _read(path)) is not None:
+                yield result
 
     def write(self, result: BatchResult) -> None:
         """Write one batch down, whole or not at all."""
@@ -94,12 +106,36 @@ class RunStore:
         name = f"{result.stage:03d}-{first}.npz"
         with atomic_path(self.folder / name) as temporary, temporary.open("wb") as file:
             np.savez(file, **vars(result))
+        self._seen.add(name)
 
     def remove(self) -> None:
         """Remove the run: its record has been written."""
         shutil.rmtree(self.folder, ignore_errors=True)
         with suppress(OSError):  # other runs are in it
             self.folder.parent.rmdir()
+
+
+def _read(path: Path) -> BatchResult | None:
+    """Return the batch in a file; None where it cannot be read, and the file is gone then."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return BatchResult(
+                stage=int(stored["stage"]),
+                indices=stored["indices"],
+                broken=stored["broken"],
+                witnesses=stored["witnesses"],
+                forwards=int(stored["forwards"]),
+                backwards=int(stored["backwards"]),
+                seconds=float(stored["seconds"]),
+                source_forwards=int(stored["source_forwards"]),
+                source_backwards=int(stored["source_backwards"]),
+                margins=stored["margins"],
+                points=stored["points"],
+                search=cast(Kind, str(stored["search"])),
+            )
+    except Exception:  # every kind of error comes from a zip with a flipped byte
+        path.unlink(missing_ok=True)
+        return None
 
 
 def known_models(out: Path, name: str) -> Iterator[ModelInfo]:

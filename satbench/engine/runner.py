@@ -7,9 +7,11 @@ one runner.  It does not know what a file is: finished units go to a `Journal`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ CLEAN = 0
 """The number of the clean pass; the suite's stages are 1, 2, …"""
 SURVIVED = -1
 """The verdict of an image that nothing broke; any other verdict is the stage that did."""
+_NAP = 0.05  # seconds between two looks at what other processes do
 
 
 class Images(Protocol):
@@ -85,6 +88,22 @@ class Journal(Protocol):
         ...
 
 
+class SharedJournal(Journal, Protocol):
+    """A journal that several processes write to."""
+
+    def news(self) -> Iterable[BatchResult]:
+        """Return the batches that others have written since the last look."""
+        ...
+
+
+class Sharing(Protocol):
+    """Which process does which unit; `satbench.engine.claims.Claims` is one."""
+
+    def held(self, name: str) -> AbstractContextManager[bool]:
+        """Try to claim a unit; the context says whether it is ours until its end."""
+        ...
+
+
 class Progress(Protocol):
     """Who is told how far a run is."""
 
@@ -113,6 +132,7 @@ class Context:
 
     `images` go through the models in batches of `batch_size`; no verdict depends on it.  `seed`
     keys all noise.  Finished units go to `journal`.  `lent` is what attacks may borrow.
+    With `sharing`, other processes are at the same run, and the journal is a `SharedJournal`.
     `replacements` give named layers another backward in searches (BPDA, `satbench.engine.bpda`);
     the judge knows nothing of them.  A unit may take `timeout` seconds, None for as many as it
     needs.
@@ -127,6 +147,7 @@ class Context:
     lent: Lender | None = None
     replacements: Mapping[str, nn.Module] = field(default_factory=dict)
     timeout: float | None = None
+    sharing: Sharing | None = None
 
     def load(self, batch: NDArray[np.int64], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """Return images and labels on a device.  (B,) places -> (B, C, H, W), (B,)."""
@@ -200,39 +221,84 @@ class StagedRun(Protocol):
 def run_stages(run: StagedRun, context: Context) -> None:
     """Do every unit of `run` that the journal does not hold, and write each down at once.
 
-    Raises SatbenchError from the judge, naming the attack, and for any error of a model or an
-    attack, naming the image.
+    Where other processes are at the same run, each does the units that no other has claimed, and
+    waits at the end of a stage for those that others do.  Raises SatbenchError from the judge,
+    naming the attack, and for any error of a model or an attack, naming the image.
     """
-    n = len(context.images.labels)
-    done: dict[int, NDArray[np.bool_]] = {}
-    prepared: set[int] = set()
-
-    def take(result: BatchResult) -> None:
-        done.setdefault(result.stage, np.zeros(n, bool))[result.indices] = True
-        if not len(result.indices):
-            prepared.add(result.stage)
-        run.take(result)
-
+    under_way = _UnderWay(run, context)
     for result in context.journal.finished():
-        take(result)
+        under_way.take(result)
     for stage in run.stages():
-        # What is due was fixed when the stage began, so that a resumed stage cuts the batches that
-        # the uninterrupted one would have cut.
-        due = stage.due
-        left = due[~done[stage.number][due]] if stage.number in done else due
-        context.progress.stage(stage.title, total=len(due), done=len(due) - len(left))
-        if len(left) and (made := stage.prepare()) and stage.number not in prepared:
-            context.journal.write(made)
-            take(made)
-        for batch in cut(left, stage.block, context.batch_size):
-            with Batch(
-                stage.model, context.images, batch, stage.under, context.timeout
-            ).in_a_sentence():
-                result = stage.run(batch)
-            context.journal.write(result)
-            take(result)
-            release_freed_memory()
-            context.progress.advance(len(batch), run.survivors())
+        under_way.finish(stage)
+
+
+class _UnderWay:
+    """A run at work: what is done of it."""
+
+    def __init__(self, run: StagedRun, context: Context) -> None:
+        self.run, self.context = run, context
+        self._done: dict[int, NDArray[np.bool_]] = {}
+        self._prepared: set[int] = set()
+
+    def take(self, result: BatchResult) -> None:
+        """Take in the result of a unit."""
+        if not len(result.indices):
+            self._prepared.add(result.stage)
+        self._of(result.stage)[result.indices] = True
+        self.run.take(result)
+
+    def finish(self, stage: StageWork) -> None:
+        """Do all units of a stage that nobody has done."""
+        # What is due was fixed when the stage began, so that a resumed stage, and another process,
+        # cut the batches that one process without a stop would have cut.
+        due, context = stage.due, self.context
+        done = self._of(stage.number)
+        context.progress.stage(stage.title, total=len(due), done=int(done[due].sum()))
+        if not done[due].all():
+            made = stage.prepare()
+            if made and stage.number not in self._prepared:
+                context.journal.write(made)
+                self.take(made)
+        units = list(cut(due, stage.block, context.batch_size))
+        while units := [left for unit in units if len(left := unit[~done[unit]])]:
+            busy = True
+            for unit in units:
+                with self._claimed(stage, unit) as mine:
+                    self._look_around(stage)
+                    if mine and not done[unit].all():
+                        self._do(stage, unit)
+                        busy = False
+            if busy:  # others do what is left
+                time.sleep(_NAP)
+                self._look_around(stage)
+
+    def _of(self, number: int) -> NDArray[np.bool_]:
+        return self._done.setdefault(number, np.zeros(len(self.context.images.labels), bool))
+
+    def _do(self, stage: StageWork, batch: NDArray[np.int64]) -> None:
+        context = self.context
+        with Batch(
+            stage.model, context.images, batch, stage.under, context.timeout
+        ).in_a_sentence():
+            result = stage.run(batch)
+        context.journal.write(result)
+        self.take(result)
+        release_freed_memory()
+        context.progress.advance(len(batch), self.run.survivors())
+
+    def _claimed(self, stage: StageWork, unit: NDArray[np.int64]) -> AbstractContextManager[bool]:
+        if self.context.sharing is None:
+            return nullcontext(True)
+        return self.context.sharing.held(f"{stage.number:03d}-{int(unit[0]):09d}")
+
+    def _look_around(self, stage: StageWork) -> None:
+        """Take in what other processes have done meanwhile."""
+        if self.context.sharing is None:
+            return
+        for result in cast(SharedJournal, self.context.journal).news():
+            self.take(result)
+            if result.stage == stage.number and len(result.indices):
+                self.context.progress.advance(len(result.indices), self.run.survivors())
 
 
 def cut(left: NDArray[np.int64], block: int | None, batch_size: int) -> Iterator[NDArray[np.int64]]:

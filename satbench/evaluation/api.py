@@ -157,8 +157,12 @@ def evaluate_config(
     progress: Progress | None = None,
     bpda: Mapping[str, str | nn.Module] | None = None,
     images: Dataset | None = None,
+    shared: bool = False,
 ) -> Finished:
-    """Run what the command line was asked for, with `bpda` and `images` in place of its own."""
+    """Run what the command line was asked for, with `bpda` and `images` in place of its own.
+
+    A `shared` run is one that other processes may be at.
+    """
     device = choose_device(config.device)
     dataset = images or _first(config.dataset, config.n_examples, config.data_dir, config.until)
     with own_generators(device, config.seed):
@@ -179,7 +183,14 @@ def evaluate_config(
             trained_on=trained_on,
         )
         return run_evaluation(
-            loaded.module, loaded.info, evaluation, device, config.out, progress, config.fresh
+            loaded.module,
+            loaded.info,
+            evaluation,
+            device,
+            config.out,
+            progress,
+            config.fresh,
+            shared,
         )
 
 

@@ -15,6 +15,7 @@ from satbench.evaluation.api import evaluate_config
 from satbench.evaluation.config import eval_config
 from satbench.evaluation.lending import PINNED
 from satbench.evaluation.named_in_files import refuse_foreign, request_known
+from satbench.evaluation.workers import check_workers, helped
 from satbench.model_zoo.card import board_names
 from satbench.records.witnesses import store_witnesses
 
@@ -25,32 +26,37 @@ def fill_board(
     data_dir: Path | None,
     quiet: bool,
     trust: Collection[str] = (),
+    workers: int = 1,
 ) -> Iterator[Path]:
     """Evaluate the shipped models that are no surrogates; yield the path of each record.
 
-    A record that is there already is found and not made again.  Names in a board's file run no code
-    and fetch nothing unless they are among `trust`.  Raises SatbenchError from the evaluation, for
-    instance for models that were made for other images.
+    A record that is there already is found and not made again.  So many `workers` share the work.
+    Names in a board's file run no code and fetch nothing unless they are among `trust`.  Raises
+    SatbenchError from the evaluation, for instance for models that were made for other images.
     """
     _check_names(definition, trust)
-    with BarProgress(quiet) as progress:
-        for suite in definition.suites:
-            for name in board_names():
-                progress.model(name)
-                config = eval_config(
-                    name,
-                    dataset=definition.dataset,
-                    norm=definition.threat.norm,
-                    eps=str(definition.threat.eps),
-                    attacks=suite,
-                    n_examples=definition.n,
-                    device=device,
-                    data_dir=data_dir,
-                    out=definition.records,
-                )
-                done = evaluate_config(config, progress)
-                store_witnesses(done.path, done.record.witnesses_digest, definition.witnesses)
-                yield done.path
+    configs = [
+        eval_config(
+            name,
+            dataset=definition.dataset,
+            norm=definition.threat.norm,
+            eps=str(definition.threat.eps),
+            attacks=suite,
+            n_examples=definition.n,
+            device=device,
+            data_dir=data_dir,
+            out=definition.records,
+        )
+        for suite in definition.suites
+        for name in board_names()
+    ]
+    tasks = [(evaluate_config, (config,)) for config in configs]
+    with helped(tasks, check_workers(workers)) as shared, BarProgress(quiet) as progress:
+        for config in configs:
+            progress.model(config.model.text)
+            done = evaluate_config(config, progress, shared=shared)
+            store_witnesses(done.path, done.record.witnesses_digest, definition.witnesses)
+            yield done.path
 
 
 def _check_names(definition: BoardDefinition, trust: Collection[str]) -> None:

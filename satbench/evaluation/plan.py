@@ -19,7 +19,15 @@ from satbench.core.threat import Threat, show_fraction
 from satbench.data import Dataset
 from satbench.diagnosis import diagnose
 from satbench.engine.contract import Prepared
-from satbench.engine.runner import CLEAN, SURVIVED, BatchResult, Context, Journal, Progress
+from satbench.engine.runner import (
+    CLEAN,
+    SURVIVED,
+    BatchResult,
+    Context,
+    Journal,
+    Progress,
+    Sharing,
+)
 from satbench.engine.searched import joint
 from satbench.engine.stage import Stage
 from satbench.evaluation.environment import measured_environment
@@ -84,7 +92,9 @@ class Evaluation:
         """The modules whose backward stands in for that of a layer, by the layer's name."""
         return {name: one.module for name, one in self.replacements.items()}
 
-    def context(self, journal: Journal, progress: Progress) -> Context:
+    def context(
+        self, journal: Journal, progress: Progress, sharing: Sharing | None = None
+    ) -> Context:
         """Return what the units of this evaluation are run with."""
         return Context(
             images=self.dataset,
@@ -96,6 +106,7 @@ class Evaluation:
             lent=Lending(self.dataset, self.data_dir),
             replacements=self.stand_ins,
             timeout=self.timeout,
+            sharing=sharing,
         )
 
 

@@ -49,13 +49,15 @@ def run_evaluation(
     out: Path,
     progress: Progress | None = None,
     fresh: bool = False,
+    shared: bool = False,
 ) -> Finished:
     """Evaluate a model, or go on where an evaluation of the same inputs stopped.
 
     The record and its witnesses are written to the folder `out`; if the record of the same
-    inputs is there already, it is returned, unless it is to be made `fresh`.  The model comes back
-    as it was, on its own device.  Raises SatbenchError from preflight, the judge, or a bad attack
-    spec.
+    inputs is there already, it is returned, unless it is to be made `fresh`.  Other processes may
+    be at a `shared` run: each does units that no other does, and one of them writes the record.
+    The model comes back as it was, on its own device.  Raises SatbenchError from preflight, the
+    judge, or a bad attack spec.
     """
     if evaluation.until is not None:
         evaluation = replace(evaluation, dataset=evaluation.dataset.shuffled())
@@ -83,11 +85,16 @@ def run_evaluation(
         if not fresh and (found := _found(plan, out)) is not None:
             return found
         store = RunStore(out, plan.identity)
-        with store.claimed():
+        with store.claimed(shared):
             store.begin(info, fresh)
-            run = _Run(module, plan, store, device, progress or NoProgress(), learnt.notes)
-            path = run.to_the_end(out)
-            store.remove()
+            run = _Run(module, plan, store, device, progress or NoProgress(), learnt.notes, shared)
+            run.attack()
+            with store.concluding(shared):
+                if shared and (found := _found(plan, out)) is not None:
+                    store.remove()  # what this process has made of the folder since
+                    return replace(found, found=False)
+                path = run.conclude(out)
+                store.remove()
     return Finished(read_record(path), path, found=False)
 
 
@@ -101,20 +108,27 @@ class _Run:
         store: RunStore,
         device: torch.device,
         progress: Progress,
-        notes: Sequence[str] = (),
+        notes: Sequence[str],
+        shared: bool,
     ) -> None:
         self.module, self.plan, self.store = module, plan, store
         self.device, self.progress, self.notes = device, progress, notes
+        self.shared = shared
+        self.verdicts = np.empty(0, np.int16)
+        self.sequential: Sequential | None = None
 
-    def to_the_end(self, out: Path) -> Path:
-        """Run the suite, write witnesses and record to `out`, and return the record's path."""
-        plan = self.plan
-        if plan.evaluation.until is None:
-            verdicts, sequential = self._suite(slice(None)), None
+    def attack(self) -> None:
+        """Run the suite, on as many images as are asked for."""
+        if self.plan.evaluation.until is None:
+            self.verdicts = self._suite(slice(None))
         else:
-            verdicts, sequential = self._until(plan.evaluation.until)
-            plan = _of_first(plan, len(verdicts))
-        self._check_attacked(verdicts)
+            self.verdicts, self.sequential = self._until(self.plan.evaluation.until)
+            self.plan = _of_first(self.plan, len(self.verdicts))
+        self._check_attacked(self.verdicts)
+
+    def conclude(self, out: Path) -> Path:
+        """Write witnesses and record to `out`, and return the record's path."""
+        plan, verdicts = self.plan, self.verdicts
         right = np.flatnonzero(verdicts != 0)
         searched = self._searched()
         evaluation = plan.evaluation
@@ -133,7 +147,7 @@ class _Run:
         for file in (path, witnesses_path(path)):
             sweep(file)
         with WitnessSpool(evaluation.dataset.shape, self.store.folder) as spool:
-            record = plan.conclude(verdicts, mine, spool, self.device, diagnosis, sequential)
+            record = plan.conclude(verdicts, mine, spool, self.device, diagnosis, self.sequential)
             spool.write(witnesses_path(path))
         write_record(replace(record, notes=list(self.notes)), path)
         return path
@@ -164,7 +178,9 @@ class _Run:
         return verdicts, Sequential(width, low, high)
 
     def _suite(self, span: slice) -> NDArray[np.int16]:
-        context = self.plan.evaluation.context(self.store, self.progress)
+        context = self.plan.evaluation.context(
+            self.store, self.progress, self.store.sharing(self.shared)
+        )
         return run_suite(self.module, self.plan.suite, context, span)
 
 

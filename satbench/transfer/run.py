@@ -49,10 +49,13 @@ class MeasuredTransfer:
     found: bool
 
 
-def measure_transfer(config: TransferConfig, progress: Progress | None = None) -> MeasuredTransfer:
+def measure_transfer(
+    config: TransferConfig, progress: Progress | None = None, shared: bool = False
+) -> MeasuredTransfer:
     """Measure the matrix, or return the one of the same inputs that lies in the folder `out`.
 
     With `config.base.fresh` it is measured even so.  All images of all sources are held in memory.
+    Other processes may be at a `shared` matrix.
     Raises SatbenchError for models that do not fit the data set or each other, from preflight, and
     from the judge.
     """
@@ -81,7 +84,7 @@ def measure_transfer(config: TransferConfig, progress: Progress | None = None) -
         if not base.fresh and path.exists() and (matrix := read_matrix(path)).identity == identity:
             return MeasuredTransfer(matrix, path, found=True)
         store = RunStore(base.out, identity)
-        with store.claimed():
+        with store.claimed(shared):
             store.begin(next(iter(infos.values())), base.fresh)
             context = Context(
                 images=dataset,
@@ -92,24 +95,29 @@ def measure_transfer(config: TransferConfig, progress: Progress | None = None) -
                 batch_size=base.batch_size,
                 lent=Lending(dataset, base.data_dir),
                 timeout=base.timeout,
+                sharing=store.sharing(shared),
             )
             run = MatrixRun(attack, infos, list(targets.values()), context, device)
             run_stages(run, context)
-            matrix = TransferMatrix(
-                identity=identity,
-                dataset=data,
-                norm=base.threat.norm,
-                eps=eps,
-                seed=base.seed,
-                attack=spec,
-                sources=run.sources(),
-                targets=run.judged(),
-                environment=measured_environment(
-                    device, base.batch_size, run.judging_seconds, run.making_seconds
-                ),
-            )
-            write_matrix(matrix, path)
-            store.remove()
+            with store.concluding(shared):
+                if shared and path.exists() and (matrix := read_matrix(path)).identity == identity:
+                    store.remove()
+                    return MeasuredTransfer(matrix, path, found=False)
+                matrix = TransferMatrix(
+                    identity=identity,
+                    dataset=data,
+                    norm=base.threat.norm,
+                    eps=eps,
+                    seed=base.seed,
+                    attack=spec,
+                    sources=run.sources(),
+                    targets=run.judged(),
+                    environment=measured_environment(
+                        device, base.batch_size, run.judging_seconds, run.making_seconds
+                    ),
+                )
+                write_matrix(matrix, path)
+                store.remove()
     return MeasuredTransfer(matrix, path, found=False)
 
 

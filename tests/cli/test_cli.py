@@ -302,7 +302,7 @@ def test_a_factory_that_makes_no_model_is_told_in_one_line(
 
 
 def test_a_stop_is_told_with_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(*args: object) -> None:
+    def stop(*args: object, **more: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("satbench.evaluation.api.evaluate_config", stop)

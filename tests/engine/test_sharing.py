@@ -1,0 +1,105 @@
+"""Several processes at one run: who does which unit, and that the result is that of one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from in_memory import Journal, Quiet
+from torch import nn
+
+from satbench.attacks.suites.suite import parse_suite
+from satbench.core.threat import Threat
+from satbench.data import Dataset
+from satbench.engine.claims import STALE, Claims
+from satbench.engine.runner import BatchResult, Context
+from satbench.engine.suite_run import run_suite
+
+LINF = Threat.parse("linf:0.1")
+MEANS = [0.1, 0.35, 0.42, 0.55, 0.58, 0.8, 0.45, 0.61, 0.3, 0.9]
+LABELS = [0, 0, 0, 1, 1, 1, 0, 1, 0, 1]
+SUITE = parse_suite(["pgd-2", "square(queries=20)", "cosine-pgd(steps=3)"])
+
+
+class OfTwo(Journal):
+    """A journal of two processes: what the other has written comes when this one looks around."""
+
+    def __init__(self, whole: list[BatchResult], ours: Callable[[str], bool]) -> None:
+        super().__init__()
+        self.ours = ours
+        self.coming = [result for result in whole if not ours(unit_of(result))]
+
+    def news(self) -> list[BatchResult]:
+        come, self.coming = self.coming[:1], self.coming[1:]
+        return come
+
+    @contextmanager
+    def held(self, name: str) -> Iterator[bool]:
+        yield self.ours(name)
+
+
+def unit_of(result: BatchResult) -> str:
+    return f"{result.stage:03d}-{int(result.indices[0]):09d}"
+
+
+@pytest.mark.parametrize("share", [0, 1, 2])
+def test_what_others_do_is_taken_in_and_not_done_again(
+    share: int, mean_model: nn.Module, grey_images: Callable[..., Dataset]
+) -> None:
+    images = grey_images(MEANS, LABELS)
+    alone = Journal()
+    verdicts = run_suite(mean_model, SUITE, Context(images, LINF, alone, Quiet(), batch_size=2))
+    units = sorted(map(unit_of, alone))
+    mine = set(units[share::3])
+    both = OfTwo(alone, mine.__contains__)
+
+    shared = run_suite(
+        mean_model, SUITE, Context(images, LINF, both, Quiet(), batch_size=2, sharing=both)
+    )
+
+    assert verdicts.tolist() == shared.tolist()
+    assert sorted(map(unit_of, both)) == sorted(mine)
+    assert both.coming == []
+    for one in both:
+        (same,) = (other for other in alone if unit_of(other) == unit_of(one))
+        np.testing.assert_array_equal(one.witnesses, same.witnesses)
+
+
+def test_a_unit_is_claimed_by_one_and_free_afterwards(tmp_path: Path) -> None:
+    one, other = Claims(tmp_path), Claims(tmp_path)
+    with one.held("unit") as mine, other.held("unit") as theirs, other.held("another") as free:
+        held = (mine, theirs, free)
+    with other.held("unit") as again:
+        held += (again,)
+
+    assert held == (True, False, True, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "pid", "age", "taken"),
+    [
+        (socket.gethostname(), 2**22 + 1, 0.0, True),  # no process has that number
+        (socket.gethostname(), os.getpid(), 2 * STALE, False),  # slow, and alive
+        ("elsewhere", 1, 0.0, False),
+        ("elsewhere", 1, STALE + 5, True),
+    ],
+)
+def test_the_claim_of_a_process_that_is_gone_is_taken_over(
+    host: str, pid: int, age: float, taken: bool, tmp_path: Path
+) -> None:
+    claim = tmp_path / "unit.claim"
+    claim.write_text(f"{host} {pid}")
+    os.utime(claim, (time.time() - age,) * 2)
+
+    with Claims(tmp_path).held("unit") as mine:
+        assert mine is taken
+    assert claim.exists() is not taken
+    assert torch.get_num_threads() == 1
