@@ -2,7 +2,8 @@
 
 Each side is a process of its own, by its own interpreter and its own code.  Every round runs
 satbench and a peer in both, the sides in turns; a ratio is of two calls of one round.  The peer's
-code is the same on both sides: how far its ratio is from 1 is the noise.  A ratio above 1: this
+code is the same on both sides: how far its ratio is from 1 is the noise.  `--starts` begins anew
+with other processes, for where their memory lies makes one a little slower or faster.  A ratio above 1: this
 checkout is slower.
 
     git worktree add ../before 3a507b1
@@ -34,36 +35,43 @@ def main(arguments: list[str] | None = None) -> None:
     made = parser(__doc__ or "")
     made.add_argument("checkout", type=Path, help="another checkout, with its .venv")
     made.add_argument("--python", type=Path, help="its interpreter, else CHECKOUT/.venv/bin/python")
-    made.add_argument("--rounds", type=int, default=5)
+    made.add_argument("--rounds", type=int, default=2, help="of each start")
+    made.add_argument("--starts", type=int, default=3, help="times that both sides begin anew")
     made.add_argument("--only", nargs="+", default=list(BENCHMARKS), choices=list(BENCHMARKS))
     options = made.parse_args(arguments)
     there = options.checkout.resolve()
     theirs = options.python or there / ".venv" / "bin" / "python"
     commits = {"before": commit(there), "now": commit(HERE)}
-    rows: list[dict[str, Any]] = []
-    with ExitStack() as stack:
-        sides = {
-            "before": stack.enter_context(Side(theirs, there)),
-            "now": stack.enter_context(Side(Path(sys.executable), HERE)),
-        }
-        for name in options.only:
-            told(name)
-            rows.append(compare(name, sides, options.rounds))
-            result = finish(rows, options.json, rounds=options.rounds, commits=commits)
-    print(before_table(result))
+    times: dict[str, Spent] = {name: {} for name in options.only}
+    for start in range(options.starts):
+        with ExitStack() as stack:
+            pairs = {"before": (theirs, there), "now": (Path(sys.executable), HERE)}
+            sides = {name: stack.enter_context(Side(*pair)) for name, pair in pairs.items()}
+            for name in options.only:
+                told(f"start {start + 1}/{options.starts}, {name}")
+                race_sides(name, sides, options.rounds, times[name])
+    rows = [row(name, spent) for name, spent in times.items()]
+    rounds = options.starts * options.rounds
+    print(before_table(finish(rows, options.json, rounds=rounds, commits=commits)))
 
 
-def compare(name: str, sides: dict[str, Side], rounds: int) -> dict[str, Any]:
+Spent = dict[tuple[str, str], list[float]]
+"""CPU seconds of each round, by side and contestant."""
+
+
+def race_sides(name: str, sides: dict[str, Side], rounds: int, times: Spent) -> None:
     """Time satbench and its peer on both sides, round after round."""
-    peer = peer_of(name)
-    times: dict[tuple[str, str], list[float]] = {}
     for number in range(rounds):
         order = list(sides) if number % 2 else list(sides)[::-1]
-        for who in ("satbench", peer):
+        for who in ("satbench", peer_of(name)):
             for side in order:
-                spent = sides[side](name, who)
-                times.setdefault((side, who), []).append(spent.cpu)
+                times.setdefault((side, who), []).append(sides[side](name, who).cpu)
         told(f"  round {number + 1}/{rounds}: {ratios(times, 'satbench')[-1]:.3f}")
+
+
+def row(name: str, times: Spent) -> dict[str, Any]:
+    """Return the medians of a benchmark, with the lowest and the highest ratio."""
+    peer = peer_of(name)
     return {
         "benchmark": name,
         "peer": peer,
@@ -71,16 +79,17 @@ def compare(name: str, sides: dict[str, Side], rounds: int) -> dict[str, Any]:
         "now_seconds": short(np.median(times["now", "satbench"])),
         "ratio": spread(ratios(times, "satbench")),
         "peer_ratio": spread(ratios(times, peer)),
-        **{
-            f"{side}_beside_peer": short(
-                np.median(np.divide(times[side, peer], times[side, "satbench"]))
-            )
-            for side in sides
-        },
+        "before_beside_peer": beside(times, "before", peer),
+        "now_beside_peer": beside(times, "now", peer),
     }
 
 
-def ratios(times: dict[tuple[str, str], list[float]], who: str) -> list[float]:
+def beside(times: Spent, side: str, peer: str) -> float:
+    """Return the median of what the peer took over what satbench took, in the same round."""
+    return short(np.median(np.divide(times[side, peer], times[side, "satbench"])))
+
+
+def ratios(times: Spent, who: str) -> list[float]:
     """Return what each round took now, as a share of what it took before."""
     return [
         now / before for now, before in zip(times["now", who], times["before", who], strict=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -42,19 +43,21 @@ class Late(BaseException):
     again: Callable[[Tensor], object] | None = None
 
 
-def ask(model: Callable[[Tensor], object], x: Tensor, copied: bool = True) -> Tensor:
+def ask(
+    model: Callable[[Tensor], object], x: Tensor, copied: bool = True, read: bool = True
+) -> Tensor:
     """Return a model's logits.  (B, C, H, W) -> (B, K) float32, on the device of `x`.
 
     The model works on a copy of `x` (on `x` itself where it is not to be `copied`), outside the
-    caller's autocast and under the caller's defaults.
+    caller's autocast and under the caller's defaults.  The answers of a model that has read them
+    itself are not to be `read`.
     A class masked for every image stays -inf.  Raises ModelError for whatever error the model
     raises, and for an answer that is not, or does not hold, one tensor of logits; a SatbenchError
     passes as it is.
     """
     try:
-        logits = read_logits(_call(model, x.clone() if copied else x), len(x)).to(x.device)
-        # A model may answer in memory that its next answer overwrites.
-        return logits if logits.requires_grad else logits.clone()
+        answer = _call(model, x.clone() if copied else x)
+        return kept(read_logits(answer, len(x)), x) if read else cast(Tensor, answer)
     except ModelError as error:
         error.x = _blamed(model, x) if error.x is None else error.x
         raise
@@ -70,6 +73,16 @@ def ask(model: Callable[[Tensor], object], x: Tensor, copied: bool = True) -> Te
             f"{_short(x.dtype)} on {x.device}: {said(error)}",
             blamed,
         ) from error
+
+
+def kept(logits: Tensor, x: Tensor) -> Tensor:
+    """Return logits on the device of their images and in memory of their own.
+
+    A model may answer in memory that its next answer overwrites.
+    """
+    if logits.device != x.device:
+        logits = logits.to(x.device)
+    return logits if logits.requires_grad else logits.clone()
 
 
 def _blamed(model: Callable[[Tensor], object], x: Tensor) -> Tensor:
@@ -145,9 +158,15 @@ def without_masks(logits: Tensor) -> Tensor:
 
     So -inf does, and the least float32, whose differences overflow.
     """
-    if MASKED_LOGIT < logits.detach().sum().item() < torch.inf:  # cheaper than to change nothing
+    if are_all_in_play(logits):  # cheaper than to change nothing
         return logits
     return logits.clamp_min(MASKED_LOGIT)
+
+
+def are_all_in_play(logits: Tensor) -> bool:
+    """Whether the sum of all logits shows that each is finite and none so low as a mask."""
+    total: float = (logits.detach() if logits.requires_grad else logits).sum().item()
+    return MASKED_LOGIT < total < torch.inf
 
 
 def classes_in_play(logits: Tensor) -> int:

@@ -46,20 +46,22 @@ class CountingModel(torch.nn.Module):
         self.model = model
         self.passes = passes
         self._classes = 0  # of the first answer
+        self._read = not getattr(model, "reads_itself", False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K)."""
         self.passes.forwards += len(x)
         if torch.is_grad_enabled() and x.requires_grad:
-            logits = ask(self.model, _CountBackward.apply(x, self.passes), copied=False)
+            given = _CountBackward.apply(x, self.passes)
+            logits = ask(self.model, given, copied=False, read=self._read)
         else:
-            logits = ask(self.model, x)
+            logits = ask(self.model, x, read=self._read)
         self._classes = self._classes or logits.shape[1]
         if logits.shape[1] != self._classes:
             raise ModelError(
                 f"expected {self._classes} logits as before, got {logits.shape[1]}", x.detach()
             )
-        return without_masks(logits)
+        return without_masks(logits) if self._read else logits
 
 
 class _CountBackward(torch.autograd.Function):

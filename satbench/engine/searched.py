@@ -12,7 +12,13 @@ from typing import Literal, TypeVar
 from torch import Tensor, nn
 
 from satbench.calling.borrow import generators_now, keep_buffers
-from satbench.calling.logits import ModelError, read_logits
+from satbench.calling.logits import (
+    ModelError,
+    are_all_in_play,
+    kept,
+    read_logits,
+    without_masks,
+)
 from satbench.core.errors import SatbenchError
 from satbench.engine.bpda import Replaced
 from satbench.engine.fast_copy import fast_copy
@@ -36,8 +42,11 @@ class Searched:
 
     `model` is in eval mode, with frozen parameters.  With `replacements` (layer to what gives it a
     backward, see `satbench.engine.bpda`) nothing is rewritten, so that the layers stay where they
-    are.  A copy is made when the model is first asked.
+    are.  A copy is made when the model is first asked.  What it answers are logits already
+    (`reads_itself`), which nobody needs to read once more.
     """
+
+    reads_itself = True
 
     def __init__(
         self, model: nn.Module, replacements: Mapping[str, nn.Module] | None = None
@@ -83,23 +92,29 @@ class Searched:
                 self._proof = Proof(self.model, copy)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, K) float32.
+        """(B, C, H, W) -> (B, K) float32, finite where a class is masked.
 
         Raises UnlikeError where the search must begin again, and NonFiniteLogitsError.
         """
         self.get_ready()
         self.asked = True
         if self._proof is None:
-            return answered(read_logits(self.model(x), len(x)), x)
+            return _settled(read_logits(self.model(x), len(x)), x)
         try:
             logits = self._proof.ask(x)
         except Exception as error:  # whatever a copy can run into
             self._mislead()
             raise UnlikeError("the fast copy of a model differs from it") from error
-        return answered(logits, x)
+        return _settled(logits, x)
 
     def _mislead(self) -> None:
         self._proof, self.misled = None, True
+
+
+def _settled(logits: Tensor, x: Tensor) -> Tensor:
+    """Return logits as attacks see them; one look at them is all where there is nothing to do."""
+    logits = kept(logits, x)
+    return logits if are_all_in_play(logits) else without_masks(answered(logits, x))
 
 
 class Trial:
