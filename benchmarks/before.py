@@ -3,8 +3,8 @@
 Each side is a process of its own, by its own interpreter and its own code.  Every round runs
 satbench and a peer in both, the sides in turns; a ratio is of two calls of one round.  The peer's
 code is the same on both sides: how far its ratio is from 1 is the noise.  `--starts` begins anew
-with other processes, for where their memory lies makes one a little slower or faster.  A ratio above 1: this
-checkout is slower.
+with other processes, for where their memory lies makes one a little slower or faster.  A ratio
+above 1: this checkout is slower.
 
     git worktree add ../before 3a507b1
     python3 -m venv ../before/.venv && ../before/.venv/bin/pip install -e ../before
