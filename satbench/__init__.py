@@ -9,17 +9,25 @@ from typing import TYPE_CHECKING
 from satbench.core.errors import SatbenchError
 
 if TYPE_CHECKING:
+    from satbench.board.comparison import compare
     from satbench.evaluation.api import evaluate
+    from satbench.evaluation.attacking import attack
+    from satbench.evaluation.loading import load_dataset, load_model
     from satbench.networks.swap import swap_activation
-    from satbench.proofs.api import challenge, merge, verify
+    from satbench.proofs.api import challenge, load_record, merge, verify
     from satbench.training.api import train
 
 __version__ = "0.1.0"
 __all__ = [
     "SatbenchError",
     "__version__",
+    "attack",
     "challenge",
+    "compare",
     "evaluate",
+    "load_dataset",
+    "load_model",
+    "load_record",
     "merge",
     "swap_activation",
     "train",
@@ -27,8 +35,13 @@ __all__ = [
 ]
 
 _HOMES = {
+    "attack": "satbench.evaluation.attacking",
     "challenge": "satbench.proofs.api",
+    "compare": "satbench.board.comparison",
     "evaluate": "satbench.evaluation.api",
+    "load_dataset": "satbench.evaluation.loading",
+    "load_model": "satbench.evaluation.loading",
+    "load_record": "satbench.proofs.api",
     "merge": "satbench.proofs.api",
     "swap_activation": "satbench.networks.swap",
     "train": "satbench.training.api",
@@ -47,4 +60,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

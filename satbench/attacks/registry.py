@@ -166,6 +166,9 @@ _OWN: dict[str, type] = {}
 """Suites of the user's own files, by the name that their specs have."""
 _FILES: dict[str, Path] = {}
 
+_GIVEN: dict[str, Attack] = {}
+"""Attacks that a user handed over as objects in this process, by the text that stands for each."""
+
 _TOML = re.compile(r"^(?P<path>.+\.toml)(?P<arguments>\(.*\))?$", re.DOTALL)
 _PGD_K = re.compile(r"^pgd-(\d+)(\(.*\))?$", re.DOTALL)
 
@@ -175,6 +178,8 @@ def check_attack_name(text: str, threat: Threat | None = None) -> None:
 
     Where the threat model is known, a step that is too long for it is refused too.
     """
+    if text in _GIVEN:
+        return
     name, arguments = _split(text)
     if name in _OWN:
         return
@@ -190,6 +195,8 @@ def parse_attack(text: str) -> Attack:
     Raises SatbenchError for an unknown name or parameter, a value out of range, and an attack, such
     as a plug-in's, that does not hold the contract (`satbench.engine.traits`).
     """
+    if text in _GIVEN:
+        return _GIVEN[text]
     name, arguments = _split(text)
     cls = _OWN[name] if name in _OWN else ATTACKS[name].load()
     check_class(name, cls)
@@ -200,7 +207,28 @@ def parse_attack(text: str) -> Attack:
 
 def attack_spec(text: str) -> str:
     """Return the canonical spec of an attack, every parameter spelled out."""
-    return spec_of(_split(text)[0], parse_attack(text))
+    return text if text in _GIVEN else spec_of(_split(text)[0], parse_attack(text))
+
+
+def spec_of_object(attack: object) -> str | None:
+    """Return the canonical spec of an attack of the registry that is given as an object.
+
+    None for an object of any other class.
+    """
+    kind = type(attack)
+    place = f"{kind.__module__}:{kind.__qualname__}"
+    named = (entry.name for entry in ATTACKS if entry.target == place)
+    name = next(named, None) or next((k for k, own in _OWN.items() if own is kind), None)
+    return spec_of(name, attack) if name else None
+
+
+def give_attack(text: str, attack: Attack) -> None:
+    """Let `text` stand for an attack that is a user's own object, as long as the process lives.
+
+    Raises SatbenchError where the traits that it declares, or its parts, are none.
+    """
+    check_attack(text.partition("(")[0], attack)
+    _GIVEN[text] = attack
 
 
 def short_spec(spec: str) -> str:
@@ -232,6 +260,11 @@ def sources_in_file(text: str) -> frozenset[str]:
     parts = attack.parts() if isinstance(attack, Composite) else ()
     asked = {name for value in _split(text)[1].values() for name in value.split("+")}
     return frozenset(name for _, part in parts for name in traits_of(part).sources) - asked
+
+
+def is_given(spec: str) -> bool:
+    """Say whether a spec stands for an object that was handed over in this process."""
+    return spec in _GIVEN
 
 
 def is_own_attack(spec: str) -> bool:

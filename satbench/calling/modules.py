@@ -17,11 +17,14 @@ def check_module(model: object) -> nn.Module:
     several devices.
     """
     if not isinstance(model, nn.Module):
-        exported = isinstance(model, torch.export.ExportedProgram)
-        todo = "pass model.module()" if exported else "wrap a function in the forward of a Module"
-        todo = f"make one, {model.__qualname__}()" if isinstance(model, type) else todo
+        todo = ": wrap a function in the forward of a Module" if callable(model) else ""
+        if isinstance(model, torch.export.ExportedProgram):
+            todo = ": pass model.module()"
+        elif isinstance(model, type):
+            todo = f": make one, {model.__qualname__}()"
         raise SatbenchError(
-            f"expected the model as a torch.nn.Module or a name, got {kind_of(model)}: {todo}"
+            "expected the model as a torch.nn.Module, a function or a name, got "
+            f"{kind_of(model)}{todo}"
         )
     held = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     for name, tensor in held.items():

@@ -24,6 +24,7 @@ _COMMANDS = {
     "study": "satbench.cli.study:study",
     "plot": "satbench.cli.plot:plot",
     "leaderboard": "satbench.cli.leaderboard:leaderboard",
+    "images": "satbench.cli.images:images",
     "verify": "satbench.cli.verify:verify",
     "challenge": "satbench.cli.challenge:challenge",
     "merge": "satbench.cli.merge:merge",

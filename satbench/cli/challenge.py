@@ -73,9 +73,9 @@ def challenge(
     if bool(attacks) == bool(images):
         raise click.UsageError("give --attack, once or more, or --images FILE")
     from satbench.core.console import BarProgress
+    from satbench.evaluation.given import Given
     from satbench.evaluation.replacements import parse_bpda
     from satbench.proofs.challenging import Challenge, run_challenge
-    from satbench.proofs.given import Given
 
     asked = Challenge(
         record=record,

@@ -86,7 +86,8 @@ def curve(
     from satbench.core.errors import SatbenchError
     from satbench.core.threat import Threat
     from satbench.evaluation.config import eval_config
-    from satbench.figures.drawing import FORMATS, check_can_draw, curve_figure
+    from satbench.figures.drawing import curve_figure
+    from satbench.figures.picture import FORMATS, check_can_draw
     from satbench.models import request_model
     from satbench.records.curves import marks_of
 

@@ -37,7 +37,7 @@ def merge(
     """
     if len(records) < 2:
         raise SatbenchError(f"expected two records or more to merge, got {len(records)}")
-    from satbench.proofs.given import Given
+    from satbench.evaluation.given import Given
     from satbench.proofs.merging import merge_files
 
     merged = merge_files(records, Given(model, dataset, data_dir, file, trust), out)

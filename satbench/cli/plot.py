@@ -20,7 +20,7 @@ def plot(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     The accuracies are clean and under PGD-10 on held-out training images, and that on the images
     as trained on.  Several folders give one figure; a run that still goes on may be drawn.
     """
-    from satbench.figures.drawing import FORMATS, check_can_draw
+    from satbench.figures.picture import FORMATS, check_can_draw
     from satbench.figures.training import read_training, training_figure
 
     check_can_draw()

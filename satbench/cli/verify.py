@@ -46,7 +46,7 @@ def verify(
     if bool(records) == committed:
         raise click.UsageError("give records to re-check, or --all for those of the leaderboard")
     from satbench.core.console import progress_bar
-    from satbench.proofs.given import Given
+    from satbench.evaluation.given import Given
     from satbench.proofs.verification import Verified, committed_records, verify_record
 
     given = Given(model, dataset, data_dir, file, trust)

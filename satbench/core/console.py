@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
+from importlib import import_module
+from typing import Any, Protocol
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -75,6 +82,66 @@ class BarProgress:
         """A batch is finished."""
         if self._task is not None:
             self._bar.update(self._task, advance=images, note=f"{survivors} survive")
+
+
+class NotebookProgress:
+    """The engine's progress as one line of a notebook, which is written over."""
+
+    def __init__(self) -> None:
+        self._line: Any = None
+        self._title, self._total, self._done, self._note = "", 0, 0, ""
+
+    def stage(self, title: str, total: int, done: int) -> None:
+        """A stage begins."""
+        self._title, self._total, self._done = _short(title), total, done
+        self._show()
+
+    def advance(self, images: int, survivors: int) -> None:
+        """A batch is finished."""
+        self._done, self._note = self._done + images, f"{survivors} survive"
+        self._show()
+
+    def _show(self) -> None:
+        shown: Any = import_module("IPython.display")  # there, for a notebook is running
+
+        bar = f'<progress value="{self._done}" max="{max(self._total, 1)}"></progress>'
+        counts = f"{self._done}/{self._total} {self._note}"
+        line = shown.HTML(f"{escape(self._title)} {bar} {escape(counts)}")
+        if self._line is None:
+            self._line = shown.display(line, display_id=True)
+        else:
+            self._line.update(line)
+
+
+class Told(Protocol):
+    """Who is told of a run's progress; the engine's `Progress`."""
+
+    def stage(self, title: str, total: int, done: int) -> None:
+        """A stage begins, of `total` images, `done` of them from an earlier start."""
+        ...
+
+    def advance(self, images: int, survivors: int) -> None:
+        """A batch is finished; so many images of the whole run still survive."""
+        ...
+
+
+@contextmanager
+def progress_of(name: str, wanted: bool) -> Iterator[Told | None]:
+    """Yield who shows the progress of a call from Python: a terminal, a notebook, or nobody."""
+    if wanted and in_notebook():
+        yield NotebookProgress()
+    elif wanted and Console(stderr=True).is_terminal:
+        with BarProgress() as bar:
+            bar.model(name)
+            yield bar
+    else:
+        yield None
+
+
+def in_notebook() -> bool:
+    """Say whether the code runs in the kernel of a notebook.  Imports nothing."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
 
 
 def _short(title: str) -> str:

@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta, betabinom, binomtest, hypergeom
+from scipy.stats import norm as normal
 from scipy.stats import t as student
 
 from satbench.core.errors import SatbenchError
@@ -113,6 +114,20 @@ def mcnemar_p(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     if only_first + only_second == 0:
         return 1.0
     return float(binomtest(only_first, only_first + only_second).pvalue)
+
+
+def matched_interval(only_first: int, only_second: int, n: int) -> tuple[float, float]:
+    """Return the 95 % interval of the difference of two shares of the same `n` images.
+
+    `only_first` images count in the first share only, `only_second` in the second only.  Wald's
+    interval with 1/2 added to each of the four counts (Agresti & Min, 2005, "Simple improved
+    confidence intervals for comparing matched proportions", section 2).  -> ends in [-1, 1].
+    """
+    first, second, total = only_first + 0.5, only_second + 0.5, n + 2
+    middle = (first - second) / total
+    error = sqrt((first + second) - (first - second) ** 2 / total) / total
+    half = float(normal.ppf(0.5 + CONFIDENCE / 2)) * error
+    return max(-1.0, middle - half), min(1.0, middle + half)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

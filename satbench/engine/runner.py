@@ -8,7 +8,7 @@ one runner.  It does not know what a file is: finished units go to a `Journal`.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
@@ -135,7 +135,8 @@ class Context:
     With `sharing`, other processes are at the same run, and the journal is a `SharedJournal`.
     `replacements` give named layers another backward in searches (BPDA, `satbench.engine.bpda`);
     the judge knows nothing of them.  A unit may take `timeout` seconds, None for as many as it
-    needs.
+    needs.  `found` is told what each attack returned, broken or not: places (B,), and images
+    (B, C, H, W).
     """
 
     images: Images
@@ -148,6 +149,7 @@ class Context:
     replacements: Mapping[str, nn.Module] = field(default_factory=dict)
     timeout: float | None = None
     sharing: Sharing | None = None
+    found: Callable[[NDArray[np.int64], Tensor], None] | None = None
 
     def load(self, batch: NDArray[np.int64], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """Return images and labels on a device.  (B,) places -> (B, C, H, W), (B,)."""

@@ -212,6 +212,8 @@ class _Attacking:
             fooled = broken(self.judged, x, found.x_adv.contiguous(), y, context.threat)
         except OutsideBallError as error:
             raise OutsideBallError(f"attack {stage.title}: {error}") from None
+        if context.found:
+            context.found(batch, found.x_adv)
         told = found.margins.cpu().numpy()
         return BatchResult(
             self.number,

@@ -5,26 +5,33 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, SupportsFloat, Unpack
+from typing import SupportsFloat, Unpack
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from satbench.calling.devices import choose_device
+from satbench.calling.function import Function
 from satbench.calling.generators import own_generators
-from satbench.calling.modules import check_module
-from satbench.core.console import say
+from satbench.core.console import progress_of, say
 from satbench.core.errors import SatbenchError
 from satbench.core.files import check_folder
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
 from satbench.engine.runner import Progress, device_of
-from satbench.evaluation.arguments import attack_list, check_arguments, plain_number
+from satbench.evaluation.arguments import (
+    AttackGiven,
+    attack_list,
+    check_arguments,
+    checked_model,
+    plain_number,
+)
 from satbench.evaluation.config import (
     DEFAULT_ATTACKS,
     EvalConfig,
@@ -32,26 +39,22 @@ from satbench.evaluation.config import (
     first_examples,
     parse_interval,
 )
+from satbench.evaluation.given import Given
 from satbench.evaluation.plan import Evaluation
 from satbench.evaluation.replacements import load_replacements, parse_bpda
+from satbench.evaluation.result import Result
 from satbench.evaluation.run import Finished, run_evaluation
 from satbench.evaluation.trained_on import check_not_trained_on
 from satbench.models import FileKeywords, FileOptions, describe_module, load_model
-from satbench.preflight.image_checks import dataset_from_tensors
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from satbench.records.record import Record
+from satbench.preflight.reading import Images, Labels, Loader, images_given
 
 
 def evaluate(
-    model: nn.Module | str,
-    x: Tensor | NDArray[np.float32] | str | None = None,
-    y: Tensor | NDArray[np.int64] | None = None,
+    model: Callable[[Tensor], object] | str,
+    x: Images | Loader | str | None = None,
+    y: Labels | None = None,
     *,
-    attacks: str | Sequence[str] = DEFAULT_ATTACKS,
+    attacks: AttackGiven | Sequence[AttackGiven] = DEFAULT_ATTACKS,
     norm: str | None = None,
     eps: str | SupportsFloat | None = None,
     n_examples: int | None = None,
@@ -65,31 +68,39 @@ def evaluate(
     fresh: bool = False,
     timeout: float | None = None,
     allow_training_data: bool = False,
+    progress: bool = True,
     **file: Unpack[FileKeywords],
-) -> Record:
+) -> Result:
     """Evaluate a classifier's robustness and return the record.
 
-    `model` takes images (B, C, H, W), float32 in [0, 1], to logits (B, K), or is a name that
-    `satbench eval --model` takes.  `x` (N, C, H, W) and `y` (N,) int64 are the images and labels;
-    or `x` is the name of a data set, of which the first `n_examples` are taken (1,000 if unset).
-    `attacks` are run in order, each on the survivors of the last; a text is one attack.  The
-    adversary moves pixels within `eps` in `norm` (`"linf"`, `"l2"` or `"l1"`); `eps` is in pixel
-    units, `"8/255"` or a number, which is taken for n/255 or (n + 1/2)/255 where it is that up to
-    the rounding of its type, else for its shortest decimal.  `seed` keys all noise.
+    `model` takes images (B, C, H, W), float32 in [0, 1], to logits (B, K), or to what has them as
+    `.logits`: a Module, or a function.  Or it is a name that `satbench eval --model` takes.  `x`
+    (N, C, H, W) and `y` (N,) int64 are the images and labels, uint8 of 0…255 and lists too; or `x`
+    is a torch Dataset or DataLoader, which has the labels, or the name of a data set, of which the
+    first `n_examples` are taken (1,000 if unset).  `attacks` are run in order, each on the
+    survivors of the last: specs such as `"autoattack"`, attacks as objects, and functions
+    `attack(model, x, y, threat, noise)`, `attack(model, x, y, eps)` or `attack(model, x, y)`, which
+    a record names by the digest of their code; one need not be in a list.  The adversary moves
+    pixels within `eps` in `norm` (`"linf"`, `"l2"` or `"l1"`); `eps` is in pixel units, `"8/255"`
+    or a number, which is taken for n/255 or (n + 1/2)/255 where it is that up to the rounding of
+    its type, else for its shortest decimal.  `seed` keys all noise.
 
     The record and its witnesses are written to the folder `out`, where a stopped evaluation goes
-    on, and where the record of the same inputs is found: then `record.found` is true, and a line
-    on stderr says so; `fresh=True` makes it anew.  A model of your own is known again by its
-    weights and by its logits and input gradients on 16 images.  With `out=None` the files lie in a
-    temporary folder, and go with the record.
+    on, and where the record of the same inputs is found: then `record.found` is true, and a line on
+    stderr says so; `fresh=True` makes it anew.  `record.robust_accuracy`, `.clean_accuracy` and
+    `.interval` are its numbers; `.to_dataframe()`, `.adversarial()`, `.show(8)` and `.plot()` its
+    images and pictures (`satbench.evaluation.result.Result`).  A bar on stderr tells how far it is,
+    in a terminal or a notebook; with `progress=False` none does.  A model of your own is known
+    again by its weights and by its logits and input gradients on 16 images.  With `out=None` the
+    files lie in a temporary folder, and go with the record.
 
-    `bpda` names layers, as `model.named_modules()` does, whose gradient is replaced while
-    attacks search, by that of a module, of `"identity"` or of what `"package.module:factory"`
-    makes; the model's values stay its own.  With `until`, such as `"2%"` or 0.02, images are
-    gone through in a random order, all of them or those of the first `n_examples`, until the 95
-    % interval of the robust accuracy is no wider, however often one looks.  Where the name is that
-    of a file of weights, `file` says what it is: the fields of `satbench.models.FileOptions`, such
-    as `architecture`, `activation`, `preset` and `normalize`.
+    `bpda` names layers, as `model.named_modules()` does, whose gradient is replaced while attacks
+    search, by that of a module, of `"identity"` or of what `"package.module:factory"` makes; the
+    model's values stay its own.  With `until`, such as `"2%"` or 0.02, images are gone through in a
+    random order, all of them or those of the first `n_examples`, until the 95 % interval of the
+    robust accuracy is no wider, however often one looks.  Where the name is that of a file of
+    weights, `file` says what it is: the fields of `satbench.models.FileOptions`, such as
+    `architecture`, `activation`, `preset` and `normalize`.
 
     Images that a model with a card was trained on are refused; with `allow_training_data` the
     record is flagged.  A batch that takes more than `timeout` seconds ends the evaluation in a
@@ -97,14 +108,17 @@ def evaluate(
     call goes on.
 
     The model is evaluated in eval mode and handed back as it came: parameters, `.grad`, buffers,
-    mode and hooks untouched.  Raises SatbenchError, a ValueError, with one clear sentence for
-    a wrong set-up.
+    mode and hooks untouched.  Raises SatbenchError, a ValueError, with one clear sentence for a
+    wrong set-up.
 
     >>> import satbench
     >>> record = satbench.evaluate(
     ...     "fmnist-sat-tiny-silu-s0", attacks="pgd-5", n_examples=50, out=tmp
     ... )
-    >>> record.surviving() <= record.clean_correct <= record.n
+    >>> record.robust_accuracy <= record.clean_accuracy
+    True
+    >>> images = record.adversarial()
+    >>> len(images.indices) == record.clean_correct - record.surviving()
     True
     """
     if unknown := file.keys() - FileKeywords.__annotations__:
@@ -124,9 +138,10 @@ def evaluate(
         fresh=fresh,
         timeout=timeout,
         allow_training_data=allow_training_data,
+        progress=progress,
     )
     named = x if isinstance(x, str) and y is None else None
-    images = None if named or (x is None and y is None) else _dataset(x, y, n_examples)
+    images = None if named or (x is None and y is None) else _images(x, y, n_examples)
     with _folder(out) as folder:
         asked = _Asked(
             attack_list(attacks),
@@ -143,13 +158,19 @@ def evaluate(
             bool(allow_training_data),
         )
         if isinstance(model, str):
-            done = _evaluate_name(model, FileOptions(**file), named, images, asked, bpda)
+            title, given = model, Given(model, images, file=FileOptions(**file))
         elif file:
             raise SatbenchError(f"{', '.join(file)}: these are for a file of weights by its name")
         else:
-            data = named or images or _dataset(x, y, None)
-            done = _evaluate_module(check_module(model), name, data, asked, bpda)
-        return _handed_over(done, temporary=out is None)
+            module = checked_model(model)
+            title, given = name or _name_of(module), Given(module, images or named)
+        with progress_of(title, progress) as told:
+            if isinstance(given.model, str):
+                done = _evaluate_name(given, named, asked, bpda, told)
+            else:
+                data = named or images or _images(x, y, None)
+                done = _evaluate_module(module, title, data, asked, bpda, told)
+        return _handed_over(done, given, temporary=out is None)
 
 
 def evaluate_config(
@@ -213,16 +234,16 @@ class _Asked:
 
 
 def _evaluate_name(
-    model: str,
-    file: FileOptions,
+    given: Given,
     named: str | None,
-    images: Dataset | None,
     asked: _Asked,
     bpda: Mapping[str, str | nn.Module] | None,
+    progress: Progress | None,
 ) -> Finished:
+    images = given.dataset if isinstance(given.dataset, Dataset) else None
     config = eval_config(
-        model,
-        file=file,
+        str(given.model),
+        file=given.file,
         dataset=images.name if images else named,
         own_images=images is not None,
         norm=asked.norm,
@@ -238,15 +259,16 @@ def _evaluate_name(
         timeout=asked.timeout,
         allow_training_data=asked.allow_training_data,
     )
-    return evaluate_config(config, bpda=bpda, images=images)
+    return evaluate_config(config, progress, bpda=bpda, images=images)
 
 
 def _evaluate_module(
     model: nn.Module,
-    name: str | None,
+    name: str,
     data: str | Dataset,
     asked: _Asked,
     bpda: Mapping[str, str | nn.Module] | None,
+    progress: Progress | None,
 ) -> Finished:
     if asked.eps is None:
         raise SatbenchError("say how far the adversary may go, such as eps='8/255'")
@@ -262,10 +284,14 @@ def _evaluate_module(
         until=width,
         timeout=asked.timeout,
     )
-    info = describe_module(model, name or type(model).__name__, "python")
+    info = describe_module(model, name, "python")
     chosen = device_of(model) if asked.device == "auto" else choose_device(asked.device)
     with own_generators(chosen, asked.seed):
-        return run_evaluation(model, info, evaluation, chosen, asked.out, fresh=asked.fresh)
+        return run_evaluation(model, info, evaluation, chosen, asked.out, progress, asked.fresh)
+
+
+def _name_of(module: nn.Module) -> str:
+    return module.name if isinstance(module, Function) else type(module).__name__
 
 
 @contextmanager
@@ -283,25 +309,23 @@ def _folder(out: str | PathLike[str] | None) -> Iterator[Path]:
         raise
 
 
-def _handed_over(done: Finished, temporary: bool) -> Record:
+def _handed_over(done: Finished, given: Given, temporary: bool) -> Result:
     """Say that a record was found, and let a temporary folder go with the record."""
-    record = replace(done.record, path=done.path.absolute(), found=done.found)
+    plain = replace(done.record, path=done.path.absolute(), found=done.found)
     if done.found:
-        made = record.environment.finished
+        made = plain.environment.finished
         say(f"satbench: found {done.path}, made {made}; fresh=True runs it anew")
+    record = Result.of(plain, given)
     if temporary:
         weakref.finalize(record, shutil.rmtree, done.path.parent, ignore_errors=True)
     return record
 
 
-def _dataset(
-    x: Tensor | NDArray[np.float32] | str | None,
-    y: Tensor | NDArray[np.int64] | None,
-    n_examples: int | None,
-) -> Dataset:
-    if x is None or y is None or isinstance(x, str):
+def _images(x: Images | Loader | str | None, y: Labels | None, n_examples: int | None) -> Dataset:
+    alone = y is None and isinstance(x, Tensor | np.ndarray | list | tuple)
+    if x is None or isinstance(x, str) or alone:
         raise SatbenchError("expected images x and labels y, or the name of a data set as x")
-    dataset = dataset_from_tensors(x, y)
+    dataset = images_given(x, y, n_examples)
     return dataset if n_examples is None else dataset.first(n_examples)
 
 

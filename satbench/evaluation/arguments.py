@@ -14,8 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from satbench.calling.function import Function
+from satbench.calling.modules import check_module
 from satbench.core.errors import SatbenchError
+from satbench.engine.traits import Composite
+from satbench.evaluation.own_code import attack_text
 from satbench.records.record import Record
+
+AttackGiven = str | Callable[..., object] | Composite
+"""An attack: its spec, a function, or an object that can be called or is made of parts."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +47,17 @@ def check_arguments(**given: object) -> None:
         argument = _ARGUMENTS[name]
         if not argument.accepts(value):
             todo = f"; write {found}" if (found := _advice(argument, value)) else ""
-            raise SatbenchError(f"expected {name} as {argument.wanted}, got {_shown(value)}{todo}")
+            shown = "model" if name == "network" else name
+            raise SatbenchError(f"expected {shown} as {argument.wanted}, got {_shown(value)}{todo}")
 
 
-def attack_list(attacks: str | Sequence[str]) -> tuple[str, ...]:
-    """Return attacks as a tuple; a text is one attack.  Raises SatbenchError for none."""
-    listed = (attacks,) if isinstance(attacks, str) else tuple(attacks)
+def attack_list(attacks: AttackGiven | Sequence[AttackGiven]) -> tuple[str, ...]:
+    """Return attacks as texts; a single one need not be in a list.  Raises SatbenchError for none.
+
+    A function or an object gets a text that stands for it (`own_code.attack_text`).
+    """
+    given = attacks if isinstance(attacks, list | tuple) else (attacks,)
+    listed = tuple(attack_text(one) for one in given)
     if not listed:
         raise SatbenchError("expected at least one attack, such as attacks=['pgd-50']")
     return listed
@@ -86,9 +98,13 @@ def _is_radius(value: object) -> bool:
 
 
 def _is_attacks(value: object) -> bool:
-    return isinstance(value, str) or (
-        isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+    return _is_attack(value) or (
+        isinstance(value, list | tuple) and all(_is_attack(one) for one in value)
     )
+
+
+def _is_attack(value: object) -> bool:
+    return isinstance(value, str | Composite) or callable(value)
 
 
 def _is_layers(value: object) -> bool:
@@ -103,6 +119,10 @@ def _or_none(accepts: Callable[[object], bool]) -> Callable[[object], bool]:
 
 
 def _is_model(value: object) -> bool:
+    return callable(value) or _is_text(value)
+
+
+def _is_network(value: object) -> bool:
     return isinstance(value, nn.Module) or _is_text(value)
 
 
@@ -120,7 +140,9 @@ def _is(*kinds: type) -> Callable[[object], bool]:
 
 _WHOLE = "a whole number"
 _ARGUMENTS = {
-    "attacks": Argument("a name such as 'pgd-50', or a list of them", _is_attacks),
+    "attacks": Argument("a name such as 'pgd-50', an attack, or a list of them", _is_attacks),
+    "attack": Argument("a name such as 'pgd-50', or an attack", _is_attack),
+    "progress": Argument("True or False", _is(bool)),
     "norm": Argument(
         "'linf', 'l2' or 'l1'",
         _or_none(_is(str)),
@@ -151,9 +173,13 @@ _ARGUMENTS = {
     "workers": Argument(_WHOLE, _or_none(_is_whole)),
     "by": Argument("a text", _is(str)),
     "images": Argument("the path of a file", _or_none(_is_path)),
-    "model": Argument("a torch.nn.Module or a name", _or_none(_is_model)),
+    "model": Argument("a torch.nn.Module, a function or a name", _or_none(_is_model)),
+    "network": Argument("a torch.nn.Module or a name", _is_network),
     "record": Argument("a Record or the path of its file", _is_record),
     "trust": Argument("a list of names", _is(list, tuple)),
+    "model_name": Argument("the name of a model, such as 'fmnist-sat-tiny-silu-s0'", _is_text),
+    "n_classes": Argument(_WHOLE, _or_none(_is_whole)),
+    "dataset": Argument("the name of a data set, such as 'fashion-mnist'", _is_text),
     "records": Argument("a list of records or of paths", _is(list, tuple)),
 }
 
@@ -170,3 +196,13 @@ def _shown(value: object) -> str:
         strange = next((one for one in value if not isinstance(one, str)), value[0])
         return f"a {type(value).__name__} with {_shown(strange)}"
     return f"a {type(value).__name__}"
+
+
+def checked_model(model: object) -> nn.Module:
+    """Return a model that was given as it is: a Module, or a function as one.
+
+    Raises SatbenchError for anything else, and for a Module whose weights cannot be read.
+    """
+    if callable(model) and not isinstance(model, nn.Module | torch.export.ExportedProgram | type):
+        return check_module(Function(model))
+    return check_module(model)

@@ -1,11 +1,13 @@
-"""Models whose code is their user's: told apart by what they answer, for weights do not name them.
+"""Code that is its user's: models told apart by what they answer, attacks by their code's digest.
 
 The one rule for all that must know whether a model is the same as before: records, curves,
-transfer matrices, challenges, studies, and the models that attacks borrow.
+transfer matrices, challenges, studies, and the models that attacks borrow.  And the one for
+attacks that are handed over as functions or objects.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -14,13 +16,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from satbench.attacks.registry import give_attack, spec_of_object
 from satbench.calling.borrow import borrowed
+from satbench.calling.code_digest import code_digest
 from satbench.calling.devices import moved
 from satbench.calling.generators import own_generators
 from satbench.calling.logits import ask
 from satbench.core.noise import generator_for
 from satbench.data import Dataset
 from satbench.engine.bpda import Replaced
+from satbench.engine.own_attack import own_attack
 from satbench.engine.runner import device_of
 from satbench.evaluation.replacements import IDENTITY, Replacement
 from satbench.models import is_of_own_code
@@ -96,6 +101,23 @@ def with_effect(
         name: one if one.text == IDENTITY else replace(one, text=source_text(one.text, answers))
         for name, one in replacements.items()
     }
+
+
+def attack_text(attack: object) -> str:
+    """Return the text that stands for an attack: a spec as it is, an object by what it is.
+
+    An object of an attack that has a name is its spec.  Any other, and a function, is
+    `own.NAME(code=DIGEST)`, the digest of its code and of the values that it holds: so identity and
+    record say that it is its user's own.  Raises SatbenchError for what is no attack.
+    """
+    if isinstance(attack, str):
+        return attack
+    if known := spec_of_object(attack):
+        return known
+    name = re.sub(r"[^\w.-]", "-", str(getattr(attack, "__name__", type(attack).__name__)))
+    text = f"own.{name}(code={code_digest(attack)[:16]})"
+    give_attack(text, own_attack(attack))
+    return text
 
 
 def _as_they_are_and_moved(dataset: Dataset) -> NDArray[np.float32]:

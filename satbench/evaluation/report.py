@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from typing import Any
 
 from rich import box
@@ -117,6 +118,19 @@ def notes_of(record: Record) -> list[str]:
     return notes
 
 
+def result_html(caption: str, rows: Sequence[Row], notes: Sequence[str]) -> str:
+    """Return a result as an HTML table, for notebooks, with what there is to know below it."""
+    head = "".join(f"<th>{escape(heading)}</th>" for heading in _HEADINGS)
+    lines = "".join(
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(row))}</tr>" for row in rows
+    )
+    below = "".join(f"<p>{escape(note)}</p>" for note in notes)
+    return (
+        f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>"
+        f"<tbody>{lines}</tbody></table>{below}"
+    )
+
+
 def _table(lines: Sequence[Sequence[str]], widths: Sequence[int]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for place, (heading, width) in enumerate(zip(_HEADINGS, widths, strict=True)):
@@ -145,7 +159,7 @@ def brief_table_of(records: Sequence[Record]) -> Table:
 
 def _cells(row: ReportRow) -> list[str]:
     return [
-        _shown_name(row.name),
+        shown_name(row.name),
         f"{row.accuracy:.1%}",
         f"{row.low:.1%} – {row.high:.1%}",
         f"{row.n:,}",
@@ -155,8 +169,8 @@ def _cells(row: ReportRow) -> list[str]:
     ]
 
 
-def _shown_name(name: str) -> str:
-    """Return a spec such that a table can break it between parameters alone.
+def shown_name(name: str) -> str:
+    """Return a spec for people, such that a table can break it between parameters alone.
 
     Sources are counted, not named; those of `fast` are its own affair.
     """

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from satbench.core.errors import SatbenchError
-from satbench.core.files import atomic_path
 from satbench.core.intervals import wilson_interval
+from satbench.figures.picture import check_format, drawing
 from satbench.records.curves import Curve, reach_of
 
 if TYPE_CHECKING:
@@ -24,23 +23,7 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
-FORMATS = (".png", ".svg")
-
-_STYLE = {
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "svg.hashsalt": "satbench",  # else the ids in an SVG are random
-}
 _NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
-
-
-def check_can_draw() -> None:
-    """Raise SatbenchError, saying what to install, if figures cannot be drawn here."""
-    if find_spec("matplotlib") is None:
-        raise SatbenchError(
-            "figures need matplotlib, which is not installed: pip install 'satbench[all]'"
-        )
 
 
 def curve_figure(curves: Sequence[Curve], path: Path, eps_max: float | None = None) -> None:
@@ -180,17 +163,7 @@ def _draw_chance(axes: Axes, chance: float) -> None:
 @contextmanager
 def figure_at(path: Path, inches: tuple[float, float]) -> Iterator[tuple[Figure, Axes]]:
     """Yield an empty figure that is written to `path`, whole or not at all, when the block ends."""
-    check_can_draw()
-    if path.suffix not in FORMATS:
-        raise SatbenchError(f"expected a figure ending in {' or '.join(FORMATS)}, got {path.name}")
-    from matplotlib import style
-    from matplotlib.figure import Figure
-
-    with style.context(["default", _STYLE]):  # whatever the user's own settings are
-        # No pyplot: it would choose a screen and keep every figure.
-        figure = Figure(figsize=inches, dpi=150, layout="constrained")
-        yield figure, figure.add_subplot()
-        # Dates and versions would make other bytes of the same data.
-        metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)
+    with drawing(inches) as picture:
+        check_format(path)
+        yield picture.figure, picture.figure.add_subplot()
+        picture.save(path)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from satbench.core.errors import SatbenchError
-from satbench.figures.drawing import COLOURS, DASHES, check_can_draw, figure_at
+from satbench.figures.drawing import COLOURS, DASHES, figure_at
+from satbench.figures.picture import check_can_draw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

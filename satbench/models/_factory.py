@@ -1,7 +1,8 @@
-"""Models that a function makes: `package.module:factory`, or one named by a plug-in."""
+"""Models of a user's code, `package.module:name`: a model, a function, or a factory of one."""
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def load_factory(text: str) -> LoadedModel:
-    """Call the factory that `text` names.  Raises SatbenchError."""
+    """Load the model that `text` names, or call its factory.  Raises SatbenchError."""
     made = make_module(text, "--model PACKAGE.MODULE:FACTORY")
     made.eval()  # whose answer is not used: a train() of the user's own may return nothing
     info = describe_module(made, text, "factory")
@@ -37,10 +38,10 @@ def load_plugin(entry: Entry) -> LoadedModel:
 
 
 def make_module(text: str, expected: str) -> nn.Module:
-    """Call a factory by its name, `package.module:factory`.
+    """Return the model of a name, `package.module:name`: a Module, or a factory that makes one.
 
-    `expected` says how the name is given.  Raises SatbenchError where it cannot be imported, fails,
-    or returns no module.
+    A function that takes images is a model itself.  `expected` says how the name is given.  Raises
+    SatbenchError where it cannot be imported, fails, or returns no module.
     """
     module_name, _, attribute = text.partition(":")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
@@ -55,8 +56,13 @@ def make_module(text: str, expected: str) -> nn.Module:
 def _called(factory: object, text: str) -> nn.Module:
     from torch import nn
 
+    from satbench.calling.function import Function
     from satbench.calling.modules import check_module  # needs torch, which names do without
 
+    if isinstance(factory, nn.Module):
+        return check_module(factory)
+    if _takes_images(factory):
+        return check_module(Function(cast(Callable[..., object], factory)))
     if not callable(factory):
         raise SatbenchError(f"expected {text} to be a function that returns a model")
     try:
@@ -68,3 +74,19 @@ def _called(factory: object, text: str) -> nn.Module:
             f"expected {text}() to return a torch.nn.Module, got {type(made).__name__}"
         )
     return check_module(made)
+
+
+def _takes_images(thing: object) -> bool:
+    """Say whether a function wants just one argument: it is a model, not what makes one."""
+    if isinstance(thing, type) or not callable(thing):
+        return False
+    try:
+        signature = inspect.signature(thing)
+        signature.bind(0)
+    except (TypeError, ValueError):
+        return False
+    try:
+        signature.bind()
+    except TypeError:
+        return True
+    return False

@@ -66,13 +66,15 @@ class ModelSource(Protocol):
 
 def describe_module(module: nn.Module, name: str, source: str) -> ModelInfo:
     """Return what a record says of a module that has no card."""
+    from satbench.calling.function import Function
     from satbench.model_zoo.weights import digest_weights
 
     kind = type(module)
+    named = f"{kind.__module__}.{kind.__qualname__}"
     return ModelInfo(
         name=name,
         source=source,
-        architecture=f"{kind.__module__}.{kind.__qualname__}",
+        architecture=module.name if isinstance(module, Function) else named,
         activation="unknown",
         parameters=sum(p.numel() for p in module.parameters()),
         weights_digest=digest_weights(module),

@@ -7,47 +7,48 @@ has them gives them.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from satbench.core.console import say
+from satbench.core.console import progress_of, say
 from satbench.core.errors import SatbenchError
-from satbench.evaluation.arguments import attack_list, check_arguments
-from satbench.preflight.image_checks import dataset_from_tensors
+from satbench.evaluation.arguments import (
+    AttackGiven,
+    attack_list,
+    check_arguments,
+    checked_model,
+)
+from satbench.evaluation.given import Given
+from satbench.evaluation.result import Result
+from satbench.preflight.reading import Images, Labels, Loader, images_given
 from satbench.proofs.challenging import Challenge, run_challenge
-from satbench.proofs.given import Given
 from satbench.proofs.merging import merge_files
 from satbench.proofs.verification import Verified, verify_record
 from satbench.records.record import Record, read_record
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 
 def verify(
     record: Record | str | PathLike[str],
-    model: nn.Module | str | None = None,
-    x: Tensor | NDArray[np.float32] | None = None,
-    y: Tensor | NDArray[np.int64] | None = None,
+    model: Callable[[Tensor], object] | str | None = None,
+    x: Images | Loader | str | None = None,
+    y: Labels | None = None,
     *,
     trust: Sequence[str] = (),
 ) -> Verified:
     """Re-check a record and its witnesses, and return the number that it confirms.
 
     `record` is one that `satbench.evaluate` returned, or the path of its file; its witnesses lie
-    beside the file.  `model` and the images `x` (N, C, H, W) and labels `y` (N,) are those that
-    were evaluated; a model or data set that the record names may be left out, where it is known
-    here by its digest.  Any other name in a record is taken for what it means only if it is among
-    `trust`, for it may mean code to run or a server to ask.  One forward pass an image and a
-    witness; no attack is run again.  Confirmed is an upper bound: every image counted as broken is
-    broken.
+    beside the file.  `model` and the images `x` and labels `y` are those that were evaluated, as
+    for `satbench.evaluate`; what the result still holds may be left out, and a model or data set
+    that the record names, where it is known here by its digest.  Any other name in a record is
+    taken for what it means only if it is among `trust`, for it may mean code to run or a server to
+    ask.  One forward pass an image and a witness; no attack is run again.  Confirmed is an upper
+    bound: every image counted as broken is broken.
 
     Raises SatbenchError for a record that cannot be read, and where model or images are missing;
     what else is wrong is in `faults`, a sentence each.
@@ -56,20 +57,46 @@ def verify(
     >>> x, y = torch.rand(20, 1, 8, 8), torch.arange(20) % 2
     >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
     >>> record = satbench.evaluate(model, x, y, attacks="pgd-5", eps="8/255", out=tmp)
-    >>> verified = satbench.verify(record, model, x, y)
-    >>> verified.confirmed, verified.robust_accuracy == record.surviving() / record.n
+    >>> verified = satbench.verify(record)
+    >>> verified.confirmed, verified.robust_accuracy == record.robust_accuracy
     (True, True)
     """
-    return verify_record(_path(record), _given(model, x, y, trust))
+    return verify_record(_path(record), _given_with(record, _given(model, x, y, trust)))
+
+
+def load_record(
+    path: str | PathLike[str],
+    model: Callable[[Tensor], object] | str | None = None,
+    x: Images | Loader | str | None = None,
+    y: Labels | None = None,
+    *,
+    trust: Sequence[str] = (),
+) -> Result:
+    """Read a record, and return it with all that `satbench.evaluate`'s has.
+
+    `model`, `x`, `y` and `trust` are as for `satbench.verify`: they are asked only for what needs
+    them, such as `.show(8)`, and only where the record does not name them.  Nothing is checked but
+    the form of the file; `satbench.verify` checks the rest.  Raises SatbenchError for a file that
+    is missing or no record.
+
+    >>> import satbench
+    >>> name = "fmnist-sat-tiny-silu-s0"
+    >>> record = satbench.evaluate(name, attacks="pgd-2", n_examples=20, out=tmp)
+    >>> satbench.load_record(record.path) == record
+    True
+    """
+    check_arguments(record=path)
+    place = Path(path)
+    return Result.of(replace(read_record(place), path=place.absolute()), _given(model, x, y, trust))
 
 
 def challenge(
     record: Record | str | PathLike[str],
-    model: nn.Module | str | None = None,
-    x: Tensor | NDArray[np.float32] | None = None,
-    y: Tensor | NDArray[np.int64] | None = None,
+    model: Callable[[Tensor], object] | str | None = None,
+    x: Images | Loader | str | None = None,
+    y: Labels | None = None,
     *,
-    attacks: str | Sequence[str] = (),
+    attacks: AttackGiven | Sequence[AttackGiven] = (),
     images: str | PathLike[str] | None = None,
     by: str = "",
     seed: int = 0,
@@ -78,8 +105,9 @@ def challenge(
     out: str | PathLike[str] | None = None,
     bpda: Mapping[str, str | nn.Module] | None = None,
     fresh: bool = False,
+    progress: bool = True,
     trust: Sequence[str] = (),
-) -> Record:
+) -> Result:
     """Attack what survives in a record, and return a new record of what fell.
 
     `record`, `model`, `x`, `y` and `trust` are as for `satbench.verify`, which is done first.
@@ -109,7 +137,9 @@ def challenge(
         out=out,
         bpda=bpda,
         fresh=fresh,
+        progress=progress,
     )
+    given = _given_with(record, _given(model, x, y, trust))
     asked = Challenge(
         _path(record),
         attack_list(attacks) if attacks else (),
@@ -118,29 +148,31 @@ def challenge(
         int(seed),
         int(batch_size),
         str(device),
-        _given(model, x, y, trust),
+        given,
         None if out is None else Path(out),
         bpda or {},
         fresh,
     )
-    done = run_challenge(asked)
+    with progress_of("challenge", progress) as told:
+        done = run_challenge(asked, told)
     if done.refused:
         say(f"satbench: {done.refused}")
     if done.found:
         made = done.record.environment.finished
         say(f"satbench: found {done.path}, made {made}; fresh=True runs it anew")
-    return _beside(replace(done.record, path=done.path.absolute(), found=done.found), record)
+    plain = replace(done.record, path=done.path.absolute(), found=done.found)
+    return _beside(Result.of(plain, given), record)
 
 
 def merge(
     records: Sequence[Record | str | PathLike[str]],
-    model: nn.Module | str | None = None,
-    x: Tensor | NDArray[np.float32] | None = None,
-    y: Tensor | NDArray[np.int64] | None = None,
+    model: Callable[[Tensor], object] | str | None = None,
+    x: Images | Loader | str | None = None,
+    y: Labels | None = None,
     *,
     out: str | PathLike[str] | None = None,
     trust: Sequence[str] = (),
-) -> Record:
+) -> Result:
     """Unite records of one model on the same images into a new one, and return it.
 
     `model`, `x`, `y` and `trust` are as for `satbench.verify`, which is done first for each.  What
@@ -161,8 +193,12 @@ def merge(
     """
     check_arguments(records=records, out=out)
     paths = [_path(record) for record in records]
-    merged = merge_files(paths, _given(model, x, y, trust), None if out is None else Path(out))
-    return _beside(replace(merged.record, path=merged.path.absolute()), *records)
+    given = _given(model, x, y, trust)
+    if records:
+        given = _given_with(records[0], given)
+    merged = merge_files(paths, given, None if out is None else Path(out))
+    plain = replace(merged.record, path=merged.path.absolute())
+    return _beside(Result.of(plain, given), *records)
 
 
 def _path(record: Record | str | PathLike[str]) -> Path:
@@ -181,20 +217,31 @@ def _path(record: Record | str | PathLike[str]) -> Path:
 
 
 def _given(
-    model: nn.Module | str | None,
-    x: Tensor | NDArray[np.float32] | None,
-    y: Tensor | NDArray[np.int64] | None,
+    model: Callable[[Tensor], object] | str | None,
+    x: Images | Loader | str | None,
+    y: Labels | None,
     trust: Sequence[str],
 ) -> Given:
     check_arguments(model=model, trust=trust)
+    module = model if model is None or isinstance(model, str) else checked_model(model)
     if x is None and y is None:
-        return Given(model, trust=tuple(trust))
-    if x is None or y is None:
+        return Given(module, trust=tuple(trust))
+    if x is None:
         raise SatbenchError("expected images x together with their labels y")
-    return Given(model, dataset_from_tensors(x, y), trust=tuple(trust))
+    return Given(module, x if isinstance(x, str) else images_given(x, y), trust=tuple(trust))
 
 
-def _beside(new: Record, *old: Record | str | PathLike[str]) -> Record:
+def _given_with(record: Record | str | PathLike[str], given: Given) -> Given:
+    """Return `given`, and what it leaves open as a result knows it that `evaluate` returned."""
+    if not isinstance(record, Result):
+        return given
+    known = record.given
+    model = known.model if given.model is None else given.model
+    dataset = known.dataset if given.dataset is None else given.dataset
+    return replace(known, model=model, dataset=dataset, trust=(*known.trust, *given.trust))
+
+
+def _beside(new: Result, *old: Record | str | PathLike[str]) -> Result:
     """Return `new`, which may lie in a temporary folder that goes with a record of `old`."""
     weakref.finalize(new, lambda *_: None, *old)  # holds them for as long as `new` is there
     return new

@@ -30,12 +30,12 @@ from satbench.engine.runner import (
 )
 from satbench.engine.stage import Stage
 from satbench.engine.suite_run import run_suite
+from satbench.evaluation.given import Given
 from satbench.evaluation.lending import pin_sources
 from satbench.evaluation.own_code import with_effect
 from satbench.evaluation.plan import Evaluation, Plan, kind_of
 from satbench.evaluation.replacements import load_replacements
 from satbench.preflight.preflight import Needs, check_set_up
-from satbench.proofs.given import Given
 from satbench.proofs.submission import read_submission
 from satbench.proofs.verification import Subject, open_record
 from satbench.records.flags import RESULT_FLAGS, Kind, flags_from_result

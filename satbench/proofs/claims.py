@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from satbench.attacks import ATTACKS, is_own_attack, suite_digests
+from satbench.attacks import ATTACKS, is_given, is_own_attack, suite_digests
 from satbench.attacks.expenses import Expenses, expenses_of, reaches_the_surface
 from satbench.attacks.suites.suite import parse_suite
 from satbench.core.errors import SatbenchError
@@ -28,10 +28,10 @@ from satbench.engine.ball import size
 from satbench.engine.bpda import Replaced
 from satbench.engine.contract import Selective
 from satbench.engine.stage import Stage
+from satbench.evaluation.given import Given
 from satbench.evaluation.plan import kind_of
 from satbench.evaluation.replacements import IDENTITY
 from satbench.models import LoadedModel, is_of_own_code
-from satbench.proofs.given import Given
 from satbench.records.flags import (
     RESULT_FLAGS,
     Flag,
@@ -109,7 +109,9 @@ def _check_suite(record: Record, given: Given) -> Iterator[str]:
         name = _name_of(spec)
         if is_own_attack(spec):
             here |= suite_digests([spec])
-        elif not (_is_of_a_file(name, record) or name in given.trust or name == "images"):
+        elif not (
+            _is_of_a_file(name, record) or is_given(spec) or name in given.trust or name == "images"
+        ):
             plugin = ATTACKS[name].plugin if name in ATTACKS else ""
             who = f"the plug-in {plugin} has" if plugin else "satbench does not have"
             yield (

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from satbench.core.errors import SatbenchError
 from satbench.core.files import check_folder
+from satbench.evaluation.given import Given
 from satbench.proofs.challenging import with_result_flags, write_proven
-from satbench.proofs.given import Given
 from satbench.proofs.verification import open_record
 from satbench.records.join import merge_records
 from satbench.records.record import Record, inputs_of, read_record, record_stem

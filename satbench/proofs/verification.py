@@ -25,11 +25,11 @@ from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.engine.judge import check_allowed, predict
 from satbench.engine.runner import device_of
+from satbench.evaluation.given import Given, check_sources, find_images, find_model
 from satbench.evaluation.own_code import answers_of
 from satbench.models import LoadedModel, is_of_own_code
 from satbench.preflight.preflight import Needs, check_set_up
 from satbench.proofs.claims import OpenedRecord, check_claims, check_flags, flags_here
-from satbench.proofs.given import Given, check_sources, find_images, find_model
 from satbench.records.answers import Difference, difference
 from satbench.records.check import check_record
 from satbench.records.record import WRONG_CLEAN, Record, read_record

@@ -17,10 +17,10 @@ from satbench.core.files import check_folder
 from satbench.data import Dataset
 from satbench.evaluation.arguments import check_arguments
 from satbench.networks.build import canonical_architecture
+from satbench.preflight.reading import Data, data_of
 from satbench.recipes import TrainConfig, load_recipe, spelled_out, typed_setting
 from satbench.recipes.config import IN_MEMORY
 from satbench.training.handed_on import BEST_EPOCH, LAST_EPOCH
-from satbench.training.images.reading import Data, data_of
 from satbench.training.own import Loss, OptimizerOf, Own, SchedulerOf, check_parts
 from satbench.training.run import default_name, run_training
 from satbench.training.told import Step
@@ -86,8 +86,8 @@ def train(
 
     `model` takes images (B, C, H, W), float32 in [0, 1], to logits (B, K): normalisation is its
     first layer.  A copy of it is trained.  Or it is the name of an architecture, such as `"tiny"`.
-    `data` is a pair of images (N, C, H, W), float32 in [0, 1], and labels (N,) int64; the name of a
-    data set, such as `"imagefolder:PATH@none"` or `"arrays:train.npz"`; or a torch Dataset or
+    `data` is a pair of images (N, C, H, W), float32 in [0, 1] or uint8, and labels (N,); the name
+    of a data set, such as `"imagefolder:PATH@none"` or `"arrays:train.npz"`; or a torch Dataset or
     DataLoader, which is read once, in the order of its data set.  The last `held_out` images are
     kept for the metrics.  `recipe` is the name of a recipe, a path of FILE.toml, or a TrainConfig;
     `settings` change single values of it, such as `epochs=5, batch_size=64, seed=1`.
@@ -115,7 +115,7 @@ def train(
     (2, 'fmnist-sat-Sequential-s0.safetensors')
     """
     check_arguments(
-        model=model, name=name, out=out, device=device, threads=threads, workers=workers
+        network=model, name=name, out=out, device=device, threads=threads, workers=workers
     )
     if out is None:
         raise SatbenchError("expected out as a folder, got None: training keeps its run there")

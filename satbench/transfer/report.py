@@ -11,7 +11,8 @@ from rich.table import Table
 
 from satbench.core.errors import SatbenchError
 from satbench.core.markdown import MISSING, percent
-from satbench.figures.drawing import FORMATS, check_can_draw, heat_map
+from satbench.figures.drawing import heat_map
+from satbench.figures.picture import FORMATS, check_can_draw
 from satbench.records.transfers import TransferMatrix, TransferTarget
 
 CLEAN = "no attack"

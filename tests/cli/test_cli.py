@@ -34,6 +34,7 @@ COMMANDS = (
     "leaderboard",
     "leaderboard build",
     "leaderboard show",
+    "images",
     "verify",
     "challenge",
     "merge",

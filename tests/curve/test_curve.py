@@ -394,7 +394,7 @@ def test_without_matplotlib_the_command_says_what_to_install(
 
     said = CliRunner().invoke(cli, ["curve", "--model", SHIPPED, *CHEAP, "--out", str(tmp_path)])
 
-    assert "pip install 'satbench[all]'" in str(said.exception)
+    assert "pip install 'satbench[plots]'" in str(said.exception)
     assert list(tmp_path.iterdir()) == []
 
 

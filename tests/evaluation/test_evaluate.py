@@ -224,13 +224,6 @@ def test_a_number_out_of_range_is_refused_in_one_sentence(
         evaluate(mean_model, tmp_path, **changes)
 
 
-def test_a_function_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(
-        SatbenchError, match=r"^expected the model as a torch.nn.Module or a name, got"
-    ):
-        evaluate(lambda x: x, tmp_path)  # type: ignore[arg-type]
-
-
 def test_a_model_by_name_is_evaluated_on_tensors(fashion: Dataset, tmp_path: Path) -> None:
     few = fashion.first(6)
     x, y = torch.from_numpy(few.pixels(np.arange(6))), torch.from_numpy(few.labels)

@@ -285,10 +285,11 @@ CASES = [
     Case("float64 images", r"got float64: .* x\.float\(\)$", x=changed_images(Tensor.double)),
     Case("half images", r"got float16: .* x\.float\(\)$", x=changed_images(Tensor.half)),
     Case(
-        "uint8 images",
-        r"^expected float32 pixels in \[0, 1\], got uint8: convert them, x\.float\(\) / 255",
-        x=changed_images(lambda x: (255 * x).byte()),
+        "uint8 images of 0 and 1",
+        r"^expected uint8 pixels of 0 to 255, got 0 to 1: x\.float\(\)",
+        x=changed_images(lambda x: (x > 0.5).byte()),
     ),
+    Case("uint8 images", x=changed_images(lambda x: (255 * x).round().byte())),
     Case(
         "empty batch",
         r"^expected at least one image, got an empty set",
@@ -307,9 +308,16 @@ CASES = [
         x=changed_images(lambda x: x.permute(0, 2, 3, 1)),
     ),
     Case(
-        "list of images",
-        r"^expected images as a torch tensor .*got list: stack",
-        x=changed_images(list),
+        "list of images of two shapes",
+        r"^expected images of one shape, got \(1, 2, 2\) and \(1, 3, 3\): resize them$",
+        x=lambda: [torch.zeros(1, 2, 2), torch.zeros(1, 3, 3)],
+    ),
+    Case("list of images", x=changed_images(list)),
+    Case("list of labels", y=lambda: labels().tolist()),
+    Case(
+        "list of texts",
+        r"^expected a list of tensors or arrays \(C, H, W\), got one with str: ",
+        x=lambda: ["a.png", "b.png"],
     ),
     Case(
         "sparse images",
@@ -443,9 +451,9 @@ CASES = [
         model=lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).double(),
     ),
     Case(
-        "function as the model",
-        r"^expected the model as a torch.nn.Module or a name, got function: wrap",
-        model=lambda: lambda x: x,
+        "number as the model",
+        r"^expected the model as a torch.nn.Module, a function or a name, got int$",
+        model=lambda: 5,
     ),
     Case(
         "class as the model",

@@ -26,12 +26,12 @@ from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.curve.run import CurvePlan, measure_curve
 from satbench.engine.runner import NoProgress
+from satbench.evaluation.given import Given
 from satbench.evaluation.own_code import answers_of, identified
 from satbench.evaluation.run import Evaluation, run_evaluation
 from satbench.models import describe_module
 from satbench.preflight.image_checks import dataset_from_tensors
 from satbench.proofs.challenging import Challenge, run_challenge
-from satbench.proofs.given import Given
 from satbench.proofs.verification import verify_record
 from satbench.records.answers import PROBES, difference, known_again, show_answers
 from satbench.records.check import check_record

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 import satbench
 from satbench.core.errors import SatbenchError
 from satbench.curve.run import CurvePlan, measure_curve
+from satbench.evaluation.given import Given
 from satbench.models import describe_module
 from satbench.preflight.image_checks import dataset_from_tensors
 from satbench.proofs.challenging import Challenge, run_challenge
-from satbench.proofs.given import Given
 
 BAD, N = 37, 40  # preflight asks about the first 32
 X = torch.rand(N, 1, 3, 3, generator=torch.Generator().manual_seed(0))

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
 from satbench.figures import drawing as figures
+from satbench.figures import picture
 from satbench.figures.training import Epoch, TrainingCurve, read_training, training_figure
 from satbench.training.watch import EpochMetrics
 
@@ -211,9 +212,9 @@ def test_people_are_told_of_best_epoch_and_warnings(run: Path) -> None:
 def test_without_matplotlib_it_says_what_to_install(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "find_spec", lambda name: None)
+    monkeypatch.setattr(picture, "find_spec", lambda name: None)
 
     error = CliRunner().invoke(cli, ["plot", str(run)]).exception
 
     assert isinstance(error, SatbenchError)
-    assert "pip install 'satbench[all]'" in str(error)
+    assert "pip install 'satbench[plots]'" in str(error)

@@ -33,7 +33,7 @@ def _read_the_images_once(monkeypatch: pytest.MonkeyPatch, images: Dataset) -> N
         assert name.startswith("fashion-mnist")
         return images
 
-    monkeypatch.setattr("satbench.proofs.given.load_dataset", load)
+    monkeypatch.setattr("satbench.evaluation.given.load_dataset", load)
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ WEAK, STRONG = "pgd-1", "pgd(steps=10)"
 
 @pytest.fixture(autouse=True)
 def _read_the_images_once(monkeypatch: pytest.MonkeyPatch, fashion: Dataset) -> None:
-    for module in ("proofs.given", "proofs.challenging"):
+    for module in ("evaluation.given", "proofs.challenging"):
         monkeypatch.setattr(f"satbench.{module}.load_dataset", lambda *_, **__: fashion)
 
 

@@ -150,7 +150,7 @@ def test_a_changed_verdict_is_named(tmp_path: Path) -> None:
         ((None, X, Y), r"^the record is of 'Net', a model given as a python; name it with --model"),
         ((Net(), X), r"^expected images x together with their labels y$"),
         ((Net(), X * 255, Y), r"^expected pixels in \[0, 1\]"),
-        ((5, X, Y), r"^expected model as a torch.nn.Module or a name, got 5$"),
+        ((5, X, Y), r"^expected model as a torch.nn.Module, a function or a name, got 5$"),
         ((nn.Linear(2, 2), X, Y), r"weights|refuses|fails"),
     ],
 )
@@ -159,7 +159,7 @@ def test_what_is_missing_or_of_another_kind_is_said_in_a_sentence(
 ) -> None:
     record = evaluate(tmp_path)
     try:
-        faults = satbench.verify(record, *given).faults
+        faults = satbench.verify(record.path, *given).faults
     except SatbenchError as error:
         faults = [str(error)]
 

@@ -28,7 +28,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(autouse=True)
 def _read_the_images_once(monkeypatch: pytest.MonkeyPatch, fashion: Dataset) -> None:
-    for module in ("proofs.given", "proofs.challenging"):
+    for module in ("evaluation.given", "proofs.challenging"):
         monkeypatch.setattr(f"satbench.{module}.load_dataset", lambda *_, **__: fashion)
 
 
@@ -188,7 +188,7 @@ def test_the_committed_records_are_those_that_ship() -> None:
 
 @pytest.mark.slow
 def test_every_committed_witness_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("satbench.proofs.given.load_dataset", load_dataset)
+    monkeypatch.setattr("satbench.evaluation.given.load_dataset", load_dataset)
 
     assert {path.name: verify_record(path).faults for path in committed_records()} == {
         path.name: [] for path in committed_records()

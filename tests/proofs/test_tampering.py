@@ -90,7 +90,7 @@ class Forgery:
 
 @pytest.fixture(autouse=True)
 def _read_the_images_once(monkeypatch: pytest.MonkeyPatch, fashion: Dataset) -> None:
-    monkeypatch.setattr("satbench.proofs.given.load_dataset", lambda *_, **__: fashion)
+    monkeypatch.setattr("satbench.evaluation.given.load_dataset", lambda *_, **__: fashion)
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +279,7 @@ def test_images_with_one_other_label_are_found(
     labels = fashion.labels.copy()
     labels[0] = (labels[0] + 1) % 10
     changed = replace(fashion, labels=labels)
-    monkeypatch.setattr("satbench.proofs.given.load_dataset", lambda *_, **__: changed)
+    monkeypatch.setattr("satbench.evaluation.given.load_dataset", lambda *_, **__: changed)
 
     (fault,) = forgery.faults()
     assert fault.startswith("the images are not the record's: ")

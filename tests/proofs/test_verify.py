@@ -15,9 +15,9 @@ import torch
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
+from satbench.evaluation.given import Given
 from satbench.evaluation.run import Evaluation, run_evaluation
 from satbench.models import LoadedModel, load_model, request_model
-from satbench.proofs.given import Given
 from satbench.proofs.verification import Verified, verify_record
 from satbench.records.record import Record, identity_of, inputs_of, read_record, write_record
 from satbench.records.witnesses import (
@@ -32,7 +32,7 @@ N = 40
 
 @pytest.fixture(autouse=True)
 def _read_the_images_once(monkeypatch: pytest.MonkeyPatch, fashion: Dataset) -> None:
-    monkeypatch.setattr("satbench.proofs.given.load_dataset", lambda *_, **__: fashion)
+    monkeypatch.setattr("satbench.evaluation.given.load_dataset", lambda *_, **__: fashion)
 
 
 @pytest.fixture(scope="module")

@@ -333,7 +333,6 @@ X, Y = torch.rand(40, 1, 8, 8), torch.arange(40) % 3
         ({"model": net(pixels=63)}, "63"),
         ({"data": (X * 2 - 1, Y)}, r"pixels in \[0, 1\]"),
         ({"data": (X * 255, Y)}, "divide them by 255"),
-        ({"data": ((X * 255).byte(), Y)}, "float32"),
         ({"data": (X, Y[:39])}, "one label"),
         ({"data": (X, Y, Y)}, r"\(x, y\)"),
         ({"data": X}, "arrays"),

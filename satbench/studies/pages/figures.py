@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from satbench.core.errors import SatbenchError
-from satbench.figures.drawing import COLOURS, DASHES, FORMATS, figure_at
+from satbench.figures.drawing import COLOURS, DASHES, figure_at
+from satbench.figures.picture import FORMATS
 from satbench.studies.design import Axis
 from satbench.studies.effects import (
     Effect,

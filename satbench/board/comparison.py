@@ -1,0 +1,105 @@
+"""Two records of two models on the same images, compared image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from satbench.board.ranking import ALPHA
+from satbench.core.errors import SatbenchError
+from satbench.core.intervals import matched_interval, mcnemar_p
+from satbench.records.record import SURVIVED, Record, read_record
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How much more robust one model is than another on the same `n` images.
+
+    `robust` are the two robust accuracies, shares in [0, 1]; `difference` is the first minus the
+    second, with its 95 % `interval`.  `only_first` images are right after the attacks for the first
+    model only, `only_second` for the second only; `p` is the exact McNemar test's.
+    """
+
+    names: tuple[str, str]
+    n: int
+    robust: tuple[float, float]
+    difference: float
+    interval: tuple[float, float]
+    only_first: int
+    only_second: int
+    p: float
+
+    @property
+    def shown(self) -> bool:
+        """Whether the two are shown to differ, at p < 0.05: one comparison, no correction."""
+        return self.p < ALPHA
+
+    def __str__(self) -> str:
+        first, second = self.names
+        low, high = (100 * end for end in self.interval)
+        better = first if self.difference > 0 else second
+        verdict = f"{better} is shown to be more robust" if self.shown else "no difference is shown"
+        return (
+            f"{first} {self.robust[0]:.1%}, {second} {self.robust[1]:.1%}: "
+            f"{100 * self.difference:+.1f} points ({low:+.1f} to {high:+.1f}) on {self.n} images; "
+            f"{verdict} (p = {self.p:.2g})"
+        )
+
+
+def compare(
+    first: Record | str | PathLike[str], second: Record | str | PathLike[str]
+) -> Comparison:
+    """Compare the robust accuracy of two models on the same images, under the same threat model.
+
+    `first` and `second` are records or the paths of their files.  The test is paired, by image
+    (McNemar, 1947).  Raises SatbenchError for records of other images, threat models or attacks
+    than each other: the difference would not be the models' own.
+
+    >>> import satbench
+    >>> records = [
+    ...     satbench.evaluate(f"fmnist-sat-tiny-{name}-s0", attacks="pgd-2", n_examples=50, out=tmp)
+    ...     for name in ("silu", "relu")
+    ... ]
+    >>> satbench.compare(*records).n
+    50
+    """
+    one, other = (_read(record) for record in (first, second))
+    for what, told in (
+        ("images", (one.dataset.digest, other.dataset.digest)),
+        ("threat model", (f"{one.norm}:{one.eps}", f"{other.norm}:{other.eps}")),
+        ("attacks", (_attacks(one), _attacks(other))),
+    ):
+        if told[0] != told[1]:
+            shown = " and ".join(text if len(text) < 60 else f"{text[:12]}…" for text in told)
+            raise SatbenchError(f"expected two records of the same {what}, got {shown}")
+    stands = [np.array(record.verdicts) == SURVIVED for record in (one, other)]
+    return _compared((one.model.name, other.model.name), stands)
+
+
+def _read(record: Record | str | PathLike[str]) -> Record:
+    return record if isinstance(record, Record) else read_record(Path(record))
+
+
+def _attacks(record: Record) -> str:
+    return " then ".join(stage.attack for stage in record.stages)
+
+
+def _compared(names: tuple[str, str], stands: Sequence[NDArray[np.bool_]]) -> Comparison:
+    first, second = stands
+    robust = float(first.mean()), float(second.mean())
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    return Comparison(
+        names,
+        len(first),
+        robust,
+        robust[0] - robust[1],
+        matched_interval(only_first, only_second, len(first)),
+        only_first,
+        only_second,
+        mcnemar_p(first, second),
+    )

@@ -1,0 +1,40 @@
+"""A model as an attack on a chosen class sees it: two classes, any other one and the target.
+
+An attack on label 0 of this model looks for images that the model takes for the target.  So one
+rewriting makes targeted attacks of all that need only logits of two classes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from satbench.calling.logits import read_logits, without_masks
+
+View = Literal["likelihood", "margin", "distance"]
+"""What stands for how far an image is from the target, d: `likelihood` is the target's logit minus
+the log-sum-exp of the others, so that cross-entropy climbs as that of the target falls; `margin` is
+it minus the largest other; both as asinh(d), which is as high where d is, and whose gradients do
+not vanish where the model is sure.  `distance` is the margin itself, for attacks that measure by
+it."""
+
+
+class Toward(nn.Module):
+    """A model of two classes: 0 where another class than `target` wins, 1 where that does."""
+
+    def __init__(self, model: nn.Module, target: int, view: View) -> None:
+        super().__init__()
+        self.model, self.target, self.view = model, target, view
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, 2) logits."""
+        logits = without_masks(read_logits(self.model(x), len(x)))
+        own = logits[:, self.target]
+        others = torch.cat([logits[:, : self.target], logits[:, self.target + 1 :]], 1)
+        other = torch.logsumexp(others, 1) if self.view == "likelihood" else others.amax(1)
+        ahead = own - other
+        if self.view != "distance":
+            ahead = torch.asinh(ahead)
+        return torch.stack([torch.zeros_like(ahead), ahead], 1)

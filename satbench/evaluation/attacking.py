@@ -1,0 +1,172 @@
+"""The Python interface to attacks: `satbench.attack(...)`, images to adversarial images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import SupportsFloat
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from satbench.attacks.suites.suite import check_suite, parse_suite
+from satbench.attacks.targeted import view_of
+from satbench.calling.borrow import borrowed
+from satbench.calling.devices import choose_device, moved
+from satbench.calling.generators import own_generators
+from satbench.calling.logits import ask
+from satbench.core.errors import SatbenchError
+from satbench.core.threat import Threat
+from satbench.data import Dataset
+from satbench.engine.runner import CLEAN, BatchResult, Context, device_of
+from satbench.engine.stage import Stage
+from satbench.engine.suite_run import run_suite
+from satbench.engine.toward import Toward
+from satbench.evaluation.arguments import (
+    AttackGiven,
+    attack_list,
+    check_arguments,
+    checked_model,
+    plain_number,
+)
+from satbench.evaluation.lending import Lending, pin_sources
+from satbench.evaluation.loading import load_model
+from satbench.preflight.preflight import Needs, check_set_up
+from satbench.preflight.reading import Images, Labels, images_given
+
+
+def attack(
+    model: object,
+    x: Images,
+    y: Labels,
+    attack: AttackGiven,
+    *,
+    eps: str | SupportsFloat,
+    norm: str = "linf",
+    target: int | Labels | None = None,
+    seed: int = 0,
+    batch_size: int = 250,
+    device: str | torch.device = "auto",
+) -> Tensor:
+    """Attack images, and return adversarial ones.  (N, C, H, W), (N,) -> (N, C, H, W) float32.
+
+    `model`, `x`, `y`, `norm`, `eps` and `seed` are as for `satbench.evaluate`; `attack` is a spec
+    such as `"pgd-20"` or `"autoattack"`, or an attack of your own.  What comes back lies within
+    `eps` of `x` and in [0, 1], on the device of `x`; whether the model is fooled, it says itself.
+    An image that is wrong already comes back as it is, and one that holds out as the last
+    attack left it.
+
+    With `target`, a class or one an image, (N,), the attack looks for images that the model takes
+    for that class; one that it takes for it already comes back as it is.  So can pgd, apgd-ce,
+    cosine-pgd, square, fab-t and those of Foolbox be aimed (`satbench.attacks.targeted`).
+
+    The model works on `device`, by default its own, and comes back as it was.  Raises SatbenchError
+    for a wrong set-up, and for an attack that cannot be aimed at a class.
+
+    >>> import satbench
+    >>> model = satbench.load_model("fmnist-sat-tiny-silu-s0")
+    >>> x, y = satbench.load_dataset("fashion-mnist", 20)
+    >>> x_adv = satbench.attack(model, x, y, "pgd-20", eps="8/255")
+    >>> x_adv.shape == x.shape, bool(((x_adv - x).abs() < 8 / 255 + 1e-6).all())
+    (True, True)
+    >>> bags = satbench.attack(model, x, y, "pgd-20", eps=0.2, target=8)
+    >>> bool((model(bags).argmax(1) == 8).any())
+    True
+    """
+    check_arguments(attack=attack, norm=norm, eps=eps, seed=seed, batch_size=batch_size)
+    check_arguments(device=device, model=model)
+    home = x.device if isinstance(x, Tensor) else torch.device("cpu")
+    dataset = images_given(x, y)
+    module = load_model(model) if isinstance(model, str) else checked_model(model)
+    threat = Threat.of(norm, plain_number(eps))
+    specs = pin_sources(attack_list(attack), dataset.name, threat)
+    suite = parse_suite(specs)
+    check_suite(suite, threat)
+    chosen = device_of(module) if str(device) == "auto" else choose_device(str(device))
+    asked = _Asked(dataset, threat, suite, int(seed), int(batch_size))
+    with own_generators(chosen, int(seed)), moved([module], chosen):
+        check_set_up(module, dataset, threat, Needs.of(suite), None, int(batch_size))
+        if target is None:
+            asked.run(module, np.arange(len(dataset)))
+        else:
+            view = view_of(specs[0])
+            wanted = _targets(target, len(dataset), _classes(module, dataset, chosen))
+            for number in np.unique(wanted):
+                toward = Toward(module, int(number), view).eval()
+                asked.run(toward, np.flatnonzero(wanted == number), aimed=True)
+    return torch.from_numpy(asked.x_adv).to(home)
+
+
+@dataclass
+class _Asked:
+    """A suite to be run on images, some at a time; `x_adv` (N, C, H, W) is what came of it."""
+
+    dataset: Dataset
+    threat: Threat
+    suite: tuple[Stage, ...]
+    seed: int
+    batch_size: int
+    x_adv: NDArray[np.float32] = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise SatbenchError(f"expected a batch size of 1 or more, got {self.batch_size}")
+        self.x_adv = self.dataset.pixels(np.arange(len(self.dataset)))
+
+    def run(self, model: nn.Module, rows: NDArray[np.int64], aimed: bool = False) -> None:
+        """Attack the images of some rows; `aimed`, `model` tells 0 from the target, 1."""
+        images = self.dataset
+        if aimed:
+            images = replace(images, labels=np.zeros(len(images), np.int64), classes=2)
+        context = Context(
+            images,
+            self.threat,
+            _OnRows(rows, len(images), images.shape),
+            seed=self.seed,
+            batch_size=self.batch_size,
+            lent=Lending(images),
+            found=self._take,
+        )
+        run_suite(model, self.suite, context)
+
+    def _take(self, places: NDArray[np.int64], x_adv: Tensor) -> None:
+        self.x_adv[places] = x_adv.detach().cpu().numpy()
+
+
+class _OnRows:
+    """A journal to which images of other rows are wrong when clean: nobody attacks them."""
+
+    def __init__(self, rows: NDArray[np.int64], n: int, shape: tuple[int, ...]) -> None:
+        self._others, self._shape = np.setdiff1d(np.arange(n), rows), shape
+
+    def finished(self) -> Iterator[BatchResult]:
+        """Return that the images of other rows are done."""
+        if len(self._others):
+            nothing = np.empty((0, *self._shape), np.float32)
+            wrong = np.ones(len(self._others), bool)
+            yield BatchResult(CLEAN, self._others, wrong, nothing, 0, 0, seconds=0.0)
+
+    def write(self, result: BatchResult) -> None:
+        """Keep nothing."""
+
+
+def _classes(module: nn.Module, dataset: Dataset, device: torch.device) -> int:
+    with borrowed(module) as model, torch.no_grad():
+        return int(ask(model, torch.from_numpy(dataset.pixels(np.arange(1))).to(device)).shape[1])
+
+
+def _targets(target: int | Labels, n: int, classes: int) -> NDArray[np.int64]:
+    """Return the class that each image is to be taken for, (N,)."""
+    given = target.detach().cpu().numpy() if isinstance(target, Tensor) else np.asarray(target)
+    if given.dtype.kind not in "iu" or given.shape not in ((), (1,), (n,)):
+        raise SatbenchError(
+            f"expected target as a class or as one an image, ({n},) whole numbers, "
+            f"got {given.dtype} of shape {given.shape}"
+        )
+    wanted = np.broadcast_to(given, (n,)).astype(np.int64)
+    if wanted.min() < 0 or wanted.max() >= classes:
+        strange = wanted[(wanted < 0) | (wanted >= classes)][0]
+        raise SatbenchError(f"expected a target in 0…{classes - 1}, got {strange}")
+    return wanted

@@ -1,0 +1,147 @@
+"""Pictures of adversarial images: clean, perturbation and adversarial one below the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from satbench.core.errors import SatbenchError
+from satbench.core.files import atomic_path
+from satbench.figures.picture import Picture, check_can_draw, drawing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ACROSS = 8
+"""How many images stand side by side."""
+
+_ROWS = ("clean", "perturbation", "adversarial")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of an image: a class, by its name or number, and its probability."""
+
+    said: str
+    confidence: float
+
+    def __str__(self) -> str:
+        return f"{self.said}\n{self.confidence:.0%}"
+
+
+@dataclass(frozen=True)
+class Broken:
+    """An image that an attack broke.  `clean` and `adversarial` are (C, H, W) in [0, 1].
+
+    `before` and `after` are the model's answers to the two; the first is the label.
+    """
+
+    index: int
+    clean: NDArray[np.float32]
+    adversarial: NDArray[np.float32]
+    before: Answer
+    after: Answer
+
+
+def factor_of(images: Sequence[Broken]) -> float:
+    """Return by how much perturbations are amplified: the largest takes half the range of grey.
+
+    Rounded down to two digits, so that the text beside it is exact; 1 at least.
+    """
+    largest = max(float(np.abs(one.adversarial - one.clean).max()) for one in images)
+    factor = max(1.0, 0.5 / largest) if largest else 1.0
+    digits = 10 ** (int(np.floor(np.log10(factor))) - 1)
+    whole = np.floor(factor / digits + 1e-3)  # float32 is off by less
+    return float(f"{whole * digits:.6g}")
+
+
+def amplified(image: Broken, factor: float) -> NDArray[np.float32]:
+    """Return a perturbation to look at: grey where nothing changed.  (C, H, W) in [0, 1]."""
+    shown: NDArray[np.float32] = 0.5 + factor * (image.adversarial - image.clean)
+    return shown.clip(0, 1).astype(np.float32)
+
+
+def images_picture(images: Sequence[Broken], title: str, inches: float = 1.25) -> Picture:
+    """Draw broken images, `ACROSS` side by side: clean, perturbation and adversarial.
+
+    Under each stands what the model says of it and how sure it is; the perturbation has the factor
+    by which it is amplified.  `inches` is the width of one image.  Raises SatbenchError for no
+    image, or no matplotlib.
+    """
+    if not images:
+        raise SatbenchError("expected at least one broken image to draw, got none")
+    factor = factor_of(images)
+    across = min(ACROSS, len(images))
+    blocks = -(-len(images) // across)
+    size = (0.45 + across * inches, blocks * (3 * inches + 1.0) + 0.4)
+    with drawing(size) as picture:
+        grid = picture.figure.subplots(3 * blocks, across, squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for place, image in enumerate(images):
+            block, column = divmod(place, across)
+            above = grid[3 * block : 3 * block + 3, column]
+            _draw(above[0], image.clean, str(image.before))
+            _draw(above[1], amplified(image, factor), "")
+            _draw(above[2], image.adversarial, str(image.after))
+        for number, axes in enumerate(grid[:, 0]):
+            name = _ROWS[number % 3]
+            _name_row(axes, f"{name}\n× {factor:g}" if number % 3 == 1 else name)
+        picture.figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+        return picture
+
+
+def write_images(images: Sequence[Broken], title: str, folder: Path) -> list[Path]:
+    """Write the figure and, for each image, three PNGs of one pixel a pixel; return the paths.
+
+    They are `images.png`, and `INDEX-clean.png`, `INDEX-perturbation.png` and
+    `INDEX-adversarial.png`.  A PNG has 256 greys, so that these are to be looked at; the exact
+    images are the witnesses.  Raises SatbenchError for no image, or no matplotlib.
+    """
+    picture = images_picture(images, title)
+    paths = [picture.save(folder / "images.png")]
+    factor = factor_of(images)
+    for image in images:
+        shown = (image.clean, amplified(image, factor), image.adversarial)
+        for name, pixels in zip(_ROWS, shown, strict=True):
+            paths.append(folder / f"{image.index:05d}-{name}.png")
+            _write_png(pixels, paths[-1])
+    return paths
+
+
+def _draw(axes: Axes, pixels: NDArray[np.float32], below: str) -> None:
+    axes.imshow(_seen(pixels), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.text(0.5, -0.03, below, transform=axes.transAxes, ha="center", va="top", fontsize=8)
+
+
+def _name_row(axes: Axes, name: str) -> None:
+    axes.text(
+        -0.06,
+        0.5,
+        name,
+        transform=axes.transAxes,
+        rotation=90,
+        ha="right",
+        va="center",
+        fontsize=9,
+        multialignment="center",
+    )
+
+
+def _seen(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return pixels as matplotlib takes them: colours of three channels, else their mean."""
+    seen: NDArray[np.float32] = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels.mean(0)
+    return seen
+
+
+def _write_png(pixels: NDArray[np.float32], path: Path) -> None:
+    check_can_draw()
+    from PIL import Image  # of which matplotlib is made
+
+    with atomic_path(path) as temporary:
+        Image.fromarray(np.rint(255 * _seen(pixels)).astype(np.uint8)).save(temporary, "PNG")

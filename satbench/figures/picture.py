@@ -1,0 +1,95 @@
+"""A figure in memory: shown by a notebook, or written to a file.  Same data, same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from io import BytesIO
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from satbench.core.errors import SatbenchError
+from satbench.core.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMATS = (".png", ".svg")
+
+_STYLE = {
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "satbench",  # else the ids in an SVG are random
+}
+# Dates and versions would make other bytes of the same data.
+_METADATA: dict[str, dict[str, None]] = {".svg": {"Date": None}, ".png": {"Software": None}}
+
+
+def check_can_draw() -> None:
+    """Raise SatbenchError, saying what to install, if figures cannot be drawn here."""
+    if find_spec("matplotlib") is None:
+        raise SatbenchError(
+            "figures need matplotlib, which is not installed: pip install 'satbench[plots]'"
+        )
+
+
+def check_format(path: Path) -> None:
+    """Raise SatbenchError unless a figure can be written in the format of the path's suffix."""
+    if path.suffix not in FORMATS:
+        raise SatbenchError(f"expected a figure ending in {' or '.join(FORMATS)}, got {path.name}")
+
+
+class Picture:
+    """A drawn figure.  A notebook shows it; elsewhere `save` writes it.
+
+    `figure` is matplotlib's own object.
+    """
+
+    def __init__(self, figure: Figure) -> None:
+        self.figure = figure
+
+    def __repr__(self) -> str:
+        width, height = self.figure.get_size_inches()
+        return f"<Picture of {width:g} × {height:g} inches: save('NAME.png') or NAME.svg>"
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write the figure, whole or not at all, and return its path.
+
+        The suffix, .png or .svg, says the format.  Raises SatbenchError for another one.
+        """
+        path = Path(path)
+        check_format(path)
+        with _styled(), atomic_path(path) as temporary:
+            self.figure.savefig(temporary, format=path.suffix[1:], metadata=_METADATA[path.suffix])
+        return path
+
+    def _repr_png_(self) -> bytes:
+        held = BytesIO()
+        with _styled():
+            self.figure.savefig(held, format="png", metadata=_METADATA[".png"])
+        return held.getvalue()
+
+
+@contextmanager
+def drawing(inches: tuple[float, float]) -> Iterator[Picture]:
+    """Yield an empty picture to draw on, in the style of all figures here.
+
+    Raises SatbenchError if matplotlib is not installed.
+    """
+    check_can_draw()
+    from matplotlib.figure import Figure
+
+    with _styled():
+        # No pyplot: it would choose a screen and keep every figure.
+        yield Picture(Figure(figsize=inches, dpi=150, layout="constrained"))
+
+
+@contextmanager
+def _styled() -> Iterator[None]:
+    from matplotlib import style
+
+    with style.context(["default", _STYLE]):  # whatever the user's own settings are
+        yield

@@ -1,0 +1,45 @@
+"""The result of one evaluation as a figure: accuracy when clean and after each attack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from textwrap import fill
+
+from satbench.figures.drawing import COLOURS
+from satbench.figures.picture import Picture, drawing
+
+
+def stages_picture(rows: Sequence[tuple[str, float, float, float]], title: str) -> Picture:
+    """Draw a bar for each row: its name, its accuracy and the interval's ends, shares in [0, 1].
+
+    The numbers stand beside the bars.  Raises SatbenchError if matplotlib is not installed.
+    """
+    labels = [fill(name, 28) for name, *_ in rows]
+    with drawing((7.0, 1.3 + 0.45 * len(rows))) as picture:
+        axes = picture.figure.add_subplot()
+        for place, (_, share, low, high) in enumerate(rows):
+            colour = COLOURS[0] if place else "#999999"
+            axes.barh(place, 100 * share, height=0.6, color=colour, alpha=0.85)
+            # Rounding may put an end of the interval past the share itself.
+            ends = [[max(0.0, 100 * (share - low))], [max(0.0, 100 * (high - share))]]
+            axes.errorbar(100 * share, place, xerr=ends, color="#000000", capsize=3, linewidth=1.1)
+            axes.annotate(
+                f"{100 * share:.1f}",
+                (100 * high, place),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=10,
+            )
+        axes.set_yticks(range(len(labels)), labels)
+        axes.set_ylim(len(labels) - 0.4, -0.6)
+        axes.set_xlim(0, 108)
+        axes.set_xticks(range(0, 101, 20))
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel(
+            "accuracy after the attacks so far (%), higher is better\nwhiskers: 95 % intervals"
+        )
+        axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
+        picture.figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+        return picture
