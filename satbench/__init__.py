@@ -11,8 +11,8 @@ from satbench.core.errors import SatbenchError
 if TYPE_CHECKING:
     from satbench.board.comparison import compare
     from satbench.evaluation.api import evaluate
-    from satbench.evaluation.attacking import attack
-    from satbench.evaluation.loading import load_dataset, load_model
+    from satbench.evaluation.python.attacking import attack
+    from satbench.evaluation.python.loading import load_dataset, load_model
     from satbench.networks.swap import swap_activation
     from satbench.proofs.api import challenge, load_record, merge, verify
     from satbench.training.api import train
@@ -35,12 +35,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "attack": "satbench.evaluation.attacking",
+    "attack": "satbench.evaluation.python.attacking",
     "challenge": "satbench.proofs.api",
     "compare": "satbench.board.comparison",
     "evaluate": "satbench.evaluation.api",
-    "load_dataset": "satbench.evaluation.loading",
-    "load_model": "satbench.evaluation.loading",
+    "load_dataset": "satbench.evaluation.python.loading",
+    "load_model": "satbench.evaluation.python.loading",
     "load_record": "satbench.proofs.api",
     "merge": "satbench.proofs.api",
     "swap_activation": "satbench.networks.swap",

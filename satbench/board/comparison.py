@@ -17,7 +17,7 @@ from satbench.records.record import SURVIVED, Record, read_record
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RecordComparison:
     """How much more robust one model is than another on the same `n` images.
 
     `robust` are the two robust accuracies, shares in [0, 1]; `difference` is the first minus the
@@ -53,7 +53,7 @@ class Comparison:
 
 def compare(
     first: Record | str | PathLike[str], second: Record | str | PathLike[str]
-) -> Comparison:
+) -> RecordComparison:
     """Compare the robust accuracy of two models on the same images, under the same threat model.
 
     `first` and `second` are records or the paths of their files.  The test is paired, by image
@@ -89,11 +89,11 @@ def _attacks(record: Record) -> str:
     return " then ".join(stage.attack for stage in record.stages)
 
 
-def _compared(names: tuple[str, str], stands: Sequence[NDArray[np.bool_]]) -> Comparison:
+def _compared(names: tuple[str, str], stands: Sequence[NDArray[np.bool_]]) -> RecordComparison:
     first, second = stands
     robust = float(first.mean()), float(second.mean())
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    return Comparison(
+    return RecordComparison(
         names,
         len(first),
         robust,

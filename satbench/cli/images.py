@@ -43,7 +43,7 @@ def images(
 
     from satbench.core.files import check_folder
     from satbench.evaluation.given import Given
-    from satbench.evaluation.result import Result
+    from satbench.evaluation.python.result import Result
     from satbench.figures.images import images_picture, write_images
     from satbench.figures.picture import check_can_draw, check_format
     from satbench.records.record import read_record

@@ -113,7 +113,7 @@ class NotebookProgress:
             self._line.update(line)
 
 
-class Told(Protocol):
+class RunProgress(Protocol):
     """Who is told of a run's progress; the engine's `Progress`."""
 
     def stage(self, title: str, total: int, done: int) -> None:
@@ -126,7 +126,7 @@ class Told(Protocol):
 
 
 @contextmanager
-def progress_of(name: str, wanted: bool) -> Iterator[Told | None]:
+def progress_of(name: str, wanted: bool) -> Iterator[RunProgress | None]:
     """Yield who shows the progress of a call from Python: a terminal, a notebook, or nobody."""
     if wanted and in_notebook():
         yield NotebookProgress()

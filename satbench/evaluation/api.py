@@ -41,8 +41,8 @@ from satbench.evaluation.config import (
 )
 from satbench.evaluation.given import Given
 from satbench.evaluation.plan import Evaluation
+from satbench.evaluation.python.result import Result
 from satbench.evaluation.replacements import load_replacements, parse_bpda
-from satbench.evaluation.result import Result
 from satbench.evaluation.run import Finished, run_evaluation
 from satbench.evaluation.trained_on import check_not_trained_on
 from satbench.models import FileKeywords, FileOptions, describe_module, load_model
@@ -89,10 +89,10 @@ def evaluate(
     on, and where the record of the same inputs is found: then `record.found` is true, and a line on
     stderr says so; `fresh=True` makes it anew.  `record.robust_accuracy`, `.clean_accuracy` and
     `.interval` are its numbers; `.to_dataframe()`, `.adversarial()`, `.show(8)` and `.plot()` its
-    images and pictures (`satbench.evaluation.result.Result`).  A bar on stderr tells how far it is,
-    in a terminal or a notebook; with `progress=False` none does.  A model of your own is known
-    again by its weights and by its logits and input gradients on 16 images.  With `out=None` the
-    files lie in a temporary folder, and go with the record.
+    images and pictures (`satbench.evaluation.python.result.Result`).  A bar on stderr tells how far
+    it is, in a terminal or a notebook; with `progress=False` none does.  A model of your own is
+    known again by its weights and by its logits and input gradients on 16 images.  With `out=None`
+    the files lie in a temporary folder, and go with the record.
 
     `bpda` names layers, as `model.named_modules()` does, whose gradient is replaced while attacks
     search, by that of a module, of `"identity"` or of what `"package.module:factory"` makes; the

@@ -118,7 +118,7 @@ def notes_of(record: Record) -> list[str]:
     return notes
 
 
-def result_html(caption: str, rows: Sequence[Row], notes: Sequence[str]) -> str:
+def result_html(caption: str, rows: Sequence[ReportRow], notes: Sequence[str]) -> str:
     """Return a result as an HTML table, for notebooks, with what there is to know below it."""
     head = "".join(f"<th>{escape(heading)}</th>" for heading in _HEADINGS)
     lines = "".join(

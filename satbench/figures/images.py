@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from satbench.core.errors import SatbenchError
 from satbench.core.files import atomic_path
-from satbench.figures.picture import Picture, check_can_draw, drawing
+from satbench.figures.picture import DrawnFigure, check_can_draw, drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ _ROWS = ("clean", "perturbation", "adversarial")
 
 
 @dataclass(frozen=True)
-class Answer:
+class ModelAnswer:
     """What a model says of an image: a class, by its name or number, and its probability."""
 
     said: str
@@ -44,8 +44,8 @@ class Broken:
     index: int
     clean: NDArray[np.float32]
     adversarial: NDArray[np.float32]
-    before: Answer
-    after: Answer
+    before: ModelAnswer
+    after: ModelAnswer
 
 
 def factor_of(images: Sequence[Broken]) -> float:
@@ -66,7 +66,7 @@ def amplified(image: Broken, factor: float) -> NDArray[np.float32]:
     return shown.clip(0, 1).astype(np.float32)
 
 
-def images_picture(images: Sequence[Broken], title: str, inches: float = 1.25) -> Picture:
+def images_picture(images: Sequence[Broken], title: str, inches: float = 1.25) -> DrawnFigure:
     """Draw broken images, `ACROSS` side by side: clean, perturbation and adversarial.
 
     Under each stands what the model says of it and how sure it is; the perturbation has the factor

@@ -42,7 +42,7 @@ def check_format(path: Path) -> None:
         raise SatbenchError(f"expected a figure ending in {' or '.join(FORMATS)}, got {path.name}")
 
 
-class Picture:
+class DrawnFigure:
     """A drawn figure.  A notebook shows it; elsewhere `save` writes it.
 
     `figure` is matplotlib's own object.
@@ -53,7 +53,7 @@ class Picture:
 
     def __repr__(self) -> str:
         width, height = self.figure.get_size_inches()
-        return f"<Picture of {width:g} × {height:g} inches: save('NAME.png') or NAME.svg>"
+        return f"<DrawnFigure of {width:g} × {height:g} inches: save('NAME.png') or NAME.svg>"
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the figure, whole or not at all, and return its path.
@@ -74,7 +74,7 @@ class Picture:
 
 
 @contextmanager
-def drawing(inches: tuple[float, float]) -> Iterator[Picture]:
+def drawing(inches: tuple[float, float]) -> Iterator[DrawnFigure]:
     """Yield an empty picture to draw on, in the style of all figures here.
 
     Raises SatbenchError if matplotlib is not installed.
@@ -84,7 +84,7 @@ def drawing(inches: tuple[float, float]) -> Iterator[Picture]:
 
     with _styled():
         # No pyplot: it would choose a screen and keep every figure.
-        yield Picture(Figure(figsize=inches, dpi=150, layout="constrained"))
+        yield DrawnFigure(Figure(figsize=inches, dpi=150, layout="constrained"))
 
 
 @contextmanager

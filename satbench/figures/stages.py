@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from textwrap import fill
 
 from satbench.figures.drawing import COLOURS
-from satbench.figures.picture import Picture, drawing
+from satbench.figures.picture import DrawnFigure, drawing
 
 
-def stages_picture(rows: Sequence[tuple[str, float, float, float]], title: str) -> Picture:
+def stages_picture(rows: Sequence[tuple[str, float, float, float]], title: str) -> DrawnFigure:
     """Draw a bar for each row: its name, its accuracy and the interval's ends, shares in [0, 1].
 
     The numbers stand beside the bars.  Raises SatbenchError if matplotlib is not installed.

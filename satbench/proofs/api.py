@@ -24,7 +24,7 @@ from satbench.evaluation.arguments import (
     checked_model,
 )
 from satbench.evaluation.given import Given
-from satbench.evaluation.result import Result
+from satbench.evaluation.python.result import Result
 from satbench.preflight.reading import Images, Labels, Loader, images_given
 from satbench.proofs.challenging import Challenge, run_challenge
 from satbench.proofs.merging import merge_files

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 import satbench
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
-from satbench.evaluation import result as module
-from satbench.evaluation.result import Result
-from satbench.figures.images import Answer, Broken, amplified, factor_of, images_picture
+from satbench.evaluation.python import result as module
+from satbench.evaluation.python.result import Result
+from satbench.figures.images import Broken, ModelAnswer, amplified, factor_of, images_picture
 from satbench.records.record import read_record
 
 
@@ -162,7 +162,7 @@ def broken(delta: float, before: float = 0.9) -> Broken:
     clean = np.full((1, 2, 2), 0.5, np.float32)
     moved = clean.copy()
     moved[0, 0, 0] += np.float32(delta)
-    return Broken(3, clean, moved, Answer("cat", before), Answer("dog", 0.6))
+    return Broken(3, clean, moved, ModelAnswer("cat", before), ModelAnswer("dog", 0.6))
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,7 @@ def test_a_named_dataset_of_bytes_passes() -> None:
 def test_a_function_is_refused_as_a_model() -> None:
     with pytest.raises(
         SatbenchError,
-        match=r"^expected the model as a torch\.nn\.Module, a function or a name, got function: wrap",
+        match=r"^expected the model as a torch\.nn\.Module, a function or a name, got function",
     ):
         check(Model().forward.__func__)
 

@@ -31,8 +31,8 @@ from satbench.engine.judge import answered, in_full_precision
 from satbench.engine.runner import device_of
 from satbench.evaluation.given import Given, find_images, find_model
 from satbench.evaluation.report import notes_of, result_html, rows_of, shown_name
-from satbench.figures.images import Answer, Broken, images_picture
-from satbench.figures.picture import Picture
+from satbench.figures.images import Broken, ModelAnswer, images_picture
+from satbench.figures.picture import DrawnFigure
 from satbench.figures.stages import stages_picture
 from satbench.model_zoo.weights import digest_weights
 from satbench.models import LoadedModel
@@ -138,7 +138,7 @@ class Result(Record):
             np.savez_compressed(file, **self.adversarial()._asdict())
         return path
 
-    def show(self, n: int = 8, names: Sequence[str] = ()) -> Picture:
+    def show(self, n: int = 8, names: Sequence[str] = ()) -> DrawnFigure:
         """Draw up to `n` broken images: clean, perturbation and adversarial.
 
         Under each stands what the model says of it, and how sure it is; the perturbation has the
@@ -148,7 +148,7 @@ class Result(Record):
         """
         return images_picture(self.broken_images(n, names), self.caption)
 
-    def plot(self) -> Picture:
+    def plot(self) -> DrawnFigure:
         """Draw the accuracy when clean and after each attack, with 95 % intervals."""
         rows = [
             (shown_name(row.name), row.accuracy, row.low, row.high)
@@ -298,10 +298,10 @@ class _Answers(NamedTuple):
     classes: NDArray[np.int64]
     confidences: NDArray[np.float64]
 
-    def shown(self, place: int, names: Sequence[str]) -> Answer:
+    def shown(self, place: int, names: Sequence[str]) -> ModelAnswer:
         number = int(self.classes[place])
         said = names[number] if number < len(names) else str(number)
-        return Answer(said, float(self.confidences[place]))
+        return ModelAnswer(said, float(self.confidences[place]))
 
 
 def _stage_name(attack: str, part: str) -> str:

@@ -32,7 +32,7 @@ from satbench.evaluation.arguments import (
     plain_number,
 )
 from satbench.evaluation.lending import Lending, pin_sources
-from satbench.evaluation.loading import load_model
+from satbench.evaluation.python.loading import load_model
 from satbench.preflight.preflight import Needs, check_set_up
 from satbench.preflight.reading import Images, Labels, images_given
 
@@ -85,7 +85,7 @@ def attack(
     suite = parse_suite(specs)
     check_suite(suite, threat)
     chosen = device_of(module) if str(device) == "auto" else choose_device(str(device))
-    asked = _Asked(dataset, threat, suite, int(seed), int(batch_size))
+    asked = _Attempt(dataset, threat, suite, int(seed), int(batch_size))
     with own_generators(chosen, int(seed)), moved([module], chosen):
         check_set_up(module, dataset, threat, Needs.of(suite), None, int(batch_size))
         if target is None:
@@ -100,7 +100,7 @@ def attack(
 
 
 @dataclass
-class _Asked:
+class _Attempt:
     """A suite to be run on images, some at a time; `x_adv` (N, C, H, W) is what came of it."""
 
     dataset: Dataset

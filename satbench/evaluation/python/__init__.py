@@ -1,0 +1,1 @@
+"""The Python interface beside `satbench.evaluate`: attacks, models and data by name, results."""
