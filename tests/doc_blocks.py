@@ -144,7 +144,7 @@ def _fits(shown: str, printed: str) -> bool:
 
 
 def _timeless(line: str) -> str:
-    line = re.sub(r"\d+(\.\d+)? (s|min)\b", "TIME", line)
+    line = re.sub(r"(\d+ min )?\d+(\.\d+)? s\b", "TIME", line)
     return re.sub(r"[─\s]+", " ", line).strip()
 
 

@@ -64,6 +64,19 @@ def test_every_block_has_a_language_that_is_known() -> None:
     assert unknown == []
 
 
+def test_no_command_is_a_block_by_indentation() -> None:
+    lines = [
+        f"{_name(path)}: {line.strip()}"
+        for path in pages()
+        for line in re.sub(
+            r" *```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL
+        ).splitlines()
+        if line.startswith("    satbench ")
+    ]
+
+    assert lines == []
+
+
 def test_every_command_of_satbench_that_a_page_shows_exists() -> None:
     count, wrong = 0, []
     for path in pages():
