@@ -133,6 +133,7 @@ def test_every_target_of_make_that_a_page_shows_exists() -> None:
         if _runs(path)
     ],
 )
+@pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")  # pyautoattack's, of scipy
 def test_the_blocks_of_a_page_run(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
