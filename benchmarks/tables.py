@@ -163,6 +163,21 @@ def noise_table(result: Result) -> str:
     return table(head, rows)
 
 
+def accumulate_table(result: Result) -> str:
+    """Return lines of distances of weights and of accuracies, a column a number of parts."""
+    size = result["batch"]
+    parts = list(dict.fromkeys(row["parts"] for row in result["rows"]))
+    head = ["", f"at once, {size}", *(f"{n} parts of {size // n}" for n in parts)]
+    lines: dict[str, list[str]] = {}
+    for row in result["rows"]:
+        told = f"{row['relative']:.1g} (largest difference {row['greatest']:.1g})"
+        lines.setdefault(f"weights after {result['steps']} steps, {row['net']}", ["0"]).append(told)
+    for name, title in (("clean", "clean accuracy"), ("pgd10", "accuracy under PGD-10")):
+        title = f"{title} after {result['epochs']} epochs, batch-norm"
+        lines[title] = [f"{row[name]:.1%}" for row in result["accuracies"]]
+    return table(head, [[line, *cells] for line, cells in lines.items()])
+
+
 def train_table(result: Result) -> str:
     """Return one table a net, a line a training loop."""
     head = ["", "images / CPU s", "CPU s", "CPU ratio", "(lowest–highest)", "wall s", "wall ratio"]

@@ -18,7 +18,10 @@ from satbench.recipes import load_recipe
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-SCRIPTS = ("pgd", "autoattack", "before", "peak", "memory", "train", "noise", "warm", "report")
+SCRIPTS = (
+    *("pgd", "autoattack", "before", "peak", "memory", "train", "noise", "accumulate", "warm"),
+    "report",
+)
 
 Load = Callable[[str], ModuleType]
 
@@ -48,7 +51,7 @@ def test_the_page_is_what_the_committed_results_say(load: Load) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["pgd*", "autoattack*", "peak", "memory", "train", "noise", "warm"]
+    "pattern", ["pgd*", "autoattack*", "peak", "memory", "train", "noise", "accumulate", "warm"]
 )
 def test_every_benchmark_has_a_committed_result(pattern: str) -> None:
     assert list(RESULTS.glob(f"{pattern}.json"))
@@ -60,6 +63,14 @@ def test_every_result_says_how_and_where_it_was_made(load: Load) -> None:
 
     assert {result["environment"]["threads"] for result in results} == {1}
     assert all(result["command"].startswith("python benchmarks/") for result in results)
+
+
+def test_noise_at_a_batch_of_2048_on_8_processes_is_that_of_a_share() -> None:
+    result = json.loads((RESULTS / "noise.json").read_text(encoding="utf-8"))
+    ratios = {row["contestant"]: row["cpu_ratio"] for row in result["rows"]}
+
+    assert (2048, 8) == (result["batch"], result["ranks"])
+    assert max(ratios["process 1 of 8"], ratios["process 8 of 8"]) <= 1.2
 
 
 def test_each_round_of_a_race_begins_with_another_contestant(load: Load) -> None:

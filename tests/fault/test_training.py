@@ -1,0 +1,175 @@
+"""What goes wrong in a training, at the command: one sentence, nothing lost, and the way on."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from satbench.cli import cli
+from satbench.core.errors import SatbenchError
+from satbench.core.lock import lock_or_refuse
+from satbench.model_zoo.card import read_card
+from satbench.model_zoo.checkpoints import read_state
+
+NAME = "run"
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.set_num_threads(1)
+    save(noisy(40))
+
+
+def noisy(n: int, size: int = 8, noise: float = 0.05, seed: int = 0) -> dict[str, np.ndarray]:
+    """Return images of three patterns under noise, and their classes."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, n)
+    patterns = 0.5 + 0.15 * (2 * np.random.default_rng(1).random((3, 1, size, size)) - 1)
+    x = np.clip(patterns[labels] + noise * rng.standard_normal((n, 1, size, size)), 0, 1)
+    return {"x": x.astype(np.float32), "y": labels}
+
+
+def save(arrays: dict[str, np.ndarray]) -> None:
+    np.savez("train.npz", **arrays)  # type: ignore[arg-type]
+
+
+def train(*changes: str, epochs: int = 2, name: str = NAME) -> Result:
+    words = ("train", "--recipe", "fmnist-sat", "--data", "train.npz", "--arch", "tiny(width=2)")
+    given = ("--epochs", str(epochs), "--set", "batch_size=8", "--device", "cpu", "--threads", "1")
+    held_out = () if any("held_out" in word for word in changes) else ("--set", "held_out=8")
+    return CliRunner().invoke(cli, [*words, *given, *held_out, "--name", name, *changes])
+
+
+def told(result: Result) -> str:
+    """Return the one sentence that a refused command says."""
+    assert isinstance(result.exception, SatbenchError), result.output
+    assert "\n" not in str(result.exception)
+    return str(result.exception)
+
+
+def files() -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path("runs", NAME).iterdir() if path.is_file()}
+
+
+def weights() -> str:
+    return read_card(Path("runs", NAME, f"{NAME}.json")).weights_digest
+
+
+@pytest.fixture
+def whole() -> str:
+    """Return the weights of a run in one go, which is then gone."""
+    assert 0 == train(name=NAME).exit_code
+    found = weights()
+    for path in Path("runs", NAME).glob("**/*"):
+        if path.is_file():
+            path.unlink()
+    return found
+
+
+def test_a_collapse_is_warned_of_and_stands_in_the_card_and_a_rollback_hands_on_another() -> None:
+    # Single-step training without a random start, on few images under much noise, collapses.
+    save(noisy(200, size=12, noise=0.15))
+    changes = [
+        *("--set", "held_out=100", "--arch", "tiny(width=16)", "--activation", "relu"),
+        *("--set", "attack=pgd(steps=1,step=eps,start=clean)", "--set", "threat=linf:0.1"),
+        *("--set", "learning_rate=0.1"),
+    ]
+    run = train(*changes, epochs=8)
+    lines = [json.loads(line) for line in Path("runs/run/metrics.jsonl").read_text().splitlines()]
+    collapsed = [line["epoch"] for line in lines if line["collapsed"]]
+
+    assert 0 == run.exit_code
+    worst = min(lines, key=lambda line: line["held_out_pgd10"] - line["train_accuracy"])
+    assert worst["epoch"] in collapsed
+    assert (worst["held_out_pgd10"] < 0.1, worst["train_accuracy"] > 0.5) == (True, True)
+    assert len(collapsed) <= sum("catastrophic overfitting" in x for x in run.stderr.splitlines())
+    training = read_card(Path("runs/run/run.json")).training
+    assert training
+    assert any("catastrophic overfitting" in note for note in training.notes)
+
+    back = train(*changes, "--set", "on_overfitting=rollback", epochs=8, name="back")
+    lines = [json.loads(line) for line in Path("runs/back/metrics.jsonl").read_text().splitlines()]
+    training = read_card(Path("runs/back/back.json")).training
+    assert 0 == back.exit_code
+    assert training
+    sound = [line["held_out_pgd10"] for line in lines if not line["collapsed"]]
+    assert max(sound) == training.held_out["pgd-10"]
+
+
+def test_a_training_that_diverges_keeps_its_last_good_checkpoint_and_says_the_way_on() -> None:
+    assert 0 == train(epochs=1, name="start").exit_code
+    bad = train("--set", "learning_rate=1e18", "--set", "warm_up=0.9", epochs=4)
+    said = told(bad)
+
+    assert "diverged" in said
+    assert not Path("runs/run/run.safetensors").exists()
+    for path in Path("runs/run").glob("*.pt"):
+        state = torch.load(path, weights_only=True)
+        assert all(t.isfinite().all() for t in state["model"].values())
+    on = train("--from", "runs/start/checkpoint.pt", "--set", "learning_rate=0.01", name="on")
+    assert 0 == on.exit_code
+    assert all(t.isfinite().all() for t in read_state(Path("runs/on/on.safetensors")).values())
+
+
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+def test_a_flipped_byte_of_a_checkpoint_costs_nothing_but_time(place: float) -> None:
+    assert 0 == train().exit_code
+    before, path = weights(), Path("runs/run/checkpoint.pt")
+    spoilt = bytearray(path.read_bytes())
+    spoilt[int(place * len(spoilt))] ^= 0x10
+    path.write_bytes(spoilt)
+    again = train()
+
+    assert (0, before) == (again.exit_code, weights())
+    assert "corrupt" in again.stderr
+
+
+def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(
+    whole: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, left = os.replace, iter(range(6))
+
+    def full(*given: Any, **more: Any) -> None:
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(*given, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        said = told(train())
+
+    assert "No space left on device" in said
+    assert not list(Path("runs", NAME).glob("*.part"))
+    assert (0, whole) == (train().exit_code, weights())
+
+
+def test_a_second_process_at_the_same_run_is_refused_and_spoils_nothing(whole: str) -> None:
+    Path("runs", NAME).mkdir(exist_ok=True, parents=True)
+    with lock_or_refuse(Path("runs", NAME, "lock"), "busy"):
+        before = files()
+        assert "another process is at this very training" in told(train())
+        assert before == files()
+
+    assert (0, whole) == (train().exit_code, weights())
+
+
+def test_changed_data_are_refused_and_the_run_stays_as_it_was() -> None:
+    assert 0 == train().exit_code
+    before = files()
+    changed = noisy(40)
+    changed["y"] = np.roll(changed["y"], 1)
+    save(changed)
+
+    assert "other training data" in told(train())
+    assert before == files()
+    save(noisy(40))
+    assert 0 == train().exit_code
