@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from satbench.studies.effects import two_way_effect
+from satbench.core.stats.shown import two_way_effect
 
 TRUTH, IMAGES, CELL = 0.02, 300, 0.5
 SEEDS, SEED_DEVIATIONS, IMAGE_DEVIATIONS = (3, 5), (0.0, 0.005, 0.015, 0.03), (0.0, 0.3)

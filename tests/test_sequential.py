@@ -19,7 +19,7 @@ import satbench
 from satbench.attacks.suites.suite import parse_suite
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
-from satbench.core.intervals import confidence_sequence
+from satbench.core.stats.intervals import confidence_sequence
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
 from satbench.engine.contract import History, Model, NoiseSource

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from satbench.board.ranking import ALPHA
 from satbench.core.errors import SatbenchError
-from satbench.core.intervals import matched_interval, mcnemar_p
+from satbench.core.stats.intervals import matched_interval, mcnemar_p
 from satbench.records.record import SURVIVED, Record, read_record
 
 

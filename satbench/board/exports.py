@@ -13,7 +13,7 @@ from satbench.board.ranking import Comparison
 from satbench.board.rows import COLUMNS, Column, Group, Row, Share
 from satbench.core.threat import show_fraction
 
-SCHEMA = 2
+SCHEMA = 3
 """The schema of the JSON."""
 
 _Numbers = dict[str, object]
@@ -68,7 +68,8 @@ def _benchmark_numbers(benchmark: Benchmark) -> _Numbers:
 def _model_numbers(row: Row) -> _Numbers:
     model = row.model
     numbers: _Numbers = {
-        "rank": row.rank,
+        "rank": row.rank.best,
+        "rank_worst": row.rank.worst,
         "model": model.name,
         **_kind_numbers(row),
         "training_seed": row.training.seed,
@@ -151,14 +152,16 @@ def _group_numbers(group: Group) -> _Numbers:
 def _comparison_numbers(pair: Comparison) -> _Numbers:
     numbers = _kind_numbers(pair.group.first)
     for column in COLUMNS:
-        difference = pair.difference(column)
-        low, high = (difference and difference.interval) or (None, None)
-        numbers[column] = difference and {
-            "difference": _stable(difference.mean),
+        effect = pair.effects.get(column)
+        low, high = (effect and effect.interval) or (None, None)
+        p = effect.counted if effect else None
+        numbers[column] = effect and {
+            "difference": _stable(effect.mean),
             "low": None if low is None else _stable(low),
             "high": None if high is None else _stable(high),
-            "seeds": difference.seeds,
-            "is_shown": difference.is_shown,
+            "p": None if p is None else _stable(p),
+            "seeds": effect.seeds,
+            "is_shown": effect.is_shown,
         }
     return numbers
 

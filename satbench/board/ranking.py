@@ -2,68 +2,62 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import combinations
-from statistics import fmean
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, combinations
 
 import numpy as np
 
-from satbench.board.rows import Column, Group, Row
-from satbench.core.intervals import holm, mcnemar_p, paired_t_interval
-
-ALPHA = 0.05
+from satbench.board.rows import COLUMNS, Column, Group, RankSet, Row
+from satbench.core.stats.intervals import holm, mcnemar_p
+from satbench.core.stats.shown import ALPHA, Effect, adjusted, two_way_effect
 
 BASELINE = "relu"
 
+_TESTED: tuple[Column, ...] = tuple(column for column in COLUMNS if column != "gap")
+
 
 def rank_rows(rows: Sequence[Row]) -> list[Row]:
-    """Return the models of one benchmark by best known accuracy, each with its rank.
+    """Return the models of one benchmark by best known accuracy, each with its set of ranks.
 
-    The rank is 1 + the number of models that are better by the exact McNemar test on the same
-    images, at p < 0.05 after Holm's correction over all pairs of the benchmark.
+    Two models are told apart by the exact McNemar test on the same images, at p < 0.05 after Holm's
+    correction over all pairs of the benchmark.  A model's best rank is 1 + the number of models
+    that are shown to be better, its worst the number of those that are not shown to be worse.
+    Neither falls along the order.
     """
     ordered = sorted(rows, key=_order)
+    n = len(ordered)
+    better, worse = [0] * n, [0] * n
+    for first, second in told_apart(ordered):
+        better[second] += 1
+        worse[first] += 1
+    best = accumulate((1 + count for count in better), max)
+    worst = list(accumulate((n - count for count in reversed(worse)), min))[::-1]
+    return [
+        replace(row, rank=RankSet(*ends)) for row, *ends in zip(ordered, best, worst, strict=True)
+    ]
+
+
+def told_apart(ordered: Sequence[Row]) -> list[tuple[int, int]]:
+    """Return the places (better, worse) of all pairs that the test tells apart."""
     robust = [np.asarray(row.robust) for row in ordered]
     pairs = list(combinations(range(len(ordered)), 2))
     p_values = holm([mcnemar_p(robust[better], robust[worse]) for better, worse in pairs])
-    beaten = Counter(worse for (_, worse), p in zip(pairs, p_values, strict=True) if p < ALPHA)
-    return [replace(row, rank=1 + beaten[place]) for place, row in enumerate(ordered)]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """An activation's accuracy minus ReLU's: the mean over `seeds` pairs, and its 95 % interval.
-
-    Shares of the images; the interval is None for a single pair.
-    """
-
-    mean: float
-    interval: tuple[float, float] | None
-    seeds: int
-
-    @property
-    def is_shown(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
+    return [pair for pair, p in zip(pairs, p_values, strict=True) if p < ALPHA]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A group and the ReLU group that differs from it in the activation alone."""
+    """A group and the ReLU group that differs from it in the activation alone.
+
+    `effects` are the activation's accuracy minus ReLU's, column by column, over the training seeds
+    that both have; of a column that no such seed has there is none.  In each column p is corrected
+    for the number of comparisons of the benchmark.
+    """
 
     group: Group
     relu: Group
-
-    def difference(self, column: Column) -> Difference | None:
-        """Return the difference of a column over the seeds that both have; None for no seed."""
-        group, relu = self.group.by_seed(column), self.relu.by_seed(column)
-        differences = [group[seed] - relu[seed] for seed in group if seed in relu]
-        if not differences:
-            return None
-        interval = paired_t_interval(differences) if len(differences) > 1 else None
-        return Difference(fmean(differences), interval, len(differences))
+    effects: Mapping[Column, Effect] = field(compare=False)
 
 
 def compare_with_relu(groups: Sequence[Group]) -> list[Comparison]:
@@ -77,12 +71,25 @@ def compare_with_relu(groups: Sequence[Group]) -> list[Comparison]:
         for group in known
         if group.first.model.activation == BASELINE
     }
-    pairs = (
-        Comparison(group, twins[_apart_from_activation(group)])
+    pairs = [
+        (group, twins[_apart_from_activation(group)])
         for group in known
         if group.first.model.activation != BASELINE and _apart_from_activation(group) in twins
-    )
-    return [pair for pair in pairs if pair.difference("best_known") is not None]
+    ]
+    columns = {column: adjusted([_effect(*pair, column) for pair in pairs]) for column in _TESTED}
+    compared = [
+        Comparison(
+            *pair, {name: found for name in _TESTED if (found := columns[name][place]) is not None}
+        )
+        for place, pair in enumerate(pairs)
+    ]
+    return [one for one in compared if "best_known" in one.effects]
+
+
+def _effect(group: Group, relu: Group, column: Column) -> Effect | None:
+    ours, theirs = group.masks_by_seed(column), relu.masks_by_seed(column)
+    rows = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+    return two_way_effect(np.stack(rows)) if rows else None
 
 
 def _order(row: Row) -> tuple[int, str, str, str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Literal
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from satbench.board.agreement import Agreement, agreement_of
 from satbench.board.cost import Cost, cost_of
-from satbench.core.intervals import wilson_interval
+from satbench.core.stats.intervals import wilson_interval
 from satbench.records.attack_run import attack_runs, passes_of
 from satbench.records.flags import Flag
 from satbench.records.record import SURVIVED, ModelInfo, Record, StageResult
@@ -71,6 +71,20 @@ class TrainingInfo:
 
 
 @dataclass(frozen=True)
+class RankSet:
+    """The ranks that a model may have: `best` is 1 + the number of models shown to be better.
+
+    `worst` is the number of all models less those shown to be worse.
+    """
+
+    best: int
+    worst: int
+
+    def __str__(self) -> str:
+        return str(self.best) if self.best == self.worst else f"{self.best}–{self.worst}"
+
+
+@dataclass(frozen=True)
 class Row:
     """A model on a benchmark: what all its records together say.
 
@@ -78,8 +92,8 @@ class Row:
     them, `attacks` are the specs they ran, and the search cost `passes_per_image` (forward and
     backward, of the model and of those it was attacked from).  `flags` are the signs of overstated
     robustness that the records carry, one a name; None where no record was diagnosed.  `cost` and
-    `agreement` look at reference records too, which enter nothing else.  `rank` is 0 until
-    `rank_rows` sets it.
+    `agreement` look at reference records too, which enter nothing else.  `masks` (N,) say for each
+    column of accuracies which images are right.  `rank` is 0 until `rank_rows` sets it.
     """
 
     model: ModelInfo
@@ -96,7 +110,8 @@ class Row:
     flags: tuple[Flag, ...] | None
     cost: Cost
     agreement: Agreement | None
-    rank: int = 0
+    masks: Mapping[Column, NDArray[np.bool_]] = field(compare=False, default_factory=dict)
+    rank: RankSet = RankSet(0, 0)
 
     @property
     def training(self) -> TrainingInfo:
@@ -175,6 +190,17 @@ class Group:
                 values[row.training.seed].append(value)
         return {seed: fmean(found) for seed, found in values.items()}
 
+    def masks_by_seed(self, column: Column) -> dict[int | None, NDArray[np.float64]]:
+        """Return for each training seed that has a column which images are right, (N,) in [0, 1].
+
+        Should two models share a seed, it is their mean.
+        """
+        found = defaultdict(list)
+        for row in self.rows:
+            if column in row.masks:
+                found[row.training.seed].append(row.masks[column].astype(np.float64))
+        return {seed: np.mean(masks, axis=0) for seed, masks in found.items()}
+
     def summary(self, column: Column) -> Summary | None:
         """Return a column's mean over the training seeds; None where no seed has it."""
         values = list(self.by_seed(column).values())
@@ -195,14 +221,24 @@ def make_row(records: Sequence[Record], references: Sequence[Record] = ()) -> Ro
     searches = _searches(records)
     passes = sum(passes_of(stage) for stage in searches)
     runs = attack_runs([*records, *references])
+    masks: dict[Column, NDArray[np.bool_] | None] = {
+        "clean": clean,
+        "transfer": _column(records, _transfer_stage, clean),
+        "pgd50": _column(records, _pgd50_stage, clean),
+        "autoattack": _column(records, _autoattack_stage, clean),
+        "fast": _column(records, _fast_stage, clean),
+        "best_known": robust,
+    }
+    measured = {column: mask for column, mask in masks.items() if mask is not None}
+    shares = {column: _share(mask) for column, mask in measured.items()}
     return Row(
         model=min(records, key=_as_named).model,
-        clean=_share(clean),
-        transfer=_column(records, _transfer_stage, clean),
-        pgd50=_column(records, _pgd50_stage, clean),
-        autoattack=_column(records, _autoattack_stage, clean),
-        fast=_column(records, _fast_stage, clean),
-        best_known=_share(robust),
+        clean=shares["clean"],
+        transfer=shares.get("transfer"),
+        pgd50=shares.get("pgd50"),
+        autoattack=shares.get("autoattack"),
+        fast=shares.get("fast"),
+        best_known=shares["best_known"],
         robust=tuple(robust.tolist()),
         records=len(records),
         attacks=tuple(sorted({stage.attack for stage in searches})),
@@ -210,6 +246,7 @@ def make_row(records: Sequence[Record], references: Sequence[Record] = ()) -> Ro
         flags=_flags(records),
         cost=cost_of(runs),
         agreement=agreement_of(runs),
+        masks=measured,
     )
 
 
@@ -256,10 +293,13 @@ def _column(
     records: Sequence[Record],
     stage_of: Callable[[Record], int | None],
     clean: NDArray[np.bool_],
-) -> Share | None:
+) -> NDArray[np.bool_] | None:
     stages = ((record, stage_of(record)) for record in records)
     masks = [_standing(record, stage) for record, stage in stages if stage is not None]
-    return _share(np.logical_and.reduce([clean, *masks])) if masks else None
+    if not masks:
+        return None
+    left: NDArray[np.bool_] = np.logical_and.reduce([clean, *masks])
+    return left
 
 
 def _pgd50_stage(record: Record) -> int | None:

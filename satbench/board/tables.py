@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from math import comb
+
 from satbench.board.board import Benchmark, Board
-from satbench.board.ranking import ALPHA, Difference
+from satbench.board.ranking import told_apart
 from satbench.board.rows import COLUMNS, Column, Group, Row, TrainingInfo
 from satbench.core.markdown import MISSING, cell, percent, signed, table, title_of
+from satbench.core.stats.shown import ALPHA, Effect
 from satbench.core.templates import fill
+from satbench.records.flags import Flag
 from satbench.records.record import DatasetInfo
 
 CONTROL = " (control)"
 SUMMARY_ROWS = 5
+
+_COMPARED: tuple[Column, ...] = ("pgd50", "autoattack", "best_known")
 
 _CUMULATIVE = (
     "AutoAttack and fast ran on the survivors of the attacks before them in their record, if any, "
@@ -70,15 +76,19 @@ def _benchmark(benchmark: Benchmark) -> dict[str, object]:
         "attacks": [f"`{attack}`" for attack in attacks],
         "groups": _groups(benchmark),
         "comparisons": _comparisons(benchmark) if benchmark.comparisons else "",
+        "differences_shown": sum(
+            effect.is_shown
+            for pair in benchmark.comparisons
+            for column in _COMPARED
+            if (effect := pair.effects.get(column))
+        ),
+        "told_apart": f"{len(told_apart(benchmark.rows)):,}",
+        "pairs": f"{comb(len(benchmark.rows), 2):,}",
         "count": len(benchmark.rows),
         "n": f"{dataset.n:,}",
         "models": _models(benchmark),
         "less_attacked": not all(row.autoattack for row in benchmark.rows),
-        "flags": [
-            (title_of(row.model.name, row.model.weights_digest), flag)
-            for row in benchmark.rows
-            for flag in row.flags or ()
-        ],
+        "flags": _flags(benchmark),
     }
 
 
@@ -128,26 +138,23 @@ def _mean(group: Group, column: Column, spread: bool = True) -> str:
 
 
 def _comparisons(benchmark: Benchmark) -> str:
-    columns: tuple[Column, ...] = ("pgd50", "autoattack", "best_known")
-    head = ["Training", "Architecture", "Activation", *(COLUMNS[column] for column in columns)]
+    head = ["Training", "Architecture", "Activation", *(COLUMNS[column] for column in _COMPARED)]
     lines = [
-        [*_kind(pair.group), *(_difference(pair.difference(column)) for column in columns)]
+        [*_kind(pair.group), *(_difference(pair.effects.get(column)) for column in _COMPARED)]
         for pair in benchmark.comparisons
     ]
     return table(head, lines, words=3)
 
 
-def _difference(difference: Difference | None) -> str:
-    if difference is None:
+def _difference(effect: Effect | None) -> str:
+    if effect is None:
         return MISSING
-    mean = signed(difference.mean)
-    if difference.interval is None:
+    mean = signed(effect.mean)
+    if effect.interval is None:
         return f"{mean} (1 seed: no interval)"
-    low, high = (signed(end) for end in difference.interval)
-    seeds = f"{difference.seeds} seeds"
-    if difference.is_shown:
-        return f"**{mean}** [{low}, {high}] ({seeds})"
-    return f"{mean} [{low}, {high}] ({seeds}: no difference shown)"
+    low, high = (signed(end) for end in effect.interval)
+    numbers = f"[{low}, {high}] ({effect.seeds} seeds, p = {effect.counted:.2g})"
+    return f"**{mean}** {numbers}" if effect.is_shown else f"{mean} {numbers}"
 
 
 def _models(benchmark: Benchmark) -> str:
@@ -183,3 +190,24 @@ def _kind(group: Group) -> tuple[str, str, str]:
     model = group.first.model
     training = recipe_title(group.first.training)
     return cell(training), cell(model.architecture), cell(model.activation)
+
+
+def _flags(benchmark: Benchmark) -> list[dict[str, object]]:
+    """Return each kind of flag, the models that carry it, and a flag of it for what it says."""
+    raised: dict[str, list[tuple[Row, Flag]]] = {}
+    for row in benchmark.rows:
+        for flag in row.flags or ():
+            raised.setdefault(flag.name, []).append((row, flag))
+    return [
+        {
+            "name": name,
+            "count": len(found),
+            "of": len(benchmark.rows),
+            "cause": found[0][1].cause,
+            "run": found[0][1].run,
+            "models": [
+                (title_of(row.model.name, row.model.weights_digest), flag) for row, flag in found
+            ],
+        }
+        for name, found in sorted(raised.items())
+    ]

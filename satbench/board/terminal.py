@@ -12,7 +12,7 @@ from satbench.core.markdown import MISSING, percent
 
 _CAPTION = (
     "percent; robust accuracy is an upper bound; [a, b]: 95 % Wilson interval; "
-    "models of equal rank are not told apart"
+    "ranks: as many as the paired test leaves open"
 )
 
 _BROKEN = {"Transfer": "Trans-\nfer", "AutoAttack": "Auto-\nAttack"}
@@ -36,16 +36,16 @@ def leaderboard_table(board: Board) -> Table:
         table.add_row("", Text(f"{benchmark.title}, n = {benchmark.dataset.n:,}", style="bold"))
         for row in benchmark.rows:
             # As Text, for rich would take a [name] for markup.
-            name = Text(row.model.name)
+            name = Text(row.model.name + " †" * bool(row.flags))
             table.add_row(str(row.rank), name, *(_number(row, column) for column in COLUMNS))
         table.add_section()
     return table
 
 
 def _flagged(board: Board) -> str:
-    rows = (row for benchmark in board.benchmarks for row in benchmark.rows)
-    names = sorted({row.model.name for row in rows if row.flags})
-    return f"; flagged as too high, see LEADERBOARD.md: {', '.join(names)}" if names else ""
+    rows = [row for benchmark in board.benchmarks for row in benchmark.rows]
+    count = sum(bool(row.flags) for row in rows)
+    return f"; †: {count} of {len(rows)} models have a flag, see LEADERBOARD.md" if count else ""
 
 
 def _number(row: Row, column: Column) -> Text:

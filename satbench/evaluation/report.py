@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from satbench.attacks import short_spec
-from satbench.core.intervals import wilson_interval
 from satbench.core.specs import split_spec
+from satbench.core.stats.intervals import wilson_interval
 from satbench.records.audit import audit_of
 from satbench.records.record import Record, StageResult
 

@@ -15,7 +15,7 @@ from satbench.attacks.suites.suite import check_suite, parse_suite
 from satbench.calling.devices import moved
 from satbench.core.errors import SatbenchError
 from satbench.core.files import sweep
-from satbench.core.intervals import confidence_sequence
+from satbench.core.stats.intervals import confidence_sequence
 from satbench.diagnosis.diagnose import probe
 from satbench.engine.bpda import Replaced
 from satbench.engine.journal import RunStore, known_models

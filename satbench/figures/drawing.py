@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from satbench.core.errors import SatbenchError
-from satbench.core.intervals import wilson_interval
+from satbench.core.stats.intervals import wilson_interval
 from satbench.figures.picture import check_format, drawing
 from satbench.records.curves import Curve, reach_of
 

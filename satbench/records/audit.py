@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from satbench.core.intervals import pooled_unseen_bound, unseen_bound
+from satbench.core.stats.intervals import pooled_unseen_bound, unseen_bound
 from satbench.records.record import Record, StageResult
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isclose
 
 from satbench.core.errors import SatbenchError
-from satbench.core.intervals import confidence_sequence
+from satbench.core.stats.intervals import confidence_sequence
 from satbench.core.threat import Threat
 from satbench.records.answers import digest_answers
 from satbench.records.limits import check_limits

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from satbench.core.errors import SatbenchError
-from satbench.core.intervals import confidence_sequence
+from satbench.core.stats.intervals import confidence_sequence
 from satbench.core.threat import Threat
 from satbench.records.answers import same_model, same_source
 from satbench.records.record import (

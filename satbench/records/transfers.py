@@ -13,7 +13,7 @@ from pathlib import Path
 from satbench.core.digests import digest_json
 from satbench.core.errors import SatbenchError
 from satbench.core.files import write_text
-from satbench.core.intervals import wilson_interval
+from satbench.core.stats.intervals import wilson_interval
 from satbench.records.json_file import parse_kind, read_text
 from satbench.records.record import PROTOCOL, DatasetInfo, Environment, ModelInfo
 

@@ -1,29 +1,17 @@
-"""What the runs of a study show: differences paired by seed and image, with their noise.
-
-A difference has two sources of noise: the seeds, which are few, and the test images, which are the
-same for all seeds and both arms.  An interval over the seeds alone takes these images for all there
-are: simulated with noise of both kinds it holds the truth in 83 to 92 % of cases.  Clustered both
-ways, with Student's t at seeds − 1 degrees of freedom, it does in 97 to 100 %
-(`benchmarks/coverage.py`).  Degrees after Satterthwaite (1946) would be less cautious, but too
-little so in the far tail with three seeds, and many contrasts corrected for their number rest on
-such p.
-"""
+"""What the runs of a study show: differences paired by seed and image, with their noise."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from math import sqrt
+from dataclasses import dataclass
 from statistics import fmean, median, stdev
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
-from satbench.board.ranking import ALPHA
 from satbench.core.errors import SatbenchError
-from satbench.core.intervals import CONFIDENCE, holm, paired_t_interval
+from satbench.core.stats.intervals import paired_t_interval
+from satbench.core.stats.shown import Effect, Verdict, adjusted, two_way_effect
 from satbench.studies.design import Pair, Pool
 from satbench.studies.run_file import SURVIVED, WRONG, StudyRun
 from satbench.studies.sheet import ArmRuns, Sheet, outcomes_of, verdicts_of
@@ -32,40 +20,6 @@ COLLAPSE = 0.2
 """How far below the median of its arm a run's robust accuracy must lie to be named."""
 
 _Side = tuple[ArmRuns, StudyRun]
-
-Verdict = Literal["more robust", "less robust", "not shown to differ", "too few seeds"]
-
-
-@dataclass(frozen=True)
-class Effect:
-    """A mean difference between two arms over `seeds` paired seeds, as a share of images.
-
-    `interval` is the 95 % interval over seeds and images, `by_seed` the one over seeds alone;
-    both, and `p`, are None for fewer than two seeds.  `adjusted` is `p` corrected for the number
-    of contrasts that the study makes in this column, None for what is tested alone.
-    """
-
-    mean: float
-    seeds: int
-    interval: tuple[float, float] | None = None
-    by_seed: tuple[float, float] | None = None
-    p: float | None = None
-    adjusted: float | None = None
-
-    @property
-    def counted(self) -> float | None:
-        """The p that counts: the adjusted one, if there is one."""
-        return self.p if self.adjusted is None else self.adjusted
-
-    @property
-    def verdict(self) -> Verdict:
-        """What is shown: something only if the interval leaves out 0 and `counted` < 0.05."""
-        if self.interval is None:
-            return "too few seeds"
-        low, high = self.interval
-        if low <= 0 <= high or self.counted is None or self.counted >= ALPHA:
-            return "not shown to differ"
-        return "more robust" if low > 0 else "less robust"
 
 
 @dataclass(frozen=True)
@@ -102,46 +56,11 @@ class Spread:
     seeds: int
 
 
-def two_way_effect(differences: NDArray[np.float64]) -> Effect:
-    """Return the mean of a matrix of differences, (S, N) -> effect, one row a seed.
-
-    The variance of the mean is clustered by seed and by image: V_seed + V_image − V_cell, each
-    with its correction G / (G − 1) for few clusters (Cameron, Gelbach & Miller, 2011, "Robust
-    inference with multiway clustering", eq. 2.11), but no less than the larger of the first two.
-    p is two-sided; of a matrix of equal numbers it is 1 if they are 0, else 0.  Raises
-    SatbenchError unless S ≥ 1 and N ≥ 2.
-    """
-    if differences.ndim != 2 or differences.shape[0] < 1 or differences.shape[1] < 2:
-        raise SatbenchError(f"expected a seed or more and two images, got {differences.shape}")
-    seeds, images = differences.shape
-    mean = float(differences.mean())
-    if seeds < 2:
-        return Effect(mean, seeds)
-    means = differences.mean(axis=1)
-    by_seed = float(means.var(ddof=1)) / seeds
-    by_image = float(differences.mean(axis=0).var(ddof=1)) / images
-    by_cell = float(differences.var(ddof=1)) / differences.size
-    error = sqrt(max(by_seed + by_image - by_cell, by_seed, by_image))
-    half = float(student.ppf((1 + CONFIDENCE) / 2, seeds - 1)) * error
-    p = 2 * float(student.sf(abs(mean) / error, seeds - 1)) if error else float(mean == 0)
-    return Effect(mean, seeds, (mean - half, mean + half), paired_t_interval(means.tolist()), p)
-
-
-def least_t(seeds: int, contrasts: int) -> float:
-    """Return how many standard errors the largest of some effects must be to be shown at all.
-
-    Raises SatbenchError for fewer than two seeds or no contrast.
-    """
-    if seeds < 2 or contrasts < 1:
-        raise SatbenchError(f"expected two seeds and a contrast, got {seeds} and {contrasts}")
-    return float(student.isf((1 - CONFIDENCE) / 2 / contrasts, seeds - 1))
-
-
 def findings_of(sheet: Sheet) -> tuple[Finding, ...]:
     """Return the answer to each contrast of a study, in order, p adjusted in each column."""
     robust = effects_of(sheet, sheet.study.verdict)
     paper = effects_of(sheet, sheet.study.paper_verdict)
-    clean = _adjusted(
+    clean = adjusted(
         [_paired(sheet, pair, sheet.study.verdict, clean=True) for pair in sheet.study.contrasts]
     )
     return tuple(map(Finding, sheet.study.contrasts, robust, paper, clean))
@@ -176,7 +95,7 @@ def pooled_effect(sheet: Sheet, pool: Pool, column: str, clean: bool = False) ->
 
 def effects_of(sheet: Sheet, column: str) -> list[Effect | None]:
     """Return the effect of each contrast in one column, p adjusted for their number (Holm)."""
-    return _adjusted([_paired(sheet, pair, column) for pair in sheet.study.contrasts])
+    return adjusted([_paired(sheet, pair, column) for pair in sheet.study.contrasts])
 
 
 def gap_of(sheet: Sheet, row: ArmRuns) -> Effect | None:
@@ -301,12 +220,3 @@ def _right(text: str | None) -> NDArray[np.float64] | None:
 
 def _both(sheet: Sheet) -> tuple[str, str]:
     return sheet.study.paper_verdict, sheet.study.verdict
-
-
-def _adjusted(effects: Sequence[Effect | None]) -> list[Effect | None]:
-    tested = [effect.p for effect in effects if effect and effect.p is not None]
-    after = iter(holm(tested))
-    return [
-        replace(effect, adjusted=next(after)) if effect and effect.p is not None else effect
-        for effect in effects
-    ]

@@ -42,7 +42,7 @@ def test_a_flagged_model_is_marked_and_its_flag_says_what_to_run(small_board) ->
 
     assert [1, 1] == [
         page.count("sat-tiny-relu-s0 (`769acaf5`) † |"),
-        page.count("**zero-gradients**, 7 of 160 images: the gradient is 0; run square on all"),
+        page.count("| zero-gradients | 1 of 8 | the gradient is 0 | run square on all"),
     ]
 
 
@@ -135,9 +135,11 @@ def test_a_difference_whose_interval_covers_zero_is_said_not_to_be_shown(make_re
         for (a, s), n in counts.items()
     ]
 
-    # By hand: differences -10 and +20 points, 5 ± 12.7062 * 15.
-    expected = "+5.0 [−185.6, +195.6] (2 seeds: no difference shown)"
-    assert expected in render_markdown(build_board(records))
+    # By hand: differences -10 and +20 points; variances 0.0225 by seed, 0.008056 by image and
+    # 0.007763 by cell; 5 ± 12.7062 * 15.098, and t = 0.331 at one degree of freedom.
+    page = render_markdown(build_board(records))
+    assert "| +5.0 [−186.8, +196.8] (2 seeds, p = 0.8) |" in page
+    assert "p < 0.05**: here 0, in bold" in page
 
 
 def test_a_difference_of_one_seed_has_no_interval(make_record) -> None:

@@ -62,8 +62,11 @@ def test_each_benchmark_stands_under_its_own_title(small_records) -> None:
     assert 0 < lines.index(near) < lines.index(far)
 
 
-def test_the_caption_names_the_models_that_are_flagged(small_records) -> None:
-    assert "see LEADERBOARD.md: sat-tiny-relu-s0" in " ".join(_printed(small_records))
+def test_flagged_models_are_marked_and_counted(small_records) -> None:
+    printed = " ".join(_printed(small_records))
+
+    assert "†: 1 of 9 models" in printed
+    assert "sat-tiny-relu-s0 †" in printed
 
 
 def test_the_caption_explains_the_intervals(make_record) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from satbench.core.errors import SatbenchError
-from satbench.core.intervals import holm, mcnemar_p, paired_t_interval, wilson_interval
+from satbench.core.stats.intervals import holm, mcnemar_p, paired_t_interval, wilson_interval
 
 FEW = settings(max_examples=30, deadline=None)
 P_VALUES = st.lists(st.floats(0, 1), max_size=12)

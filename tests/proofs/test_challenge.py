@@ -13,7 +13,7 @@ import torch
 
 from satbench.core.digests import digest_file
 from satbench.core.errors import SatbenchError
-from satbench.core.intervals import confidence_sequence
+from satbench.core.stats.intervals import confidence_sequence
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
 from satbench.engine.runner import NoProgress

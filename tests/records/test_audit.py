@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from satbench.core.intervals import pooled_unseen_bound, unseen_bound
+from satbench.core.stats.intervals import pooled_unseen_bound, unseen_bound
 from satbench.records.audit import (
     AuditCounts,
     AuditResult,

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from satbench.core.errors import SatbenchError
-from satbench.core.intervals import (
+from satbench.core.stats.intervals import (
     confidence_sequence,
     pooled_unseen_bound,
     unseen_bound,

@@ -9,9 +9,9 @@ from made_study import COLUMNS, FAST, letters, made_outcome, made_run, made_shee
 from scipy.stats import ttest_1samp
 
 from satbench.core.errors import SatbenchError
+from satbench.core.stats.shown import Effect, least_t, two_way_effect
 from satbench.studies.design import Pair, Pool
 from satbench.studies.effects import (
-    Effect,
     Spread,
     accuracies,
     clean_accuracies,
@@ -19,12 +19,10 @@ from satbench.studies.effects import (
     effects_of,
     findings_of,
     gap_of,
-    least_t,
     measure_difference,
     pooled_effect,
     primary_of,
     spread,
-    two_way_effect,
 )
 from satbench.studies.sheet import ArmRuns, verdicts_of
 

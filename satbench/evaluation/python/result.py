@@ -24,7 +24,7 @@ from satbench.calling.generators import own_generators
 from satbench.calling.logits import ask
 from satbench.core.errors import SatbenchError
 from satbench.core.files import atomic_path
-from satbench.core.intervals import wilson_interval
+from satbench.core.stats.intervals import wilson_interval
 from satbench.data import Dataset
 from satbench.data.class_names import class_names
 from satbench.engine.judge import answered, in_full_precision

@@ -5,14 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean
 
-from satbench.studies.effects import (
-    Effect,
-    Finding,
-    accuracies,
-    findings_of,
-    gap_of,
-    primary_of,
-)
+from satbench.core.stats.shown import Effect
+from satbench.studies.effects import Finding, accuracies, findings_of, gap_of, primary_of
 from satbench.studies.pages.convergence import Missed, missed_by_effort
 from satbench.studies.sheet import Sheet
 

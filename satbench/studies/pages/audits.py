@@ -65,7 +65,7 @@ def totals(runs: Sequence[AuditedRun]) -> AuditTotals | None:
     """Return what the audits of some runs saw together; None for no run.
 
     `bound` is what AutoAttack would still lower the mean by if it attacked every survivor, at most,
-    with 95 % confidence (`satbench.core.intervals.pooled_unseen_bound`).
+    with 95 % confidence (`satbench.core.stats.intervals.pooled_unseen_bound`).
     """
     if not runs:
         return None

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from satbench.core.errors import SatbenchError
+from satbench.core.stats.shown import Effect
 from satbench.figures.drawing import COLOURS, DASHES, figure_at
 from satbench.figures.picture import FORMATS
 from satbench.studies.design import Axis
 from satbench.studies.effects import (
-    Effect,
     Spread,
     accuracies,
     clean_accuracies,

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from satbench.core.markdown import MISSING, cell, percent, signed, table
+from satbench.core.stats.shown import Effect, least_t
 from satbench.studies.design import Pair, Pool
 from satbench.studies.effects import (
-    Effect,
     Finding,
     Spread,
     accuracies,
@@ -16,7 +16,6 @@ from satbench.studies.effects import (
     effects_of,
     findings_of,
     gap_of,
-    least_t,
     measure_difference,
     pooled_effect,
     primary_of,

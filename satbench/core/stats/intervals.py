@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from math import sqrt
-from statistics import fmean, stdev
+from statistics import NormalDist, fmean, stdev
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from scipy.stats import t as student
 from satbench.core.errors import SatbenchError
 
 CONFIDENCE = 0.95
+
+_NORMAL = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 _ROUNDING = 1e-12  # so that a probability of just 5 % is not taken for less
 
@@ -27,8 +30,12 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
     """
     if not (n >= 1 and 0 <= successes <= n):
         raise SatbenchError(f"expected a count among n ≥ 1 images, got {successes} of {n}")
-    ends = binomtest(successes, n).proportion_ci(confidence_level=CONFIDENCE, method="wilson")
-    return float(ends.low), float(ends.high)
+    share, square = successes / n, _NORMAL**2
+    centre = (share + square / (2 * n)) / (1 + square / n)
+    half = _NORMAL * sqrt(share * (1 - share) / n + square / (4 * n * n)) / (1 + square / n)
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == n else min(1.0, centre + half)
+    return low, high
 
 
 def confidence_sequence(successes: int, n: int, population: int) -> tuple[float, float]:
@@ -111,9 +118,12 @@ def mcnemar_p(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
         raise SatbenchError(f"expected the same images, got {first.shape} and {second.shape}")
     only_first = int(np.sum(first & ~second))
     only_second = int(np.sum(second & ~first))
-    if only_first + only_second == 0:
-        return 1.0
-    return float(binomtest(only_first, only_first + only_second).pvalue)
+    return _equally_often(only_first, only_first + only_second)
+
+
+@cache
+def _equally_often(successes: int, trials: int) -> float:
+    return float(binomtest(successes, trials).pvalue) if trials else 1.0
 
 
 def matched_interval(only_first: int, only_second: int, n: int) -> tuple[float, float]:
