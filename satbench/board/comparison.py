@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from satbench.board.ranking import ALPHA
 from satbench.core.errors import SatbenchError
 from satbench.core.stats.intervals import matched_interval, mcnemar_p
+from satbench.core.stats.shown import ALPHA
 from satbench.records.record import SURVIVED, Record, read_record
 
 
