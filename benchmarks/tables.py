@@ -170,7 +170,7 @@ def accumulate_table(result: Result) -> str:
     head = ["", f"at once, {size}", *(f"{n} parts of {size // n}" for n in parts)]
     lines: dict[str, list[str]] = {}
     for row in result["rows"]:
-        told = f"{row['relative']:.1g} (largest difference {row['greatest']:.1g})"
+        told = f"{row['relative']:.2g} (largest difference {row['greatest']:.2g})"
         lines.setdefault(f"weights after {result['steps']} steps, {row['net']}", ["0"]).append(told)
     for name, title in (("clean", "clean accuracy"), ("pgd10", "accuracy under PGD-10")):
         title = f"{title} after {result['epochs']} epochs, batch-norm"
