@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from satbench.attacks import parse_attack
-from satbench.attacks.transfer.surrogates import FromSources, Transfer
+from satbench.attacks.transfer.surrogates import FromSurrogates, Transfer
 from satbench.calling.borrow import borrowed
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
 from satbench.engine.judge import broken, predict
-from satbench.engine.memory import CountedLent
+from satbench.engine.memory import CountingSurrogates
 from satbench.engine.passes import Passes
-from satbench.evaluation.lending import Lending, pin_sources
+from satbench.evaluation.surrogates import NamedSurrogates, with_surrogates
 from satbench.models import load_model, request_model
 
 BEST = "method=mi+di+ti,step=eps/2,loss=margin"
@@ -43,12 +43,13 @@ def survivors(
     spec: str, targets: list[nn.Module], data: Dataset, rows: np.ndarray, threat: Threat
 ) -> tuple[list[int], int]:
     """Return how many images each target has right under all sources, and the gradients spent."""
-    (pinned,) = pin_sources([spec], data.name, threat)
+    (pinned,) = with_surrogates([spec], data.name, threat)
     passes = Passes()
-    lent = CountedLent(Lending(data), passes, torch.device("cpu"))
+    surrogates = CountingSurrogates(NamedSurrogates(data), passes, torch.device("cpu"))
     parts = cast(Transfer, parse_attack(pinned)).parts()
     ready = [
-        (name, cast(FromSources, part).prepare(_nobody, lent, threat, 0)) for name, part in parts
+        (name, cast(FromSurrogates, part).prepare(_nobody, surrogates, threat, 0))
+        for name, part in parts
     ]
     right = [0] * len(targets)
     for start in range(0, len(rows), BATCH):

@@ -51,13 +51,13 @@ def run_suite(
     batch_size: int,
     journal: Journal,
     progress: Progress,
-    lent: Any = None,
+    surrogates: Any = None,
     replacements: Any = None,
     span: slice = slice(None),
     timeout: float | None = None,
 ) -> NDArray[np.int16]:
     """Run a suite with all that its context holds, in one line."""
     context = Context(
-        images, threat, journal, progress, seed, batch_size, lent, replacements or {}, timeout
+        images, threat, journal, progress, seed, batch_size, surrogates, replacements or {}, timeout
     )
     return suite_run.run_suite(model, suite, context, span)

@@ -26,9 +26,9 @@ from satbench.engine.contract import History, Model, NoiseSource
 from satbench.engine.runner import NoProgress
 from satbench.engine.stage import Stage
 from satbench.evaluation.config import eval_config, parse_interval
-from satbench.evaluation.lending import Lending
 from satbench.evaluation.plan import Evaluation
 from satbench.evaluation.run import Finished, run_evaluation
+from satbench.evaluation.surrogates import NamedSurrogates
 from satbench.models import LoadedModel
 from satbench.proofs.verification import verify_record
 from satbench.records.check import check_record
@@ -264,9 +264,9 @@ def test_a_record_whose_interval_was_narrowed_does_not_hold(run: Run, tmp_path: 
 
 def test_images_of_the_population_are_lent_to_nobody(hundred: Dataset) -> None:
     whole = load_dataset("fashion-mnist", "test", POPULATION + 3)
-    lent = Lending(hundred.shuffled().first(CHUNK)).pool(3)
+    surrogates = NamedSurrogates(hundred.shuffled().first(CHUNK)).pool(3)
 
-    assert np.array_equal(whole.pixels(np.arange(POPULATION, POPULATION + 3)), lent)
+    assert np.array_equal(whole.pixels(np.arange(POPULATION, POPULATION + 3)), surrogates)
 
 
 # One chunk tells another nothing

@@ -14,8 +14,8 @@ from satbench.attacks.registry import (
     is_own_attack,
     parse_attack,
     short_spec,
-    sources_in_file,
     suite_digests,
+    surrogates_in_file,
 )
 
 __all__ = [
@@ -27,6 +27,6 @@ __all__ = [
     "is_own_attack",
     "parse_attack",
     "short_spec",
-    "sources_in_file",
     "suite_digests",
+    "surrogates_in_file",
 ]

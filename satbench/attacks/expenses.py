@@ -17,19 +17,19 @@ from satbench.attacks.packages import pyautoattack_attacks as package
 from satbench.attacks.score.square import Square
 from satbench.attacks.score.square_from_best import SquareFromBest
 from satbench.attacks.suites.suite_parts import Chosen
-from satbench.attacks.transfer.surrogates import FromSources
+from satbench.attacks.transfer.surrogates import FromSurrogates
 
 
 @dataclass(frozen=True)
 class Expenses:
-    """The passes on one image that holds out: forwards and backwards of the model, and lent ones.
+    """The passes on one image that holds out: forwards and backwards of the model.
 
-    `lent` are backwards of models that the attack borrows.
+    `surrogates` are the backwards of surrogates.
     """
 
     forwards: int = 0
     backwards: int = 0
-    lent: int = 0
+    surrogates: int = 0
 
 
 def expenses_of(attack: object, classes: int) -> Expenses | None:
@@ -37,7 +37,7 @@ def expenses_of(attack: object, classes: int) -> Expenses | None:
 
     >>> from satbench.attacks import parse_attack
     >>> expenses_of(parse_attack("pgd-50"), 10)
-    Expenses(forwards=50, backwards=50, lent=0)
+    Expenses(forwards=50, backwards=50, surrogates=0)
     """
     others = max(1, classes - 1)
     match attack:
@@ -61,8 +61,8 @@ def expenses_of(attack: object, classes: int) -> Expenses | None:
             return Expenses(total, total)
         case Square() | package.ReferenceSquare() | SquareFromBest():
             return Expenses(attack.queries, 0)
-        case FromSources(sources=sources, settings=settings):
-            return Expenses(0, 0, settings.steps * len(sources))
+        case FromSurrogates(surrogates=names, settings=settings):
+            return Expenses(0, 0, settings.steps * len(names))
     return None
 
 

@@ -248,7 +248,7 @@ def short_spec(spec: str) -> str:
     return f"{name}({inside})" if inside else name
 
 
-def sources_in_file(text: str) -> frozenset[str]:
+def surrogates_in_file(text: str) -> frozenset[str]:
     """Return the models that a suite's file names of itself, `FILE.toml` or `FILE.toml(a=…)`.
 
     Those that stand in the text, behind the file, are left out; a text of no file names none.
@@ -259,7 +259,7 @@ def sources_in_file(text: str) -> frozenset[str]:
     attack = parse_attack(text)
     parts = attack.parts() if isinstance(attack, Composite) else ()
     asked = {name for value in _split(text)[1].values() for name in value.split("+")}
-    return frozenset(name for _, part in parts for name in traits_of(part).sources) - asked
+    return frozenset(name for _, part in parts for name in traits_of(part).surrogates) - asked
 
 
 def is_given(spec: str) -> bool:

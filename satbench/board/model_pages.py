@@ -43,7 +43,7 @@ def pages(
 ) -> dict[str, str]:
     """Return the name and the text of each page: one a card, and the list of all.
 
-    `surrogates` are the names of models that attacks borrow.  Records of models without a card
+    `surrogates` are the names of the surrogates.  Records of models without a card
     enter nothing.  Raises SatbenchError for records that cannot be counted.
     """
     results = _results(records)

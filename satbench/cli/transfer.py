@@ -16,7 +16,7 @@ from satbench.cli import options
     "sources",
     multiple=True,
     help="A model to make images on, as for `satbench eval --model`.  May be given several times. "
-    "Default: the benchmark's pinned surrogates.",
+    "Default: the benchmark's surrogates.",
 )
 @click.option(
     "--target",

@@ -33,8 +33,8 @@ from satbench.engine.runner import Context, NoProgress, Progress, device_of, run
 from satbench.engine.stage import Stage
 from satbench.evaluation.config import EvalConfig, first_examples
 from satbench.evaluation.environment import measured_environment
-from satbench.evaluation.lending import Lending, pin_sources
 from satbench.evaluation.own_code import identified
+from satbench.evaluation.surrogates import NamedSurrogates, with_surrogates
 from satbench.evaluation.trained_on import check_not_trained_on
 from satbench.models import load_model
 from satbench.preflight.preflight import Needs, check_set_up
@@ -237,7 +237,7 @@ def _bounding_suite(plan: CurvePlan, suite: tuple[Stage, ...]) -> tuple[Stage, .
     """Return the attacks at the marks.  Raises SatbenchError where one does not suit the norm."""
     default = "pgd-50" if any(stage.uses_gradients for stage in suite) else "square"
     threat = Threat.of(plan.norm, "1")
-    bounding = parse_suite(pin_sources(plan.at_marks or (default,), plan.dataset.name, threat))
+    bounding = parse_suite(with_surrogates(plan.at_marks or (default,), plan.dataset.name, threat))
     check_suite(bounding, threat)
     return bounding
 
@@ -275,7 +275,7 @@ class _Work:
             progress=self.progress,
             seed=plan.seed,
             batch_size=plan.batch_size,
-            lent=Lending(plan.dataset, plan.data_dir),
+            surrogates=NamedSurrogates(plan.dataset, plan.data_dir),
             timeout=plan.timeout,
             sharing=store.sharing(self.shared),
         )

@@ -191,11 +191,11 @@ class Selective(Protocol):
         ...
 
 
-class Lender(Protocol):
-    """Who has other models than the target, and images to query it with."""
+class Surrogates(Protocol):
+    """Where an attack finds surrogates, and images to query the target with."""
 
-    def source(self, name: str) -> nn.Module:
-        """Return another model, frozen, in eval mode, on the target's device.
+    def surrogate(self, name: str) -> nn.Module:
+        """Return a surrogate, frozen, in eval mode, on the target's device.
 
         Raises SatbenchError for an unknown name.
         """
@@ -206,22 +206,24 @@ class Lender(Protocol):
         ...
 
 
-class Lent(Lender, Protocol):
-    """What a run lends an attack beside the target.
+class CountedSurrogates(Surrogates, Protocol):
+    """The surrogates that a run hands an attack beside the target.
 
-    Passes of a lent model are counted, apart from those of the target.
+    Passes of a surrogate are counted, apart from those of the target.
     """
 
     def spent(self, forwards: int, backwards: int) -> None:
-        """Count passes of a model that the attack made itself (a trained surrogate)."""
+        """Count passes of a surrogate that the attack trained itself."""
         ...
 
 
 @runtime_checkable
 class Prepared(Protocol):
-    """An attack that must be made ready once a run: it needs a source, or trains a surrogate."""
+    """An attack that must be made ready once a run: it needs surrogates, or trains one."""
 
-    def prepare(self, target: Model, lent: Lent, threat: Threat, seed: int) -> Attack:
+    def prepare(
+        self, target: Model, surrogates: CountedSurrogates, threat: Threat, seed: int
+    ) -> Attack:
         """Return the attack proper.  Calls of `target` are counted like those of an attack.
 
         A function of its arguments alone, for a resumed run prepares again.

@@ -1,4 +1,4 @@
-"""What a run remembers from stage to stage, and what it lends: for attacks that build on others."""
+"""What a run remembers from stage to stage, and its surrogates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from satbench.core.noise import generator_for
-from satbench.engine.contract import Hints, History, Informed, Lender
+from satbench.engine.contract import Hints, History, Informed, Surrogates
 from satbench.engine.passes import CountingModel, Passes
 from satbench.engine.searched import Trial
 from satbench.engine.stage import Stage
@@ -172,29 +172,33 @@ class Memory:
         )
 
 
-class CountedLent:
-    """What a run lends, with every pass of it counted; `trial` is the search that it is lent to."""
+class CountingSurrogates:
+    """The surrogates of a run, with every pass counted; `trial` is the search that they are for."""
 
     def __init__(
-        self, lent: Lender, passes: Passes, device: torch.device, trial: Trial | None = None
+        self,
+        surrogates: Surrogates,
+        passes: Passes,
+        device: torch.device,
+        trial: Trial | None = None,
     ) -> None:
-        self._lent, self._passes, self._device = lent, passes, device
+        self._given, self._passes, self._device = surrogates, passes, device
         self._trial = trial or Trial()
-        self._sources: dict[str, nn.Module] = {}
+        self._made: dict[str, nn.Module] = {}
 
-    def source(self, name: str) -> nn.Module:
+    def surrogate(self, name: str) -> nn.Module:
         """Return another model, made for searching, frozen, in eval mode, on the device."""
-        if name not in self._sources:
-            module = self._lent.source(name).requires_grad_(False).to(self._device)
+        if name not in self._made:
+            module = self._given.surrogate(name).requires_grad_(False).to(self._device)
             module.eval()
-            source = self._trial.add(module)
-            source.get_ready()
-            self._sources[name] = CountingModel(source, self._passes)
-        return self._sources[name]
+            surrogate = self._trial.add(module)
+            surrogate.get_ready()
+            self._made[name] = CountingModel(surrogate, self._passes)
+        return self._made[name]
 
     def pool(self, n: int) -> NDArray[np.float32]:
         """Return up to `n` images that are not under evaluation."""
-        return self._lent.pool(n)
+        return self._given.pool(n)
 
     def spent(self, forwards: int, backwards: int) -> None:
         """Count passes of a model that the attack made itself."""

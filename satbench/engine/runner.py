@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from satbench.calling.blame import Batch
 from satbench.core.heap import release_freed_memory
 from satbench.core.threat import Threat
-from satbench.engine.contract import Lender
+from satbench.engine.contract import Surrogates
 from satbench.engine.searched import Kind
 
 CLEAN = 0
@@ -131,7 +131,7 @@ class Context:
     """What every unit of a run is done with.
 
     `images` go through the models in batches of `batch_size`; no verdict depends on it.  `seed`
-    keys all noise.  Finished units go to `journal`.  `lent` is what attacks may borrow.
+    keys all noise.  Finished units go to `journal`.  `surrogates` is where attacks find theirs.
     With `sharing`, other processes are at the same run, and the journal is a `SharedJournal`.
     `replacements` give named layers another backward in searches (BPDA, `satbench.engine.bpda`);
     the judge knows nothing of them.  A unit may take `timeout` seconds, None for as many as it
@@ -145,7 +145,7 @@ class Context:
     progress: Progress = field(default_factory=NoProgress)
     seed: int = 0
     batch_size: int = 250
-    lent: Lender | None = None
+    surrogates: Surrogates | None = None
     replacements: Mapping[str, nn.Module] = field(default_factory=dict)
     timeout: float | None = None
     sharing: Sharing | None = None

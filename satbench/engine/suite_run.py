@@ -18,7 +18,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.noise import Noise
 from satbench.engine.contract import Attack, Found, Informed, Prepared, Selective
 from satbench.engine.judge import OutsideBallError, broken, predict
-from satbench.engine.memory import CountedLent, Memory
+from satbench.engine.memory import CountingSurrogates, Memory
 from satbench.engine.passes import CountingModel, Passes
 from satbench.engine.runner import (
     CLEAN,
@@ -142,7 +142,7 @@ class _Attacking:
         self.judged, self.target, self.context = run.judged, run.target, run.context
         self.known, target = run.memory.before(number), run.target
         self.trial = Trial([target])
-        self.passes, self.source_passes = Passes(), Passes()
+        self.passes, self.surrogate_passes = Passes(), Passes()
         self.searcher = CountingModel(target, self.passes)
         self.proper: Attack = self.stage.attack
 
@@ -171,15 +171,18 @@ class _Attacking:
         stage, context = self.stage, self.context
         if not isinstance(stage.attack, Prepared):
             return None
-        if context.lent is None:
-            raise SatbenchError(f"{stage.title} borrows other models, and none are lent here")
+        if context.surrogates is None:
+            raise SatbenchError(f"{stage.title} asks for surrogates, and there are none here")
         started = time.perf_counter()
         device, prepare = device_of(self.judged), stage.attack.prepare
-        lent = CountedLent(context.lent, self.source_passes, device, self.trial)
+        surrogates = CountingSurrogates(
+            context.surrogates, self.surrogate_passes, device, self.trial
+        )
         self._get_ready()
         try:
             self.proper = self.trial.run(
-                lambda: prepare(self.searcher, lent, context.threat, context.seed), self._forget
+                lambda: prepare(self.searcher, surrogates, context.threat, context.seed),
+                self._forget,
             )
         except ModelError as error:
             raise type(error)(f"{error} (while {stage.title} was made ready)", error.x) from error
@@ -196,7 +199,7 @@ class _Attacking:
             np.empty((0, *shape[1:]), np.float32),
             *self.passes.take(),
             time.perf_counter() - started,
-            *self.source_passes.take(),
+            *self.surrogate_passes.take(),
             search=self.trial.kind,
         )
 
@@ -222,7 +225,7 @@ class _Attacking:
             found.x_adv[fooled].cpu().contiguous().numpy(),
             *self.passes.take(),
             time.perf_counter() - started,
-            *self.source_passes.take(),
+            *self.surrogate_passes.take(),
             margins=told,
             points=found.x_adv[~fooled].cpu().contiguous().numpy() if len(told) else no_margins(),
             search=self.trial.kind,
@@ -236,9 +239,9 @@ class _Attacking:
         return self.proper.follow(self.searcher, x, y, self.context.threat, noise, hints)
 
     def _get_ready(self) -> None:
-        if not self.stage.traits.sources:  # else the target may never be asked
+        if not self.stage.traits.surrogates:  # else the target may never be asked
             self.target.get_ready()
 
     def _forget(self) -> None:
         self.passes.take()
-        self.source_passes.take()
+        self.surrogate_passes.take()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # names are answered without torch
 
 NORMS: tuple[str, ...] = get_args(Norm)
 
-_TRAITS = ("norms", "uses_gradients", "block", "sources", "least_classes")
+_TRAITS = ("norms", "uses_gradients", "block", "surrogates", "least_classes")
 _METHODS = ("parts", "prepare", "selects", "follow", "nearest")
 _CLOSE = 0.8  # of difflib's ratio, from which a name is taken for a misspelt one
 _MOST_STEP = 2  # in eps: a longer step leaves the ball from any point of it
@@ -36,14 +36,14 @@ class Traits:
 
     `norms` are those it is made for; `uses_gradients` is false for an attack that never follows the
     target's gradient; `block` is the number of images, by index, that it must see together, None
-    where it does not matter; `sources` are the models it borrows; `least_classes` is how many
-    classes its loss needs.
+    where it does not matter; `surrogates` are the names of its surrogates; `least_classes` is how
+    many classes its loss needs.
     """
 
     norms: tuple[str, ...] = NORMS
     uses_gradients: bool = True
     block: int | None = None
-    sources: tuple[str, ...] = ()
+    surrogates: tuple[str, ...] = ()
     least_classes: int = 2
 
 
@@ -64,7 +64,7 @@ def traits_of(attack: object, name: str = "") -> Traits:
     name = name or type(attack).__name__
     default = Traits()
     read = {trait: getattr(attack, trait, getattr(default, trait)) for trait in _TRAITS}
-    norms, block, sources = read["norms"], read["block"], read["sources"]
+    norms, block, surrogates = read["norms"], read["block"], read["surrogates"]
     if not _are_words(norms) or not norms or not set(norms) <= set(NORMS):
         raise SatbenchError(
             f"{name}: expected the trait norms as a tuple of {', '.join(NORMS)}, such as "
@@ -80,16 +80,16 @@ def traits_of(attack: object, name: str = "") -> Traits:
             f"{name}: expected the trait block as a whole number of images, 1 or more, or None, "
             f"got {block!r}"
         )
-    if not _are_words(sources):
+    if not _are_words(surrogates):
         raise SatbenchError(
-            f"{name}: expected the trait sources as a tuple of names of models, got {sources!r}"
+            f"{name}: expected the trait surrogates as a tuple of names, got {surrogates!r}"
         )
     least = read["least_classes"]
     if not isinstance(least, int) or isinstance(least, bool) or least < 2:
         raise SatbenchError(
             f"{name}: expected the trait least_classes as a whole number, 2 or more, got {least!r}"
         )
-    return Traits(tuple(norms), read["uses_gradients"], block, tuple(sources), least)
+    return Traits(tuple(norms), read["uses_gradients"], block, tuple(surrogates), least)
 
 
 @cache
@@ -238,7 +238,7 @@ def _would_do(trait: str, field: Field[Any], cls: type) -> bool:
     if trait not in _TRAITS or hasattr(cls, trait):
         return False
     default = None if field.default is MISSING else field.default
-    if trait == "sources":
+    if trait == "surrogates":
         return isinstance(default, tuple | list) or hasattr(cls, "prepare")
     if trait == "norms":
         return isinstance(default, tuple | list) or default in NORMS

@@ -13,8 +13,8 @@ from satbench.core.console import BarProgress
 from satbench.core.errors import SatbenchError
 from satbench.evaluation.api import evaluate_config
 from satbench.evaluation.config import eval_config
-from satbench.evaluation.lending import PINNED
 from satbench.evaluation.named_in_files import refuse_foreign, request_known
+from satbench.evaluation.surrogates import PINNED
 from satbench.evaluation.workers import check_workers, helped
 from satbench.model_zoo.card import board_names
 from satbench.records.witnesses import store_witnesses
@@ -69,5 +69,5 @@ def _check_names(definition: BoardDefinition, trust: Collection[str]) -> None:
                 f"satbench's own: if you mean it, give --trust {shlex.quote(text)}"
             )
         for stage in parse_suite([text]):
-            for name in set(stage.traits.sources) - {PINNED}:
+            for name in set(stage.traits.surrogates) - {PINNED}:
                 request_known(name, "", trust)

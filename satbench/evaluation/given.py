@@ -1,4 +1,4 @@
-"""What a record names, found here: its model, its images, the models that its attacks borrowed.
+"""What a record names, found here: its model, its images, its surrogates.
 
 Names in a record are a stranger's.  Models are looked up among those that are known here, images
 among the data sets of satbench, and no code is run or server asked for the sake of a name, unless
@@ -22,8 +22,8 @@ from satbench.calling.modules import check_module
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import USER, Dataset, completed, load_dataset
-from satbench.evaluation.lending import pinned_surrogates, source_digest
 from satbench.evaluation.named_in_files import refuse_foreign, request_known
+from satbench.evaluation.surrogates import benchmark_surrogates, surrogate_digest
 from satbench.model_zoo.card import card_of_digest
 from satbench.models import (
     FileOptions,
@@ -34,7 +34,7 @@ from satbench.models import (
     load_model,
     request_model,
 )
-from satbench.records.answers import same_source
+from satbench.records.answers import same_surrogate
 from satbench.records.record import Record
 
 
@@ -82,44 +82,44 @@ def _requested(record: Record, given: Given) -> ModelRequest:
     return request_known(name, model.weights_digest, given.trust, ways=ways)
 
 
-def check_sources(record: Record, dataset: Dataset, given: Given) -> Iterator[str]:
-    """Check that the models which attacks borrowed are those of the same names here."""
+def check_surrogates(record: Record, dataset: Dataset, given: Given) -> Iterator[str]:
+    """Check that the surrogates are those of the same names here."""
     for name, told in record.sources.items():
         try:
-            here = _source_here(name, told, record, dataset, given)
+            here = _surrogate_here(name, told, record, dataset, given)
         except SatbenchError as error:
-            yield f"the source {name} cannot be checked: {error}"
+            yield f"the surrogate {name} cannot be checked: {error}"
             continue
         if here.partition(" ")[0] != told.partition(" ")[0]:
-            yield f"the source {name} here has weights {here[:12]}…, in the record {told[:12]}…"
-        elif not same_source(here, told):
-            yield f"the source {name} here answers otherwise than the record's: it has other code"
-    for name in sorted(_named_sources(record, given) - set(record.sources)):
-        yield f"the suite borrows {name}, but the record does not say with which weights"
+            yield f"the surrogate {name} here has weights {here[:12]}…, in the record {told[:12]}…"
+        elif not same_surrogate(here, told):
+            yield f"the surrogate {name} here answers otherwise than the record's: other code"
+    for name in sorted(_named_surrogates(record, given) - set(record.sources)):
+        yield f"the suite asks for {name}, but the record does not say with which weights"
 
 
-def _source_here(name: str, told: str, record: Record, dataset: Dataset, given: Given) -> str:
-    pinned = pinned_surrogates(record.dataset.name, Threat.of(record.norm, record.eps))
-    if name in pinned:
-        return pinned[name]
+def _surrogate_here(name: str, told: str, record: Record, dataset: Dataset, given: Given) -> str:
+    own = benchmark_surrogates(record.dataset.name, Threat.of(record.norm, record.eps))
+    if name in own:
+        return own[name]
     card = request_known(name, told.partition(" ")[0], given.trust).card
-    return card.weights_digest if card else source_digest(name, dataset)
+    return card.weights_digest if card else surrogate_digest(name, dataset)
 
 
-def _named_sources(record: Record, given: Given) -> set[str]:
+def _named_surrogates(record: Record, given: Given) -> set[str]:
     names: set[str] = set()
     for spec in record.suite:
         try:
             if is_own_attack(spec) or spec in given.trust:
-                names |= _sources_in(spec)
+                names |= _surrogates_in(spec)
         except SatbenchError:  # a spec of an older protocol
             continue
     return names
 
 
 @cache
-def _sources_in(spec: str) -> frozenset[str]:
-    return frozenset(name for stage in parse_suite([spec]) for name in stage.traits.sources)
+def _surrogates_in(spec: str) -> frozenset[str]:
+    return frozenset(name for stage in parse_suite([spec]) for name in stage.traits.surrogates)
 
 
 def find_images(record: Record, given: Given) -> Dataset | None:

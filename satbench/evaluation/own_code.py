@@ -1,7 +1,7 @@
 """Code that is its user's: models told apart by what they answer, attacks by their code's digest.
 
 The one rule for all that must know whether a model is the same as before: records, curves,
-transfer matrices, challenges, studies, and the models that attacks borrow.  And the one for
+transfer matrices, challenges, studies, and surrogates.  And the one for
 attacks that are handed over as functions or objects.
 """
 
@@ -34,7 +34,7 @@ from satbench.records.answers import (
     digest_answers,
     known_again,
     show_answers,
-    source_text,
+    surrogate_text,
 )
 from satbench.records.record import ModelInfo
 
@@ -98,7 +98,7 @@ def with_effect(
     with moved([module, *stand_ins.values()], device_of(module)):
         answers = answers_of(Replaced(module, stand_ins), dataset, device_of(module))
     return {
-        name: one if one.text == IDENTITY else replace(one, text=source_text(one.text, answers))
+        name: one if one.text == IDENTITY else replace(one, text=surrogate_text(one.text, answers))
         for name, one in replacements.items()
     }
 

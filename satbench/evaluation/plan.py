@@ -31,8 +31,8 @@ from satbench.engine.runner import (
 from satbench.engine.searched import joint
 from satbench.engine.stage import Stage
 from satbench.evaluation.environment import measured_environment
-from satbench.evaluation.lending import Lending, source_digest
 from satbench.evaluation.replacements import Replacement
+from satbench.evaluation.surrogates import NamedSurrogates, surrogate_digest
 from satbench.records.flags import (
     Kind,
     flags_from_assumed,
@@ -103,7 +103,7 @@ class Evaluation:
             progress=progress,
             seed=self.seed,
             batch_size=self.batch_size,
-            lent=Lending(self.dataset, self.data_dir),
+            surrogates=NamedSurrogates(self.dataset, self.data_dir),
             replacements=self.stand_ins,
             timeout=self.timeout,
             sharing=sharing,
@@ -137,9 +137,9 @@ class Plan:
 
     @cached_property
     def sources(self) -> dict[str, str]:
-        """The models that the attacks borrow, with what tells each from others."""
-        names = {name for stage in self.suite for name in stage.traits.sources}
-        return {name: source_digest(name, self.evaluation.dataset) for name in sorted(names)}
+        """The surrogates of the attacks, with what tells each from others."""
+        names = {name for stage in self.suite for name in stage.traits.surrogates}
+        return {name: surrogate_digest(name, self.evaluation.dataset) for name in sorted(names)}
 
     @property
     def replacements(self) -> dict[str, str]:
@@ -259,6 +259,6 @@ def _tally(result: BatchResult, spool: WitnessSpool) -> BatchResult:
 
 def kind_of(stage: Stage) -> Kind:
     """Return what a stage's attack knows of the model."""
-    if isinstance(stage.attack, Prepared) or stage.traits.sources:
+    if isinstance(stage.attack, Prepared) or stage.traits.surrogates:
         return "transfer"
     return "white-box" if stage.uses_gradients else "gradient-free"

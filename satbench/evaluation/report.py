@@ -29,7 +29,7 @@ class ReportRow:
     """One line of a result: accuracy after what `name` says, with what it cost.
 
     `accuracy` is `correct / n`; `low` and `high` are its 95 % Wilson interval; passes are of the
-    search alone, those of the models it borrowed apart; `seconds` of the search and the judge.
+    search alone, those of its surrogates apart; `seconds` of the search and the judge.
     """
 
     name: str

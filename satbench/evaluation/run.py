@@ -21,9 +21,9 @@ from satbench.engine.bpda import Replaced
 from satbench.engine.journal import RunStore, known_models
 from satbench.engine.runner import SURVIVED, NoProgress, Progress
 from satbench.engine.suite_run import run_suite
-from satbench.evaluation.lending import pin_sources
 from satbench.evaluation.own_code import identified, with_effect
 from satbench.evaluation.plan import Evaluation, Plan
+from satbench.evaluation.surrogates import with_surrogates
 from satbench.preflight.preflight import Needs, check_set_up
 from satbench.records.record import ModelInfo, Record, Sequential, read_record, write_record
 from satbench.records.witnesses import WitnessSpool, witnesses_path
@@ -61,7 +61,7 @@ def run_evaluation(
     """
     if evaluation.until is not None:
         evaluation = replace(evaluation, dataset=evaluation.dataset.shuffled())
-    attacks = pin_sources(evaluation.attacks, evaluation.dataset.name, evaluation.threat)
+    attacks = with_surrogates(evaluation.attacks, evaluation.dataset.name, evaluation.threat)
     suite = parse_suite(attacks)
     check_suite(suite, evaluation.threat)
     stand_ins = evaluation.stand_ins

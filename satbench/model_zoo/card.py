@@ -173,13 +173,13 @@ def zoo_names() -> list[str]:
 def board_names() -> list[str]:
     """Return the names of the models for the board, sorted: no benchmark attacks from them."""
     text = (_cards().parent / "surrogates.toml").read_text(encoding="utf-8")
-    pinned = {
+    surrogates = {
         name
         for benchmarks in tomllib.loads(text).values()
-        for surrogates in benchmarks.values()
-        for name in surrogates
+        for names in benchmarks.values()
+        for name in names
     }
-    return [name for name in zoo_names() if name not in pinned]
+    return [name for name in zoo_names() if name not in surrogates]
 
 
 def zoo_card(name: str) -> Card:

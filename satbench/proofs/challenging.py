@@ -31,10 +31,10 @@ from satbench.engine.runner import (
 from satbench.engine.stage import Stage
 from satbench.engine.suite_run import run_suite
 from satbench.evaluation.given import Given
-from satbench.evaluation.lending import pin_sources
 from satbench.evaluation.own_code import with_effect
 from satbench.evaluation.plan import Evaluation, Plan, kind_of
 from satbench.evaluation.replacements import load_replacements
+from satbench.evaluation.surrogates import with_surrogates
 from satbench.preflight.preflight import Needs, check_set_up
 from satbench.proofs.submission import read_submission
 from satbench.proofs.verification import Subject, open_record
@@ -192,7 +192,7 @@ class _OnSurvivors:
 def _suite(challenge: Challenge, subject: Subject) -> tuple[tuple[Stage, ...], str]:
     record, threat = subject.record, _threat(subject)
     if challenge.images is None:
-        suite = parse_suite(pin_sources(challenge.attacks, record.dataset.name, threat))
+        suite = parse_suite(with_surrogates(challenge.attacks, record.dataset.name, threat))
         check_suite(suite, threat)
         return suite, ""
     whole = record.n  # images in a random order are asked for in just this order

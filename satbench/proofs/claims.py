@@ -186,7 +186,7 @@ def _check_passes(
     pairs = {
         "forwards": (told.forwards, expected.forwards),
         "backwards": (told.backwards, expected.backwards),
-        "backwards of what it borrowed": (told.source_backwards, expected.lent),
+        "backwards of surrogates": (told.source_backwards, expected.surrogates),
     }
     for what, (count, each) in pairs.items():
         if count < LEAST * each * held:
@@ -195,7 +195,7 @@ def _check_passes(
                 f"about {each}"
             )
         most = told.attacked * (MOST * each + BESIDE)
-        if count > most and what != "backwards of what it borrowed":
+        if count > most and what != "backwards of surrogates":
             yield f"{title} tells of {count} {what} on {told.attacked} images: more than {most}"
 
 

@@ -25,7 +25,7 @@ from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.engine.judge import check_allowed, predict
 from satbench.engine.runner import device_of
-from satbench.evaluation.given import Given, check_sources, find_images, find_model
+from satbench.evaluation.given import Given, check_surrogates, find_images, find_model
 from satbench.evaluation.own_code import answers_of
 from satbench.models import LoadedModel, is_of_own_code
 from satbench.preflight.preflight import Needs, check_set_up
@@ -142,7 +142,7 @@ def _examine(path: Path, given: Given) -> tuple[Verified, Subject | None]:
         )
     loaded = find_model(record, given)
     faults += _check_model(record, loaded)
-    faults += check_sources(record, dataset, given) if dataset else ()
+    faults += check_surrogates(record, dataset, given) if dataset else ()
     if faults or dataset is None:
         return told, None
     found = OpenedRecord(record, witnesses, dataset, loaded)

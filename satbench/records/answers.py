@@ -86,12 +86,12 @@ def known_again(info: ModelInfo, known: Iterable[ModelInfo]) -> ModelInfo:
     return replace(info, answers=again.answers, answers_digest=again.answers_digest)
 
 
-def source_text(weights_digest: str, answers: str) -> str:
-    """Return what a record says of a model that an attack borrowed."""
+def surrogate_text(weights_digest: str, answers: str) -> str:
+    """Return what a record says of a surrogate."""
     return f"{weights_digest} {answers}".strip()
 
 
-def same_source(told: str, here: str) -> bool:
+def same_surrogate(told: str, here: str) -> bool:
     """Whether two such texts are of the same model."""
     (mine, _, mine_answers), (theirs, _, their_answers) = told.partition(" "), here.partition(" ")
     return mine == theirs and not difference(mine_answers, their_answers)

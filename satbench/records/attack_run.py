@@ -59,7 +59,7 @@ class AttackRun:
 
     @property
     def passes(self) -> Fraction | None:
-        """Passes, forwards and backwards, of the model and of those that it borrowed.
+        """Passes, forwards and backwards, of the model and of surrogates.
 
         For each image that was right when clean; None where none was, or none got this far.
         """

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from satbench.core.errors import SatbenchError
 from satbench.core.stats.intervals import confidence_sequence
 from satbench.core.threat import Threat
-from satbench.records.answers import same_model, same_source
+from satbench.records.answers import same_model, same_surrogate
 from satbench.records.record import (
     PROTOCOL,
     SCHEMA,
@@ -237,7 +237,7 @@ def _refuse_conflicts(
 
 def _united(what: str, mine: dict[str, str], theirs: dict[str, str]) -> dict[str, str]:
     for name in mine.keys() & theirs.keys():
-        if not same_source(mine[name], theirs[name]):
+        if not same_surrogate(mine[name], theirs[name]):
             raise SatbenchError(
                 f"expected one {what} called {name}, got {mine[name][:12]}… and "
                 f"{theirs[name][:12]}… under this name"

@@ -87,7 +87,7 @@ class StageResult:
     `attack` is the canonical spec of the suite's attack and `part` the stage's name within it
     (empty for an attack of one stage).  `attacked` images came in, `broken` of them the judge
     found broken; the search cost `forwards` and `backwards` passes of the model, and
-    `source_forwards` and `source_backwards` of models that the attack borrowed or trained.
+    `source_forwards` and `source_backwards` of surrogates, which it was given or trained.
     `passed_over` images survived until here, and the stage did not take them on.
 
     `by` says who ran a challenge.  `origin`, `seed` and `protocol` tell of a stage that another
@@ -161,7 +161,7 @@ class Record:
 
     `verdicts` has one number an image, in the data set's order: -1 survived, 0 wrong when clean,
     k the stage (counted from 1) that broke it.  `witnesses_digest` is the SHA-256 of the
-    witnesses beside the record.  `sources` are the models that attacks borrowed, name to digest of
+    witnesses beside the record.  `sources` are the surrogates, name to digest of
     weights.  `replacements` are the layers that searches ran a differentiable replacement of
     (BPDA), name to what replaced it.  `notes` are what a reader should know of how the model was
     read, a sentence each.  `suites` are the suite files that were run, name to digest of their

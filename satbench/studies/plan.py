@@ -17,8 +17,8 @@ from satbench.core.errors import SatbenchError
 from satbench.core.specs import split_spec
 from satbench.core.threat import Threat
 from satbench.data import check_name
-from satbench.evaluation.lending import pin_sources
 from satbench.evaluation.own_code import IMAGES, identified
+from satbench.evaluation.surrogates import with_surrogates
 from satbench.models import load_model, request_model
 from satbench.recipes import TrainConfig, load_recipe, parse_overrides
 from satbench.recipes.config import settings
@@ -175,8 +175,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 @cache
 def _canonical_suite(attacks: tuple[str, ...], dataset: str, threat: Threat) -> tuple[str, ...]:
-    pinned = pin_sources(attacks, dataset, threat)
-    return tuple(dict.fromkeys(stage.spec for stage in parse_suite(pinned)))
+    spelt_out = with_surrogates(attacks, dataset, threat)
+    return tuple(dict.fromkeys(stage.spec for stage in parse_suite(spelt_out)))
 
 
 def _drawn(key: str, spec: str) -> str:

@@ -17,10 +17,10 @@ from satbench.core.console import BarProgress
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset
-from satbench.evaluation.lending import source_digest
 from satbench.evaluation.own_code import identified
 from satbench.evaluation.plan import Evaluation
 from satbench.evaluation.run import run_evaluation
+from satbench.evaluation.surrogates import surrogate_digest
 from satbench.models import LoadedModel, load_model, request_model
 from satbench.records.answers import difference
 from satbench.records.record import DatasetInfo, Inputs, ModelInfo
@@ -57,7 +57,7 @@ class Runner:
     ) -> None:
         self.plan, self.places, self.images, self.machine = plan, places, images, machine
         self.models, self.records = Models(places), Records(places)
-        self._sources: dict[tuple[str, str], str] = {}
+        self._surrogates: dict[tuple[str, str], str] = {}
         if machine.threads:  # here, so that an estimate is made with as many as the work
             torch.set_num_threads(machine.threads)
 
@@ -247,12 +247,12 @@ class Runner:
         )
 
     def _borrowed(self, suite: tuple[str, ...], data: Dataset) -> dict[str, str]:
-        """Return the models that a suite borrows, with what tells each from others."""
-        names = {name for stage in parse_suite(suite) for name in stage.traits.sources}
+        """Return the surrogates of a suite, with what tells each from others."""
+        names = {name for stage in parse_suite(suite) for name in stage.traits.surrogates}
         for name in names:
-            if (name, data.digest) not in self._sources:
-                self._sources[name, data.digest] = source_digest(name, data)
-        return {name: self._sources[name, data.digest] for name in sorted(names)}
+            if (name, data.digest) not in self._surrogates:
+                self._surrogates[name, data.digest] = surrogate_digest(name, data)
+        return {name: self._surrogates[name, data.digest] for name in sorted(names)}
 
     def _say(
         self,

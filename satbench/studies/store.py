@@ -162,8 +162,8 @@ class Records:
                 continue
             if record.suite[: len(inputs.suite)] != inputs.suite:
                 continue
-            borrowed = {**record.sources, **inputs.sources}
-            asked = replace(inputs, suite=record.suite, sources=borrowed)
+            surrogates = {**record.sources, **inputs.sources}
+            asked = replace(inputs, suite=record.suite, sources=surrogates)
             if identity_of(asked) == record.identity:
                 return record
         return None

@@ -48,7 +48,7 @@ def transfer_config(
     """Check what was asked for and fill in what was not.
 
     The data set and the threat model default to those that the first target was trained for, the
-    sources to the benchmark's pinned surrogates, the targets to all other models of the zoo that
+    sources to the benchmark's surrogates, the targets to all other models of the zoo that
     were trained on the data set.  Raises SatbenchError: unknown or double names, another attack
     than `transfer`, sources named twice over, and what is missing.
     """
@@ -80,16 +80,16 @@ def transfer_config(
         fresh=fresh,
         timeout=timeout,
     )
-    from satbench.evaluation.lending import pinned_surrogates
+    from satbench.evaluation.surrogates import benchmark_surrogates
 
-    pinned = pinned_surrogates(base.dataset, base.threat)
-    sources = tuple(sources) or tuple(pinned)
+    own = benchmark_surrogates(base.dataset, base.threat)
+    sources = tuple(sources) or tuple(own)
     if not sources:
         raise SatbenchError(
-            f"there is no pinned set of surrogates for {base.dataset} under {base.threat}: "
+            f"the benchmark {base.dataset} under {base.threat} has no surrogates: "
             "name models to attack from with --source MODEL"
         )
-    chosen = targets or [name for name in candidates if name not in pinned]
+    chosen = targets or [name for name in candidates if name not in own]
     return TransferConfig(sources, tuple(map(request_model, chosen)), base)
 
 

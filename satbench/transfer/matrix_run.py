@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from satbench.attacks.transfer.surrogates import FromSources, Transfer
+from satbench.attacks.transfer.surrogates import FromSurrogates, Transfer
 from satbench.calling.borrow import borrowed
 from satbench.core.noise import Noise
 from satbench.engine.judge import broken, predict
-from satbench.engine.memory import CountedLent
+from satbench.engine.memory import CountingSurrogates
 from satbench.engine.passes import Passes
 from satbench.engine.runner import BatchResult, Context, StageWork
 from satbench.engine.searched import Kind, Trial, joint
@@ -42,7 +42,7 @@ class MatrixRun:
         context: Context,
         device: torch.device,
     ) -> None:
-        self.parts = [(name, cast(FromSources, part)) for name, part in attack.parts()]
+        self.parts = [(name, cast(FromSurrogates, part)) for name, part in attack.parts()]
         self.infos, self.targets, self.context, self.device = infos, targets, context, device
         n, shape = len(context.images.labels), _shape(context)
         self.images = np.empty((len(self.parts), n, *shape), np.float32)
@@ -101,7 +101,7 @@ class MatrixRun:
         return [
             TransferSource(
                 name,
-                {each: self.infos[each].weights_digest for each in part.sources},
+                {each: self.infos[each].weights_digest for each in part.surrogates},
                 self._forwards[number],
                 self._backwards[number],
                 joint(self._kinds[number]),
@@ -119,7 +119,7 @@ class MatrixRun:
     def _target(self, loaded: LoadedModel, judged: NDArray[np.bool_]) -> TransferTarget:
         clean, right = judged[0], judged[1:] & judged[0]
         white_box = [
-            any(_is_itself(loaded.info, self.infos[name]) for name in part.sources)
+            any(_is_itself(loaded.info, self.infos[name]) for name in part.surrogates)
             for _, part in self.parts
         ]
         others = right[~np.array(white_box)]
@@ -155,9 +155,9 @@ class _Making:
     def prepare(self) -> BatchResult:
         """Load the models that the images are made on."""
         started, context = time.perf_counter(), self.context
-        assert context.lent is not None  # noqa: S101 - the matrix lends its sources
-        lent = CountedLent(context.lent, self.passes, self.device, self.trial)
-        self.ready = self.part.prepare(_nobody, lent, context.threat, context.seed)
+        assert context.surrogates is not None  # noqa: S101 - the matrix has its own
+        surrogates = CountingSurrogates(context.surrogates, self.passes, self.device, self.trial)
+        self.ready = self.part.prepare(_nobody, surrogates, context.threat, context.seed)
         nothing = np.empty(0, np.int64)
         return BatchResult(
             self.number,

@@ -23,8 +23,8 @@ from satbench.engine.runner import Context, NoProgress, Progress, run_stages
 from satbench.engine.traits import check_fit
 from satbench.evaluation.config import EvalConfig, first_examples
 from satbench.evaluation.environment import measured_environment
-from satbench.evaluation.lending import Lending
 from satbench.evaluation.own_code import identified
+from satbench.evaluation.surrogates import NamedSurrogates
 from satbench.evaluation.trained_on import check_not_trained_on
 from satbench.models import LoadedModel, ModelRequest, load_model, request_model
 from satbench.preflight.preflight import Needs, check_set_up
@@ -93,7 +93,7 @@ def measure_transfer(
                 progress=progress or NoProgress(),
                 seed=base.seed,
                 batch_size=base.batch_size,
-                lent=Lending(dataset, base.data_dir),
+                surrogates=NamedSurrogates(dataset, base.data_dir),
                 timeout=base.timeout,
                 sharing=store.sharing(shared),
             )

@@ -20,9 +20,9 @@ from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.engine.contract import Attack
 from satbench.engine.judge import broken, check_allowed, predict
-from satbench.engine.memory import CountedLent
+from satbench.engine.memory import CountingSurrogates
 from satbench.engine.passes import CountingModel, Passes
-from satbench.evaluation.lending import Lending
+from satbench.evaluation.surrogates import NamedSurrogates
 from satbench.model_zoo import masked
 
 LINF = Threat.parse("linf:0.1")
@@ -44,14 +44,14 @@ class HardSides(nn.Module):
         return self.confidence * hard + 0 * sides
 
 
-class Lender:
+class Surrogates:
     """Lends a pool of images, and remembers what was spent."""
 
     def __init__(self, images: NDArray[np.float32]) -> None:
         self.images, self.forwards, self.backwards = images, 0, 0
 
-    def source(self, name: str) -> nn.Module:
-        raise AssertionError(f"asked for the source {name}")
+    def surrogate(self, name: str) -> nn.Module:
+        raise AssertionError(f"asked for the surrogate {name}")
 
     def pool(self, n: int) -> NDArray[np.float32]:
         return self.images[:n]
@@ -76,8 +76,8 @@ def prepared(
     pool: int = 500,
     seed: int = 0,
     threat: Threat = LINF,
-) -> tuple[Attack, Passes, Lender]:
-    passes, lender = Passes(), Lender(images(pool))
+) -> tuple[Attack, Passes, Surrogates]:
+    passes, lender = Passes(), Surrogates(images(pool))
     model = CountingModel(target or HardSides(), passes)
     return attack.prepare(model, lender, threat, seed), passes, lender
 
@@ -244,8 +244,8 @@ def test_it_breaks_shipped_masked_models_that_white_box_pgd_leaves(
     noise, clean = Noise(0, "distilled", tuple(range(100))), predict(model, x) == y
 
     white_box = predict(model, PGD(steps=20)(model, x, y, LINF, noise)) == y
-    lent = CountedLent(Lending(data), Passes(), torch.device("cpu"))
-    attack = Distilled().prepare(model, lent, LINF, 0)
+    surrogates = CountingSurrogates(NamedSurrogates(data), Passes(), torch.device("cpu"))
+    attack = Distilled().prepare(model, surrogates, LINF, 0)
     black_box = predict(model, attack(model, x, y, LINF, noise)) == y
 
     assert int((clean & white_box).sum()) >= int(clean.sum()) - 8

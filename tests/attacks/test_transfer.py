@@ -363,12 +363,12 @@ def test_the_result_is_allowed_and_all_else_left_alone(
 
 
 @dataclass
-class Lender:
+class Surrogates:
     """Lends nets by name."""
 
     nets: dict[str, nn.Module]
 
-    def source(self, name: str) -> nn.Module:
+    def surrogate(self, name: str) -> nn.Module:
         return self.nets[name]
 
     def pool(self, n: int) -> NDArray[np.float32]:
@@ -383,7 +383,7 @@ def grey_run(
 ) -> tuple[list[int], Journal]:
     journal = Journal()
     verdicts = run_suite(
-        mean_model, data, LINF, parse_suite([spec]), 0, 10, journal, Quiet(), Lender(nets)
+        mean_model, data, LINF, parse_suite([spec]), 0, 10, journal, Quiet(), Surrogates(nets)
     )
     return verdicts.tolist(), journal
 
@@ -430,7 +430,7 @@ def test_parts_are_named_after_their_sources() -> None:
     suite = parse_suite(["transfer(source=a+b,ensemble=true)"])
 
     assert [stage.part for stage in suite] == ["a", "b", "ensemble"]
-    assert [stage.attack.sources for stage in suite] == [("a",), ("b",), ("a", "b")]  # type: ignore[attr-defined]
+    assert [stage.attack.surrogates for stage in suite] == [("a",), ("b",), ("a", "b")]  # type: ignore[attr-defined]
     assert not any(stage.uses_gradients for stage in suite)
 
 
@@ -447,11 +447,11 @@ def test_a_transfer_attack_without_its_sources_refuses(small_net: MakeNet) -> No
     x, y = a_batch(net)
     ((_, part),) = Transfer(source="a").parts()
 
-    with pytest.raises(SatbenchError, match="borrows a, and no model was lent"):
+    with pytest.raises(SatbenchError, match="needs its surrogates a first"):
         part(net, x, y, LINF, noise_of(0, 1, 2, 3))
 
 
-def test_the_pinned_surrogates_stand_in_the_record(tmp_path: object) -> None:
+def test_the_benchmarks_surrogates_stand_in_the_record(tmp_path: object) -> None:
     record = evaluate(
         "fmnist-sat-tiny-relu-s0",
         attacks=["transfer(method=mi,steps=2)"],

@@ -12,7 +12,7 @@ def _lines(*arguments: str) -> list[str]:
     return CliRunner().invoke(cli, ["models", *arguments]).output.splitlines()
 
 
-def test_the_board_leaves_out_just_the_pinned_surrogates() -> None:
+def test_the_board_leaves_out_just_the_benchmarks_surrogates() -> None:
     left_out = set(zoo_names()) - set(board_names())
 
     assert left_out == {

@@ -24,7 +24,7 @@ from satbench.attacks.suites.audit import AuditPart
 from satbench.attacks.suites.suite_parts import Chosen, ChosenInformed
 from satbench.attacks.transfer.distilled import Distilled
 from satbench.attacks.transfer.gradients import Method
-from satbench.attacks.transfer.surrogates import FromSources, Transfer
+from satbench.attacks.transfer.surrogates import FromSurrogates, Transfer
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
 from satbench.engine.contract import Attack, Prepared
@@ -58,14 +58,14 @@ SHAPES = ((1, 8, 8), (3, 16, 16))
 MakeNet = Callable[..., nn.Module]
 
 
-def borrows(spec: str) -> bool:
+def has_surrogates(spec: str) -> bool:
     """Whether an attack, or a part of it, needs what a run lends."""
     attack = parse_attack(spec)
     parts = [part for _, part in attack.parts()] if isinstance(attack, Composite) else [attack]
     return any(isinstance(part, Prepared) for part in parts)
 
 
-ALONE = [spec for spec in SPECS if not borrows(spec)]
+ALONE = [spec for spec in SPECS if not has_surrogates(spec)]
 SIMPLE = [spec for spec in ALONE if not isinstance(parse_attack(spec), Composite)]
 
 _TRANSFER = Transfer(steps=3, kernel=3, step=Transfer().step)
@@ -80,11 +80,11 @@ PARTS: dict[str, tuple[Attack, Sequence[str]]] = {
     "chosen-informed": (ChosenInformed(SquareFromBest(queries=20), 1.0, 1.0, ()), _FAST),
     "audited": (AuditPart(parse_attack("pgd-3"), lambda history: history.survivors), ("linf",)),
     "transfer": (
-        FromSources(("a",), replace(_TRANSFER, method=Method(("mi", "di", "ti")))),
+        FromSurrogates(("a",), replace(_TRANSFER, method=Method(("mi", "di", "ti")))),
         ("linf", "l2", "l1"),
     ),
     "transfer-vmi": (
-        FromSources(("a",), replace(_TRANSFER, method=Method(("si", "vmi")), neighbours=2)),
+        FromSurrogates(("a",), replace(_TRANSFER, method=Method(("si", "vmi")), neighbours=2)),
         ("linf",),
     ),
     "distilled": (Distilled(20, 10, 1, training=2, width=2, steps=3), ("linf", "l2", "l1")),
@@ -124,7 +124,7 @@ class _Lent:
     net: nn.Module
     shape: tuple[int, ...]
 
-    def source(self, name: str) -> nn.Module:
+    def surrogate(self, name: str) -> nn.Module:
         return self.net
 
     def pool(self, n: int) -> NDArray[np.float32]:

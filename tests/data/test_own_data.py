@@ -19,7 +19,7 @@ from satbench.cli import cli
 from satbench.core.errors import SatbenchError
 from satbench.data import Dataset, completed, dataset_name, load_dataset
 from satbench.evaluation.config import eval_config
-from satbench.evaluation.lending import Lending
+from satbench.evaluation.surrogates import NamedSurrogates
 from satbench.records.record import Record, read_record
 
 SHIPPED = "fmnist-sat-tiny-relu-s0"
@@ -252,8 +252,8 @@ def test_an_attack_may_query_the_rest_of_a_folder_of_images(folder: Path, tmp_pa
     whole = load_dataset(f"imagefolder:{folder}@none")
     two = load_dataset(f"imagefolder:{folder}@none", n_examples=2)
 
-    np.testing.assert_array_equal(Lending(two).pool(3), whole.pixels(np.arange(2, 5)))
-    assert len(Lending(whole).pool(3)) == 0
+    np.testing.assert_array_equal(NamedSurrogates(two).pool(3), whole.pixels(np.arange(2, 5)))
+    assert len(NamedSurrogates(whole).pool(3)) == 0
 
 
 # Records

@@ -17,10 +17,10 @@ from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.engine.contract import (
     Attack,
+    CountedSurrogates,
     Found,
     Hints,
     History,
-    Lent,
     Model,
     NoiseSource,
 )
@@ -83,11 +83,11 @@ def run(
     suite: list[Stage],
     journal: Journal,
     batch_size: int = 250,
-    lent: Lent | None = None,
+    surrogates: CountedSurrogates | None = None,
     stop_after: int = -1,
 ) -> list[int]:
     verdicts = run_suite(
-        model, images, LINF, suite, 0, batch_size, journal, Quiet(stop_after), lent
+        model, images, LINF, suite, 0, batch_size, journal, Quiet(stop_after), surrogates
     )
     return verdicts.tolist()
 
@@ -184,7 +184,7 @@ class Surrogates:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
 
-    def source(self, name: str) -> nn.Module:
+    def surrogate(self, name: str) -> nn.Module:
         if name != "twin":
             raise SatbenchError(f"unknown model {name!r}")
         return self.model
@@ -204,10 +204,12 @@ class FromTwin:
     ) -> Tensor:
         raise AssertionError("it must be prepared first")
 
-    def prepare(self, target: Model, lent: Lent, threat: Threat, seed: int) -> Attack:
-        twin = lent.source("twin")
+    def prepare(
+        self, target: Model, surrogates: CountedSurrogates, threat: Threat, seed: int
+    ) -> Attack:
+        twin = surrogates.surrogate("twin")
         twin(torch.zeros(7, 1, 2, 2))
-        lent.spent(5, 3)
+        surrogates.spent(5, 3)
 
         def search(
             model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
@@ -222,7 +224,7 @@ def test_passes_of_a_lent_model_are_counted_apart_and_preparing_counts(
     mean_model: nn.Module, three: Dataset
 ) -> None:
     journal = Journal()
-    run(mean_model, three, [stage("t", FromTwin())], journal, lent=Surrogates(mean_model))
+    run(mean_model, three, [stage("t", FromTwin())], journal, surrogates=Surrogates(mean_model))
 
     made, used = (r for r in journal if r.stage == 1)
     assert (0, 0, 12, 3) == (
@@ -238,7 +240,7 @@ def test_passes_of_a_lent_model_are_counted_apart_and_preparing_counts(
 def test_preparing_is_written_down_once_however_often_a_run_is_stopped(
     mean_model: nn.Module, three: Dataset
 ) -> None:
-    journal, lent = Journal(), Surrogates(mean_model)
+    journal, surrogates = Journal(), Surrogates(mean_model)
     with pytest.raises(KeyboardInterrupt):
         run(
             mean_model,
@@ -246,18 +248,18 @@ def test_preparing_is_written_down_once_however_often_a_run_is_stopped(
             [stage("t", FromTwin())],
             journal,
             batch_size=1,
-            lent=lent,
+            surrogates=surrogates,
             stop_after=4,
         )
-    run(mean_model, three, [stage("t", FromTwin())], journal, batch_size=1, lent=lent)
+    run(mean_model, three, [stage("t", FromTwin())], journal, batch_size=1, surrogates=surrogates)
 
     prepared = [r for r in journal if r.stage == 1 and not len(r.indices)]
     assert 1 == len(prepared)
     assert 12 + 3 == sum(r.source_forwards for r in journal)
 
 
-def test_an_attack_that_borrows_is_refused_where_nothing_is_lent(
+def test_an_attack_with_surrogates_is_refused_where_there_are_none(
     mean_model: nn.Module, three: Dataset
 ) -> None:
-    with pytest.raises(SatbenchError, match="none are lent"):
+    with pytest.raises(SatbenchError, match="asks for surrogates"):
         run(mean_model, three, [stage("t", FromTwin())], Journal())

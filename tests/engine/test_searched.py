@@ -24,7 +24,7 @@ from satbench.core.noise import Noise
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.engine import proof, searched
-from satbench.engine.contract import Attack, Lent, Model, NoiseSource
+from satbench.engine.contract import Attack, CountedSurrogates, Model, NoiseSource
 from satbench.engine.fast_copy import fast_copy
 from satbench.engine.journal import RunStore
 from satbench.engine.passes import CountingModel, Passes
@@ -510,12 +510,14 @@ def test_a_model_that_views_is_searched_by_a_copy_that_is_not_channels_last() ->
 
 @dataclass(frozen=True)
 class Borrowing:
-    """An attack that asks a lent model only: steps along the gradient of its logits."""
+    """An attack that asks a surrogate only: steps along the gradient of its logits."""
 
-    sources: tuple[str, ...] = ("lent",)
+    surrogates: tuple[str, ...] = ("surrogate",)
 
-    def prepare(self, target: Model, lent: Lent, threat: Threat, seed: int) -> Attack:
-        source = lent.source("lent")
+    def prepare(
+        self, target: Model, surrogates: CountedSurrogates, threat: Threat, seed: int
+    ) -> Attack:
+        source = surrogates.surrogate("surrogate")
 
         def attack(
             model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
@@ -533,12 +535,12 @@ class Borrowing:
 
 
 @dataclass(frozen=True)
-class Lending:
+class NamedSurrogates:
     """Lends one model, and no images."""
 
     model: nn.Module
 
-    def source(self, name: str) -> nn.Module:
+    def surrogate(self, name: str) -> nn.Module:
         return self.model
 
     def pool(self, n: int) -> Any:
@@ -596,7 +598,7 @@ def test_there_is_one_copy_a_run_and_none_where_nothing_is_attacked(
 
 def test_a_target_that_no_attack_asks_is_not_copied_and_its_source_is() -> None:
     target, source, journal = small(), small(1), Journal()
-    run_suite(target, data(target), LINF, BORROWS, 0, 4, journal, Quiet(), Lending(source))
+    run_suite(target, data(target), LINF, BORROWS, 0, 4, journal, Quiet(), NamedSurrogates(source))
 
     assert kinds(journal) == ["", "folded", "folded"]
 
@@ -610,7 +612,9 @@ def test_a_source_whose_copy_differs_is_searched_as_it_is(
     for make in (wrong, lambda model: None):
         copies(make)
         journal = Journal()
-        run_suite(target, data(target), LINF, BORROWS, 0, 4, journal, Quiet(), Lending(source))
+        run_suite(
+            target, data(target), LINF, BORROWS, 0, 4, journal, Quiet(), NamedSurrogates(source)
+        )
         found.append(journal)
 
         assert kinds(journal)[1:] == ["plain", "plain"]

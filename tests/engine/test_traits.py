@@ -74,7 +74,7 @@ def test_traits_are_read_from_the_class_a_property_or_a_parameter() -> None:
         [("block", int, field(default=7))],
         norms=("l2",),
         uses_gradients=False,
-        sources=property(lambda self: ("a",) * self.block),
+        surrogates=property(lambda self: ("a",) * self.block),
     )
     check_class("odd", cls)
 
@@ -96,10 +96,10 @@ def test_every_attack_of_the_registry_holds_the_contract(name: str) -> None:
         ("uses_gradient", False, "uses_gradients"),
         ("usesGradients", False, "uses_gradients"),
         ("blocks", 250, "block"),
-        ("source", ("a-model",), "sources"),
+        ("surrogate", ("a-model",), "surrogates"),
         ("part", lambda self: (), "parts"),
         ("select", lambda self, history: history.survivors, "selects"),
-        ("prepares", lambda self, target, lent, threat, seed: self, "prepare"),
+        ("prepares", lambda self, target, surrogates, threat, seed: self, "prepare"),
         ("neares", lambda self, model, x, y, norm, noise: x, "nearest"),
     ],
 )
@@ -113,7 +113,7 @@ def test_a_misspelt_trait_is_refused_with_the_nearest_one(
 
 @pytest.mark.parametrize("name", ["gradient_free", "threats", "targeted"])
 def test_another_name_of_the_class_is_refused_with_the_traits_there_are(name: str) -> None:
-    assert "known: norms, uses_gradients, block, sources" in refused(an_attack(**{name: True}))
+    assert "known: norms, uses_gradients, block, surrogates" in refused(an_attack(**{name: True}))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_misspelt_trait_among_the_parameters_is_refused(
     [
         {"_helper": 3, "MOST": 10, "step_once": lambda self: 1},
         {"halves": property(lambda self: 2)},
-        {"norms": ("linf", "l1"), "block": 5, "uses_gradients": False, "sources": ()},
+        {"norms": ("linf", "l1"), "block": 5, "uses_gradients": False, "surrogates": ()},
     ],
 )
 def test_names_of_its_own_are_an_attacks_own(names: dict[str, Any]) -> None:
@@ -150,7 +150,7 @@ def test_names_of_its_own_are_an_attacks_own(names: dict[str, Any]) -> None:
         ("norms", ["linf", (), ("Linf",), ("linf", "l3"), None, ("linf", 2), {"linf"}]),
         ("uses_gradients", ["no", 0, None]),
         ("block", [0, -250, 2.5, "250", True, (250,)]),
-        ("sources", ["a-model", None, (3,)]),
+        ("surrogates", ["a-model", None, (3,)]),
     ],
 )
 def test_a_trait_of_another_type_is_refused(trait: str, values: list[object]) -> None:
@@ -184,10 +184,10 @@ def test_what_is_no_attack_is_refused(cls: Any, said: str) -> None:
 
 
 def test_the_example_of_the_documentation_is_an_attack(small_net: Callable[..., nn.Module]) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "attacks.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "own-attack.md").read_text()
     held: dict[str, Any] = {}
     code = page.partition("```python\n")[2].partition("```")[0]
-    exec(compile(code, "docs/attacks.md", "exec", dont_inherit=True), held)
+    exec(compile(code, "own-attack.md", "exec", dont_inherit=True), held)
     net, stripes = small_net(), held["Stripes"]
     check_class("stripes", stripes)
     x = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(1))

@@ -14,12 +14,12 @@ import click
 import pytest
 
 import satbench
-from satbench.attacks import sources_in_file
+from satbench.attacks import surrogates_in_file
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
-from satbench.evaluation.lending import pin_sources
 from satbench.evaluation.named_in_files import request_known
+from satbench.evaluation.surrogates import with_surrogates
 from satbench.records.record import identity_of, inputs_of, parse_record
 from satbench.records.witnesses import witnesses_path
 
@@ -287,9 +287,9 @@ def test_a_model_that_somebody_trusts_is_used(folder: Path, monkeypatch: Any) ->
 
 def test_a_suite_file_names_only_models_that_are_known(folder: Path) -> None:
     path, threat = folder / "evil.toml", Threat.parse("linf:0.1")
-    assert sources_in_file(str(path)) == {"evil:make"}
+    assert surrogates_in_file(str(path)) == {"evil:make"}
     with pytest.raises(SatbenchError, match=r"import the module evil and call make\(\)"):
-        pin_sources([str(path)], "fashion-mnist", threat)
+        with_surrogates([str(path)], "fashion-mnist", threat)
 
     suite = folder / "open.toml"
     suite.write_text(
@@ -297,8 +297,8 @@ def test_a_suite_file_names_only_models_that_are_known(folder: Path) -> None:
         '[[parts]]\nname = "a"\nattack = "transfer(source={source},steps=1)"\n'
     )
     asked = f"{suite}(source=evil:make)"
-    assert sources_in_file(asked) == set()
-    (spec,) = pin_sources([asked], "fashion-mnist", threat)
+    assert surrogates_in_file(asked) == set()
+    (spec,) = with_surrogates([asked], "fashion-mnist", threat)
     assert "source=evil:make" in spec
 
 

@@ -351,14 +351,14 @@ def test_other_weights_of_a_source_are_found_resealed(forgery: Forgery) -> None:
     forgery.change(sources={"fmnist-sat-tiny-relu-s1": "0" * 64})
 
     (fault,) = forgery.faults()
-    assert fault.startswith("the source fmnist-sat-tiny-relu-s1 here has weights ")
+    assert fault.startswith("the surrogate fmnist-sat-tiny-relu-s1 here has weights ")
 
 
 def test_a_source_that_nobody_knows_is_named(forgery: Forgery) -> None:
     forgery.change(sources={"none-such": "0" * 64})
 
     (fault,) = forgery.faults()
-    assert fault.startswith("the source none-such cannot be checked: unknown model")
+    assert fault.startswith("the surrogate none-such cannot be checked: unknown model")
 
 
 def test_a_record_that_is_whole_but_of_another_file_name_holds(forgery: Forgery) -> None:

@@ -24,7 +24,7 @@ from satbench.core.threat import Threat
 from satbench.data import load_dataset
 from satbench.engine.judge import broken, predict
 from satbench.engine.runner import BatchResult, Context, run_stages
-from satbench.evaluation.lending import pinned_surrogates
+from satbench.evaluation.surrogates import benchmark_surrogates
 from satbench.figures import drawing as figures
 from satbench.model_zoo.card import zoo_names
 from satbench.models import load_model, request_model
@@ -220,13 +220,13 @@ def test_without_matplotlib_all_but_the_heat_map_is_there(
     assert [Path(file).suffix for file in json.loads(result.stdout)["files"]] == [".json", ".md"]
 
 
-def test_by_default_the_pinned_surrogates_attack_all_others_of_the_zoo() -> None:
+def test_by_default_the_benchmarks_surrogates_attack_all_others_of_the_zoo() -> None:
     config = transfer_config((), ())
-    pinned = pinned_surrogates("fashion-mnist", LINF)
+    own = benchmark_surrogates("fashion-mnist", LINF)
 
-    assert config.sources == tuple(pinned)
+    assert config.sources == tuple(own)
     assert [target.text for target in config.targets] == [
-        name for name in zoo_names() if name not in pinned
+        name for name in zoo_names() if name not in own
     ]
     assert (config.base.dataset, str(config.base.threat)) == ("fashion-mnist", "linf:0.1")
 
@@ -242,7 +242,7 @@ def test_by_default_the_pinned_surrogates_attack_all_others_of_the_zoo() -> None
         (["--attack", f"transfer(source={RELU})"], "with --source, not in --attack"),
         (["--attack", "transfer(metod=mi)", "--n-examples", "2"], "did you mean 'method'"),
         (["--n-examples", "0"], "expected 1 example or more, got 0"),
-        (["--eps", "0.2"], "no pinned set of surrogates for fashion-mnist under linf:0.2"),
+        (["--eps", "0.2"], "benchmark fashion-mnist under linf:0.2 has no surrogates"),
         (["--dataset", "cifar10"], "no model of the zoo was trained on cifar10"),
     ],
 )

@@ -127,11 +127,11 @@ def suite_class(name: str, suite: SuiteFile) -> type:
         "__doc__": suite.summary,
     }
     if "source" in suite.parameters:
-        namespace["sources"] = property(_sources)
+        namespace["surrogates"] = property(_surrogates)
     return make_dataclass(name, fields, frozen=True, namespace=namespace)
 
 
-def _sources(self: Any) -> tuple[str, ...]:
+def _surrogates(self: Any) -> tuple[str, ...]:
     """Return the surrogates: the parameter `source`, joined by +; none for `none`."""
     return () if self.source == "none" else tuple(self.source.split("+"))
 

@@ -21,7 +21,7 @@ from satbench.core.noise import generator_for
 from satbench.core.ranges import check_at_least_one
 from satbench.core.threat import Length, Threat
 from satbench.engine.ball import project, random_point, steepest
-from satbench.engine.contract import Attack, Lent, Model, NoiseSource, of_any_batch
+from satbench.engine.contract import Attack, CountedSurrogates, Model, NoiseSource, of_any_batch
 from satbench.engine.passes import CountingModel, Passes
 from satbench.engine.runner import device_of
 
@@ -77,14 +77,16 @@ class Distilled:
         """Raise SatbenchError: without its student this attack has nothing to follow."""
         raise SatbenchError("distilled needs its student first: call prepare, as the engine does")
 
-    def prepare(self, target: Model, lent: Lent, threat: Threat, seed: int) -> Attack:
+    def prepare(
+        self, target: Model, surrogates: CountedSurrogates, threat: Threat, seed: int
+    ) -> Attack:
         """Spend the queries, train the student, and return the attack on it.
 
         Raises SatbenchError where there is no image to begin with.
         """
         draws = torch.Generator().manual_seed(int(generator_for(seed, "distilled").integers(2**31)))
         device = device_of(target) if isinstance(target, nn.Module) else torch.device("cpu")
-        x = self._first_images(lent, draws).to(device)
+        x = self._first_images(surrogates, draws).to(device)
         oracle = _Oracle(target, self.queries)
         labels = oracle.labels(x)
         passes = Passes()
@@ -100,12 +102,12 @@ class Distilled:
             new = self._stepped(student, x[chosen], labels[chosen], threat, draws)
             x, labels = torch.cat((x, new)), torch.cat((labels, oracle.labels(new)))
         Lesson(self.training, radius, threat).teach(student, x, labels, draws)
-        lent.spent(*passes.take())
-        return _OnStudent(student, passes, lent, self.steps, self.restarts)
+        surrogates.spent(*passes.take())
+        return _OnStudent(student, passes, surrogates, self.steps, self.restarts)
 
-    def _first_images(self, lent: Lent, draws: torch.Generator) -> Tensor:
+    def _first_images(self, surrogates: CountedSurrogates, draws: torch.Generator) -> Tensor:
         wanted = min(self.seeds, self.queries)
-        pool = torch.from_numpy(lent.pool(wanted))[:wanted]
+        pool = torch.from_numpy(surrogates.pool(wanted))[:wanted]
         if not len(pool):
             raise SatbenchError(
                 "distilled has no images to query the model with: it takes those of the split that "
@@ -159,7 +161,7 @@ class _OnStudent:
 
     student: CountingModel
     passes: Passes
-    lent: Lent
+    surrogates: CountedSurrogates
     steps: int
     restarts: int
 
@@ -173,7 +175,7 @@ class _OnStudent:
             x_adv, margin = self._run(x, y, threat, random_point(x, threat, noise, restart))
             better = margin > margins
             best[better], margins[better] = x_adv[better], margin[better]
-        self.lent.spent(*self.passes.take())
+        self.surrogates.spent(*self.passes.take())
         return best
 
     def _run(self, x: Tensor, y: Tensor, threat: Threat, start: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.ranges import check_at_least_one
 from satbench.core.threat import Length, Threat
 from satbench.engine.ball import project, random_point, steepest
-from satbench.engine.contract import Attack, Lent, Model, NoiseSource, of_any_batch
+from satbench.engine.contract import Attack, CountedSurrogates, Model, NoiseSource, of_any_batch
 
 ENSEMBLE = "ensemble"
 """The name of the part that averages the logits of all sources."""
@@ -86,7 +86,7 @@ class Transfer:
                 raise SatbenchError(
                     f"transfer: expected {name} of {least} or more, got {getattr(self, name)}"
                 )
-        names = self.sources
+        names = self.surrogates
         if "" in names or "none" in names or len(set(names)) < len(names):
             raise SatbenchError(
                 f"transfer: expected different models joined by +, such as source=MODEL+MODEL, "
@@ -98,31 +98,37 @@ class Transfer:
             )
 
     @property
-    def sources(self) -> tuple[str, ...]:
-        """The names of the models it borrows."""
+    def surrogates(self) -> tuple[str, ...]:
+        """The names of the surrogates."""
         return tuple(self.source.split("+"))
 
     def parts(self) -> tuple[tuple[str, Attack], ...]:
         """Return one part a source, named after it, and the ensemble."""
         alone = replace(self, ensemble=False)
-        parts = [(name, FromSources((name,), replace(alone, source=name))) for name in self.sources]
+        parts = [
+            (name, FromSurrogates((name,), replace(alone, source=name))) for name in self.surrogates
+        ]
         if self.ensemble:
-            parts.append((ENSEMBLE, FromSources(self.sources, alone)))
+            parts.append((ENSEMBLE, FromSurrogates(self.surrogates, alone)))
         return tuple(parts)
 
 
 @dataclass(frozen=True)
-class FromSources:
+class FromSurrogates:
     """One part of a transfer attack: the mean logits of `sources` are climbed."""
 
-    sources: tuple[str, ...]
+    surrogates: tuple[str, ...]
     settings: Transfer
 
     uses_gradients: ClassVar[bool] = False  # the target's own
 
-    def prepare(self, target: Model, lent: Lent, threat: Threat, seed: int) -> Attack:
+    def prepare(
+        self, target: Model, surrogates: CountedSurrogates, threat: Threat, seed: int
+    ) -> Attack:
         """Return the attack proper, which holds the sources."""
-        return Transferred(tuple(lent.source(name) for name in self.sources), self.settings)
+        return Transferred(
+            tuple(surrogates.surrogate(name) for name in self.surrogates), self.settings
+        )
 
     @of_any_batch
     def __call__(
@@ -130,7 +136,7 @@ class FromSources:
     ) -> Tensor:
         """Refuse: without its sources it can make nothing."""
         raise SatbenchError(
-            f"the attack borrows {' and '.join(self.sources)}, and no model was lent to it"
+            f"the attack needs its surrogates {' and '.join(self.surrogates)} first: call prepare"
         )
 
 

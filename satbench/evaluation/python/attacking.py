@@ -31,8 +31,8 @@ from satbench.evaluation.arguments import (
     checked_model,
     plain_number,
 )
-from satbench.evaluation.lending import Lending, pin_sources
 from satbench.evaluation.python.loading import load_model
+from satbench.evaluation.surrogates import NamedSurrogates, with_surrogates
 from satbench.preflight.preflight import Needs, check_set_up
 from satbench.preflight.reading import Images, Labels, images_given
 
@@ -81,7 +81,7 @@ def attack(
     dataset = images_given(x, y)
     module = load_model(model) if isinstance(model, str) else checked_model(model)
     threat = Threat.of(norm, plain_number(eps))
-    specs = pin_sources(attack_list(attack), dataset.name, threat)
+    specs = with_surrogates(attack_list(attack), dataset.name, threat)
     suite = parse_suite(specs)
     check_suite(suite, threat)
     chosen = device_of(module) if str(device) == "auto" else choose_device(str(device))
@@ -126,7 +126,7 @@ class _Attempt:
             _OnRows(rows, len(images), images.shape),
             seed=self.seed,
             batch_size=self.batch_size,
-            lent=Lending(images),
+            surrogates=NamedSurrogates(images),
             found=self._take,
         )
         run_suite(model, self.suite, context)

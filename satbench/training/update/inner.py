@@ -43,7 +43,7 @@ class Inner:
         if isinstance(attack, Composite | Prepared):
             raise SatbenchError(
                 "expected an attack that can search while a network is trained, such as pgd or "
-                f"trades, got {short_spec(config.attack)}, which is made of parts or borrows models"
+                f"trades, got {short_spec(config.attack)}, which has parts or surrogates"
             )
         check_fit(config.attack, attack, threat)
         may_end_early = isinstance(attack, PGD) and (attack.keep == "any" or attack.restarts > 1)

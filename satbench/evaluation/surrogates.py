@@ -1,4 +1,4 @@
-"""What a run lends its attacks: other models by name, and images to query the target with."""
+"""The surrogates of a run, by name, and images to query the target with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from satbench.attacks import attack_spec, sources_in_file
+from satbench.attacks import attack_spec, surrogates_in_file
 from satbench.attacks.suites.suite_file import shipped_suites
 from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError
@@ -20,19 +20,19 @@ from satbench.data import Dataset, load_dataset
 from satbench.evaluation.named_in_files import request_known
 from satbench.evaluation.own_code import identified
 from satbench.models import load_model, request_model
-from satbench.records.answers import source_text
+from satbench.records.answers import surrogate_text
 
 PINNED = "pinned"
-"""The name that stands for a benchmark's pinned set of surrogates."""
+"""The name, in specs, of a benchmark's own surrogates."""
 
 
-class Lending:
-    """Lends models that `--model` would take, and those images of the split that nobody attacks."""
+class NamedSurrogates:
+    """Surrogates that `--model` would take, and those images of the split that nobody attacks."""
 
     def __init__(self, dataset: Dataset, data_dir: Path | None = None) -> None:
         self._dataset, self._data_dir = dataset, data_dir
 
-    def source(self, name: str) -> nn.Module:
+    def surrogate(self, name: str) -> nn.Module:
         """Return a model by name.  Raises SatbenchError for an unknown or unfit one."""
         return load_model(request_model(name), self._dataset.classes).module
 
@@ -49,10 +49,10 @@ class Lending:
         return more.pixels(np.arange(start, len(more)))
 
 
-def source_digest(name: str, dataset: Dataset) -> str:
-    """Return what tells a source from others: the digest of its weights, of its card if it has one.
+def surrogate_digest(name: str, dataset: Dataset) -> str:
+    """Return what tells a surrogate from others: the digest of its weights, as its card has it.
 
-    Behind that of a source whose code is the user's are its answers to images of `dataset`.
+    Behind that of a surrogate whose code is the user's are its answers to images of `dataset`.
     """
     request = request_model(name)
     if request.card:
@@ -62,54 +62,54 @@ def source_digest(name: str, dataset: Dataset) -> str:
         info = identified(loaded.info, loaded.module, dataset, torch.device("cpu"))
     except Exception as error:  # whatever a user's forward raises
         raise SatbenchError(
-            f"the source {name} refuses images of shape {dataset.shape} from {dataset.name}: "
+            f"the surrogate {name} refuses images of shape {dataset.shape} from {dataset.name}: "
             f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         ) from error
-    return source_text(info.weights_digest, info.answers)
+    return surrogate_text(info.weights_digest, info.answers)
 
 
-def pinned_surrogates(dataset: str, threat: Threat) -> dict[str, str]:
-    """Return a benchmark's pinned surrogates, name to digest of weights; empty if it has none.
+def benchmark_surrogates(dataset: str, threat: Threat) -> dict[str, str]:
+    """Return a benchmark's own surrogates, name to digest of weights; empty if it has none.
 
-    Raises SatbenchError where a surrogate's weights are not the pinned ones.
+    Raises SatbenchError where a surrogate's weights are not those of surrogates.toml.
     """
     text = (content_folder("model_zoo") / "surrogates.toml").read_text(encoding="utf-8")
-    pinned: dict[str, str] = tomllib.loads(text).get(dataset, {}).get(str(threat), {})
-    for name, digest in pinned.items():
+    found: dict[str, str] = tomllib.loads(text).get(dataset, {}).get(str(threat), {})
+    for name, digest in found.items():
         card = request_model(name).card
         if card is None or card.weights_digest != digest:
             raise SatbenchError(
                 f"expected the surrogate {name} with weights {digest[:12]}…, as surrogates.toml "
-                "pins them; its card tells of others"
+                "has them; its card tells of others"
             )
-    return pinned
+    return found
 
 
-def pin_sources(attacks: Sequence[str], dataset: str, threat: Threat) -> list[str]:
-    """Spell out the pinned surrogates in the specs of `attacks`: `source=pinned` -> `source=A+B`.
+def with_surrogates(attacks: Sequence[str], dataset: str, threat: Threat) -> list[str]:
+    """Spell out the benchmark's surrogates in specs: `source=pinned` -> `source=A+B`.
 
     Where the benchmark has none, suites such as `fast` do without (`source=none`); raises
     SatbenchError for any other attack that asks for them, and for a suite's file that names a model
     which is not known here: a name in a file runs no code and fetches nothing.
     """
     for text in attacks:
-        for name in sorted(sources_in_file(text) - {PINNED}):
+        for name in sorted(surrogates_in_file(text) - {PINNED}):
             way = (
                 'make it a parameter of the suite, source = "pinned", and name the model '
                 f"yourself, --attack '{text.partition('(')[0]}(source={name})'"
             )
             request_known(name, "", ways=way)
-    return [_pinned(attack_spec(text), dataset, threat) for text in attacks]
+    return [_spelt_out(attack_spec(text), dataset, threat) for text in attacks]
 
 
-def _pinned(spec: str, dataset: str, threat: Threat) -> str:
+def _spelt_out(spec: str, dataset: str, threat: Threat) -> str:
     wanted = f"source={PINNED}"
     if wanted not in spec:
         return spec
-    names = pinned_surrogates(dataset, threat)
+    names = benchmark_surrogates(dataset, threat)
     if not names and spec.partition("(")[0] not in shipped_suites():
         raise SatbenchError(
-            f"there is no pinned set of surrogates for {dataset} under {threat}: "
+            f"the benchmark {dataset} under {threat} has no surrogates: "
             "name models to attack from, such as transfer(source=MODEL+MODEL)"
         )
     return spec.replace(wanted, f"source={'+'.join(names) or 'none'}")
