@@ -44,10 +44,7 @@ def main(images: int = 4000, epochs: int = 4, last: int = 300) -> dict[str, obje
         record = records[name]
         print(f"{name}: clean {record.clean_correct}, robust {record.surviving()} of {record.n}")
 
-    pairs = list(zip(records["relu"].verdicts, records["silu"].verdicts, strict=True))
-    only_relu = sum(a == -1 != b for a, b in pairs)
-    only_silu = sum(b == -1 != a for a, b in pairs)
-    print(f"{only_relu} images survive only with ReLU, {only_silu} only with SILU")
+    print(satbench.compare(records["silu"], records["relu"]))
     return records
 
 

@@ -10,8 +10,6 @@ from typing import ClassVar
 import torch
 
 import satbench
-from satbench.attacks import ATTACKS
-from satbench.core.registry import Entry
 
 
 @dataclass(frozen=True)
@@ -35,12 +33,9 @@ class Stripes:
         return x_adv
 
 
-# In this process; a package registers it by an entry point, see docs/how-to/own-attack.md.
-ATTACKS.add(Entry("stripes", f"{__name__}:Stripes", "vertical stripes of eps"))
-
 if __name__ == "__main__":
     record = satbench.evaluate(
-        "fmnist-sat-tiny-relu-s0", attacks=["stripes(tries=20)", "pgd-20"], n_examples=100
+        "fmnist-sat-tiny-relu-s0", attacks=[Stripes(tries=20), "pgd-20"], n_examples=100
     )
     for attack, stages in record.attack_stages():
         print(f"{record.surviving(stages[-1])} of {record.n} survive {attack}")

@@ -17,7 +17,7 @@ NUMBERS = {  # what the example says, read from what it prints
     "own_cifar10_network.py": r"1/255: 20 of 20 .*1/255: (\d+) of 20 .*8/255: (\d+) of 20 after",
     "sat_and_relu_twins.py": r"relu: clean (\d+), robust (\d+) .*silu: clean (\d+), robust (\d+) ",
     "train_own_network.py": r"PGD-10 accuracy (\d+)%",
-    "write_an_attack.py": r"(\d+) of 100 survive stripes.*\n(\d+) of 100 survive pgd",
+    "write_an_attack.py": r"(\d+) of 100 survive own.*\n(\d+) of 100 survive pgd",
 }
 
 

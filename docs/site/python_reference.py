@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import satbench
 from satbench.engine.contract import Attack
-from satbench.records.record import Record
+from satbench.evaluation.python.result import Result
 from satbench.training.api import Callback, TrainedModel
 
 _HEAD = """# Python
@@ -12,7 +12,7 @@ _HEAD = """# Python
 `import satbench` is instant; torch is imported when something of it is first used. These are all
 public names. The examples are run by the tests.
 """
-_TYPES = (Record, TrainedModel, Callback, Attack)
+_TYPES = (Result, TrainedModel, Callback, Attack)
 
 
 def page() -> str:

@@ -6,7 +6,8 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -24,6 +25,8 @@ from satbench.core.files import write_text
 from satbench.evaluation.api import evaluate_config
 from satbench.evaluation.config import eval_config
 from satbench.evaluation.demo_time import Clock, Work
+from satbench.evaluation.given import Given
+from satbench.evaluation.python.result import Result
 from satbench.evaluation.report import brief_table_of, rows_of, table_of
 from satbench.model_zoo.card import board_names, zoo_card
 from satbench.records.record import Record
@@ -31,6 +34,9 @@ from satbench.records.record import Record
 THREE = ("fmnist-standard-tiny-relu-s0", "fmnist-sat-tiny-relu-s0", "fmnist-sat-tiny-silu-s0")
 THREE_ATTACKS = ("pgd-50", "fast")
 THREE_EXAMPLES = 200
+
+PICTURE = "images.png"
+IMAGES = 4
 
 PGD = "pgd-20"
 PGD_EXAMPLES = 1000
@@ -52,7 +58,7 @@ class _Place:
     quiet: bool
 
 
-def run_demo(out: Path, device: str, quiet: bool) -> list[Record]:
+def run_demo(out: Path, device: str, quiet: bool) -> list[Result]:
     """Evaluate three models, print a table and what to do next; return their records."""
     jobs = [Work(name, THREE_ATTACKS, THREE_EXAMPLES) for name in THREE]
     records = _run(jobs, _Place(out, device, quiet))
@@ -65,11 +71,13 @@ def run_demo(out: Path, device: str, quiet: bool) -> list[Record]:
             "PGD-50 overstates the robustness of the two trained models: fast finds more.\n"
         )
     )
+    if find_spec("matplotlib"):
+        click.echo(f"{records[-1].show(IMAGES).save(out / PICTURE)}: four images that fast broke\n")
     console.print(Text(_next(out)), soft_wrap=True)
     return records
 
 
-def run_whole_demo(out: Path, device: str, quiet: bool) -> list[Record]:
+def run_whole_demo(out: Path, device: str, quiet: bool) -> list[Result]:
     """Evaluate all shipped models, print and write both leaderboards; return the records."""
     jobs = [Work(name, (PGD,), PGD_EXAMPLES) for name in board_names()]
     strong_jobs = [Work(name, ("autoattack",), AUTOATTACK_EXAMPLES) for name in AUTOATTACK_MODELS]
@@ -93,7 +101,7 @@ def run_whole_demo(out: Path, device: str, quiet: bool) -> list[Record]:
     return records
 
 
-def _run(jobs: Sequence[Work], place: _Place) -> list[Record]:
+def _run(jobs: Sequence[Work], place: _Place) -> list[Result]:
     records = []
     with _one_thread(), BarProgress(place.quiet) as progress:
         clock = Clock(jobs, place.device)
@@ -113,7 +121,9 @@ def _run(jobs: Sequence[Work], place: _Place) -> list[Record]:
                     device=place.device,
                     out=place.out,
                 )
-                records.append(evaluate_config(config, progress).record)
+                done = evaluate_config(config, progress)
+                record = replace(done.record, path=done.path)
+                records.append(Result.of(record, Given(job.model)))
     return records
 
 
