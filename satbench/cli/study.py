@@ -165,6 +165,11 @@ def study(
     definition = load_study(name, recipe)
     if workers and device != "auto":
         raise SatbenchError(f"give --workers {workers} or --device {device}, not both")
+    devices = None
+    if workers and not dry_run and not check and only != "page":
+        from satbench.studies.crew import parse_workers
+
+        devices = parse_workers(workers)
     places = Places(store, results, folders)
     if dry_run:
         from satbench.studies.outline import Outlines
@@ -187,22 +192,21 @@ def study(
         first = plan_sweep(definition, swept, chosen, images)
         # It evaluates nothing, but writes the run files that the choice is made from.
         _carry_out(
-            Runner(first, places, images, machine), "all" if part == "train" else part, workers
+            Runner(first, places, images, machine), "all" if part == "train" else part, devices
         )
     plan = plan_swept(definition, chosen, images, places)
-    _carry_out(Runner(plan, places, images, machine), part, workers)
+    _carry_out(Runner(plan, places, images, machine), part, devices)
     written = _write(plan, places, images, pages) if part in ("all", "page") else []
     _report(plan, places, written, as_json)
 
 
-def _carry_out(runner: Runner, part: Part, workers: str | None) -> None:
+def _carry_out(runner: Runner, part: Part, devices: Sequence[str] | None) -> None:
     if part == "page":
         return
-    if workers:
-        from satbench.studies.crew import parse_workers, share_out
+    if devices:
+        from satbench.studies.crew import share_out
 
-        say, warn = runner.machine.say, _teller(quiet=False)
-        share_out(runner, part, parse_workers(workers), say, warn)
+        share_out(runner, part, devices, runner.machine.say, _teller(quiet=False))
     else:
         from satbench.studies.estimate import Estimate
 

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -398,3 +399,42 @@ def test_the_example_trains_a_network_of_its_own(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.rpartition(" ")[2].strip().rstrip("%")) > 60
+
+
+def test_the_loggers_of_the_manual_are_told_of_steps_and_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    class Run:
+        logged: ClassVar[list[dict[str, float]]] = []
+
+        def log(self, values: dict[str, float]) -> None:
+            self.logged.append(values)
+
+    def train(*given: Any, **more: Any) -> Any:
+        few: dict[str, Any] = {
+            "epochs": 2,
+            "batch_size": 8,
+            "held_out": 8,
+            "out": tmp_path / type(more["callbacks"][0]).__name__,
+        }
+        return satbench.train(*given, **few, quiet=True, **more)
+
+    stub = SimpleNamespace(init=lambda **settings: Run())
+    monkeypatch.setitem(sys.modules, "wandb", cast(ModuleType, stub))
+    monkeypatch.chdir(tmp_path)
+    manual = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    blocks = [block.partition("```")[0] for block in manual.split("```python\n")]
+    names = {"satbench": SimpleNamespace(train=train), "network": net(), "x": X, "y": Y}
+    for code in blocks:
+        if "(Callback)" in code:
+            exec(code, names)
+
+    events = EventAccumulator("logs")
+    events.Reload()
+    assert 2 == len(events.Scalars("held-out PGD-10"))
+    assert {"loss", "learning rate"} == set(Run.logged[0])
+    assert 8 == sum("loss" in values for values in Run.logged)
+    assert [1, 2] == [values["epoch"] for values in Run.logged if "epoch" in values]
