@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from satbench.attacks import parse_attack
 from satbench.attacks.suites.suite import parse_suite
+from satbench.calling.logits import MASKED_LOGIT
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.engine.passes import CountingModel, Passes
+from satbench.engine.searched import Searched
 
 LINF = Threat.parse("linf:0.1")
 
@@ -114,3 +116,21 @@ def test_the_engine_writes_down_the_passes_of_the_search_alone(mean_model: nn.Mo
         (1, 15, 15),
         (1, 5, 5),
     ]
+
+
+def test_a_search_sees_a_masked_class_as_finite_whether_it_asks_a_copy_or_the_model() -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 2, 3, bias=False), torch.nn.Flatten(), torch.nn.Linear(8, 3)
+    )
+    with torch.no_grad():
+        net[2].bias[1] = -torch.inf
+    copied, plain = Searched(net.eval().requires_grad_(False)), Searched(net)
+    plain.stay_plain()
+    x = torch.rand(3, 1, 4, 4)
+    for asked, kind in ((copied, "folded"), (plain, "plain")):
+        logits = CountingModel(asked, Passes())(x)
+
+        assert asked.kind == kind
+        assert logits[:, 1].tolist() == [MASKED_LOGIT] * 3
+        assert torch.allclose(logits[:, ::2], net(x)[:, ::2])

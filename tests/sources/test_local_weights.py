@@ -130,6 +130,22 @@ def test_one_of_several_sets_and_a_part_of_the_names_are_taken(
     assert loaded.info.name == "w#ema"
 
 
+@pytest.mark.parametrize("options", [{"keys": "net"}, {"drop_keys": "old"}], ids=["keys", "drop"])
+def test_one_of_two_networks_in_a_file_is_taken(
+    options: dict[str, str], squeezenet: nn.Module, tmp_path: Path
+) -> None:
+    state, x = squeezenet.state_dict(), pixels(64)
+    other = {f"old.{name}": tensor + 1 for name, tensor in state.items()}
+    torch.save({**{f"net.{k}": v for k, v in state.items()}, **other}, tmp_path / "w")
+    text = f"{TORCHVISION}@{tmp_path / 'w'}"
+    with pytest.raises(SatbenchError, match="--keys"):
+        load(text, normalize="none")
+    with torch.no_grad():
+        got, expected = load(text, normalize="none", **options).module(x), squeezenet(x)
+
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
+
+
 def test_constants_in_a_file_come_before_those_of_the_library(
     squeezenet: nn.Module, tmp_path: Path
 ) -> None:
