@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from satbench.core.markdown import MISSING, percent, signed, table
+from satbench.core.markdown import MISSING, code, percent, signed, table
 from satbench.core.templates import fill
 from satbench.records.attack_run import AttackRun
 
@@ -175,7 +175,7 @@ def _judged(text: str | None, holds: bool | None) -> str:
 
 def _specs(costs: Sequence[tuple[str, Cost]]) -> list[str]:
     runs = (run for _, cost in costs for run in (cost.autoattack, cost.fast, cost.reference))
-    return [f"`{spec}`" for spec in sorted({run.attack for run in runs if run})]
+    return [code(spec) for spec in sorted({run.attack for run in runs if run})]
 
 
 def _ratio(dear: AttackRun | None, cheap: AttackRun | None) -> Fraction | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from dataclasses import asdict
 from fractions import Fraction
@@ -11,6 +9,8 @@ from fractions import Fraction
 from satbench.board.board import Benchmark, Board
 from satbench.board.ranking import Comparison
 from satbench.board.rows import COLUMNS, Column, Group, Row, Share
+from satbench.core.text.characters import visible
+from satbench.core.text.csv_text import csv_text
 from satbench.core.threat import show_fraction
 
 SCHEMA = 3
@@ -26,11 +26,7 @@ def render_csv(board: Board) -> str:
         for benchmark in board.benchmarks
         for row in benchmark.rows
     ]
-    file = io.StringIO()
-    writer = csv.DictWriter(file, fieldnames=list(lines[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return file.getvalue()
+    return csv_text(lines)
 
 
 def render_json(board: Board) -> str:
@@ -50,7 +46,10 @@ def render_json(board: Board) -> str:
         for benchmark in board.benchmarks
     ]
     value = {"schema": SCHEMA, "benchmarks": benchmarks}
-    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    for letter in {letter for letter in text if letter != "\n" and visible(letter) != letter}:
+        text = text.replace(letter, json.dumps(letter)[1:-1])
+    return text + "\n"
 
 
 def _benchmark_numbers(benchmark: Benchmark) -> _Numbers:

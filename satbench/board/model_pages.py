@@ -15,7 +15,7 @@ from satbench.board.board import Benchmark, build_board
 from satbench.board.publish import stale_files
 from satbench.board.rows import COLUMNS, Column, Row, Share
 from satbench.core.errors import UnknownNameError
-from satbench.core.markdown import MISSING, cell, percent, table
+from satbench.core.markdown import MISSING, address, cell, code, percent, table
 from satbench.core.registry import Entry
 from satbench.core.specs import split_spec
 from satbench.core.templates import fill
@@ -95,9 +95,9 @@ def _model_facts(card: Card) -> list[tuple[str, str]]:
         ("parameters", f"{card.parameters:,}"),
         ("activation", _activation_text(ACTIVATIONS[split_spec(card.activation)[0]])),
         ("images", f"{shape}, pixels in [0, 1] (the net normalises), {card.classes} classes"),
-        ("weights", f"`{card.weights}`, SHA-256 of the tensors `{card.weights_digest}`"),
+        ("weights", f"{code(card.weights)}, SHA-256 of the tensors {code(card.weights_digest)}"),
         ("licence", cell(card.licence)),
-        ("from", cell(card.url)),
+        ("from", address(card.url)),
     ]
 
 
@@ -121,11 +121,11 @@ def _training_facts(told: Training) -> list[tuple[str, str]]:
     searched = f", batch-norm in {mode} mode" if mode else ""
     shares = ", ".join(f"{cell(what)} {percent(share)} %" for what, share in told.held_out.items())
     return [
-        ("recipe", f"`{told.recipe}`: {cell(_recipe_text(told.recipe))}"),
-        ("threat model", f"`{told.threat}`" if told.attack else "none"),
-        ("attacker", f"`{told.attack}`{searched}" if told.attack else "none"),
+        ("recipe", f"{code(told.recipe)}: {cell(_recipe_text(told.recipe))}"),
+        ("threat model", code(told.threat) if told.attack else "none"),
+        ("attacker", f"{code(told.attack)}{searched}" if told.attack else "none"),
         ("seed", str(told.seed)),
-        ("data", f"{cell(told.dataset)}, training split, SHA-256 `{told.data_digest}`"),
+        ("data", f"{cell(told.dataset)}, training split, SHA-256 {code(told.data_digest)}"),
         ("kept", cell(told.kept) + (", as the recipe says" if told.kept == "last epoch" else "")),
         ("held out", f"{shares}, {images}training images that no step saw"),
         *(("note", cell(note)) for note in told.notes),
@@ -154,7 +154,7 @@ def _result(result: BenchmarkRow) -> dict[str, object]:
     return {
         "title": cell(benchmark.title),
         "n": benchmark.dataset.n,
-        "split": benchmark.dataset.split,
+        "split": cell(benchmark.dataset.split),
         "digest": benchmark.dataset.digest[:12],
         "records": row.records,
         "rank": row.rank,
@@ -181,7 +181,7 @@ def _index(cards: Sequence[Card], found: Mapping[str, Sequence[BenchmarkRow]]) -
         lines.append(
             (
                 f"[{cell(card.name)}]({card.name}.md)",
-                f"`{card.activation}`",
+                code(card.activation),
                 cell(told.recipe) if told else MISSING,
                 f"{card.parameters:,}",
                 *numbers[0],

@@ -7,7 +7,7 @@ from math import comb
 from satbench.board.board import Benchmark, Board
 from satbench.board.ranking import told_apart
 from satbench.board.rows import COLUMNS, Column, Group, Row, TrainingInfo
-from satbench.core.markdown import MISSING, cell, percent, signed, table, title_of
+from satbench.core.markdown import MISSING, cell, code, percent, signed, table, title_of
 from satbench.core.stats.shown import ALPHA, Effect
 from satbench.core.templates import fill
 from satbench.records.flags import Flag
@@ -73,7 +73,7 @@ def _benchmark(benchmark: Benchmark) -> dict[str, object]:
         "images": _images(dataset),
         "classes": dataset.classes,
         "digest": dataset.digest[:12],
-        "attacks": [f"`{attack}`" for attack in attacks],
+        "attacks": [code(attack) for attack in attacks],
         "groups": _groups(benchmark),
         "comparisons": _comparisons(benchmark) if benchmark.comparisons else "",
         "differences_shown": sum(

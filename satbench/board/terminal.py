@@ -8,6 +8,7 @@ from rich.text import Text
 
 from satbench.board.board import Board
 from satbench.board.rows import COLUMNS, Column, Row
+from satbench.core.console import words
 from satbench.core.markdown import MISSING, percent
 
 _CAPTION = (
@@ -25,7 +26,7 @@ def leaderboard_table(board: Board) -> Table:
         box=box.SIMPLE_HEAD,
         show_edge=False,
         padding=0,
-        caption=Text(_CAPTION + _flagged(board)),
+        caption=words(_CAPTION + _flagged(board)),
         caption_justify="left",
     )
     table.add_column("#", justify="right")
@@ -33,10 +34,9 @@ def leaderboard_table(board: Board) -> Table:
     for title in COLUMNS.values():
         table.add_column(_BROKEN.get(title, title), justify="right", no_wrap=True)
     for benchmark in board.benchmarks:
-        table.add_row("", Text(f"{benchmark.title}, n = {benchmark.dataset.n:,}", style="bold"))
+        table.add_row("", words(f"{benchmark.title}, n = {benchmark.dataset.n:,}", style="bold"))
         for row in benchmark.rows:
-            # As Text, for rich would take a [name] for markup.
-            name = Text(row.model.name + " †" * bool(row.flags))
+            name = words(row.model.name + " †" * bool(row.flags))
             table.add_row(str(row.rank), name, *(_number(row, column) for column in COLUMNS))
         table.add_section()
     return table

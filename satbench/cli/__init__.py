@@ -6,6 +6,7 @@ mistake in what was given).  Nothing here imports torch before a command needs i
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from importlib import import_module
@@ -15,6 +16,7 @@ import click
 
 import satbench
 from satbench.core.errors import AssumptionWarning, SatbenchError
+from satbench.core.text.terminal import one_line, tell
 
 _COMMANDS = {
     "eval": "satbench.cli.eval:evaluate",
@@ -26,6 +28,7 @@ _COMMANDS = {
     "leaderboard": "satbench.cli.leaderboard:leaderboard",
     "images": "satbench.cli.images:images",
     "verify": "satbench.cli.verify:verify",
+    "recheck": "satbench.cli.recheck:recheck",
     "challenge": "satbench.cli.challenge:challenge",
     "merge": "satbench.cli.merge:merge",
     "models": "satbench.cli.models:models",
@@ -63,16 +66,18 @@ def main() -> None:
         code = cli.main(standalone_mode=False)  # what a command gave to ctx.exit, if anything
         sys.exit(code if isinstance(code, int) else 0)
     except SatbenchError as error:
-        click.echo(f"satbench: {error}", err=True)
+        tell(f"satbench: {one_line(error)}", err=True)
         sys.exit(2)
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(said)
+        tell(said.getvalue(), err=True, nl=False)
         sys.exit(2)
     except OSError as error:  # a full disk, a folder that cannot be written, a closed pipe
-        click.echo(f"satbench: {error}", err=True)
+        tell(f"satbench: {one_line(error)}", err=True)
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("satbench: stopped; the same command goes on where it stopped", err=True)
+        tell("satbench: stopped; the same command goes on where it stopped", err=True)
         sys.exit(130)
 
 
@@ -86,7 +91,7 @@ def _show_warning(
 ) -> None:
     """Print a warning on stderr; what the user should do something about, as a sentence."""
     if issubclass(category, AssumptionWarning):
-        click.echo(f"satbench: {message}", err=True)
+        tell(f"satbench: {one_line(message)}", err=True)
     else:
         text = warnings.formatwarning(message, category, filename, lineno, line)
-        click.echo(text, err=True, nl=False)
+        tell(text, err=True, nl=False)

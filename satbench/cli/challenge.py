@@ -10,6 +10,7 @@ import click
 
 from satbench.attacks import check_attack_name
 from satbench.cli import options
+from satbench.core.text.terminal import one_line, tell
 
 if TYPE_CHECKING:
     from satbench.models import FileOptions
@@ -95,7 +96,7 @@ def challenge(
         progress.model(record.name)
         done = run_challenge(asked, progress)
     if as_json:
-        click.echo(json.dumps(_summary(done), indent=2))
+        tell(json.dumps(_summary(done), indent=2))
     else:
         _tell(done, quiet)
 
@@ -118,17 +119,19 @@ def _tell(done: Challenged, quiet: bool) -> None:
     from satbench.attacks import short_spec
 
     before, after, n = done.parent.surviving(), done.record.surviving(), done.record.n
-    attacks = ", ".join(short_spec(spec) for spec in done.record.suite[len(done.parent.suite) :])
+    name = one_line(done.record.model.name)
+    suite = done.record.suite[len(done.parent.suite) :]
+    attacks = one_line(", ".join(map(short_spec, suite)))
     if done.refused:
-        click.echo(done.refused)
+        tell(done.refused)
     if before == after:
-        click.echo(
-            f"{done.record.model.name}: {attacks} broke none of {before} survivors; "
+        tell(
+            f"{name}: {attacks} broke none of {before} survivors; "
             f"robust accuracy stays at {after / n:.1%}: the challenge was survived"
         )
     else:
-        click.echo(
-            f"{done.record.model.name}: {attacks} broke {before - after} of {before} survivors; "
+        tell(
+            f"{name}: {attacks} broke {before - after} of {before} survivors; "
             f"robust accuracy falls from {before / n:.1%} to {after / n:.1%}"
         )
     options.tell_where(str(done.path), done.found, done.record.environment.finished, quiet)

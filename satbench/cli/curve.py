@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from satbench.cli import options
+from satbench.core.text.terminal import tell
 
 if TYPE_CHECKING:
     from satbench.models import FileOptions
@@ -139,12 +140,12 @@ def curve(
     if as_json:
         marks = marks_of(curves)
         shown = [curve_summary(one.curve, marks, one.path, figures) for one in measured]
-        click.echo(json.dumps(shown, indent=2))
+        tell(json.dumps(shown, indent=2))
         return
     results().print(curve_table(curves))
     for one in measured:
         where = f"{one.path}, {passes_of(one.curve)}"
         options.tell_where(where, one.found, one.curve.environment.finished, quiet)
         if sign := one.curve.masking_sign():
-            click.echo(f"note: {sign}")
-    click.echo(f"drew {' and '.join(str(figure) for figure in figures)}")
+            tell(f"note: {sign}")
+    tell(f"drew {' and '.join(str(figure) for figure in figures)}")

@@ -12,6 +12,7 @@ import click
 
 from satbench.cli import options
 from satbench.cli.models import zoo_option
+from satbench.core.text.terminal import tell
 
 if TYPE_CHECKING:
     from satbench.models import FileOptions
@@ -144,7 +145,7 @@ def evaluate(
         shown = [
             {**summary_of(done.record, str(done.path)), "found": done.found} for done in finished
         ]
-        click.echo(json.dumps(shown, indent=2))
+        tell(json.dumps(shown, indent=2))
         return
     results().print(table_of([done.record for done in finished]))
     for done in finished:

@@ -9,6 +9,7 @@ import click
 
 from satbench.cli import options
 from satbench.cli.models import zoo_option
+from satbench.core.text.terminal import tell
 
 
 @click.command()
@@ -44,8 +45,8 @@ def export(model: str, form: str, push: str | None, out: Path, as_json: bool) ->
     if as_json:
         files = [str(path) for path in exported.files]
         told = {"files": files, "load_with": exported.load_with, "address": address}
-        click.echo(json.dumps(told, indent=2))
+        tell(json.dumps(told, indent=2))
         return
     for path in exported.files:
-        click.echo(f"wrote {path}")
-    click.echo(f"\n{exported.load_with}" + (f"\n\npushed to {address}" if address else ""))
+        tell(f"wrote {path}")
+    tell(f"\n{exported.load_with}" + (f"\n\npushed to {address}" if address else ""))

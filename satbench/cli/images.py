@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from satbench.cli import options
+from satbench.core.text.terminal import tell
 
 if TYPE_CHECKING:
     from satbench.models import FileOptions
@@ -70,11 +71,11 @@ def images(
             }
             for one in shown
         ]
-        click.echo(json.dumps({"images": told, "files": [str(path) for path in paths]}, indent=2))
+        tell(json.dumps({"images": told, "files": [str(path) for path in paths]}, indent=2))
         return
     for one in shown:
-        click.echo(
+        tell(
             f"image {one.index}: {one.before.said} ({one.before.confidence:.0%}) becomes "
             f"{one.after.said} ({one.after.confidence:.0%})"
         )
-    click.echo(f"wrote {paths[0]}" + (f" and {len(paths) - 1} more" if paths[1:] else ""))
+    tell(f"wrote {paths[0]}" + (f" and {len(paths) - 1} more" if paths[1:] else ""))

@@ -10,6 +10,7 @@ from typing import Literal
 import click
 
 from satbench.cli.options import as_json as json_option
+from satbench.core.text.terminal import tell
 
 
 @click.command("import-tf1")
@@ -68,8 +69,8 @@ def import_tf1(
     )
     card = import_checkpoint(wanted, out)
     if as_json:
-        click.echo(json.dumps({"name": card.stem, "card": str(card)}, indent=2))
+        tell(json.dumps({"name": card.stem, "card": str(card)}, indent=2))
         return
-    click.echo(f"wrote {card} and its weights")
+    tell(f"wrote {card} and its weights")
     command = f"satbench eval --model {shlex.quote(str(card))} --dataset imagefolder:PATH"
-    click.echo(f"{command} --eps 4/255")
+    tell(f"{command} --eps 4/255")

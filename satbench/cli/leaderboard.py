@@ -11,6 +11,7 @@ import click
 
 from satbench.cli import options
 from satbench.cli.models import zoo_option
+from satbench.core.text.terminal import tell
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -71,13 +72,13 @@ def build(
     fresh = "up to date" if check else "written"
     states = {_shown(path): "out of date" if path in stale else fresh for path in contents}
     if as_json:
-        click.echo(json.dumps(states, indent=1))
+        tell(json.dumps(states, indent=1))
     else:
-        click.echo("\n".join(f"{state}: {path}" for path, state in states.items()))
+        tell("\n".join(f"{state}: {path}" for path, state in states.items()))
     if stale:
         names = ", ".join(_shown(path) for path in stale)
         again = _build_command(records, out, readme, docs)
-        click.echo(f"satbench: out of date: {names}; run\n  {again}", err=True)
+        tell(f"satbench: out of date: {names}; run\n  {again}", err=True)
         raise SystemExit(1)
 
 
@@ -93,7 +94,7 @@ def show(records: Path | None, as_json: bool) -> None:
 
     board = read_board(records) if records else published_board()
     if as_json:
-        click.echo(render_json(board), nl=False)
+        tell(render_json(board), nl=False)
     else:
         results().print(leaderboard_table(board))
 
@@ -122,7 +123,7 @@ def fill(
     from satbench.evaluation.fill import fill_board
 
     for path in fill_board(board_definition(name), device, data_dir, quiet, trust, workers):
-        click.echo(f"{_shown(path)}")
+        tell(f"{_shown(path)}")
 
 
 def _build_command(

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import click
 
+from satbench.core.text.terminal import tell
+
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 
 
@@ -35,10 +37,10 @@ def attacks(catalogue: bool, check: bool, as_json: bool) -> None:
         told = {"what": entry.summary, "source": entry.source}
         rows.append({"name": entry.name, "defaults": defaults, **told})
     for fault in faults:
-        click.echo(f"satbench: {fault}", err=True)
+        tell(f"satbench: {fault}", err=True)
     show_rows(rows, as_json)
     if not as_json:
-        click.echo(
+        tell(
             "\npgd-K is pgd(steps=K).  SAT's own evaluation is pgd-200 with its step of 1/255 at\n"
             "eps 4/255, that is eps/4, the default step (Xie et al., 2020, arXiv:2006.14536):\n"
             "  satbench eval --eps 4/255 --attack 'pgd-200(step=1/255,keep=last)' …"
@@ -53,9 +55,9 @@ def write_catalogue(check: bool) -> None:
     path, text = catalogue_file()
     if not check:
         write_text(path, text)
-        click.echo(f"wrote {path}")
+        tell(f"wrote {path}")
     elif not path.is_file() or path.read_text(encoding="utf-8") != text:
-        click.echo(f"satbench: out of date: {path}; run satbench attacks --catalogue", err=True)
+        tell(f"satbench: out of date: {path}; run satbench attacks --catalogue", err=True)
         raise SystemExit(1)
 
 
@@ -66,11 +68,11 @@ def datasets(as_json: bool) -> None:
     from satbench.data import DATASETS, SIDES
 
     for fault in DATASETS.faults:
-        click.echo(f"satbench: {fault}", err=True)
+        tell(f"satbench: {fault}", err=True)
     rows = [{"name": e.name, "what": e.summary, "source": e.source} for e in DATASETS]
     show_rows(rows, as_json)
     if not as_json:
-        click.echo(
+        tell(
             f"\nNAME@SIDE is a data set with its images resized to SIDE×SIDE, {SIDES[0]} to "
             f"{SIDES[-1]} pixels:\n"
             "  satbench train --recipe fmnist-sat --set dataset=fashion-mnist@20"
@@ -89,7 +91,7 @@ def recipes(as_json: bool) -> None:
 def show_rows(rows: Sequence[dict[str, str]], as_json: bool) -> None:
     """Print rows as a table for people, or as JSON."""
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        tell(json.dumps(rows, indent=2))
         return
     from rich.table import Table
 

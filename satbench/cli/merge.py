@@ -10,6 +10,7 @@ import click
 
 from satbench.cli import options
 from satbench.core.errors import SatbenchError
+from satbench.core.text.terminal import one_line, tell
 
 if TYPE_CHECKING:
     from satbench.models import FileOptions
@@ -50,8 +51,9 @@ def merge(
             "n": n,
             "record": str(merged.path),
         }
-        click.echo(json.dumps(told, indent=2))
+        tell(json.dumps(told, indent=2))
         return
     shares = ", ".join(f"{before / n:.1%}" for before in merged.before)
-    click.echo(f"{merged.record.model.name}: robust accuracy {shares} alone, {left / n:.1%} united")
-    click.echo(f"wrote {merged.path}")
+    name = one_line(merged.record.model.name)
+    tell(f"{name}: robust accuracy {shares} alone, {left / n:.1%} united")
+    tell(f"wrote {merged.path}")

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from satbench.cli.import_tf1 import import_tf1
+from satbench.core.text.terminal import one_line, tell
 from satbench.model_zoo.card import Card
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -86,7 +87,7 @@ def show(name: str, as_json: bool) -> None:
     card = request_model(name).card
     if card is None:
         raise SatbenchError(f"{name} has no card: name a model of the zoo, a run or a card")
-    click.echo(json.dumps(card.to_dict(), indent=2) if as_json else _card_text(card, name))
+    tell(json.dumps(card.to_dict(), indent=2) if as_json else _card_text(card, name))
 
 
 @models.command()
@@ -105,10 +106,10 @@ def add(card: Path, as_json: bool) -> None:
     added = add_model(card)
     path = user_zoo() / f"{added.name}.json"
     if as_json:
-        click.echo(json.dumps({"name": added.name, "card": str(path)}, indent=2))
+        tell(json.dumps({"name": added.name, "card": str(path)}, indent=2))
         return
-    click.echo(f"added {added.name} to {path.parent}")
-    click.echo(_eval_command(added, added.name))
+    tell(f"added {added.name} to {path.parent}")
+    tell(_eval_command(added, added.name))
 
 
 @models.command()
@@ -118,11 +119,11 @@ def presets(as_json: bool) -> None:
     from satbench.model_zoo.presets import PRESETS
 
     if as_json:
-        click.echo(json.dumps([asdict(one) for one in PRESETS.values()], indent=2))
+        tell(json.dumps([asdict(one) for one in PRESETS.values()], indent=2))
         return
     width = max(map(len, PRESETS))
     for one in PRESETS.values():
-        click.echo(f"{one.name:<{width}}  {one.summary} ({one.source})")
+        tell(f"{one.name:<{width}}  {one.summary} ({one.source})")
 
 
 @models.command()
@@ -162,13 +163,13 @@ def cards(check: bool, records: Path | None, out: Path, as_json: bool) -> None:
         write_files(contents)
     if as_json:
         told = {"pages": len(contents), "stale": [str(path) for path in stale] if check else []}
-        click.echo(json.dumps(told, indent=2))
+        tell(json.dumps(told, indent=2))
     else:
         state = f"{len(stale)} out of date" if check else "written"
-        click.echo(f"{len(contents)} pages in {out}: {state}")
+        tell(f"{len(contents)} pages in {out}: {state}")
     if check and stale:
         shown = ", ".join(path.name for path in stale[:5]) + (", …" if len(stale) > 5 else "")
-        click.echo(
+        tell(
             f"satbench: out of date: {shown}; run satbench models cards --out {out} and remove "
             "pages of no model",
             err=True,
@@ -185,18 +186,18 @@ def _list(board: bool, names_only: bool, as_json: bool) -> None:
     own = [] if board else user_names()
     if names_only:
         names = [*shipped, *own]
-        click.echo(json.dumps(names, indent=2) if as_json else "\n".join(names))
+        tell(json.dumps(names, indent=2) if as_json else "\n".join(map(one_line, names)))
         return
     cards = [zoo_card(name) for name in shipped]
     for name in own:
         try:
             cards.append(user_card(name))
         except SatbenchError as error:  # one bad card hides no other
-            click.echo(f"satbench: {error}", err=True)
+            tell(f"satbench: {error}", err=True)
     for fault in [*MODELS.faults, *SOURCES.faults]:
-        click.echo(f"satbench: {fault}", err=True)
+        tell(f"satbench: {fault}", err=True)
     if as_json:
-        click.echo(json.dumps([card.to_dict() for card in cards], indent=2))
+        tell(json.dumps([card.to_dict() for card in cards], indent=2))
         return
     _print_table(cards)
     if not board:
@@ -207,7 +208,7 @@ def _print_table(cards: list[Card]) -> None:
     from rich import box
     from rich.table import Table
 
-    from satbench.core.console import results
+    from satbench.core.console import results, words
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("name", "activation", "recipe", "threat", "parameters"):
@@ -217,16 +218,16 @@ def _print_table(cards: list[Card]) -> None:
             (card.training.recipe, card.training.threat) if card.training else ("–", "–")
         )
         activation = card.activation.partition("(")[0]
-        table.add_row(card.name, activation, recipe, threat, f"{card.parameters:,}")
+        table.add_row(words(card.name), words(activation), recipe, threat, f"{card.parameters:,}")
     results().print(table)
 
 
 def _print_sources() -> None:
     from satbench.models import MODELS, SOURCES
 
-    click.echo("also, and only by name:")
+    tell("also, and only by name:")
     for entry in [*SOURCES, *MODELS]:
-        click.echo(f"  {entry.summary if not entry.plugin else f'{entry.name}, {entry.summary}'}")
+        tell(f"  {entry.summary if not entry.plugin else f'{entry.name}, {entry.summary}'}")
 
 
 def _card_text(card: Card, name: str) -> str:
@@ -258,7 +259,7 @@ def _card_text(card: Card, name: str) -> str:
         ]
     rows.append(("evaluate", _eval_command(card, name)))
     width = max(len(what) for what, _ in rows)
-    return "\n".join(f"{what:<{width}}  {value}" for what, value in rows if value)
+    return "\n".join(f"{what:<{width}}  {one_line(value)}" for what, value in rows if value)
 
 
 def _eval_command(card: Card, name: str) -> str:

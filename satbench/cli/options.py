@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from satbench.core.text.terminal import tell
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 seed = click.option("--seed", type=int, default=0, show_default=True, help="Keys all noise.")
@@ -189,9 +191,9 @@ def how_to_tell(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def tell_where(files: str, found: bool, made: str, quiet: bool) -> None:
     """Say where a result lies; on stderr, that one which was found is not new, unless `quiet`."""
-    click.echo(f"{'found' if found else 'wrote'} {files}")
+    tell(f"{'found' if found else 'wrote'} {files}")
     if found and not quiet:
-        click.echo(f"satbench: this result was made {made}; --again makes it anew", err=True)
+        tell(f"satbench: this result was made {made}; --again makes it anew", err=True)
 
 
 def _all(*options: Decorator) -> Decorator:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from satbench.cli import options
+from satbench.core.text.terminal import tell
 
 
 @click.command()
@@ -34,15 +35,15 @@ def plot(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
             "runs": [curve.summary() for curve in curves],
             "figures": [str(figure) for figure in figures],
         }
-        click.echo(json.dumps(shown, indent=2))
+        tell(json.dumps(shown, indent=2))
         return
     for curve in curves:
-        click.echo(
+        tell(
             f"{curve.name}: epoch {curve.last.epoch}, held-out clean "
             f"{curve.last.held_out_clean:.1%}, PGD-10 {curve.last.held_out_pgd10:.1%} "
             f"(best {curve.best.held_out_pgd10:.1%}, epoch {curve.best.epoch})"
         )
         for epoch in curve.epochs:
             if epoch.warning:
-                click.echo(f"warning: {epoch.warning}")
-    click.echo(f"drew {' and '.join(str(figure) for figure in figures)}")
+                tell(f"warning: {epoch.warning}")
+    tell(f"drew {' and '.join(str(figure) for figure in figures)}")

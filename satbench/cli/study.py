@@ -13,6 +13,7 @@ import click
 from satbench.cli import options
 from satbench.cli.models import zoo_option
 from satbench.core.errors import SatbenchError
+from satbench.core.text.terminal import tell
 
 if TYPE_CHECKING:
     from satbench.studies.images import DatasetCache
@@ -218,12 +219,12 @@ def _report(plan: StudyPlan, places: Places, written: Sequence[Path], as_json: b
         runs = {cell.key: asdict(run) for cell in plan.cells if (run := places.run(cell.key))}
         choices = {"choices": list(map(asdict, plan.choices))} if plan.options.sweep else {}
         files = list(map(str, written))
-        click.echo(json.dumps({"runs": runs, **choices, "files": files}, indent=1))
+        tell(json.dumps({"runs": runs, **choices, "files": files}, indent=1))
         return
     for choice in plan.choices:
-        click.echo(f"{choice.arm}: {choice.setting}, held-out PGD-10 {max(choice.scores):.1%}")
+        tell(f"{choice.arm}: {choice.setting}, held-out PGD-10 {max(choice.scores):.1%}")
     for path in written:
-        click.echo(f"wrote {path}")
+        tell(f"wrote {path}")
 
 
 def _list(as_json: bool) -> None:
@@ -246,18 +247,18 @@ def _overview(
     if check:
         said = check_texts(pages, "satbench study --overview")
         if said:
-            click.echo(f"satbench: {said}", err=True)
+            tell(f"satbench: {said}", err=True)
         return int(bool(said))
     for path, text in pages.items():
         write_text(path, text)
-        click.echo(f"wrote {path}")
+        tell(f"wrote {path}")
     return 0
 
 
 def _teller(quiet: bool) -> Callable[[str], None]:
     def say(text: str) -> None:
         if not quiet:
-            click.echo(text, err=True)
+            tell(text, err=True)
 
     return say
 
@@ -267,7 +268,7 @@ def _check(plan: StudyPlan, places: Places, images: DatasetCache, pages: Path) -
 
     said = check_page(plan, places, images, pages)
     if said:
-        click.echo(f"satbench: {said}", err=True)
+        tell(f"satbench: {said}", err=True)
     return int(bool(said))
 
 
@@ -296,6 +297,6 @@ def _show(
     }
     lines = list(found.values())
     if as_json:
-        click.echo(json.dumps([asdict(line) for line in lines], indent=1))
+        tell(json.dumps([asdict(line) for line in lines], indent=1))
         return
     results().print(table_of(lines))

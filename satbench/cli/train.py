@@ -11,6 +11,7 @@ import click
 
 from satbench.cli import options
 from satbench.core.errors import SatbenchError
+from satbench.core.text.terminal import tell
 
 
 @click.command()
@@ -103,26 +104,26 @@ def train(
 
     def say(metrics: EpochMetrics) -> None:
         if as_json:
-            click.echo(json.dumps(asdict(metrics)))
+            tell(json.dumps(asdict(metrics)))
         elif not in_table:
-            click.echo(
+            tell(
                 f"epoch {metrics.epoch}/{config.epochs}  loss {metrics.loss:.3f}  "
                 f"held-out clean {metrics.held_out_clean:.1%}  "
                 f"PGD-10 {metrics.held_out_pgd10:.1%}  {metrics.images_per_second:.0f} images/s"
             )
         if metrics.warning and not in_table:
-            click.echo(f"warning: {metrics.warning}", err=True)
+            tell(f"warning: {metrics.warning}", err=True)
 
     def note(text: str) -> None:
         if not in_table:
-            click.echo(f"note: {text}", err=True)
+            tell(f"note: {text}", err=True)
 
     run = run_training(config, name, out, data_dir, device, threads, say, quiet, workers, note)
     if run and not as_json:
-        click.echo(f"wrote {run.weights} and {run.card}")
+        tell(f"wrote {run.weights} and {run.card}")
         for which, (_, card) in sorted(run.epochs.items()):
             epoch = run.trained.epochs[which].metrics.epoch
-            click.echo(f"wrote {card}, the {which} epoch ({epoch})")
+            tell(f"wrote {card}, the {which} epoch ({epoch})")
         if run.test_set is None:
-            click.echo("no test set lies beside the training images: name one as TEST_SET")
-        click.echo(f"evaluate it with\n  {run.eval_command}")
+            tell("no test set lies beside the training images: name one as TEST_SET")
+        tell(f"evaluate it with\n  {run.eval_command}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from satbench.cli import options
+from satbench.core.text.terminal import tell
 
 
 @click.command()
@@ -104,11 +105,11 @@ def transfer(
     figures, missing = draw_matrix(measured.matrix, measured.path)
     files += figures
     if missing:
-        click.echo(f"satbench: no heat map: {missing}", err=True)
+        tell(f"satbench: no heat map: {missing}", err=True)
     if as_json:
-        click.echo(json.dumps(matrix_summary(measured.matrix, files), indent=2))
+        tell(json.dumps(matrix_summary(measured.matrix, files), indent=2))
         return
     results().print(matrix_table(measured.matrix))
-    click.echo(f"{legend(measured.matrix)}\n{note(measured.matrix)}")
+    tell(f"{legend(measured.matrix)}\n{note(measured.matrix)}")
     made = measured.matrix.environment.finished
     options.tell_where(", ".join(map(str, files)), measured.found, made, quiet)

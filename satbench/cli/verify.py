@@ -11,6 +11,7 @@ import click
 
 from satbench.cli import options
 from satbench.core.errors import SatbenchError
+from satbench.core.text.terminal import one_line, tell
 
 if TYPE_CHECKING:
     from satbench.models import FileOptions
@@ -65,7 +66,7 @@ def verify(
                 checked.append(Verified(path, 0, 0, [str(error)]))
             bar.advance(task)
     if as_json:
-        click.echo(json.dumps([_summary(one) for one in checked], indent=2))
+        tell(json.dumps([_summary(one) for one in checked], indent=2))
     else:
         for one in checked:
             _show(one)
@@ -87,10 +88,10 @@ def _summary(one: Verified) -> dict[str, object]:
 
 def _show(one: Verified) -> None:
     for fault in one.faults:
-        click.echo(f"{one.path}: {fault}")
+        tell(f"{one_line(one.path)}: {one_line(fault)}")
     if not one.faults:
         checked = f"{one.images} verdicts, {one.witnesses} witnesses: all hold"
-        click.echo(f"{one.path}: {one}; {checked}")
+        tell(f"{one_line(one.path)}: {one}; {checked}")
 
 
 def _sum_up(checked: list[Verified]) -> None:
@@ -99,7 +100,7 @@ def _sum_up(checked: list[Verified]) -> None:
     claimed = sum(one.broken for one in checked)
     proven = sum(one.broken for one in checked if not one.faults)
     left = sum(one.surviving for one in checked if not one.faults)
-    click.echo(
+    tell(
         f"{good} of {len(checked)} records hold, with {proofs:,} witnesses in all: {proven:,} of "
         f"{claimed:,} broken images proven broken; {left:,} claimed survivors are the records' word"
     )

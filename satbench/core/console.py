@@ -5,11 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from html import escape
 from importlib import import_module
 from typing import Any, Protocol
 
-from rich.console import Console
+from rich.console import (
+    Console,
+    ConsoleOptions,
+    ConsoleRenderable,
+    RenderableType,
+    RenderHook,
+    RenderResult,
+)
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,28 +26,68 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
+from rich.text import Text
+
+from satbench.core.text.characters import visible
+from satbench.core.text.html_text import html
+from satbench.core.text.terminal import one_line, tell
+
+
+class _Harmless:
+    """What is to be shown, with the active characters of its texts written out.
+
+    Styles and the console's own codes are no text, and stay.
+    """
+
+    def __init__(self, shown: RenderableType) -> None:
+        self._shown = shown
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for part in console.render(self._shown, options):
+            if part.control:
+                yield part
+            else:
+                yield Segment(visible(part.text, keep="\n\t"), part.style)
+
+
+class _Hook(RenderHook):
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Harmless(one) for one in renderables]
+
+
+def _console(**options: Any) -> Console:
+    """Return a console on which names are text: no markup, no codes for the terminal."""
+    console = Console(highlight=False, markup=False, emoji=False, **options)
+    console.push_render_hook(_Hook())
+    return console
 
 
 def results() -> Console:
     """Return the console for results (stdout); 100 columns where stdout is no terminal."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=100)
+    console = _console()
+    return console if console.is_terminal else _console(width=100)
 
 
 def say(text: str) -> None:
     """Print one line on stderr, for whoever called from Python."""
-    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(text)
+    tell(text, err=True)
+
+
+def words(name: str, style: str = "") -> Text:
+    """Return a name from a file for a table: one line, and never taken for markup."""
+    return Text(one_line(name), style=style)
 
 
 def progress_bar(quiet: bool = False) -> Progress:
     """Return a progress bar on stderr, shown on a terminal unless `quiet`."""
-    console = Console(stderr=True, highlight=False)
+    console = _console(stderr=True)
     return Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
@@ -73,7 +119,7 @@ class BarProgress:
         """A stage begins."""
         if self._task is not None:
             self._bar.remove_task(self._task)
-        description = f"{self._name} · {_short(title)}"
+        description = one_line(f"{self._name} · {_short(title)}")
         self._task = self._bar.add_task(description, total=total, completed=done, note="")
         if self._plain:
             self._plain.print(f"{description}: {total - done} images to go", soft_wrap=True)
@@ -106,7 +152,7 @@ class NotebookProgress:
 
         bar = f'<progress value="{self._done}" max="{max(self._total, 1)}"></progress>'
         counts = f"{self._done}/{self._total} {self._note}"
-        line = shown.HTML(f"{escape(self._title)} {bar} {escape(counts)}")
+        line = shown.HTML(f"{html(self._title)} {bar} {html(counts)}")
         if self._line is None:
             self._line = shown.display(line, display_id=True)
         else:

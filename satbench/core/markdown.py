@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from satbench.core.errors import SatbenchError
+from satbench.core.text.characters import visible
 
 MISSING = "–"
 
 Line = Sequence[str]
+
+_ADDRESS = re.compile(r"(\b(?:https?|ftp|www|mailto|xmpp))([:.])", re.I)
 
 
 def percent(share: float) -> str:
@@ -28,9 +32,27 @@ def table(head: Line, lines: Iterable[Line], words: int) -> str:
 
 
 def cell(text: str) -> str:
-    """Return text from a record such that it cannot be read as markdown or HTML."""
-    plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    return "".join(f"\\{letter}" if letter in "\\|`*_[]" else letter for letter in plain)
+    """Return text from a record such that it cannot be read as markdown or HTML.
+
+    Nor as an address, which GitHub makes a link of unasked.
+    """
+    plain = visible(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;")
+    escaped = "".join(f"\\{letter}" if letter in "\\|`*_[]~" else letter for letter in plain)
+    return _ADDRESS.sub(lambda found: f"{found[1]}&#{ord(found[2])};", escaped)
+
+
+def address(text: str) -> str:
+    """Return an address that a card gives, which may be followed; any other text as `cell` does."""
+    return text if re.fullmatch(r"https://[\w./%+-]+", text, re.ASCII) else cell(text)
+
+
+def code(text: str) -> str:
+    """Return text from a record as code, which it cannot end: `` `pgd(steps=50)` ``.
+
+    A backtick becomes an apostrophe and a stroke | a broken one, for code in a table holds neither.
+    """
+    plain = visible(" ".join(text.split())).replace("`", "'").replace("|", "¦")
+    return f"`{plain}`"
 
 
 def title_of(model: str, weights_digest: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from satbench.core.console import words
 from satbench.records.curves import Curve, marks_of
 
 
@@ -25,7 +26,7 @@ def curve_table(curves: Sequence[Curve]) -> Table:
         table.add_column(heading, justify="right")
     for curve in curves:
         shares = (_share(curve, eps) for eps in marks)
-        table.add_row(curve.model.name, *shares, _median(curve), str(curve.never))
+        table.add_row(words(curve.model.name), *shares, _median(curve), str(curve.never))
     return table
 
 

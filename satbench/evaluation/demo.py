@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-import click
 import torch
 from rich import box
 from rich.table import Table
@@ -22,6 +21,7 @@ from satbench.board.tables import render_markdown
 from satbench.board.terminal import leaderboard_table
 from satbench.core.console import BarProgress, results
 from satbench.core.files import write_text
+from satbench.core.text.terminal import tell
 from satbench.evaluation.api import evaluate_config
 from satbench.evaluation.config import eval_config
 from satbench.evaluation.demo_time import Clock, Work
@@ -94,7 +94,7 @@ def run_whole_demo(out: Path, device: str, quiet: bool) -> list[Result]:
     path = out / "LEADERBOARD.md"
     here, there = render_markdown(build_board(records)), render_markdown(committed)
     write_text(path, f"{_LIVE}\n\n{here}\n{_COMMITTED}\n\n{there}")
-    click.echo(
+    tell(
         "PGD makes a model look more robust than it is: compare the columns above.\n"
         f"wrote both leaderboards, the live one first, to {path}, the live records beside it"
     )
@@ -107,7 +107,7 @@ def _run(jobs: Sequence[Work], place: _Place) -> list[Result]:
         clock = Clock(jobs, place.device)
         for number, job in enumerate(jobs, 1):
             if not place.quiet:
-                click.echo(
+                tell(
                     f"model {number} of {len(jobs)}: {job.model}, {' and '.join(job.attacks)} on "
                     f"{job.n:,} images; {clock.left()}",
                     err=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from html import escape
 from typing import Any
 
 from rich import box
@@ -13,8 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from satbench.attacks import short_spec
+from satbench.core.console import words
 from satbench.core.specs import split_spec
 from satbench.core.stats.intervals import wilson_interval
+from satbench.core.text.html_text import html
 from satbench.records.audit import audit_of
 from satbench.records.record import Record, StageResult
 
@@ -90,10 +91,9 @@ def table_of(records: Sequence[Record]) -> Group:
     parts: list[RenderableType] = []
     for record, cells in shown:
         threat = f"{record.norm.capitalize()}, eps {record.eps}, {record.dataset.name}"
-        heading = Text(f"\n{record.model.name}  ", style="bold")
-        parts += [heading.append(threat, style="not bold"), _table(cells, widths)]
-        # As Text, for rich would take a [name] for markup.
-        parts += [Text(note) for note in notes_of(record)]
+        heading = Text("\n").append(words(f"{record.model.name}  ", style="bold"))
+        parts += [heading.append(words(threat)), _table(cells, widths)]
+        parts += [words(note) for note in notes_of(record)]
     return Group(*parts)
 
 
@@ -120,13 +120,13 @@ def notes_of(record: Record) -> list[str]:
 
 def result_html(caption: str, rows: Sequence[ReportRow], notes: Sequence[str]) -> str:
     """Return a result as an HTML table, for notebooks, with what there is to know below it."""
-    head = "".join(f"<th>{escape(heading)}</th>" for heading in _HEADINGS)
+    head = "".join(f"<th>{html(heading)}</th>" for heading in _HEADINGS)
     lines = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in _cells(row))}</tr>" for row in rows
+        f"<tr>{''.join(f'<td>{html(cell)}</td>' for cell in _cells(row))}</tr>" for row in rows
     )
-    below = "".join(f"<p>{escape(note)}</p>" for note in notes)
+    below = "".join(f"<p>{html(note)}</p>" for note in notes)
     return (
-        f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>"
+        f"<table><caption>{html(caption)}</caption><thead><tr>{head}</tr></thead>"
         f"<tbody>{lines}</tbody></table>{below}"
     )
 
@@ -139,7 +139,7 @@ def _table(lines: Sequence[Sequence[str]], widths: Sequence[int]) -> Table:
         else:
             table.add_column(heading, overflow="fold", min_width=min(width, _NAME_WIDTH))
     for line in lines:
-        table.add_row(*map(Text, line), style="bold" if line[0] == "overall" else None)
+        table.add_row(*map(words, line), style="bold" if line[0] == "overall" else None)
     return table
 
 
@@ -153,7 +153,7 @@ def brief_table_of(records: Sequence[Record]) -> Table:
     for record in records:
         clean, *_, row = rows_of(record)
         _, robust, *details = _cells(row)
-        table.add_row(Text(record.model.name), f"{clean.accuracy:.1%}", robust, *details)
+        table.add_row(words(record.model.name), f"{clean.accuracy:.1%}", robust, *details)
     return table
 
 

@@ -22,6 +22,7 @@ _STYLE = {
     "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "text.parse_math": False,  # a $ in a name is a $
     "svg.hashsalt": "satbench",  # else the ids in an SVG are random
 }
 # Dates and versions would make other bytes of the same data.

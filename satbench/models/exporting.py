@@ -14,7 +14,9 @@ from torch import Tensor
 
 from satbench.core.errors import SatbenchError
 from satbench.core.files import atomic_path, write_text
+from satbench.core.markdown import cell, code
 from satbench.core.templates import fill
+from satbench.core.text.terminal import one_line
 from satbench.model_zoo.card import CARD_KEY
 from satbench.model_zoo.timm_names import timm_model_name, timm_state
 from satbench.models import LoadedModel
@@ -150,7 +152,7 @@ def _hub(model: LoadedModel, folder: Path) -> Exported:
     write_text(settings, json.dumps(config, indent=2) + "\n")
     load_with = _timm_code(timm_name, card.classes) if timm_name else program.load_with
     values = {"card": card, "load": load_with, "timm": timm_name, "plain": program.load_with}
-    write_text(page, fill("hub-card.md", values))
+    write_text(page, fill("hub-card.md", values, {"cell": cell, "code": code, "line": one_line}))
     return Exported([*program.files, weights, settings, page], load_with)
 
 

@@ -269,9 +269,12 @@ _MOST_PROBED = 1000
 def check_flags(record: Record, here: Sequence[Flag]) -> Iterator[str]:
     """Yield where the flags of a record are not those that the model and the verdicts give.
 
-    Those that follow from the record itself are the same on any machine.
+    Those that follow from the record itself are the same on any machine.  A record from before
+    there was a diagnosis tells of none.
     """
-    told = {flag.name: flag.images for flag in record.diagnosis.flags} if record.diagnosis else {}
+    if record.diagnosis is None:
+        return
+    told = {flag.name: flag.images for flag in record.diagnosis.flags}
     computed = {flag.name: flag.images for flag in here}
     most = max(1, round(NEARLY * record.n))
     for name in computed | told:

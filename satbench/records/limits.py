@@ -12,8 +12,8 @@ from satbench.records.record import Environment, Record, StageResult
 BORN = datetime(2026, 11, 24, tzinfo=UTC)
 """The day of the first record."""
 
-SCHEMA_2 = datetime(2026, 11, 25, tzinfo=UTC)
-"""The day from which on no record of schema 1 was made; protocol 2 came with schema 2."""
+SCHEMA_2 = datetime(2026, 11, 24, 6, tzinfo=UTC)
+"""From then on no record of schema 1 was made; protocol 2 came with schema 2."""
 
 MOST_PASSES = 10**12
 """The passes that no stage makes: a thousand years of a GPU."""
@@ -31,6 +31,8 @@ def check_limits(record: Record) -> Iterator[str]:
     yield from _check_environment(record.environment)
     if not _DIGEST.fullmatch(record.witnesses_digest):
         yield "the digest of the witnesses is none: expected 64 digits of 0-9a-f"
+    if not _DIGEST.fullmatch(record.dataset.digest):
+        yield "the digest of the images is none: expected 64 digits of 0-9a-f"
     if not record.dataset.split or record.dataset.classes < 1 or record.dataset.population < 0:
         yield "the images have no split, or a number of classes below 1"
     if not -(2**63) <= record.seed < 2**64:
@@ -62,7 +64,7 @@ def _check_age(record: Record) -> Iterator[str]:
         yield f"a record of schema 1 cannot have {found[0]}, which came later"
     made = _moment(record.environment.finished)
     if made and made >= SCHEMA_2:
-        yield f"no record of schema 1 was made after {SCHEMA_2:%Y-%m-%d}, this one {made:%Y-%m-%d}"
+        yield f"no record of schema 1 was made after {SCHEMA_2.isoformat()}"
 
 
 def _check_model(record: Record) -> Iterator[str]:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from satbench.core.text.terminal import tell
+
 if TYPE_CHECKING:
     from satbench.studies.plan import StudyPlan
     from satbench.studies.runner import Part
@@ -77,8 +79,7 @@ def _work(job: Job) -> None:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    tell(text, err=True)
 
 
 def _stop_at_the_end_of_stdin() -> None:

@@ -9,8 +9,10 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from satbench.core.console import words
 from satbench.core.errors import SatbenchError
-from satbench.core.markdown import MISSING, percent
+from satbench.core.markdown import MISSING, cell, code, percent
+from satbench.core.text.terminal import one_line
 from satbench.figures.drawing import heat_map
 from satbench.figures.picture import FORMATS, check_can_draw
 from satbench.records.transfers import TransferMatrix, TransferTarget
@@ -42,7 +44,7 @@ def matrix_table(matrix: TransferMatrix) -> Table:
     for heading in (CLEAN, *numbers, WORST):
         table.add_column(heading, justify="right", no_wrap=True)
     for place, target in enumerate(matrix.targets):
-        table.add_row(target.model.name, *(cells[place] for _, cells in rows))
+        table.add_row(words(target.model.name), *(cells[place] for _, cells in rows))
     return table
 
 
@@ -63,31 +65,32 @@ def note(matrix: TransferMatrix) -> str:
 def legend(matrix: TransferMatrix) -> str:
     """Return the names of the numbered sources, with what they cost, a line each."""
     return "\n".join(
-        f"S{number}  {source.name}: {source.forwards:,} forwards, {source.backwards:,} backwards"
+        f"S{number}  {one_line(source.name)}: {source.forwards:,} forwards, "
+        f"{source.backwards:,} backwards"
         for number, source in enumerate(matrix.sources, 1)
     )
 
 
 def matrix_markdown(matrix: TransferMatrix) -> str:
     """Return the matrix as a page of markdown: what was run, the table, the cost."""
-    head = ["Source", *(_code(target.model.name) for target in matrix.targets)]
+    head = ["Source", *(code(target.model.name) for target in matrix.targets)]
     lines = [head, ["---", *["---:"] * len(matrix.targets)]]
     for name, cells in matrix_rows(matrix):
-        label = name if name in (CLEAN, WORST) else _code(name)
+        label = name if name in (CLEAN, WORST) else code(name)
         bold = "**" if name == WORST else ""
         lines.append([f"{bold}{label}{bold}", *(f"{bold}{cell}{bold}" for cell in cells)])
     data = matrix.dataset
     cost = (
-        f"{_code(source.name)} {source.forwards:,} forwards and {source.backwards:,} backwards"
+        f"{code(source.name)} {source.forwards:,} forwards and {source.backwards:,} backwards"
         for source in matrix.sources
     )
     return "\n".join(
         (
             "# Transfer",
             "",
-            f"`{matrix.attack}` on the first {matrix.n:,} images of the {data.split} split of "
-            f"{data.name} (digest `{data.digest[:12]}`), {matrix.norm}:{matrix.eps}, seed "
-            f"{matrix.seed}.",
+            f"{code(matrix.attack)} on the first {matrix.n:,} images of the {cell(data.split)} "
+            f"split of {cell(data.name)} (digest {code(data.digest[:12])}), "
+            f"{matrix.norm}:{matrix.eps}, seed {matrix.seed}.",
             "",
             *("| " + " | ".join(line) + " |" for line in lines),
             "",
@@ -157,7 +160,3 @@ def _target(matrix: TransferMatrix, target: TransferTarget) -> dict[str, Any]:
 
 def _share(matrix: TransferMatrix, correct: int | None) -> str:
     return MISSING if correct is None else percent(correct / matrix.n)
-
-
-def _code(name: str) -> str:
-    return f"`{name.replace('|', '')}`"

@@ -36,6 +36,7 @@ COMMANDS = (
     "leaderboard show",
     "images",
     "verify",
+    "recheck",
     "challenge",
     "merge",
     "models",

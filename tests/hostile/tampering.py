@@ -586,6 +586,12 @@ def the_environment_is_another_likely_one(f: Forged) -> None:
 
 
 @trusted
+def it_pretends_to_be_of_the_first_day(f: Forged) -> None:
+    protocol_and_schema_are_lowered(f)
+    f.values["environment"]["finished"] = "2026-11-24T01:00:00+00:00"
+
+
+@trusted
 def passes_are_a_fifth_fewer(f: Forged) -> None:
     for stage in f.values["stages"]:
         stage["forwards"] = stage["forwards"] * 4 // 5

@@ -105,3 +105,13 @@ def test_the_docs_count_the_kinds() -> None:
     text = TRUST.read_text(encoding="utf-8")
     assert f"{len(CAUGHT)} kinds are caught" in text
     assert f"{len(TRUSTED)} are not" in text
+    whole = (TRUST.parent / "reliability.md").read_text(encoding="utf-8")
+    assert f"| {len(CAUGHT) + len(TRUSTED)} | {len(CAUGHT)} caught by" in whole
+    assert f"{len(TRUSTED)} are the record's word" in whole
+
+
+def test_a_reference_run_from_before_there_was_a_diagnosis_holds(images: Dataset) -> None:
+    paths = sorted(board_definitions()[0].reference.glob(f"{MODEL}-*.json"))
+    (old,) = [path for path in paths if json.loads(path.read_text())["schema"] == 1]
+
+    assert verify_record(old).faults == []

@@ -27,6 +27,8 @@ SHIPPED, N = "fmnist-sat-tiny-relu-s0", 12
 HARNESS = Path(__file__).with_name("forbidden.py")
 Values = dict[str, Any]
 NOBODYS = "0" * 64
+WITH_PAGES = {"0", "2", "20"}
+"""Records of which the pages of all models are made too, which takes a second each."""
 
 EVIL = """
 import pathlib
@@ -144,15 +146,17 @@ def commands(home: str, good: str) -> list[list[str]]:
     """Return every command that reads records, on the record in `home`."""
     record = f"{home}/r.json"
     code = "satbench.{}(" + repr(record) + "{})"
+    pages = [["satbench", "models", "cards", "--records", home, "--out", f"{home}/pages"]]
     return [
         ["satbench", "verify", record, "--quiet"],
         ["satbench", "verify", record, "--quiet", "--json"],
         ["satbench", "challenge", record, "--attack", "pgd-1", "--seed", "1", "--quiet"],
         ["satbench", "challenge", record, "--images", "evil.py", "--quiet"],
+        ["satbench", "recheck", record, "--images", "2", "--quiet"],
         ["satbench", "merge", record, good],
         ["satbench", "leaderboard", "build", "--records", home, "--out", f"{home}/board"],
         ["satbench", "leaderboard", "show", "--records", home],
-        ["satbench", "models", "cards", "--records", home, "--out", f"{home}/pages"],
+        *(pages if home in WITH_PAGES else []),
         ["satbench", "images", record, "--out", f"{home}/images"],
         ["python", code.format("load_record", "") + ".show()"],
         ["python", "print(" + code.format("load_record", "") + ")"],
@@ -166,11 +170,12 @@ def commands(home: str, good: str) -> list[list[str]]:
 def told(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """What each command said to each hostile record, all run in one process."""
     good = str(next((folder / "ok").glob("*.json")))
-    lines = [line for number in range(len(HOSTILE)) for line in commands(str(number), good)]
-    harmless, *answers = _run(folder, [["satbench", "verify", good, "--quiet"], *lines])
+    lines = {kind: commands(str(number), good) for number, kind in enumerate(HOSTILE)}
+    every = [line for some in lines.values() for line in some]
+    harmless, *answers = _run(folder, [["satbench", "verify", good, "--quiet"], *every])
     assert harmless["code"] == 0, harmless
-    per = len(answers) // len(HOSTILE)
-    return {kind: answers[k * per : (k + 1) * per] for k, kind in enumerate(HOSTILE)}
+    left = iter(answers)
+    return {kind: [next(left) for _ in some] for kind, some in lines.items()}
 
 
 def _run(folder: Path, lines: list[list[str]]) -> list[dict[str, Any]]:
@@ -197,11 +202,11 @@ def test_a_hostile_record_runs_no_code_and_opens_no_socket(
         assert answer["tried"] == []
         assert answer["code"] in (0, 1, 2), answer["err"]
         assert "Traceback" not in answer["err"]
-    verify, as_json, challenge, images_of, merge, *_ = told[kind]
+    verify, as_json, challenge, images_of, recheck, merge, *_ = told[kind]
     python = told[kind][-3:]
     assert verify["code"] in (1, 2)
     assert as_json["code"] == verify["code"]
-    assert [one["code"] for one in (challenge, images_of, merge, *python[1:])] == [2] * 5
+    assert [one["code"] for one in (challenge, images_of, recheck, merge, *python[1:])] == [2] * 6
     assert not (folder / "PWNED").exists()
 
 
@@ -320,3 +325,10 @@ def test_a_board_names_only_what_is_known(tmp_path: Path, folder: Path) -> None:
         definition = read_definition(tmp_path / "board.toml")
         with pytest.raises(SatbenchError, match=said):
             next(fill_board(definition, "cpu", None, True))
+
+
+def test_the_docs_count_the_records_and_commands() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text(encoding="utf-8")
+    lines = [line for number in range(len(HOSTILE)) for line in commands(str(number), "good")]
+
+    assert f"{len(HOSTILE)} records, {len(lines)} commands" in text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from satbench.core.markdown import MISSING, cell, percent, signed, table
+from satbench.core.markdown import MISSING, cell, code, percent, signed, table
 from satbench.core.stats.shown import Effect, least_t
 from satbench.studies.design import Pair, Pool
 from satbench.studies.effects import (
@@ -57,7 +57,7 @@ def evaluations_table(sheet: Sheet) -> str:
     roles = ((sheet.study.verdict, "verdict"), (sheet.study.paper_verdict, "as the paper"))
     for column in sheet.columns:
         parts = " and ".join(cell(name) for name in column.worst_of)
-        suite = ", ".join(f"`{spec}`" for spec in column.suite)
+        suite = ", ".join(code(spec) for spec in column.suite)
         if column.worst_of:
             suite = f"an image survives if it survives {parts}"
         marks = [word for name, word in roles if name == column.name]
@@ -175,7 +175,7 @@ def runs_table(sheet: Sheet) -> str:
             _robust_text(sheet, row, run),
             f"`{run.weights_digest[:12]}`",
             f"`{run.key[:12] or cell(run.model)}`",
-            f"`{run.command}`",
+            code(run.command),
         )
         for row in sheet.rows
         for run in row.runs

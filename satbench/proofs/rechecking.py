@@ -1,0 +1,176 @@
+"""Re-attack a random sample of what a record claims to survive, with a seed nobody could foresee.
+
+Witnesses prove that images are broken; that the others hold is the record's word.  Were many of
+them breakable, a random sample would hold some: how many there can be at most follows exactly from
+the hypergeometric distribution (`satbench.core.stats.intervals.unseen_bound`).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from satbench.attacks import is_own_attack
+from satbench.attacks.suites.suite import check_suite, parse_suite
+from satbench.calling.devices import choose_device, moved
+from satbench.calling.generators import own_generators
+from satbench.core.errors import SatbenchError
+from satbench.core.noise import generator_for
+from satbench.core.stats.intervals import unseen_bound
+from satbench.core.threat import Threat
+from satbench.engine.runner import CLEAN, SURVIVED, BatchResult, NoProgress, Progress
+from satbench.engine.stage import Stage
+from satbench.engine.suite_run import run_suite
+from satbench.evaluation.given import Given
+from satbench.evaluation.lending import pin_sources
+from satbench.evaluation.named_in_files import request_known
+from satbench.evaluation.plan import Evaluation
+from satbench.preflight.preflight import Needs, check_set_up
+from satbench.proofs.verification import Subject, open_record
+
+
+@dataclass(frozen=True)
+class Recheck:
+    """What a record is re-checked with.
+
+    `images` is how many of the claimed survivors are attacked, at random; `attacks` are specs, by
+    default those of the record itself; `seed` draws the sample and keys all noise, and is drawn
+    itself unless it is given, for who knows it beforehand can prepare.
+    """
+
+    record: Path
+    images: int = 50
+    attacks: tuple[str, ...] = ()
+    seed: int | None = None
+    batch_size: int = 250
+    device: str = "auto"
+    given: Given = field(default_factory=Given)
+    timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.images < 1:
+            raise SatbenchError(f"expected 1 image or more to attack again, got {self.images}")
+
+
+@dataclass(frozen=True)
+class Rechecked:
+    """What came of it: of `survivors` that the record of `n` images claims, some were attacked.
+
+    `sampled` are their places in the data set, `broken` those that fell.
+    """
+
+    name: str
+    n: int
+    survivors: int
+    sampled: tuple[int, ...]
+    broken: tuple[int, ...]
+    attacks: tuple[str, ...]
+    seed: int
+
+    @property
+    def breakable(self) -> int:
+        """How many of the claimed survivors these attacks would break at most (95 %)."""
+        return unseen_bound(len(self.broken), len(self.sampled), self.survivors)
+
+    @property
+    def too_high(self) -> float:
+        """By how much the robust accuracy is too high at most, in [0, 1] (95 %)."""
+        return self.breakable / self.n
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.broken)} of {len(self.sampled)} claimed survivors fell, drawn at random "
+            f"from {self.survivors} with seed {self.seed}: with 95 % confidence these attacks "
+            f"would break at most {self.breakable}, so that robust accuracy "
+            f"{self.survivors / self.n:.1%} is too high by at most {100 * self.too_high:.1f} points"
+        )
+
+
+def recheck_record(asked: Recheck, progress: Progress | None = None) -> Rechecked:
+    """Attack a random sample of a record's survivors again, and bound by how much it is too high.
+
+    The record is verified first.  Nothing is written.  Raises SatbenchError for a record that does
+    not hold or claims no survivor, and for one whose attacks are not satbench's own and not named
+    in `attacks`.
+    """
+    seed = secrets.randbits(32) if asked.seed is None else asked.seed
+    device = choose_device(asked.device)
+    with own_generators(device, seed):
+        subject = open_record(asked.record, asked.given)
+        sample = _sample(subject, asked.images, seed)
+        suite = _suite(asked, subject)
+        threat = Threat.of(subject.record.norm, subject.record.eps)
+        evaluation = Evaluation(
+            subject.dataset,
+            threat,
+            [stage.spec for stage in suite],
+            seed,
+            asked.batch_size,
+            asked.given.data_dir,
+            timeout=asked.timeout,
+        )
+        module, size = subject.loaded.module, asked.batch_size
+        with moved([module], device):
+            check_set_up(module, subject.dataset, threat, Needs.of(suite), asked.timeout, size)
+            journal = _OnSample(subject, sample)
+            context = evaluation.context(journal, progress or NoProgress())
+            verdicts = run_suite(module, suite, context)
+    broken = sample[verdicts[sample] != SURVIVED]
+    return Rechecked(
+        subject.record.model.name,
+        subject.record.n,
+        subject.record.surviving(),
+        tuple(sample.tolist()),
+        tuple(broken.tolist()),
+        tuple(dict.fromkeys(stage.spec for stage in suite)),
+        seed,
+    )
+
+
+def _sample(subject: Subject, images: int, seed: int) -> NDArray[np.int64]:
+    survivors = np.flatnonzero(np.array(subject.record.verdicts) == SURVIVED)
+    if not len(survivors):
+        raise SatbenchError("the record claims no survivor that could be attacked again")
+    drawn = generator_for("recheck", str(seed)).permutation(survivors)
+    chosen: NDArray[np.int64] = np.sort(drawn[:images])
+    return chosen
+
+
+def _suite(asked: Recheck, subject: Subject) -> tuple[Stage, ...]:
+    record = subject.record
+    threat = Threat.of(record.norm, record.eps)
+    if asked.attacks:
+        suite = parse_suite(pin_sources(asked.attacks, record.dataset.name, threat))
+    else:
+        own = [spec for spec in record.suite if is_own_attack(spec)]
+        if not own:
+            raise SatbenchError(
+                "the record names no attack of satbench's own: say what to attack with, --attack"
+            )
+        suite = parse_suite(own)
+        for name in {name for stage in suite for name in stage.traits.sources}:
+            request_known(name, "", asked.given.trust)  # a name in a file runs no code
+    check_suite(suite, threat)
+    return suite
+
+
+class _OnSample:
+    """A journal to which all images but the sample are wrong when clean: nobody attacks them."""
+
+    def __init__(self, subject: Subject, sample: NDArray[np.int64]) -> None:
+        self._subject, self._sample = subject, sample
+
+    def finished(self) -> Iterator[BatchResult]:
+        """Return that only the sample is left."""
+        every = np.arange(self._subject.record.n)
+        nothing = np.empty((0, *self._subject.dataset.shape), np.float32)
+        gone = ~np.isin(every, self._sample)
+        yield BatchResult(CLEAN, every, gone, nothing, 0, 0, seconds=0.0)
+
+    def write(self, result: BatchResult) -> None:
+        """Keep nothing: what falls is told, and nothing is recorded."""

@@ -1,0 +1,124 @@
+"""Re-attacking a random sample of what a record claims to survive."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scipy.stats import hypergeom
+
+import satbench
+from satbench.cli import cli
+from satbench.core.errors import SatbenchError
+from satbench.data import Dataset
+from satbench.proofs.rechecking import Recheck, recheck_record
+from satbench.records.record import read_record, write_record
+from satbench.records.witnesses import Witnesses, witnesses_path, write_witnesses
+
+SHIPPED, N = "fmnist-sat-tiny-relu-s0", 60
+
+
+@pytest.fixture(autouse=True)
+def _read_the_images_once(monkeypatch: pytest.MonkeyPatch, fashion: Dataset) -> None:
+    monkeypatch.setattr("satbench.evaluation.given.load_dataset", lambda *_, **__: fashion)
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("honest")
+    record = satbench.evaluate(SHIPPED, attacks="pgd-10", n_examples=N, eps="0.1", out=out)
+    assert record.path is not None
+    return record.path
+
+
+@pytest.fixture
+def hidden(honest: Path, tmp_path: Path) -> Path:
+    """A record that hides all that was broken, with passes to match; it verifies."""
+    record = read_record(honest)
+    verdicts = [min(verdict, 0) or -(verdict != 0) for verdict in record.verdicts]
+    left = sum(verdict == -1 for verdict in verdicts)
+    (stage,) = record.stages
+    stage = replace(stage, attacked=left, broken=0, forwards=11 * left, backwards=10 * left)
+    nothing = Witnesses(np.empty(0, np.int64), np.empty((0, 1, 28, 28), np.float32))
+    path = tmp_path / "hidden.json"
+    forged = replace(
+        record, verdicts=verdicts, stages=[stage], witnesses_digest=nothing.digest, path=None
+    )
+    write_witnesses(nothing, witnesses_path(path))
+    write_record(forged, path)
+    assert satbench.verify(path).confirmed
+    return path
+
+
+def test_the_same_attack_breaks_next_to_none_of_what_it_left(honest: Path) -> None:
+    done = recheck_record(Recheck(honest, images=30, seed=5))
+    record = read_record(honest)
+
+    assert done.survivors == record.surviving()
+    assert len(done.sampled) == 30
+    assert {record.verdicts[place] for place in done.sampled} == {-1}
+    assert set(done.broken) <= set(done.sampled)
+    assert len(done.broken) <= 1
+
+
+def test_the_bound_is_the_hypergeometric_one(honest: Path) -> None:
+    done = recheck_record(Recheck(honest, images=20, seed=5))
+    k, m, total = len(done.broken), 20, done.survivors
+    inside = [d for d in range(k, total - (m - k) + 1) if hypergeom.cdf(k, total, d, m) >= 0.05]
+
+    assert done.breakable == max(inside)
+    assert done.too_high == max(inside) / N
+
+
+def test_a_sample_of_everything_leaves_no_doubt(honest: Path) -> None:
+    done = recheck_record(Recheck(honest, images=10_000, seed=5))
+
+    assert len(done.sampled) == done.survivors
+    assert done.breakable == len(done.broken)
+
+
+def test_what_was_hidden_falls(hidden: Path) -> None:
+    told = read_record(hidden).surviving()
+    done = recheck_record(Recheck(hidden, images=told, attacks=("pgd-10",), seed=1))
+    honest_left = done.survivors - len(done.broken)
+
+    assert len(done.broken) >= 5
+    assert done.survivors == told > honest_left
+
+
+def test_the_seed_is_drawn_anew_and_can_be_given(honest: Path) -> None:
+    drawn = [recheck_record(Recheck(honest, images=5, attacks=("pgd-1",))) for _ in range(2)]
+    again = recheck_record(Recheck(honest, images=5, attacks=("pgd-1",), seed=drawn[0].seed))
+
+    assert drawn[0].seed != drawn[1].seed
+    assert again == drawn[0]
+
+
+def test_a_record_that_does_not_hold_is_not_rechecked(honest: Path, tmp_path: Path) -> None:
+    path = tmp_path / "other.json"
+    write_record(replace(read_record(honest), seed=9), path)
+    with pytest.raises(SatbenchError, match=r"does not hold"):
+        recheck_record(Recheck(path))
+    with pytest.raises(SatbenchError, match="expected 1 image or more"):
+        Recheck(honest, images=0)
+
+
+def test_the_command_says_by_how_much_and_exits_with_1_where_one_fell(
+    honest: Path, hidden: Path
+) -> None:
+    words = ["--images", "40", "--seed", "1", "--attack", "pgd-10", "--quiet"]
+    done = CliRunner().invoke(cli, ["recheck", str(hidden), *words])
+    told = json.loads(CliRunner().invoke(cli, ["recheck", str(hidden), *words, "--json"]).output)
+
+    assert done.exit_code == 1
+    assert f"at most {told['breakable']}," in done.output
+    assert f"{100 * told['too_high']:.1f} points" in done.output
+    assert re.search(r"satbench challenge .*hidden.json --attack .* --seed 1", done.output)
+    assert told["seed"] == 1
+    quiet = ["--images", "5", "--attack", "pgd(steps=1,start=clean)", "--quiet"]
+    assert CliRunner().invoke(cli, ["recheck", str(honest), *quiet]).exit_code == 0
