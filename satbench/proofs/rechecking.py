@@ -27,9 +27,9 @@ from satbench.engine.runner import CLEAN, SURVIVED, BatchResult, NoProgress, Pro
 from satbench.engine.stage import Stage
 from satbench.engine.suite_run import run_suite
 from satbench.evaluation.given import Given
-from satbench.evaluation.lending import pin_sources
 from satbench.evaluation.named_in_files import request_known
 from satbench.evaluation.plan import Evaluation
+from satbench.evaluation.surrogates import with_surrogates
 from satbench.preflight.preflight import Needs, check_set_up
 from satbench.proofs.verification import Subject, open_record
 
@@ -145,7 +145,7 @@ def _suite(asked: Recheck, subject: Subject) -> tuple[Stage, ...]:
     record = subject.record
     threat = Threat.of(record.norm, record.eps)
     if asked.attacks:
-        suite = parse_suite(pin_sources(asked.attacks, record.dataset.name, threat))
+        suite = parse_suite(with_surrogates(asked.attacks, record.dataset.name, threat))
     else:
         own = [spec for spec in record.suite if is_own_attack(spec)]
         if not own:
@@ -153,7 +153,7 @@ def _suite(asked: Recheck, subject: Subject) -> tuple[Stage, ...]:
                 "the record names no attack of satbench's own: say what to attack with, --attack"
             )
         suite = parse_suite(own)
-        for name in {name for stage in suite for name in stage.traits.sources}:
+        for name in {name for stage in suite for name in stage.traits.surrogates}:
             request_known(name, "", asked.given.trust)  # a name in a file runs no code
     check_suite(suite, threat)
     return suite
