@@ -72,7 +72,7 @@ def run_demo(out: Path, device: str, quiet: bool) -> list[Result]:
         )
     )
     if find_spec("matplotlib"):
-        click.echo(f"{records[-1].show(IMAGES).save(out / PICTURE)}: four images that fast broke\n")
+        tell(f"{records[-1].show(IMAGES).save(out / PICTURE)}: four images that fast broke\n")
     console.print(Text(_next(out)), soft_wrap=True)
     return records
 
