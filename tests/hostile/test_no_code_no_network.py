@@ -160,6 +160,7 @@ def commands(home: str, good: str) -> list[list[str]]:
         ["satbench", "images", record, "--out", f"{home}/images"],
         ["python", code.format("load_record", "") + ".show()"],
         ["python", "print(" + code.format("load_record", "") + ")"],
+        ["python", code.format("compare", f", {good!r}")],
         ["python", code.format("verify", "")],
         ["python", code.format("challenge", ", attacks='pgd-1', seed=1")],
         ["python", code.format("merge", "").replace("(", "([", 1).replace(")", f", {good!r}])", 1)],
