@@ -118,12 +118,9 @@ class Memory:
         self._points = Points(shape) if informed else None
         self._told: dict[int, list[tuple[NDArray[np.int64], NDArray[np.float32]]]] = {}
         self._counts = np.zeros((len(suite) + 1, 2), int)  # attacked, broken
-        self._prepared: set[int] = set()
 
     def add(self, result: UnitResult) -> None:
         """Remember one result."""
-        if not len(result.indices):
-            self._prepared.add(result.stage)
         self._counts[result.stage] += len(result.indices), int(result.broken.sum())
         if self._points and len(result.margins):
             survivors = ~result.broken
@@ -137,10 +134,6 @@ class Memory:
     def __exit__(self, *_: object) -> None:
         if self._points:
             self._points.close()
-
-    def prepared(self, number: int) -> bool:
-        """Whether the preparation of a stage has been written down."""
-        return number in self._prepared
 
     def before(self, number: int) -> LeastMargins:
         """Return what the stages before `number` told."""

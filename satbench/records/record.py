@@ -208,15 +208,6 @@ class Record:
         last = len(self.stages) if stages is None else stages
         return sum(verdict == SURVIVED or verdict > last for verdict in self.verdicts)
 
-    def surviving_after(self, attack: str) -> int | None:
-        """How many images are right after the suite's attack with this spec has run.
-
-        What ran before it counts too, for it saw the survivors alone.  None if it is not in the
-        suite.
-        """
-        numbers = [k for k, stage in enumerate(self.stages, 1) if stage.attack == attack]
-        return self.surviving(numbers[-1]) if numbers else None
-
     def attack_stages(self) -> list[tuple[str, list[int]]]:
         """Return the attacks of the suite in order, each with the numbers (from 1) of its stages.
 

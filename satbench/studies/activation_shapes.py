@@ -5,8 +5,6 @@ Figure 1 of Xie et al., 2020 (arXiv:2006.14536) draws ReLU and parametric softpl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 
@@ -44,19 +42,3 @@ def activation_shape(
         f = module(x * 1)
         (df,) = torch.autograd.grad(f.sum(), x)
     return Shape(name or spec, tuple(x.tolist()), tuple(f.detach().tolist()), tuple(df.tolist()))
-
-
-def gradient_shapes(alpha: float = 10.0) -> tuple[Shape, ...]:
-    """Return the shapes of section 3.2: ReLU, parametric softplus, and ReLU with its gradient."""
-    softplus = f"parametric-softplus(alpha={alpha:g})"
-    backward = Backward(alpha)
-    return (
-        activation_shape("relu"),
-        activation_shape(softplus),
-        activation_shape("relu", backward, f"relu, backward {backward}"),
-    )
-
-
-def activation_shapes(specs: Sequence[str]) -> tuple[Shape, ...]:
-    """Return the shapes of the activations of some specs, each once, in order."""
-    return tuple(activation_shape(spec) for spec in dict.fromkeys(specs))

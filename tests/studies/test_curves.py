@@ -10,7 +10,7 @@ import pytest
 from satbench.core.errors import SatbenchError
 from satbench.engine.backward import Backward
 from satbench.networks.registry import ACTIVATIONS
-from satbench.studies.activation_shapes import activation_shape, activation_shapes, gradient_shapes
+from satbench.studies.activation_shapes import activation_shape
 
 Formula = Callable[[float], float]
 X = (-4.0, -2.0, 0.0, 2.0, 4.0)
@@ -72,7 +72,9 @@ def test_a_smooth_backward_leaves_relu_and_has_the_derivative_of_softplus() -> N
 
 
 def test_section_3_2_has_the_forward_of_one_and_the_derivative_of_the_other() -> None:
-    relu, softplus, mixed = gradient_shapes()
+    backward = Backward(10)
+    relu, softplus = map(activation_shape, ("relu", "parametric-softplus(alpha=10)"))
+    mixed = activation_shape("relu", backward, f"relu, backward {backward}")
 
     assert mixed.name == "relu, backward softplus(10)"
     assert mixed.f == relu.f
@@ -84,7 +86,7 @@ def test_section_3_2_has_the_forward_of_one_and_the_derivative_of_the_other() ->
 def test_every_activation_of_the_registry_has_a_shape_of_finite_numbers() -> None:
     names = [entry.name for entry in ACTIVATIONS]
 
-    shapes = activation_shapes([*names, *names])
+    shapes = [activation_shape(name) for name in names]
 
     assert [shape.name for shape in shapes] == names
     assert all(len(shape.x) == len(shape.f) == len(shape.df) == 401 for shape in shapes)

@@ -58,6 +58,18 @@ def test_the_even_average_is_the_mean_of_the_epochs_from_its_first(config: Train
     assert seen == pytest.approx([1.0, 3.0, 0.5, 2.0])
 
 
+def test_a_weight_that_two_layers_share_is_averaged_once(config: TrainConfig) -> None:
+    net = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    net[1].weight = net[0].weight
+    nn.init.constant_(net[0].weight, 1.0)
+    average = Average(replace(config, ema_decay=0.3), net)
+    nn.init.constant_(net[0].weight, 3.0)
+
+    average.after_step(net)
+
+    assert float(average.network[1].weight) == pytest.approx(1 + (1 - 2 / 11) * 2)
+
+
 def test_without_a_setting_nothing_is_averaged(config: TrainConfig) -> None:
     assert average_of(config, nn.Linear(1, 1)) is None
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from satbench.recipes import TrainConfig
 
@@ -25,8 +25,18 @@ class Average:
 
     def __init__(self, config: TrainConfig, network: nn.Module) -> None:
         self._config = config
-        self.network = deepcopy(network).requires_grad_(False)
-        self.updates = 0
+        self.updates, self._share = 0, 0.0
+        # With the device, the counter is there too, and no step waits for it.
+        device = next((parameter.device for parameter in network.parameters()), None)
+        self._averaged = AveragedModel(network, device, self._moved, use_buffers=True)
+        self._averaged.requires_grad_(False)
+        self._averaged.n_averaged.fill_(1)  # at 0 the first update would forget the start
+
+    @property
+    def network(self) -> nn.Module:
+        """The network with the averaged weights."""
+        module: nn.Module = self._averaged.module
+        return module
 
     def after_step(self, network: nn.Module) -> None:
         """Take in the weights after a step."""
@@ -53,20 +63,13 @@ class Average:
         self.updates = state["updates"]
 
     def _take(self, network: nn.Module, share: float) -> None:
-        self.updates += 1
-        theirs = network.state_dict()
-        with torch.no_grad():
-            for name, own in self.network.state_dict().items():
-                _move(own, theirs[name], share)
+        self.updates, self._share = self.updates + 1, share
+        self._averaged.update_parameters(network)
+
+    def _moved(self, own: Tensor, theirs: Tensor, _: Tensor | int) -> Tensor:
+        return torch.lerp(own, theirs, self._share) if own.is_floating_point() else theirs
 
 
 def average_of(config: TrainConfig, network: nn.Module) -> Average | None:
     """Return the average that a config asks for."""
     return Average(config, network) if config.ema_decay or config.swa_from else None
-
-
-def _move(own: Tensor, theirs: Tensor, share: float) -> None:
-    if own.is_floating_point():
-        own.lerp_(theirs, share)
-    else:
-        own.copy_(theirs)
