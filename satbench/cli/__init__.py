@@ -7,7 +7,9 @@ mistake in what was given).  Nothing here imports torch before a command needs i
 from __future__ import annotations
 
 import io
+import signal
 import sys
+import threading
 import warnings
 from importlib import import_module
 from typing import TextIO, cast
@@ -62,8 +64,10 @@ def cli() -> None:
 def main() -> None:
     """Run the command line."""
     warnings.showwarning = _show_warning
+    stops = _Stops()
     try:
-        code = cli.main(standalone_mode=False)  # what a command gave to ctx.exit, if anything
+        with stops:
+            code = cli.main(standalone_mode=False)  # what a command gave to ctx.exit, if anything
         sys.exit(code if isinstance(code, int) else 0)
     except SatbenchError as error:
         tell(f"satbench: {one_line(error)}", err=True)
@@ -78,7 +82,36 @@ def main() -> None:
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         tell("satbench: stopped; the same command goes on where it stopped", err=True)
-        sys.exit(130)
+        sys.exit(128 + stops.number)
+
+
+class _Stops:
+    """SIGTERM and SIGHUP stop a command as Ctrl-C does; `number` is the signal that did.
+
+    A command that handles Ctrl-C, such as training, which waits for the end of a step, then handles
+    them in the same way.
+    """
+
+    def __init__(self) -> None:
+        self.number = int(signal.SIGINT)
+        self._changed: list[int] = []
+
+    def __enter__(self) -> _Stops:
+        if threading.current_thread() is threading.main_thread():
+            for name in ("SIGTERM", "SIGHUP"):
+                number = getattr(signal, name, None)  # SIGHUP is not on every system
+                if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+                    signal.signal(number, self._stop)
+                    self._changed.append(number)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number in self._changed:
+            signal.signal(number, signal.SIG_DFL)
+
+    def _stop(self, number: int, frame: object) -> None:
+        self.number = number
+        signal.raise_signal(signal.SIGINT)
 
 
 def _show_warning(

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
+import socket
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from satbench.core.errors import SatbenchError
+
+_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+_STALE = 3600.0  # seconds after which what a process of another machine left is taken for left
 
 _STEM_BYTES, _WORD_BYTES = 200, 60
 """How long a stem may be, and each of its words where it would be longer.
@@ -22,10 +28,14 @@ Most file systems take 255 bytes, of which endings and the name of a temporary f
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its place when the block ends well.
 
-    On an error or an interrupt the temporary file is removed and `path` is as it was.
+    On an error or an interrupt the temporary file is removed and `path` is as it was.  What another
+    writer of `path` left behind when it was killed is removed too.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    sweep(path)
+    handle, name = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}.{_HOST}_{os.getpid()}-", suffix=".part"
+    )
     os.close(handle)
     temporary = Path(name)
     try:
@@ -34,14 +44,46 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def sweep(path: Path) -> None:
-    """Remove what a writer of `path` left behind if it was killed outright; nobody may be at it."""
+    """Remove what writers of `path` left behind that were killed outright.
+
+    What a process of this machine is at stays, and so does what one of another machine may be at.
+    """
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        leftover.unlink(missing_ok=True)
+        host, _, pid = leftover.name.removeprefix(f".{path.name}.").partition("-")[0].partition("_")
+        if host == _HOST and pid.isdecimal() and is_alive(int(pid)):
+            continue
+        with suppress(OSError):
+            if host == _HOST or time.time() - leftover.stat().st_mtime > _STALE:
+                leftover.unlink()
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process of this machine runs."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OverflowError, PermissionError):
+        return True
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Write down on the disk which names a folder has; without it a crash may forget a file."""
+    if os.name != "posix":
+        return
+    with suppress(OSError):  # a file system that cannot
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from satbench.core.files import is_alive
+
 STALE = 60.0
 """Seconds without a sign of life after which a claim of another machine may be taken over."""
 
@@ -65,7 +67,7 @@ class Claims:
         except OSError:  # it was let go of just now
             return True
         if host == socket.gethostname() and pid.isdecimal():
-            return not _is_alive(int(pid))
+            return not is_alive(int(pid))
         return age > STALE
 
 
@@ -73,13 +75,3 @@ def _keep_alive(path: Path, over: threading.Event) -> None:
     while not over.wait(_BEAT):
         with suppress(OSError):
             os.utime(path)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

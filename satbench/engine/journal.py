@@ -15,7 +15,7 @@ import numpy as np
 
 from satbench.core.errors import SatbenchError
 from satbench.core.files import atomic_path, file_stem, write_text
-from satbench.core.lock import lock_or_refuse
+from satbench.core.lock import lock_or_refuse, try_lock
 from satbench.engine.claims import Claims
 from satbench.engine.runner import BatchResult
 from satbench.engine.searched import Kind
@@ -113,6 +113,14 @@ class RunStore:
         shutil.rmtree(self.folder, ignore_errors=True)
         with suppress(OSError):  # other runs are in it
             self.folder.parent.rmdir()
+
+    def sweep(self) -> None:
+        """Remove what is left of a run whose record was found: a process was killed at its end."""
+        if not self.folder.is_dir():
+            return
+        with suppress(SatbenchError), try_lock(self.folder / "lock") as mine:
+            if mine:
+                self.remove()
 
 
 def _read(path: Path) -> BatchResult | None:

@@ -82,9 +82,10 @@ def run_evaluation(
         known = known_models(out, info.name)
         info = identified(info, module, evaluation.dataset, device, known)
         plan = Plan(info, evaluation, suite)
-        if not fresh and (found := _found(plan, out)) is not None:
-            return found
         store = RunStore(out, plan.identity)
+        if not fresh and (found := _found(plan, out)) is not None:
+            store.sweep()
+            return found
         with store.claimed(shared):
             store.begin(info, fresh)
             run = _Run(module, plan, store, device, progress or NoProgress(), learnt.notes, shared)

@@ -70,9 +70,8 @@ def _torch_export(model: LoadedModel, folder: Path) -> Exported:
     example = _images(model)
     with torch.no_grad():
         program = torch.export.export(model.module, (example,), dynamic_shapes=({0: batch},))
-    with atomic_path(path) as temporary:
-        torch.export.save(program, str(temporary.with_suffix(".pt2")))
-        temporary.with_suffix(".pt2").replace(temporary)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.export.save(program, file)
     _check(model, torch.export.load(str(path)).module(), path)
     return Exported([path], load_code(path.name, "torch-export"))
 

@@ -113,9 +113,10 @@ def run_challenge(challenge: Challenge, progress: Progress | None = None) -> Cha
         plan = Plan(subject.record.model, _evaluation(challenge, subject, suite), suite)
         planned = _planned(subject.record, plan, challenge.by)
         path = out / f"{record_stem(inputs_of(planned))}.json"
-        if not challenge.fresh and (found := _found(path, planned)):
-            return Challenged(found, path, True, subject.record, refused)
         store = RunStore(out, planned.identity)
+        if not challenge.fresh and (found := _found(path, planned)):
+            store.sweep()
+            return Challenged(found, path, True, subject.record, refused)
         with (
             moved([subject.loaded.module, *plan.evaluation.stand_ins.values()], device),
             store.claimed(),

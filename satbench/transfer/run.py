@@ -81,9 +81,10 @@ def measure_transfer(
         eps = show_fraction(base.threat.eps)
         words = (KIND, data.name, base.threat.norm, eps.replace("/", "over"), identity[:8])
         path = base.out / f"{file_stem(words)}.json"
-        if not base.fresh and path.exists() and (matrix := read_matrix(path)).identity == identity:
-            return MeasuredTransfer(matrix, path, found=True)
         store = RunStore(base.out, identity)
+        if not base.fresh and path.exists() and (matrix := read_matrix(path)).identity == identity:
+            store.sweep()
+            return MeasuredTransfer(matrix, path, found=True)
         with store.claimed(shared):
             store.begin(next(iter(infos.values())), base.fresh)
             context = Context(

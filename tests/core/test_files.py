@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from satbench.core import files
 from satbench.core.files import atomic_path, sweep, write_bytes, write_text
 
 
@@ -110,8 +111,9 @@ def test_the_umask_is_left_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_sweep_removes_what_a_killed_writer_of_a_file_left(tmp_path: Path) -> None:
-    for name in (".r.json.x1.part", ".other.json.x1.part", "r.json"):
+    dead = f"{files._HOST}_{2**22 + 1}-x1.part"  # no process has that number
+    for name in (f".r.json.{dead}", f".other.json.{dead}", "r.json"):
         (tmp_path / name).touch()
     sweep(tmp_path / "r.json")
 
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.json.x1.part", "r.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f".other.json.{dead}", "r.json"]
