@@ -116,6 +116,17 @@ class Progress(Protocol):
         ...
 
 
+class NoJournal:
+    """A journal that keeps nothing, of a run that is over in seconds."""
+
+    def finished(self) -> list[BatchResult]:
+        """Return nothing: nothing was kept."""
+        return []
+
+    def write(self, result: BatchResult) -> None:
+        """Keep nothing."""
+
+
 class NoProgress:
     """Progress that nobody is told of."""
 

@@ -14,8 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import nn
 
 from satbench.board.definition import board_definitions
 from satbench.calling.borrow import borrowed
@@ -23,19 +21,17 @@ from satbench.calling.generators import own_generators
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset
-from satbench.engine.judge import check_allowed, predict
 from satbench.engine.runner import device_of
 from satbench.evaluation.given import Given, check_surrogates, find_images, find_model
 from satbench.evaluation.own_code import answers_of
 from satbench.models import LoadedModel, is_of_own_code
 from satbench.preflight.preflight import Needs, check_set_up
+from satbench.proofs.checking import check_verdicts
 from satbench.proofs.claims import OpenedRecord, check_claims, check_flags, flags_here
 from satbench.records.answers import Difference, difference
 from satbench.records.check import check_record
 from satbench.records.record import WRONG_CLEAN, Record, read_record
 from satbench.records.witnesses import Witnesses, find_witnesses, read_witnesses
-
-BATCH = 250
 
 
 @dataclass(frozen=True)
@@ -154,8 +150,7 @@ def _examine(path: Path, given: Given) -> tuple[Verified, Subject | None]:
             "gives other logits on the record's first images"
         )
     with borrowed(loaded.module) as judged:
-        faults += _check_predictions(record, dataset, judged)
-        faults += _check_proofs(record, dataset, witnesses, judged)
+        faults += check_verdicts(record, dataset, witnesses, judged)
     if not faults and not differing:
         faults += _check_diagnosis(found, given)
     if faults:
@@ -217,41 +212,3 @@ def _check_witness_list(record: Record, witnesses: Witnesses) -> list[str]:
             + (f" (first: image {(*missing, *extra)[0]})" if len(missing) + len(extra) else "")
         )
     return faults
-
-
-def _check_predictions(record: Record, dataset: Dataset, model: nn.Module) -> Iterator[str]:
-    wrong = np.zeros(record.n, bool)
-    for rows in _batches(np.arange(record.n)):
-        x = torch.from_numpy(dataset.pixels(rows)).to(device_of(model))
-        wrong[rows] = predict(model, x).cpu().numpy() != dataset.labels[rows]
-    told = np.array(record.verdicts) == WRONG_CLEAN
-    for index in np.flatnonzero(wrong != told):
-        word = "wrong" if told[index] else "right"
-        yield f"image {index}: the record says {word} when clean, the model says otherwise"
-
-
-def _check_proofs(
-    record: Record, dataset: Dataset, witnesses: Witnesses, model: nn.Module
-) -> Iterator[str]:
-    threat = Threat.of(record.norm, record.eps)
-    for rows in _batches(np.arange(len(witnesses.indices))):
-        indices = witnesses.indices[rows]
-        x = torch.from_numpy(dataset.pixels(indices))
-        x_adv = torch.from_numpy(witnesses.images[rows])
-        allowed = np.ones(len(rows), bool)
-        for row, index in enumerate(indices):
-            try:
-                check_allowed(x[row : row + 1], x_adv[row : row + 1], threat)
-            except SatbenchError as error:
-                allowed[row] = False
-                yield f"image {index}: its witness is not allowed: {error}"
-        indices, images = indices[allowed], x_adv[torch.from_numpy(allowed)]
-        seen = predict(model, images.to(device_of(model)))
-        right = seen.cpu().numpy() == dataset.labels[indices]
-        for index in indices[right]:
-            yield f"image {index}: the model is right about its witness, so it is not broken"
-
-
-def _batches(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, len(rows), BATCH):
-        yield rows[start : start + BATCH]
