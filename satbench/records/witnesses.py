@@ -132,9 +132,12 @@ def find_witnesses(record_path: Path, digest: str) -> Path:
     """Return where the witnesses of a record are: beside it, else in the folder of its board.
 
     A board keeps witnesses by their digest in `witnesses`, beside its `records`, so that a clone
-    can leave them out and records of equal witnesses share a file.
+    can leave them out and records of equal witnesses share a file.  A text that is no digest names
+    no file there: it could climb out of the folder.
     """
     beside = witnesses_path(record_path)
+    if not digest.isalnum():
+        return beside
     stored = stored_path(record_path.resolve().parent.parent / "witnesses", digest)
     return stored if stored.is_file() and not beside.is_file() else beside
 

@@ -21,7 +21,7 @@ from satbench.core.threat import Threat
 from satbench.evaluation.named_in_files import request_known
 from satbench.evaluation.surrogates import with_surrogates
 from satbench.records.record import identity_of, inputs_of, parse_record
-from satbench.records.witnesses import witnesses_path
+from satbench.records.witnesses import find_witnesses, witnesses_path
 
 SHIPPED, N = "fmnist-sat-tiny-relu-s0", 12
 HARNESS = Path(__file__).with_name("forbidden.py")
@@ -326,6 +326,17 @@ def test_a_board_names_only_what_is_known(tmp_path: Path, folder: Path) -> None:
         definition = read_definition(tmp_path / "board.toml")
         with pytest.raises(SatbenchError, match=said):
             next(fill_board(definition, "cpu", None, True))
+
+
+def test_a_digest_of_witnesses_climbs_out_of_no_folder(tmp_path: Path) -> None:
+    record = tmp_path / "board" / "records" / "r.json"
+    for folder in ("board/records", "board/witnesses"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "out.npz").touch()
+    (tmp_path / "board" / "witnesses" / f"{'0' * 16}.npz").touch()
+
+    assert find_witnesses(record, "../../out") == witnesses_path(record)
+    assert find_witnesses(record, "0" * 64).name == f"{'0' * 16}.npz"
 
 
 def test_the_docs_count_the_records_and_commands() -> None:
