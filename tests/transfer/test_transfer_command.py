@@ -25,7 +25,7 @@ from satbench.data import load_dataset
 from satbench.engine.judge import broken, predict
 from satbench.engine.runner import BatchResult, Context, run_stages
 from satbench.evaluation.surrogates import benchmark_surrogates
-from satbench.figures import drawing as figures
+from satbench.figures import picture
 from satbench.model_zoo.card import zoo_names
 from satbench.models import load_model, request_model
 from satbench.records.transfers import parse_matrix, read_matrix
@@ -210,7 +210,7 @@ def test_without_matplotlib_all_but_the_heat_map_is_there(
 ) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        figures, "find_spec", lambda name: None if name == "matplotlib" else find(name)
+        picture, "find_spec", lambda name: None if name == "matplotlib" else find(name)
     )
 
     result = run(*WORDS, "--json", "--out", folder)
