@@ -34,7 +34,7 @@ demo: $(BIN)/satbench  ## Install, attack three shipped models, print a table: u
 
 docs: $(BIN)/satbench  ## Build the documentation site into site/; a warning is an error
 	$(BIN)/python docs/site/gap_chart.py --check
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 docs-serve: $(BIN)/satbench  ## Serve the documentation site on this machine while it is written
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
