@@ -25,6 +25,8 @@ from satbench.recipes import recipe_summary
 from satbench.records.record import Record
 
 INDEX = "README.md"
+PICTURES, SHOWN = "pictures", 4
+"""The folder of the pages' pictures, and how many images each shows."""
 
 _SHARES: tuple[Column, ...] = tuple(column for column in COLUMNS if column != "gap")
 _BOARD = "../../leaderboard/README.md"
@@ -38,6 +40,29 @@ class BenchmarkRow:
     row: Row
 
 
+def pictured(cards: Sequence[Card], records: Sequence[Record]) -> dict[str, Record]:
+    """Return the record whose broken images a model's page shows, by the name of the model.
+
+    It is the one that leaves fewest images right; models of whose images none is broken are left
+    out, and records that lie in no file.
+    """
+    found: dict[tuple[str, str, str], Record] = {}
+    for record in records:
+        model = record.model
+        key = model.weights_digest, model.architecture, model.activation
+        if record.path and record.surviving() < record.clean_correct:
+            best = found.setdefault(key, record)
+            if _order(record) < _order(best):
+                found[key] = record
+    return {card.name: found[_key(card)] for card in cards if _key(card) in found}
+
+
+def picture_command(name: str, record: Record) -> str:
+    """Return the command that draws the picture of a model's page."""
+    place = "/".join(record.path.parts[-4:]) if record.path else ""
+    return f"satbench images {place} --n {SHOWN} --figure docs/models/{PICTURES}/{name}.png"
+
+
 def pages(
     cards: Sequence[Card], surrogates: Sequence[str], records: Sequence[Record]
 ) -> dict[str, str]:
@@ -46,16 +71,21 @@ def pages(
     `surrogates` are the names of the surrogates.  Records of models without a card
     enter nothing.  Raises SatbenchError for records that cannot be counted.
     """
-    results = _results(records)
+    results, shown = _results(records), pictured(cards, records)
     found = {card.name: results.get(_key(card), []) for card in cards}
     written = {
-        f"{card.name}.md": page(card, found[card.name], card.name in surrogates) for card in cards
+        f"{card.name}.md": page(
+            card, found[card.name], card.name in surrogates, shown.get(card.name)
+        )
+        for card in cards
     }
     return {**written, INDEX: _index(cards, found)}
 
 
-def page(card: Card, results: Sequence[BenchmarkRow], is_surrogate: bool) -> str:
-    """Return the page of one model."""
+def page(
+    card: Card, results: Sequence[BenchmarkRow], is_surrogate: bool, shown: Record | None = None
+) -> str:
+    """Return the page of one model, with a picture of the images that `shown` says are broken."""
     values = {
         "card": card,
         "training": card.training,
@@ -64,13 +94,24 @@ def page(card: Card, results: Sequence[BenchmarkRow], is_surrogate: bool) -> str
         "results": [_result(one) for one in results],
         "is_surrogate": is_surrogate,
         "board": _BOARD,
+        "picture": f"{PICTURES}/{card.name}.png" if shown else "",
+        "picture_command": picture_command(card.name, shown) if shown else "",
+        "shown": shown,
     }
     return fill("model.md", values, {"cell": cell})
 
 
-def stale_pages(contents: Mapping[Path, str], folder: Path) -> list[Path]:
-    """Return the pages in `folder` that are missing, hold something else, or are of no model."""
+def stale_pages(
+    contents: Mapping[Path, str], folder: Path, shown: Sequence[str] = ()
+) -> list[Path]:
+    """Return the pages in `folder` that are missing, hold something else, or are of no model.
+
+    And the pictures, of the models `shown`, that are missing or of no model.  What they hold is not
+    compared, for it changes with the version of matplotlib.
+    """
+    pictures = {folder / PICTURES / f"{name}.png" for name in shown}
     surplus = set(folder.glob("*.md")) - set(contents)
+    surplus |= pictures ^ set((folder / PICTURES).glob("*.png"))
     return [*stale_files(contents), *sorted(surplus)]
 
 
@@ -82,6 +123,10 @@ def _results(records: Sequence[Record]) -> dict[tuple[str, str, str], list[Bench
             key = model.weights_digest, model.architecture, model.activation
             found.setdefault(key, []).append(BenchmarkRow(benchmark, row))
     return found
+
+
+def _order(record: Record) -> tuple[int, str]:
+    return record.surviving(), str(record.path)
 
 
 def _key(card: Card) -> tuple[str, str, str]:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from satbench.cli.import_tf1 import import_tf1
 from satbench.core.text.terminal import one_line, tell
 from satbench.model_zoo.card import Card
+
+if TYPE_CHECKING:
+    from satbench.records.record import Record
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -128,6 +131,7 @@ def presets(as_json: bool) -> None:
 
 @models.command()
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if a page is out of date.")
+@click.option("--pictures", is_flag=True, help="Draw the pictures of broken images anew.")
 @click.option(
     "--records",
     type=click.Path(path_type=Path, file_okay=False),
@@ -141,26 +145,28 @@ def presets(as_json: bool) -> None:
     help="Folder of the pages.",
 )
 @_JSON
-def cards(check: bool, records: Path | None, out: Path, as_json: bool) -> None:
+def cards(check: bool, pictures: bool, records: Path | None, out: Path, as_json: bool) -> None:
     """Write a page in markdown for each model that ships, and a list of them.
 
-    They come from the cards and the committed records alone.
+    They come from the cards and the committed records alone.  --pictures asks each model about the
+    images that its page shows.
     """
-    from satbench.board.model_pages import pages, stale_pages
+    from satbench.board.model_pages import PICTURES, pages, pictured, stale_pages
     from satbench.board.publish import published_records, write_files
     from satbench.model_zoo.card import board_names, zoo_card, zoo_names
     from satbench.records.record import read_records
 
     names = zoo_names()
-    written = pages(
-        [zoo_card(name) for name in names],
-        sorted(set(names) - set(board_names())),
-        read_records(records) if records else published_records(),
-    )
+    found = read_records(records) if records else published_records()
+    shipped = [zoo_card(name) for name in names]
+    written = pages(shipped, sorted(set(names) - set(board_names())), found)
     contents = {out / name: text for name, text in written.items()}
-    stale = stale_pages(contents, out)
+    shown = pictured(shipped, found)
     if not check:
         write_files(contents)
+        if pictures:
+            draw_pictures(shown, out / PICTURES)
+    stale = stale_pages(contents, out, list(shown))
     if as_json:
         told = {"pages": len(contents), "stale": [str(path) for path in stale] if check else []}
         tell(json.dumps(told, indent=2))
@@ -168,13 +174,29 @@ def cards(check: bool, records: Path | None, out: Path, as_json: bool) -> None:
         state = f"{len(stale)} out of date" if check else "written"
         tell(f"{len(contents)} pages in {out}: {state}")
     if check and stale:
-        shown = ", ".join(path.name for path in stale[:5]) + (", …" if len(stale) > 5 else "")
+        listed = ", ".join(path.name for path in stale[:5]) + (", …" if len(stale) > 5 else "")
         tell(
-            f"satbench: out of date: {shown}; run satbench models cards --out {out} and remove "
+            f"satbench: out of date: {listed}; run satbench models cards --out {out} and remove "
             "pages of no model",
             err=True,
         )
         raise SystemExit(1)
+
+
+def draw_pictures(shown: Mapping[str, Record], folder: Path) -> None:
+    """Draw the picture of each model's page, from the record that it shows."""
+    from satbench.board.model_pages import SHOWN
+    from satbench.core.console import progress_bar
+    from satbench.evaluation.given import Given
+    from satbench.evaluation.python.result import Result
+    from satbench.figures.picture import check_can_draw
+
+    check_can_draw()
+    with progress_bar() as bar:
+        task = bar.add_task("drawing", total=len(shown), note="")
+        for name, record in shown.items():
+            Result.of(record, Given()).show(SHOWN).save(folder / f"{name}.png")
+            bar.advance(task)
 
 
 def _list(board: bool, names_only: bool, as_json: bool) -> None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from math import isnan
+from math import floor, isnan
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from satbench.core.errors import SatbenchError
 from satbench.core.stats.intervals import wilson_interval
 from satbench.figures.picture import check_format, drawing
-from satbench.records.curves import Curve, reach_of
+from satbench.figures.styles import Look, looks_of
+from satbench.records.curves import Curve, CurveBound, reach_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,20 +44,23 @@ def curve_figure(curves: Sequence[Curve], path: Path, eps_max: float | None = No
         )
     with figure_at(path, (8.0, 5.0)) as (figure, axes):
         end = eps_max or axis_end(curves)
-        for number, curve in enumerate(curves):
-            _draw_curve(axes, curve, end, number)
+        looks = looks_of([(curve.model.activation, curve.model.name) for curve in curves])
+        for curve, look in zip(curves, looks, strict=True):
+            _draw_curve(axes, curve, end, look)
+            _mark_verdicts(axes, curve, end, look)
         first = curves[0]
         _draw_chance(axes, first.chance)
         axes.set(
             xlim=(0, end),
             ylim=(0, 100),
             xlabel=f"eps ({_NORMS[first.norm]}, pixels in [0, 1])",
-            ylabel="robust accuracy (%), upper bound",
+            ylabel="robust accuracy (%), higher is better; upper bound",
         )
         figure.supxlabel(
+            f"{attacks_text(curves)}\n"
             "Bands are 95 % Wilson intervals.  Chance is the share of the commonest label: "
             "for large eps no model stays above it.",
-            fontsize=9,
+            fontsize=8,
             color="#444444",
         )
         images = f"first {first.n:,} images of {first.dataset.name}"
@@ -72,6 +77,49 @@ def curve_figure(curves: Sequence[Curve], path: Path, eps_max: float | None = No
         )
 
 
+def attacks_text(curves: Sequence[Curve]) -> str:
+    """Say which attacks made curves, and what brought them down at which eps."""
+    nearest = dict.fromkeys(one.attack.partition("(")[0] for c in curves for one in c.attacks)
+    text = f"Nearest points by {', '.join(nearest)}"
+    within: dict[str, list[float]] = {}
+    for bound in (bound for curve in curves for bound in curve.bounds):
+        by = "records of the models" if _is_record(bound) else bound.by.partition("(")[0]
+        within.setdefault(by, []).append(bound.eps)
+    for by, eps in within.items():
+        text += f"; brought down by {by} at eps {', '.join(f'{e:.4g}' for e in sorted(set(eps)))}"
+    return "\n".join(wrap(f"{text}.", 110))
+
+
+def _is_record(bound: CurveBound) -> bool:
+    return bound.by.startswith("record ")
+
+
+def _mark_verdicts(axes: Axes, curve: Curve, end: float, look: Look) -> None:
+    """Mark what a record of the model says at its eps, which bounds the curve."""
+    for eps in sorted({bound.eps for bound in curve.bounds if _is_record(bound)}):
+        if eps > end:
+            continue
+        left = 100 * curve.surviving(eps) / curve.n
+        axes.plot(
+            [eps],
+            [left],
+            linestyle="",
+            marker=look.marker,
+            markersize=8,
+            color=look.colour,
+            markeredgecolor="white",
+            zorder=5,
+        )
+        axes.annotate(
+            f"record at eps {eps:.4g}: {left:.1f} %",
+            (eps, left),
+            xytext=(7, 7),
+            textcoords="offset points",
+            fontsize=9,
+            color=look.colour,
+        )
+
+
 def axis_end(curves: Sequence[Curve]) -> float:
     """Return where an axis may end: where of each curve 19 of 20 broken images are broken."""
     return max(reach_of(curve.distances) for curve in curves)
@@ -83,12 +131,14 @@ def heat_map(
     columns: Sequence[str],
     title: str,
     path: Path,
+    axes_names: tuple[str, str] = ("", ""),
 ) -> None:
     """Draw a matrix of shares in [0, 1] as colours, with the percentage in each cell.
 
-    NaN is an empty cell.  The suffix of `path`, .png or .svg, says the format.  Raises
-    SatbenchError for a matrix of another shape than its labels, values outside [0, 1], another
-    suffix, or no matplotlib.
+    NaN is an empty cell.  Colours go from the least value to the largest in steps of 1 or 2 points,
+    so that 68 and 70 are told apart.  `axes_names` say what rows and columns are.  The suffix of
+    `path`, .png or .svg, says the format.  Raises SatbenchError for a matrix of another shape than
+    its labels, values outside [0, 1], another suffix, or no matplotlib.
     """
     if not rows or not columns:
         raise SatbenchError("expected at least one row and one column, got none")
@@ -99,25 +149,41 @@ def heat_map(
     longest = max(map(len, rows))
     width = max(1.6 + 0.085 * longest + 0.75 * len(columns), 0.6 + 0.1 * len(title))
     size = (width, 1.4 + 0.06 * max(map(len, columns)) + 0.42 * len(rows))
+    from matplotlib.colors import BoundaryNorm
+
     with figure_at(path, size) as (figure, axes):
         percent = [[100 * value for value in row] for row in values]
-        image = axes.imshow(percent, cmap="cividis", vmin=0, vmax=100, aspect="auto")
+        bounds = _steps_of([value for row in percent for value in row if not isnan(value)])
+        norm = BoundaryNorm(bounds, 256)
+        image = axes.imshow(percent, cmap="viridis", norm=norm, aspect="auto")
+        middle = (bounds[0] + bounds[-1]) / 2
         for i, row in enumerate(percent):
             for j, value in enumerate(row):
                 if not isnan(value):
-                    ink = "black" if value > 55 else "white"
+                    ink = "black" if value > middle else "white"
                     axes.text(j, i, f"{value:.1f}", ha="center", va="center", color=ink)
         axes.set_xticks(range(len(columns)), columns, rotation=35, ha="right")
         axes.set_yticks(range(len(rows)), rows)
         axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)
-        axes.set_title(title, fontsize=12, loc="left")
-        figure.colorbar(image, ax=axes, label="%", fraction=0.05, pad=0.02)
+        axes.set_ylabel(axes_names[0])
+        axes.set_xlabel(axes_names[1])
+        figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+        shown = bounds[:: max(1, len(bounds) // 8)]
+        bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02, ticks=shown)
+        bar.set_label("robust accuracy (%), higher is better")
 
 
-def _draw_curve(axes: Axes, curve: Curve, end: float, number: int) -> None:
-    colour = COLOURS[number % len(COLOURS)]
+def _steps_of(values: Sequence[float]) -> list[float]:
+    """Return where colours change: from below the least value to above the largest."""
+    low, high = (min(values), max(values)) if values else (0.0, 100.0)
+    step = 1 if high - low <= 20 else 2
+    first, last = floor(low / step) * step, (floor(high / step) + 1) * step
+    return [float(edge) for edge in range(first, last + step, step)]
+
+
+def _draw_curve(axes: Axes, curve: Curve, end: float, look: Look) -> None:
     eps = [step for step in curve.steps() if step <= end]
     right = [curve.surviving(step) for step in eps]
     bands = [wilson_interval(count, curve.n) for count in right]
@@ -129,8 +195,8 @@ def _draw_curve(axes: Axes, curve: Curve, end: float, number: int) -> None:
         eps,
         [100 * count / curve.n for count in right],
         where="post",
-        color=colour,
-        linestyle=DASHES[number % len(DASHES)],
+        color=look.colour,
+        linestyle=look.dash,
         linewidth=2,
         label=label,
     )
@@ -140,7 +206,7 @@ def _draw_curve(axes: Axes, curve: Curve, end: float, number: int) -> None:
         [100 * value for value in low],
         [100 * value for value in high],
         step="post",
-        color=colour,
+        color=look.colour,
         alpha=0.15,
         linewidth=0,
     )

@@ -66,7 +66,7 @@ def amplified(image: Broken, factor: float) -> NDArray[np.float32]:
     return shown.clip(0, 1).astype(np.float32)
 
 
-def images_picture(images: Sequence[Broken], title: str, inches: float = 1.25) -> DrawnFigure:
+def images_picture(images: Sequence[Broken], title: str, inches: float = 0.9) -> DrawnFigure:
     """Draw broken images, `ACROSS` side by side: clean, perturbation and adversarial.
 
     Under each stands what the model says of it and how sure it is; the perturbation has the factor
@@ -78,7 +78,7 @@ def images_picture(images: Sequence[Broken], title: str, inches: float = 1.25) -
     factor = factor_of(images)
     across = min(ACROSS, len(images))
     blocks = -(-len(images) // across)
-    size = (0.45 + across * inches, blocks * (3 * inches + 1.0) + 0.4)
+    size = (0.45 + across * inches, blocks * (3 * inches + 0.95) + 0.35)
     with drawing(size) as picture:
         grid = picture.figure.subplots(3 * blocks, across, squeeze=False)
         for axes in grid.flat:
@@ -92,7 +92,7 @@ def images_picture(images: Sequence[Broken], title: str, inches: float = 1.25) -
         for number, axes in enumerate(grid[:, 0]):
             name = _ROWS[number % 3]
             _name_row(axes, f"{name}\n× {factor:g}" if number % 3 == 1 else name)
-        picture.figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+        picture.figure.suptitle(title, fontsize=8, x=0.01, ha="left")
         return picture
 
 
@@ -116,7 +116,7 @@ def write_images(images: Sequence[Broken], title: str, folder: Path) -> list[Pat
 
 def _draw(axes: Axes, pixels: NDArray[np.float32], below: str) -> None:
     axes.imshow(_seen(pixels), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    axes.text(0.5, -0.03, below, transform=axes.transAxes, ha="center", va="top", fontsize=8)
+    axes.text(0.5, -0.03, below, transform=axes.transAxes, ha="center", va="top", fontsize=7)
 
 
 def _name_row(axes: Axes, name: str) -> None:
@@ -128,7 +128,7 @@ def _name_row(axes: Axes, name: str) -> None:
         rotation=90,
         ha="right",
         va="center",
-        fontsize=9,
+        fontsize=8,
         multialignment="center",
     )
 

@@ -20,6 +20,7 @@ from satbench.records.transfers import TransferMatrix, TransferTarget
 CLEAN = "no attack"
 WORST = "worst case"
 WHITE_BOX = "*"
+AXES = ("source: images made on S…", "target: attacked are T…")
 
 
 def matrix_rows(matrix: TransferMatrix) -> list[tuple[str, list[str]]]:
@@ -108,19 +109,25 @@ def draw_matrix(matrix: TransferMatrix, beside: Path) -> tuple[list[Path], str]:
         check_can_draw()
     except SatbenchError as error:
         return [], str(error)
-    n, columns = matrix.n, [target.model.name for target in matrix.targets]
-    values = [
+    n = matrix.n
+    columns = [f"T{k} {target.model.name}" for k, target in enumerate(matrix.targets, 1)]
+    values = [[target.clean_correct / n for target in matrix.targets]]
+    values += [
         [target.correct[number] / n for target in matrix.targets]
         for number in range(len(matrix.sources))
     ]
     values.append([nan if t.worst is None else t.worst / n for t in matrix.targets])
-    rows = [*(source.name for source in matrix.sources), WORST]
-    title = f"Transfer, {matrix.norm}:{matrix.eps}"
+    rows = [f"S{k} {source.name}" for k, source in enumerate(matrix.sources, 1)]
+    rows = [CLEAN, *rows, WORST]
+    title = (
+        f"Transfer: {matrix.attack.partition('(')[0]}, {matrix.norm}:{matrix.eps}, "
+        f"{n:,} images of {matrix.dataset.name}"
+    )
     if any(any(target.white_box) for target in matrix.targets):
-        title += " (source = target: white-box)"
+        title += "\n(source = target: a white-box attack)"
     files = [beside.with_suffix(suffix) for suffix in FORMATS]
     for file in files:
-        heat_map(values, rows, columns, title, file)
+        heat_map(values, rows, columns, title, file, AXES)
     return files, ""
 
 
