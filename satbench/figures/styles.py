@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from satbench.core.specs import split_spec
-
 ACTIVATION_COLOURS = {
     "relu": "#0072B2",
     "silu": "#D55E00",
@@ -66,7 +64,9 @@ def looks_of(things: Sequence[tuple[str, str]]) -> list[Look]:
     rests = [f"{activation.partition('(')[2]} {rest}" for activation, rest in things]
     order = list(dict.fromkeys(rests))
     kinds = [order.index(rest) for rest in rests]
-    if len(order) == len(things):  # nothing recurs: count the things of each colour
+    if len(set(names)) == len(things):  # the colours tell all apart
+        kinds = [0] * len(things)
+    elif len(order) == len(things):  # nothing recurs: count the things of each colour
         kinds = [names[:place].count(name) for place, name in enumerate(names)]
     return [
         Look(ACTIVATION_COLOURS[name], kind, name) for name, kind in zip(names, kinds, strict=True)
@@ -74,4 +74,10 @@ def looks_of(things: Sequence[tuple[str, str]]) -> list[Look]:
 
 
 def _name(activation: str) -> str:
-    return split_spec(activation)[0] if activation and "<" not in activation else ""
+    """Return the name that a spec, or a text for people such as `SmoothReLU(2)`, is of."""
+    plain = _letters(activation.partition("(")[0])
+    return next((name for name in ACTIVATION_COLOURS if _letters(name) == plain), plain)
+
+
+def _letters(text: str) -> str:
+    return "".join(c for c in text.lower() if c.isalnum())

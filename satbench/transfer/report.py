@@ -20,7 +20,7 @@ from satbench.records.transfers import TransferMatrix, TransferTarget
 CLEAN = "no attack"
 WORST = "worst case"
 WHITE_BOX = "*"
-AXES = ("source: images made on S…", "target: attacked are T…")
+AXES = ("source (S): images are made on it", "target (T): images are judged on it")
 
 
 def matrix_rows(matrix: TransferMatrix) -> list[tuple[str, list[str]]]:

@@ -1,6 +1,7 @@
 """The figures of a study, drawn from the same sheet as its page.  Same data, same bytes.
 
-Every arm has a colour and a marker of its own; colours are those of all figures here.
+A colour is an activation and a marker the rest of an arm, as in all figures here
+(`satbench.figures.styles`); where all arms have one activation, each has a colour of its own.
 """
 
 from __future__ import annotations
@@ -15,8 +16,16 @@ import numpy as np
 
 from satbench.core.errors import SatbenchError
 from satbench.core.stats.shown import Effect
-from satbench.figures.drawing import COLOURS, DASHES, figure_at
+from satbench.figures.drawing import COLOURS, figure_at
+from satbench.figures.labels import label_points
 from satbench.figures.picture import FORMATS
+from satbench.figures.styles import (
+    DASHES,
+    MARKERS,
+    PALETTE,
+    Look,
+    looks_of,
+)
 from satbench.studies.design import Axis
 from satbench.studies.effects import (
     Spread,
@@ -26,13 +35,12 @@ from satbench.studies.effects import (
     primary_of,
     spread,
 )
+from satbench.studies.pages.looks import keys_of, looks_in, looks_of_lines, unit_of
 from satbench.studies.sheet import ArmRuns, Sheet, pictures_of, telling_measures_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*")
 
 _WIDTH = 8.0  # inches: some 800 pixels on a page
 _GREY = "#444444"
@@ -81,17 +89,27 @@ def scatter_figure(sheet: Sheet, path: Path) -> None:
     A point is an arm's mean over seeds, its bars the standard deviations.
     """
     columns = _compared(sheet)
-    names = [row.name for row in sheet.rows]
-    legend = _legend_rows(names)
-    with figure_at(path, (_WIDTH, 4.0 + 0.24 * legend)) as (figure, _):
-        panels = _panels(figure, 1, len(columns), sharex=True, sharey=True)
+    looks = looks_in(sheet)
+    keys = keys_of(sheet, looks)
+    names = [name for name, _ in keys]
+    with figure_at(path, (_WIDTH, 4.2 + 0.24 * (_legend_rows(names) if keys else 0))) as (
+        figure,
+        _,
+    ):
+        panels = _panels(figure, 1, len(columns), sharex=True)
         for axes, column in zip(panels, columns, strict=True):
-            for number, row in enumerate(sheet.rows):
-                _draw_arm(axes, sheet, row, column, number)
+            points = [
+                _draw_arm(axes, sheet, row, column, look)
+                for row, look in zip(sheet.rows, looks, strict=True)
+            ]
             axes.set_title(_panel_title(sheet, column), fontsize=11)
-            axes.set_xlabel("clean accuracy (%)")
-        panels[0].set_ylabel("robust accuracy (%)")
-        _legend_below(figure, panels[0], names)
+            axes.set_xlabel("clean accuracy (%), higher is better")
+            if not keys:
+                label_points(figure, axes, points, [row.name for row in sheet.rows], looks)
+        panels[0].set_ylabel("robust accuracy (%), higher is better")
+        if keys:
+            handles = [panels[0].plot([], [], linestyle="", **style)[0] for _, style in keys]
+            _legend_of(figure, handles, names)
 
 
 def attacks_figure(sheet: Sheet, path: Path) -> None:
@@ -119,10 +137,10 @@ def attacks_figure(sheet: Sheet, path: Path) -> None:
         axes.set_yticks(range(len(labels)), labels)
         axes.set_ylim(len(labels) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("robust accuracy (%)")
+        axes.set_xlabel("robust accuracy (%), higher is better")
         axes.grid(axis="x", color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
-        _legend_below(figure, axes, names)
+        _legend_below(figure, axes)
 
 
 def effects_figure(sheet: Sheet, path: Path) -> None:
@@ -168,13 +186,13 @@ def lines_figure(sheet: Sheet, axis: Axis, path: Path) -> None:
     with figure_at(path, (_WIDTH, 3.6 + 0.24 * _legend_rows(names))) as (figure, _):
         panels = _panels(figure, 1, len(columns), sharex=True, sharey=True)
         for axes, column in zip(panels, columns, strict=True):
-            for number, line in enumerate(axis.lines):
+            for line, look in zip(axis.lines, looks_of_lines(sheet, axis), strict=True):
                 points = []
                 for x, place in line.places:
                     arm, read = (place, column) if column else (line.name, place)
                     if one := spread(accuracies(sheet, sheet.row(arm), read).values()):
                         points.append((x, one))
-                _draw_line(axes, points, number, line.name)
+                _draw_line(axes, points, look, line.name)
             axes.set_xlabel(axis.label)
             if axis.log:
                 axes.set_xscale("log")
@@ -184,8 +202,8 @@ def lines_figure(sheet: Sheet, axis: Axis, path: Path) -> None:
                 axes.minorticks_off()
             if column:
                 axes.set_title(_panel_title(sheet, column), fontsize=11)
-        panels[0].set_ylabel("robust accuracy (%)")
-        _legend_below(figure, panels[0], names)
+        panels[0].set_ylabel("robust accuracy (%), higher is better")
+        _legend_below(figure, panels[0])
 
 
 def measures_figure(sheet: Sheet, path: Path) -> None:
@@ -193,18 +211,19 @@ def measures_figure(sheet: Sheet, path: Path) -> None:
 
     A measure that is 0 in every net has none.
     """
-    names = telling_measures_of(sheet)
+    names, looks = telling_measures_of(sheet), looks_in(sheet)
     across = min(3, len(names))
     down = -(-len(names) // across)
     labels = [fill(row.name, 30) for row in sheet.rows]
-    height = down * (1.0 + (0.38 if "\n" in "".join(labels) else 0.27) * len(labels))
+    height = down * (1.25 + (0.38 if "\n" in "".join(labels) else 0.27) * len(labels))
     with figure_at(path, (_WIDTH, height)) as (figure, _):
         panels = _panels(figure, down, across, sharey=True)
         for axes, name in zip(panels, names, strict=False):
             for number, row in enumerate(sheet.rows):
                 values = [run.measures[name] for run in row.runs if name in run.measures]
-                _draw_measure(axes, values, number)
+                _draw_measure(axes, values, number, looks[number])
             axes.set_title(fill(name, 26), fontsize=11)
+            axes.set_xlabel(fill(unit_of(sheet.measures[name]), 30), fontsize=9)
             axes.set_yticks(range(len(labels)), labels)
             axes.set_ylim(len(labels) - 0.5, -0.5)
             axes.tick_params(axis="y", length=0)
@@ -218,18 +237,17 @@ def shapes_figure(sheet: Sheet, path: Path) -> None:
     names = [shape.name for shape in sheet.shapes]
     with figure_at(path, (_WIDTH, 3.2 + 0.24 * _legend_rows(names))) as (figure, _):
         panels = _panels(figure, 1, 2)
-        for number, shape in enumerate(sheet.shapes):
-            style: dict[str, Any] = {
-                "color": COLOURS[number % len(COLOURS)],
-                "linestyle": DASHES[number % len(DASHES)],
-                "linewidth": 1.6,
-            }
+        looks = looks_of([(shape.name.partition(",")[0], shape.name) for shape in sheet.shapes])
+        for number, (shape, look) in enumerate(zip(sheet.shapes, looks, strict=True)):
+            # Curves lie on each other, so that each has a dash pattern of its own too.
+            dash = DASHES[number % len(DASHES)]
+            style: dict[str, Any] = {"color": look.colour, "linestyle": dash, "linewidth": 1.6}
             panels[0].plot(shape.x, shape.f, label=shape.name, **style)
             panels[1].plot(shape.x, shape.df, **style)
         for axes, title in zip(panels, ("f(x)", "f′(x)"), strict=True):
             axes.set_title(title, fontsize=11)
             axes.set_xlabel("x")
-        _legend_below(figure, panels[0], names)
+        _legend_below(figure, panels[0])
 
 
 def _compared(sheet: Sheet) -> tuple[str, ...]:
@@ -253,7 +271,10 @@ def _panels(
     return panels
 
 
-def _draw_arm(axes: Axes, sheet: Sheet, row: ArmRuns, column: str, number: int) -> None:
+def _draw_arm(
+    axes: Axes, sheet: Sheet, row: ArmRuns, column: str, look: Look
+) -> tuple[float, float]:
+    """Draw an arm; return where its point is, in percent."""
     robust = accuracies(sheet, row, column)
     clean = clean_accuracies(sheet, row)
     x, y = spread(clean[seed] for seed in robust), spread(robust.values())
@@ -267,8 +288,9 @@ def _draw_arm(axes: Axes, sheet: Sheet, row: ArmRuns, column: str, number: int) 
         yerr=[100 * robust_bar],
         linestyle="",
         label=row.name,
-        **_point(number),
+        **_look(look),
     )
+    return 100 * clean_mean, 100 * robust_mean
 
 
 def _draw_effects(
@@ -299,30 +321,33 @@ def _draw_effects(
         )
 
 
-def _draw_line(axes: Axes, points: Sequence[tuple[float, Spread]], number: int, name: str) -> None:
+def _draw_line(axes: Axes, points: Sequence[tuple[float, Spread]], look: Look, name: str) -> None:
     axes.errorbar(
         [x for x, _ in points],
         [100 * one.mean for _, one in points],
         yerr=[100 * (one.deviation or 0.0) for _, one in points],
-        linestyle=DASHES[number % len(DASHES)],
+        linestyle=look.dash,
         linewidth=1.6,
         label=name,
-        **_point(number),
+        **_look(look),
     )
 
 
-def _draw_measure(axes: Axes, values: Sequence[float], number: int) -> None:
+def _draw_measure(axes: Axes, values: Sequence[float], number: int, look: Look) -> None:
     if not values:
         return
     one = spread(values)
     bar = one.deviation or 0.0 if one else 0.0
     axes.plot(values, [number + 0.22] * len(values), ".", color=_GREY, markersize=3.5)
-    axes.errorbar([fmean(values)], [number], xerr=[bar], linestyle="", **_point(number))
+    axes.errorbar([fmean(values)], [number], xerr=[bar], linestyle="", **_look(look))
+
+
+def _look(look: Look) -> dict[str, Any]:
+    return {"color": look.colour, "marker": look.marker, "markersize": 6.5, **_BARS}
 
 
 def _point(number: int) -> dict[str, Any]:
-    colour = COLOURS[number % len(COLOURS)]
-    return {"color": colour, "marker": MARKERS[number % len(MARKERS)], "markersize": 6.5, **_BARS}
+    return _look(Look(PALETTE[number % len(PALETTE)], number))
 
 
 def _columns(names: Sequence[str]) -> int:
@@ -334,11 +359,14 @@ def _legend_rows(names: Sequence[str]) -> int:
     return -(-len(names) // _columns(names))
 
 
-def _legend_below(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
-    handles, labels = axes.get_legend_handles_labels()
+def _legend_below(figure: Figure, axes: Axes) -> None:
+    _legend_of(figure, *axes.get_legend_handles_labels())
+
+
+def _legend_of(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
     figure.legend(
         handles,
-        labels,
+        names,
         loc="outside lower center",
         ncols=_columns(names),
         frameon=False,

@@ -1,0 +1,58 @@
+"""How the arms of a study are drawn, and what stands beside its axes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from satbench.figures.styles import ACTIVATION_COLOURS, MARKERS, Look, looks_of
+from satbench.studies.design import Axis
+from satbench.studies.sheet import Sheet
+
+_GREY = "#444444"
+
+
+def unit_of(measure: str) -> str:
+    """Return the range and the better direction of a measure, from the sentence on what it is."""
+    ranges = re.findall(r"in \[[^\]]*\]", measure)
+    better = re.findall(r"(?:higher|lower) is better", measure)
+    unit = "per unit of L2" if "per unit of L2" in measure else ""
+    return ", ".join([*([unit] if unit else ranges[:1]), *better[:1]])
+
+
+def looks_in(sheet: Sheet) -> list[Look]:
+    """Return how each row's arm is drawn."""
+    told = {arm.name: dict(arm.settings) for arm in sheet.study.arms}
+    things = []
+    for row in sheet.rows:
+        settings = told.get(row.name, {})
+        activation = str(settings.pop("activation", ""))
+        things.append((activation, " ".join(f"{k}={v}" for k, v in sorted(settings.items()))))
+    return looks_of(things)
+
+
+def looks_of_lines(sheet: Sheet, axis: Axis) -> list[Look]:
+    """Return how the lines of an axis are drawn: as the arms on them, where these agree."""
+    looks = dict(zip((row.name for row in sheet.rows), looks_in(sheet), strict=True))
+    things = []
+    for line in axis.lines:
+        arms = [place for _, place in line.places] if axis.over == "arms" else [line.name]
+        colours = {looks[arm].activation for arm in arms if arm in looks}
+        things.append((colours.pop() if len(colours) == 1 else "", line.name))
+    return looks_of(things)
+
+
+def keys_of(sheet: Sheet, looks: Sequence[Look]) -> list[tuple[str, dict[str, Any]]]:
+    """Return what colours and markers mean, where they mean two things; else nothing."""
+    activations = dict.fromkeys(look.activation for look in looks if look.activation)
+    kinds = dict.fromkeys(look.kind for look in looks)
+    if not activations or len(activations) * len(kinds) < len(looks) or len(kinds) < 2:
+        return []
+    colours = [(name, {"color": ACTIVATION_COLOURS[name], "marker": "o"}) for name in activations]
+    markers = []
+    for kind in kinds:
+        row = next(r for r, look in zip(sheet.rows, looks, strict=True) if look.kind == kind)
+        shown = row.name.partition(", ")[2] or row.name
+        markers.append((shown, {"color": _GREY, "marker": MARKERS[kind % len(MARKERS)]}))
+    return [*colours, *markers]
