@@ -153,7 +153,7 @@ def heat_map(
 
     with figure_at(path, size) as (figure, axes):
         percent = [[100 * value for value in row] for row in values]
-        bounds = _steps_of([value for row in percent for value in row if not isnan(value)])
+        bounds = steps_of([value for row in percent for value in row if not isnan(value)])
         norm = BoundaryNorm(bounds, 256)
         image = axes.imshow(percent, cmap="viridis", norm=norm, aspect="auto")
         middle = (bounds[0] + bounds[-1]) / 2
@@ -175,7 +175,7 @@ def heat_map(
         bar.set_label("robust accuracy (%), higher is better")
 
 
-def _steps_of(values: Sequence[float]) -> list[float]:
+def steps_of(values: Sequence[float]) -> list[float]:
     """Return where colours change: from below the least value to above the largest."""
     low, high = (min(values), max(values)) if values else (0.0, 100.0)
     step = 1 if high - low <= 20 else 2

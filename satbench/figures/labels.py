@@ -30,6 +30,8 @@ def label_points(
 
     The limits of the axes are widened, and stay as they are from then on.
     """
+    from matplotlib.text import Text
+
     axes.margins(0.2)
     figure.draw_without_rendering()
     axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
@@ -53,7 +55,8 @@ def label_points(
                 if far > _FAR[0]
                 else None,
             )
-            extent = text.get_window_extent()
+            text.get_window_extent()  # puts it in its place
+            extent = Text.get_window_extent(text)  # without the line
             box = (extent.x0, extent.y0, extent.x1, extent.y1)
             inside = frame.x0 <= box[0] and box[2] <= frame.x1
             inside = inside and frame.y0 <= box[1] and box[3] <= frame.y1

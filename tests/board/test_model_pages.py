@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from satbench.board.definition import board_definition
-from satbench.board.model_pages import INDEX, page, pages
+from satbench.board.model_pages import INDEX, PICTURES, page, pages, pictured
 from satbench.cli import cli
 from satbench.model_zoo.card import Card, zoo_card, zoo_names
 from satbench.networks.registry import ACTIVATIONS, ARCHITECTURES
@@ -192,12 +192,15 @@ def out(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of the pages of all that ships."""
     made = tmp_path_factory.mktemp("pages")
     assert cards_command(folder, made).exit_code == 0
+    (made / PICTURES).mkdir()  # what they hold is not compared
+    for name in pictured([zoo_card(name) for name in zoo_names()], read_records(folder)):
+        (made / PICTURES / f"{name}.png").touch()
     return made
 
 
 def test_a_page_is_written_for_each_shipped_model(out: Path) -> None:
     assert sorted([INDEX, *(f"{name}.md" for name in zoo_names())]) == sorted(
-        path.name for path in out.iterdir()
+        path.name for path in out.glob("*.md")
     )
 
 
@@ -210,6 +213,32 @@ def test_fresh_pages_pass_the_check(folder: Path, out: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("change", ["missing", "of no model"])
+def test_stale_pictures_fail_the_check(
+    change: str, folder: Path, out: Path, tmp_path: Path
+) -> None:
+    copied = Path(shutil.copytree(out, tmp_path / "pages"))
+    path = copied / PICTURES / ("gone.png" if change == "of no model" else f"{ROBUST}.png")
+    path.unlink() if change == "missing" else path.touch()
+
+    done = cards_command(folder, copied, "--check")
+
+    assert done.exit_code == 1
+    assert f"satbench: out of date: {path.name}; run " in done.output
+
+
+def test_a_page_shows_the_record_that_leaves_fewest(records: Sequence[Record]) -> None:
+    placed = [replace(record, path=Path(f"a/b/c/{k}.json")) for k, record in enumerate(records)]
+    shown = pictured([zoo_card(ROBUST)], placed)[ROBUST]
+    mine = [r for r in placed if r.model.weights_digest == shown.model.weights_digest]
+
+    assert shown.surviving() == min(record.surviving() for record in mine)
+    assert (
+        f"--figure docs/models/pictures/{ROBUST}.png"
+        in pages([zoo_card(ROBUST)], [], placed)[f"{ROBUST}.md"]
+    )
+
+
 @pytest.mark.parametrize("change", ["edited", "missing", "of no model"])
 def test_stale_pages_fail_the_check_and_stay(
     change: str, folder: Path, out: Path, tmp_path: Path
@@ -217,10 +246,10 @@ def test_stale_pages_fail_the_check_and_stay(
     copied = Path(shutil.copytree(out, tmp_path / "pages"))
     path = copied / ("gone.md" if change == "of no model" else f"{ROBUST}.md")
     path.unlink() if change == "missing" else path.write_text("edited")
-    before = {file.name: file.read_bytes() for file in copied.iterdir()}
+    before = {file.name: file.read_bytes() for file in copied.glob("*.md")}
 
     done = cards_command(folder, copied, "--check")
 
     assert done.exit_code == 1
     assert f"satbench: out of date: {path.name}; run satbench models cards --out " in done.output
-    assert before == {file.name: file.read_bytes() for file in copied.iterdir()}
+    assert before == {file.name: file.read_bytes() for file in copied.glob("*.md")}

@@ -11,6 +11,8 @@ from satbench.studies.design import Axis
 from satbench.studies.sheet import Sheet
 
 _GREY = "#444444"
+_NAMED = 12
+"""So many arms have their names beside their points."""
 
 
 def unit_of(measure: str) -> str:
@@ -44,7 +46,9 @@ def looks_of_lines(sheet: Sheet, axis: Axis) -> list[Look]:
 
 
 def keys_of(sheet: Sheet, looks: Sequence[Look]) -> list[tuple[str, dict[str, Any]]]:
-    """Return what colours and markers mean, where they mean two things; else nothing."""
+    """Return what colours and markers mean, for more arms than names fit beside; else nothing."""
+    if len(looks) <= _NAMED:
+        return []
     activations = dict.fromkeys(look.activation for look in looks if look.activation)
     kinds = dict.fromkeys(look.kind for look in looks)
     if not activations or len(activations) * len(kinds) < len(looks) or len(kinds) < 2:
