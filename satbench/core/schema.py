@@ -2,12 +2,14 @@
 
 Every file that satbench reads, its own or a stranger's, comes in through here: JSON and TOML are
 parsed, values are checked against the types of a dataclass, and whatever is wrong is one sentence
-that names the file and the field.
+that names the file and the field.  Nothing larger than `satbench.core.limits` says is read.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,46 +18,121 @@ from typing import Any, TypeVar
 import msgspec
 
 from satbench.core.errors import SatbenchError
+from satbench.core.limits import (
+    LEAST_NUMBER,
+    MOST_DEPTH,
+    MOST_NUMBER,
+    MOST_TEXT_BYTES,
+    MOST_TOML_BYTES,
+)
 
 T = TypeVar("T")
 
+Number = int | float
+"""A number of a file that is written back as it was read: 0 stays 0 and is not made 0.0."""
 
-def read_text(path: Path, what: str) -> str:
-    """Read a text file, UTF-8.  Raises SatbenchError for one that is missing or not text."""
+
+def read_text(path: Path, what: str, most: int = MOST_TEXT_BYTES) -> str:
+    """Read a text file, UTF-8, of at most so many bytes.
+
+    Raises SatbenchError for one that is missing, larger, not text, or not a file that ends.
+    """
     try:
+        found = path.stat()
+        if stat.S_ISREG(found.st_mode) and found.st_size > most:
+            raise SatbenchError(
+                f"the {what} {path} has {found.st_size:,} bytes: expected at most {most:,}"
+            )
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+            raise SatbenchError(f"the {what} {path} is not a plain file")
         return path.read_text(encoding="utf-8")
+    except SatbenchError:
+        raise
     except FileNotFoundError:
         article = "an" if what[0] in "aeiou" else "a"
         raise SatbenchError(f"expected {article} {what} at {path}, which is missing") from None
-    except (UnicodeDecodeError, ValueError):
+    except UnicodeDecodeError:
         raise SatbenchError(f"the {what} {path} is not text in UTF-8") from None
-    except OSError as error:
-        raise SatbenchError(f"cannot read the {what} {path}: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # a folder, a name that no disk takes
+        said = getattr(error, "strerror", None) or str(error)
+        raise SatbenchError(f"the {what} {str(path)!r} cannot be read: {said}") from None
 
 
 def parse_json(text: str, what: str, where: str) -> object:
-    """Read JSON text strictly: no NaN, no name twice in an object, no deep nesting.
+    """Read JSON text strictly: no NaN, nothing infinite, no name twice in an object.
 
-    Raises SatbenchError naming `where` and what is wrong.
+    Raises SatbenchError naming `where`, the field and what is wrong.
     """
     try:
-        return json.loads(text, parse_constant=_refuse, object_pairs_hook=_once)
+        values: object = json.loads(text, parse_constant=_refuse, object_pairs_hook=_once)
     except RecursionError:
         raise SatbenchError(
             f"the {what} {where} is not JSON that can be read: it is nested too deep"
         ) from None
     except ValueError as error:  # JSONDecodeError, our own below, an integer of too many digits
         raise SatbenchError(f"the {what} {where} is not JSON: {error}") from None
+    check_plain(values, what, where)
+    return values
+
+
+def parse_object(text: str, what: str, where: str) -> dict[str, Any]:
+    """Read a JSON object; as `parse_json`."""
+    values = parse_json(text, what, where)
+    if not isinstance(values, dict):
+        raise SatbenchError(f"the {what} {where} is not a JSON object")
+    return values
+
+
+def parse_schema(
+    text: str, what: str, where: str, schemas: tuple[int, ...], kind: str = ""
+) -> dict[str, Any]:
+    """Read a JSON object that says which of the `schemas` it has, and of what kind it is, if any.
+
+    Raises SatbenchError as `parse_json`, and for another kind or schema.
+    """
+    values = parse_object(text, what, where)
+    if kind and values.get("kind") != kind:
+        raise SatbenchError(f"expected a {what} in {where}, got JSON of another kind")
+    found = values.get("schema")
+    if type(found) is not int or found not in schemas:
+        wanted = " or ".join(map(str, schemas))
+        raise SatbenchError(
+            f"expected a {what} of schema {wanted} in {where}, got {_short(found)}; update satbench"
+        )
+    return values
+
+
+def read_toml_values(path: Path, what: str) -> dict[str, Any]:
+    """Read a TOML file as plain values.  Raises SatbenchError naming file and field."""
+    return parse_toml(read_text(path, what, MOST_TOML_BYTES), what, str(path))
+
+
+def parse_toml(text: str, what: str, where: str) -> dict[str, Any]:
+    """Read TOML text as plain values.  Raises SatbenchError naming `where` and the field."""
+    try:
+        values = tomllib.loads(text)
+    except RecursionError:
+        raise SatbenchError(f"the {what} {where} is not TOML: it is nested too deep") from None
+    except ValueError as error:  # TOMLDecodeError, an integer of too many digits
+        raise SatbenchError(f"the {what} {where} is not TOML: {error}") from None
+    check_plain(values, what, where)
+    return values
 
 
 def read_toml(path: Path, what: str, form: type[T]) -> T:
     """Read a TOML file into a dataclass.  Raises SatbenchError naming file and field."""
-    text = read_text(path, what)
-    try:
-        values = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
-        raise SatbenchError(f"the {what} {path} is not TOML: {error}") from None
-    return convert(values, form, what, str(path))
+    return convert(read_toml_values(path, what), form, what, str(path))
+
+
+def check_plain(values: object, what: str, where: str) -> None:
+    """Raise SatbenchError unless values are plain: what JSON can hold, of limited depth and size.
+
+    Numbers are finite, whole ones have 64 bits, and texts have neither NUL nor half of a character
+    (a lone surrogate), which no file can hold.
+    """
+    if fault := _strange(values, 0):
+        place, said = fault
+        raise SatbenchError(f"the {what} {where} is wrong: {place.lstrip('.') or 'it'}: {said}")
 
 
 def convert(values: object, form: type[T], what: str, where: str) -> T:
@@ -82,20 +159,72 @@ def _told(error: msgspec.ValidationError) -> str:
     return f"{place}: {said}" if place else said
 
 
+def _strange(value: object, depth: int) -> tuple[str, str] | None:
+    """Return the place of the first value that is not plain, and what is wrong with it."""
+    if isinstance(value, list | tuple | dict):
+        return (
+            _strange_within(value, depth) if depth < MOST_DEPTH else ("", "it is nested too deep")
+        )
+    said = ""
+    if isinstance(value, str):
+        said = _text_fault(value)
+    elif isinstance(value, int):
+        if not LEAST_NUMBER <= value <= MOST_NUMBER:
+            said = "expected a whole number of at most 64 bits"
+    elif isinstance(value, float):
+        said = "" if math.isfinite(value) else "expected a number that is finite"
+    elif value is not None:
+        said = f"expected text, numbers, lists and objects, got {type(value).__name__}"
+    return ("", said) if said else None
+
+
+def _strange_within(
+    values: list[object] | tuple[object, ...] | dict[str, object], depth: int
+) -> tuple[str, str] | None:
+    if not isinstance(values, dict):
+        for number, one in enumerate(values):
+            if found := _strange(one, depth + 1):
+                return f"[{number}]{found[0]}", found[1]
+        return None
+    for key, one in values.items():
+        if said := _text_fault(key):
+            return f".{_short(key)}", said
+        if found := _strange(one, depth + 1):
+            return f".{key[:80]}{found[0]}", found[1]
+    return None
+
+
+def _text_fault(text: str) -> str:
+    if "\0" in text:
+        return "expected a text without the character NUL"
+    if text.isascii():
+        return ""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "expected a text of whole characters, got half of one (a surrogate)"
+    return ""
+
+
+def _short(value: object) -> str:
+    """Show a stranger's value in at most 40 letters."""
+    shown = repr(value)
+    return shown if len(shown) <= 40 else f"{shown[:39]}…"
+
+
 def _unknown(values: object, known: object, place: str) -> str:
     """Return the place of a field that was not taken over, empty if there is none."""
     if isinstance(values, Mapping) and isinstance(known, Mapping):
-        pairs = [
-            (f"{place}.{key}".lstrip("."), key in known, v, known.get(key))
-            for key, v in values.items()
-        ]
+        pairs = ((f".{key[:80]}", key in known, v, known.get(key)) for key, v in values.items())
     elif isinstance(values, list) and isinstance(known, list):
         both = enumerate(zip(values, known, strict=False))
-        pairs = [(f"{place}[{number}]", True, *two) for number, two in both]
+        pairs = ((f"[{number}]", True, *two) for number, two in both)
     else:
         return ""
     for here, is_known, value, taken in pairs:
-        if found := here if not is_known else _unknown(value, taken, here):
+        if not is_known:
+            return f"{place}{here}".lstrip(".")
+        if isinstance(value, dict | list) and (found := _unknown(value, taken, place + here)):
             return found
     return ""
 
@@ -107,7 +236,9 @@ def _refuse(constant: str) -> object:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {twice!r} is given twice")
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f"the name {_short(name)} is given twice")
+            seen.add(name)
     return found

@@ -18,6 +18,7 @@ from torch import nn
 
 from satbench.board.definition import board_definitions
 from satbench.core.errors import SatbenchError
+from satbench.core.schema import read_text
 from satbench.core.threat import Threat
 from satbench.curve.nearest import Nearest
 from satbench.curve.search import told_of
@@ -30,7 +31,6 @@ from satbench.engine.stage import Stage
 from satbench.engine.suite_run import run_suite
 from satbench.records.answers import same_model
 from satbench.records.curves import CurveBound
-from satbench.records.json_file import read_text
 from satbench.records.record import SURVIVED, WRONG_CLEAN, ModelInfo, Record, parse_record
 from satbench.records.witnesses import Witnesses, find_witnesses, read_witnesses
 

@@ -16,10 +16,10 @@ import numpy as np
 from satbench.core.errors import SatbenchError
 from satbench.core.files import atomic_path, file_stem, write_text
 from satbench.core.lock import lock_or_refuse, try_lock
+from satbench.core.schema import convert, parse_object, read_text
 from satbench.engine.claims import Claims
 from satbench.engine.runner import BatchResult
 from satbench.engine.searched import Kind
-from satbench.records.json_file import parse_object, read_text
 from satbench.records.record import ModelInfo, read_record
 
 _MODEL = "model.json"
@@ -153,5 +153,6 @@ def known_models(out: Path, name: str) -> Iterator[ModelInfo]:
         with suppress(SatbenchError):  # a curve, or somebody else's file
             yield read_record(path).model
     for path in sorted((out / ".runs").glob(f"*/{_MODEL}")):
-        with suppress(SatbenchError, TypeError):
-            yield ModelInfo(**parse_object(read_text(path, "model"), "model", str(path)))
+        with suppress(SatbenchError):
+            values = parse_object(read_text(path, "model"), "model", str(path))
+            yield convert(values, ModelInfo, "model", str(path))

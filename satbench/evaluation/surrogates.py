@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from satbench.attacks import attack_spec, surrogates_in_file
 from satbench.attacks.suites.suite_file import shipped_suites
 from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError
+from satbench.core.schema import read_toml_values
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
 from satbench.evaluation.named_in_files import request_known
@@ -73,8 +73,9 @@ def benchmark_surrogates(dataset: str, threat: Threat) -> dict[str, str]:
 
     Raises SatbenchError where a surrogate's weights are not those of surrogates.toml.
     """
-    text = (content_folder("model_zoo") / "surrogates.toml").read_text(encoding="utf-8")
-    found: dict[str, str] = tomllib.loads(text).get(dataset, {}).get(str(threat), {})
+    file = content_folder("model_zoo") / "surrogates.toml"
+    known = read_toml_values(file, "list of surrogates")
+    found: dict[str, str] = known.get(dataset, {}).get(str(threat), {})
     for name, digest in found.items():
         card = request_model(name).card
         if card is None or card.weights_digest != digest:

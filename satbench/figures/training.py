@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from satbench.core.errors import SatbenchError
+from satbench.core.schema import parse_object, read_text
 from satbench.figures.drawing import COLOURS, DASHES, figure_at
 from satbench.figures.picture import check_can_draw
 
@@ -94,14 +94,14 @@ def read_training(folder: Path) -> TrainingCurve:
             f"expected the folder of a training run whose first epoch is done, but {metrics} is "
             "missing; give the folder that satbench train made, such as runs/NAME"
         )
-    lines = enumerate(metrics.read_text(encoding="utf-8").splitlines(), 1)
+    lines = enumerate(read_text(metrics, "list of epochs").splitlines(), 1)
     epochs = tuple(_epoch(line, f"{metrics}, line {number}") for number, line in lines)
     if not epochs:
         raise SatbenchError(f"expected at least one epoch in {metrics}, got none")
     try:
-        told = json.loads(config.read_text(encoding="utf-8"))
+        told = parse_object(read_text(config, "config"), "config", str(config))
         threat, dataset, held_out = told["threat"], told["dataset"], int(told["held_out"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         raise SatbenchError(
             f"expected threat, dataset and held_out in {config}, which satbench train writes"
         ) from None
@@ -110,7 +110,7 @@ def read_training(folder: Path) -> TrainingCurve:
 
 def _epoch(line: str, where: str) -> Epoch:
     try:
-        values = json.loads(line)
+        values = parse_object(line, "epoch", where)
         numbers = {name: float(values[name]) for name in _NUMBERS}
         return Epoch(int(values["epoch"]), **numbers, warning=str(values.get("warning", "")))
     except (ValueError, KeyError, TypeError):

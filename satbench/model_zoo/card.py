@@ -8,14 +8,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tomllib
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError, UnknownNameError
 from satbench.core.files import write_text
+from satbench.core.limits import MOST_CLASSES, MOST_HEADER_BYTES, MOST_PARAMETERS, MOST_PIXELS
+from satbench.core.schema import (
+    Number,
+    convert,
+    parse_object,
+    parse_schema,
+    read_text,
+    read_toml_values,
+)
 
 SCHEMA = 1
 OWN_NETWORK = "own-network-1"
@@ -23,8 +32,6 @@ OWN_NETWORK = "own-network-1"
 
 CARD_KEY = "satbench.card"
 """The key of a card in the metadata of a safetensors file."""
-
-_HEADER = 100_000_000  # bytes: the longest header that safetensors reads
 
 _LATER = {"url", "origin"}
 """Fields without which a card reads as it did before there were any."""
@@ -48,7 +55,7 @@ class Training:
     data_digest: str
     command: str
     kept: str
-    held_out: dict[str, float]
+    held_out: dict[str, Number]
     config: dict[str, Any]
     satbench: str
     torch: str
@@ -92,43 +99,33 @@ class Card:
 
 def read_card(path: Path) -> Card:
     """Read a card.  Raises SatbenchError for a missing, malformed or newer one."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise SatbenchError(f"expected a card at {path}, which is missing") from None
-    except OSError as error:  # a folder, a name that no disk takes
-        raise SatbenchError(f"the card {path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise SatbenchError(f"the card {path} is not JSON: {error}") from None
-    return parse_card(text, str(path))
+    return parse_card(read_text(path, "card"), str(path))
 
 
 def parse_card(text: str, where: str) -> Card:
     """Read a card from its JSON text, found at `where`.  Raises SatbenchError as `read_card`."""
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise SatbenchError(f"the card {where} is not JSON: {error}") from None
-    if isinstance(values, dict) and values.get("schema") == OWN_NETWORK:
+    if parse_object(text, "card", where).get("schema") == OWN_NETWORK:
         raise SatbenchError(
             f"{where} tells of a network of its author's own, which satbench cannot build; load "
             "its weights in Python and call satbench.evaluate, or write --model "
             "package.module:factory"
         )
-    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
-        raise SatbenchError(f"expected a card of schema {SCHEMA} in {where}; update satbench")
-    training = values.pop("training", None)
-    try:
-        values["input_shape"] = tuple(values["input_shape"])
-        card = Card(training=Training(**training) if training else None, **values)
-    except (TypeError, KeyError):
-        wanted = ", ".join(field.name for field in fields(Card))
-        raise SatbenchError(f"the card {where} must have just the keys {wanted}") from None
+    card = convert(parse_schema(text, "card", where, (SCHEMA,)), Card, "card", where)
     if not card.weights or Path(card.weights).name != card.weights or "\\" in card.weights:
         raise SatbenchError(
             f"expected the name of a file beside the card {where} as its weights, "
             f"got {card.weights!r}"
         )
+    numbers = {
+        "parameters": (card.parameters, 0, MOST_PARAMETERS),
+        "classes": (card.classes, 1, MOST_CLASSES),
+        "input_shape": (prod(card.input_shape), 1, MOST_PIXELS),
+    }
+    for name, (number, least, most) in numbers.items():
+        if not least <= number <= most or min(card.input_shape) < 1:
+            raise SatbenchError(
+                f"the card {where} is wrong: {name}: expected a number from {least} to {most:,}"
+            )
     return card
 
 
@@ -140,9 +137,9 @@ def card_within(path: Path) -> Card | None:
     """
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
-        header = file.read(size) if size <= _HEADER else b""
+        header = file.read(size) if size <= MOST_HEADER_BYTES else b""
     try:
-        told = json.loads(header)["__metadata__"][CARD_KEY]
+        told = parse_object(header.decode(), "header", str(path))["__metadata__"][CARD_KEY]
     except (ValueError, KeyError, TypeError):
         return None
     return parse_card(told, f"within {path}") if isinstance(told, str) else None
@@ -172,10 +169,10 @@ def zoo_names() -> list[str]:
 
 def board_names() -> list[str]:
     """Return the names of the models for the board, sorted: no benchmark attacks from them."""
-    text = (_cards().parent / "surrogates.toml").read_text(encoding="utf-8")
+    file = _cards().parent / "surrogates.toml"
     surrogates = {
         name
-        for benchmarks in tomllib.loads(text).values()
+        for benchmarks in read_toml_values(file, "list of surrogates").values()
         for names in benchmarks.values()
         for name in names
     }

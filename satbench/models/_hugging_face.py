@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from satbench.core.errors import SatbenchError
+from satbench.core.schema import parse_object, read_text
 from satbench.model_zoo.card import Card, card_within, read_card
 from satbench.models._hub import hub_file, one_line
 from satbench.models._loaded import LoadedModel, describe_module, import_timm, need
@@ -130,13 +130,7 @@ class HuggingFace:
 
 
 def _read(path: Path, text: str) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        config = None
-    if not isinstance(config, dict):
-        raise SatbenchError(f"expected an object of JSON in the {_CONFIG} of {text}")
-    return config
+    return parse_object(read_text(path, "config"), "config", f"{_CONFIG} of {text}")
 
 
 def _network(text: str, config: dict[str, Any]) -> nn.Module:

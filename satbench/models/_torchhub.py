@@ -7,7 +7,6 @@ whatever was downloaded once.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
 from satbench.core.errors import SatbenchError
+from satbench.core.schema import parse_json
 from satbench.core.specs import split_spec
 from satbench.models._hub import one_line
 from satbench.models._loaded import LoadedModel, describe_module, strangers_code
@@ -92,6 +92,6 @@ class TorchHub:
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text.lower() if text.lower() in ("true", "false") else text)
+        return parse_json(text.lower() if text.lower() in ("true", "false") else text, "value", "")
     except ValueError:
         return text

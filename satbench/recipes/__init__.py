@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, cast
 
 from satbench.attacks import attack_spec
 from satbench.core.errors import SatbenchError, UnknownNameError
+from satbench.core.schema import parse_toml, read_toml_values
 from satbench.core.specs import split_spec
 from satbench.recipes.config import TRAINING_ATTACKS, TrainConfig, required, settings
 from satbench.recipes.values import parse_overrides, show_override
@@ -97,15 +97,10 @@ def _canonical_attack(spec: str) -> str:
 def _read(name: str) -> dict[str, Any]:
     known = _recipe_files()
     if name in known:
-        return tomllib.loads(known[name])
+        return parse_toml(known[name], "recipe", name)
     if not name.endswith(".toml"):
         raise UnknownNameError("recipe", name, known)
-    try:
-        return tomllib.loads(Path(name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SatbenchError(f"expected a recipe in {name}, which is missing") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SatbenchError(f"the recipe {name} is not TOML: {error}") from None
+    return read_toml_values(Path(name), "recipe")
 
 
 def _recipe_files() -> dict[str, str]:

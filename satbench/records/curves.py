@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
-from math import floor, isfinite, log10, prod, sqrt
+from dataclasses import asdict, dataclass, field, replace
+from math import floor, log10, prod, sqrt
 from pathlib import Path
+from typing import get_args
 
 from satbench.core.digests import digest_json
 from satbench.core.errors import SatbenchError
 from satbench.core.files import write_text
+from satbench.core.limits import MOST_PIXELS
+from satbench.core.schema import Number, convert, parse_schema, read_text
 from satbench.core.stats.intervals import wilson_interval
-from satbench.records.json_file import parse_kind, read_text
+from satbench.core.threat import Norm
 from satbench.records.record import PROTOCOL, DatasetInfo, Environment, ModelInfo
 
 CURVE_SCHEMA = 2
@@ -54,7 +57,7 @@ class CurveBound:
     """
 
     by: str
-    eps: float
+    eps: Number
     attacked: int
     broken: int
     forwards: int
@@ -78,13 +81,13 @@ class Curve:
     model: ModelInfo
     dataset: DatasetInfo
     shape: list[int]
-    chance: float
+    chance: Number
     norm: str
     seed: int
     attacks: list[CurveAttack]
     bounds: list[CurveBound]
-    reach: float
-    distances: list[float | None]
+    reach: Number
+    distances: list[Number | None]
     points_digest: str
     environment: Environment
     kind: str = KIND
@@ -195,26 +198,30 @@ def curve_identity(
 
 def parse_curve(text: str, where: str) -> Curve:
     """Read a curve from JSON text.  Raises SatbenchError naming `where` and what is wrong."""
-    values = parse_kind(text, "curve", where, KIND, CURVE_SCHEMA, 1)
-    distances = values.get("distances")
-    if not isinstance(distances, list) or not all(map(_is_distance, distances)):
-        raise SatbenchError(f"the curve {where} must have distances, numbers from 0 on or null")
+    values = parse_schema(text, "curve", where, (1, CURVE_SCHEMA), KIND)
     if values["schema"] == 1:  # before there were bounds
-        values |= {"schema": CURVE_SCHEMA, "bounds": [], "reach": reach_of(distances)}
-    try:
-        return Curve(
-            **{
-                **values,
-                "model": ModelInfo(**values["model"]),
-                "dataset": DatasetInfo(**values["dataset"]),
-                "attacks": [CurveAttack(**attack) for attack in values["attacks"]],
-                "bounds": [CurveBound(**bound) for bound in values["bounds"]],
-                "environment": Environment(**values["environment"]),
-            }
-        )
-    except (TypeError, KeyError) as error:
-        wanted = ", ".join(one.name for one in fields(Curve))
-        raise SatbenchError(f"the curve {where} must have just {wanted}: {error}") from None
+        read = convert(values | {"bounds": [], "reach": 0.0}, Curve, "curve", where)
+        curve = replace(read, schema=CURVE_SCHEMA, reach=reach_of(read.distances))
+    else:
+        curve = convert(values, Curve, "curve", where)
+    if fault := _fault(curve):
+        raise SatbenchError(f"the curve {where} is wrong: {fault}")
+    return curve
+
+
+def _fault(curve: Curve) -> str:
+    """Return what is wrong with a curve beyond the types of its fields, empty if nothing is."""
+    if any(distance is not None and distance < 0 for distance in curve.distances):
+        return "distances: expected numbers from 0 on, or null"
+    if not curve.distances or len(curve.distances) != curve.dataset.n:
+        return f"distances: expected one for each of {curve.dataset.n} images, 1 or more"
+    if curve.norm not in get_args(Norm):
+        return f"norm: expected one of {', '.join(get_args(Norm))}"
+    if not curve.shape or not all(1 <= side <= MOST_PIXELS for side in curve.shape):
+        return "shape: expected the sides of an image, 1 or more each"
+    if not 1e-9 <= curve.reach <= 1e9:
+        return "reach: expected a distance above 0"
+    return ""
 
 
 def read_curve(path: Path) -> Curve:
@@ -225,10 +232,3 @@ def read_curve(path: Path) -> Curve:
 def write_curve(curve: Curve, path: Path) -> None:
     """Write a curve atomically."""
     write_text(path, curve.to_json())
-
-
-def _is_distance(value: object) -> bool:
-    if value is None:
-        return True
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and isfinite(value) and value >= 0  # type: ignore[arg-type, operator]

@@ -12,13 +12,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
+
+from msgspec import Meta
 
 from satbench.core.digests import digest_json
 from satbench.core.errors import SatbenchError
 from satbench.core.files import file_stem, write_text
+from satbench.core.schema import Number, convert, parse_schema, read_text
 from satbench.records.flags import Flag
-from satbench.records.json_file import parse_object, read_text
 
 SCHEMA = 2
 """The schema of new records; those of schema 1, which lack what came later, are read too."""
@@ -114,7 +116,7 @@ class StageResult:
     seed: int | None = None
     protocol: int | None = None
     apart: bool = False
-    search: str = field(default="", compare=False)
+    search: Annotated[str, Meta(pattern="^(folded|plain|)$")] = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,8 @@ class Environment:
     threads: int
     batch_size: int
     finished: str
-    clean_seconds: float
-    stage_seconds: list[float]
+    clean_seconds: Number
+    stage_seconds: list[Number]
 
 
 @dataclass(frozen=True)
@@ -150,9 +152,9 @@ class Sequential:
     stops looking; the run went on until they were no more than `width` apart.
     """
 
-    width: float
-    low: float
-    high: float
+    width: Number
+    low: Number
+    high: Number
 
 
 @dataclass(frozen=True)
@@ -300,71 +302,25 @@ def identity_of(inputs: Inputs) -> str:
     return digest_json(values | {name: value for name, value in later.items() if value})
 
 
+class _Trained(TypedDict, total=False):
+    """What a record tells of the training of a model that has a card."""
+
+    recipe: str
+    seed: int
+    threat: str
+    attack: str
+    dataset: str
+    data_digest: str
+
+
 def parse_record(text: str, where: str) -> Record:
     """Read a record from JSON text.  Raises SatbenchError naming `where` and what is wrong."""
-    values = parse_object(text, "record", where)
-    if values.get("schema") not in (1, SCHEMA):
-        raise SatbenchError(
-            f"expected a record of schema 1 or {SCHEMA} in {where}, got {values.get('schema')!r}; "
-            "update satbench"
-        )
-    verdicts = values.get("verdicts")
-    if not isinstance(verdicts, list) or not all(type(verdict) is int for verdict in verdicts):
-        raise SatbenchError(f"the record {where} must have verdicts, a list of whole numbers")
-    wanted = [field.name for field in fields(Record) if field.name not in _IN_NO_FILE]
-    try:
-        if strange := set(values) & _IN_NO_FILE:
-            raise TypeError(f"{strange.pop()} is in no file")
-        return Record(
-            **{
-                **values,
-                "model": _model(values["model"]),
-                "dataset": DatasetInfo(**values["dataset"]),
-                "sources": _texts(values.get("sources", {})),
-                "replacements": _texts(values.get("replacements", {})),
-                "stages": [_stage(stage) for stage in values["stages"]],
-                "environment": Environment(**values["environment"]),
-                "diagnosis": _diagnosis(values.get("diagnosis")),
-                "sequential": _sequential(values.get("sequential")),
-            }
-        )
-    except (TypeError, KeyError, ValueError) as error:
-        raise SatbenchError(
-            f"the record {where} must have just {', '.join(wanted)}: {error}"
-        ) from None
-
-
-def _model(values: dict[str, Any]) -> ModelInfo:
-    model = ModelInfo(**values)
-    _texts({one.name: getattr(model, one.name) for one in fields(model) if one.type == "str"})
-    return model
-
-
-def _texts(values: dict[str, Any]) -> dict[str, str]:
-    strange = {name: value for name, value in dict(values).items() if type(value) is not str}
-    if strange:
-        raise TypeError(f"expected texts, got {strange}")
-    return values
-
-
-def _stage(values: dict[str, Any]) -> StageResult:
-    stage = StageResult(**values)
-    counts = {one.name: getattr(stage, one.name) for one in fields(stage) if one.type == "int"}
-    if not all(type(count) is int for count in counts.values()):
-        raise TypeError(f"the counts of a stage are whole numbers, got {counts}")
-    if stage.search not in ("", "folded", "plain"):
-        raise TypeError(f"the search of a stage is folded or plain, got {stage.search!r}")
-    return stage
-
-
-def _diagnosis(values: dict[str, Any] | None) -> Diagnosis | None:
-    if values is None:
-        return None
-    return Diagnosis(**{**values, "flags": [Flag(**flag) for flag in values["flags"]]})
-
-
-def _sequential(values: dict[str, Any] | None) -> Sequential | None:
-    return None if values is None else Sequential(**values)
+    values = parse_schema(text, "record", where, (1, SCHEMA))
+    for name in _IN_NO_FILE & values.keys():
+        raise SatbenchError(f"the record {where} has a field that is in no file, {name}")
+    record = convert(values, Record, "record", where)
+    convert(record.model.training, _Trained, "record", f"{where}, model.training")
+    return record
 
 
 def read_record(path: Path) -> Record:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from satbench.core.digests import digest_json
 from satbench.core.errors import SatbenchError
 from satbench.core.files import write_text
+from satbench.core.schema import convert, parse_schema, read_text
 from satbench.core.stats.intervals import wilson_interval
-from satbench.records.json_file import parse_kind, read_text
 from satbench.records.record import PROTOCOL, DatasetInfo, Environment, ModelInfo
 
 TRANSFER_SCHEMA = 1
@@ -117,25 +117,11 @@ def _weights(info: ModelInfo) -> list[str]:
 
 def parse_matrix(text: str, where: str) -> TransferMatrix:
     """Read a matrix from JSON text.  Raises SatbenchError naming `where` and what is wrong."""
-    values = parse_kind(text, "transfer matrix", where, KIND, TRANSFER_SCHEMA)
-    try:
-        matrix = TransferMatrix(
-            **{
-                **values,
-                "dataset": DatasetInfo(**values["dataset"]),
-                "sources": [TransferSource(**source) for source in values["sources"]],
-                "targets": [
-                    TransferTarget(**{**target, "model": ModelInfo(**target["model"])})
-                    for target in values["targets"]
-                ],
-                "environment": Environment(**values["environment"]),
-            }
-        )
-    except (TypeError, KeyError) as error:
-        wanted = ", ".join(one.name for one in fields(TransferMatrix))
-        raise SatbenchError(
-            f"the transfer matrix {where} must have just {wanted}: {error}"
-        ) from None
+    what = "transfer matrix"
+    values = parse_schema(text, what, where, (TRANSFER_SCHEMA,), KIND)
+    matrix = convert(values, TransferMatrix, what, where)
+    if matrix.n < 1:
+        raise SatbenchError(f"the {what} {where} is wrong: dataset.n: expected 1 or more")
     if any(
         not len(target.correct) == len(target.white_box) == len(matrix.sources)
         for target in matrix.targets

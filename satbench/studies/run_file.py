@@ -14,8 +14,8 @@ from typing import Any
 
 from satbench.core.errors import SatbenchError
 from satbench.core.files import write_text
+from satbench.core.schema import Number, convert, parse_schema, read_text
 from satbench.records.audit import AuditCounts
-from satbench.records.json_file import parse_kind, read_text
 
 KIND, SCHEMA = "study run", 1
 
@@ -83,7 +83,7 @@ class StudyRun:
     command: str
     held_out: dict[str, Any] = field(default_factory=dict)
     outcomes: tuple[Outcome, ...] = ()
-    measures: dict[str, float] = field(default_factory=dict)
+    measures: dict[str, Number] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     answers: str = ""
 
@@ -115,18 +115,13 @@ def write_study_run(run: StudyRun, folder: Path) -> Path:
 
 def read_study_run(path: Path) -> StudyRun:
     """Read a run.  Raises SatbenchError for a file that is missing or holds something else."""
-    values = parse_kind(read_text(path, KIND), KIND, str(path), KIND, SCHEMA)
-    try:
-        outcomes = tuple(map(_outcome, values.pop("outcomes")))
-        del values["kind"], values["schema"]
-        return StudyRun(**values, outcomes=outcomes)
-    except (TypeError, KeyError) as error:
-        raise SatbenchError(
-            f"the {KIND} {path} lacks or has fields of another form: {error}"
-        ) from None
-
-
-def _outcome(values: dict[str, Any]) -> Outcome:
-    audit = values.pop("audit", None)
-    told = None if audit is None else AuditCounts(**audit)
-    return Outcome(**{**values, "suite": tuple(values["suite"])}, audit=told)
+    values = parse_schema(read_text(path, KIND), KIND, str(path), (SCHEMA,), KIND)
+    told = {name: value for name, value in values.items() if name not in ("kind", "schema")}
+    run = convert(told, StudyRun, KIND, str(path))
+    for number, outcome in enumerate(run.outcomes):
+        if not outcome.verdicts or set(outcome.verdicts) - {SURVIVED, BROKEN, WRONG}:
+            raise SatbenchError(
+                f"the {KIND} {path} is wrong: outcomes[{number}].verdicts: expected the letters "
+                f"{SURVIVED}, {BROKEN} and {WRONG}, one an image"
+            )
+    return run

@@ -70,6 +70,6 @@ def test_text_that_is_not_strict_json_is_refused(text: str, said: str) -> None:
 
 def test_a_file_that_is_no_text_or_missing_or_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
-    for name, said in (("bytes", "not text"), ("none", "missing"), (".", "cannot read")):
+    for name, said in (("bytes", "not text"), ("none", "missing"), (".", "cannot be read")):
         with pytest.raises(SatbenchError, match=said):
             read_text(tmp_path / name, "thing")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from satbench.core.errors import SatbenchError
+from satbench.core.limits import MOST_CLASSES
+from satbench.core.schema import parse_json, read_text
 
 FOLDERS, IMAGENET = "folders", "imagenet"
 
@@ -47,13 +48,14 @@ class Classes:
         known = self.text in ("", FOLDERS, IMAGENET) or self.text.endswith(".json")
         if not known and self.number is None:
             raise SatbenchError(f"expected the classes as {FORMS}, got {self.text!r}")
-        if self.number == 0:
-            raise SatbenchError("expected at least 1 class, got 0")
+        if self.number is not None and not 1 <= self.number <= MOST_CLASSES:
+            raise SatbenchError(f"expected 1 to {MOST_CLASSES:,} classes, got {self.text[:40]}")
 
     @property
     def number(self) -> int | None:
         """How many classes there are said to be; None where that is not said."""
-        return int(self.text) if self.text.isascii() and self.text.isdecimal() else None
+        is_number = self.text.isascii() and self.text.isdecimal()
+        return int(self.text[:40]) if is_number else None
 
     def of_folders(
         self, full: Sequence[str], empty: Sequence[str], where: Path | str
@@ -138,16 +140,11 @@ def wordnet_ids() -> dict[str, int]:
 
 def read_map(path: Path) -> ClassNumbers:
     """Read a map of classes.  Raises SatbenchError, naming the file, for another form."""
-    try:
-        found: object = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SatbenchError(f"expected a map of classes at {path}, which is missing") from None
-    except (ValueError, OSError) as error:
-        raise SatbenchError(f"cannot read the map of classes {path} ({error})") from None
+    found = parse_json(read_text(path, "map of classes"), "map of classes", str(path))
     if isinstance(found, list) and all(isinstance(name, str) for name in found) and found:
         return ClassNumbers({name: number for number, name in enumerate(found)}, len(found))
     if isinstance(found, dict) and found:
-        if all(type(value) is int and value >= 0 for value in found.values()):
+        if all(type(value) is int and 0 <= value < MOST_CLASSES for value in found.values()):
             return ClassNumbers(found, max(found.values()) + 1, more=True)
         names = {key: _first_name(value) for key, value in found.items()}
         if _are_numbers(list(names)) and all(names.values()):

@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from satbench.core.errors import SatbenchError
 from satbench.core.files import atomic_path
+from satbench.core.schema import check_plain, convert
 from satbench.training.update.averaging import Average
 
 STATE, BEFORE = "checkpoint.pt", "checkpoint.before.pt"
@@ -213,10 +214,12 @@ def where(place: Checkpoint) -> str:
 
 
 def _place(saved: dict[str, Any]) -> Checkpoint:
-    lists = ("history", "checks", "best", "notes")
-    place: dict[str, Any] = dict(saved["place"])
-    place.update({key: tuple(place[key]) for key in lists if key in place})
-    return Checkpoint(**place)
+    """Return the place in a checkpoint.  Raises CorruptError for one of another form."""
+    try:
+        check_plain(saved["place"], "place of a checkpoint", STATE)
+        return convert(saved["place"], Checkpoint, "place of a checkpoint", STATE)
+    except SatbenchError as error:
+        raise CorruptError(str(error)) from None
 
 
 def _tensors(state: object, name: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Tensor]]:

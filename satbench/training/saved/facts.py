@@ -14,6 +14,7 @@ from satbench.core.digests import digest_file, digest_json
 from satbench.core.errors import SatbenchError
 from satbench.core.files import sweep, write_text
 from satbench.core.noise import generator_for
+from satbench.core.schema import convert, parse_object, read_text
 from satbench.data import ImageTree
 from satbench.recipes import TrainConfig
 from satbench.training.images.training_set import TrainingSet
@@ -75,7 +76,7 @@ def open_run(folder: Path, config: TrainConfig, now: Facts, leftovers: tuple[str
         found = _read(path)
         _check_config(folder, found, config)
         if has_checkpoint(folder):
-            began = _facts(found, now)
+            began = _facts(found, now, str(path))
             _check_data(folder, began, now)
             _check_own(folder, began, now)
     write_text(path, json.dumps({**config.to_dict(), _KEY: asdict(began)}, indent=2) + "\n")
@@ -115,14 +116,11 @@ def _pairs(began: Facts, now: Facts) -> Iterator[tuple[str, tuple[str | int, str
 
 def _read(path: Path) -> dict[str, object]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        return parse_object(read_text(path, "config"), "config", str(path))
+    except SatbenchError as error:
         raise SatbenchError(
-            f"the config {path} is corrupt; choose another --out or remove that folder"
-        )
-    return found
+            f"{error}: the config is corrupt; choose another --out or remove that folder"
+        ) from None
 
 
 def _check_config(folder: Path, found: dict[str, object], config: TrainConfig) -> None:
@@ -136,10 +134,12 @@ def _check_config(folder: Path, found: dict[str, object], config: TrainConfig) -
         )
 
 
-def _facts(found: dict[str, object], now: Facts) -> Facts:
+def _facts(found: dict[str, object], now: Facts, where: str) -> Facts:
     """Return the facts in a config; those of an older satbench, which kept none, are today's."""
     kept = found.get(_KEY)
-    return Facts(**{**asdict(now), **kept}) if isinstance(kept, dict) else now
+    if not isinstance(kept, dict):
+        return now
+    return convert({**asdict(now), **kept}, Facts, "config", f"{where}, {_KEY}")
 
 
 def _check_data(folder: Path, began: Facts, now: Facts) -> None:

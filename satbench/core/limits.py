@@ -1,0 +1,76 @@
+"""How large anything may be that is read or asked for: checked before it is read, built, unpacked.
+
+Each limit is far above what satbench writes and what benchmarks of images need, and below what
+stops a machine.  docs/reliability.md lists them.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from satbench.core.errors import SatbenchError
+
+KIB, MIB, GIB = 2**10, 2**20, 2**30
+
+MOST_TEXT_BYTES = 64 * MIB
+"""Of a text file in JSON, such as a record; the largest that ships has 0.2 MiB."""
+
+MOST_TOML_BYTES = 256 * KIB
+"""Of a TOML file: a suite, a board, a recipe."""
+
+MOST_DEPTH = 64
+"""Of lists and objects in one another, in JSON and TOML."""
+
+LEAST_NUMBER, MOST_NUMBER = -(2**63), 2**64 - 1
+"""Of whole numbers, in JSON and TOML: those of 64 bits, as seeds are."""
+
+MOST_SPEC_LETTERS = 10_000
+"""Of the text of an attack, an architecture or an activation."""
+
+MOST_SPEC_NUMBER = 10**9
+"""Of a whole number in such a text: a billion steps end on no machine."""
+
+MOST_SPEC_FLOAT = 1e9
+"""Of a decimal number in such a text, and of a setting of a recipe."""
+
+LEAST_LENGTH, MOST_LENGTH = 10**-9, 10**6
+"""Of a length in pixels of [0, 1]: float32 cannot move a pixel by less than the least."""
+
+MOST_PARAMETERS = 10**10
+"""Of a network: 40 GB of float32, ten times the largest classifier of images."""
+
+MOST_CLASSES = 1_000_000
+"""Of a model: fifty times the 21,841 of ImageNet's largest list."""
+
+MOST_HEADER_BYTES = 100_000_000
+"""Of the header of a file of safetensors: the longest that its library reads."""
+
+MOST_UNPACKED_BYTES = 64 * GIB
+"""Of arrays in a file, `.npz`, `.npy` or `.pt`, when they are unpacked: 100,000 ImageNet images."""
+
+MOST_EXPANSION, FREE_BYTES = 100, 256 * MIB
+"""How many times its size a file above `FREE_BYTES` may unpack to; images do not reach ten times.
+
+Deflate reaches 1,030 times with zeros.
+"""
+
+MOST_PIXELS = 100_000_000
+"""Of one image in a file: five times the largest of ImageNet."""
+
+MOST_WITNESS_BYTES = 16 * GIB
+"""Of all witnesses of a record: 25,000 images of 3 × 224 × 224."""
+
+
+def check_archive(archive: zipfile.ZipFile, path: Path, most: int = MOST_UNPACKED_BYTES) -> None:
+    """Raise SatbenchError where a zip declares that it unpacks to more than a file of its size can.
+
+    Nothing is unpacked.  What a zip declares of a member is also all that is unpacked of it.
+    """
+    declared = sum(member.file_size for member in archive.infolist())
+    size = path.stat().st_size
+    if declared > most or declared > max(FREE_BYTES, MOST_EXPANSION * size):
+        raise SatbenchError(
+            f"expected at most {most / GIB:.3g} GiB of arrays in {path}, and {MOST_EXPANSION} "
+            f"times its size, got {size:,} bytes that unpack to {declared:,}; it is not read"
+        )
