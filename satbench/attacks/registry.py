@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from satbench.attacks.suites.suite_file import digest_of, read_suite, shipped_suites, suite_class
 from satbench.core.errors import SatbenchError
 from satbench.core.registry import Entry, Registry
-from satbench.core.specs import build, spec_of, split_spec
+from satbench.core.specs import build, check_spec_text, spec_of, split_spec
 from satbench.core.threat import Threat
 from satbench.engine.traits import (
     Composite,
@@ -253,7 +253,7 @@ def surrogates_in_file(text: str) -> frozenset[str]:
 
     Those that stand in the text, behind the file, are left out; a text of no file names none.
     """
-    file = _TOML.match(text.strip())
+    file = _TOML.match(check_spec_text(text))
     if not file:
         return frozenset()
     attack = parse_attack(text)
@@ -285,7 +285,7 @@ def suite_digests(specs: Sequence[str]) -> dict[str, str]:
 
 def _split(text: str) -> tuple[str, dict[str, str]]:
     """Split the text of an attack into its name and arguments; a file becomes a name of its own."""
-    file = _TOML.match(text.strip())
+    file = _TOML.match(check_spec_text(text))
     if not file:
         return split_spec(expand(text))
     path = Path(file["path"])

@@ -17,11 +17,15 @@ class AssumptionWarning(UserWarning):
     """Something that a number depends on was not told, and had to be assumed."""
 
 
+_MOST_LETTERS = 200  # of an unknown name that is shown
+
+
 class UnknownNameError(SatbenchError):
     """A name that no registry knows."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
+        name = name if len(name) <= _MOST_LETTERS else f"{name[:_MOST_LETTERS]}…"
         any_case = {known_name.lower(): known_name for known_name in names}
         close = difflib.get_close_matches(name.lower(), any_case, n=1, cutoff=0.5)
         hint = (

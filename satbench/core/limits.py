@@ -34,11 +34,17 @@ MOST_SPEC_NUMBER = 10**9
 MOST_SPEC_FLOAT = 1e9
 """Of a decimal number in such a text, and of a setting of a recipe."""
 
-LEAST_LENGTH, MOST_LENGTH = 10**-9, 10**6
+LEAST_LENGTH, MOST_LENGTH = 1e-9, 1e6
 """Of a length in pixels of [0, 1]: float32 cannot move a pixel by less than the least."""
 
-MOST_PARAMETERS = 10**10
-"""Of a network: 40 GB of float32, ten times the largest classifier of images."""
+MOST_LAYERS = 2_000
+"""Of the depth in the text of an architecture; He et al., 2016, tried 1,202."""
+
+MOST_WIDTH = 100_000
+"""Of any other whole number in the text of an architecture."""
+
+MOST_PARAMETERS = 4 * 10**9
+"""Of a network: 16 GB of float32, eight times EfficientNet-L2."""
 
 MOST_CLASSES = 1_000_000
 """Of a model: fifty times the 21,841 of ImageNet's largest list."""

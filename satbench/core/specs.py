@@ -24,6 +24,7 @@ from typing import (
 )
 
 from satbench.core.errors import SatbenchError, UnknownNameError
+from satbench.core.limits import MOST_SPEC_FLOAT, MOST_SPEC_LETTERS, MOST_SPEC_NUMBER
 from satbench.core.threat import show_fraction
 
 T = TypeVar("T")
@@ -44,7 +45,18 @@ def later(default: Any) -> Any:
     return field(default=default, metadata={"later": True})
 
 
-_SPEC = re.compile(r"^\s*(?P<name>[a-zA-Z][\w.-]*)\s*(?:\((?P<arguments>.*)\))?\s*$", re.DOTALL)
+_SPEC = re.compile(r"(?P<name>[a-zA-Z][\w.-]*)\s*(?:\((?P<arguments>.*)\))?", re.DOTALL)
+_DIGIT = re.compile(r"[1-9]")
+
+
+def check_spec_text(text: str) -> str:
+    """Return the text of a spec without spaces around.  Raises SatbenchError if it is too long."""
+    if len(text) > MOST_SPEC_LETTERS:
+        raise SatbenchError(
+            f"expected NAME or NAME(parameter=value,…) of at most {MOST_SPEC_LETTERS:,} letters, "
+            f"got {len(text):,}: {text[:20]!r}…"
+        )
+    return text.strip()
 
 
 def split_spec(text: str) -> tuple[str, dict[str, str]]:
@@ -53,11 +65,11 @@ def split_spec(text: str) -> tuple[str, dict[str, str]]:
     >>> split_spec("pgd(steps=40, step=eps/10)")
     ('pgd', {'steps': '40', 'step': 'eps/10'})
 
-    Raises SatbenchError where the text has another form or repeats a parameter.
+    Raises SatbenchError where the text has another form, is too long or repeats a parameter.
     """
-    form = _SPEC.match(text)
+    form = _SPEC.fullmatch(check_spec_text(text))
     if not form:
-        raise SatbenchError(f"expected NAME or NAME(parameter=value,…), got {text!r}")
+        raise SatbenchError(f"expected NAME or NAME(parameter=value,…), got {text[:200]!r}")
     arguments: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in (form["arguments"] or "").split(","))):
         key, equals, value = (piece.strip() for piece in part.partition("="))
@@ -143,11 +155,20 @@ def _read(kind: Any, text: str, where: str) -> object:
         return text.lower() == "true"
     if kind is str:
         return text
-    reader = {int: int, float: float}[kind]
+    return _number(kind, text, where)
+
+
+def _number(kind: type[int] | type[float], text: str, where: str) -> int | float:
+    """Read a number that is finite and of a size that something can be done with."""
     try:
-        return reader(text)
+        value = kind(text)
     except ValueError:
-        raise SatbenchError(f"{where}: expected {kind.__name__}, got {text!r}") from None
+        raise SatbenchError(f"{where}: expected {kind.__name__}, got {text[:200]!r}") from None
+    most = MOST_SPEC_NUMBER if kind is int else MOST_SPEC_FLOAT
+    vanished = value == 0 and _DIGIT.search(text.lower().partition("e")[0])
+    if not -most <= value <= most or vanished:
+        raise SatbenchError(f"{where}: expected a number up to {most:,.0f}, got {text[:40]!r}")
+    return value
 
 
 def _show(value: object) -> str:

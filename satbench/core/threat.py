@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import Literal, SupportsFloat, cast, get_args
 
 from satbench.core.errors import SatbenchError
+from satbench.core.limits import LEAST_LENGTH, MOST_LENGTH
 
 Norm = Literal["linf", "l2", "l1"]
 
@@ -62,6 +63,10 @@ class Threat:
             raise TypeError(f"eps must be a Fraction, got {type(self.eps).__name__}")
         if self.eps <= 0:
             raise SatbenchError(f"expected eps above 0, got {show_fraction(self.eps)}")
+        if self.eps < LEAST_LENGTH:
+            raise SatbenchError(
+                f"expected eps of at least {LEAST_LENGTH:g}, below which no pixel in float32 moves"
+            )
         if self.eps > _MAX_EPS[self.norm]:
             raise SatbenchError(
                 f"expected eps at most {_MAX_EPS[self.norm]} ({self.norm}, pixels in [0, 1]), "
@@ -82,7 +87,7 @@ class Threat:
         """Read `linf:8/255`.  Raises SatbenchError otherwise."""
         norm, colon, eps = text.partition(":")
         if not colon or norm.lower() not in get_args(Norm):
-            raise SatbenchError(f"expected NORM:EPS such as linf:8/255, got {text!r}")
+            raise SatbenchError(f"expected NORM:EPS such as linf:8/255, got {text[:40]!r}")
         return cls.of(norm, eps)
 
     @property
@@ -138,9 +143,13 @@ class Length:
             else:
                 value = _ratio(compact)
         except (ValueError, ZeroDivisionError):
-            raise SatbenchError(f"expected {wanted}, got {text!r}") from None
+            raise SatbenchError(f"expected {wanted}, got {text[:40]!r}") from None
         if value <= 0:
-            raise SatbenchError(f"expected {wanted}, above 0, got {text!r}")
+            raise SatbenchError(f"expected {wanted}, above 0, got {text[:40]!r}")
+        if not LEAST_LENGTH <= value <= MOST_LENGTH:
+            raise SatbenchError(
+                f"expected {wanted}, from {LEAST_LENGTH:g} to {MOST_LENGTH:g}, got {text[:40]!r}"
+            )
         return cls(value, form is not None)
 
     def within(self, threat: Threat) -> float:

@@ -20,6 +20,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from satbench.core.errors import SatbenchError
+from satbench.core.limits import MOST_SPEC_FLOAT
+from satbench.core.specs import show_float
 
 # The activations whose backward is replaced, as torch's modules and users' code call them.  Beside
 # them, a function that dispatches to modes is one if its attribute `is_activation` says so.
@@ -72,12 +74,14 @@ class Backward:
             alpha = float(form["alpha"]) if form else 0.0
         except ValueError:
             alpha = 0.0
-        if not 0 < alpha < float("inf"):
-            raise SatbenchError(f"expected backward=true or backward=softplus(10), got {text!r}")
+        if not 0 < alpha <= MOST_SPEC_FLOAT:
+            raise SatbenchError(
+                f"expected backward=true or backward=softplus(10), got {text[:40]!r}"
+            )
         return cls(alpha)
 
     def __str__(self) -> str:
-        return "true" if self.alpha is None else f"softplus({self.alpha:g})"
+        return "true" if self.alpha is None else f"softplus({show_float(self.alpha)})"
 
     def applied(self) -> AbstractContextManager[object]:
         """Return a context: forward passes of any model within it have this backward."""
