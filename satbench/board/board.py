@@ -45,40 +45,53 @@ class Board:
     benchmarks: tuple[Benchmark, ...]
 
 
-def build_board(records: Sequence[Record], references: Sequence[Record] = ()) -> Board:
+def build_board(
+    records: Sequence[Record],
+    references: Sequence[Record] = (),
+    left_out: list[str] | None = None,
+) -> Board:
     """Build the board; the order of the records does not matter.
 
     `references` are records to compare with (AutoAttack by the package that defines it): they
     enter costs and agreement, no column; those of models that have no other record enter nothing.
     Raises SatbenchError for no records, for two of the same run, and for one that `check_record`
-    finds fault with.
+    finds fault with; where a list `left_out` is given, such records, and the second of the same
+    run, are left out instead, and the list gets a sentence for each.
     """
+    seen: dict[str, Record] = {}
+    records = _countable(records, seen, left_out)
+    references = _countable(references, seen, left_out)
     if not records:
         raise SatbenchError(
             "expected at least one record, got none; "
             "make one with satbench eval --model NAME --attack pgd-50 --attack autoattack"
         )
-    for record in (*records, *references):
-        _refuse_faults(record)
-    _refuse_doubles([*records, *references])
     benchmarks, beside = _by_benchmark(records), _by_benchmark(references)
     built = (_benchmark(key[1], found, beside.get(key, ())) for key, found in benchmarks.items())
     return Board(tuple(sorted(built, key=_order)))
 
 
-def defined_board(definition: BoardDefinition) -> Board:
+def defined_board(definition: BoardDefinition, left_out: list[str] | None = None) -> Board:
     """Build the board of a definition from its records.
 
-    Raises SatbenchError for no records, and for records that do not belong there.
+    Raises SatbenchError for no records, and for records that do not belong there or cannot be
+    counted; where a list `left_out` is given, as `build_board`.
     """
-    records = definition.read_records()
+    records = definition.read_records(left_out)
     if not records:
         raise SatbenchError(
             f"expected records (*.json) in {definition.records}, found none; make them with "
             f"satbench leaderboard fill {definition.name}"
         )
-    (benchmark,) = build_board(records, definition.read_references()).benchmarks
-    return Board((replace(benchmark, columns=definition.columns),))
+    references = definition.read_references(left_out)
+    benchmarks = build_board(records, references, left_out).benchmarks
+    if len(benchmarks) != 1:
+        digests = ", ".join(one.dataset.digest[:12] for one in benchmarks)
+        raise SatbenchError(
+            f"expected records of the same images in {definition.records}, got those of the "
+            f"digests {digests}"
+        )
+    return Board((replace(benchmarks[0], columns=definition.columns),))
 
 
 def _by_benchmark(records: Sequence[Record]) -> Mapping[tuple[str, Threat], list[Record]]:
@@ -98,15 +111,31 @@ def _refuse_faults(record: Record) -> None:
         )
 
 
-def _refuse_doubles(records: Sequence[Record]) -> None:
-    seen: dict[str, Record] = {}
+def _refuse_doubles(record: Record, seen: Mapping[str, Record]) -> None:
+    if record.identity in seen:
+        raise SatbenchError(
+            f"two records have the identity {record.identity} "
+            f"({seen[record.identity].model.name} and {record.model.name}); remove one of them"
+        )
+
+
+def _countable(
+    records: Sequence[Record], seen: dict[str, Record], left_out: list[str] | None
+) -> list[Record]:
+    """Return the records that can be counted; the first bad one is raised or all are left out."""
+    found = []
     for record in records:
-        if record.identity in seen:
-            raise SatbenchError(
-                f"two records have the identity {record.identity} "
-                f"({seen[record.identity].model.name} and {record.model.name}); remove one of them"
-            )
+        try:
+            _refuse_faults(record)
+            _refuse_doubles(record, seen)
+        except SatbenchError as error:
+            if left_out is None:
+                raise
+            left_out.append(f"{record.path}: {error}")
+            continue
         seen[record.identity] = record
+        found.append(record)
+    return found
 
 
 def _benchmark(

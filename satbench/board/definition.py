@@ -13,7 +13,7 @@ from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError, UnknownNameError
 from satbench.core.schema import read_toml
 from satbench.core.threat import Threat
-from satbench.records.record import Record, read_record
+from satbench.records.record import Record, read_record, read_records
 
 FILE = "board.toml"
 SCHEMA = 1
@@ -70,16 +70,18 @@ class BoardDefinition:
         """The folder of the witnesses of all records, by digest."""
         return self.folder / "witnesses"
 
-    def read_records(self) -> list[Record]:
+    def read_records(self, left_out: list[str] | None = None) -> list[Record]:
         """Read the records of the board, ordered by file name.
 
-        Raises SatbenchError, naming the file, for one of other images or another threat model.
+        Raises SatbenchError, naming the file, for one of other images or another threat model;
+        where a list `left_out` is given, as `satbench.records.record.read_records`.
         """
-        return [self._read(path) for path in sorted(self.records.glob("*.json"))]
+        return read_records(self.records, left_out, self._read) if self.records.is_dir() else []
 
-    def read_references(self) -> list[Record]:
+    def read_references(self, left_out: list[str] | None = None) -> list[Record]:
         """Read the records that others are compared with; likewise."""
-        return [self._read(path) for path in sorted(self.reference.glob("*.json"))]
+        there = self.reference.is_dir()
+        return read_records(self.reference, left_out, self._read) if there else []
 
     def _read(self, path: Path) -> Record:
         record = read_record(path)

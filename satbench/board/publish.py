@@ -30,13 +30,14 @@ def published_records() -> list[Record]:
     return [record for one in board_definitions() for record in one.read_records()]
 
 
-def published_board() -> Board:
-    """Return all boards that ship with satbench as one."""
-    boards = [defined_board(one) for one in board_definitions() if any(one.records.glob("*.json"))]
+def published_board(left_out: list[str] | None = None) -> Board:
+    """Return all boards that ship with satbench as one; `left_out` as `build_board` fills it."""
+    there = [one for one in board_definitions() if any(one.records.glob("*.json"))]
+    boards = [defined_board(one, left_out) for one in there]
     return Board(tuple(benchmark for board in boards for benchmark in board.benchmarks))
 
 
-def published_files() -> dict[Path, str]:
+def published_files(left_out: list[str] | None = None) -> dict[Path, str]:
     """Return the files that a checkout holds of its boards, and what each should hold.
 
     They are the pages, CSV and JSON of each board, the list of boards, COST.md and AGREEMENT.md in
@@ -53,9 +54,9 @@ def published_files() -> dict[Path, str]:
     definitions = board_definitions()
     for one in definitions:
         if any(one.records.glob("*.json")):
-            files = board_files(defined_board(one), one.folder, docs=docs)
+            files = board_files(defined_board(one, left_out), one.folder, docs=docs)
             contents |= {path: text for path, text in files.items() if path.parent == one.folder}
-    whole = published_board()
+    whole = published_board(None if left_out is None else [])  # the same, told above
     both = board_files(whole, boards, readme, docs, page="README.md")
     contents |= {path: text for path, text in both.items() if path.parent != boards}
     contents[boards / "README.md"] = _catalogue(definitions)
@@ -84,19 +85,20 @@ def reference_folder(records: Path) -> Path:
     return records.resolve().parent / "reference"
 
 
-def read_board(records: Path) -> Board:
+def read_board(records: Path, left_out: list[str] | None = None) -> Board:
     """Build the board of a folder of records, and of the reference records beside it, if any.
 
-    Raises SatbenchError for none or a bad one.
+    Raises SatbenchError for none or a bad one; where a list `left_out` is given, as `build_board`.
     """
-    found = read_records(records)
+    found = read_records(records, left_out)
     references = reference_folder(records)
     if not found:
         raise SatbenchError(
             f"expected records (*.json) in {records}, found none; make one with "
             f"satbench eval --model NAME --attack pgd-50 --attack autoattack --out {records}"
         )
-    return build_board(found, read_records(references) if references.is_dir() else ())
+    beside = read_records(references, left_out) if references.is_dir() else ()
+    return build_board(found, beside, left_out)
 
 
 def board_files(

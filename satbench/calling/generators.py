@@ -11,7 +11,7 @@ import torch
 
 from satbench.calling.defaults import plain_defaults
 from satbench.calling.eager import uncompiled
-from satbench.core.ranges import check_seed
+from satbench.core.limits import check_seed
 
 
 @contextmanager

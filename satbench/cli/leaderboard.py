@@ -48,6 +48,8 @@ def build(
 ) -> None:
     """Write LEADERBOARD.md, COST.md, AGREEMENT.md, leaderboard.csv and .json from the records.
 
+    A record that cannot be read or counted is left out, and named on stderr; --check exits 1 then.
+
     Without --records, write those of every board of the checkout, the list of boards, and the
     table of the README.
     """
@@ -62,10 +64,12 @@ def build(
 
     if records is None and (out or readme or docs):
         raise SatbenchError("--out, --readme and --docs say where the board of --records goes")
+    left_out: list[str] = []
     if records is None:
-        contents = published_files()
+        contents = published_files(left_out)
     else:
-        contents = board_files(read_board(records), out or records.resolve().parent, readme, docs)
+        board = read_board(records, left_out)
+        contents = board_files(board, out or records.resolve().parent, readme, docs)
     stale = stale_files(contents) if check else []
     if not check:
         write_files(contents)
@@ -75,10 +79,13 @@ def build(
         tell(json.dumps(states, indent=1))
     else:
         tell("\n".join(f"{state}: {path}" for path, state in states.items()))
+    for fault in left_out:
+        tell(f"satbench: left out: {fault}", err=True)
     if stale:
         names = ", ".join(_shown(path) for path in stale)
         again = _build_command(records, out, readme, docs)
         tell(f"satbench: out of date: {names}; run\n  {again}", err=True)
+    if stale or (check and left_out):
         raise SystemExit(1)
 
 
@@ -92,7 +99,10 @@ def show(records: Path | None, as_json: bool) -> None:
     from satbench.board.terminal import leaderboard_table
     from satbench.core.console import results
 
-    board = read_board(records) if records else published_board()
+    left_out: list[str] = []
+    board = read_board(records, left_out) if records else published_board(left_out)
+    for fault in left_out:
+        tell(f"satbench: left out: {fault}", err=True)
     if as_json:
         tell(render_json(board), nl=False)
     else:

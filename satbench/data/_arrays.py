@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from satbench.core.errors import SatbenchError
+from satbench.core.limits import FREE_BYTES, check_archive
 from satbench.data._dataset import USER, Dataset
 from satbench.data._registry import DATASETS
 from satbench.data._resized import resized
 from satbench.data.image_files.classes import BY_NAME, Classes
 from satbench.data.image_files.options import PathOptions
+
+if TYPE_CHECKING:  # only the reader of `.pt` needs it
+    import torch
 
 Array = NDArray[np.generic]
 
@@ -155,6 +160,7 @@ def _read(path: Path) -> tuple[Array, Array]:
 def _read_npz(path: Path) -> tuple[Array, Array]:
     try:
         with path.open("rb") as file:
+            _check_unpacked(path)
             stored = np.load(file, allow_pickle=False)
             if isinstance(stored, np.ndarray):
                 raise ValueError("it is a single array")
@@ -170,7 +176,11 @@ def _read_pt(path: Path) -> tuple[Array, Array]:
     import torch
 
     try:
+        if zipfile.is_zipfile(path):  # the older format is not packed
+            _check_unpacked(path)
         found: object = torch.load(path, map_location="cpu", weights_only=True)
+    except SatbenchError:
+        raise
     except Exception as error:  # a corrupt zip and a forbidden pickle raise every kind of error
         # Torch's own sentence goes on to say how to run the code in the file.
         raise SatbenchError(
@@ -188,6 +198,8 @@ def _read_pt(path: Path) -> tuple[Array, Array]:
         if not isinstance(what, torch.Tensor):
             raise SatbenchError(f"expected tensors in {path}, got {type(what).__name__}")
     x, y = cast(tuple[torch.Tensor, torch.Tensor], tuple(found))
+    for tensor in (x, y):
+        _check_expanded(tensor, path)
     try:
         return x.detach().numpy(), y.detach().numpy()
     except (TypeError, RuntimeError):  # bfloat16, sparse and the like, which numpy has not
@@ -195,6 +207,23 @@ def _read_pt(path: Path) -> tuple[Array, Array]:
             f"expected dense uint8 or float32 images and whole labels in {path}, got "
             f"{str(x.dtype).removeprefix('torch.')} and {str(y.dtype).removeprefix('torch.')}"
         ) from None
+
+
+def _check_unpacked(path: Path) -> None:
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is no zip")
+    with zipfile.ZipFile(path) as archive:
+        check_archive(archive, path)
+
+
+def _check_expanded(tensor: torch.Tensor, path: Path) -> None:
+    """Raise SatbenchError for a tensor of far more numbers than lie in its file."""
+    size = tensor.numel() * tensor.element_size()
+    if not tensor.is_sparse and size > max(FREE_BYTES, path.stat().st_size):
+        raise SatbenchError(
+            f"expected tensors that lie in {path} as a whole, got one of {size:,} bytes in a file "
+            f"of {path.stat().st_size:,}; save x.contiguous()"
+        )
 
 
 def _names_of(path: Path, names: list[str]) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from typing import SupportsFloat
 from satbench.attacks import check_attack_name
 from satbench.core.errors import SatbenchError
 from satbench.core.files import check_folder
-from satbench.core.ranges import check_timeout
+from satbench.core.limits import check_timeout
 from satbench.core.threat import Threat
 from satbench.data import Dataset, check_name, completed, evaluation_set_of, load_dataset
 from satbench.evaluation.replacements import parse_bpda

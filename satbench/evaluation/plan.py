@@ -14,7 +14,7 @@ from torch import nn
 
 from satbench.attacks import suite_digests
 from satbench.core.errors import SatbenchError
-from satbench.core.ranges import check_timeout
+from satbench.core.limits import check_timeout
 from satbench.core.threat import Threat, show_fraction
 from satbench.data import Dataset
 from satbench.diagnosis import diagnose

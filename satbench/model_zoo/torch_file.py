@@ -14,6 +14,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -21,10 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from satbench.core.limits import check_archive
 from satbench.model_zoo.plain_pickle import AllowedName, Inert, RefusedError, Unpickler
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # begins the older of torch's two formats
 _VERSION = 1001
+_EXPANDED = 2**20  # numbers that a tensor may show of a smaller memory, such as one zero
 
 
 def read_torch_file(path: Path) -> object:
@@ -42,6 +45,7 @@ def read_torch_file(path: Path) -> object:
 def _read(path: Path, encoding: str) -> object:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
+            check_archive(archive, path)
             return _read_archive(archive, encoding)
     with path.open("rb") as file:
         return _read_stream(file, encoding)
@@ -60,7 +64,10 @@ class _Storage:
 def _tensor(storage: object, offset: int, size: Any, stride: Any, *_: object) -> Tensor:
     if not isinstance(storage, _Storage):
         raise pickle.UnpicklingError("a tensor without its memory")
-    return storage.elements.as_strided(tuple(size), tuple(stride), offset)
+    shape, elements = tuple(size), storage.elements.numel()
+    if not 0 <= prod(shape) <= max(elements, _EXPANDED):
+        raise pickle.UnpicklingError(f"a tensor of {shape} in a memory of {elements} numbers")
+    return storage.elements.as_strided(shape, tuple(stride), offset)
 
 
 def _tensor_of_dtype(

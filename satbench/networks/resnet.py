@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet
 
 from satbench.core.errors import SatbenchError
-from satbench.core.ranges import check_at_least_one
+from satbench.core.limits import check_at_least_one
 from satbench.core.specs import later
 from satbench.networks.blocks import Activation
 from satbench.networks.normalize import Statistics, normalize

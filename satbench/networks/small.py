@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from satbench.core.ranges import check_at_least_one
+from satbench.core.limits import check_at_least_one
 from satbench.networks.blocks import (
     Activation,
     BasicBlock,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from satbench.core.digests import digest_file
 from satbench.core.errors import SatbenchError
+from satbench.core.limits import check_archive
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
 from satbench.data import Dataset
@@ -78,8 +80,10 @@ def _read(path: Path) -> NDArray[np.generic]:
     found: object
     try:
         if path.suffix == ".pt":
+            _check_unpacked(path)
             found = torch.load(path, map_location="cpu", weights_only=True)
         elif path.suffix in (".npy", ".npz"):
+            _check_unpacked(path)
             with path.open("rb") as file:
                 stored = np.load(file, allow_pickle=False)
                 found = stored if isinstance(stored, np.ndarray) else dict(stored)
@@ -102,6 +106,12 @@ def _read(path: Path) -> NDArray[np.generic]:
     raise SatbenchError(
         f"expected one tensor or array of float32, float64 or uint8 in {path}, got {kind}"
     )
+
+
+def _check_unpacked(path: Path) -> None:
+    if zipfile.is_zipfile(path):  # others are not packed
+        with zipfile.ZipFile(path) as archive:
+            check_archive(archive, path)
 
 
 def _members(found: object) -> Sequence[object]:

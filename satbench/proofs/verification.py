@@ -124,7 +124,7 @@ def _examine(path: Path, given: Given) -> tuple[Verified, Subject | None]:
     faults = check_record(record)
     told = Verified(path, record.n, 0, faults, record.clean_correct, record.surviving())
     try:
-        witnesses = read_witnesses(find_witnesses(path, record.witnesses_digest))
+        witnesses = read_witnesses(find_witnesses(path, record.witnesses_digest), most=record.n)
     except SatbenchError as error:
         return replace(told, faults=[*faults, str(error)]), None
     told = replace(told, witnesses=len(witnesses.indices))

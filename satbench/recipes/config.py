@@ -8,8 +8,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from satbench.attacks import check_attack_name
 from satbench.core.errors import SatbenchError
-from satbench.core.limits import MOST_SPEC_FLOAT
-from satbench.core.ranges import check_seed
+from satbench.core.limits import MOST_SPEC_FLOAT, check_seed
 from satbench.core.specs import later, split_spec
 from satbench.core.threat import Threat
 from satbench.data import Interpolation, check_name

@@ -8,7 +8,7 @@ machine, for what was searched (`search` of a stage).
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import groupby
 from pathlib import Path
@@ -333,8 +333,24 @@ def write_record(record: Record, path: Path) -> None:
     write_text(path, record.to_json())
 
 
-def read_records(folder: Path) -> list[Record]:
-    """Read every record of a folder, ordered by file name.  Raises SatbenchError."""
+def read_records(
+    folder: Path,
+    left_out: list[str] | None = None,
+    read: Callable[[Path], Record] = read_record,
+) -> list[Record]:
+    """Read every record of a folder, ordered by file name.
+
+    Raises SatbenchError for the first bad one; where a list `left_out` is given, the bad ones are
+    left out instead, and the list gets a sentence for each.
+    """
     if not folder.is_dir():
         raise SatbenchError(f"expected a folder of records, got {str(folder)!r}")
-    return [read_record(path) for path in sorted(folder.glob("*.json"))]
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found.append(read(path))
+        except SatbenchError as error:
+            if left_out is None:
+                raise
+            left_out.append(str(error))
+    return found

@@ -7,8 +7,9 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 import numpy as np
 from numpy.lib import format as npy
@@ -17,8 +18,10 @@ from numpy.typing import NDArray
 from satbench.core.digests import array_head, digest_arrays
 from satbench.core.errors import SatbenchError
 from satbench.core.files import atomic_path
+from satbench.core.limits import MOST_WITNESS_BYTES, check_archive
 
 _CHUNK_BYTES = 2**20
+_HEADER = 10_000  # letters: a header of more is none of ours, and slow to read
 
 
 @dataclass(frozen=True)
@@ -159,17 +162,62 @@ def write_witnesses(witnesses: Witnesses, path: Path) -> None:
         spool.write(path)
 
 
-def read_witnesses(path: Path) -> Witnesses:
-    """Read witnesses.  Raises SatbenchError for a missing or corrupt file."""
+def read_witnesses(path: Path, most: int | None = None) -> Witnesses:
+    """Read witnesses, at most so many, where that is known.
+
+    Raises SatbenchError for a missing or corrupt file, and, before anything is unpacked, for one
+    that declares to hold more images, or more than `MOST_WITNESS_BYTES`.
+    """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            indices, planes = stored["indices"], stored["planes"]
-            images = np.ascontiguousarray(np.moveaxis(planes, 0, -1)).view("<f4")[..., 0]
-            return Witnesses(indices.astype(np.int64), images.astype(np.float32))
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            shape = _declared_shape(archive, path, most)
+            with archive.open("indices.npy") as member:
+                indices = npy.read_array(member, allow_pickle=False, max_header_size=_HEADER)
+            images = np.empty((*shape[1:], 4), np.uint8)
+            with archive.open("planes.npy") as member:
+                _read_header(member)
+                for plane in range(4):
+                    read = member.read(prod(shape[1:]))
+                    images[..., plane] = np.frombuffer(read, np.uint8).reshape(shape[1:])
+            whole = images.view("<f4")[..., 0].astype(np.float32, copy=False)
+            return Witnesses(indices.astype(np.int64, casting="safe"), whole)
     except FileNotFoundError:
         raise SatbenchError(
             f"expected witnesses at {path}, which are missing (a wheel and a sparse clone "
             "leave out those of the boards: git sparse-checkout disable brings them)"
         ) from None
     except Exception as error:  # every kind of error comes from a zip with a flipped byte
-        raise SatbenchError(f"the witnesses {path} are corrupt ({error})") from None
+        said = str(error)[:200]
+        raise SatbenchError(f"the witnesses {path} are corrupt ({said})") from None
+
+
+def _declared_shape(archive: zipfile.ZipFile, path: Path, most: int | None) -> tuple[int, ...]:
+    """Return the shape (4, M, C, H, W) of the planes, once it is as small as it should be.
+
+    Raises SatbenchError or ValueError otherwise; nothing but two headers is unpacked.
+    """
+    check_archive(archive, path, MOST_WITNESS_BYTES)
+    with archive.open("indices.npy") as member:
+        places, kind = _read_header(member)
+    with archive.open("planes.npy") as member:
+        shape, planes = _read_header(member)
+        declared = archive.getinfo("planes.npy").file_size - member.tell()
+    if len(places) != 1 or kind.kind not in "iu" or planes != np.dtype("u1"):
+        raise ValueError("expected whole numbers and planes of bytes")
+    if shape[:2] != (4, places[0]) or len(shape) < 3 or min(shape[2:]) < 1:
+        raise ValueError(f"{places[0]} places do not go with planes of shape {shape}")
+    if declared != prod(shape):
+        raise ValueError(f"planes of shape {shape} do not have {declared:,} bytes")
+    if most is not None and places[0] > most:
+        raise ValueError(f"expected at most {most} images, got {places[0]}")
+    return shape
+
+
+def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+    """Read the header of a member; return the shape and the type of its array."""
+    version = npy.read_magic(member)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, is_by_column, kind = read(member, max_header_size=_HEADER)
+    if is_by_column and len(shape) > 1:
+        raise ValueError("expected arrays in the order of C")
+    return shape, kind

@@ -177,7 +177,7 @@ def test_a_file_that_is_no_recipe_is_refused(text: str, said: str, mine: Path) -
 
 
 def test_a_recipe_file_that_is_missing_is_told(tmp_path: Path) -> None:
-    with pytest.raises(SatbenchError, match=r"^expected a recipe in .*other\.toml, which is miss"):
+    with pytest.raises(SatbenchError, match=r"^expected a recipe at .*other\.toml, which is miss"):
         load_recipe(str(tmp_path / "other.toml"))
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from satbench.attacks.gradient import losses
 from satbench.attacks.gradient.apgd_run import Problem, Search, normalised
 from satbench.core.errors import SatbenchError
-from satbench.core.ranges import check_at_least_one
+from satbench.core.limits import check_at_least_one
 from satbench.core.threat import Norm, Threat
 from satbench.engine.ball import l1_correction
 from satbench.engine.contract import Model, NoiseSource, of_any_batch

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from satbench.attacks.gradient import losses
-from satbench.core.ranges import check_at_least_one
+from satbench.core.limits import check_at_least_one
 from satbench.core.threat import Length, Threat
 from satbench.engine.backward import Backward
 from satbench.engine.ball import project, random_point, steepest

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from satbench.attacks.gradient.fab_projections import to_hyperplane
 from satbench.core.errors import SatbenchError
-from satbench.core.ranges import check_at_least_one
+from satbench.core.limits import check_at_least_one
 from satbench.core.threat import Threat
 from satbench.engine.contract import Model, NoiseSource, of_any_batch
 

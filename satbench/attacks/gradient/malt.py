@@ -16,7 +16,7 @@ from torch import Tensor
 
 from satbench.attacks.gradient import losses
 from satbench.attacks.gradient.cosine import TRUE, TWICE_EPS, Climb, Loss, start_of
-from satbench.core.ranges import check_at_least_one
+from satbench.core.limits import check_at_least_one
 from satbench.core.threat import Length, Threat
 from satbench.engine.backward import Backward
 from satbench.engine.contract import Found, Hints, Informed, Model, NoiseSource

@@ -29,7 +29,7 @@ from satbench.attacks.gradient.apgd import (
 )
 from satbench.calling.apart import apart
 from satbench.core.errors import SatbenchError
-from satbench.core.ranges import check_at_least_one
+from satbench.core.limits import check_at_least_one
 from satbench.core.threat import Threat
 from satbench.engine.contract import Attack, Model, NoiseSource, of_any_batch
 

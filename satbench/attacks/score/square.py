@@ -31,7 +31,7 @@ from satbench.attacks.score.square_windows import (
     transfer,
 )
 from satbench.core.errors import SatbenchError
-from satbench.core.ranges import check_at_least_one
+from satbench.core.limits import check_at_least_one
 from satbench.core.specs import later
 from satbench.core.threat import Threat
 from satbench.engine.contract import Model, NoiseSource, of_any_batch

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from satbench.attacks.score.square import Squares, square_search
-from satbench.core.ranges import check_at_least_one
+from satbench.core.limits import check_at_least_one
 from satbench.core.threat import Threat
 from satbench.diagnosis.signs import MASKED, examine
 from satbench.engine.contract import Found, Hints, Informed, Model, NoiseOfSome, NoiseSource

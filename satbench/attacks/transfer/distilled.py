@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from satbench.attacks.transfer.student import Lesson, smooth_net
 from satbench.core.errors import SatbenchError
+from satbench.core.limits import check_at_least_one
 from satbench.core.noise import generator_for
-from satbench.core.ranges import check_at_least_one
 from satbench.core.threat import Length, Threat
 from satbench.engine.ball import project, random_point, steepest
 from satbench.engine.contract import Attack, CountedSurrogates, Model, NoiseSource, of_any_batch

@@ -25,7 +25,7 @@ from satbench.attacks.transfer.gradients import (
     spread,
 )
 from satbench.core.errors import SatbenchError
-from satbench.core.ranges import check_at_least_one
+from satbench.core.limits import check_at_least_one
 from satbench.core.threat import Length, Threat
 from satbench.engine.ball import project, random_point, steepest
 from satbench.engine.contract import Attack, CountedSurrogates, Model, NoiseSource, of_any_batch

@@ -57,9 +57,9 @@ class PathOptions:
         """The side in pixels that `word` is; None where it is no number.  Raises SatbenchError."""
         if not self.word.isdecimal():
             return None
-        if int(self.word) not in SIDES:
+        if len(self.word) > 9 or int(self.word) not in SIDES:
             raise SatbenchError(
-                f"expected a side from {SIDES[0]} to {SIDES[-1]} pixels, got {self.word}"
+                f"expected a side from {SIDES[0]} to {SIDES[-1]} pixels, got {self.word[:40]}"
             )
         return int(self.word)
 

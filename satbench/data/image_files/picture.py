@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 
 from satbench.core.errors import SatbenchError
+from satbench.core.limits import MOST_PIXELS
 
 Bands = tuple[Image.Image, ...]
 """A picture: one image in RGB of bytes, or three of floats in [0, 1], red, green and blue."""
@@ -110,6 +111,7 @@ def _opened(path: Path, raw: bytes | None) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of broken EXIF, and the like
             with Image.open(path if raw is None else io.BytesIO(raw)) as picture:
+                check_size(picture)
                 yield picture
     except SatbenchError as error:
         raise SatbenchError(f"cannot take the image {path}: {error}") from None
@@ -120,6 +122,14 @@ def _opened(path: Path, raw: bytes | None) -> Iterator[Image.Image]:
         ) from error
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = lenient
+
+
+def check_size(picture: Image.Image) -> None:
+    """Raise SatbenchError for an image of too many pixels, of which none is unpacked yet."""
+    if picture.width * picture.height > MOST_PIXELS:
+        raise SatbenchError(
+            f"it has {picture.width} × {picture.height} pixels; expected at most {MOST_PIXELS:,}"
+        )
 
 
 def _check_frames(picture: Image.Image) -> None:
