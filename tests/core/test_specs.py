@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from satbench.core.errors import SatbenchError
+from satbench.core.limits import MOST_SPEC_FLOAT, MOST_SPEC_NUMBER
 from satbench.core.specs import build, spec_of, split_spec
 from satbench.core.threat import Length
 
@@ -33,9 +34,9 @@ class Bare:
 
 toys = st.builds(
     Toy,
-    steps=st.integers(),
+    steps=st.integers(-MOST_SPEC_NUMBER, MOST_SPEC_NUMBER),
     step=st.builds(Length, st.fractions(min_value=Fraction(1, 999), max_value=999), st.booleans()),
-    rate=st.floats(allow_nan=False),
+    rate=st.floats(-MOST_SPEC_FLOAT, MOST_SPEC_FLOAT),
     keep=st.sampled_from(["any", "last"]),
     fast=st.booleans(),
     title=st.from_regex(r"[a-z][a-z0-9_.-]*", fullmatch=True),

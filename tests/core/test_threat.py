@@ -7,11 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from satbench.core.errors import SatbenchError
+from satbench.core.limits import LEAST_LENGTH, MOST_LENGTH
 from satbench.core.threat import Length, Threat, show_fraction
 
 fixed = settings(deadline=None, derandomize=True, max_examples=100)
-fractions = st.fractions(min_value=0, max_value=1).filter(lambda value: value > 0)
+fractions = st.fractions(min_value=Fraction(LEAST_LENGTH), max_value=1)
 any_fraction = st.fractions(min_value=Fraction(1, 10**9), max_value=10**9)
+lengths = st.fractions(min_value=Fraction(LEAST_LENGTH), max_value=Fraction(MOST_LENGTH))
 
 
 @fixed
@@ -29,7 +31,7 @@ def test_a_fraction_is_read_back_from_its_text(value: Fraction) -> None:
 
 
 @fixed
-@given(any_fraction, st.booleans())
+@given(lengths, st.booleans())
 def test_a_length_is_read_back_from_its_text(value: Fraction, relative: bool) -> None:
     length = Length(value, relative)
 
