@@ -56,7 +56,7 @@ def typed(key: str, value: object) -> object:
             return tuple(value)
     elif isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
-    raise SatbenchError(f"expected {key} to be {_WORDS[kind]}, got {value!r}")
+    raise SatbenchError(f"expected {key} to be {_WORDS[kind]}, got {repr(value)[:80]}")
 
 
 def _from_text(key: str, text: str) -> object:
@@ -71,7 +71,7 @@ def _from_text(key: str, text: str) -> object:
     try:
         return readers[kind](text)
     except (KeyError, ValueError):
-        raise SatbenchError(f"expected {key} to be {_WORDS[kind]}, got {text!r}") from None
+        raise SatbenchError(f"expected {key} to be {_WORDS[kind]}, got {text[:80]!r}") from None
 
 
 def _kind(key: str) -> type[Any]:

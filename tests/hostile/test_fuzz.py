@@ -1,0 +1,179 @@
+"""Random texts of specs, radii, settings and files: a sentence or a value that is read back."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from satbench.attacks import attack_spec
+from satbench.attacks.suites.suite_file import read_suite
+from satbench.board.definition import read_definition
+from satbench.core.errors import SatbenchError
+from satbench.core.threat import Length, Threat
+from satbench.model_zoo.card import parse_card
+from satbench.networks.build import canonical_activation, canonical_architecture
+from satbench.recipes import load_recipe, parse_overrides
+from satbench.recipes.values import show_override
+from satbench.records.record import parse_record
+
+EVERY_DAY, SLOW = 40, 11_200  # inputs of each of the 9 kinds
+
+_numbers = st.one_of(
+    st.sampled_from(
+        [
+            "1e999999999",
+            "1e-400",
+            "1e-999999999",
+            "inf",
+            "nan",
+            "-0",
+            "0",
+            "8/255",
+            "1/0",
+            "9" * 5000,
+        ]
+    ),
+    st.integers().map(str),
+    st.floats().map(str),
+    st.fractions().map(str),
+    st.text("0123456789.e+-/_ ", max_size=30),
+)
+_words = st.one_of(
+    st.sampled_from(["steps", "step", "eps/4", "restarts", "width", "depth", "source", "true"]),
+    _numbers,
+    st.text(max_size=20),
+)
+_names = st.sampled_from(
+    ["pgd", "pgd-10", "square", "fast", "transfer", "apgd-t", "tiny", "small", "wide-resnet"]
+    + ["he-cifar-resnet", "softplus", "leaky-relu", "celu", "cosine-pgd", "autoattack"]
+)
+_specs = st.one_of(
+    st.tuples(_names, st.lists(st.tuples(_words, _words), max_size=3)).map(
+        lambda two: f"{two[0]}({','.join(f'{k}={v}' for k, v in two[1])})"
+    ),
+    st.tuples(_names, st.integers(0, 40_000)).map(lambda two: two[0] + " " * two[1] + "x"),
+    st.text(max_size=60),
+    _names,
+)
+_keys = st.sampled_from(
+    [
+        "epochs",
+        "learning_rate",
+        "attack",
+        "architecture",
+        "threat",
+        "milestones",
+        "nesterov",
+        "crop",
+    ]
+)
+_plain = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=9)),
+    lambda one: st.one_of(st.lists(one, max_size=4), st.dictionaries(st.text(max_size=9), one)),
+    max_leaves=12,
+)
+_json = st.one_of(
+    st.dictionaries(
+        st.sampled_from(["schema", "kind", "model", "name", "training", "verdicts", "seed"]), _plain
+    ).map(lambda values: json.dumps({"schema": 1, **values})),
+    st.text(max_size=80),
+    st.integers(0, 200_000).map(lambda depth: '{"schema": ' + "[" * depth),
+)
+_toml = st.one_of(
+    st.text(max_size=80),
+    st.tuples(_keys, _numbers).map(lambda two: f"{two[0]} = {two[1]}"),
+    st.tuples(_keys, st.integers(0, 20_000)).map(lambda two: f"{two[0]} = " + "[" * two[1]),
+    st.integers(0, 20_000).map(lambda depth: "a." * depth + "b = 1"),
+)
+
+
+def _reads_back(read: Callable[[str], object]) -> Callable[[str, Path], None]:
+    def check(text: str, folder: Path) -> None:
+        once = str(read(text))
+        assert str(read(once)) == once
+
+    return check
+
+
+def _setting(text: str, folder: Path) -> None:
+    for key, value in parse_overrides([text]).items():
+        assert parse_overrides([show_override(key, value)]) == {key: value}
+        load_recipe("fmnist-sat", **{key: value})
+
+
+def _in_file(read: Callable[[Path], object]) -> Callable[[str, Path], None]:
+    def check(text: str, folder: Path) -> None:
+        read_suite.cache_clear()
+        path = folder / "file.toml"
+        path.write_text(text, encoding="utf-8", errors="surrogatepass")
+        read(path)
+
+    return check
+
+
+KINDS: dict[str, tuple[st.SearchStrategy[str], Callable[[str, Path], None]]] = {
+    "attack": (_specs, _reads_back(attack_spec)),
+    "network": (_specs, _reads_back(canonical_architecture)),
+    "activation": (_specs, _reads_back(canonical_activation)),
+    "threat": (_numbers.map(lambda number: f"linf:{number}"), _reads_back(Threat.parse)),
+    "length": (st.one_of(_numbers, _words), _reads_back(Length.parse)),
+    "setting": (st.tuples(_keys, st.one_of(_words, _specs)).map("=".join), _setting),
+    "record": (_json, lambda text, _: str(parse_record(text, "a test")) and None),
+    "card": (_json, lambda text, _: str(parse_card(text, "a test")) and None),
+    "toml": (
+        _toml,
+        lambda text, folder: (
+            [
+                _one(read, text, folder)
+                for read in (read_suite, read_definition, lambda path: load_recipe(str(path)))
+            ]
+            and None
+        ),
+    ),
+}
+
+
+def _one(read: Callable[[Path], object], text: str, folder: Path) -> None:
+    try:
+        _in_file(read)(text, folder)
+    except SatbenchError:
+        pass
+
+
+def _fuzz(kind: str, folder: Path, examples: int) -> None:
+    texts, check = KINDS[kind]
+
+    @settings(
+        max_examples=examples,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(texts)
+    def run(text: str) -> None:
+        began = time.process_time()
+        try:
+            check(text, folder)
+        except SatbenchError as error:
+            assert len(str(error)) < 20_000
+        assert time.process_time() - began < 1
+
+    run()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_few_random_texts_are_refused_or_read_back(kind: str, tmp_path: Path) -> None:
+    _fuzz(kind, tmp_path, EVERY_DAY)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_random_texts_are_refused_or_read_back(kind: str, tmp_path: Path) -> None:
+    _fuzz(kind, tmp_path, SLOW)

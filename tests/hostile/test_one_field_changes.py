@@ -1,0 +1,168 @@
+"""Files with one field changed to an odd value: refused in one sentence, or read; never a crash."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+import tomllib
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from satbench.attacks.suites.suite_file import read_suite, suite_class
+from satbench.board.board import build_board
+from satbench.board.definition import board_definitions, read_definition
+from satbench.board.exports import render_csv, render_json
+from satbench.board.tables import render_markdown
+from satbench.core.content import content_folder
+from satbench.core.errors import SatbenchError
+from satbench.model_zoo.card import Card, parse_card
+from satbench.recipes import load_recipe
+from satbench.records.check import check_record
+from satbench.records.curves import Curve, parse_curve, reach_of
+from satbench.records.record import parse_record
+from satbench.training.saved.checkpoint import Checkpoint, CorruptError, _place
+
+from .odd_values import every_change
+
+DAILY = 150  # changes of each kind of file every day; all of them with `-m slow`
+
+
+def _record_text() -> str:
+    folder = board_definitions()[0].records
+    return sorted(folder.glob("*.json"))[0].read_text()
+
+
+def _curve_text() -> str:
+    record = parse_record(_record_text(), "a test")
+    distances = [0.1 * k for k in range(record.n)]
+    curve = Curve(
+        "i", record.model, record.dataset, [1, 28, 28], 0.1, "linf", 0, [], [],
+        reach_of(distances), [*distances[:-1], None], "d", record.environment,
+    )  # fmt: skip
+    return curve.to_json()
+
+
+def _read_record(text: str, folder: Path) -> None:
+    record = parse_record(text, "a test")
+    if not check_record(record):
+        board = build_board([record])
+        for made in (render_markdown(board), render_csv(board), render_json(board)):
+            made.encode()
+    assert parse_record(record.to_json(), "a test") == record
+
+
+def _read_card(text: str, folder: Path) -> None:
+    card: Card = parse_card(text, "a test")
+    assert parse_card(card.to_json(), "a test") == card
+
+
+def _read_curve(text: str, folder: Path) -> None:
+    curve = parse_curve(text, "a test")
+    curve.masking_sign()
+    assert parse_curve(curve.to_json(), "a test") == curve
+
+
+def _read_place(text: str, folder: Path) -> None:
+    _place({"place": json.loads(text)})
+
+
+def _read_suite(text: str, folder: Path) -> None:
+    suite_class("test", read_suite(_toml(text, folder)))
+    read_suite.cache_clear()
+
+
+def _read_board(text: str, folder: Path) -> None:
+    read_definition(_toml(text, folder))
+
+
+def _read_recipe(text: str, folder: Path) -> None:
+    load_recipe(str(_toml(text, folder)))
+
+
+def _toml(text: str, folder: Path) -> Path:
+    """Write JSON values as TOML: each is an inline value, which TOML has too."""
+    read_suite.cache_clear()
+    path = folder / "file.toml"
+    try:
+        lines = [f"{key} = {_inline(value)}" for key, value in json.loads(text).items()]
+        path.write_text("\n".join(lines))
+    except (ValueError, RecursionError):  # no JSON either; TOML gets it as it is
+        path.write_text("a = " + text.replace(": ", " = "))
+    return path
+
+
+def _inline(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k)} = {_inline(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_inline, value)) + "]"
+    return json.dumps(value).replace("Infinity", "inf").replace("NaN", "nan")
+
+
+def _values_of(path: Path) -> str:
+    return json.dumps(tomllib.loads(path.read_text()))
+
+
+def _some_card() -> str:
+    return sorted((content_folder("model_zoo") / "cards").glob("*.json"))[0].read_text()
+
+
+def _recipe_text() -> str:
+    config = load_recipe("fmnist-sat").to_dict()
+    del config["recipe"]
+    return json.dumps({"summary": "a test", **config})
+
+
+KINDS: dict[str, tuple[Callable[[], str], Callable[[str, Path], None]]] = {
+    "record": (_record_text, _read_record),
+    "card": (_some_card, _read_card),
+    "curve": (_curve_text, _read_curve),
+    "place of a checkpoint": (
+        lambda: json.dumps(asdict(Checkpoint(history=({"a": 1.0},), notes=("a",)))),
+        _read_place,
+    ),
+    "suite": (lambda: _values_of(content_folder("attacks") / "fast.toml"), _read_suite),
+    "board": (lambda: _values_of(board_definitions()[0].folder / "board.toml"), _read_board),
+    "recipe": (_recipe_text, _read_recipe),
+}
+
+
+def _try_all(kind: str, folder: Path, most: int | None) -> int:
+    """Read the changed files; return how many were refused.  Anything else that is raised fails."""
+    original, read = KINDS[kind]
+    read(original(), folder)  # as it is, it is read
+    texts = every_change(json.loads(original()))
+    if most is not None:
+        texts = random.Random(0).sample(texts, min(most, len(texts)))
+    refused = 0
+    for text in texts:
+        began = time.perf_counter()
+        try:
+            read(text, folder)
+        except SatbenchError as error:
+            refused += 1
+            assert "\n" not in str(error) and 10 < len(str(error)) < 2_000
+        except (CorruptError, RecursionError, ValueError):
+            if kind != "place of a checkpoint":  # that one is read by torch, not as JSON
+                raise
+            refused += 1
+        assert time.perf_counter() - began < 5
+    return refused
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sample_of_one_field_changes_is_refused_or_read(kind: str, tmp_path: Path) -> None:
+    assert _try_all(kind, tmp_path, DAILY) > DAILY // 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_one_field_change_is_refused_or_read(kind: str, tmp_path: Path) -> None:
+    refused = _try_all(kind, tmp_path, None)
+    total = len(every_change(json.loads(KINDS[kind][0]())))
+    print(f"{kind}: {total} changes, {refused} refused, {total - refused} read")
+    assert refused > total // 3
