@@ -11,6 +11,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.schema import parse_object, read_text
 from satbench.figures.drawing import COLOURS, DASHES, figure_at
 from satbench.figures.picture import check_can_draw
+from satbench.figures.styles import Look, looks_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,9 +29,6 @@ _ACCURACIES = {
     "held_out_pgd10": "held-out, PGD-10",
     "train_accuracy": "training images, as trained on",
 }
-
-
-_MARKERS = "os^DvP*"
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,7 @@ class TrainingCurve:
     dataset: str
     held_out: int
     epochs: tuple[Epoch, ...]
+    activation: str = ""
 
     @property
     def best(self) -> Epoch:
@@ -105,7 +104,9 @@ def read_training(folder: Path) -> TrainingCurve:
         raise SatbenchError(
             f"expected threat, dataset and held_out in {config}, which satbench train writes"
         ) from None
-    return TrainingCurve(folder.resolve().name, str(threat), str(dataset), held_out, epochs)
+    activation = str(told.get("activation", ""))
+    name = folder.resolve().name
+    return TrainingCurve(name, str(threat), str(dataset), held_out, epochs, activation)
 
 
 def _epoch(line: str, where: str) -> Epoch:
@@ -120,9 +121,10 @@ def _epoch(line: str, where: str) -> Epoch:
 def training_figure(curves: Sequence[TrainingCurve], path: Path) -> None:
     """Draw accuracies, loss and learning rate against the epoch.
 
-    Each kind of accuracy has its dash pattern; one run has a colour a kind, several have a colour
-    and a marker each.  The suffix of `path`, .png or .svg, says the format.  Raises SatbenchError
-    for no run or more than there are colours, another suffix, or no matplotlib.
+    Each kind of accuracy has its dash pattern.  One run has a colour a kind; of several, a colour
+    is the activation and a marker the run, or both are the run's where the activation is one.  The
+    suffix of `path`, .png or .svg, says the format.  Raises SatbenchError for no run or more than
+    there are colours, another suffix, or no matplotlib.
     """
     if not 1 <= len(curves) <= len(COLOURS):
         raise SatbenchError(
@@ -136,16 +138,17 @@ def training_figure(curves: Sequence[TrainingCurve], path: Path) -> None:
         accuracy.set_subplotspec(grid[:, 0])
         loss = figure.add_subplot(grid[0, 1], sharex=accuracy)
         rate = figure.add_subplot(grid[1, 1], sharex=accuracy)
-        for number, curve in enumerate(curves):
-            _draw_accuracies(accuracy, curve, number, len(curves) > 1)
-            _draw(loss, curve, "loss", number, label=curve.name)
-            _draw(rate, curve, "learning_rate", number)
-        accuracy.set(xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 1))
+        looks = looks_of([(curve.activation, curve.name) for curve in curves])
+        for number, (curve, look) in enumerate(zip(curves, looks, strict=True)):
+            _draw_accuracies(accuracy, curve, number, look if len(curves) > 1 else None)
+            _draw(loss, curve, "loss", look, label=curve.name)
+            _draw(rate, curve, "learning_rate", look)
+        accuracy.set(xlabel="epoch", ylabel="accuracy (%), higher is better", ylim=(0, 1))
         accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=None))
-        loss.set(ylabel="training loss")
+        loss.set(ylabel="training loss, lower is better")
         rate.set(xlabel="epoch", ylabel="learning rate")
         loss.tick_params(labelbottom=False)
-        accuracy.xaxis.set_major_locator(MaxNLocator(integer=True))
+        accuracy.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         for axes in (accuracy, loss, rate):
             axes.grid(color="#dddddd", linewidth=0.6)
             axes.set_axisbelow(True)
@@ -155,11 +158,11 @@ def training_figure(curves: Sequence[TrainingCurve], path: Path) -> None:
         _explain(figure, curves)
 
 
-def _draw_accuracies(axes: Axes, curve: TrainingCurve, number: int, several: bool) -> None:
+def _draw_accuracies(axes: Axes, curve: TrainingCurve, number: int, own: Look | None) -> None:
     for kind, (name, what) in enumerate(_ACCURACIES.items()):
-        colour = None if several else COLOURS[kind]
-        _draw(axes, curve, name, number, kind, colour, label="" if number else what)
-    if several and number == 0:  # the dashes are of all runs, their colour of none
+        look = own or Look(COLOURS[kind], 0)
+        _draw(axes, curve, name, look, kind, label="" if number else what)
+    if own and number == 0:  # the dashes are of all runs, their colour of none
         for line in axes.lines:
             axes.plot([], [], color="#444444", linestyle=line.get_linestyle(), linewidth=2)
             axes.lines[-1].set_label(str(line.get_label()))
@@ -180,19 +183,18 @@ def _draw(
     axes: Axes,
     curve: TrainingCurve,
     name: str,
-    number: int,
+    look: Look,
     dash: int = 0,
-    colour: str | None = None,
     label: str = "",
 ) -> None:
     n = len(curve.epochs)
     axes.plot(
         [epoch.epoch for epoch in curve.epochs],
         [getattr(epoch, name) for epoch in curve.epochs],
-        color=colour or COLOURS[number],
+        color=look.colour,
         linestyle=DASHES[dash],
         linewidth=2,
-        marker=_MARKERS[number],
+        marker=look.marker,
         markevery=max(1, n // 10),
         markersize=5,
         label=label or "_",

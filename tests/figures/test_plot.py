@@ -15,6 +15,7 @@ from satbench.cli import cli
 from satbench.core.errors import SatbenchError
 from satbench.figures import drawing as figures
 from satbench.figures import picture
+from satbench.figures.styles import ACTIVATION_COLOURS
 from satbench.figures.training import Epoch, TrainingCurve, read_training, training_figure
 from satbench.training.watch import EpochMetrics
 
@@ -119,9 +120,9 @@ def test_the_figure_of_a_run_says_what_is_drawn(run: Path, tmp_path: Path) -> No
         "held-out, clean",
         "held-out, PGD-10",
         "training images, as trained on",
-        "training loss",
+        "training loss, lower is better",
         "learning rate",
-        "accuracy (%)",
+        "accuracy (%), higher is better",
         "Held out: the last 1,000 training images of fashion-mnist, PGD-10 in linf:0.1.",
     }
 
@@ -218,3 +219,21 @@ def test_without_matplotlib_it_says_what_to_install(
 
     assert isinstance(error, SatbenchError)
     assert "pip install 'satbench[plots]'" in str(error)
+
+
+def test_one_epoch_has_one_whole_number_on_the_axis(tmp_path: Path) -> None:
+    svg = tmp_path / "a.svg"
+    training_figure([replace(CURVE, epochs=CURVE.epochs[:1])], svg)
+
+    assert {text for text in said_in(svg) if re.fullmatch(r"1|[01]\.9\d*|1\.0\d+", text)} == {"1"}
+
+
+def test_of_runs_with_two_activations_a_colour_is_the_activation(tmp_path: Path) -> None:
+    svg = tmp_path / "a.svg"
+    names = {"a": "relu", "b": "silu", "c": "relu"}
+    runs = [replace(CURVE, name=name, activation=kind) for name, kind in names.items()]
+    training_figure(runs, svg)
+
+    assert dots_in(svg, ACTIVATION_COLOURS["relu"].lower()) == 2 * dots_in(
+        svg, ACTIVATION_COLOURS["silu"].lower()
+    )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from matplotlib.text import Text
 
-from satbench.figures.drawing import steps_of
+from satbench.figures.drawing import attacks_text, steps_of
 from satbench.figures.labels import label_points
 from satbench.figures.picture import drawing
 from satbench.figures.styles import ACTIVATION_COLOURS, PALETTE, looks_of
@@ -92,3 +94,16 @@ def test_names_beside_near_points_do_not_meet() -> None:
     assert [text.get_text() for text in axes.texts] == names
     assert not any(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[:k])
     assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in boxes)
+
+
+def test_a_curve_says_which_attacks_made_it_and_what_brought_it_down() -> None:
+    bound = SimpleNamespace
+    curve: Any = SimpleNamespace(
+        attacks=[bound(attack="foolbox.fmn(steps=10)"), bound(attack="fab-t(targets=3)")],
+        bounds=[bound(by="record abc", eps=0.1), bound(by="pgd(steps=50)", eps=0.05)],
+    )
+
+    assert attacks_text([curve]).replace("\n", " ") == (
+        "Nearest points by foolbox.fmn, fab-t; brought down by records of the models at eps 0.1; "
+        "brought down by pgd at eps 0.05."
+    )
