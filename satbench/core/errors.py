@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_LONG_WORDS = re.compile(r"\S{1000}\S*")
 
 
 class SatbenchError(ValueError):
     """A mistake in what satbench was given: what was expected, what came, what to do.
 
-    The command line prints the message alone and exits with code 2.
+    The command line prints the message alone and exits with code 2.  A word of more than 1,000
+    letters, which only a broken or a hostile file has, is cut in it.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_LONG_WORDS.sub(lambda word: f"{word[0][:80]}…", message))
 
 
 class AssumptionWarning(UserWarning):
