@@ -21,7 +21,8 @@ from satbench.records.record import DatasetInfo, ModelInfo, Record
 class Benchmark:
     """Models that were attacked on the same images under the same threat model.
 
-    `rows` are ordered by best known accuracy, `groups` by its mean.  `columns` are those shown.
+    `rows` are ordered by best known accuracy, `groups` by its mean.  `told_apart` is how many
+    pairs of models the test tells apart.  `columns` are those shown.
     """
 
     dataset: DatasetInfo
@@ -29,6 +30,7 @@ class Benchmark:
     rows: tuple[Row, ...]
     groups: tuple[Group, ...]
     comparisons: tuple[Comparison, ...]
+    told_apart: int
     columns: tuple[Column, ...] = tuple(COLUMNS)
 
     @property
@@ -150,9 +152,11 @@ def _benchmark(
                 f"{dataset.digest[:12]} both {dataset.n} and {record.dataset.n} images"
             )
     models, beside = _by_model(records), _by_model(references)
-    rows = rank_rows([make_row(found, beside.get(key, ())) for key, found in models.items()])
+    made = [make_row(found, beside.get(key, ())) for key, found in models.items()]
+    rows, told_apart = rank_rows(made)
     groups = make_groups(rows)
-    return Benchmark(dataset, threat, tuple(rows), tuple(groups), tuple(compare_with_relu(groups)))
+    compared = tuple(compare_with_relu(groups))
+    return Benchmark(dataset, threat, tuple(rows), tuple(groups), compared, told_apart)
 
 
 def _by_model(records: Sequence[Record]) -> Mapping[tuple[str, ...], list[Record]]:

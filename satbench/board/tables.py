@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import comb
 
 from satbench.board.board import Benchmark, Board
-from satbench.board.ranking import told_apart
 from satbench.board.rows import COLUMNS, Column, Group, Row, TrainingInfo
 from satbench.core.markdown import MISSING, cell, code, percent, signed, table, title_of
 from satbench.core.stats.shown import ALPHA, Effect
@@ -82,7 +81,7 @@ def _benchmark(benchmark: Benchmark) -> dict[str, object]:
             for column in _COMPARED
             if (effect := pair.effects.get(column))
         ),
-        "told_apart": f"{len(told_apart(benchmark.rows)):,}",
+        "told_apart": f"{benchmark.told_apart:,}",
         "pairs": f"{comb(len(benchmark.rows), 2):,}",
         "count": len(benchmark.rows),
         "n": f"{dataset.n:,}",

@@ -22,7 +22,7 @@ def _rows(make_record, *models: list[int]):
 
 
 def _ranks(rows) -> dict[str, str]:
-    return {row.model.name: str(row.rank) for row in rank_rows(rows)}
+    return {row.model.name: str(row.rank) for row in rank_rows(rows)[0]}
 
 
 def test_a_model_that_the_test_shows_to_be_worse_is_ranked_below(make_record) -> None:
@@ -54,7 +54,7 @@ def test_a_rank_is_one_more_than_the_number_of_better_models(make_record) -> Non
 
 
 def test_rows_are_ordered_by_best_known_accuracy_then_name(make_record) -> None:
-    rows = rank_rows(_rows(make_record, range(5), range(7), range(5)))
+    rows, _ = rank_rows(_rows(make_record, range(5), range(7), range(5)))
 
     assert [row.model.name for row in rows] == ["m1", "m0", "m2"]
 
@@ -77,7 +77,7 @@ def test_order_and_ranks_do_not_depend_on_the_order_of_the_rows(
 @FEW
 @given(st.lists(st.sets(st.integers(0, 39)), min_size=1, max_size=4))
 def test_a_place_is_among_the_ranks_and_ranks_do_not_fall(make_record, models) -> None:
-    ranks = [row.rank for row in rank_rows(_rows(make_record, *models))]
+    ranks = [row.rank for row in rank_rows(_rows(make_record, *models))[0]]
 
     assert all(rank.best <= place <= rank.worst for place, rank in enumerate(ranks, 1))
     assert [rank.best for rank in ranks] == sorted(rank.best for rank in ranks)
@@ -85,9 +85,10 @@ def test_a_place_is_among_the_ranks_and_ranks_do_not_fall(make_record, models) -
 
 
 def test_pairs_that_are_told_apart_are_named_by_their_places(make_record) -> None:
-    rows = rank_rows(_rows(make_record, range(5), range(40), range(20)))
+    rows, count = rank_rows(_rows(make_record, range(5), range(40), range(20)))
 
     assert told_apart(rows) == [(0, 1), (0, 2), (1, 2)]
+    assert count == 3
 
 
 def _group_rows(make_record, activation: str, survivors: dict[int, int], **more):

@@ -140,17 +140,31 @@ def matched_interval(only_first: int, only_second: int, n: int) -> tuple[float, 
     return max(-1.0, middle - half), min(1.0, middle + half)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def mcnemar_p_of_counts(
+    only_first: NDArray[np.int64], only_second: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the p-values of many McNemar tests.  (P,), (P,) counts -> (P,) in [0, 1].
+
+    The counts are the images that only the first, or only the second, of two models has right.
+    """
+    fewer, both = np.minimum(only_first, only_second), only_first + only_second
+    base = int(both.max(initial=0)) + 1
+    kinds, which = np.unique(fewer * base + both, return_inverse=True)
+    values = np.array([_equally_often(*divmod(int(kind), base)) for kind in kinds])
+    return values[which]
+
+
+def holm(p_values: Sequence[float] | NDArray[np.float64]) -> list[float]:
     """Return p-values adjusted for their number, in the order given, in [0, 1].
 
     Holm, 1979, "A simple sequentially rejective multiple test procedure".
     """
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = largest
-    return adjusted
+    values = np.asarray(p_values, np.float64)
+    order = np.argsort(values, kind="stable")
+    factors = len(values) - np.arange(len(values))
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, factors * values[order]))
+    return [float(value) for value in adjusted]
 
 
 def paired_t_interval(differences: Sequence[float]) -> tuple[float, float]:
