@@ -111,16 +111,20 @@ class RunStore:
     def remove(self) -> None:
         """Remove the run: its record has been written."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        with suppress(OSError):  # other runs are in it
-            self.folder.parent.rmdir()
+        self._leave()
 
     def sweep(self) -> None:
         """Remove what is left of a run whose record was found: a process was killed at its end."""
         if not self.folder.is_dir():
+            self._leave()
             return
         with suppress(SatbenchError), try_lock(self.folder / "lock") as mine:
             if mine:
                 self.remove()
+
+    def _leave(self) -> None:
+        with suppress(OSError):  # other runs are in it
+            self.folder.parent.rmdir()
 
 
 def _read(path: Path) -> BatchResult | None:
