@@ -4,7 +4,7 @@ Blocks of a page run in order, in one folder.  What the reader sees decides what
 
 - ```python runs; where its first line is a file's name, `# photos.py`, it is written to that file.
 - ```sh runs in bash, but for lines with a comment `# needs …` or `# takes …`, and those that call
-  make or pip.  A comment like that on a line of its own is for the whole block.
+  make, pip or pytest.  A comment like that on a line of its own is for the whole block.
 - ```text behind either is what it prints; `…` stands for anything, and times are not compared.
 - ```python with `# needs …` on its first line does not run.
 
@@ -34,6 +34,7 @@ _FENCE = re.compile(
     r"|^<!-- (?P<hidden>setup|slow)\b\n?(?P<hidden_text>.*?)-->",
     re.DOTALL | re.MULTILINE,
 )
+_NOT_HERE = ("make ", "pip ", "torchrun ", "python -m pytest ")
 _NEEDS = re.compile(r"#\s*(needs|takes)\b")
 _FILE = re.compile(r"# ([\w-]+\.py)\n")
 _INLINE = re.compile(r"`((?:[A-Z_]+=\S+ )?(?:torchrun [^`]*?-m )?satbench [^`]+)`")
@@ -65,9 +66,7 @@ class Block:
             return ""
         lines = _joined(self.text)
         return "\n".join(
-            line
-            for line in lines
-            if not _NEEDS.search(line) and not line.startswith(("make ", "pip ", "torchrun "))
+            line for line in lines if not _NEEDS.search(line) and not line.startswith(_NOT_HERE)
         )
 
 

@@ -125,6 +125,19 @@ def test_every_target_of_make_that_a_page_shows_exists() -> None:
     assert {"demo", "test"} <= asked <= targets
 
 
+def test_every_test_that_a_page_runs_exists() -> None:
+    asked = {
+        word.partition("::")[0]
+        for path in pages()
+        for line in re.findall(r"python -m pytest ([^\n`#]+)", path.read_text("utf-8"))
+        for word in line.split()
+        if word.startswith("tests/")
+    }
+
+    assert [] == [path for path in asked if not (ROOT / path).exists()]
+    assert asked
+
+
 @pytest.mark.parametrize(
     "path",
     [
