@@ -35,6 +35,7 @@ def test_a_board_is_built_without_the_bad_records_which_are_named(records: Path)
 
     named = [line for line in built.stderr.splitlines() if line.startswith("satbench: left out")]
     assert (built.exit_code, len(named)) == (0, len(BAD) + 2)
+    assert sum("cannot be counted" in line for line in named) == 1
     assert all(any(f"{path.name}" in line for line in named) for path in records.glob("bad*"))
     table = (records.parent / "leaderboard.csv").read_text().splitlines()
     assert len(table) == 2

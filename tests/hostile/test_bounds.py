@@ -1,0 +1,58 @@
+"""Numbers and texts beyond their bounds are refused before anything is computed of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from satbench.attacks import attack_spec
+from satbench.core.errors import SatbenchError
+from satbench.core.threat import Length, Threat
+from satbench.networks.build import build_network, canonical_architecture
+from satbench.recipes import load_recipe
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "pgd(step=1e-400)",
+        "pgd(step=1e-10)",
+        "pgd(step=1e999999999)",
+        "pgd(steps=1000000001)",
+        f"pgd(steps={'9' * 6000})",
+        f"transfer(scales={10**30})",
+        "pgd" + " " * 30_000 + "x",
+        "pgd" + ".toml(" * 5_000,
+    ],
+)
+def test_an_attack_out_of_bounds_is_refused(spec: str) -> None:
+    with pytest.raises(SatbenchError):
+        attack_spec(spec)
+
+
+@pytest.mark.parametrize(
+    "spec", ["tiny(width=100000000)", "wide-resnet(depth=1000000000)", "small(blocks=2001)"]
+)
+def test_an_architecture_out_of_bounds_is_refused(spec: str) -> None:
+    with pytest.raises(SatbenchError, match="at most"):
+        canonical_architecture(spec)
+
+
+def test_a_network_of_too_many_parameters_is_refused_before_it_is_built() -> None:
+    with pytest.raises(SatbenchError, match="parameters"):
+        build_network("tiny(width=99999)", "relu", 10)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"learning_rate": float("inf")}, {"weight_decay": float("nan")}, {"epochs": 10**10}],
+)
+def test_a_setting_out_of_bounds_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(SatbenchError, match="up to"):
+        load_recipe("fmnist-sat", **change)
+
+
+@pytest.mark.parametrize("eps", ["1e999999999", "1e-999999999", "1e-10", "9" * 5000])
+def test_a_radius_or_length_out_of_bounds_is_refused(eps: str) -> None:
+    for read, text in ((Threat.parse, f"linf:{eps}"), (Length.parse, eps)):
+        with pytest.raises(SatbenchError):
+            read(text)
