@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, get_origin
 
@@ -69,7 +70,10 @@ def _from_text(key: str, text: str) -> object:
     }
     kind = _kind(key)
     try:
-        return readers[kind](text)
+        value = readers[kind](text)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(text)
+        return value
     except (KeyError, ValueError):
         raise SatbenchError(f"expected {key} to be {_WORDS[kind]}, got {text[:80]!r}") from None
 
