@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+_PART = 64 * 2**20  # bytes that are hashed at a time
 
 
 def digest_arrays(*arrays: NDArray[np.generic]) -> str:
     """Return the SHA-256 of arrays: of each one its dtype, shape and little-endian bytes."""
     sha = hashlib.sha256()
     for array in arrays:
-        little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-        sha.update(array_head(little))
-        sha.update(little.tobytes())
+        little = array.dtype.newbyteorder("<")
+        sha.update(array_head(array))
+        for part in _parts(array):
+            sha.update(np.ascontiguousarray(part, dtype=little).tobytes())
     return sha.hexdigest()
+
+
+def _parts(array: NDArray[np.generic]) -> Iterator[NDArray[np.generic]]:
+    """Cut an array along its first axis: one that is mapped may be larger than memory."""
+    if array.ndim == 0 or array.nbytes <= _PART:
+        yield array
+        return
+    rows = max(1, _PART * len(array) // array.nbytes)
+    for start in range(0, len(array), rows):
+        yield array[start : start + rows]
 
 
 def array_head(array: NDArray[np.generic], shape: tuple[int, ...] | None = None) -> bytes:

@@ -28,8 +28,8 @@ LEAST_NUMBER, MOST_NUMBER = -(2**63), 2**64 - 1
 MOST_SPEC_LETTERS = 10_000
 """Of the text of an attack, an architecture or an activation."""
 
-MOST_SPEC_NUMBER = 10**9
-"""Of a whole number in such a text: a billion steps end on no machine."""
+MOST_SPEC_NUMBER = 2**32 - 1
+"""Of a whole number in such a text: of 32 bits, as the draws of an audit are."""
 
 MOST_SPEC_FLOAT = 1e9
 """Of a decimal number in such a text, and of a setting of a recipe."""

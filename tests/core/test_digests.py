@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from satbench.core import digests
 from satbench.core.digests import (
     canonical_json,
     digest_arrays,
@@ -81,3 +82,16 @@ def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
     path.write_bytes(b"abc")
 
     assert digest_file(path) == hashlib.sha256(b"abc").hexdigest()
+
+
+@pytest.mark.parametrize("shape", [(), (0, 3), (7,), (1, 5), (7, 2, 3)])
+def test_the_digest_of_an_array_is_that_of_its_bytes_however_it_is_cut(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = np.arange(int(np.prod(shape)), dtype=">f4").reshape(shape)
+    head = f"<f4{shape}".encode()
+    expected = hashlib.sha256(head + array.astype("<f4").tobytes()).hexdigest()
+
+    for part in (1, 9, 2**20):
+        monkeypatch.setattr(digests, "_PART", part)
+        assert expected == digest_arrays(array)

@@ -17,7 +17,7 @@ from satbench.recipes import load_recipe
         "pgd(step=1e-400)",
         "pgd(step=1e-10)",
         "pgd(step=1e999999999)",
-        "pgd(steps=1000000001)",
+        "pgd(steps=4294967296)",
         f"pgd(steps={'9' * 6000})",
         f"transfer(scales={10**30})",
         "pgd" + " " * 30_000 + "x",
