@@ -16,7 +16,7 @@ _PART = 64 * 2**20  # bytes that are hashed at a time
 def digest_arrays(*arrays: NDArray[np.generic]) -> str:
     """Return the SHA-256 of arrays: of each one its dtype, shape and little-endian bytes."""
     sha = hashlib.sha256()
-    for array in arrays:
+    for array in map(np.atleast_1d, arrays):  # a number counts as an array of one, for ever now
         little = array.dtype.newbyteorder("<")
         sha.update(array_head(array))
         for part in _parts(array):
@@ -26,7 +26,7 @@ def digest_arrays(*arrays: NDArray[np.generic]) -> str:
 
 def _parts(array: NDArray[np.generic]) -> Iterator[NDArray[np.generic]]:
     """Cut an array along its first axis: one that is mapped may be larger than memory."""
-    if array.ndim == 0 or array.nbytes <= _PART:
+    if array.nbytes <= _PART:
         yield array
         return
     rows = max(1, _PART * len(array) // array.nbytes)
