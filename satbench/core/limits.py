@@ -108,3 +108,13 @@ def check_timeout(seconds: float | None) -> float | None:
     if seconds is not None and not 0 < seconds < float("inf"):
         raise SatbenchError(f"expected a timeout above 0 seconds, got {seconds:g}")
     return seconds
+
+
+def whole_number(text: str) -> int | None:
+    """Return the number that digits are; None for any other text, and for more than 18 digits.
+
+    >>> whole_number("224"), whole_number("-1"), whole_number("9" * 6000)
+    (224, None, None)
+    """
+    is_one = text.isascii() and text.isdecimal() and len(text) <= 18
+    return int(text) if is_one else None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, Protocol, Self, cast
 
 from satbench.core.errors import SatbenchError
+from satbench.core.limits import whole_number
 from satbench.data._arrays import load_arrays
 from satbench.data._dataset import USER, Dataset
 from satbench.data._image_tree import ImageTree, open_tree, same_images
@@ -184,7 +185,7 @@ def _parse(name: str) -> tuple[str, int | None, str]:
     base, at, text = base.partition("@")
     if not at:
         return base, None, path
-    side = int(text) if text.isascii() and text.isdecimal() else 0
+    side = whole_number(text) or 0
     if side not in SIDES:
         raise SatbenchError(
             f"expected the dataset as {base}@SIDE with a side from {SIDES[0]} to {SIDES[-1]} "

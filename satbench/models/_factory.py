@@ -48,7 +48,7 @@ def make_module(text: str, expected: str) -> nn.Module:
         sys.path.insert(0, str(Path.cwd()))  # as `python -m` does, so that a local file is found
     try:
         factory = getattr(import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise SatbenchError(f"expected {expected}, got {text!r}: {error}") from None
     return _called(factory, text)
 

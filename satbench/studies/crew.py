@@ -18,10 +18,13 @@ import torch
 
 from satbench.calling.devices import choose_device
 from satbench.core.errors import SatbenchError
+from satbench.core.limits import whole_number
 from satbench.studies.runner import Part, Runner
 from satbench.studies.worker import STOPPED, Job
 
 Say = Callable[[str], None]
+
+_MOST = 1_024  # workers of one command
 
 
 def parse_workers(text: str) -> tuple[str, ...]:
@@ -37,8 +40,8 @@ def parse_workers(text: str) -> tuple[str, ...]:
                 "--workers cuda:all found no GPU that torch can use; give --workers N for N "
                 "processes on the CPU"
             )
-    elif len(words) == 1 and words[0].isascii() and words[0].isdecimal():
-        words = ["cpu"] * int(words[0])
+    elif len(words) == 1 and (whole_number(words[0]) or 0) in range(_MOST + 1):
+        words = ["cpu"] * (whole_number(words[0]) or 0)
     if not words or not all(word == "cpu" or word.startswith("cuda:") for word in words):
         raise SatbenchError(
             "expected --workers cuda:all, a list such as cuda:0,cuda:1, or a number of processes "

@@ -7,8 +7,11 @@ import pytest
 from satbench.attacks import attack_spec
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Length, Threat
+from satbench.data import check_name
+from satbench.models._factory import make_module
 from satbench.networks.build import build_network, canonical_architecture
 from satbench.recipes import load_recipe
+from satbench.studies.crew import parse_workers
 
 
 @pytest.mark.parametrize(
@@ -56,3 +59,23 @@ def test_a_radius_or_length_out_of_bounds_is_refused(eps: str) -> None:
     for read, text in ((Threat.parse, f"linf:{eps}"), (Length.parse, eps)):
         with pytest.raises(SatbenchError):
             read(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["fashion-mnist@N", "imagefolder:here@crop=N", "imagefolder:here@N"]
+)
+def test_a_side_of_thousands_of_digits_is_refused_in_a_sentence(text: str) -> None:
+    with pytest.raises(SatbenchError, match=r"^expected "):
+        check_name(text.replace("N", "9" * 6000))
+
+
+@pytest.mark.parametrize("text", ["9" * 6000, "99999"])
+def test_too_many_workers_are_refused_in_a_sentence(text: str) -> None:
+    with pytest.raises(SatbenchError, match=r"^expected --workers"):
+        parse_workers(text)
+
+
+@pytest.mark.parametrize("text", [".x:y", "..:y", "x.:y", ":y", "a b:c"])
+def test_a_module_that_cannot_be_named_is_refused_in_a_sentence(text: str) -> None:
+    with pytest.raises(SatbenchError, match=r"^expected "):
+        make_module(text, "--model PACKAGE.MODULE:FACTORY")

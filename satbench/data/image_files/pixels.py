@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from satbench.core.errors import SatbenchError
+from satbench.core.limits import whole_number
 from satbench.data.image_files.options import PathOptions
 from satbench.data.image_files.picture import Bands
 
@@ -212,7 +213,7 @@ def _size(value: str) -> int | tuple[int, int] | None:
 
 
 def _side(value: str, key: str) -> int:
-    if not (value.isascii() and value.isdecimal()):
+    if (side := whole_number(value)) is None:
         form = "N, HEIGHTxWIDTH or none" if key == "resize" else "N or none"
         raise SatbenchError(f"expected {key}={form}, got {value!r}")
-    return int(value)
+    return side
