@@ -91,6 +91,7 @@ def test_a_unit_is_claimed_by_one_and_free_afterwards(tmp_path: Path) -> None:
         ("elsewhere", 1, 0.0, False),
         ("elsewhere", 1, STALE + 5, True),
     ],
+    ids=["gone", "slow", "elsewhere", "elsewhere and silent"],
 )
 def test_the_claim_of_a_process_that_is_gone_is_taken_over(
     host: str, pid: int, age: float, taken: bool, tmp_path: Path
