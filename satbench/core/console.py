@@ -160,7 +160,7 @@ class NotebookProgress:
 
 
 class RunProgress(Protocol):
-    """Who is told of a run's progress; the engine's `Progress`."""
+    """The display of a run's progress; the engine's `Progress`."""
 
     def stage(self, title: str, total: int, done: int) -> None:
         """A stage begins, of `total` images, `done` of them from an earlier start."""

@@ -1,4 +1,4 @@
-"""Where the benchmark's content lies: cards, weights, records and suites, which are data, not code.
+"""Where the benchmark's content is: cards, weights, records and suites, which are data, not code.
 
 In a checkout it is the folders at the top of the repository; an installed wheel carries it inside
 the package.

@@ -38,7 +38,7 @@ def cache_folder() -> Path:
 def download(url: str, path: Path, check: Check) -> Path:
     """Fetch `url` to `path` unless it is there, and return `path`.
 
-    A transfer that breaks off is kept beside `path` (`.part`) and goes on from there, now or the
+    A transfer that breaks off is kept next to `path` (`.part`) and goes on from there, now or the
     next time.  `check` raises SatbenchError for a file that is not the wanted one; a resumed
     file that fails it is fetched once more from the start.  Raises SatbenchError for another
     protocol than http(s), a server that cannot be reached or refuses, and a web page.

@@ -12,7 +12,7 @@ _LONG_WORDS = re.compile(r"\S{1000}\S*")
 class SatbenchError(ValueError):
     """A mistake in what satbench was given: what was expected, what came, what to do.
 
-    The command line prints the message alone and exits with code 2.  A word of more than 1,000
+    The command line prints only the message and exits with code 2.  A word of more than 1,000
     letters, which only a broken or a hostile file has, is cut in it.
     """
 
@@ -21,7 +21,7 @@ class SatbenchError(ValueError):
 
 
 class AssumptionWarning(UserWarning):
-    """Something that a number depends on was not told, and had to be assumed."""
+    """Something that a number depends on was not given, and had to be assumed."""
 
 
 _MOST_LETTERS = 200  # of an unknown name that is shown

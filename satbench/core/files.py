@@ -26,7 +26,7 @@ Most file systems take 255 bytes, of which endings and the name of a temporary f
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that takes its place when the block ends well.
+    """Yield a temporary path next to `path` that takes its place when the block ends well.
 
     On an error or an interrupt the temporary file is removed and `path` is as it was.  What another
     writer of `path` left behind when it was killed is removed too.

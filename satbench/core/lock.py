@@ -22,7 +22,7 @@ def lock_or_refuse(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
     """Hold the lock file `path` within; make it, with its folder, where it is missing.
 
     With `wait`, another process that holds it is waited for.  Where a file system has no locks, a
-    marker file beside `path` is the lock, and nobody waits: the marker names its process, and the
+    marker file next to `path` is the lock, and nobody waits: the marker names its process, and the
     next one takes it over where that process is dead.  Raises SatbenchError with the sentence
     `busy` where another process holds the lock, and for a folder that cannot be written to.
 

@@ -56,7 +56,7 @@ class Noise:
 
 
 def generator_for(*parts: int | str) -> np.random.Generator:
-    """Return the generator whose stream is a function of `parts` alone."""
+    """Return the generator whose stream depends only on `parts`."""
     return np.random.Generator(np.random.Philox(key=key_of(*parts)))
 
 

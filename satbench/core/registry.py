@@ -85,7 +85,7 @@ class Registry:
 
     @property
     def _all(self) -> dict[str, Entry]:
-        # What satbench names stays satbench's, whatever is installed beside it.
+        # What satbench names stays satbench's, whatever else is installed.
         return self._entries | self._plugins[0] | self._entries
 
     @cached_property

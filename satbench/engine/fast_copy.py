@@ -1,9 +1,9 @@
-"""The fast copy: a model rewritten so that searches run faster; it rounds otherwise.
+"""The fast copy: a model rewritten so that searches run faster; its rounding differs.
 
 The copy is the graph of the model's forward that torch.fx draws, so that nothing of the model's own
 Python is left in it: layers are called as the model calls them, and most are the model's own.
-Each rewrite is exact in real arithmetic, and none is taken on trust: `satbench.engine.proof` holds
-every copy against its model.  The judge never sees one.
+Each rewrite is exact in real arithmetic, but none is trusted: `satbench.engine.proof`
+compares every copy with its model.  The judge never uses a copy.
 """
 
 from __future__ import annotations

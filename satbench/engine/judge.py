@@ -21,10 +21,13 @@ from satbench.engine.ball import size
 TOLERANCE = {"linf": 1e-6, "l2": 1e-5, "l1": 1e-3}
 """How far beyond eps a perturbation may measure, in pixels of [0, 1].
 
+The tolerance is there because an attack that projects onto the ball is still off by rounding.  It
+must allow that rounding, and be too small to help an attack.
+
 Pixels are float32: adding delta to x and taking x away again moves a pixel by up to 6e-8 in
-Linf, and d = 150,528 pixels (3×224×224) by up to √d · 3e-8 ≈ 1.2e-5 in L2 at the very worst.
+Linf, and d = 150,528 pixels (3×224×224) by up to √d · 3e-8 ≈ 1.2e-5 in L2 in the worst case.
 In L1 the worst is d · 3e-8: 1e-4 for 3×32×32 pixels (eps is 12 there), and 4.5e-3 for 3×224×224,
-where a dense change on the ball of eps 60 was measured at 2e-5, since its errors cancel.
+where a dense change on the ball of eps 60 was measured at 2e-5, because its errors cancel.
 """
 
 
@@ -52,7 +55,7 @@ def answered(logits: Tensor, x: Tensor) -> Tensor:
     (B, K), (B, C, H, W) -> (B, K).  Raises NonFiniteLogitsError where they are none
     (`satbench.calling.logits.unanswered`).
     """
-    if math.isfinite(logits.detach().sum().item()):  # at every pass, so the quick look comes first
+    if math.isfinite(logits.detach().sum().item()):  # runs at every pass: the cheap check is first
         return logits
     bad = unanswered(logits)
     if bool(bad.any()):

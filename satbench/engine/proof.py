@@ -1,13 +1,13 @@
-"""The proof that a fast copy is its model, while it is searched.
+"""The proof that a fast copy computes the same function as its model, made during the search.
 
 A rewritten model may be another function: torch.fx draws one way through a forward, and sees
-neither what hooks store nor what a context changes.  So a copy is held against its model at the
-points that a search looks at anyway: the model answers one image of the batch alone, and the logits
-that the copy gave for this image among the others must be the same; so must the input gradient,
-times whatever the attack's loss hands back.  A randomised model never agrees with a copy, nor does
-one whose answer for an image hangs on the others.
+neither what hooks store nor what a context changes.  So a copy is compared with its model
+at points that the search evaluates anyway.  The model gets one image of the batch by itself.  The
+copy's logits for this image, computed in the whole batch, must be the same.  The input gradient,
+for the gradient that the attack's loss passes back, must be the same too.  A randomised model
+never agrees with a copy.  Nor does a model whose answer for an image depends on the other images.
 
-The passes of the proof are counted nowhere: what a record tells are those of the attack.
+The passes of the proof are not counted: a record contains only the passes of the attack.
 """
 
 from __future__ import annotations
@@ -62,10 +62,11 @@ class Proof:
         return bool(self.doubts.keys() - self.proven)
 
     def ask(self, x: Tensor) -> Tensor:
-        """Return the copy's logits, and hold them against the model's where that is due.
+        """Return the copy's logits, and compare them with the model's where a check is due.
 
-        It is so at the first two calls, for one is likely to be at the images themselves, and for
-        each key once.  Raises UnlikeError, or whatever the copy runs into.
+        A check is due at the first two calls, and once for each key.  Two calls are needed because
+        one of them is likely to be at the images themselves, before any perturbation.  Raises
+        UnlikeError, or any error of the copy.
         """
         key = (torch.is_grad_enabled() and x.requires_grad, len(x) == 1)
         row, self.calls = self.calls, self.calls + 1
@@ -78,7 +79,10 @@ class Proof:
             return _logits(self.copy.forward, x)
         wants_gradient = key[0] and key not in self.proven
         if wants_gradient:
-            x, one = x.clone(), one.requires_grad_()  # a tensor of our own, to hang a hook on
+            x, one = (
+                x.clone(),
+                one.requires_grad_(),
+            )  # a new tensor, because a hook is registered on it
         logits = _logits(self.copy.forward, x)
         expected = _logits(self.model, one.clone())
         _check_alike(logits[row : row + 1], expected)
@@ -89,13 +93,13 @@ class Proof:
         return logits
 
     def _watch(self, copied: _Passed, alone: _Passed, key: tuple[bool, bool]) -> None:
-        """Hold the gradients against each other once one is asked of the copy."""
+        """Compare the gradients when the attack asks the copy for one."""
         if not (copied.logits.requires_grad and alone.logits.requires_grad):
             if copied.logits.requires_grad or alone.logits.requires_grad:
                 raise UnlikeError("gradients pass through one only")
             self.proven.add(key)
             return
-        # What hangs on a tensor must not hold it, or its graph would never be freed.
+        # A hook of a tensor must not refer to it, or its graph would never be freed.
         upstream, row = list[Tensor](), copied.row
 
         def hold(grad: Tensor) -> None:
@@ -112,7 +116,7 @@ class Proof:
         copied.logits.register_hook(upstream.append)  # type: ignore[no-untyped-call]
 
     def _compare(self, x: Tensor, row: int, key: tuple[bool, bool]) -> None:
-        """Hold the copy on images against the model on one of them, by passes of their own.
+        """Compare the copy on images with the model on one of them, in separate passes.
 
         They are in full precision, and their gradients are those of a sum of the logits.
         """

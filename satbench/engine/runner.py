@@ -1,8 +1,8 @@
-"""The runner: goes through the stages of a run, batch by batch, and writes each batch down at once.
+"""The runner of a run: it does the stages in order, batch by batch, and records each batch at once.
 
-A unit of work is one stage of a run on one batch of images.  What a journal already holds is not
-run again.  An evaluation, a challenge, a curve and a matrix of transfer attacks are runs of this
-one runner.  It does not know what a file is: finished units go to a `Journal`.
+A unit of work is one stage of a run on one batch of images.  A unit that the journal already holds
+is not run again.  An evaluation, a challenge, a curve and a matrix of transfer attacks are runs of
+this one runner.  It does not read or write files: finished units go to a `Journal`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from satbench.engine.searched import Kind
 CLEAN = 0
 """The number of the clean pass; the suite's stages are 1, 2, …"""
 SURVIVED = -1
-"""The verdict of an image that nothing broke; any other verdict is the stage that did."""
-_NAP = 0.05  # seconds between two looks at what other processes do
+"""The verdict of an image that no stage broke; any other verdict is the stage that broke it."""
+_NAP = 0.05  # seconds between two checks of what other processes have finished
 
 
 class Images(Protocol):
@@ -45,7 +45,7 @@ class Images(Protocol):
 
 
 def no_margins() -> NDArray[np.float32]:
-    """Return the margins of a batch whose attack told none."""
+    """Return the margins of a batch whose attack reported none."""
     return np.empty(0, np.float32)
 
 
@@ -54,10 +54,10 @@ class BatchResult:
     """The result of one unit: one stage on one batch.
 
     `stage` is 0 for the clean pass; `indices` (B,) are places in the data set; `broken` (B,) is
-    the judge's word; `witnesses` (broken.sum(), C, H, W) float32 prove it, empty when clean.
+    the judge's verdict; `witnesses` (broken.sum(), C, H, W) float32 prove it, empty when clean.
     Passes of other models than the target are `source_forwards` and `source_backwards`.  A result
     without images is the preparation of its stage.  `margins` (B,) and `points`, those of the
-    images that survive, (B - broken.sum(), C, H, W), are what an informed attack told, else empty.
+    images that survive, (B - broken.sum(), C, H, W), are from an informed attack, else empty.
     A curve keeps the distances of its points as margins, in float64.
     `search` says what was searched, see `satbench.engine.searched`; empty where nothing was.
     """
@@ -105,7 +105,7 @@ class Sharing(Protocol):
 
 
 class Progress(Protocol):
-    """Who is told how far a run is."""
+    """A receiver of the progress of a run."""
 
     def stage(self, title: str, total: int, done: int) -> None:
         """A stage begins, of `total` images, `done` of them from an earlier start."""
@@ -128,7 +128,7 @@ class NoJournal:
 
 
 class NoProgress:
-    """Progress that nobody is told of."""
+    """Progress that is not shown."""
 
     def stage(self, title: str, total: int, done: int) -> None:
         """A stage begins."""
@@ -146,7 +146,7 @@ class Context:
     With `sharing`, other processes are at the same run, and the journal is a `SharedJournal`.
     `replacements` give named layers another backward in searches (BPDA, `satbench.engine.bpda`);
     the judge knows nothing of them.  A unit may take `timeout` seconds, None for as many as it
-    needs.  `found` is told what each attack returned, broken or not: places (B,), and images
+    needs.  `found` is given what each attack returned, broken or not: places (B,), and images
     (B, C, H, W).
     """
 
@@ -246,7 +246,7 @@ def run_stages(run: StagedRun, context: Context) -> None:
 
 
 class _UnderWay:
-    """A run at work: what is done of it."""
+    """A run in progress: it knows which units are done."""
 
     def __init__(self, run: StagedRun, context: Context) -> None:
         self.run, self.context = run, context
@@ -273,15 +273,20 @@ class _UnderWay:
                 context.journal.write(made)
                 self.take(made)
         units = list(cut(due, stage.block, context.batch_size))
+        # Each round keeps the images that are not done, because another process can finish a unit
+        # at any time.  A process can also stop and leave its unit undone: its claim then ends, and
+        # a later round takes the unit.  So the loop ends only when every image is done.
         while units := [left for unit in units if len(left := unit[~done[unit]])]:
             busy = True
             for unit in units:
                 with self._claimed(stage, unit) as mine:
+                    # The journal is read after the claim: the last owner may have written the unit
+                    # just before it gave the claim up, and the unit must not be done twice.
                     self._look_around(stage)
                     if mine and not done[unit].all():
                         self._do(stage, unit)
                         busy = False
-            if busy:  # others do what is left
+            if busy:  # other processes have claimed all that is left
                 time.sleep(_NAP)
                 self._look_around(stage)
 

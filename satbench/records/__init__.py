@@ -1,1 +1,1 @@
-"""Records and the files beside them: written, read, and checked in one way.  No torch."""
+"""Records and the files next to them: written, read, and checked in one way.  No torch."""

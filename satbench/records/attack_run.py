@@ -1,4 +1,4 @@
-"""One attack of a suite as a record tells of it: what it left, and what it cost."""
+"""One attack of a suite as a record describes it: what it left, and what it cost."""
 
 from __future__ import annotations
 

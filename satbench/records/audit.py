@@ -48,7 +48,7 @@ class AuditResult(AuditCounts):
 
 
 def audit_of(record: Record) -> AuditResult | None:
-    """Return what the last audit of a record came to; None if it has none."""
+    """Return the result of the last audit of a record; None if it has none."""
     counts = audit_counts(record, record.suite)
     if counts is None:
         return None

@@ -1,4 +1,4 @@
-"""Check a record against itself: what can be told without the model, the images or torch."""
+"""The check of a record against itself, without the model, the images or torch."""
 
 from __future__ import annotations
 

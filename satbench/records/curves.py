@@ -1,6 +1,6 @@
 """The curve of robust accuracy against eps as data.  JSON in and out, no torch.
 
-A curve is made of one distance an image: how far the nearest point lies that the judge confirmed.
+A curve has one distance an image: that of the nearest point that the judge confirmed.
 At eps, the images whose distance is larger are right.
 """
 

@@ -1,7 +1,7 @@
 """Flags: signs that a robust accuracy is higher than it should be, or of no use.  No torch.
 
 Flags of the model itself come from the diagnosis (`diagnosis.diagnose`); those of a result are
-found here, from the verdicts alone.
+found here, from only the verdicts.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ class WitnessSpool:
 
 
 def witnesses_path(record_path: Path) -> Path:
-    """Return where the witnesses of a record lie: beside it, `NAME.witnesses.npz`."""
+    """Return where the witnesses of a record are: next to it, `NAME.witnesses.npz`."""
     return record_path.with_name(record_path.name.removesuffix(".json") + ".witnesses.npz")
 
 
@@ -132,7 +132,7 @@ def stored_path(folder: Path, digest: str) -> Path:
 
 
 def find_witnesses(record_path: Path, digest: str) -> Path:
-    """Return where the witnesses of a record are: beside it, else in the folder of its board.
+    """Return where the witnesses of a record are: next to it, else in the folder of its board.
 
     A board keeps witnesses by their digest in `witnesses`, beside its `records`, so that a clone
     can leave them out and records of equal witnesses share a file.  A text that is no digest names
@@ -146,7 +146,7 @@ def find_witnesses(record_path: Path, digest: str) -> Path:
 
 
 def store_witnesses(record_path: Path, digest: str, folder: Path) -> Path:
-    """Move the witnesses beside a record into the folder of a board; return where they are."""
+    """Move the witnesses next to a record into the folder of a board; return where they are."""
     beside, stored = witnesses_path(record_path), stored_path(folder, digest)
     if beside.is_file():
         folder.mkdir(parents=True, exist_ok=True)

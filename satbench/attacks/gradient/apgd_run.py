@@ -1,8 +1,8 @@
-"""One run of Auto-PGD: its iterates, its step sizes, and who leaves when.
+"""One run of Auto-PGD: its iterates, its step sizes, and when an image leaves the run.
 
 Algorithm 1 of Croce & Hein, 2020 (arXiv:2003.01690), and algorithm 1 of Croce & Hein, 2021
 (arXiv:2103.01208) in L1, with the order of operations of pyautoattack 0.2: the sign of a small
-gradient, and with it the iterate, can hang on the last bit.
+gradient, and with it the iterate, can depend on the last bit.
 """
 
 from __future__ import annotations
@@ -192,9 +192,10 @@ def _schedule(problem: Problem, rows: _Rows, steps: int, sparse_start: bool) -> 
 
 @dataclass
 class _Halving:
-    """Linf and L2: steps with momentum, halved at checkpoints that saw too few rises.
+    """Linf and L2: steps with momentum; a checkpoint halves the step of an image in two cases.
 
-    Or where the step was kept at the last checkpoint and the best loss has not risen since.
+    The loss rose in too few steps since the last checkpoint; or the last checkpoint kept the step,
+    and the best loss has not risen since.
     """
 
     norm: Norm
@@ -240,10 +241,13 @@ class _Halving:
         self.last_loss = rows.loss
         if number < self.due:
             return
+        # Few rises mean that the step is too long and jumps over the maximum.  The second condition
+        # is for a loss that oscillates: it can rise often and never exceed the best.  It does not
+        # hold directly after a halving, so that the shorter step gets one window to work.
         stuck = ~self.halved & (self.checked_loss >= rows.best_loss)
         self.halved = (self.rises <= _RISES * self.window) | stuck
         rows.step = torch.where(self.halved.view(rows.step.shape), rows.step / 2, rows.step)
-        rows.back_to_best(self.halved)
+        rows.back_to_best(self.halved)  # a shorter step searches near the best iterate
         self.checked_loss, self.rises = rows.best_loss, torch.zeros_like(self.rises)
         shorter, shortest = (max(int(share * self.steps), 1) for share in (0.03, 0.06))
         self.window = max(self.window - shorter, shortest)
@@ -281,7 +285,7 @@ class _Sparse:
         signs = (flat.sign() * (sizes >= least)).view_as(rows.x)
         count = signs.abs().flatten(1).sum(1).view(rows.step.shape)
         delta = rows.x_adv + rows.step * signs / (count + 1e-10) - rows.x
-        # No clipping here: a pixel beside the box by rounding counts as changed in the package.
+        # No clipping here: a pixel outside the box by rounding counts as changed in the package.
         return rows.x + delta + l1_correction(delta, rows.x, self.eps)
 
     def check(self, rows: _Rows, number: int) -> None:

@@ -26,7 +26,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.stats.intervals import CONFIDENCE, holm, paired_t_interval
 
 ALPHA = 0.05
-"""What p, corrected for the number of questions, lies below where something is shown."""
+"""The limit that p, corrected for the number of questions, is below where an effect is shown."""
 
 Verdict = Literal["more robust", "less robust", "not shown to differ", "too few seeds"]
 
@@ -35,7 +35,7 @@ Verdict = Literal["more robust", "less robust", "not shown to differ", "too few 
 class Effect:
     """A mean difference between two arms over `seeds` paired seeds, as a share of images.
 
-    `interval` is the 95 % interval over seeds and images, `by_seed` the one over seeds alone;
+    `interval` is the 95 % interval over seeds and images, `by_seed` the one over only seeds;
     both, and `p`, are None for fewer than two seeds.  `adjusted` is `p` corrected for the number
     of contrasts that the study makes in this column, None for what is tested alone.
     """
