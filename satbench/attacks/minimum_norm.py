@@ -18,7 +18,7 @@ from satbench.engine.judge import predict
 FURTHER = (1.0, 1.0001, 1.001, 1.01, 1.05)
 """How far along its own direction a point is pushed until the judge confirms it.
 
-A nearest point lies on the decision boundary itself, where a search on a copy of the model that
+A nearest point is on the decision boundary itself, where a search on a copy of the model that
 rounds otherwise may stop a hair too early.  The distance reported is that of the confirmed point.
 """
 

@@ -1,4 +1,4 @@
-"""Ask a model for gradients of the pixels alone, whoever calls `backward` on its answer.
+"""Ask a model for gradients of only the pixels, whoever calls `backward` on its answer.
 
 Packages call `loss.backward()`, which adds to the `.grad` of every weight that requires one.  Here
 the graph behind the answer is the pixels' own, so that nothing reaches the weights.

@@ -1,4 +1,4 @@
-"""The digest of a user's code: what a function or an object does, as far as its code tells.
+"""The digest of a user's code: what a function or an object does, as far as its code shows.
 
 Comments, names of files and line numbers do not enter it; the version of Python does.
 """
@@ -45,7 +45,7 @@ class _Reader:
         self._home, self._seen = home, dict[int, object]()
 
     def read(self, thing: object, depth: int) -> Iterator[str]:
-        """Yield what tells a thing from others."""
+        """Yield what distinguishes a thing from others."""
         if isinstance(thing, _PLAIN):
             yield f"{type(thing).__name__} {thing!r}"
             return

@@ -145,7 +145,7 @@ def hidden_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _hidden(model: nn.Module) -> Iterator[tuple[str, nn.Module | nn.Parameter]]:
-    """Yield what attributes of a model hold beside its own modules, by place.
+    """Yield what attributes of a model hold in addition to its own modules, by place.
 
     Lists, tuples, sets, dicts, objects, partial and bound functions, and closures are read, to a
     depth; a place is written as code would: `blocks[2]`, `heads['b']`.

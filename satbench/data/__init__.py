@@ -140,7 +140,7 @@ def dataset_name(
 def completed(dataset: str, trained_on: str | None, classes: int | None) -> str:
     """Fill in what the name of a folder of images leaves open, as its model was trained.
 
-    `trained_on` is the data set that the card tells of, `classes` its count.  The rule for pixels
+    `trained_on` is the data set that the card names, `classes` its count.  The rule for pixels
     is that of training; a network of other classes than ImageNet's numbers folders by place.
     """
     base, _, path = dataset.partition(":")

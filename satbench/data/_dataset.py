@@ -14,7 +14,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.noise import generator_for
 
 USER = "user"
-"""The split of images that are a user's own: their name alone does not find them again."""
+"""The split of the user's own images: they cannot be found again by only their name."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Dataset:
         return self.taken(slice(n))
 
     def shuffled(self) -> Dataset:
-        """Return the same images in a random order that is a function of the digest alone."""
+        """Return the same images in a random order that depends only on the digest."""
         order = generator_for("order of images", self.digest).permutation(len(self))
         return replace(self.taken(order), population=len(self))
 

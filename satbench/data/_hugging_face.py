@@ -111,7 +111,7 @@ class _Files:
         self._table, self._column, self._name = whole.with_format("arrow"), column, name
 
     def of(self, rows: NDArray[np.int64]) -> Iterator[Source]:
-        """Yield what each image is called, or where it lies, and its bytes."""
+        """Yield what each image is called, or where it is, and its bytes."""
         for row in rows.tolist():
             held = self._table[row][self._column][0].as_py()
             if held["bytes"] is None:

@@ -22,7 +22,7 @@ from satbench.data.image_files.stack import check_size
 
 @dataclass(frozen=True)
 class ImageTree(Dataset):
-    """A data set of image files: `images` is empty and stands for the shape of one image alone.
+    """A data set of image files: `images` is empty and gives only the shape of one image.
 
     `files` are paths below `folder`, in the order of `labels`; `workers` is how many processes
     read them, 0 for the one that trains.  `rule` is what is done to the pixels where nothing is

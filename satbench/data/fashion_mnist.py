@@ -56,7 +56,7 @@ def read_folder(place: Path, split: str) -> Dataset:
 
 
 def find(folder: Path) -> Path | None:
-    """Return where the training set lies; None where it is to be downloaded."""
+    """Return where the training set is; None where it is to be downloaded."""
     candidates = (folder / "fashion-mnist", folder / "FashionMNIST" / "raw", _DEBIAN)
     found = (place for place in candidates if any(place.glob("train-images-idx3-ubyte*")))
     return next(found, None)

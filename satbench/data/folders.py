@@ -1,4 +1,4 @@
-"""Where data lies."""
+"""The folders in which data sets are stored."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def measure(
     - linearity error: γ / R with γ = max |L(x+δ) - L(x) - δᵀg|, found by `STEPS` steps of eps/4
       from a uniform point (Qin et al., 2019, arXiv:1907.02610), and R the largest
       |L(x+δ) - L(x)| or |δᵀg| at any point visited here, by the other searches too; in [0, 2], and
-      0 where R is.  Either alone can be near 0 at the maximiser, R cannot;
+      0 where R is.  Each of them can be near 0 at the maximiser, R cannot;
     - single-step share: max(0, L(x') - L(x)) with x' one step of eps from x (FGSM; Goodfellow et
       al., 2015, arXiv:1412.6572), over the largest rise at x' or on the path of PGD, in [0, 1]:
       what training with a single step relies on;

@@ -19,7 +19,7 @@ from satbench.core.threat import Threat
 from satbench.engine.contract import Model
 
 NEARBY = 0.01
-"""How far from an image lies the point at which its gradient is put to the test, in eps."""
+"""The distance from an image to the point at which its gradient is tested, in eps."""
 
 WRONG_BY = 0.5
 """The share of a change of the margin beyond which the gradient misjudges it.

@@ -25,7 +25,7 @@ def size(delta: Tensor, threat: Threat) -> Tensor:
 def project(x_adv: Tensor, x: Tensor, threat: Threat) -> Tensor:
     """Project onto the ball around `x` and onto the box [0, 1].  (B, …), (B, …) -> (B, …).
 
-    In Linf and L1 this is the nearest point of the intersection.  In L2 it is not, but it lies in
+    In Linf and L1 this is the nearest point of the intersection.  In L2 it is not, but it is in
     both: clipping to a box that holds `x` moves no pixel further from it.
     """
     delta = x_adv - x

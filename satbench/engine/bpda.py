@@ -3,7 +3,7 @@
 Backward pass differentiable approximation (Athalye, Carlini & Wagner, 2018, "Obfuscated gradients
 give a false sense of security", arXiv:1802.00420, section 4.1): a layer that is not differentiable,
 or whose gradient says nothing, is run as it is, while gradients pass through a function that is
-near to it; the identity will often do.  Searches alone see it.
+near to it; the identity will often do.  Only searches use it.
 """
 
 from __future__ import annotations

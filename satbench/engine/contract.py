@@ -141,7 +141,7 @@ class Found:
 
 @runtime_checkable
 class Informed(Attack, Protocol):
-    """An attack that goes on from what earlier stages found, and tells the later ones."""
+    """An attack that goes on from what earlier stages found, and informs the later ones."""
 
     @of_any_batch
     def __call__(
@@ -207,7 +207,7 @@ class Surrogates(Protocol):
 
 
 class CountedSurrogates(Surrogates, Protocol):
-    """The surrogates that a run hands an attack beside the target.
+    """The surrogates that a run gives an attack in addition to the target.
 
     Passes of a surrogate are counted, apart from those of the target.
     """
@@ -226,6 +226,6 @@ class Prepared(Protocol):
     ) -> Attack:
         """Return the attack proper.  Calls of `target` are counted like those of an attack.
 
-        A function of its arguments alone, for a resumed run prepares again.
+        Depends only on its arguments, because a resumed run prepares again.
         """
         ...

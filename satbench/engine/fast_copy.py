@@ -123,7 +123,7 @@ def _plain(module: nn.Module, kind: type[_Module]) -> TypeGuard[_Module]:
 def _with_folded_batch_norms(
     graph: fx.Graph, layers: Mapping[str, nn.Module]
 ) -> dict[str, nn.Module]:
-    """Fold each batch-norm into the convolution that it alone follows; return the layers left."""
+    """Fold each batch-norm into the convolution that only it follows; return the layers left."""
     left = dict(layers)
     calls = [node for node in graph.nodes if node.op == "call_module"]
     times = Counter(node.target for node in calls)

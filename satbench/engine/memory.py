@@ -106,7 +106,7 @@ class LeastMargins:
 
 
 class Memory:
-    """The results of a run, stage by stage; what one stage is told is fixed when it begins.
+    """The results of a run, stage by stage; what one stage is given is fixed when it begins.
 
     Of each image the best point is kept (`Points`), for suites with an informed attack alone.  That
     of an image still to be attacked in a stage can only be from stages before it.

@@ -51,7 +51,7 @@ class Broken:
 def factor_of(images: Sequence[Broken]) -> float:
     """Return by how much perturbations are amplified: the largest takes half the range of grey.
 
-    Rounded down to two digits, so that the text beside it is exact; 1 at least.
+    Rounded down to two digits, so that the text next to it is exact; 1 at least.
     """
     largest = max(float(np.abs(one.adversarial - one.clean).max()) for one in images)
     factor = max(1.0, 0.5 / largest) if largest else 1.0

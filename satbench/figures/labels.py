@@ -1,4 +1,4 @@
-"""Names beside the points of a figure, where they hide neither a point nor one another."""
+"""Names next to the points of a figure, placed so that they hide no point and no other name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def label_points(
     names: Sequence[str],
     looks: Sequence[Look],
 ) -> None:
-    """Write the name of each point beside it, in its colour, with a thin line where it is far.
+    """Write the name of each point next to it, in its colour, with a thin line where it is far.
 
     The limits of the axes are widened, and stay as they are from then on.
     """

@@ -12,7 +12,7 @@ from satbench.figures.picture import DrawnFigure, drawing
 def stages_picture(rows: Sequence[tuple[str, float, float, float]], title: str) -> DrawnFigure:
     """Draw a bar for each row: its name, its accuracy and the interval's ends, shares in [0, 1].
 
-    The numbers stand beside the bars.  Raises SatbenchError if matplotlib is not installed.
+    The numbers are next to the bars.  Raises SatbenchError if matplotlib is not installed.
     """
     labels = [fill(name, 28) for name, *_ in rows]
     with drawing((7.0, 1.3 + 0.45 * len(rows))) as picture:

@@ -1,7 +1,7 @@
 """What colours and markers mean, in every figure: a colour is an activation, a marker a recipe.
 
 Colours are Okabe and Ito's, and five more that people with any colour vision tell from them by
-lightness; beside a colour there is always a marker, a dash pattern or a name.
+lightness; next to a colour there is always a marker, a dash pattern or a name.
 """
 
 from __future__ import annotations

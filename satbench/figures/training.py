@@ -70,7 +70,7 @@ class TrainingCurve:
         return self.epochs[-1]
 
     def summary(self) -> dict[str, Any]:
-        """Return what `--json` tells of the run."""
+        """Return what `--json` prints of the run."""
         return {
             "run": self.name,
             "epochs": self.last.epoch,

@@ -28,7 +28,7 @@ from satbench.core.schema import (
 
 SCHEMA = 1
 OWN_NETWORK = "own-network-1"
-"""The schema of what is told of a network that satbench cannot build; it is no card."""
+"""The schema of the data on a network that satbench cannot build; it is not a card."""
 
 CARD_KEY = "satbench.card"
 """The key of a card in the metadata of a safetensors file."""
@@ -66,7 +66,7 @@ class Training:
 class Card:
     """A zoo entry: a named model, how to build it, where its weights are, how it was trained.
 
-    `weights` is the name of the safetensors file beside the card (or in `weights/`);
+    `weights` is the name of the safetensors file next to the card (or in `weights/`);
     `weights_digest` is the SHA-256 of its named tensors; `input_shape` is (C, H, W).  `url` says
     where the file can be fetched, if it can; `origin` what another program's file it was made of.
     """

@@ -201,7 +201,7 @@ def _sets(
         for name, inner in value.items()
         if isinstance(name, str) and (tensor := _as_tensor(inner, arrays)) is not None
     }
-    # A number that was saved as a tensor beside the weights is no set of its own.
+    # A number that was saved as a tensor next to the weights is not a set.
     if tensors and (len(tensors) == len(value) or any("." in name for name in tensors)):
         yield ".".join(where), tensors
         return

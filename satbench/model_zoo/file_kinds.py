@@ -50,7 +50,7 @@ def _kind_of_zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except Exception:  # whatever a broken archive makes zipfile raise: its reader tells
+    except Exception:  # any error of zipfile on a broken archive: its reader reports it
         return ""
     ends = {name.rpartition("/")[2] for name in names}
     if "constants.pkl" in ends:

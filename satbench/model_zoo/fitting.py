@@ -129,7 +129,7 @@ def same_tensor(one: Tensor, other: Tensor) -> bool:
 
 
 def _constants(beside: State, taken: State, layers: list[str], own: State) -> State:
-    """Take the constants of the one `Normalize` layer from what is beside, if they are there."""
+    """Take the constants of the one `Normalize` layer from the other tensors, if they are there."""
     found = normalisers(beside)
     if len(layers) != 1 or not found or not all(one.same_as(found[0]) for one in found):
         return {}

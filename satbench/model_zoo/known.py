@@ -20,7 +20,7 @@ def card_of_weights(path: Path, copy: str = "") -> Card | None:
     """Return the card, of either zoo, of the weights in a file; None where none knows them.
 
     Names may carry prefixes, such as `module.`.  `copy` names one of several sets in a checkpoint.
-    Raises SatbenchError for a pickle that cannot be read.  Imports torch for pickles alone.
+    Raises SatbenchError for a pickle that cannot be read.  Imports torch only for pickles.
     """
     arrays = _arrays(path, copy)
     for prefix in _wrappers(arrays):

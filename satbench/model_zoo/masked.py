@@ -22,7 +22,7 @@ WRAPPED = "fmnist-standard-tiny-relu-s0"
 
 
 def hard_labels() -> nn.Module:
-    """Mask by answering with the predicted class alone: every gradient is exactly 0."""
+    """Mask by answering with only the predicted class: every gradient is exactly 0."""
     return HardLabels(_standard_net()).eval()
 
 
@@ -113,7 +113,7 @@ class Noisy(nn.Module):
 class Detached(nn.Module):
     """The net's logits without their gradient, plus `weight` times those for shuffled pixels.
 
-    The second branch alone has a gradient.  It sees the pixels in a fixed other order, so what
+    Only the second branch has a gradient.  It sees the pixels in a fixed other order, so what
     raises its loss is noise to the first.  (B, C, H, W) -> (B, K).
     """
 

@@ -1,4 +1,4 @@
-"""The mean and the deviation that a file of weights holds beside a network, by whatever names."""
+"""The mean and the deviation that a file of weights holds next to a network, by any names."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ Maker = Callable[..., object]
 
 
 class RefusedError(Exception):
-    """A pickle wants something called, or made, that is not in the table: `name` tells what."""
+    """A pickle wants something called, or made, that is not in the table: `name` says what."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -58,7 +58,7 @@ class Inert:
 
 
 class Attributes(dict[object, object]):
-    """A mapping that may have attributes beside its keys, as configurations do."""
+    """A mapping that may have attributes in addition to its keys, as configurations do."""
 
 
 class Unpickler(pickle._Unpickler):
@@ -165,7 +165,7 @@ _PLAIN = re.compile(r"[?biufcSU]\d*")  # dtypes whose bytes are values: numbers 
 
 
 class _Kind:
-    """A dtype as a pickle tells of it."""
+    """A dtype as a pickle describes it."""
 
     def __init__(self, text: object = "", *_: object) -> None:
         self.text, self.order = text, "="  # "=" is this machine's
@@ -196,7 +196,7 @@ class _Array:
     def __init__(self, *_: object) -> None: ...
 
     def filled(self, state: object) -> object:
-        """Return the array that a state tells of; an inert object for one of another kind."""
+        """Return the array that a state describes; an inert object for one of another kind."""
         if not (isinstance(state, tuple) and len(state) == 5):
             return Inert(state)
         _, shape, kind, by_columns, data = state
@@ -219,7 +219,7 @@ def _scalar(kind: object, data: object = b"") -> object:
     return made[0] if isinstance(made, np.ndarray) else made
 
 
-# Everything else that training scripts keep beside the weights
+# Everything else that training scripts keep next to the weights
 
 
 def _bytes(*arguments: object) -> bytes:

@@ -1,7 +1,7 @@
 """Checkpoints of TensorFlow ("V2": PREFIX.index and PREFIX.data-00000-of-00001), without it.
 
 The index is a table of LevelDB whose values are protocol buffers: what each tensor is and where it
-lies in the data files, which hold the bare numbers.  Both carry checksums, which are compared.
+is in the data files, which hold only the numbers.  Both carry checksums, which are compared.
 Sources: LevelDB, doc/table_format.md; TensorFlow, core/util/tensor_bundle/tensor_bundle.h and
 core/protobuf/tensor_bundle.proto.
 """
@@ -151,7 +151,7 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     if len(footer) < _FOOTER or struct.unpack("<Q", footer[-8:])[0] != _MAGIC:
         raise ValueError("it does not end as a table does")
     at = 0
-    for _ in range(2):  # where an index of other things lies, which is not needed
+    for _ in range(2):  # an index of other things, which is not needed
         _, at = _varint(footer, at)
     begin, at = _varint(footer, at)
     size, _ = _varint(footer, at)

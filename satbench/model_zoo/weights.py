@@ -73,7 +73,7 @@ def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def load_weights(
     model: nn.Module, path: Path, copy: str = "", keys: str = "", drop: Sequence[str] = ()
 ) -> bool:
-    """Load a file of weights into `model`, strictly; -> whether it tells the normalisation.
+    """Load a file of weights into `model`, strictly; -> whether it has the normalisation.
 
     `copy` names one of several sets in a checkpoint, such as `ema`; `keys` and `drop` are
     beginnings of names to take alone and to leave out.  Raises SatbenchError for a file that is
@@ -86,7 +86,7 @@ def load_weights(
 def check_digest(model: nn.Module, wanted: str, name: str, path: Path) -> None:
     """Raise SatbenchError unless the weights of `model`, read at `path`, are those of a card.
 
-    `wanted` is the digest that the card of `name` tells.
+    `wanted` is the digest that the card of `name` contains.
     """
     digest = digest_weights(model)
     if digest != wanted:

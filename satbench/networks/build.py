@@ -27,7 +27,7 @@ def build_network(architecture: str, activation: str, classes: int) -> nn.Module
     """Build a freshly initialised network from two specs.
 
     Its initial weights come from torch's global generator, in an order that does not depend on
-    the activation, so nets that differ in the activation alone start equal.
+    the activation, so nets that differ only in the activation start equal.
     """
     make, part = make_architecture(architecture), build_activation(activation)
     _check_size(architecture, make, part, classes)

@@ -51,7 +51,7 @@ _DROP_PATH = 0.2
 class EfficientNet:
     """EfficientNet-B0…B7 or L1, for images of `resolution` × `resolution`.
 
-    Its weights are named as torchvision's, so those load beside `normalize.mean` and
+    Its weights are named as torchvision's, so those load next to `normalize.mean` and
     `normalize.std`; torchvision's own were trained with `statistics=imagenet`, and those of B5 to
     B7 with ε 1e-3 in the batch-norms, so that here they would answer a little differently.
     """

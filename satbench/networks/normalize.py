@@ -77,7 +77,7 @@ def parse_normalize(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def set_constants(layer: Normalize, text: str) -> None:
-    """Give a layer the constants that `text` tells.
+    """Give a layer the constants that `text` gives.
 
     Raises SatbenchError as `parse_normalize`, and for those of another number of channels.
     """
@@ -92,7 +92,7 @@ def set_constants(layer: Normalize, text: str) -> None:
 
 
 def normalize_text(layer: Normalize) -> str:
-    """Return what tells a layer's constants: the name of known ones, else `MEAN;STD`."""
+    """Return the text of a layer's constants: the name of known ones, else `MEAN;STD`."""
     for name, known in _CONSTANTS.items():
         pair = (_for_channels(values, len(layer.mean)) for values in known)
         if all(

@@ -34,7 +34,7 @@ _LAYERS = {
 class ResNet:
     """A ResNet of 18, 34, 50, 101 or 152 layers, for images of about 224×224.
 
-    Its weights are named as torchvision's, so those load beside `normalize.mean` and
+    Its weights are named as torchvision's, so those load next to `normalize.mean` and
     `normalize.std`; torchvision's own were trained with `statistics=imagenet`.
     """
 

@@ -40,7 +40,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Swapped:
-    """What a swap came to."""
+    """The result of a swap."""
 
     sites: tuple[Site, ...]
     left: tuple[str, ...] = ()

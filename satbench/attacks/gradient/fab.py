@@ -36,7 +36,7 @@ _MOST_BIAS = 0.1  # how far a step may be drawn toward the clean image
 _OVERSHOOT = 1.05
 _PULL_BACK = 0.9
 _CLEAR = 1e-3  # of the largest logit: a wrong answer that leads by more is no matter of rounding
-_TINY = 1e-8  # keeps 0 / 0 away where a point lies on the hyperplane
+_TINY = 1e-8  # keeps 0 / 0 away where a point is on the hyperplane
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ START_NOISE = 0.001
 
 @dataclass(frozen=True)
 class TradesAttack:
-    """The attacker of TRADES: ascends KL(f(x) ‖ f(x_adv)) from a start beside the image.
+    """The attacker of TRADES: ascends KL(f(x) ‖ f(x_adv)) from a start near the image.
 
     Zhang et al., 2019, arXiv:1901.08573, algorithm 1: `steps` steps of length `step` along the
     steepest ascent, from x + 0.001 N(0, 1); the last iterate.  Labels play no part.  As in the

@@ -56,7 +56,7 @@ class FoolboxAttack(Protocol):
         """
         found = self._search(model, x, y, threat, noise, enough=threat.radius)
         inside = project(found, x, threat)
-        # Away from the boundary, which lies a little elsewhere for the judge, who rounds otherwise.
+        # Away from the boundary, which is slightly different for the judge: its rounding differs.
         further = project(x + FURTHER * (inside - x), x, threat)
         with torch.no_grad():
             wrong = model(further).argmax(1) != y

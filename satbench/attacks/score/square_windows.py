@@ -5,7 +5,7 @@ Andriushchenko et al., 2020 (arXiv:1912.00049), algorithm 3; in L1 Croce & Hein,
 what the ball has to spare, to the first, whose change is drawn toward a bump.
 
 The arithmetic is float32 in the order of pyautoattack: whether a query lowers the margin can hang
-on the last bit, and all later queries hang on that.
+on the last bit, and all later queries depend on it.
 """
 
 from __future__ import annotations

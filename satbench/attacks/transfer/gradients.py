@@ -31,7 +31,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 class Method:
     """A set of modifications, written `mi+di+ti` in the order of `NAMES`.
 
-    `pgd` is none of them, from a random start, so it stands alone.  `ni` and `vmi` have momentum
+    `pgd` is none of them, from a random start, so it is not combined.  `ni` and `vmi` have momentum
     as their papers do, so `mi` beside them says nothing and is left out.
     """
 

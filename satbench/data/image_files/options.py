@@ -1,4 +1,4 @@
-"""The text of a data set that lies at a path: `KIND:PATH@WORD,KEY=VALUE,…`."""
+"""The text of a data set that is at a path: `KIND:PATH@WORD,KEY=VALUE,…`."""
 
 from __future__ import annotations
 

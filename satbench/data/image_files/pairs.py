@@ -1,4 +1,4 @@
-"""Folders that come in pairs: train/ to train on, and beside it val/ or test/ to evaluate on."""
+"""Folders that come in pairs: train/ to train on, and next to it val/ or test/ to evaluate on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def side_of(folder: Path, split: str) -> Path:
 
 
 def beside(folder: Path) -> Path | None:
-    """Return what to evaluate on beside a folder that is trained on; None where there is nothing.
+    """Return what to evaluate on next to a folder that is trained on; None where there is nothing.
 
     It has a name of those above and the same class folders.
     """

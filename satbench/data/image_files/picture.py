@@ -83,7 +83,7 @@ def holds_more_than_bytes(path: Path, raw: bytes | None = None) -> bool:
 def may_be_deep(head: bytes) -> bool:
     """Whether the first HEAD bytes of a file are those of one with more than 8 bits a channel.
 
-    Sure for PNG, whose head tells its depth; TIFF and portable maps have to be opened.
+    Sure for PNG, whose header contains its depth; TIFF and portable maps have to be opened.
     """
     if head.startswith(b"\x89PNG"):
         return head[_PNG_DEPTH : _PNG_DEPTH + 1] == b"\x10"
@@ -154,7 +154,7 @@ def _is_deep(picture: Image.Image) -> bool:
     """Whether an image that is not loaded yet has more than 8 bits a channel."""
     if picture.format not in _DEEP_FORMATS:
         return False
-    # Pillow shows 16 bits in colour as 8: only the layout of its file tells.
+    # Pillow shows 16 bits in colour as 8: only the layout of its file shows it.
     tiles = getattr(picture, "tile", None)
     told = tiles[0][3] if tiles else ()
     words = told if isinstance(told, tuple) else (told,)

@@ -37,7 +37,7 @@ class ResizeCrop:
     `resize` is the length of the shortest side, or (height, width); None leaves the size alone.
     `crop` is the side of the square that is cut out of the middle; None cuts nothing.  Where the
     image is smaller, it gets a black `border`, or is refused if there is to be none.  `upright`
-    images are first turned as their EXIF tells.
+    images are first turned as their EXIF says.
     """
 
     resize: int | tuple[int, int] | None = None

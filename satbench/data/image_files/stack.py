@@ -15,7 +15,7 @@ from satbench.data.image_files.picture import Bands, read_picture
 from satbench.data.image_files.pixels import ResizeCrop
 
 Source = tuple[Path, bytes | None]
-"""Where an image lies, or what it is called, and its bytes where they are at hand already."""
+"""Where an image is, or what it is called, and its bytes if they were already read."""
 
 
 def stacked(
