@@ -31,10 +31,10 @@ MOST_SPEC_LETTERS = 10_000
 MOST_SPEC_NUMBER = 2**32 - 1
 """Of a whole number in such a text: of 32 bits, as the draws of an audit are."""
 
-MOST_SPEC_FLOAT = 1e9
+MOST_SPEC_FLOAT = 1e30
 """Of a decimal number in such a text, and of a setting of a recipe."""
 
-LEAST_LENGTH, MOST_LENGTH = 1e-9, 1e6
+LEAST_LENGTH, MOST_LENGTH = 1e-30, 1e6
 """Of a length in pixels of [0, 1]: float32 cannot move a pixel by less than the least."""
 
 MOST_LAYERS = 2_000

@@ -167,7 +167,8 @@ def _number(kind: type[int] | type[float], text: str, where: str) -> int | float
     most = MOST_SPEC_NUMBER if kind is int else MOST_SPEC_FLOAT
     vanished = value == 0 and _DIGIT.search(text.lower().partition("e")[0])
     if not -most <= value <= most or vanished:
-        raise SatbenchError(f"{where}: expected a number up to {most:,.0f}, got {text[:40]!r}")
+        end = f"{most:,}" if kind is int else f"{most:g}"
+        raise SatbenchError(f"{where}: expected a number up to {end}, got {text[:40]!r}")
     return value
 
 

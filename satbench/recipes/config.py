@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from satbench.attacks import check_attack_name
 from satbench.core.errors import SatbenchError
-from satbench.core.limits import MOST_SPEC_FLOAT, check_seed
+from satbench.core.limits import MOST_SPEC_FLOAT, MOST_SPEC_NUMBER, check_seed
 from satbench.core.specs import later, split_spec
 from satbench.core.threat import Threat
 from satbench.data import Interpolation, check_name
@@ -142,9 +142,9 @@ class TrainConfig:
         for name, value in vars(self).items():
             for one in value if isinstance(value, tuple) else (value,):
                 is_number = isinstance(one, int | float) and name != "seed"
-                if is_number and not abs(one) <= MOST_SPEC_FLOAT:
-                    most = f"{MOST_SPEC_FLOAT:,.0f}"
-                    raise SatbenchError(f"expected {name} up to {most}, got {str(one)[:40]}")
+                most = MOST_SPEC_NUMBER if isinstance(one, int) else MOST_SPEC_FLOAT
+                if is_number and not abs(one) <= most:
+                    raise SatbenchError(f"expected {name} up to {most:g}, got {str(one)[:40]}")
         for name in (
             "epochs",
             "batch_size",

@@ -40,8 +40,8 @@ def parse_workers(text: str) -> tuple[str, ...]:
                 "--workers cuda:all found no GPU that torch can use; give --workers N for N "
                 "processes on the CPU"
             )
-    elif len(words) == 1 and (whole_number(words[0]) or 0) in range(_MOST + 1):
-        words = ["cpu"] * (whole_number(words[0]) or 0)
+    elif len(words) == 1 and (count := whole_number(words[0])) is not None and count <= _MOST:
+        words = ["cpu"] * count
     if not words or not all(word == "cpu" or word.startswith("cuda:") for word in words):
         raise SatbenchError(
             "expected --workers cuda:all, a list such as cuda:0,cuda:1, or a number of processes "

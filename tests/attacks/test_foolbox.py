@@ -370,7 +370,10 @@ def test_the_root_logger_gets_no_handler() -> None:
     [
         ("foolbox.fmn(steps=0)", "foolbox.fmn: expected steps of 1 or more, got 0"),
         ("foolbox.fmn(gamma=-1)", "foolbox.fmn: expected gamma above 0, got -1.0"),
-        ("foolbox.ddn(init_epsilon=nan)", "foolbox.ddn: expected init_epsilon above 0, got nan"),
+        (
+            "foolbox.ddn(init_epsilon=nan)",
+            "foolbox.ddn(init_epsilon=…): expected a number up to 1e+30, got 'nan'",
+        ),
         (
             "foolbox.deepfool(candidates=1)",
             "foolbox.deepfool: expected candidates of 2 or more, got 1",

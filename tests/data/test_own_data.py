@@ -281,7 +281,7 @@ def test_a_record_of_a_folder_is_verified_wherever_the_folder_lies(
     evaluated(run, *model, "--dataset", f"imagefolder:{numbered}@none", "--classes", "1000")
     (path,) = (tmp_path / "out").glob("*.json")
     moved = numbered.rename(tmp_path / "elsewhere")
-    done = verified(path, "--dataset", f"imagefolder:{moved}{given}")
+    done = verified(path, *model, "--dataset", f"imagefolder:{moved}{given}")
 
     assert done.exit_code == 0, done.output
 

@@ -677,5 +677,5 @@ def test_a_record_that_tells_of_another_search_is_refused() -> None:
     values = json.loads(path.read_text(encoding="utf-8"))
     values["stages"][0]["search"] = "guessed"
 
-    with pytest.raises(SatbenchError, match="folded or plain, got 'guessed'"):
+    with pytest.raises(SatbenchError, match=r"stages\[0\].search: expected"):
         parse_record(json.dumps(values), "it")

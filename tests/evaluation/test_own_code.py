@@ -675,7 +675,7 @@ def test_a_record_that_tells_no_texts_is_refused(change: dict[str, Any], tmp_pat
     for key, value in change.items():
         values[key] = {**values[key], **value} if isinstance(value, dict) else value
     path.write_text(json.dumps(values))
-    with pytest.raises(SatbenchError, match=r"^the record .* must have just "):
+    with pytest.raises(SatbenchError, match=r"^the record .* is wrong: "):
         read_record(path)
 
 

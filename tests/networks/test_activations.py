@@ -388,8 +388,14 @@ def test_the_canonical_text_is_the_published_one(spec: str) -> None:
     [
         ("elu(alpha=0)", "elu: expected alpha above 0 and finite, got 0"),
         ("celu(alpha=-1)", "celu: expected alpha above 0 and finite, got -1"),
-        ("smooth-relu(alpha=inf)", "smooth-relu: expected alpha above 0 and finite, got inf"),
-        ("smooth-relu(alpha=nan)", "smooth-relu: expected alpha above 0 and finite, got nan"),
+        (
+            "smooth-relu(alpha=inf)",
+            "smooth-relu(alpha=…): expected a number up to 1e+30, got 'inf'",
+        ),
+        (
+            "smooth-relu(alpha=nan)",
+            "smooth-relu(alpha=…): expected a number up to 1e+30, got 'nan'",
+        ),
         ("leaky-relu(slope=1)", "leaky-relu: expected a slope in [0, 1), got 1"),
     ],
 )

@@ -113,5 +113,5 @@ def test_counts_of_another_form_are_refused(sheet: Sheet, tmp_path: Path) -> Non
     path = write_study_run(sheet.rows[0].runs[1], tmp_path)
     path.write_text(path.read_text().replace('"sampled"', '"drawn"'))
 
-    with pytest.raises(SatbenchError, match="lacks or has fields of another form"):
+    with pytest.raises(SatbenchError, match="audit: missing field sampled"):
         read_study_run(path)

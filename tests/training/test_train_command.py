@@ -68,7 +68,7 @@ def test_a_warning_of_overfitting_goes_to_stderr(monkeypatch: pytest.MonkeyPatch
     [
         (("--set", "epocs=3"), "unknown setting 'epocs': did you mean 'epochs'?"),
         (("--set", "seed=3", "--seed", "4"), "seed is given twice: by its own option and by --set"),
-        (("--recipe", "none.toml"), "expected a recipe in none.toml, which is missing"),
+        (("--recipe", "none.toml"), "expected a recipe at none.toml, which is missing"),
     ],
 )
 def test_a_mistake_is_told_in_one_sentence(words: tuple[str, ...], said: str) -> None:

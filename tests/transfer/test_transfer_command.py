@@ -262,7 +262,7 @@ def test_what_makes_no_sense_is_answered_in_a_sentence(
     [
         ('"schema": 1', '"schema": 9', "expected a transfer matrix of schema 1"),
         ('"kind": "transfer"', '"kind": "curve"', "JSON of another kind"),
-        ('"seed": 0,', "", "must have just identity"),
+        ('"seed": 0,', "", "missing field seed"),
         ('"white_box": [', '"white_box": [true,', "2 counts for each target"),
         ("{", "", "is not JSON"),
     ],

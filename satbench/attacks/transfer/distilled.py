@@ -161,7 +161,7 @@ class _OnStudent:
 
     student: CountingModel
     passes: Passes
-    surrogates: CountedSurrogates
+    lender: CountedSurrogates
     steps: int
     restarts: int
 
@@ -175,7 +175,7 @@ class _OnStudent:
             x_adv, margin = self._run(x, y, threat, random_point(x, threat, noise, restart))
             better = margin > margins
             best[better], margins[better] = x_adv[better], margin[better]
-        self.surrogates.spent(*self.passes.take())
+        self.lender.spent(*self.passes.take())
         return best
 
     def _run(self, x: Tensor, y: Tensor, threat: Threat, start: Tensor) -> tuple[Tensor, Tensor]:

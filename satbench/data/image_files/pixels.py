@@ -66,7 +66,7 @@ class ResizeCrop:
 
         A word may come first and be changed by what follows.  Raises SatbenchError.
 
-        >>> str(Pixels.parse("Res256Crop224"))
+        >>> str(ResizeCrop.parse("Res256Crop224"))
         'resize=256,crop=224,interpolation=bilinear'
         """
         options = PathOptions.parse(f"@{text}", WORDS)
