@@ -43,10 +43,11 @@ def _no_zoo_of_the_users_own(
 @pytest.fixture(autouse=True)
 def _no_module_of_another_test(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     # Tests write modules of one name into folders of their own; each imports its own.
+    before = set(sys.modules)  # to look at all of them after each test takes longer than most tests
     yield
     base = str(tmp_path_factory.getbasetemp())
-    for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", None) or "").startswith(base):
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(base):
             del sys.modules[name]
 
 
