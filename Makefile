@@ -55,8 +55,9 @@ lint: $(BIN)/satbench  ## Check format and style
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: $(BIN)/satbench  ## Check types, strictly
+types: $(BIN)/satbench  ## Check types, strictly, and that every import is found
 	$(BIN)/mypy satbench
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 zoo: $(BIN)/satbench  ## Train every shipped model again (about three hours on two cores)
 	@echo '$(ZOO)' | tr ' ' '\n' | grep . | xargs -P $(JOBS) -I{} sh -c 'set -- $$(echo "{}" | tr ":" " "); \

@@ -31,7 +31,12 @@ def published_records() -> list[Record]:
 
 
 def published_board(left_out: list[str] | None = None) -> Board:
-    """Return all boards that ship with satbench as one; `left_out` as `build_board` fills it."""
+    """Return all boards that ship with satbench as one; `left_out` as `build_board` fills it.
+
+    >>> board = published_board()
+    >>> all(benchmark.rows for benchmark in board.benchmarks)
+    True
+    """
     there = [one for one in board_definitions() if any(one.records.glob("*.json"))]
     boards = [defined_board(one, left_out) for one in there]
     return Board(tuple(benchmark for board in boards for benchmark in board.benchmarks))

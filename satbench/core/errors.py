@@ -14,6 +14,13 @@ class SatbenchError(ValueError):
 
     The command line prints only the message and exits with code 2.  A word of more than 1,000
     letters, which only a broken or a hostile file has, is cut in it.
+
+    >>> import satbench
+    >>> try:
+    ...     satbench.load_dataset("fashon-mnist")
+    ... except satbench.SatbenchError as error:
+    ...     print(error)
+    unknown dataset 'fashon-mnist': did you mean 'fashion-mnist'?
     """
 
     def __init__(self, message: str = "") -> None:

@@ -84,6 +84,10 @@ def load_dataset(
     are looked for and downloaded to; None means `$SATBENCH_DATA`, else `~/.cache/satbench/data`.
     Raises SatbenchError for an unknown name, files that are missing or corrupt, and `n_examples`
     below 1, or above what the split has unless `or_fewer` is meant.
+
+    >>> images = load_dataset("fashion-mnist", n_examples=100)
+    >>> images.name, len(images), images.shape, images.classes
+    ('fashion-mnist', 100, (1, 28, 28), 10)
     """
     check_name(name)
     if n_examples is not None and n_examples < 1:

@@ -121,11 +121,12 @@ class _Files:
 
     def hold_more_than_bytes(self) -> bool:
         """Whether any has more than 8 bits a channel; of those in the table only heads are read."""
-        import pyarrow.compute as pc
+        import pyarrow.compute
 
+        binary_slice = vars(pyarrow.compute)["binary_slice"]  # which pyarrow makes when imported
         for start in range(0, len(self._table), _PIECE):
             column = self._table[start : start + _PIECE][self._column].combine_chunks()
-            heads = pc.binary_slice(column.field("bytes"), 0, HEAD).to_pylist()
+            heads = binary_slice(column.field("bytes"), 0, HEAD).to_pylist()
             for row, head in enumerate(heads):
                 if head is None:
                     deep = holds_more_than_bytes(Path(column[row]["path"].as_py()))

@@ -208,13 +208,13 @@ def _of_tpu(network: efficientnet.EfficientNet) -> Origins:
     head = len(network.features) - 1
     yield from _named(network.features[0], "features.0", _Counter("stem"))
     blocks = [
-        (f"features.{stage}.{place}.block", block.block)
+        f"features.{stage}.{place}.block"
         for stage in range(1, head)
-        for place, block in network.features[stage].named_children()
+        for place, _ in network.get_submodule(f"features.{stage}").named_children()
     ]
-    for number, (here, block) in enumerate(blocks):
+    for number, here in enumerate(blocks):
         counter = _Counter(f"blocks_{number}")
-        for place, part in block.named_children():
+        for place, part in network.get_submodule(here).named_children():
             yield from _named(part, f"{here}.{place}", counter)
     yield from _named(network.features[head], f"features.{head}", _Counter("head"))
     yield "classifier.1.weight", ("head/dense/kernel", _dense)

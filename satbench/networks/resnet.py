@@ -133,7 +133,7 @@ class _ResNet(resnet.ResNet):  # type: ignore[misc]
 
 def _padded(net: _ResNet, padding: Padding) -> nn.Module:
     if padding == "tensorflow":
-        net.maxpool = SameMaxPool()
+        setattr(net, "maxpool", SameMaxPool())  # noqa: B010 (torchvision says MaxPool2d)
     return net
 
 

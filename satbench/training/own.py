@@ -238,8 +238,9 @@ def name_of(part: object) -> str:
     """Name a function, a class or an object of a user's; empty for None."""
     if part is None:
         return ""
-    named = part if hasattr(part, "__qualname__") else type(part)
-    return f"{named.__module__}.{named.__qualname__}"
+    name = getattr(part, "__qualname__", None)
+    named = part if name else type(part)
+    return f"{named.__module__}.{name or type(part).__qualname__}"
 
 
 def _network_text(network: nn.Module) -> str:
