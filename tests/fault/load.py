@@ -36,7 +36,7 @@ def evaluations(times: int = 100) -> dict[str, float]:
     def once(seed: int) -> None:
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
-        satbench.evaluate(model, x, y, attacks=["pgd-3", "square(queries=10)"], eps=0.1)
+        satbench.evaluate(model, x, y, attacks=["pgd-3", "square(queries=10)"], eps=0.1, out=None)
 
     for seed in range(10):
         once(seed)
@@ -61,7 +61,7 @@ def classes(images: int = 10_000, count: int = 1_000) -> dict[str, float]:
     x = torch.rand(images, 1, 8, 8)
     y = model(x).argmax(1).detach()
     started = time.process_time()
-    record = satbench.evaluate(model, x, y, attacks="pgd-3", eps=0.05)
+    record = satbench.evaluate(model, x, y, attacks="pgd-3", eps=0.05, out=None)
     return {
         "images": images,
         "classes": count,
@@ -71,7 +71,7 @@ def classes(images: int = 10_000, count: int = 1_000) -> dict[str, float]:
     }
 
 
-def mapped(megabytes: int = 2_000) -> dict[str, float]:
+def mapped(megabytes: int = 400) -> dict[str, float]:
     """Evaluate on every image of a file of arrays that is mapped into memory."""
     from satbench.data import load_dataset
 
