@@ -47,3 +47,10 @@ def moved(modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
 def device_name(device: torch.device) -> str:
     """Return the name of a device, for the record."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return where the model lives: the device of its first parameter or buffer, else the CPU."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        return tensor.device
+    return torch.device("cpu")

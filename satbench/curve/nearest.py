@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from satbench.calling.devices import device_of
 from satbench.data import Dataset
-from satbench.engine.runner import device_of
 from satbench.records.curves import Curve
 from satbench.records.witnesses import Witnesses
 

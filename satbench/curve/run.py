@@ -13,7 +13,7 @@ from torch import nn
 from satbench.attacks.minimum_norm import MinimumNorm
 from satbench.attacks.suites.suite import check_suite, parse_suite
 from satbench.calling.borrow import borrowed
-from satbench.calling.devices import choose_device
+from satbench.calling.devices import choose_device, device_of
 from satbench.calling.generators import own_generators
 from satbench.core.errors import SatbenchError
 from satbench.core.files import file_stem
@@ -29,7 +29,7 @@ from satbench.curve.nearest import Nearest
 from satbench.curve.search import SearchRun
 from satbench.data import Dataset
 from satbench.engine.journal import RunStore, known_models
-from satbench.engine.runner import Context, NoProgress, Progress, device_of, run_stages
+from satbench.engine.runner import Context, NoProgress, Progress, run_stages
 from satbench.engine.stage import Stage
 from satbench.evaluation.config import EvalConfig, first_examples
 from satbench.evaluation.environment import measured_environment

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from satbench.attacks.minimum_norm import MinimumNorm, minimum_distances
+from satbench.calling.devices import device_of
 from satbench.core.noise import Noise
 from satbench.curve.nearest import Nearest
 from satbench.engine.passes import CountingModel, Passes
-from satbench.engine.runner import CLEAN, BatchResult, Context, StageWork, device_of
+from satbench.engine.runner import CLEAN, BatchResult, Context, StageWork
 from satbench.engine.searched import Searched, Trial, joint
 from satbench.engine.stage import Stage
 from satbench.engine.suite_run import CleanPass

@@ -19,13 +19,14 @@ from torch import nn
 
 from satbench.calling.blame import Batch
 from satbench.calling.borrow import borrowed
+from satbench.calling.devices import device_of
 from satbench.calling.generators import own_generators
 from satbench.calling.rounding import FLOAT32, rounding_of
 from satbench.core.heap import release_freed_memory
 from satbench.core.threat import Threat
 from satbench.diagnosis.signs import TARGETS, examine, examine_modes
 from satbench.engine.passes import CountingModel, Passes
-from satbench.engine.runner import Images, device_of
+from satbench.engine.runner import Images
 from satbench.records.flags import Flag
 
 ATTACKED = 64

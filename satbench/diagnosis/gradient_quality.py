@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from satbench.calling.borrow import borrowed
+from satbench.calling.devices import device_of
 from satbench.core.errors import SatbenchError
 from satbench.core.heap import release_freed_memory
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
 from satbench.engine.ball import project, random_point, steepest
 from satbench.engine.contract import Model, NoiseSource
-from satbench.engine.runner import device_of
 
 DRAWS = 4
 """How many random points of the ball the gradient at the image is compared with."""

@@ -331,10 +331,3 @@ def cut(left: NDArray[np.int64], block: int | None, batch_size: int) -> Iterator
     numbers = left // block
     for number in np.unique(numbers):
         yield left[numbers == number]
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Return where the model lives: the device of its first parameter or buffer, else the CPU."""
-    for tensor in (*model.parameters(), *model.buffers()):
-        return tensor.device
-    return torch.device("cpu")

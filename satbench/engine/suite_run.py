@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from satbench.calling.borrow import borrowed
 from satbench.calling.defaults import plain_defaults
+from satbench.calling.devices import device_of
 from satbench.calling.logits import ModelError, said
 from satbench.calling.warm import warm_cpu
 from satbench.core.errors import SatbenchError
@@ -26,7 +27,6 @@ from satbench.engine.runner import (
     BatchResult,
     Context,
     StageWork,
-    device_of,
     no_margins,
     run_stages,
 )

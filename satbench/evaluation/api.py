@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from satbench.calling.devices import choose_device
+from satbench.calling.devices import choose_device, device_of
 from satbench.calling.function import Function
 from satbench.calling.generators import own_generators
 from satbench.core.console import progress_of, say
@@ -24,7 +24,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.files import check_folder
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
-from satbench.engine.runner import Progress, device_of
+from satbench.engine.runner import Progress
 from satbench.evaluation.arguments import (
     AttackGiven,
     attack_list,

@@ -19,14 +19,13 @@ from torch import Tensor, nn
 from satbench.attacks.registry import give_attack, spec_of_object
 from satbench.calling.borrow import borrowed
 from satbench.calling.code_digest import code_digest
-from satbench.calling.devices import moved
+from satbench.calling.devices import device_of, moved
 from satbench.calling.generators import own_generators
 from satbench.calling.logits import ask
 from satbench.core.noise import generator_for
 from satbench.data import Dataset
 from satbench.engine.bpda import Replaced
 from satbench.engine.own_attack import own_attack
-from satbench.engine.runner import device_of
 from satbench.evaluation.replacements import IDENTITY, Replacement
 from satbench.models import is_of_own_code
 from satbench.records.answers import (

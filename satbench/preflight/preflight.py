@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from satbench.calling.blame import images_of
 from satbench.calling.borrow import borrowed
 from satbench.calling.deadline import time_limit
+from satbench.calling.devices import device_of
 from satbench.calling.generators import own_generators
 from satbench.calling.logits import ModelError
 from satbench.calling.modules import check_module, kind_of
@@ -23,7 +24,6 @@ from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.engine.bpda import Replaced
-from satbench.engine.runner import device_of
 from satbench.preflight.answer_checks import (
     Learnt,
     Needs,

@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from satbench.attacks.suites.suite import check_suite, parse_suite
-from satbench.calling.devices import choose_device, moved
+from satbench.calling.devices import choose_device, device_of, moved
 from satbench.calling.generators import own_generators
 from satbench.core.errors import SatbenchError
 from satbench.core.files import check_folder, sweep
@@ -20,14 +20,7 @@ from satbench.data import load_dataset
 from satbench.diagnosis.diagnose import Findings, probe
 from satbench.engine.bpda import Replaced
 from satbench.engine.journal import RunStore
-from satbench.engine.runner import (
-    CLEAN,
-    SURVIVED,
-    BatchResult,
-    NoProgress,
-    Progress,
-    device_of,
-)
+from satbench.engine.runner import CLEAN, SURVIVED, BatchResult, NoProgress, Progress
 from satbench.engine.stage import Stage
 from satbench.engine.suite_run import run_suite
 from satbench.evaluation.given import Given

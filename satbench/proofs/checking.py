@@ -10,19 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from satbench.calling.devices import device_of
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.engine.judge import check_allowed, predict
-from satbench.engine.runner import (
-    CLEAN,
-    BatchResult,
-    Context,
-    NoJournal,
-    StageWork,
-    device_of,
-    run_stages,
-)
+from satbench.engine.runner import CLEAN, BatchResult, Context, NoJournal, StageWork, run_stages
 from satbench.engine.suite_run import CleanPass
 from satbench.records.record import WRONG_CLEAN, Record
 from satbench.records.witnesses import Witnesses

@@ -17,11 +17,11 @@ import torch
 
 from satbench.board.definition import board_definitions
 from satbench.calling.borrow import borrowed
+from satbench.calling.devices import device_of
 from satbench.calling.generators import own_generators
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset
-from satbench.engine.runner import device_of
 from satbench.evaluation.given import Given, check_surrogates, find_images, find_model
 from satbench.evaluation.own_code import answers_of
 from satbench.models import LoadedModel, is_of_own_code

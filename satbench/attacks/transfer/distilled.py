@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from satbench.attacks.transfer.student import Lesson, smooth_net
+from satbench.calling.devices import device_of
 from satbench.core.errors import SatbenchError
 from satbench.core.limits import check_at_least_one
 from satbench.core.noise import generator_for
@@ -23,7 +24,6 @@ from satbench.core.threat import Length, Threat
 from satbench.engine.ball import project, random_point, steepest
 from satbench.engine.contract import Attack, CountedSurrogates, Model, NoiseSource, of_any_batch
 from satbench.engine.passes import CountingModel, Passes
-from satbench.engine.runner import device_of
 
 EPS = Length(Fraction(1), relative=True)
 

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from satbench.attacks.suites.suite import check_suite, parse_suite
 from satbench.attacks.targeted import view_of
 from satbench.calling.borrow import borrowed
-from satbench.calling.devices import choose_device, moved
+from satbench.calling.devices import choose_device, device_of, moved
 from satbench.calling.generators import own_generators
 from satbench.calling.logits import ask
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset
-from satbench.engine.runner import CLEAN, BatchResult, Context, device_of
+from satbench.engine.runner import CLEAN, BatchResult, Context
 from satbench.engine.stage import Stage
 from satbench.engine.suite_run import run_suite
 from satbench.engine.toward import Toward

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from satbench.attacks import short_spec
 from satbench.calling.borrow import borrowed
+from satbench.calling.devices import device_of
 from satbench.calling.generators import own_generators
 from satbench.calling.logits import ask
 from satbench.core.errors import SatbenchError
@@ -28,7 +29,6 @@ from satbench.core.stats.intervals import wilson_interval
 from satbench.data import Dataset
 from satbench.data.class_names import class_names
 from satbench.engine.judge import answered, in_full_precision
-from satbench.engine.runner import device_of
 from satbench.evaluation.given import Given, find_images, find_model
 from satbench.evaluation.report import notes_of, result_html, rows_of, shown_name
 from satbench.figures.images import Broken, ModelAnswer, images_picture
