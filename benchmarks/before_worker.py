@@ -1,4 +1,4 @@
-"""One side of `before.py`: runs the benchmarks of a checkout, when and as often as it is told.
+"""One side of `before.py`: a process that runs the benchmarks of one checkout on request.
 
     python -P before_worker.py CHECKOUT
 

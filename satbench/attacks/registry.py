@@ -251,7 +251,7 @@ def short_spec(spec: str) -> str:
 def surrogates_in_file(text: str) -> frozenset[str]:
     """Return the models that a suite's file names of itself, `FILE.toml` or `FILE.toml(a=…)`.
 
-    Those that stand in the text, behind the file, are left out; a text of no file names none.
+    Models that the parameters after the file name are left out.  A text without a file names none.
     """
     file = _TOML.match(check_spec_text(text))
     if not file:

@@ -57,7 +57,7 @@ def told_apart(ordered: Sequence[Row]) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A group and the ReLU group that differs from it in the activation alone.
+    """A group and the ReLU group that differs from it only in the activation.
 
     `effects` are the activation's accuracy minus ReLU's, column by column, over the training seeds
     that both have; of a column that no such seed has there is none.  In each column p is corrected

@@ -148,8 +148,8 @@ def presets(as_json: bool) -> None:
 def cards(check: bool, pictures: bool, records: Path | None, out: Path, as_json: bool) -> None:
     """Write a page in markdown for each model that ships, and a list of them.
 
-    They come from the cards and the committed records alone.  --pictures asks each model about the
-    images that its page shows.
+    They are made only from the cards and the committed records.  --pictures asks each model
+    about the images that its page shows.
     """
     from satbench.board.model_pages import PICTURES, pages, pictured, stale_pages
     from satbench.board.publish import published_records, write_files

@@ -29,7 +29,7 @@ trust = click.option(
     "--trust",
     multiple=True,
     metavar="NAME",
-    help="Take NAME, which stands in a file, as if you had written it: satbench may then run the "
+    help="Trust NAME, which a file contains, as if you had typed it: satbench may then run the "
     "code that it names, or fetch it. May be given several times.",
 )
 again = click.option(

@@ -113,7 +113,8 @@ def measure_configs(
     """Measure the curves that the command line was asked for; the radii in `configs` are unused.
 
     They are of one norm and data set, and all are brought down at the marks of their common table.
-    `begins` is told of each model that comes next.  Other processes may be at `shared` curves.
+    `begins` is called with each model before its curve.  Several processes may work on `shared`
+    curves.
     """
     made, bounded = [], []
     for config in configs:
@@ -257,7 +258,7 @@ def _found(path: Path, identity: str, data: Dataset) -> tuple[Curve, Nearest] | 
 
 @dataclass(frozen=True)
 class _Work:
-    """A curve under way: its plan, its journal, and who is told of it."""
+    """A curve that is being computed: its plan, its journal and its progress."""
 
     plan: CurvePlan
     store: RunStore

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from satbench.calling.logits import read_logits, without_masks
 
 View = Literal["likelihood", "margin", "distance"]
-"""What stands for how far an image is from the target, d: `likelihood` is the target's logit minus
-the log-sum-exp of the others, so that cross-entropy climbs as that of the target falls; `margin` is
-it minus the largest other; both as asinh(d), which is as high where d is, and whose gradients do
-not vanish where the model is sure.  `distance` is the margin itself, for attacks that measure by
-it."""
+"""How the distance d of an image from the target is measured.
+
+`likelihood` is the target's logit minus the log-sum-exp of the others, so that a higher
+cross-entropy of this model means a lower one of the target.  `margin` is the target's logit minus
+the largest other.  Both are given as asinh(d), which grows with d, and whose gradients do not
+vanish where the model is sure.  `distance` is the margin itself, for attacks that measure by it.
+"""
 
 
 class Toward(nn.Module):

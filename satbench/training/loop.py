@@ -3,7 +3,7 @@
 The inner maximum is an ordinary attack; the outer minimum is SGD.  What a run does is fixed by
 its `TrainConfig`; initial weights, the order of the data, augmentation and the noise of the
 attacker are functions of the seed and of the place in the run, so a stopped run goes on to the
-very same weights, and runs that differ in the activation alone start and go through the data alike.
+very same weights, and runs that differ only in the activation start alike and see the same data.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Effect:
 
     `interval` is the 95 % interval over seeds and images, `by_seed` the one over only seeds;
     both, and `p`, are None for fewer than two seeds.  `adjusted` is `p` corrected for the number
-    of contrasts that the study makes in this column, None for what is tested alone.
+    of contrasts that the study makes in this column, None if it is the only test.
     """
 
     mean: float

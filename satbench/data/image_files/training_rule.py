@@ -22,11 +22,11 @@ _LOOKED_AT = 64
 def training_rule(name: str, crop: int, resize: str, interpolation: Interpolation) -> ResizeCrop:
     """Return the rule for the pixels of `imagefolder:PATH[@RULE]` in training.
 
-    A rule in the text stands alone.  `resize` is none (only a middle of `crop` is cut out, and
-    nothing of images that all have one size below the usual crop) or the length of the shortest
-    side; empty, images of just the size `crop` are left as they are, and others are resized as the
-    usual evaluation does (`ResizeCrop.centre`).  Raises SatbenchError where something is said
-    twice, and for images that would only be made larger.
+    A rule in the text excludes these settings.  `resize` is none (only a middle of `crop` is cut
+    out, and nothing of images that all have one size below the usual crop) or the length of the
+    shortest side; empty, images of just the size `crop` are left as they are, and others are
+    resized as the usual evaluation does (`ResizeCrop.centre`).  Raises SatbenchError
+    where something is said twice, and for images that would only be made larger.
     """
     source = ImageFolder.parse(name.removeprefix("imagefolder:"))
     if rule := source.told.rule:
