@@ -25,6 +25,12 @@ each_data_set = pytest.mark.parametrize("name", DATASETS.names())
 NAMED = [name for name in DATASETS.names() if name not in AT_A_PATH]
 
 
+@pytest.fixture(autouse=True)
+def _no_data_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # Where Debian's package of Fashion-MNIST is installed, its files would be found.
+    monkeypatch.setattr("satbench.data.fashion_mnist._DEBIAN", tmp_path / "nowhere")
+
+
 @pytest.fixture
 def made(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
     return made_dataset(name, tmp_path / "data", monkeypatch)
