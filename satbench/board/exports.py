@@ -13,7 +13,7 @@ from satbench.core.text.characters import visible
 from satbench.core.text.csv_text import csv_text
 from satbench.core.threat import show_fraction
 
-SCHEMA = 3
+SCHEMA = 4
 """The schema of the JSON."""
 
 _Numbers = dict[str, object]
@@ -70,6 +70,7 @@ def _model_numbers(row: Row) -> _Numbers:
         "rank": row.rank.best,
         "rank_worst": row.rank.worst,
         "model": model.name,
+        "mark": row.mark,
         **_kind_numbers(row),
         "training_seed": row.training.seed,
         "parameters": model.parameters,

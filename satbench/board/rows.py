@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from satbench.board.agreement import Agreement, agreement_of
 from satbench.board.cost import Cost, cost_of
+from satbench.board.marks import Mark
 from satbench.core.stats.intervals import wilson_interval
 from satbench.records.attack_run import attack_runs, passes_of
 from satbench.records.flags import Flag
@@ -93,7 +94,8 @@ class Row:
     backward, of the model and of those it was attacked from).  `flags` are the signs of overstated
     robustness that the records carry, one a name; None where no record was diagnosed.  `cost` and
     `agreement` look at reference records too, which enter nothing else.  `masks` (N,) say for each
-    column of accuracies which images are right.  `rank` is 0 until `rank_rows` sets it.
+    column of accuracies which images are right.  `rank` is 0 until `rank_rows` sets it.  `mark`
+    says how far the numbers were checked.
     """
 
     model: ModelInfo
@@ -112,6 +114,7 @@ class Row:
     agreement: Agreement | None
     masks: Mapping[Column, NDArray[np.bool_]] = field(compare=False, default_factory=dict)
     rank: RankSet = RankSet(0, 0)
+    mark: Mark = "unverified"
 
     @property
     def training(self) -> TrainingInfo:
