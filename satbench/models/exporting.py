@@ -168,6 +168,8 @@ def _timm_code(name: str, classes: int) -> str:
 def push_to_hub(folder: Path, repository: str) -> str:
     """Upload an exported folder to `ORG/NAME` on the Hugging Face Hub; return its address.
 
+    The environment variable HF_ENDPOINT names another server that answers as the Hub does.
+
     Raises SatbenchError where huggingface_hub is missing or the Hub refuses.
     """
     try:
@@ -184,7 +186,7 @@ def push_to_hub(folder: Path, repository: str) -> str:
             f"cannot push to {repository} ({type(error).__name__}: {said[0] if said else ''}): "
             "log in with `hf auth login`, and check the name ORG/NAME"
         ) from None
-    return f"https://huggingface.co/{repository}"
+    return f"{api.endpoint}/{repository}"
 
 
 def _images(model: LoadedModel) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -12,9 +13,11 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
+from hub_server import HubServer
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+import satbench
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
 from satbench.model_zoo.card import CARD_KEY, Card
@@ -153,6 +156,8 @@ def test_a_push_makes_the_repository_and_uploads_the_folder(
     calls: list[tuple[str, object]] = []
 
     class Api:
+        endpoint = "https://huggingface.co"
+
         def create_repo(self, name: str, exist_ok: bool) -> None:
             calls.append(("create", name))
 
@@ -163,6 +168,50 @@ def test_a_push_makes_the_repository_and_uploads_the_folder(
 
     assert "https://huggingface.co/me/net" == push_to_hub(tmp_path, "me/net")
     assert [("create", "me/net"), ("me/net", str(tmp_path))] == calls
+
+
+LOADS = """
+import sys
+import torch
+from huggingface_hub import hf_hub_download
+model = torch.export.load(hf_hub_download("me/net", "{name}.pt2")).module()
+images = torch.load(sys.argv[1])
+with torch.no_grad():
+    torch.save(model(images), sys.argv[2])
+assert "satbench" not in sys.modules
+"""
+
+
+@pytest.mark.slow
+def test_a_model_pushed_to_a_hub_is_loaded_from_there_without_satbench(tmp_path: Path) -> None:
+    pytest.importorskip("huggingface_hub")
+    push = ["export", SHIPPED, "--form", "hub", "--push", "me/net", "--out"]
+    with HubServer(token="hf_right") as hub:
+
+        def run(*words: str, token: str = "hf_right") -> subprocess.CompletedProcess[str]:
+            hub_only = {"HF_ENDPOINT": hub.address, "HF_TOKEN": token, "HF_HUB_DISABLE_XET": "1"}
+            env = {**os.environ, **hub_only, "HF_HOME": str(tmp_path / "home")}
+            return subprocess.run(words, env=env, capture_output=True, text=True)
+
+        python = (sys.executable, "-m", "satbench")
+        refused = run(*python, *push, str(tmp_path / "a"), token="hf_wrong")
+        assert (2, {}) == (refused.returncode, hub.repositories)
+        assert "Traceback" not in refused.stderr
+
+        pushed = run(*python, *push, str(tmp_path / "b"))
+        assert 0 == pushed.returncode, pushed.stderr
+        assert f"{hub.address}/me/net" in pushed.stdout
+        written = {one.name: one.read_bytes() for one in (tmp_path / "b").iterdir()}
+        assert written == hub.repositories["me/net"]
+
+        x = torch.rand(3, 1, 28, 28)
+        torch.save(x, tmp_path / "x.pt")
+        files = (str(tmp_path / "x.pt"), str(tmp_path / "logits.pt"))
+        done = run(sys.executable, "-c", LOADS.format(name=SHIPPED), *files)
+        assert 0 == done.returncode, done.stderr
+    with torch.no_grad():
+        expected = satbench.load_model(SHIPPED)(x)
+    torch.testing.assert_close(expected, torch.load(tmp_path / "logits.pt"))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -438,3 +439,34 @@ def test_the_loggers_of_the_manual_are_told_of_steps_and_epochs(
     assert {"loss", "learning rate"} == set(Run.logged[0])
     assert 8 == sum("loss" in values for values in Run.logged)
     assert [1, 2] == [values["epoch"] for values in Run.logged if "epoch" in values]
+
+
+@pytest.mark.slow
+def test_the_logger_of_the_manual_writes_an_offline_run_of_weights_and_biases(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("wandb")
+    manual = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    blocks = [block.partition("```")[0] for block in manual.split("```python\n")]
+    (code,) = [block for block in blocks if "import wandb" in block]
+    given = f"""
+import torch, torch.nn as nn, satbench
+from satbench.training.api import Callback
+network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(36), nn.Linear(36, 3))
+x, y = torch.rand(40, 1, 6, 6), torch.arange(40) % 3
+train = satbench.train
+satbench.train = lambda *given, **more: train(
+    *given, epochs=2, batch_size=8, held_out=8, quiet=True, out="out", **more)
+{code}
+import wandb
+print(dict(wandb.run.summary))
+"""
+    env = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    words = [sys.executable, "-c", given]
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
+
+    assert 0 == done.returncode, done.stderr
+    summary = ast.literal_eval(done.stdout.strip().splitlines()[-1])
+    assert {"loss", "learning rate", "held-out PGD-10", "epoch"} <= set(summary)
+    assert 2 == summary["epoch"]
+    assert 1 == len(list(tmp_path.glob("wandb/offline-run-*/run-*.wandb")))
