@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
@@ -13,7 +13,21 @@ from numpy.typing import NDArray
 from satbench.core.errors import SatbenchError
 from satbench.core.stats.intervals import matched_interval, mcnemar_p
 from satbench.core.stats.shown import ALPHA
-from satbench.records.record import SURVIVED, Record, read_record
+from satbench.records.record import SURVIVED, WRONG_CLEAN, Record, read_record
+
+
+@dataclass(frozen=True)
+class Churn:
+    """Images that one model has right after the attacks, and the other has not.
+
+    `stands` is the place of the model that has them right, 0 or 1; `broken_by` says what the other
+    fell to: a part of an attack, or `no attack` where it is wrong when clean.  `images` are the
+    places of the images in the data set.
+    """
+
+    stands: int
+    broken_by: str
+    images: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -22,7 +36,8 @@ class RecordComparison:
 
     `robust` are the two robust accuracies, shares in [0, 1]; `difference` is the first minus the
     second, with its 95 % `interval`.  `only_first` images are right after the attacks for the first
-    model only, `only_second` for the second only; `p` is the exact McNemar test's.
+    model only, `only_second` for the second only; `p` is the exact McNemar test's.  `churn` has
+    each of these images once, by what broke it.
     """
 
     names: tuple[str, str]
@@ -33,6 +48,7 @@ class RecordComparison:
     only_first: int
     only_second: int
     p: float
+    churn: tuple[Churn, ...] = ()
 
     @property
     def shown(self) -> bool:
@@ -78,7 +94,35 @@ def compare(
             shown = " and ".join(text if len(text) < 60 else f"{text[:12]}…" for text in told)
             raise SatbenchError(f"expected two records of the same {what}, got {shown}")
     stands = [np.array(record.verdicts) == SURVIVED for record in (one, other)]
-    return _compared((one.model.name, other.model.name), stands)
+    compared = _compared((one.model.name, other.model.name), stands)
+    return replace(compared, churn=(*_churn(0, stands[0], other), *_churn(1, stands[1], one)))
+
+
+def broken_by(record: Record, verdict: int) -> str:
+    """Name what a verdict above -1 says that an image fell to, for people.
+
+    >>> from satbench.board.publish import published_records
+    >>> broken_by(published_records()[0], 0)
+    'no attack'
+    """
+    if verdict == WRONG_CLEAN:
+        return "no attack"
+    stage = record.stages[verdict - 1]
+    name = stage.attack.partition("(")[0]
+    by = f" by {stage.by}" if stage.by else ""
+    return (f"{name}/{stage.part}" if stage.part else name) + by
+
+
+def _churn(stands: int, right: NDArray[np.bool_], other: Record) -> list[Churn]:
+    """Return the images that are `right`, (N,), and wrong in `other`, by what broke them there."""
+    found: dict[int, list[int]] = {}
+    for index in np.flatnonzero(right).tolist():
+        if (verdict := other.verdicts[index]) != SURVIVED:
+            found.setdefault(verdict, []).append(index)
+    return [
+        Churn(stands, broken_by(other, verdict), tuple(images))
+        for verdict, images in sorted(found.items())
+    ]
 
 
 def _read(record: Record | str | PathLike[str]) -> Record:

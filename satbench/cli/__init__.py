@@ -32,6 +32,8 @@ _COMMANDS = {
     "verify": "satbench.cli.verify:verify",
     "recheck": "satbench.cli.recheck:recheck",
     "challenge": "satbench.cli.challenge:challenge",
+    "compare": "satbench.cli.compare:compare",
+    "reproduce": "satbench.cli.reproduce:reproduce",
     "merge": "satbench.cli.merge:merge",
     "models": "satbench.cli.models:models",
     "attacks": "satbench.cli.lists:attacks",

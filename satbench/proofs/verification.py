@@ -137,13 +137,13 @@ def _examine(path: Path, given: Given) -> tuple[Verified, Subject | None]:
             f"{record.dataset.digest[:12]}…"
         )
     loaded = find_model(record, given)
-    faults += _check_model(record, loaded)
+    faults += check_model(record, loaded)
     faults += check_surrogates(record, dataset, given) if dataset else ()
     if faults or dataset is None:
         return told, None
     found = OpenedRecord(record, witnesses, dataset, loaded)
     faults += check_claims(found, given)
-    differing = _differing(record, dataset, loaded)
+    differing = differing_answers(record, dataset, loaded)
     if differing == "logits":
         faults.append(
             f"the model is not the record's: {loaded.info.name} here has the same weights, but "
@@ -166,7 +166,7 @@ def _check_diagnosis(found: OpenedRecord, given: Given) -> list[str]:
     return [] if here is None else list(check_flags(found.record, here))
 
 
-def _differing(record: Record, dataset: Dataset, loaded: LoadedModel) -> Difference:
+def differing_answers(record: Record, dataset: Dataset, loaded: LoadedModel) -> Difference:
     """Say in what a model of somebody's own code differs from that of the record."""
     if is_of_own_code(loaded.info.source):
         threat = Threat.of(record.norm, record.eps)
@@ -177,7 +177,8 @@ def _differing(record: Record, dataset: Dataset, loaded: LoadedModel) -> Differe
     return difference(record.model.answers, here)
 
 
-def _check_model(record: Record, loaded: LoadedModel) -> Iterator[str]:
+def check_model(record: Record, loaded: LoadedModel) -> Iterator[str]:
+    """Yield in what the model found here is not the one that the record tells of."""
     told, here = record.model, loaded.info
     if here.weights_digest != told.weights_digest:
         yield (

@@ -1,0 +1,54 @@
+"""`satbench compare`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from satbench.cli import options
+from satbench.core.text.terminal import one_line, tell
+
+if TYPE_CHECKING:
+    from satbench.board.comparison import RecordComparison
+
+_SHOWN = 10
+"""Images that are named in a line of the terminal; --json names all."""
+
+
+@click.command()
+@click.argument("first", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("second", type=click.Path(path_type=Path, dir_okay=False))
+@options.as_json
+def compare(first: Path, second: Path, as_json: bool) -> None:
+    """Compare the robust accuracy of two records, FIRST and SECOND, image by image.
+
+    Both are of the same images, threat model and attacks.  The test is paired (McNemar, exact) and
+    the interval is for the difference, at 95 %.  Below it stands which images only one of the two
+    has right, and what the other fell to.  Nothing is attacked or re-checked: see verify.
+    """
+    from satbench.board.comparison import compare as compare_records
+
+    done = compare_records(first, second)
+    if as_json:
+        tell(json.dumps({**asdict(done), "shown": done.shown}, indent=2))
+        return
+    _tell(done)
+
+
+def _tell(done: RecordComparison) -> None:
+    tell(one_line(done))
+    both = done.n - done.only_first - done.only_second
+    tell(f"{both} of {done.n} images: both are right after the attacks, or neither is")
+    for place, count in enumerate((done.only_first, done.only_second)):
+        other = one_line(done.names[1 - place])
+        tell(f"{count} images: only {one_line(done.names[place])} is right")
+        for churn in done.churn:
+            if churn.stands == place:
+                shown = ", ".join(map(str, churn.images[:_SHOWN]))
+                more = ", …" if len(churn.images) > _SHOWN else ""
+                fell = f"{other} fell to {one_line(churn.broken_by)}"
+                tell(f"  {fell} on {len(churn.images)}: image {shown}{more}")

@@ -1,0 +1,133 @@
+"""What a record and the same run, run again, say otherwise: image by image, stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from satbench.board.comparison import broken_by
+from satbench.records.record import SURVIVED, Record, StageResult
+from satbench.records.witnesses import Witnesses
+
+_COUNTS = (
+    "attacked",
+    "broken",
+    "passed_over",
+    "forwards",
+    "backwards",
+    "source_forwards",
+    "source_backwards",
+)
+_SURROUNDINGS = ("satbench", "torch", "python", "platform", "device", "threads")
+
+
+@dataclass(frozen=True)
+class Differing:
+    """An image whose verdict is another: what it fell to `then` and `now`, or `nothing`."""
+
+    image: int
+    then: str
+    now: str
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """What came out otherwise; nothing did where all is empty.
+
+    `record` is the one that was given, `again` the one that its inputs give here.  `images` are the
+    verdicts that differ, `witnesses` the images broken both times by other pixels, None where the
+    record's witnesses cannot be read.  `counts` and `flags` are a sentence each; `surroundings` has
+    what is another machine's or version's, name to then and now, and is no difference itself.
+    """
+
+    record: Record
+    again: Record
+    images: tuple[Differing, ...]
+    witnesses: tuple[int, ...] | None
+    counts: tuple[str, ...]
+    flags: tuple[str, ...]
+    surroundings: dict[str, tuple[str, str]]
+
+    @property
+    def is_same(self) -> bool:
+        """Whether verdicts, witnesses, counts and flags are the record's."""
+        return not (self.images or self.counts or self.flags) and self.witnesses == ()
+
+    def __str__(self) -> str:
+        n, then, now = self.record.n, self.record.surviving(), self.again.surviving()
+        unread = "; its witnesses cannot be read, and are not compared"
+        what = (
+            f"{len(self.images)} of {n} verdicts differ; robust accuracy {then / n:.1%} in the "
+            f"record, {now / n:.1%} here"
+        )
+        if self.is_same:
+            return f"nothing differs: {n} verdicts, the witnesses, the passes; {now / n:.1%} robust"
+        if self.witnesses:
+            what += f"; {len(self.witnesses)} images broken by other witnesses"
+        return what + (unread if self.witnesses is None else "")
+
+
+def compare_runs(
+    record: Record, again: Record, kept: Witnesses | None, found: Witnesses
+) -> Reproduced:
+    """Hold a record with the witnesses `kept`, if they can be read, against the same run anew."""
+    then, now = np.array(record.verdicts), np.array(again.verdicts)
+    images = [
+        Differing(index, _fate(record, index), _fate(again, index))
+        for index in np.flatnonzero(then != now).tolist()
+    ]
+    others: tuple[int, ...] | None = None
+    if kept is not None:
+        mine = dict(zip(kept.indices.tolist(), kept.images, strict=True))
+        theirs = zip(found.indices.tolist(), found.images, strict=True)
+        others = tuple(
+            index
+            for index, image in theirs
+            if index in mine and then[index] == now[index] and (mine[index] != image).any()
+        )
+    surroundings = {
+        name: (str(old), str(new))
+        for name in _SURROUNDINGS
+        if (old := getattr(record.environment, name)) != (new := getattr(again.environment, name))
+    }
+    counts = tuple(_other_counts(record.stages, again.stages))
+    return Reproduced(
+        record,
+        again,
+        tuple(images),
+        others,
+        counts,
+        tuple(_other_flags(record, again)),
+        surroundings,
+    )
+
+
+def _fate(record: Record, index: int) -> str:
+    verdict = record.verdicts[index]
+    return "nothing" if verdict == SURVIVED else broken_by(record, verdict)
+
+
+def _other_counts(then: Sequence[StageResult], now: Sequence[StageResult]) -> Iterator[str]:
+    for number, (old, new) in enumerate(zip(then, now, strict=True), 1):
+        for name in _COUNTS:
+            before, here = getattr(old, name), getattr(new, name)
+            if before != here:
+                title = f"stage {number}, {old.attack.partition('(')[0]}/{old.part}".rstrip("/")
+                yield f"{title}: {name} {before} in the record, {here} here"
+
+
+def _other_flags(record: Record, again: Record) -> Iterator[str]:
+    if record.diagnosis is None or again.diagnosis is None:
+        return
+    then, now = (
+        {flag.name: flag.images for flag in told.diagnosis.flags if flag.name != "training-data"}
+        for told in (record, again)
+        if told.diagnosis
+    )
+    for name in sorted(then.keys() | now.keys()):
+        if then.get(name) != now.get(name):
+            yield (
+                f"flag {name}: {then.get(name, 0)} images in the record, {now.get(name, 0)} here"
+            )
