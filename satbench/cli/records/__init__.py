@@ -1,0 +1,1 @@
+"""Commands on records: check, run again, attack, compare, unite."""
