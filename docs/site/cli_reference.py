@@ -17,7 +17,22 @@ _WIDTH = 100
 _HEAD = """# Command line
 
 This page is made from `--help` when the site is built. Results go to stdout, progress and errors
-to stderr. Exit codes: 0, 1 (a check failed), 2 (a mistake in what was given), 130 (stopped).
+to stderr. Under `--json` an error is JSON on stdout: `{"error": {"kind": …, "message": …}}`. Exit
+codes: 0, 1 (a check failed), 2 (a mistake in what was given), 130 (stopped).
+
+## Completion
+
+A shell completes commands, options, and the names of models, attacks, recipes, data sets and
+activations after one line in its start-up file:
+
+```sh
+# bash, in ~/.bashrc
+eval "$(_SATBENCH_COMPLETE=bash_source satbench)"
+# zsh, in ~/.zshrc
+eval "$(_SATBENCH_COMPLETE=zsh_source satbench)"
+# fish, in ~/.config/fish/completions/satbench.fish
+_SATBENCH_COMPLETE=fish_source satbench | source
+```
 """
 
 
@@ -40,7 +55,12 @@ def _below(
     command: click.Command, words: tuple[str, ...], parent: click.Context | None
 ) -> Iterator[tuple[tuple[str, ...], click.Context]]:
     context = click.Context(
-        command, info_name=words[-1], parent=parent, terminal_width=_WIDTH, max_content_width=_WIDTH
+        command,
+        info_name=words[-1],
+        parent=parent,
+        terminal_width=_WIDTH,
+        max_content_width=_WIDTH,
+        **command.context_settings,
     )
     yield words, context
     if isinstance(command, click.Group):

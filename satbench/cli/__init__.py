@@ -6,10 +6,7 @@ mistake in what was given).  Nothing here imports torch before a command needs i
 
 from __future__ import annotations
 
-import io
-import signal
 import sys
-import threading
 import warnings
 from importlib import import_module
 from typing import TextIO, cast
@@ -17,6 +14,9 @@ from typing import TextIO, cast
 import click
 
 import satbench
+from satbench.cli.shell.commands import CommandGroup
+from satbench.cli.shell.failures import report, wants_json
+from satbench.cli.shell.stops import Stops
 from satbench.core.errors import AssumptionWarning, SatbenchError
 from satbench.core.text.terminal import one_line, tell
 
@@ -28,7 +28,7 @@ _COMMANDS = {
     "study": "satbench.cli.study:study",
     "plot": "satbench.cli.plot:plot",
     "leaderboard": "satbench.cli.leaderboard:leaderboard",
-    "images": "satbench.cli.images:images",
+    "images": "satbench.cli.records.images:images",
     "verify": "satbench.cli.records.verify:verify",
     "recheck": "satbench.cli.records.recheck:recheck",
     "challenge": "satbench.cli.records.challenge:challenge",
@@ -44,8 +44,8 @@ _COMMANDS = {
 }
 
 
-class _LazyGroup(click.Group):
-    """A group that imports a command's module when the command is asked for."""
+class _LazyGroup(CommandGroup):
+    """A group that imports the module of a command when the command is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -57,7 +57,15 @@ class _LazyGroup(click.Group):
         return cast(click.Command, getattr(import_module(module), attribute))
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    examples="""
+    satbench demo                                # three models, in a minute
+    satbench eval fmnist-sat-tiny-silu-s0 --attack pgd-50 --limit 500
+    satbench models                              # names to evaluate
+    """,
+)
 @click.version_option(satbench.__version__, prog_name="satbench")
 def cli() -> None:
     """How robust is an image classifier, and does a smooth activation make it more so?"""
@@ -66,54 +74,25 @@ def cli() -> None:
 def main() -> None:
     """Run the command line."""
     warnings.showwarning = _show_warning
-    stops = _Stops()
+    as_json = wants_json()
+    stops = Stops()
     try:
         with stops:
-            code = cli.main(standalone_mode=False)  # what a command gave to ctx.exit, if anything
+            # What a command gave to ctx.exit, if anything.
+            code = cli.main(prog_name="satbench", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
-    except SatbenchError as error:
-        tell(f"satbench: {one_line(error)}", err=True)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
         sys.exit(2)
-    except click.ClickException as error:
-        said = io.StringIO()
-        error.show(said)
-        tell(said.getvalue(), err=True, nl=False)
+    except (SatbenchError, click.ClickException) as error:
+        report(error, as_json)
         sys.exit(2)
-    except OSError as error:  # a full disk, a folder that cannot be written, a closed pipe
-        tell(f"satbench: {one_line(error)}", err=True)
+    except OSError as error:  # a full disk, a folder that cannot be written
+        report(error, as_json)
         sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
-        tell("satbench: stopped; the same command goes on where it stopped", err=True)
+    except (click.Abort, KeyboardInterrupt) as error:
+        report(error, as_json)
         sys.exit(128 + stops.number)
-
-
-class _Stops:
-    """SIGTERM and SIGHUP stop a command as Ctrl-C does; `number` is the signal that did.
-
-    A command that handles Ctrl-C, such as training, which waits for the end of a step, then handles
-    them in the same way.
-    """
-
-    def __init__(self) -> None:
-        self.number = int(signal.SIGINT)
-        self._changed: list[int] = []
-
-    def __enter__(self) -> _Stops:
-        if threading.current_thread() is threading.main_thread():
-            for name in ("SIGTERM", "SIGHUP"):
-                number = getattr(signal, name, None)  # SIGHUP is not on every system
-                if number is not None and signal.getsignal(number) == signal.SIG_DFL:
-                    signal.signal(number, self._stop)
-                    self._changed.append(number)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number in self._changed:
-            signal.signal(number, signal.SIG_DFL)
-
-    def _stop(self, number: int, frame: object) -> None:
-        self.number = number
-        signal.raise_signal(signal.SIGINT)
 
 
 def _show_warning(

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from satbench.cli import options
+from satbench.cli.shell import completion
+from satbench.cli.shell.commands import command
 from satbench.core.text.terminal import tell
 
 if TYPE_CHECKING:
     from satbench.models import FileOptions
 
-# A gradient attack misses points on nets that mask their gradients; one that needs none is beside
-# it where there is one.
+# A gradient attack misses points on networks that mask their gradients, so each norm also has an
+# attack without gradients where there is one.
 _DEFAULT_ATTACKS = {
     "linf": ("foolbox.fmn", "fab-t(targets=3)", "foolbox.hopskipjump(steps=10)"),
     "l2": ("foolbox.fmn", "fab-t(targets=3)", "foolbox.hopskipjump(steps=10)"),
@@ -23,65 +24,60 @@ _DEFAULT_ATTACKS = {
 }
 
 
-@click.command()
+@command(
+    examples="""
+    satbench curve fmnist-sat-tiny-relu-s0 fmnist-sat-tiny-silu-s0 --limit 100
+    satbench curve fmnist-sat-tiny-silu-s0 --norm l2 --eps-max 2
+    """,
+)
+@click.argument("names", nargs=-1, metavar="[MODEL]...", shell_complete=completion.models)
 @click.option(
     "--model",
     "models",
     multiple=True,
-    required=True,
-    help="As for `satbench eval`.  Several models give several lines in one figure.",
+    shell_complete=completion.models,
+    help="The same as MODEL, see `satbench eval --help`. Several models give one figure with a "
+    "line for each.",
 )
 @options.model_files
-@options.dataset_and_norm("the model")
 @click.option(
     "--attack",
     "attacks",
     multiple=True,
+    shell_complete=completion.attacks,
     help="A minimum-norm attack, such as foolbox.fmn; of several the nearest point counts. "
-    "Default: foolbox.fmn, fab-t(targets=3) and, but in l1, foolbox.hopskipjump(steps=10).",
+    "Default: foolbox.fmn, fab-t(targets=3) and, except in l1, foolbox.hopskipjump(steps=10).",
 )
 @click.option(
     "--at-marks",
     multiple=True,
-    help="An attack within the eps of the table, which the curve is brought down to.  "
-    "Default: pgd-50, or square where no --attack follows gradients.",
+    shell_complete=completion.attacks,
+    help="An attack at the eps of the table, whose result bounds the curve. "
+    "Default: pgd-50, or square if no --attack follows gradients.",
 )
 @click.option(
     "--eps-max",
-    help="Where the figure's axis ends, for pixels in [0, 1].  Default: near the curve's end.",
+    help="Where the axis of the figure ends, for pixels in [0, 1]. Default: near the curve's end.",
 )
-@options.n_examples()
-@options.how_to_run
-@options.timeout
-@options.workers
-@options.again
-@options.out("results/curves", "the curves, their points, and the figure: curve.png, curve.svg")
-@options.how_to_tell
+@options.a_run(
+    "the model", "results/curves", "the curves, their points, and the figure: curve.png, curve.svg"
+)
+@click.pass_context
 def curve(
+    ctx: click.Context,
+    names: tuple[str, ...],
     models: tuple[str, ...],
     file: FileOptions,
-    dataset: str | None,
-    norm: str | None,
     attacks: tuple[str, ...],
     at_marks: tuple[str, ...],
     eps_max: str | None,
-    n_examples: int | None,
-    seed: int,
-    batch_size: int,
-    device: str,
-    data_dir: Path | None,
-    timeout: float | None,
-    workers: int,
-    again: bool,
-    out: Path,
-    as_json: bool,
-    quiet: bool,
+    run: options.RunOptions,
 ) -> None:
     """Measure and draw robust accuracy against eps, by minimum-norm attacks.
 
-    For each image the nearest point that any attack finds and the judge confirms says up to which
-    eps the image is right.  Records of the same model, published or in --out, and an attack at the
-    eps of the table bound the curve.  The distances are written as JSON, the points beside them.
+    The nearest point that any attack finds and the judge confirms is the eps up to which an image
+    is right. Records of the same model, published or in --out, and an attack at the eps of the
+    table bound the curve. The distances are written as JSON, with the points.
     """
     from satbench.attacks import check_attack_name
     from satbench.core.errors import SatbenchError
@@ -96,25 +92,16 @@ def curve(
     for attack in at_marks:
         check_attack_name(attack)
     configs = []
-    for model in models:
+    for model in options.models_of(ctx, names, models):
         request = request_model(model, **vars(file))
         trained = Threat.parse(request.threat).norm if request.threat else "linf"
-        chosen = (norm or trained).lower()
+        chosen = (run.settings["norm"] or trained).lower()
         config = eval_config(
             model,
             file=file,
-            dataset=dataset,
-            norm=chosen,
             eps=eps_max or "1",
             attacks=attacks or _DEFAULT_ATTACKS[chosen],
-            n_examples=n_examples,
-            seed=seed,
-            batch_size=batch_size,
-            device=device,
-            data_dir=data_dir,
-            out=out,
-            fresh=again,
-            timeout=timeout,
+            **run.with_norm(chosen),
         )
         configs.append(config)
     kinds = sorted({f"{config.threat.norm} on {config.dataset}" for config in configs})
@@ -129,15 +116,18 @@ def curve(
     from satbench.evaluation.workers import check_workers, helped
 
     tasks = [(measure_configs, (configs, at_marks))]
-    with helped(tasks, check_workers(workers, again)) as shared, BarProgress(quiet) as progress:
+    with (
+        helped(tasks, check_workers(run.workers, run.again)) as shared,
+        BarProgress(run.quiet) as progress,
+    ):
         measured = measure_configs(
             configs, at_marks, progress, lambda config: progress.model(config.model.text), shared
         )
     curves = [one.curve for one in measured]
-    figures = [out / f"curve{suffix}" for suffix in FORMATS]
+    figures = [run.out / f"curve{suffix}" for suffix in FORMATS]
     for figure in figures:
         curve_figure(curves, figure, configs[0].threat.radius if eps_max else None)
-    if as_json:
+    if run.as_json:
         marks = marks_of(curves)
         shown = [curve_summary(one.curve, marks, one.path, figures) for one in measured]
         tell(json.dumps(shown, indent=2))
@@ -145,7 +135,7 @@ def curve(
     results().print(curve_table(curves))
     for one in measured:
         where = f"{one.path}, {passes_of(one.curve)}"
-        options.tell_where(where, one.found, one.curve.environment.finished, quiet)
+        options.tell_where(where, one.found, one.curve.environment.finished, run.quiet)
         if sign := one.curve.masking_sign():
             tell(f"note: {sign}")
     tell(f"drew {' and '.join(str(figure) for figure in figures)}")

@@ -8,12 +8,17 @@ from pathlib import Path
 import click
 
 from satbench.cli import options
-from satbench.cli.models import zoo_option
+from satbench.cli.shell.commands import command
 from satbench.core.text.terminal import tell
 
 
-@click.command()
-@zoo_option
+@command(
+    examples="""
+    satbench export fmnist-sat-tiny-silu-s0 --form onnx
+    satbench export runs/mine --form hub --push ORG/NAME
+    """,
+)
+@options.zoo
 @click.argument("model")
 @click.option(
     "--form",

@@ -9,12 +9,20 @@ from typing import Literal
 
 import click
 
-from satbench.cli.options import as_json as json_option
+from satbench.cli import options
+from satbench.cli.shell.commands import command
+from satbench.cli.shell.paths import PATH
 from satbench.core.text.terminal import tell
 
 
-@click.command("import-tf1")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@command(
+    "import-tf1",
+    examples="""
+    satbench models import-tf1 resnet50_silu/model.ckpt --activation silu \\
+      --arch 'resnet(depth=50)'
+    """,
+)
+@click.argument("checkpoint", type=PATH)
 @click.option("--arch", required=True, help="resnet(depth=50), resnext(…) or efficientnet(…).")
 @click.option("--activation", required=True, help="Its activation, such as silu.")
 @click.option("--classes", type=int, default=1000, show_default=True, help="Number of classes.")
@@ -34,14 +42,8 @@ from satbench.core.text.terminal import tell
 @click.option("--drop", multiple=True, metavar="PREFIX", help="Leave out tensors of such names.")
 @click.option("--name", default="", help="Name of the model. Default: that of the checkpoint.")
 @click.option("--licence", default="", help="Licence of the weights, for the card.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("runs"),
-    show_default=True,
-    help="Folder for the folder of the model.",
-)
-@json_option
+@options.out("runs", "the folder of the model")
+@options.as_json
 def import_tf1(
     checkpoint: Path,
     arch: str,

@@ -10,34 +10,43 @@ from pathlib import Path
 import click
 
 from satbench.cli import options
-from satbench.cli.models import zoo_option
+from satbench.cli.shell.commands import group
+from satbench.cli.shell.paths import FILE, FOLDER
 from satbench.core.text.terminal import tell
 
-_FOLDER = click.Path(path_type=Path, file_okay=False)
 
-
-@click.group()
+@group(
+    examples="""
+    satbench leaderboard show
+    satbench leaderboard build --records results
+    """,
+)
 def leaderboard() -> None:
     """Make and show leaderboards, from records only."""
 
 
-@leaderboard.command()
+@leaderboard.command(
+    examples="""
+    satbench leaderboard build --check
+    satbench leaderboard build --records results --out board
+    """,
+)
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if a file is out of date.")
 @click.option(
     "--records",
-    type=_FOLDER,
+    type=FOLDER,
     help="Folder of records of your own; by default all boards of the checkout.",
 )
-@click.option("--out", type=_FOLDER, help="Folder to write; by default the one above the records.")
+@click.option("--out", type=FOLDER, help="Folder to write; by default the one above the records.")
 @click.option(
     "--readme",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="A README whose table, between its markers, to write too.",
 )
 @click.option(
-    "--docs", type=_FOLDER, help="Folder for COST.md and AGREEMENT.md; by default that of --out."
+    "--docs", type=FOLDER, help="Folder for COST.md and AGREEMENT.md; by default that of --out."
 )
-@click.option("--json", "as_json", is_flag=True, help="The files and their states as JSON.")
+@options.as_json
 def build(
     check: bool,
     records: Path | None,
@@ -89,9 +98,14 @@ def build(
         raise SystemExit(1)
 
 
-@leaderboard.command()
-@click.option("--records", type=_FOLDER, help="Folder of records; by default those of satbench.")
-@click.option("--json", "as_json", is_flag=True, help="The whole leaderboard as JSON.")
+@leaderboard.command(
+    examples="""
+    satbench leaderboard show
+    satbench leaderboard show --records results --json
+    """,
+)
+@click.option("--records", type=FOLDER, help="Folder of records; by default those of satbench.")
+@options.as_json
 def show(records: Path | None, as_json: bool) -> None:
     """Print the leaderboard."""
     from satbench.board.exports import render_json
@@ -109,20 +123,26 @@ def show(records: Path | None, as_json: bool) -> None:
         results().print(leaderboard_table(board))
 
 
-@leaderboard.command()
+@leaderboard.command(
+    examples="""
+    satbench leaderboard fill fashion-mnist-linf-0.1 --workers 2
+    """,
+)
 @click.argument("name")
-@zoo_option
+@options.zoo
 @options.device
+@options.threads
 @options.data_dir
 @options.trust
 @options.workers
-@options.quiet
+@options.how_to_tell
 def fill(
     name: str,
     device: str,
     data_dir: Path | None,
     trust: tuple[str, ...],
     workers: int,
+    as_json: bool,
     quiet: bool,
 ) -> None:
     """Evaluate every shipped model under every suite of the board NAME.
@@ -132,8 +152,13 @@ def fill(
     from satbench.board.definition import board_definition
     from satbench.evaluation.fill import fill_board
 
+    paths = []
     for path in fill_board(board_definition(name), device, data_dir, quiet, trust, workers):
-        tell(f"{_shown(path)}")
+        paths.append(_shown(path))
+        if not as_json:
+            tell(paths[-1])
+    if as_json:
+        tell(json.dumps(paths, indent=2))
 
 
 def _build_command(

@@ -7,17 +7,22 @@ from collections.abc import Sequence
 
 import click
 
+from satbench.cli import options
+from satbench.cli.shell.commands import command
 from satbench.core.text.terminal import tell
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 
-
-@click.command()
+@command(
+    examples="""
+    satbench attacks
+    satbench attacks --json
+    """,
+)
 @click.option(
     "--catalogue", is_flag=True, help="Write attacks/README.md, the list of suites, in a checkout."
 )
 @click.option("--check", is_flag=True, help="With --catalogue: exit 1 if it is out of date.")
-@_JSON
+@options.as_json
 def attacks(catalogue: bool, check: bool, as_json: bool) -> None:
     """List the attacks: their parameters with defaults, and where they were published."""
     from satbench.attacks import ATTACKS, attack_spec
@@ -61,8 +66,13 @@ def write_catalogue(check: bool) -> None:
         raise SystemExit(1)
 
 
-@click.command()
-@_JSON
+@command(
+    examples="""
+    satbench datasets
+    satbench datasets --json
+    """,
+)
+@options.as_json
 def datasets(as_json: bool) -> None:
     """List the data sets.  NAME@SIDE is one at another resolution, such as fashion-mnist@20."""
     from satbench.data import DATASETS, SIDES
@@ -79,8 +89,13 @@ def datasets(as_json: bool) -> None:
         )
 
 
-@click.command()
-@_JSON
+@command(
+    examples="""
+    satbench recipes
+    satbench train --recipe fmnist-sat
+    """,
+)
+@options.as_json
 def recipes(as_json: bool) -> None:
     """List the training recipes."""
     from satbench.recipes import recipe_names, recipe_summary

@@ -3,58 +3,37 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
+from satbench.cli import options
 from satbench.cli.import_tf1 import import_tf1
+from satbench.cli.shell.commands import group
+from satbench.cli.shell.paths import FOLDER, PATH
 from satbench.core.text.terminal import one_line, tell
 from satbench.model_zoo.card import Card
 
 if TYPE_CHECKING:
     from satbench.records.record import Record
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
-
-
-def zoo_option(command: F) -> F:
-    """Add `--zoo FOLDER`, the user's own zoo for as long as the command runs."""
-
-    def choose(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
-        if value is None:
-            return
-        before = os.environ.get("SATBENCH_ZOO")
-        os.environ["SATBENCH_ZOO"] = value
-
-        def restore() -> None:
-            os.environ.pop("SATBENCH_ZOO", None)
-            if before is not None:
-                os.environ["SATBENCH_ZOO"] = before
-
-        ctx.call_on_close(restore)
-
-    return click.option(
-        "--zoo",
-        type=click.Path(file_okay=False),
-        expose_value=False,
-        is_eager=True,
-        callback=choose,
-        help="Folder of your own models. Default: $SATBENCH_ZOO, else ~/.local/share/satbench/zoo.",
-    )(command)
-
-
-@click.group(invoke_without_command=True)
+@group(
+    invoke_without_command=True,
+    examples="""
+    satbench models
+    satbench models --names --board
+    satbench models show fmnist-sat-tiny-silu-s0
+    """,
+)
 @click.option("--board", is_flag=True, help="Shipped ones, without the surrogates of benchmarks.")
 @click.option("--names", "names_only", is_flag=True, help="Print the names alone, one a line.")
-@_JSON
-@zoo_option
+@options.as_json
+@options.zoo
 @click.pass_context
 def models(ctx: click.Context, board: bool, names_only: bool, as_json: bool) -> None:
     """List the models that have a name: those that ship with satbench, and your own."""
@@ -65,20 +44,30 @@ def models(ctx: click.Context, board: bool, names_only: bool, as_json: bool) -> 
 models.add_command(import_tf1)
 
 
-@models.command("list")
+@models.command(
+    "list",
+    examples="""
+    satbench models list --json
+    """,
+)
 @click.option("--board", is_flag=True, help="Shipped ones, without the surrogates of benchmarks.")
 @click.option("--names", "names_only", is_flag=True, help="Print the names alone, one a line.")
-@_JSON
-@zoo_option
+@options.as_json
+@options.zoo
 def list_models(board: bool, names_only: bool, as_json: bool) -> None:
     """List the models, as `satbench models` does."""
     _list(board, names_only, as_json)
 
 
-@models.command()
+@models.command(
+    examples="""
+    satbench models show fmnist-sat-tiny-silu-s0
+    satbench models show runs/mine --json
+    """,
+)
 @click.argument("name")
-@_JSON
-@zoo_option
+@options.as_json
+@options.zoo
 def show(name: str, as_json: bool) -> None:
     """Print the card of a model: what it is, how it was trained, how to evaluate it.
 
@@ -93,10 +82,15 @@ def show(name: str, as_json: bool) -> None:
     tell(json.dumps(card.to_dict(), indent=2) if as_json else _card_text(card, name))
 
 
-@models.command()
-@click.argument("card", type=click.Path(path_type=Path))
-@_JSON
-@zoo_option
+@models.command(
+    examples="""
+    satbench models add runs/mine
+    satbench models add card.json --zoo my-zoo
+    """,
+)
+@click.argument("card", type=PATH)
+@options.as_json
+@options.zoo
 def add(card: Path, as_json: bool) -> None:
     """Check a card and its weights, and add the model to your own zoo.
 
@@ -115,8 +109,12 @@ def add(card: Path, as_json: bool) -> None:
     tell(_eval_command(added, added.name))
 
 
-@models.command()
-@_JSON
+@models.command(
+    examples="""
+    satbench models presets
+    """,
+)
+@options.as_json
 def presets(as_json: bool) -> None:
     """List the presets: whose files of weights `--preset` can read, and how it does."""
     from satbench.model_zoo.presets import PRESETS
@@ -129,22 +127,27 @@ def presets(as_json: bool) -> None:
         tell(f"{one.name:<{width}}  {one.summary} ({one.source})")
 
 
-@models.command()
+@models.command(
+    examples="""
+    satbench models cards --check
+    satbench models cards --out pages
+    """,
+)
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if a page is out of date.")
 @click.option("--pictures", is_flag=True, help="Draw the pictures of broken images anew.")
 @click.option(
     "--records",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Folder of records; by default those of satbench.",
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=Path("docs/models"),
     show_default=True,
     help="Folder of the pages.",
 )
-@_JSON
+@options.as_json
 def cards(check: bool, pictures: bool, records: Path | None, out: Path, as_json: bool) -> None:
     """Write a page in markdown for each model that ships, and a list of them.
 

@@ -2,29 +2,87 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
-from functools import wraps
+from dataclasses import dataclass
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import click
+from click.core import ParameterSource
 
+from satbench.cli.shell import completion
+from satbench.cli.shell.paths import FOLDER
 from satbench.core.text.terminal import tell
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-seed = click.option("--seed", type=int, default=0, show_default=True, help="Keys all noise.")
+
+def _choose_zoo(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        _set_while_it_runs(ctx, "SATBENCH_ZOO", str(value))
+
+
+def _choose_threads(ctx: click.Context, _: click.Parameter, value: int | None) -> None:
+    if value is None or ctx.resilient_parsing:
+        return
+    _set_while_it_runs(ctx, "OMP_NUM_THREADS", str(value))  # torch reads it when it is imported
+    if "torch" in sys.modules:
+        import torch
+
+        ctx.call_on_close(partial(torch.set_num_threads, torch.get_num_threads()))
+        torch.set_num_threads(value)
+
+
+def _set_while_it_runs(ctx: click.Context, name: str, value: str) -> None:
+    before = os.environ.get(name)
+    os.environ[name] = value
+
+    def restore() -> None:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
+
+    ctx.call_on_close(restore)
+
+
+zoo = click.option(
+    "--zoo",
+    type=FOLDER,
+    expose_value=False,
+    is_eager=True,
+    callback=_choose_zoo,
+    help="Folder of your own models. Default: $SATBENCH_ZOO, else ~/.local/share/satbench/zoo.",
+)
+_THREADS: dict[str, Any] = {
+    "type": click.IntRange(min=1),
+    "metavar": "N",
+    "help": "CPU threads. Default: torch's choice.",
+}
+threads = click.option("--threads", **_THREADS, expose_value=False, callback=_choose_threads)
+threads_given = click.option("--threads", **_THREADS)
+"""--threads for commands that write the number down; they get it as `threads`."""
+seed = click.option(
+    "--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of all noise."
+)
 batch_size = click.option(
     "--batch-size",
     type=int,
     default=250,
     show_default=True,
+    metavar="N",
     help="Images at once; no verdict depends on it.",
 )
 device = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1."
 )
-data_dir = click.option("--data-dir", type=click.Path(path_type=Path), help="Where the data lies.")
+data_dir = click.option(
+    "--data-dir",
+    type=FOLDER,
+    help="Folder of the data sets. Default: $SATBENCH_DATA, else ~/.cache/satbench/data.",
+)
 trust = click.option(
     "--trust",
     multiple=True,
@@ -33,13 +91,14 @@ trust = click.option(
     "code that it names, or fetch it. May be given several times.",
 )
 again = click.option(
-    "--again", is_flag=True, help="Run it anew, where the same result lies in the folder already."
+    "--again", is_flag=True, help="Run it again, even if the folder has the same result already."
 )
 timeout = click.option(
     "--timeout",
     type=float,
     metavar="SECONDS",
-    help="What one batch may take; then the run stops, names the image, and keeps what is done.",
+    help="The longest time for one batch; after it the run stops, names the image, and keeps "
+    "what is done.",
 )
 workers = click.option(
     "--workers",
@@ -47,9 +106,9 @@ workers = click.option(
     default=1,
     show_default=True,
     metavar="N",
-    help="Processes that share the work; the record is the same.  Not together with --again.",
+    help="Processes that share the work; the record is the same. Not together with --again.",
 )
-as_json = click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print results and errors as JSON.")
 quiet = click.option("--quiet", is_flag=True, help="No progress on stderr.")
 
 
@@ -73,31 +132,40 @@ def model_files(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, file=file, **others)
 
     return _all(
-        click.option("--arch", help="Architecture of a weights file, such as 'tiny(width=8)'."),
-        click.option("--activation", help="Activation of a weights file, such as silu."),
+        click.option(
+            "--arch",
+            shell_complete=completion.architectures,
+            help="Architecture of a weights file, such as 'tiny(width=8)'.",
+        ),
+        click.option(
+            "--activation",
+            shell_complete=completion.activations,
+            help="Activation of a weights file, such as silu.",
+        ),
         click.option(
             "--preset",
             metavar="NAME",
-            help="Whose weights file it is, in the place of --arch, --activation and --normalize: "
+            shell_complete=completion.presets,
+            help="Who made the weights file, instead of --arch, --activation and --normalize: "
             "trades, wong, rice, awp, madry, torchvision, timm, … (`satbench models presets`).",
         ),
         click.option(
             "--normalize",
             metavar="HOW",
             help="How the network of a weights file normalises pixels: cifar10, imagenet, none, "
-            "… or MEAN;STD, for a file that does not tell.",
+            "… or MEAN;STD. Needed if the file does not say.",
         ),
         click.option(
             "--keys",
             default="",
             metavar="PREFIX",
-            help="Take the tensors of a weights file whose names begin with PREFIX.",
+            help="Take only the tensors of a weights file whose names begin with PREFIX.",
         ),
         click.option(
             "--drop-keys",
             multiple=True,
             metavar="PREFIX",
-            help="Leave out those whose names begin with PREFIX. May be given several times.",
+            help="Leave out the tensors whose names begin with PREFIX. May be given several times.",
         ),
     )(collected)
 
@@ -114,6 +182,8 @@ def dataset_and_norm(of: str) -> Decorator:
     )
     named = click.option(
         "--dataset",
+        metavar="NAME",
+        shell_complete=completion.datasets,
         help=f"Such as cifar10 or imagefolder:PATH@RULE, see `satbench datasets`. Default: what "
         f"{of} was trained on.",
     )
@@ -121,19 +191,30 @@ def dataset_and_norm(of: str) -> Decorator:
 
 
 def what_a_record_is_of(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --model, --trust, and what says what a file of weights or the images are."""
+    """Add the options that say which model and images a record is about, and where they are."""
     return _all(
-        click.option("--model", help="The model, where the record's own name is not known here."),
+        click.option(
+            "--model",
+            shell_complete=completion.models,
+            help="The model, if the name in the record is not known here.",
+        ),
         model_files,
-        click.option("--dataset", help="The data set, where its name is not known here."),
+        click.option(
+            "--dataset",
+            metavar="NAME",
+            shell_complete=completion.datasets,
+            help="The data set, if its name is not known here.",
+        ),
         own_data,
         data_dir,
+        zoo,
         trust,
+        threads,
     )(command)
 
 
 def own_data(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --data, --data-name and --classes; `command` gets them within its `dataset`."""
+    """Add --data, --data-name and --classes; `command` gets them as part of its `dataset`."""
 
     @wraps(command)
     def named(
@@ -151,33 +232,42 @@ def own_data(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--data",
             metavar="FILE",
-            help="Images and labels of your own instead of --dataset: FILE.npz, FILE.pt or "
+            help="Your own images and labels instead of --dataset: FILE.npz, FILE.pt or "
             "X.npy,Y.npy.",
         ),
-        click.option("--data-name", help="What --data is called. Default: the name of the file."),
+        click.option(
+            "--data-name", metavar="NAME", help="Name of --data. Default: the name of the file."
+        ),
         click.option(
             "--classes",
-            help="How classes of --data or imagefolder:PATH are numbered: how many there are, "
+            help="How the classes of --data or imagefolder:PATH are numbered: their count, "
             "FILE.json (name to number), imagenet or folders.",
         ),
     )(named)
 
 
 def n_examples(default: str = "1000") -> Decorator:
-    """Add --n-examples."""
-    return click.option("--n-examples", type=int, help=f"The first N images. Default: {default}.")
+    """Add --n-examples and its short name --limit."""
+    return click.option(
+        "--n-examples",
+        "--limit",
+        "n_examples",
+        type=int,
+        metavar="N",
+        help=f"Use the first N images. Default: {default}.",
+    )
 
 
 def how_to_run(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --seed, --batch-size, --device and --data-dir."""
-    return _all(seed, batch_size, device, data_dir)(command)
+    """Add --seed, --batch-size, --device, --threads and --data-dir."""
+    return _all(seed, batch_size, device, threads, data_dir)(command)
 
 
 def out(default: str | None, what: str) -> Decorator:
     """Add --out, the folder for `what`."""
     return click.option(
         "--out",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=FOLDER,
         default=Path(default) if default else None,
         show_default=default is not None,
         help=f"Folder for {what}.",
@@ -189,11 +279,113 @@ def how_to_tell(command: Callable[..., Any]) -> Callable[..., Any]:
     return _all(as_json, quiet)(command)
 
 
+class RunSettings(TypedDict):
+    """The part of `RunOptions` that the makers of configs take."""
+
+    dataset: str | None
+    norm: str | None
+    n_examples: int | None
+    seed: int
+    batch_size: int
+    device: str
+    data_dir: Path | None
+    out: Path
+    fresh: bool
+    timeout: float | None
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What eval, curve and transfer are asked in the same words."""
+
+    settings: RunSettings
+    workers: int
+    as_json: bool
+    quiet: bool
+
+    @property
+    def out(self) -> Path:
+        """The folder for results."""
+        return self.settings["out"]
+
+    def with_norm(self, norm: str) -> RunSettings:
+        """Return the settings with a norm."""
+        return {**self.settings, "norm": norm}
+
+    @property
+    def again(self) -> bool:
+        """Whether a result that is there is made again."""
+        return self.settings["fresh"]
+
+
+def a_run(of: str, folder: str, files: str, examples: str = "1000") -> Decorator:
+    """Add the options of every run, which `command` gets as one, `run: RunOptions`.
+
+    `of` names the model that defaults come from, `folder` the default of --out, `files` what is
+    written there, `examples` the default of --n-examples.
+    """
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def collected(
+            *args: Any,
+            dataset: str | None,
+            norm: str | None,
+            n_examples: int | None,
+            seed: int,
+            batch_size: int,
+            device: str,
+            data_dir: Path | None,
+            timeout: float | None,
+            workers: int,
+            again: bool,
+            out: Path,
+            as_json: bool,
+            quiet: bool,
+            **others: Any,
+        ) -> Any:
+            settings = RunSettings(
+                dataset=dataset,
+                norm=norm,
+                n_examples=n_examples,
+                seed=seed,
+                batch_size=batch_size,
+                device=device,
+                data_dir=data_dir,
+                out=out,
+                fresh=again,
+                timeout=timeout,
+            )
+            run = RunOptions(settings, workers, as_json, quiet)
+            return command(*args, run=run, **others)
+
+        parts = (dataset_and_norm(of), n_examples(examples), how_to_run, zoo)
+        rest = (timeout, workers, again, out(folder, files), how_to_tell)
+        return _all(*parts, *rest)(collected)
+
+    return add
+
+
+def models_of(
+    ctx: click.Context, names: tuple[str, ...], models: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return the models that are named as arguments and by --model, in this order.
+
+    Those of a --config file count only if the command line names none.  Raises
+    click.UsageError for no model at all.
+    """
+    in_file = ctx.get_parameter_source("models") is ParameterSource.DEFAULT_MAP
+    found = names if names and in_file else (*names, *models)
+    if not found:
+        raise click.UsageError("expected a MODEL, such as a name of `satbench models`", ctx)
+    return found
+
+
 def tell_where(files: str, found: bool, made: str, quiet: bool) -> None:
-    """Say where a result lies; on stderr, that one which was found is not new, unless `quiet`."""
+    """Print where a result is; say on stderr that a found one is not new, unless `quiet`."""
     tell(f"{'found' if found else 'wrote'} {files}")
     if found and not quiet:
-        tell(f"satbench: this result was made {made}; --again makes it anew", err=True)
+        tell(f"satbench: this result was made {made}; --again makes it again", err=True)
 
 
 def _all(*options: Decorator) -> Decorator:

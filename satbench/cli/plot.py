@@ -8,11 +8,18 @@ from pathlib import Path
 import click
 
 from satbench.cli import options
+from satbench.cli.shell.commands import command
+from satbench.cli.shell.paths import PATH
 from satbench.core.text.terminal import tell
 
 
-@click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@command(
+    examples="""
+    satbench plot runs/mine
+    satbench plot runs/relu runs/silu --out figures
+    """,
+)
+@click.argument("runs", nargs=-1, required=True, type=PATH)
 @options.out(None, "training.png and training.svg; by default RUN, for several results/training")
 @options.as_json
 def plot(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from satbench.cli import options
-from satbench.cli.models import zoo_option
+from satbench.cli.shell.commands import command
+from satbench.cli.shell.paths import FOLDER, PathOf
 from satbench.core.errors import SatbenchError
 from satbench.core.text.terminal import tell
 
@@ -21,10 +22,14 @@ if TYPE_CHECKING:
     from satbench.studies.runner import Machine, Part, Runner
     from satbench.studies.store import Places
 
-_FOLDER = click.Path(path_type=Path, file_okay=False)
 
-
-@click.command()
+@command(
+    examples="""
+    satbench study --list
+    satbench study activations --dry-run
+    satbench study activations --seeds 0-4 --workers cuda:all
+    """,
+)
 @click.argument("name", required=False)
 @click.option("--list", "show_list", is_flag=True, help="List the studies.")
 @click.option(
@@ -32,7 +37,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     is_flag=True,
     help="Write the page that lists the studies, and the table between the markers in README.md.",
 )
-@zoo_option
+@options.zoo
 @click.option("--recipe", help="Train by another recipe. `satbench recipes`.")
 @click.option(
     "--set",
@@ -62,26 +67,26 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     "--models",
     "folders",
     multiple=True,
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    type=PathOf(file_okay=False, exists=True),
     help="Folder of trained models, as `satbench train --out` leaves them; repeatable.",
 )
 @click.option(
     "--store",
-    type=_FOLDER,
+    type=FOLDER,
     default=Path("runs/studies"),
     show_default=True,
     help="Folder for what is trained, full records and witnesses.",
 )
 @click.option(
     "--results",
-    type=_FOLDER,
+    type=FOLDER,
     default=Path("leaderboard/studies"),
     show_default=True,
     help="Folder of the run files, one a model, that the page is made from.",
 )
 @click.option(
     "--docs",
-    type=_FOLDER,
+    type=FOLDER,
     help="Folder for the page and its figures. Default: docs/studies, with --recipe a folder of "
     "the recipe's name in it, with --sweep a folder sweep-KEY in that.",
 )
@@ -101,7 +106,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     "number of processes on the CPU.",
 )
 @options.device
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; torch's choice if unset.")
+@options.threads_given
 @options.data_dir
 @options.how_to_tell
 @click.pass_context

@@ -10,11 +10,19 @@ from pathlib import Path
 import click
 
 from satbench.cli import options
+from satbench.cli.shell.commands import command
+from satbench.cli.shell.paths import FOLDER
 from satbench.core.errors import SatbenchError
 from satbench.core.text.terminal import tell
 
 
-@click.command()
+@command(
+    examples="""
+    satbench train --recipe fmnist-sat --activation silu
+    satbench train --recipe fmnist-sat --set weight_decay=0 --name mine
+    satbench train --recipe mine.toml --data train.npz --classes 10
+    """,
+)
 @click.option(
     "--recipe", required=True, help="A name (`satbench recipes` lists them) or FILE.toml."
 )
@@ -24,12 +32,14 @@ from satbench.core.text.terminal import tell
 @click.option("--arch", help="Such as tiny or 'tiny(width=16)'.")
 @click.option("--seed", type=int, help="Weights, order and noise; 0 unless the recipe says.")
 @click.option("--epochs", type=int, help="Instead of the recipe's.")
+@click.option("--batch-size", type=int, metavar="N", help="Instead of the recipe's.")
 @click.option(
     "--set",
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Another value for any setting of the recipe, such as batch_size=256; repeatable.",
+    help="Another value for any setting of the recipe, such as weight_decay=1e-4. May be given "
+    "several times.",
 )
 @click.option(
     "--from",
@@ -41,21 +51,22 @@ from satbench.core.text.terminal import tell
 @click.option("--name", help="The model's name; by default RECIPE-ARCH-ACTIVATION-sSEED.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     default=Path("runs"),
     show_default=True,
     help="Folder that the run's own folder, named like the model, is made in.",
 )
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the data lies.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; torch's choice if unset.")
+@options.data_dir
+@options.zoo
+@options.device
+@options.threads_given
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
     help="Processes that read a folder of images; the cores, up to 8, if unset.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON line an epoch on stdout.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@options.quiet
 def train(
     recipe: str,
     dataset: str | None,
@@ -63,6 +74,7 @@ def train(
     arch: str | None,
     seed: int | None,
     epochs: int | None,
+    batch_size: int | None,
     overrides: tuple[str, ...],
     start: str | None,
     name: str | None,
@@ -90,6 +102,7 @@ def train(
         "architecture": arch,
         "seed": seed,
         "epochs": epochs,
+        "batch_size": batch_size,
         "init": start,
     }
     given = {key: value for key, value in own.items() if value is not None}

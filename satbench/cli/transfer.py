@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import click
 
 from satbench.cli import options
+from satbench.cli.shell import completion
+from satbench.cli.shell.commands import command
 from satbench.core.text.terminal import tell
 
 
-@click.command()
+@command(
+    examples="""
+    satbench transfer --limit 200                  # surrogates against the zoo
+    satbench transfer --source fmnist-standard-tiny-relu-s0 \\
+      --target fmnist-sat-tiny-silu-s0 --attack 'transfer(method=mi+di,steps=40)'
+    """,
+)
 @click.option(
     "--source",
     "sources",
     multiple=True,
-    help="A model to make images on, as for `satbench eval --model`.  May be given several times. "
+    shell_complete=completion.models,
+    help="A model to make images on, see `satbench eval --help`. May be given several times. "
     "Default: the benchmark's surrogates.",
 )
 @click.option(
     "--target",
     "targets",
     multiple=True,
-    help="A model to try them on.  Default: all others of the zoo.",
+    shell_complete=completion.models,
+    help="A model to try them on. Default: all others of the zoo.",
 )
 @click.option(
     "--attack",
@@ -31,57 +40,27 @@ from satbench.core.text.terminal import tell
     show_default=True,
     help="Such as 'transfer(method=mi+di,steps=40)'; its sources are those above.",
 )
-@options.dataset_and_norm("the first target")
 @click.option("--eps", help="Radius for pixels in [0, 1]. Default: the first target's own.")
-@options.n_examples()
-@options.how_to_run
-@options.timeout
-@options.workers
-@options.again
-@options.out("results/transfer", "the matrix: JSON, markdown and, with matplotlib, a heat map")
-@options.how_to_tell
+@options.a_run(
+    "the first target",
+    "results/transfer",
+    "the matrix: JSON, markdown and, with matplotlib, a heat map",
+)
 def transfer(
     sources: tuple[str, ...],
     targets: tuple[str, ...],
     attack: str,
-    dataset: str | None,
-    norm: str | None,
     eps: str | None,
-    n_examples: int | None,
-    seed: int,
-    batch_size: int,
-    device: str,
-    data_dir: Path | None,
-    timeout: float | None,
-    workers: int,
-    again: bool,
-    out: Path,
-    as_json: bool,
-    quiet: bool,
+    run: options.RunOptions,
 ) -> None:
     """Measure what images made on some models do to others.
 
-    Images are made once on every source, for all images of the data set, and each target is asked
-    once about each.  The judge decides, and nothing else does.
+    Images are made once on every source, for all images of the data set, and each target answers
+    once for each. Only the judge decides whether an image is broken.
     """
     from satbench.transfer.config import transfer_config
 
-    config = transfer_config(
-        sources,
-        targets,
-        attack,
-        dataset=dataset,
-        norm=norm,
-        eps=eps,
-        n_examples=n_examples,
-        seed=seed,
-        batch_size=batch_size,
-        device=device,
-        data_dir=data_dir,
-        out=out,
-        fresh=again,
-        timeout=timeout,
-    )
+    config = transfer_config(sources, targets, attack, eps=eps, **run.settings)
     from satbench.core.console import BarProgress, results
     from satbench.core.files import write_text
     from satbench.evaluation.workers import check_workers, helped
@@ -96,7 +75,10 @@ def transfer(
     from satbench.transfer.run import measure_transfer
 
     tasks = [(measure_transfer, (config,))]
-    with helped(tasks, check_workers(workers, again)) as shared, BarProgress(quiet) as progress:
+    with (
+        helped(tasks, check_workers(run.workers, run.again)) as shared,
+        BarProgress(run.quiet) as progress,
+    ):
         progress.model("transfer")
         measured = measure_transfer(config, progress, shared)
     page = measured.path.with_suffix(".md")
@@ -106,10 +88,10 @@ def transfer(
     files += figures
     if missing:
         tell(f"satbench: no heat map: {missing}", err=True)
-    if as_json:
+    if run.as_json:
         tell(json.dumps(matrix_summary(measured.matrix, files), indent=2))
         return
     results().print(matrix_table(measured.matrix))
     tell(f"{legend(measured.matrix)}\n{note(measured.matrix)}")
     made = measured.matrix.environment.finished
-    options.tell_where(", ".join(map(str, files)), measured.found, made, quiet)
+    options.tell_where(", ".join(map(str, files)), measured.found, made, run.quiet)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _LONG_WORDS = re.compile(r"\S{1000}\S*")
 
@@ -34,6 +34,36 @@ class AssumptionWarning(UserWarning):
 _MOST_LETTERS = 200  # of an unknown name that is shown
 
 
+_MOST_NAMES = 10  # of those known that are shown
+
+_LISTS = {
+    "model": "satbench models",
+    "attack": "satbench attacks",
+    "dataset": "satbench datasets",
+    "recipe": "satbench recipes",
+    "study": "satbench study --list",
+    "activation": "satbench activations",
+    "preset": "satbench models presets",
+    "command": "satbench --help",
+}
+"""The command that lists all names of a kind."""
+
+
+def listed(names: Sequence[str], command: str = "") -> str:
+    """Return names for a sentence: at most ten, then how many more, and what lists them all.
+
+    >>> listed(["a", "b"])
+    'a, b'
+    >>> listed([str(n) for n in range(12)], "satbench models")
+    '0, 1, 2, 3, 4, 5, 6, 7, 8, 9, … and 2 more: satbench models'
+    """
+    more = len(names) - _MOST_NAMES
+    shown = ", ".join(names[:_MOST_NAMES]) or "none"
+    if more <= 0:
+        return shown
+    return f"{shown}, … and {more} more" + (f": {command}" if command else "")
+
+
 class UnknownNameError(SatbenchError):
     """A name that no registry knows."""
 
@@ -45,6 +75,6 @@ class UnknownNameError(SatbenchError):
         hint = (
             f"did you mean {any_case[close[0]]!r}?"
             if close
-            else f"known: {', '.join(names) or 'none'}"
+            else f"known: {listed(names, _LISTS.get(kind, ''))}"
         )
         super().__init__(f"unknown {kind} {name!r}: {hint}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from satbench.core.errors import SatbenchError
+from satbench.core.errors import SatbenchError, listed
 from satbench.core.limits import FREE_BYTES, check_archive
 from satbench.data._dataset import USER, Dataset
 from satbench.data._registry import DATASETS
@@ -234,9 +234,9 @@ def _names_of(path: Path, names: list[str]) -> tuple[str, str]:
     wanted = " or ".join(", ".join(pair) for pair in PAIRS)
     if found:
         raise SatbenchError(
-            f"expected one pair of {wanted} in {path}, got several: {', '.join(names)}"
+            f"expected one pair of {wanted} in {path}, got several: {listed(names)}"
         )
-    raise SatbenchError(f"expected {wanted} in {path}, got {', '.join(names[:9]) or 'nothing'}")
+    raise SatbenchError(f"expected {wanted} in {path}, got {listed(names) if names else 'nothing'}")
 
 
 def _check_there(path: Path) -> None:

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from satbench.calling.devices import choose_device
-from satbench.core.errors import SatbenchError
+from satbench.core.errors import SatbenchError, listed
 from satbench.core.limits import whole_number
 from satbench.studies.runner import Part, Runner
 from satbench.studies.worker import STOPPED, Job
@@ -80,7 +80,7 @@ def share_out(runner: Runner, part: Part, devices: Sequence[str], say: Say, warn
     left = [cell.label for cell in runner.plan.cells if runner.is_open(cell, part)]
     if left:
         raise SatbenchError(
-            f"{len(left)} of {len(total)} runs could not be made: {', '.join(left)}; what went "
+            f"{len(left)} of {len(total)} runs could not be made: {listed(left)}; what went "
             "wrong is said above, and the same command tries them again"
         )
 

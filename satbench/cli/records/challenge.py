@@ -8,28 +8,34 @@ from typing import TYPE_CHECKING
 
 import click
 
-from satbench.attacks import check_attack_name
 from satbench.cli import options
+from satbench.cli.shell import completion
+from satbench.cli.shell.commands import command
+from satbench.cli.shell.paths import FILE
 from satbench.core.text.terminal import one_line, tell
 
 if TYPE_CHECKING:
     from satbench.models import FileOptions
     from satbench.proofs.challenging import Challenged
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
 
-
-@click.command()
-@click.argument("record", type=_FILE)
+@command(
+    examples="""
+    satbench challenge results/RECORD.json --attack autoattack --attack square
+    satbench challenge results/RECORD.json --images found.npz --by "A. Reader"
+    """,
+)
+@click.argument("record", type=FILE)
 @click.option(
     "--attack",
     "attacks",
     multiple=True,
+    shell_complete=completion.attacks,
     help="What to attack the survivors with, as for `satbench eval`; may be given several times.",
 )
 @click.option(
     "--images",
-    type=_FILE,
+    type=FILE,
     help="Adversarial images that somebody made: .pt, .npz or .npy, (N, C, H, W), one for each "
     "image of the record or of the whole test set; float32 or float64 in [0, 1], or uint8.",
 )
@@ -69,6 +75,8 @@ def challenge(
     those of the challenge; robust accuracy can only fall.  A stopped challenge goes on where it
     was when the same command is given again.
     """
+    from satbench.attacks import check_attack_name
+
     for attack in attacks:
         check_attack_name(attack)
     if bool(attacks) == bool(images):

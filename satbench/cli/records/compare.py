@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from satbench.cli import options
+from satbench.cli.shell.commands import command
+from satbench.cli.shell.paths import FILE
 from satbench.core.text.terminal import one_line, tell
 
 if TYPE_CHECKING:
@@ -19,9 +21,14 @@ _SHOWN = 10
 """Images that are named in a line of the terminal; --json names all."""
 
 
-@click.command()
-@click.argument("first", type=click.Path(path_type=Path, dir_okay=False))
-@click.argument("second", type=click.Path(path_type=Path, dir_okay=False))
+@command(
+    examples="""
+    satbench compare results/FIRST.json results/SECOND.json
+    satbench compare results/FIRST.json results/SECOND.json --json
+    """,
+)
+@click.argument("first", type=FILE)
+@click.argument("second", type=FILE)
 @options.as_json
 def compare(first: Path, second: Path, as_json: bool) -> None:
     """Compare the robust accuracy of two records, FIRST and SECOND, image by image.

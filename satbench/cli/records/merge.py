@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from satbench.cli import options
+from satbench.cli.shell.commands import command
+from satbench.cli.shell.paths import FILE
 from satbench.core.errors import SatbenchError
 from satbench.core.text.terminal import one_line, tell
 
@@ -16,8 +18,12 @@ if TYPE_CHECKING:
     from satbench.models import FileOptions
 
 
-@click.command()
-@click.argument("records", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False))
+@command(
+    examples="""
+    satbench merge results/FIRST.json results/SECOND.json --out merged
+    """,
+)
+@click.argument("records", nargs=-1, required=True, type=FILE)
 @options.what_a_record_is_of
 @options.out(None, "the new record. Default: that of the first one")
 @options.as_json

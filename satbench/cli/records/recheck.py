@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from satbench.attacks import check_attack_name
 from satbench.cli import options
+from satbench.cli.shell import completion
+from satbench.cli.shell.commands import command
+from satbench.cli.shell.paths import FILE
 from satbench.core.text.terminal import one_line, tell
 
 if TYPE_CHECKING:
@@ -19,8 +21,13 @@ if TYPE_CHECKING:
     from satbench.proofs.rechecking import Rechecked
 
 
-@click.command()
-@click.argument("record", type=click.Path(path_type=Path, dir_okay=False))
+@command(
+    examples="""
+    satbench recheck results/RECORD.json
+    satbench recheck results/RECORD.json --images 200 --attack autoattack
+    """,
+)
+@click.argument("record", type=FILE)
 @click.option(
     "--images",
     type=int,
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
     "--attack",
     "attacks",
     multiple=True,
+    shell_complete=completion.attacks,
     help="What to attack them with, as for `satbench eval`. Default: the record's own attacks.",
 )
 @click.option(
@@ -65,6 +73,8 @@ def recheck(
     RECORD is verified first, and left as it is.  The bound holds with 95 % confidence, for the
     attacks that are run.  Exits 1 where a claimed survivor falls.
     """
+    from satbench.attacks import check_attack_name
+
     for attack in attacks:
         check_attack_name(attack)
     from satbench.core.console import BarProgress

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from satbench.cli import options
+from satbench.cli.shell.commands import command
+from satbench.cli.shell.paths import FILE
 from satbench.core.text.terminal import one_line, tell
 
 if TYPE_CHECKING:
@@ -17,8 +19,13 @@ if TYPE_CHECKING:
     from satbench.proofs.reproduced import Reproduced
 
 
-@click.command()
-@click.argument("record", type=click.Path(path_type=Path, dir_okay=False))
+@command(
+    examples="""
+    satbench reproduce results/RECORD.json
+    satbench reproduce results/RECORD.json --model my_module:model
+    """,
+)
+@click.argument("record", type=FILE)
 @options.what_a_record_is_of
 @options.device
 @options.timeout

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from satbench.cli import options
+from satbench.cli.shell.commands import command
+from satbench.cli.shell.paths import PATH
 from satbench.core.errors import SatbenchError
 from satbench.core.text.terminal import one_line, tell
 
@@ -18,8 +20,14 @@ if TYPE_CHECKING:
     from satbench.proofs.verification import Verified
 
 
-@click.command()
-@click.argument("records", nargs=-1, type=click.Path(path_type=Path))
+@command(
+    examples="""
+    satbench verify results/RECORD.json
+    satbench verify results/RECORD.json --model my_module:model --data mine.npz
+    satbench verify --all --json
+    """,
+)
+@click.argument("records", nargs=-1, type=PATH)
 @click.option("--all", "committed", is_flag=True, help="Re-check the committed leaderboard.")
 @options.what_a_record_is_of
 @options.how_to_tell

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from satbench.core.errors import listed
 from satbench.core.noise import generator_for
 from satbench.data import Dataset, load_dataset, open_tree, training_rule
 from satbench.recipes import TrainConfig
@@ -67,7 +68,8 @@ def _classes_not_held_out(config: TrainConfig, data: Dataset) -> list[str]:
     missing = sorted(set(trained.tolist()) - set(held.tolist()))
     if config.held_out < _ENOUGH * data.classes or not missing:
         return []
+    classes = listed([str(label) for label in missing])
     return [
-        f"of class {', '.join(map(str, missing))} no image is among the {config.held_out} held "
-        f"out, the last of {data.name}: the metrics tell nothing of it; shuffle the images once"
+        f"of class {classes} no image is among the {config.held_out} held out, the last of "
+        f"{data.name}: the metrics tell nothing of it; shuffle the images once"
     ]

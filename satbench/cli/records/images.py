@@ -9,16 +9,23 @@ from typing import TYPE_CHECKING
 import click
 
 from satbench.cli import options
+from satbench.cli.shell.commands import command
+from satbench.cli.shell.paths import PATH
 from satbench.core.text.terminal import tell
 
 if TYPE_CHECKING:
     from satbench.models import FileOptions
 
 
-@click.command()
-@click.argument("record", type=click.Path(path_type=Path))
+@command(
+    examples="""
+    satbench images results/RECORD.json --out pictures
+    satbench images results/RECORD.json --n 4 --figure panda.svg
+    """,
+)
+@click.argument("record", type=PATH)
 @click.option("--n", type=int, default=8, show_default=True, help="How many images.")
-@click.option("--figure", type=click.Path(path_type=Path), help="Write the figure only, to FILE.")
+@click.option("--figure", type=PATH, help="Write the figure only, to FILE.")
 @options.what_a_record_is_of
 @options.out("results/images", "the figure, three PNGs an image, and the arrays")
 @options.as_json

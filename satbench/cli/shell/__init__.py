@@ -1,0 +1,1 @@
+"""What all commands share: their help, how mistakes are reported, completion, signals."""

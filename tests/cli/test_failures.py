@@ -1,0 +1,170 @@
+"""How commands fail: in a sentence that says what to do, as JSON under --json, with a code."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from command_line import Run, Said
+
+from satbench.cli.shell.failures import sentence
+from satbench.core.errors import SatbenchError, UnknownNameError
+
+
+@pytest.mark.parametrize(
+    ("words", "nearest"),
+    [
+        (("evl",), "eval"),
+        (("models", "shw"), "show"),
+        (("leaderboard", "biuld"), "build"),
+        (("eval", "--atack", "pgd-2"), "--attack"),
+        (("eval", "--n-exampels", "3"), "--n-examples"),
+        (("verify", "--modle=x"), "--model"),
+        (("leaderboard", "show", "--record"), "--records"),
+    ],
+    ids=" ".join,
+)
+def test_a_misspelt_command_or_option_is_answered_with_the_nearest(
+    words: tuple[str, ...], nearest: str, run: Run
+) -> None:
+    said = run(*words)
+
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert said.err.endswith(f": did you mean {nearest!r}?\n")
+
+
+def test_what_resembles_nothing_names_the_help(run: Run) -> None:
+    assert "see satbench eval --help" in run("eval", "--0123456789").err
+
+
+@pytest.mark.parametrize("out", ["eval", "curve", "transfer", "train", "demo", "study"])
+def test_an_empty_folder_is_refused(out: str, run: Run, tmp_path: Path) -> None:
+    name = "--results" if out == "study" else "--out"
+    said = run(out, f"{name}=")
+
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert name in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+# JSON
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (("eval", "no-such-model"), "unknown name"),
+        (("eval", "--atack"), "usage"),
+        (("eval",), "usage"),
+        (("verify", "none.json"), "mistake"),
+        (("evl",), "usage"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_json_where_json_is_asked_for(
+    words: tuple[str, ...], kind: str, run: Run
+) -> None:
+    plain, said = run(*words), run(*words, "--json")
+    told = json.loads(said.out)
+
+    assert (said.code, said.err) == (2, "")
+    assert told["error"]["kind"] == kind
+    assert plain.err == f"satbench: {told['error']['message']}\n"
+
+
+def test_json_as_an_argument_behind_two_dashes_is_no_option(run: Run) -> None:
+    assert run("verify", "--", "--json").out == ""
+
+
+def test_a_full_disk_is_json_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **more: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "out/x.json")
+
+    monkeypatch.setattr("satbench.evaluation.config.eval_config", full)
+    said = run("eval", "m", "--json")
+
+    assert (said.code, said.err) == (2, "")
+    assert json.loads(said.out)["error"]["kind"] == "system"
+
+
+def test_a_stop_is_json_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*args: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("satbench.evaluation.config.eval_config", stop)
+    said = run("eval", "m", "--json")
+
+    assert (said.code, json.loads(said.out)["error"]["kind"]) == (130, "stopped")
+
+
+# Errors of the system
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        *("ENOSPC", "EDQUOT", "EACCES", "EPERM", "EROFS", "ENOENT", "ENOTDIR", "EISDIR"),
+        *("EEXIST", "ENAMETOOLONG", "EMFILE", "ENOMEM", "EIO", "ECONNREFUSED", "ETIMEDOUT"),
+    ],
+)
+def test_an_error_of_the_system_names_the_path_and_what_to_do(code: str) -> None:
+    number = getattr(errno, code)
+    said = sentence(OSError(number, "Said by the system", "a/b"))
+    what, semicolon, advice = said.partition("; ")
+
+    assert what == "said by the system: 'a/b'"
+    assert (semicolon, len(advice.split()) > 2) == ("; ", True)
+    assert "Errno" not in said
+
+
+def test_an_error_of_the_system_without_a_number_is_its_text() -> None:
+    assert sentence(OSError("odd")) == "odd"
+    assert sentence(OSError()) == "OSError"
+
+
+def test_a_folder_that_cannot_be_written_ends_in_a_sentence(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    said: Said = run("eval", "fmnist-sat-tiny-relu-s0", "--limit", "2", "--out", "file/below")
+
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "file" in said.err
+    assert "Errno" not in said.err
+
+
+def test_a_pipe_that_nobody_reads_ends_without_a_word(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; sys.argv = ['satbench', 'models', '--names'];"
+        "from satbench.cli import main; read, write = os.pipe(); os.close(read);"
+        "os.dup2(write, 1); main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+# Long lists
+
+
+def test_a_long_list_of_names_ends_after_ten_with_the_command_that_lists_all(run: Run) -> None:
+    said = run("eval", "zzzzzzzzzzzz")
+    names = said.err.partition("known: ")[2].split(", ")
+    total = len(run("models", "--names").out.split())
+
+    assert len(names) == 11
+    assert names[-1] == f"… and {total - 10} more: satbench models\n"
+
+
+def test_a_short_list_of_names_is_whole() -> None:
+    assert str(UnknownNameError("model", "zz", "abc")) == "unknown model 'zz': known: a, b, c"
+
+
+def test_a_usage_error_without_a_command_is_its_message() -> None:
+    assert sentence(click.UsageError("Give one.")) == "give one"
+    assert sentence(SatbenchError("Give one.")) == "Give one."
