@@ -52,8 +52,9 @@ def _no_module_of_another_test(tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
+    monkeypatch.setenv("SATBENCH_WORKERS", "1")  # else commands share their work among processes
 
 
 class Mean(nn.Module):

@@ -14,12 +14,13 @@ from satbench.core.errors import SatbenchError
 def choose_device(name: str) -> torch.device:
     """Return the device called `name`: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`.
 
-    Raises SatbenchError for a device that this machine lacks.
+    `cuda:all` is the first GPU: other processes are at the others.  Raises SatbenchError for a
+    device that this machine lacks.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        device = torch.device("cuda:0" if name == "cuda:all" else name)
     except RuntimeError:
         raise SatbenchError(f"expected --device auto, cpu, cuda or cuda:N, got {name!r}") from None
     if device.type not in ("cpu", "cuda"):

@@ -113,11 +113,11 @@ def curve(
     from satbench.core.console import BarProgress, results
     from satbench.curve.report import curve_summary, curve_table, passes_of
     from satbench.curve.run import measure_configs
-    from satbench.evaluation.workers import check_workers, helped
+    from satbench.evaluation.workers import helped
 
     tasks = [(measure_configs, (configs, at_marks))]
     with (
-        helped(tasks, check_workers(run.workers, run.again)) as shared,
+        helped(tasks, run.workers.checked(run.again), run.quiet) as shared,
         BarProgress(run.quiet) as progress,
     ):
         measured = measure_configs(

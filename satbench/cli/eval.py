@@ -123,13 +123,13 @@ def evaluate(
     from satbench.core.console import BarProgress, results
     from satbench.evaluation.api import evaluate_config
     from satbench.evaluation.report import summary_of, table_of
-    from satbench.evaluation.workers import check_workers, helped
+    from satbench.evaluation.workers import helped
 
     finished = []
     begun = datetime.now(UTC).isoformat(timespec="seconds")
     tasks = [(evaluate_config, (config,)) for config in configs]
     with (
-        helped(tasks, check_workers(run.workers, run.again)) as shared,
+        helped(tasks, run.workers.checked(run.again), run.quiet) as shared,
         BarProgress(run.quiet) as progress,
     ):
         for config in configs:

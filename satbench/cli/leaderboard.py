@@ -6,13 +6,18 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from satbench.cli import options
 from satbench.cli.shell.commands import group
 from satbench.cli.shell.paths import FILE, FOLDER
+from satbench.cli.shell.workers import workers as workers_options
 from satbench.core.text.terminal import tell
+
+if TYPE_CHECKING:
+    from satbench.evaluation.workers import Workers
 
 
 @group(
@@ -134,14 +139,14 @@ def show(records: Path | None, as_json: bool) -> None:
 @options.threads
 @options.data_dir
 @options.trust
-@options.workers
+@workers_options
 @options.how_to_tell
 def fill(
     name: str,
     device: str,
     data_dir: Path | None,
     trust: tuple[str, ...],
-    workers: int,
+    workers: Workers,
     as_json: bool,
     quiet: bool,
 ) -> None:

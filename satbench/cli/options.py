@@ -8,14 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 from click.core import ParameterSource
 
 from satbench.cli.shell import completion
 from satbench.cli.shell.paths import FOLDER
+from satbench.cli.shell.workers import workers
 from satbench.core.text.terminal import tell
+
+if TYPE_CHECKING:
+    from satbench.evaluation.workers import Workers
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -76,7 +80,7 @@ batch_size = click.option(
     help="Images at once; no verdict depends on it.",
 )
 device = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:1."
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or cuda:all."
 )
 data_dir = click.option(
     "--data-dir",
@@ -99,14 +103,6 @@ timeout = click.option(
     metavar="SECONDS",
     help="The longest time for one batch; after it the run stops, names the image, and keeps "
     "what is done.",
-)
-workers = click.option(
-    "--workers",
-    type=int,
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Processes that share the work; the record is the same. Not together with --again.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print results and errors as JSON.")
 quiet = click.option("--quiet", is_flag=True, help="No progress on stderr.")
@@ -299,7 +295,7 @@ class RunOptions:
     """What eval, curve and transfer are asked in the same words."""
 
     settings: RunSettings
-    workers: int
+    workers: Workers
     as_json: bool
     quiet: bool
 
@@ -337,7 +333,7 @@ def a_run(of: str, folder: str, files: str, examples: str = "1000") -> Decorator
             device: str,
             data_dir: Path | None,
             timeout: float | None,
-            workers: int,
+            workers: Workers,
             again: bool,
             out: Path,
             as_json: bool,

@@ -63,7 +63,7 @@ def transfer(
     config = transfer_config(sources, targets, attack, eps=eps, **run.settings)
     from satbench.core.console import BarProgress, results
     from satbench.core.files import write_text
-    from satbench.evaluation.workers import check_workers, helped
+    from satbench.evaluation.workers import helped
     from satbench.transfer.report import (
         draw_matrix,
         legend,
@@ -76,7 +76,7 @@ def transfer(
 
     tasks = [(measure_transfer, (config,))]
     with (
-        helped(tasks, check_workers(run.workers, run.again)) as shared,
+        helped(tasks, run.workers.checked(run.again), run.quiet) as shared,
         BarProgress(run.quiet) as progress,
     ):
         progress.model("transfer")

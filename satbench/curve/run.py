@@ -28,6 +28,7 @@ from satbench.curve.bounds import (
 from satbench.curve.nearest import Nearest
 from satbench.curve.search import SearchRun
 from satbench.data import Dataset
+from satbench.engine.claims import Share, found_if_concluded
 from satbench.engine.journal import RunStore, known_models
 from satbench.engine.runner import Context, NoProgress, Progress, run_stages
 from satbench.engine.stage import Stage
@@ -108,7 +109,7 @@ def measure_configs(
     at_marks: Sequence[str] = (),
     progress: Progress | None = None,
     begins: Callable[[EvalConfig], None] = lambda config: None,
-    shared: bool = False,
+    shared: bool | Share = False,
 ) -> list[Measured]:
     """Measure the curves that the command line was asked for; the radii in `configs` are unused.
 
@@ -134,7 +135,7 @@ def _measure_config(
     marks: Sequence[float],
     at_marks: Sequence[str],
     progress: Progress | None,
-    shared: bool,
+    shared: bool | Share,
 ) -> Measured:
     device = choose_device(config.device)
     dataset = first_examples(config.dataset, config.n_examples, config.data_dir)
@@ -157,6 +158,7 @@ def _measure_config(
         return measure_curve(module, loaded.info, plan, config.out, progress, config.fresh, shared)
 
 
+@found_if_concluded
 def measure_curve(
     module: nn.Module,
     info: ModelInfo,
@@ -164,7 +166,7 @@ def measure_curve(
     out: Path,
     progress: Progress | None = None,
     fresh: bool = False,
-    shared: bool = False,
+    shared: bool | Share = False,
 ) -> Measured:
     """Measure how far the nearest adversarial point of each image lies, on the model's device.
 
@@ -263,7 +265,7 @@ class _Work:
     plan: CurvePlan
     store: RunStore
     progress: Progress
-    shared: bool
+    shared: bool | Share
 
     def context(self, threat: Threat | None = None, part: str = "") -> Context:
         """Return what the units are run with, those of a part in a journal of its own."""

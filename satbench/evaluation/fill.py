@@ -15,7 +15,7 @@ from satbench.evaluation.api import evaluate_config
 from satbench.evaluation.config import eval_config
 from satbench.evaluation.named_in_files import refuse_foreign, request_known
 from satbench.evaluation.surrogates import PINNED
-from satbench.evaluation.workers import check_workers, helped
+from satbench.evaluation.workers import ALONE, Workers, helped
 from satbench.model_zoo.card import board_names
 from satbench.records.witnesses import store_witnesses
 
@@ -26,11 +26,11 @@ def fill_board(
     data_dir: Path | None,
     quiet: bool,
     trust: Collection[str] = (),
-    workers: int = 1,
+    workers: Workers = ALONE,
 ) -> Iterator[Path]:
     """Evaluate the shipped models that are no surrogates; yield the path of each record.
 
-    A record that is there already is found and not made again.  So many `workers` share the work.
+    A record that is there already is found and not made again.  The `workers` share the work.
     Names in a board's file run no code and fetch nothing unless they are among `trust`.  Raises
     SatbenchError from the evaluation, for instance for models that were made for other images.
     """
@@ -51,7 +51,7 @@ def fill_board(
         for name in board_names()
     ]
     tasks = [(evaluate_config, (config,)) for config in configs]
-    with helped(tasks, check_workers(workers)) as shared, BarProgress(quiet) as progress:
+    with helped(tasks, workers.checked(), quiet) as shared, BarProgress(quiet) as progress:
         for config in configs:
             progress.model(config.model.text)
             done = evaluate_config(config, progress, shared=shared)

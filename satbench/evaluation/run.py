@@ -18,6 +18,7 @@ from satbench.core.files import sweep
 from satbench.core.stats.intervals import confidence_sequence
 from satbench.diagnosis.diagnose import probe
 from satbench.engine.bpda import Replaced
+from satbench.engine.claims import Share, found_if_concluded
 from satbench.engine.journal import RunStore, known_models
 from satbench.engine.runner import SURVIVED, NoProgress, Progress
 from satbench.engine.suite_run import run_suite
@@ -41,6 +42,7 @@ class Finished:
     found: bool
 
 
+@found_if_concluded
 def run_evaluation(
     module: nn.Module,
     info: ModelInfo,
@@ -49,7 +51,7 @@ def run_evaluation(
     out: Path,
     progress: Progress | None = None,
     fresh: bool = False,
-    shared: bool = False,
+    shared: bool | Share = False,
 ) -> Finished:
     """Evaluate a model, or go on where an evaluation of the same inputs stopped.
 
@@ -87,6 +89,9 @@ def run_evaluation(
             store.sweep()
             return found
         with store.claimed(shared):
+            if shared and (found := _found(plan, out)) is not None:
+                store.remove()  # it was concluded while this process got ready
+                return found
             store.begin(info, fresh)
             run = _Run(module, plan, store, device, progress or NoProgress(), learnt.notes, shared)
             run.attack()
@@ -110,7 +115,7 @@ class _Run:
         device: torch.device,
         progress: Progress,
         notes: Sequence[str],
-        shared: bool,
+        shared: bool | Share,
     ) -> None:
         self.module, self.plan, self.store = module, plan, store
         self.device, self.progress, self.notes = device, progress, notes

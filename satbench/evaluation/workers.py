@@ -13,63 +13,184 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
 
 from satbench.core.errors import SatbenchError
+from satbench.engine.claims import Leading, Share
+from satbench.evaluation.cluster.tasks import Task, changed, configs_of, default_count
 
-Task = tuple[Callable[..., Any], tuple[Any, ...]]
-"""A function of a module and its arguments, both picklable; it takes `shared=True` as well."""
+LATE = 10.0
+"""Seconds after which the helpers of the default start: a short command does without them."""
 
 _PATIENCE = 10.0  # seconds that a helper has to end
+_ALL_GPUS = "cuda:all"
 
 
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+@dataclass(frozen=True)
+class Workers:
+    """How many processes are at the work, and where.
+
+    `count` is None for as many as `satbench.evaluation.cluster.tasks.default_count` says, or for
+    all of a cluster.  `address` is that of a Ray cluster, None for the one of this machine.
+    """
+
+    count: int | None = 1
+    engine: Literal["local", "ray"] = "local"
+    address: str | None = None
+
+    def checked(self, again: bool = False) -> Workers:
+        """Return this.  Raises SatbenchError for less than 1, and where a run is begun anew."""
+        if self.count is not None and self.count < 1:
+            raise SatbenchError(f"expected --workers of 1 or more, got {self.count}")
+        if self.address is not None and self.engine != "ray":
+            raise SatbenchError("--address is that of a Ray cluster: give --engine ray with it")
+        several = self.engine == "ray" or (self.count or 1) > 1
+        if several and again:
+            raise SatbenchError(
+                "--workers and --engine ray share a run that is under way, which --again would "
+                "begin anew: give one of the two, or another --out"
+            )
+        return Workers(1) if again else self
 
 
-def check_workers(workers: int, again: bool = False) -> int:
-    """Return a number of processes.  Raises SatbenchError for less than 1, and where run anew."""
-    if workers < 1:
-        raise SatbenchError(f"expected --workers of 1 or more, got {workers}")
-    if workers > 1 and again:
-        raise SatbenchError(
-            "--workers shares a run that is under way, which --again would begin anew: give one "
-            "of the two, or another --out"
-        )
-    return workers
+ALONE = Workers()
+
+
+def cores() -> list[int]:
+    """Return the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 @contextmanager
-def helped(tasks: Sequence[Task], workers: int) -> Iterator[bool]:
-    """Let `workers` - 1 helpers do `tasks` meanwhile; yield whether there are any.
+def helped(tasks: Sequence[Task], workers: Workers, quiet: bool = False) -> Iterator[bool | Share]:
+    """Let other processes do `tasks` meanwhile; yield how this one shares them, False if not.
 
     Whoever is in the block does the tasks too, with `shared`; when it is through, all are done.
-    The threads of this process are shared out among all.
+    The cores and threads of this process are shared out among all.
     """
-    if workers <= 1:
+    if workers.engine == "ray":
+        from satbench.evaluation.cluster.ray_engine import on_cluster
+
+        with on_cluster(tasks, workers.count, workers.address, quiet) as share:
+            yield share
+        return
+    devices = _gpus(tasks)
+    count = workers.count or len(devices) or default_count(configs_of(tasks), len(cores()))
+    if count <= 1:
         yield False
         return
     import torch
 
     threads = torch.get_num_threads()
-    share = max(1, threads // workers)
-    torch.set_num_threads(share)
-    helpers: list[subprocess.Popen[bytes]] = []
+    # From the start, and whether or not helpers come: sums may depend on the number of threads.
+    torch.set_num_threads(max(1, threads // count))
+    by_default = workers.count is None and not devices
+    crew = _Crew(tasks, count, devices, late=by_default)
     try:
-        for number in range(1, workers):
-            start = number * len(tasks) // workers  # each begins with another task
-            helpers.append(_start([*tasks[start:], *tasks[:start]], share))
-        yield True
+        crew.start()
+        yield Leading() if by_default else True
     finally:
+        crew.end()
         torch.set_num_threads(threads)
-        for helper in helpers:
+
+
+class _Crew:
+    """The helpers of a command: all but one of `count` processes, by their devices and cores."""
+
+    def __init__(
+        self, tasks: Sequence[Task], count: int, devices: Sequence[str], late: bool
+    ) -> None:
+        self.tasks, self.count, self.devices, self.late = tasks, count, devices, late
+        self.helpers: list[subprocess.Popen[bytes]] = []
+        self._lock = threading.Lock()
+        self._timer = threading.Timer(LATE, self._start_what_fits)
+        self._over = False
+        self._main, self._cores = threading.get_native_id(), cores()
+
+    def start(self) -> None:
+        """Start the helpers, those of the default only when the command has lasted a while."""
+        if self.late:
+            self._timer.daemon = True
+            self._timer.start()
+        else:
+            self._start(self.count)
+
+    def end(self) -> None:
+        """End the helpers and wait for them."""
+        self._timer.cancel()
+        with self._lock:
+            self._over = True
+        _pin(self._main, self._cores)
+        for helper in self.helpers:
             _end(helper)
 
+    def _start_what_fits(self) -> None:
+        self._start(min(self.count, 1 + _more_that_fit()))
 
-def _start(tasks: Sequence[Task], threads: int) -> subprocess.Popen[bytes]:
+    def _start(self, count: int) -> None:
+        with self._lock:
+            if self._over or count < 2:
+                return
+            shares = shares_of(self._cores, count)
+            _pin(self._main, shares[0])
+            for number in range(1, count):
+                start = number * len(self.tasks) // count  # each begins with another task
+                tasks = [*self.tasks[start:], *self.tasks[:start]]
+                if self.devices:
+                    device = self.devices[number % len(self.devices)]
+                    tasks = [changed(task, device=device) for task in tasks]
+                self.helpers.append(_start(tasks, shares[number]))
+
+
+def shares_of(places: Sequence[int], count: int) -> list[list[int]]:
+    """Share out cores: as equal parts as can be, or one each, over and over, where they are few.
+
+    >>> shares_of([0, 1, 2, 3], 2), shares_of([4, 6], 3)
+    ([[0, 1], [2, 3]], [[4], [6], [4]])
+    """
+    if count > len(places):
+        return [[places[number % len(places)]] for number in range(count)]
+    ends = [number * len(places) // count for number in range(count + 1)]
+    return [list(places[start:end]) for start, end in pairwise(ends)]
+
+
+def _pin(thread: int, places: Sequence[int]) -> None:
+    """Keep a thread, and those that it starts from now on, on some cores, where the system can."""
+    if hasattr(os, "sched_setaffinity"):
+        with suppress(OSError):
+            os.sched_setaffinity(thread, places)
+
+
+def _gpus(tasks: Sequence[Task]) -> list[str]:
+    """Return the GPUs of `--device cuda:all`; none for another device."""
+    if not any(config.device == _ALL_GPUS for config in configs_of(tasks)):
+        return []
+    import torch
+
+    return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+
+
+def _more_that_fit() -> int:
+    """Return how many more processes like this one the free memory holds, by what it takes now."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            told = dict(line.split(":", 1) for line in file)
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            mine = dict(line.split(":", 1) for line in file)
+        return int(told["MemAvailable"].split()[0]) // int(mine["VmHWM"].split()[0])
+    except (OSError, KeyError, ValueError):  # a system that does not tell
+        return 0
+
+
+def _start(tasks: Sequence[Task], places: Sequence[int]) -> subprocess.Popen[bytes]:
+    import torch
+
     # A session of its own: a Ctrl-C reaches a helper from here only, and only once.
     helper = subprocess.Popen(
         [sys.executable, "-m", "satbench.evaluation.workers"],
@@ -79,13 +200,13 @@ def _start(tasks: Sequence[Task], threads: int) -> subprocess.Popen[bytes]:
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join(sys.path),
-            "OMP_NUM_THREADS": str(threads),
+            "OMP_NUM_THREADS": str(torch.get_num_threads()),
         },
         start_new_session=True,
     )
     if helper.stdin:
         with suppress(OSError):  # it ended before it heard of the tasks: the others do them
-            pickle.dump(list(tasks), helper.stdin)
+            pickle.dump((list(places), list(tasks)), helper.stdin)
             helper.stdin.flush()
     return helper
 
@@ -105,7 +226,10 @@ def _end(helper: subprocess.Popen[bytes]) -> None:
 def main() -> None:
     """Do the tasks on stdin.  Whoever started them meets the same errors, and says them."""
     try:
-        tasks: list[Task] = pickle.load(sys.stdin.buffer)  # noqa: S301 - of the command that started it
+        places: list[int]
+        tasks: list[Task]
+        places, tasks = pickle.load(sys.stdin.buffer)  # noqa: S301 - of the command that started it
+        _pin(0, places)
         threading.Thread(target=_stop_at_the_end_of_stdin, daemon=True).start()
         for function, arguments in tasks:
             with suppress(Exception):

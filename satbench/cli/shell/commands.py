@@ -26,7 +26,7 @@ GROUPS = {
     "Attack": ("--norm", "--eps", "--eps-max", "--attack", "--bpda", "--at-marks", "--audit"),
     "Run": (
         *("--seed", "--batch-size", "--device", "--threads", "--workers", "--timeout", "--again"),
-        *("--until-interval", "--config"),
+        *("--until-interval", "--config", "--engine", "--address"),
     ),
     "Output": ("--out", "--json", "--quiet", "--help"),
 }

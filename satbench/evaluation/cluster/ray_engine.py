@@ -1,0 +1,238 @@
+"""The same units on a Ray cluster: workers on its nodes, while the driver watches and concludes.
+
+A worker is a Ray task that goes through all tasks of the command, as a local helper does.  Ray
+starts it anew elsewhere when its process or its node dies; units that were written stay.  When
+nodes come, more workers start on them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from satbench.core.console import say
+from satbench.core.errors import SatbenchError
+from satbench.engine.claims import ConcludedElsewhere, Share
+from satbench.evaluation.cluster.post import Asking, InCrew, Post, Seen, ThroughPost, Watching
+from satbench.evaluation.cluster.tasks import Task, changed, configs_of, in_order, start_of
+
+_ALONE = 60.0  # seconds without a worker after which the driver does units itself
+_LOOK = 1.0  # seconds between two looks at the cluster
+_BEAT = 5.0  # seconds between two signs of life of a worker
+_MOST = 4_096  # workers of one command
+
+
+@contextmanager
+def on_cluster(
+    tasks: Sequence[Task],
+    count: int | None = None,
+    address: str | None = None,
+    quiet: bool = False,
+) -> Iterator[Share]:
+    """Let the nodes of a Ray cluster do `tasks` meanwhile; yield how the driver shares them.
+
+    `count` is how many workers there are, None for one each CPU, or each GPU where one computes.
+    `address` is that of the cluster; None for the one that this machine is in, else one of its own
+    for as long as the block lasts.  Workers write to the folder of results where they see it, and
+    bring their units to the driver's node where they do not.  Raises SatbenchError where Ray is not
+    installed or the cluster cannot be reached.
+    """
+    ray = _connected(address)
+    (out,) = {config.out for config in configs_of(tasks)}
+    out.mkdir(parents=True, exist_ok=True)
+    mark = out / f".ray-{uuid.uuid4().hex}"
+    mark.touch()
+    try:
+        foreman = _Foreman(ray, in_order(tasks), mark.absolute(), count, quiet)
+        try:
+            foreman.start()
+            yield Watching(foreman.workers_live)
+        finally:
+            foreman.stop()
+    finally:
+        mark.unlink(missing_ok=True)
+        ray.shutdown()
+
+
+def _connected(address: str | None) -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise SatbenchError("--engine ray needs Ray: pip install 'satbench[ray]'") from None
+    if address and address.startswith("ray://"):
+        raise SatbenchError(
+            f"expected --address HOST:PORT, got {address!r}: run the command on a node of the "
+            "cluster, such as by ray job submit, so that its results have a place there"
+        )
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        ray.init(
+            address=address,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            include_dashboard=None if address else False,
+            runtime_env={"env_vars": _environment()},
+        )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise SatbenchError(
+            f"expected a Ray cluster at {address or 'this machine'}: {reason}"
+        ) from None
+    return ray
+
+
+def _environment() -> dict[str, str]:
+    """Return what a worker's environment is to hold: where modules lie, and the user's own zoo."""
+    own = {name: text for name, text in os.environ.items() if name.startswith("SATBENCH_")}
+    return {**own, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+class _Foreman:
+    """The driver's side: it starts workers, more when nodes come, and hears of what goes wrong."""
+
+    def __init__(
+        self, ray: Any, tasks: Sequence[Task], mark: Path, count: int | None, quiet: bool
+    ) -> None:
+        self.ray, self.tasks, self.mark, self.count, self.quiet = ray, tasks, mark, count, quiet
+        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=False
+        )
+        kept: dict[str, Any] = {
+            "num_cpus": 0,
+            "max_restarts": -1,
+            "max_task_retries": -1,
+            "scheduling_strategy": here,
+        }
+        self.post = ray.remote(Post).options(**kept).remote(mark.parent)
+        self.gpu = any(_on_gpu(config.device) for config in configs_of(tasks))
+        self.given = ray.put(list(tasks))
+        self.refs: list[Any] = []
+        self._seen = Seen(0, (), ())
+        self._last_alive = time.monotonic()
+        self._said: set[str] = set()
+        self._told = ""
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look_after, daemon=True)
+
+    def start(self) -> None:
+        """Start the workers."""
+        self._add()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the workers."""
+        self._over.set()
+        self._thread.join()
+        for ref in self.refs:
+            with suppress(Exception):  # it has ended, or its node has
+                self.ray.cancel(ref, force=True)
+
+    def workers_live(self) -> bool:
+        """Return whether workers live, or have until a minute ago."""
+        return time.monotonic() - self._last_alive < _ALONE
+
+    def _look_after(self) -> None:
+        while not self._over.wait(_LOOK):
+            with suppress(Exception):  # a cluster that is being rearranged: the next look tells
+                self._look()
+
+    def _look(self) -> None:
+        self._seen = self.ray.get(self.post.seen.remote(), timeout=10)
+        if self._seen.workers:
+            self._last_alive = time.monotonic()
+        self._tell(f"Ray: {self._seen.workers} workers on {len(self._seen.nodes)} nodes")
+        for fault in self._seen.faults:
+            if fault not in self._said:
+                self._said.add(fault)
+                say(f"satbench: {fault}; the others go on")
+        self._add()
+
+    def _tell(self, text: str) -> None:
+        if text != self._told and not self.quiet:
+            self._told = text
+            say(f"satbench: {text}")
+
+    def _add(self) -> None:
+        """Start so many workers more that each CPU or GPU of the cluster has one."""
+        what = "GPU" if self.gpu else "CPU"
+        wanted = self.count or int(self.ray.cluster_resources().get(what, 0))
+        for number in range(len(self.refs), min(wanted, _MOST)):
+            work = self.ray.remote(_work).options(
+                num_cpus=0 if self.gpu else 1, num_gpus=1 if self.gpu else 0, max_retries=-1
+            )
+            first = start_of(self.tasks, number, max(wanted, 1))
+            self.refs.append(
+                work.remote(self.given, first, self.post, self.mark, Path.cwd(), self.gpu)
+            )
+
+
+def _on_gpu(device: str) -> bool:
+    if device == "auto":
+        import torch
+
+        return torch.cuda.is_available()
+    return device.startswith("cuda")
+
+
+def _work(tasks: list[Task], first: int, post: Any, mark: Path, cwd: Path, gpu: bool) -> None:
+    """Be a worker: do all tasks, beginning with number `first`, as far as no other does them."""
+    import ray
+    import torch
+
+    torch.set_num_threads(1)
+    with suppress(OSError):  # a node without it
+        os.chdir(cwd)  # paths that were given may be relative
+    me = uuid.uuid4().hex
+    node = f"{socket.gethostname()} {ray.get_runtime_context().get_node_id()[:8]}"
+
+    def ask(method: str, *arguments: object) -> Any:
+        return ray.get(getattr(post, method).remote(*arguments))
+
+    over = threading.Event()
+    beat = threading.Thread(target=_give_signs, args=(ask, me, node, over), daemon=True)
+    beat.start()
+    fault = ""
+    try:
+        with TemporaryDirectory() as folder:
+            sees = mark.exists()
+            place = mark.parent if sees else Path(folder)
+            share = InCrew() if sees else ThroughPost(place, ask)
+            device = {"device": "cuda:0"} if gpu else {}
+            mine = [changed(task, out=place, **device) for task in tasks]
+            for task in [*mine[first:], *mine[:first]]:
+                fault = _do(task, share) or fault
+    finally:
+        over.set()
+        ask("leave", me, f"{node}: {fault}" if fault else "")
+
+
+def _do(task: Task, share: Share) -> str:
+    """Do one task; return what went wrong, if it did."""
+    function, arguments = task
+    if isinstance(share, ThroughPost):
+        share.fetch_records()
+    try:
+        function(*arguments, shared=share)
+    except ConcludedElsewhere:
+        pass
+    except Exception as error:  # whoever started this meets the same error, or does the rest
+        return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return ""
+
+
+def _give_signs(ask: Asking, me: str, node: str, over: threading.Event) -> None:
+    ask("sign", me, node)
+    while not over.wait(_BEAT):
+        with suppress(Exception):  # the post is being started anew
+            ask("sign", me, node)

@@ -1,0 +1,102 @@
+"""Tasks of several processes: what configs are in them, and how much work they expect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from satbench.evaluation.config import DEFAULT_EXAMPLES, EvalConfig
+
+Task = tuple[Callable[..., Any], tuple[Any, ...]]
+"""A function of a module and its arguments, both picklable; it takes `shared=…` as well."""
+
+
+def configs_of(given: object) -> Iterator[EvalConfig]:
+    """Yield the configs within tasks, arguments or configs; of a matrix one for each source."""
+    if isinstance(given, EvalConfig):
+        yield given
+    elif isinstance(given, list | tuple):
+        for one in given:
+            yield from configs_of(one)
+    elif isinstance(base := getattr(given, "base", None), EvalConfig):
+        yield from [base] * len(getattr(given, "sources", (0,)))
+
+
+def changed(given: Any, **changes: Any) -> Any:
+    """Return tasks, arguments or a config with another `device` or `out` in each config."""
+    if isinstance(given, EvalConfig):
+        return replace(given, **changes)
+    if isinstance(given, list | tuple):
+        return type(given)(changed(one, **changes) for one in given)
+    if isinstance(base := getattr(given, "base", None), EvalConfig):
+        return replace(given, base=replace(base, **changes))
+    return given
+
+
+def default_count(configs: Iterator[EvalConfig] | Sequence[EvalConfig], cores: int) -> int:
+    """Return how many processes are at the work by default.
+
+    As many as there are cores, but no more than half the units of a stage, so that each has two
+    at least: images fall from stage to stage.  One where a GPU computes, and where images are gone
+    through until an interval is narrow enough, a unit at a time.
+    """
+    configs = list(configs)
+    if cores < 2 or any(config.until is not None or config.fresh for config in configs):
+        return 1
+    units = sum(
+        -(-(config.n_examples or DEFAULT_EXAMPLES) // config.batch_size) for config in configs
+    )
+    if units < 4 or not all(_on_cpu(config) for config in configs):
+        return 1
+    return min(cores, units // 2)
+
+
+def _on_cpu(config: EvalConfig) -> bool:
+    if config.device == "auto":
+        import torch
+
+        return not torch.cuda.is_available()
+    return config.device == "cpu"
+
+
+def in_order(tasks: Sequence[Task]) -> list[Task]:
+    """Return the tasks, the longest expected first."""
+    return sorted(tasks, key=expected_cost, reverse=True)
+
+
+def start_of(tasks: Sequence[Task], number: int, count: int) -> int:
+    """Return with which task worker `number` of `count` begins, so that they share the work evenly.
+
+    The expected costs of all tasks are laid end to end, and the workers spread over them.
+    """
+    costs = [expected_cost(task) for task in tasks]
+    place, so_far = sum(costs) * (number % count) / count, 0.0
+    for index, cost in enumerate(costs):
+        so_far += cost
+        if so_far > place:
+            return index
+    return 0
+
+
+def expected_cost(task: Task) -> float:
+    """Return the cost of a task compared with others: bytes of weights, times images and attacks.
+
+    A model whose weights are no file here counts as one byte: its tasks come last.
+    """
+    return float(
+        sum(
+            _bytes_of(config.model.weights)
+            * (config.n_examples or DEFAULT_EXAMPLES)
+            * len(config.attacks)
+            for config in configs_of(task)
+        )
+    )
+
+
+def _bytes_of(weights: Path | None) -> int:
+    try:
+        return weights.stat().st_size if weights else 1
+    except OSError:
+        return 1
