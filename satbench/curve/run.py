@@ -28,7 +28,7 @@ from satbench.curve.bounds import (
 from satbench.curve.nearest import Nearest
 from satbench.curve.search import SearchRun
 from satbench.data import Dataset
-from satbench.engine.claims import Share, found_if_concluded
+from satbench.engine.claims import Member, found_if_concluded
 from satbench.engine.journal import RunStore, known_models
 from satbench.engine.runner import Context, NoProgress, Progress, run_stages
 from satbench.engine.stage import Stage
@@ -109,7 +109,7 @@ def measure_configs(
     at_marks: Sequence[str] = (),
     progress: Progress | None = None,
     begins: Callable[[EvalConfig], None] = lambda config: None,
-    shared: bool | Share = False,
+    shared: bool | Member = False,
 ) -> list[Measured]:
     """Measure the curves that the command line was asked for; the radii in `configs` are unused.
 
@@ -135,7 +135,7 @@ def _measure_config(
     marks: Sequence[float],
     at_marks: Sequence[str],
     progress: Progress | None,
-    shared: bool | Share,
+    shared: bool | Member,
 ) -> Measured:
     device = choose_device(config.device)
     dataset = first_examples(config.dataset, config.n_examples, config.data_dir)
@@ -166,7 +166,7 @@ def measure_curve(
     out: Path,
     progress: Progress | None = None,
     fresh: bool = False,
-    shared: bool | Share = False,
+    shared: bool | Member = False,
 ) -> Measured:
     """Measure how far the nearest adversarial point of each image lies, on the model's device.
 
@@ -265,7 +265,7 @@ class _Work:
     plan: CurvePlan
     store: RunStore
     progress: Progress
-    shared: bool | Share
+    shared: bool | Member
 
     def context(self, threat: Threat | None = None, part: str = "") -> Context:
         """Return what the units are run with, those of a part in a journal of its own."""

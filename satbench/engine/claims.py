@@ -1,7 +1,7 @@
 """Claims: which of several processes at one run does which unit.
 
 A claim only saves work.  Units are written whole and give the same result whoever does them, so two
-processes that do one unit do no harm.  A `Share` says how a process is at runs of several.
+processes that do one unit do no harm.  A `Member` says how a process is at runs of several.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _is_left(path: Path) -> bool:
     return age > STALE
 
 
-class Share:
+class Member:
     """How a process is at runs that others are at too: a run's folder is seen by all of them.
 
     A process that `leads` holds the run against others, but for those that it has called itself,
@@ -132,8 +132,8 @@ class Share:
         """Hand on a file of a run that this process has written; here it is there already."""
 
 
-class Leading(Share):
-    """The share of a process that has called others to help it."""
+class Leading(Member):
+    """The membership of a process that has called others to help it."""
 
     leads = True
 
@@ -160,8 +160,8 @@ def found_if_concluded(run: Callable[_Given, _Made]) -> Callable[_Given, _Made]:
     return found
 
 
-def share_of(shared: bool | Share) -> Share | None:
+def member_of(shared: bool | Member) -> Member | None:
     """Return how a process is at a `shared` run; None where it is there on its own."""
-    if isinstance(shared, Share):
+    if isinstance(shared, Member):
         return shared
-    return Share() if shared else None
+    return Member() if shared else None

@@ -17,7 +17,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.files import atomic_path, file_stem, write_text
 from satbench.core.lock import lock_or_refuse, try_lock
 from satbench.core.schema import convert, parse_object, read_text
-from satbench.engine.claims import Claims, ConcludedElsewhere, Share, share_of
+from satbench.engine.claims import Claims, ConcludedElsewhere, Member, member_of
 from satbench.engine.runner import BatchResult
 from satbench.engine.searched import Kind
 from satbench.records.record import ModelInfo, read_record
@@ -35,24 +35,24 @@ class RunStore:
     def __init__(self, out: Path, identity: str) -> None:
         self.folder = out / ".runs" / identity[:16]
         self._seen: set[str] = set()
-        self._share: Share | None = None
+        self._member: Member | None = None
 
     def within(self, name: str) -> RunStore:
         """Return the journal of a part of this run, in a folder within its own."""
         part = RunStore(self.folder, name)
         part.folder = self.folder / name
         part.folder.mkdir(exist_ok=True)
-        part._share = self._share
+        part._member = self._member
         return part
 
     @contextmanager
-    def claimed(self, shared: bool | Share = False) -> Iterator[None]:
+    def claimed(self, shared: bool | Member = False) -> Iterator[None]:
         """Hold the run: no other process may work on it meanwhile, but those that share it.
 
         Raises SatbenchError if one does.  A process that dies lets go by dying.
         """
-        self._share = share_of(shared)
-        if self._share and not self._share.leads:
+        self._member = member_of(shared)
+        if self._member and not self._member.leads:
             self.folder.mkdir(parents=True, exist_ok=True)
             yield
             return
@@ -64,25 +64,25 @@ class RunStore:
             yield
 
     @contextmanager
-    def concluding(self, shared: bool | Share) -> Iterator[None]:
+    def concluding(self, shared: bool | Member) -> Iterator[None]:
         """Hold the end of a shared run, whose units are all done: one process at a time.
 
         Raises ConcludedElsewhere in a process that is to leave the record to another.
         """
-        share = share_of(shared)
-        if share is None or share.leads:
+        member = member_of(shared)
+        if member is None or member.leads:
             yield
             return
-        if not share.concludes:
+        if not member.concludes:
             raise ConcludedElsewhere("by another process")
         busy = f"another process concludes this very evaluation ({self.folder}); wait for it"
         with lock_or_refuse(self.folder / "lock", busy, wait=True):
             yield
 
-    def sharing(self, shared: bool | Share) -> Claims | None:
+    def sharing(self, shared: bool | Member) -> Claims | None:
         """Return the claims of this process where others share the run."""
-        share = share_of(shared)
-        return share.claims(self.folder) if share else None
+        member = member_of(shared)
+        return member.claims(self.folder) if member else None
 
     def begin(self, model: ModelInfo, fresh: bool) -> None:
         """Note what is evaluated; a `fresh` run goes on from nothing but a fresh one that stopped.
@@ -103,8 +103,8 @@ class RunStore:
 
     def news(self) -> Iterator[BatchResult]:
         """Return the batches that others have written since the last look."""
-        if self._share:
-            self._share.fetch(self.folder)
+        if self._member:
+            self._member.fetch(self.folder)
         for path in sorted(self.folder.glob("*.npz")):
             if path.name in self._seen:
                 continue
@@ -119,8 +119,8 @@ class RunStore:
         with atomic_path(self.folder / name) as temporary, temporary.open("wb") as file:
             np.savez(file, **vars(result))
         self._seen.add(name)
-        if self._share:
-            self._share.send(self.folder / name)
+        if self._member:
+            self._member.send(self.folder / name)
 
     def remove(self) -> None:
         """Remove the run: its record has been written."""

@@ -24,7 +24,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.files import check_folder
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
-from satbench.engine.claims import Share
+from satbench.engine.claims import Member
 from satbench.engine.runner import Progress
 from satbench.evaluation.arguments import (
     AttackGiven,
@@ -179,7 +179,7 @@ def evaluate_config(
     progress: Progress | None = None,
     bpda: Mapping[str, str | nn.Module] | None = None,
     images: Dataset | None = None,
-    shared: bool | Share = False,
+    shared: bool | Member = False,
 ) -> Finished:
     """Run what the command line was asked for, with `bpda` and `images` in place of its own.
 

@@ -18,7 +18,7 @@ from satbench.core.files import sweep
 from satbench.core.stats.intervals import confidence_sequence
 from satbench.diagnosis.diagnose import probe
 from satbench.engine.bpda import Replaced
-from satbench.engine.claims import Share, found_if_concluded
+from satbench.engine.claims import Member, found_if_concluded
 from satbench.engine.journal import RunStore, known_models
 from satbench.engine.runner import SURVIVED, NoProgress, Progress
 from satbench.engine.suite_run import run_suite
@@ -51,7 +51,7 @@ def run_evaluation(
     out: Path,
     progress: Progress | None = None,
     fresh: bool = False,
-    shared: bool | Share = False,
+    shared: bool | Member = False,
 ) -> Finished:
     """Evaluate a model, or go on where an evaluation of the same inputs stopped.
 
@@ -115,7 +115,7 @@ class _Run:
         device: torch.device,
         progress: Progress,
         notes: Sequence[str],
-        shared: bool | Share,
+        shared: bool | Member,
     ) -> None:
         self.module, self.plan, self.store = module, plan, store
         self.device, self.progress, self.notes = device, progress, notes

@@ -20,7 +20,7 @@ from itertools import pairwise
 from typing import Literal
 
 from satbench.core.errors import SatbenchError
-from satbench.engine.claims import Leading, Share
+from satbench.engine.claims import Leading, Member
 from satbench.evaluation.cluster.tasks import Task, changed, configs_of, default_count
 
 LATE = 10.0
@@ -68,7 +68,7 @@ def cores() -> list[int]:
 
 
 @contextmanager
-def helped(tasks: Sequence[Task], workers: Workers, quiet: bool = False) -> Iterator[bool | Share]:
+def helped(tasks: Sequence[Task], workers: Workers, quiet: bool = False) -> Iterator[bool | Member]:
     """Let other processes do `tasks` meanwhile; yield how this one shares them, False if not.
 
     Whoever is in the block does the tasks too, with `shared`; when it is through, all are done.
@@ -91,7 +91,7 @@ def helped(tasks: Sequence[Task], workers: Workers, quiet: bool = False) -> Iter
     # From the start, and whether or not helpers come: sums may depend on the number of threads.
     torch.set_num_threads(max(1, threads // count))
     by_default = workers.count is None and not devices
-    crew = _Crew(tasks, count, devices, late=by_default)
+    crew = _Helpers(tasks, count, devices, late=by_default)
     try:
         crew.start()
         yield Leading() if by_default else True
@@ -100,7 +100,7 @@ def helped(tasks: Sequence[Task], workers: Workers, quiet: bool = False) -> Iter
         torch.set_num_threads(threads)
 
 
-class _Crew:
+class _Helpers:
     """The helpers of a command: all but one of `count` processes, by their devices and cores."""
 
     def __init__(
@@ -149,7 +149,7 @@ class _Crew:
 
 
 def shares_of(places: Sequence[int], count: int) -> list[list[int]]:
-    """Share out cores: as equal parts as can be, or one each, over and over, where they are few.
+    """Member out cores: as equal parts as can be, or one each, over and over, where they are few.
 
     >>> shares_of([0, 1, 2, 3], 2), shares_of([4, 6], 3)
     ([[0, 1], [2, 3]], [[4], [6], [4]])

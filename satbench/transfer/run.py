@@ -18,7 +18,7 @@ from satbench.core.files import file_stem
 from satbench.core.specs import spec_of
 from satbench.core.threat import show_fraction
 from satbench.data import Dataset
-from satbench.engine.claims import Share, found_if_concluded
+from satbench.engine.claims import Member, found_if_concluded
 from satbench.engine.journal import RunStore
 from satbench.engine.runner import Context, NoProgress, Progress, run_stages
 from satbench.engine.traits import check_fit
@@ -52,7 +52,7 @@ class MeasuredTransfer:
 
 @found_if_concluded
 def measure_transfer(
-    config: TransferConfig, progress: Progress | None = None, shared: bool | Share = False
+    config: TransferConfig, progress: Progress | None = None, shared: bool | Member = False
 ) -> MeasuredTransfer:
     """Measure the matrix, or return the one of the same inputs that lies in the folder `out`.
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from satbench.core.errors import SatbenchError
 from satbench.core.files import write_bytes
-from satbench.engine.claims import Claims, ConcludedElsewhere, Share, take_claim
+from satbench.engine.claims import Claims, ConcludedElsewhere, Member, take_claim
 
 SILENT = 30.0
 """Seconds without a sign of life after which a worker counts as gone."""
@@ -114,14 +114,14 @@ Asking = Callable[..., Any]
 """Calls a method of the post by its name, in another process, and returns its answer."""
 
 
-class InCrew(Share):
-    """The share of a worker that sees the driver's folder; the driver concludes."""
+class InCrew(Member):
+    """The membership of a worker that sees the driver's folder; the driver concludes."""
 
     concludes = False
 
 
 class ThroughPost(InCrew):
-    """The share of a worker that does not see the driver's folder: its own `out` mirrors that."""
+    """The membership of a worker that does not see the driver's folder: its own `out` mirrors that."""
 
     def __init__(self, out: Path, ask: Asking) -> None:
         self.out, self.ask = out, ask
@@ -177,8 +177,8 @@ class _PostedClaims(Claims):
         return path.relative_to(self._out).as_posix()
 
 
-class Watching(Share):
-    """The share of the driver: it does no unit while workers are at them, and takes in theirs."""
+class Watching(Member):
+    """The membership of the driver: it does no unit while workers are at them, and takes in theirs."""
 
     def __init__(self, workers_live: Callable[[], bool]) -> None:
         self._workers_live = workers_live

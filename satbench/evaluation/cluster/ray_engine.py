@@ -22,7 +22,7 @@ from typing import Any
 
 from satbench.core.console import say
 from satbench.core.errors import SatbenchError
-from satbench.engine.claims import ConcludedElsewhere, Share
+from satbench.engine.claims import ConcludedElsewhere, Member
 from satbench.evaluation.cluster.post import Asking, InCrew, Post, Seen, ThroughPost, Watching
 from satbench.evaluation.cluster.tasks import Task, changed, configs_of, in_order, start_of
 
@@ -38,7 +38,7 @@ def on_cluster(
     count: int | None = None,
     address: str | None = None,
     quiet: bool = False,
-) -> Iterator[Share]:
+) -> Iterator[Member]:
     """Let the nodes of a Ray cluster do `tasks` meanwhile; yield how the driver shares them.
 
     `count` is how many workers there are, None for one each CPU, or each GPU where one computes.
@@ -217,7 +217,7 @@ def _work(tasks: list[Task], first: int, post: Any, mark: Path, cwd: Path, gpu: 
         ask("leave", me, f"{node}: {fault}" if fault else "")
 
 
-def _do(task: Task, share: Share) -> str:
+def _do(task: Task, share: Member) -> str:
     """Do one task; return what went wrong, if it did."""
     function, arguments = task
     if isinstance(share, ThroughPost):
