@@ -133,7 +133,7 @@ class Member:
 
 
 class Leading(Member):
-    """The membership of a process that has called others to help it."""
+    """A process that has called others to help it."""
 
     leads = True
 

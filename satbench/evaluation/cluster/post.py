@@ -115,13 +115,13 @@ Asking = Callable[..., Any]
 
 
 class InCrew(Member):
-    """The membership of a worker that sees the driver's folder; the driver concludes."""
+    """A worker that sees the driver's folder; the driver concludes."""
 
     concludes = False
 
 
 class ThroughPost(InCrew):
-    """The membership of a worker that does not see the driver's folder: its own `out` mirrors that."""
+    """A worker that does not see the driver's folder: its own `out` mirrors that."""
 
     def __init__(self, out: Path, ask: Asking) -> None:
         self.out, self.ask = out, ask
@@ -178,7 +178,7 @@ class _PostedClaims(Claims):
 
 
 class Watching(Member):
-    """The membership of the driver: it does no unit while workers are at them, and takes in theirs."""
+    """The driver: it does no unit while workers are at them, and takes in theirs."""
 
     def __init__(self, workers_live: Callable[[], bool]) -> None:
         self._workers_live = workers_live
