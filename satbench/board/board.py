@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from satbench.board.definition import BoardDefinition
+from satbench.board.marks import countable_rechecks
 from satbench.board.ranking import Comparison, compare_with_relu, rank_rows
 from satbench.board.rows import COLUMNS, Column, Group, Row, make_groups, make_row
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat, show_fraction
 from satbench.records.answers import known_again
 from satbench.records.check import check_record
+from satbench.records.rechecks import RecheckRecord, read_rechecks
 from satbench.records.record import DatasetInfo, ModelInfo, Record
 
 
@@ -51,14 +53,17 @@ def build_board(
     records: Sequence[Record],
     references: Sequence[Record] = (),
     left_out: list[str] | None = None,
+    rechecks: Sequence[RecheckRecord] = (),
 ) -> Board:
     """Build the board; the order of the records does not matter.
 
     `references` are records to compare with (AutoAttack by the package that defines it): they
     enter costs and agreement, no column; those of models that have no other record enter nothing.
+    `rechecks` give rows their marks.
     Raises SatbenchError for no records, for two of the same run, and for one that `check_record`
     finds fault with; where a list `left_out` is given, such records, and the second of the same
-    run, are left out instead, and the list gets a sentence for each.
+    run, are left out instead, and the list gets a sentence for each; likewise for a recheck that
+    does not follow from its record.
     """
     seen: dict[str, Record] = {}
     records = _countable(records, seen, left_out)
@@ -68,8 +73,15 @@ def build_board(
             "expected at least one record, got none; "
             "make one with satbench eval --model NAME --attack pgd-50 --attack autoattack"
         )
+    checks, faults = countable_rechecks(rechecks, records)
+    if faults and left_out is None:
+        raise SatbenchError(faults[0])
+    if left_out is not None:
+        left_out += faults
     benchmarks, beside = _by_benchmark(records), _by_benchmark(references)
-    built = (_benchmark(key[1], found, beside.get(key, ())) for key, found in benchmarks.items())
+    built = (
+        _benchmark(key[1], found, beside.get(key, ()), checks) for key, found in benchmarks.items()
+    )
     return Board(tuple(sorted(built, key=_order)))
 
 
@@ -86,7 +98,8 @@ def defined_board(definition: BoardDefinition, left_out: list[str] | None = None
             f"satbench leaderboard fill {definition.name}"
         )
     references = definition.read_references(left_out)
-    benchmarks = build_board(records, references, left_out).benchmarks
+    rechecks = read_rechecks(definition.rechecks, left_out)
+    benchmarks = build_board(records, references, left_out, rechecks).benchmarks
     if len(benchmarks) != 1:
         digests = ", ".join(one.dataset.digest[:12] for one in benchmarks)
         raise SatbenchError(
@@ -141,7 +154,10 @@ def _countable(
 
 
 def _benchmark(
-    threat: Threat, records: Sequence[Record], references: Sequence[Record]
+    threat: Threat,
+    records: Sequence[Record],
+    references: Sequence[Record],
+    rechecks: Sequence[RecheckRecord],
 ) -> Benchmark:
     infos = (record.dataset for record in records)
     dataset = min(infos, key=lambda info: (info.name, info.split, info.classes, info.n))
@@ -152,7 +168,7 @@ def _benchmark(
                 f"{dataset.digest[:12]} both {dataset.n} and {record.dataset.n} images"
             )
     models, beside = _by_model(records), _by_model(references)
-    made = [make_row(found, beside.get(key, ())) for key, found in models.items()]
+    made = [make_row(found, beside.get(key, ()), rechecks) for key, found in models.items()]
     rows, told_apart = rank_rows(made)
     groups = make_groups(rows)
     compared = tuple(compare_with_relu(groups))

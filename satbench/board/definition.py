@@ -70,6 +70,16 @@ class BoardDefinition:
         """The folder of the witnesses of all records, by digest."""
         return self.folder / "witnesses"
 
+    @property
+    def rechecks(self) -> Path:
+        """The folder of the recheck records, which give rows their marks; it need not be there."""
+        return self.folder / "rechecks"
+
+    @property
+    def superseded(self) -> Path:
+        """The folder of records that were withdrawn: kept to be read, in no table."""
+        return self.folder / "superseded"
+
     def read_records(self, left_out: list[str] | None = None) -> list[Record]:
         """Read the records of the board, ordered by file name.
 

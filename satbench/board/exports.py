@@ -71,6 +71,7 @@ def _model_numbers(row: Row) -> _Numbers:
         "rank_worst": row.rank.worst,
         "model": model.name,
         "mark": row.mark,
+        "too_high": None if row.checked is None else row.checked.too_high,
         **_kind_numbers(row),
         "training_seed": row.training.seed,
         "parameters": model.parameters,

@@ -18,6 +18,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.files import write_text
 from satbench.core.markdown import between, cell, table, title_of
 from satbench.core.templates import fill
+from satbench.records.rechecks import read_rechecks
 from satbench.records.record import Record, read_records
 
 PAGE = "LEADERBOARD.md"
@@ -103,7 +104,8 @@ def read_board(records: Path, left_out: list[str] | None = None) -> Board:
             f"satbench eval --model NAME --attack pgd-50 --attack autoattack --out {records}"
         )
     beside = read_records(references, left_out) if references.is_dir() else ()
-    return build_board(found, beside, left_out)
+    rechecks = read_rechecks(records.resolve().parent / "rechecks", left_out)
+    return build_board(found, beside, left_out, rechecks)
 
 
 def board_files(

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from satbench.board.agreement import Agreement, agreement_of
 from satbench.board.cost import Cost, cost_of
-from satbench.board.marks import Mark
+from satbench.board.marks import Checked, Mark, checked_of, mark_of
 from satbench.core.stats.intervals import wilson_interval
 from satbench.records.attack_run import attack_runs, passes_of
 from satbench.records.flags import Flag
+from satbench.records.rechecks import RecheckRecord
 from satbench.records.record import SURVIVED, ModelInfo, Record, StageResult
 
 Column = Literal["clean", "transfer", "pgd50", "autoattack", "fast", "best_known", "gap"]
@@ -95,7 +96,7 @@ class Row:
     robustness that the records carry, one a name; None where no record was diagnosed.  `cost` and
     `agreement` look at reference records too, which enter nothing else.  `masks` (N,) say for each
     column of accuracies which images are right.  `rank` is 0 until `rank_rows` sets it.  `mark`
-    says how far the numbers were checked.
+    says how far the numbers were checked, `checked` what attacking survivors again showed.
     """
 
     model: ModelInfo
@@ -115,6 +116,7 @@ class Row:
     masks: Mapping[Column, NDArray[np.bool_]] = field(compare=False, default_factory=dict)
     rank: RankSet = RankSet(0, 0)
     mark: Mark = "unverified"
+    checked: Checked | None = None
 
     @property
     def training(self) -> TrainingInfo:
@@ -212,11 +214,15 @@ class Group:
         return Summary(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
 
 
-def make_row(records: Sequence[Record], references: Sequence[Record] = ()) -> Row:
+def make_row(
+    records: Sequence[Record],
+    references: Sequence[Record] = (),
+    rechecks: Sequence[RecheckRecord] = (),
+) -> Row:
     """Join the records of one model on one benchmark; `references` are beside the board.
 
     A column counts the images that survived in every record that ran its attack; a stage that
-    several records hold cost its passes once.
+    several records hold cost its passes once.  `rechecks`, of any records, give it its mark.
     """
     survivors = [_standing(record, 0) for record in records]
     clean = np.logical_and.reduce(survivors)
@@ -224,6 +230,7 @@ def make_row(records: Sequence[Record], references: Sequence[Record] = ()) -> Ro
     searches = _searches(records)
     passes = sum(passes_of(stage) for stage in searches)
     runs = attack_runs([*records, *references])
+    checked = checked_of(robust, records, rechecks)
     masks: dict[Column, NDArray[np.bool_] | None] = {
         "clean": clean,
         "transfer": _column(records, _transfer_stage, clean),
@@ -250,6 +257,8 @@ def make_row(records: Sequence[Record], references: Sequence[Record] = ()) -> Ro
         cost=cost_of(runs),
         agreement=agreement_of(runs),
         masks=measured,
+        mark=mark_of(robust, checked),
+        checked=checked,
     )
 
 

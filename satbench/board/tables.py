@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import comb
 
 from satbench.board.board import Benchmark, Board
+from satbench.board.marks import PROMISES
 from satbench.board.rows import COLUMNS, Column, Group, Row, TrainingInfo
 from satbench.core.markdown import MISSING, cell, code, percent, signed, table, title_of
 from satbench.core.stats.shown import ALPHA, Effect
@@ -34,6 +35,7 @@ def render_markdown(board: Board, cost: str = "COST.md", agreement: str = "AGREE
         "agreement": agreement,
         "alpha": f"{ALPHA:g}",
         "cumulative": _CUMULATIVE,
+        "promises": PROMISES,
     }
     return fill("leaderboard.md", values, {"cell": cell}).rstrip() + "\n"
 
@@ -53,6 +55,7 @@ def render_summary(board: Board, page: str, rows: int = SUMMARY_ROWS) -> str:
             "shown": min(each, len(one.groups)),
             "kinds": len(one.groups),
             "count": len(one.rows),
+            "verified": sum(row.mark == "verified" for row in one.rows),
         }
         for one in board.benchmarks
     ]
@@ -86,6 +89,7 @@ def _benchmark(benchmark: Benchmark) -> dict[str, object]:
         "count": len(benchmark.rows),
         "n": f"{dataset.n:,}",
         "models": _models(benchmark),
+        "verified": sum(row.mark == "verified" for row in benchmark.rows),
         "less_attacked": not all(row.autoattack for row in benchmark.rows),
         "flags": _flags(benchmark),
     }
@@ -157,18 +161,35 @@ def _difference(effect: Effect | None) -> str:
 
 
 def _models(benchmark: Benchmark) -> str:
-    head = ["Rank", "Model", "Training", "Architecture", "Activation", "Seed", *_titles(benchmark)]
+    head = [
+        "Rank",
+        "Model",
+        "Mark",
+        "Training",
+        "Architecture",
+        "Activation",
+        "Seed",
+        *_titles(benchmark),
+    ]
     lines = [
         [
             str(row.rank),
             title_of(row.model.name, row.model.weights_digest) + " †" * bool(row.flags),
+            mark_text(row),
             *_kind(Group((row,))),
             MISSING if row.training.seed is None else str(row.training.seed),
             *(_accuracy(row, column) for column in benchmark.columns),
         ]
         for row in benchmark.rows
     ]
-    return table(head, lines, words=5)
+    return table(head, lines, words=6)
+
+
+def mark_text(row: Row) -> str:
+    """Return a row's mark for people, with by how many points the number can be too high."""
+    if row.mark != "verified" or row.checked is None:
+        return row.mark
+    return f"{row.mark} (≤ {percent(row.checked.too_high)})"
 
 
 def _accuracy(row: Row, column: Column) -> str:

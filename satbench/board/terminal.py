@@ -36,16 +36,23 @@ def leaderboard_table(board: Board) -> Table:
     for benchmark in board.benchmarks:
         table.add_row("", words(f"{benchmark.title}, n = {benchmark.dataset.n:,}", style="bold"))
         for row in benchmark.rows:
-            name = words(row.model.name + " †" * bool(row.flags))
+            name = words(_marked(row))
             table.add_row(str(row.rank), name, *(_number(row, column) for column in COLUMNS))
         table.add_section()
     return table
 
 
+def _marked(row: Row) -> str:
+    signs = "†" * bool(row.flags) + "✓" * (row.mark == "verified")
+    return f"{row.model.name} {signs}".rstrip()
+
+
 def _flagged(board: Board) -> str:
     rows = [row for benchmark in board.benchmarks for row in benchmark.rows]
     count = sum(bool(row.flags) for row in rows)
-    return f"; †: {count} of {len(rows)} models have a flag, see LEADERBOARD.md" if count else ""
+    told = f"; †: {count} of {len(rows)} models have a flag, see LEADERBOARD.md" if count else ""
+    verified = sum(row.mark == "verified" for row in rows)
+    return f"{told}; ✓: {verified} of {len(rows)} models are verified, see docs/trust.md"
 
 
 def _number(row: Row, column: Column) -> Text:

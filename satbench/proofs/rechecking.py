@@ -8,19 +8,22 @@ the hypergeometric distribution (`satbench.core.stats.intervals.unseen_bound`).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+import satbench
 from satbench.attacks import is_own_attack
 from satbench.attacks.suites.suite import check_suite, parse_suite
+from satbench.board.board import build_board
+from satbench.board.definition import BoardDefinition
 from satbench.calling.devices import choose_device, moved
 from satbench.calling.generators import own_generators
 from satbench.core.errors import SatbenchError
-from satbench.core.noise import generator_for
 from satbench.core.stats.intervals import unseen_bound
 from satbench.core.threat import Threat
 from satbench.engine.runner import CLEAN, SURVIVED, BatchResult, NoProgress, Progress
@@ -32,6 +35,11 @@ from satbench.evaluation.plan import Evaluation
 from satbench.evaluation.surrogates import with_surrogates
 from satbench.preflight.preflight import Needs, check_set_up
 from satbench.proofs.verification import Subject, open_record
+from satbench.records.rechecks import RecheckRecord, drawn_survivors, read_rechecks, record_digest
+from satbench.records.record import PROTOCOL, ModelInfo, Record
+
+MOST_NAME = 200
+"""Letters in the name of who rechecked."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,7 @@ class Rechecked:
     broken: tuple[int, ...]
     attacks: tuple[str, ...]
     seed: int
+    record: Record = field(repr=False)
 
     @property
     def breakable(self) -> int:
@@ -102,7 +111,7 @@ def recheck_record(asked: Recheck, progress: Progress | None = None) -> Rechecke
     device = choose_device(asked.device)
     with own_generators(device, seed):
         subject = open_record(asked.record, asked.given)
-        sample = _sample(subject, asked.images, seed)
+        sample = drawn_survivors(subject.record, asked.images, seed)
         suite = _suite(asked, subject)
         threat = Threat.of(subject.record.norm, subject.record.eps)
         evaluation = Evaluation(
@@ -129,16 +138,53 @@ def recheck_record(asked: Recheck, progress: Progress | None = None) -> Rechecke
         tuple(broken.tolist()),
         tuple(dict.fromkeys(stage.spec for stage in suite)),
         seed,
+        subject.record,
     )
 
 
-def _sample(subject: Subject, images: int, seed: int) -> NDArray[np.int64]:
-    survivors = np.flatnonzero(np.array(subject.record.verdicts) == SURVIVED)
-    if not len(survivors):
-        raise SatbenchError("the record claims no survivor that could be attacked again")
-    drawn = generator_for("recheck", str(seed)).permutation(survivors)
-    chosen: NDArray[np.int64] = np.sort(drawn[:images])
-    return chosen
+def kept_recheck(done: Rechecked, by: str = "") -> RecheckRecord:
+    """Return what a board keeps of a recheck; `by` says who made it, in up to 200 letters.
+
+    Raises SatbenchError for another name.
+    """
+    if len(by) > MOST_NAME or not (by.isprintable() or not by):
+        raise SatbenchError(f"expected a name of up to {MOST_NAME} printable letters, got {by!r}")
+    return RecheckRecord(
+        record=done.record.identity,
+        record_digest=record_digest(done.record),
+        model=done.name,
+        n=done.n,
+        survivors=done.survivors,
+        sampled=list(done.sampled),
+        broken=list(done.broken),
+        attacks=list(done.attacks),
+        seed=done.seed,
+        breakable=done.breakable,
+        by=by,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        satbench=satbench.__version__,
+        protocol=PROTOCOL,
+    )
+
+
+def unverified_records(definition: BoardDefinition) -> list[Path]:
+    """Return for each model of a board without the mark `verified` where its lowest record lies."""
+    records, rechecks = definition.read_records(), read_rechecks(definition.rechecks)
+    return lowest_unverified(records, rechecks)
+
+
+def lowest_unverified(records: Sequence[Record], rechecks: Sequence[RecheckRecord]) -> list[Path]:
+    """Return where the record of least robust accuracy lies, for each model without the mark."""
+    (benchmark,) = build_board(records, rechecks=rechecks).benchmarks
+    lowest: dict[tuple[str, ...], Record] = {}
+    for record in sorted(records, key=lambda one: (one.surviving(), one.identity)):
+        lowest.setdefault(_model_key(record.model), record)
+    wanted = [_model_key(row.model) for row in benchmark.rows if row.mark == "unverified"]
+    return [path for key in wanted if (path := lowest[key].path) is not None]
+
+
+def _model_key(model: ModelInfo) -> tuple[str, ...]:
+    return model.weights_digest, model.architecture, model.activation, model.answers_digest
 
 
 def _suite(asked: Recheck, subject: Subject) -> tuple[Stage, ...]:

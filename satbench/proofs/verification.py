@@ -113,9 +113,15 @@ def open_record(path: Path, given: Given | None = None) -> Subject:
 
 
 def committed_records() -> list[Path]:
-    """Return the records that ship with satbench: those of its boards, and their reference runs."""
-    boards = board_definitions()
-    folders = [folder for board in boards for folder in (board.records, board.reference)]
+    """Return the records that ship with satbench: those of its boards, and those beside them.
+
+    These are reference runs, and records that were withdrawn.
+    """
+    folders = [
+        folder
+        for board in board_definitions()
+        for folder in (board.records, board.reference, board.superseded)
+    ]
     return [path for folder in folders for path in sorted(folder.glob("*.json"))]
 
 

@@ -13,10 +13,12 @@ from click.testing import CliRunner
 from scipy.stats import hypergeom
 
 import satbench
+from satbench.board.publish import read_board
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
 from satbench.data import Dataset
-from satbench.proofs.rechecking import Recheck, recheck_record
+from satbench.proofs.rechecking import Recheck, lowest_unverified, recheck_record
+from satbench.records.rechecks import check_recheck, read_rechecks
 from satbench.records.record import read_record, write_record
 from satbench.records.witnesses import Witnesses, witnesses_path, write_witnesses
 
@@ -122,3 +124,41 @@ def test_the_command_says_by_how_much_and_exits_with_1_where_one_fell(
     assert told["seed"] == 1
     quiet = ["--images", "5", "--attack", "pgd(steps=1,start=clean)", "--quiet"]
     assert CliRunner().invoke(cli, ["recheck", str(honest), *quiet]).exit_code == 0
+
+
+def test_a_recheck_is_kept_and_earns_the_mark_on_a_board(honest: Path, tmp_path: Path) -> None:
+    records, rechecks = tmp_path / "records", tmp_path / "rechecks"
+    records.mkdir()
+    record = read_record(honest)
+    for path in (honest, witnesses_path(honest)):
+        (records / path.name).write_bytes(path.read_bytes())
+    words = ["recheck", str(records / honest.name), "--images", "60", "--attack", "fast"]
+    words += ["--seed", "3", "--by", "the keeper", "--out", str(rechecks), "--quiet", "--json"]
+    ran = CliRunner().invoke(cli, words)
+    told = json.loads(ran.output)
+    (kept,) = read_rechecks(rechecks)
+    board = read_board(records)
+    (row,) = board.benchmarks[0].rows
+
+    assert ran.exit_code == bool(told["broken"])
+    assert kept.path == Path(told["kept"])
+    assert list(check_recheck(kept, record)) == []
+    assert (kept.sampled, kept.seed, kept.by) == (told["sampled"], 3, "the keeper")
+    assert row.checked is not None
+    assert (row.checked.sampled, row.checked.broken) == (record.surviving(), len(told["broken"]))
+    assert row.mark == ("verified" if row.checked.too_high <= 0.1 else "unverified")
+
+
+def test_a_board_is_rechecked_model_by_model_at_its_lowest_record(make_record) -> None:
+    low = replace(make_record([0, 1, -1, -1]), path=Path("low"))
+    lower = replace(make_record([0, 1, 1, -1], seed=1), path=Path("lower"))
+    other = replace(make_record([0, -1, -1, -1], weights="other"), path=Path("other"))
+    gone = replace(make_record([0, 1, 1, 1], weights="gone"), path=Path("gone"))
+    records = [low, lower, other, gone]
+
+    assert sorted(map(str, lowest_unverified(records, []))) == ["lower", "other"]
+
+
+def test_neither_a_record_nor_a_board_is_a_mistake(honest: Path) -> None:
+    assert CliRunner().invoke(cli, ["recheck"]).exit_code == 2
+    assert CliRunner().invoke(cli, ["recheck", str(honest), "--board", "x"]).exit_code == 2

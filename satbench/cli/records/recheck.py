@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,9 +25,16 @@ if TYPE_CHECKING:
     examples="""
     satbench recheck results/RECORD.json
     satbench recheck results/RECORD.json --images 200 --attack autoattack
+    satbench recheck --board fashion-mnist-linf-0.1 --attack fast --by NAME
     """,
 )
-@click.argument("record", type=FILE)
+@click.argument("record", type=FILE, required=False)
+@click.option(
+    "--board",
+    metavar="NAME",
+    help="Instead of RECORD: the lowest record of each model of a board that is not verified yet, "
+    "each kept in the board's folder `rechecks`.",
+)
 @click.option(
     "--images",
     type=int,
@@ -45,6 +52,8 @@ if TYPE_CHECKING:
 @click.option(
     "--seed", type=int, help="Draws the sample and keys all noise. Default: one nobody knew before."
 )
+@options.out(None, "a recheck record. Default: none is kept")
+@click.option("--by", default="", help="Who rechecks, for the recheck record.")
 @options.what_a_record_is_of
 @options.batch_size
 @options.device
@@ -53,10 +62,13 @@ if TYPE_CHECKING:
 @click.pass_context
 def recheck(
     ctx: click.Context,
-    record: Path,
+    record: Path | None,
+    board: str | None,
     images: int,
     attacks: tuple[str, ...],
     seed: int | None,
+    out: Path | None,
+    by: str,
     model: str | None,
     file: FileOptions,
     dataset: str | None,
@@ -72,31 +84,67 @@ def recheck(
 
     RECORD is verified first, and left as it is.  The bound holds with 95 % confidence, for the
     attacks that are run.  Exits 1 where a claimed survivor falls.
+
+    With --out or --board a recheck record is kept: sample, seed, what fell, and the bound.  Beside
+    a board's records, in the folder `rechecks`, it gives the row the mark `verified`
+    (docs/trust.md).
     """
     from satbench.attacks import check_attack_name
 
+    if (record is None) == (board is None):
+        raise click.UsageError("give RECORD, or --board NAME for all of a board")
     for attack in attacks:
         check_attack_name(attack)
+    from satbench.board.definition import board_definition
     from satbench.core.console import BarProgress
+    from satbench.core.files import check_folder
     from satbench.evaluation.given import Given
-    from satbench.proofs.rechecking import Recheck, recheck_record
+    from satbench.proofs.rechecking import Recheck, recheck_record, unverified_records
 
+    paths = [record] if record else []
+    if board:
+        definition = board_definition(board)
+        paths, out = unverified_records(definition), out or definition.rechecks
+    if out:
+        check_folder(out)
     given = Given(model, dataset, data_dir, file, trust)
-    asked = Recheck(record, images, attacks, seed, batch_size, device, given, timeout)
-    with BarProgress(quiet) as progress:
-        progress.model(record.name)
-        done = recheck_record(asked, progress)
-    _tell(done, record, as_json)
-    if done.broken:
+    fell = False
+    told = []
+    for path in paths:
+        asked = Recheck(path, images, attacks, seed, batch_size, device, given, timeout)
+        with BarProgress(quiet) as progress:
+            progress.model(path.name)
+            done = recheck_record(asked, progress)
+        kept = _keep(done, path, out, by) if out else None
+        told.append(_summary(done, kept))
+        if not as_json:
+            _tell(done, path, kept)
+        fell = fell or bool(done.broken)
+    if as_json:
+        tell(json.dumps(told if board else told[0], indent=2))
+    if fell:
         ctx.exit(1)
 
 
-def _tell(done: Rechecked, record: Path, as_json: bool) -> None:
-    if as_json:
-        told = {**asdict(done), "breakable": done.breakable, "too_high": done.too_high}
-        tell(json.dumps(told, indent=2))
-        return
+def _keep(done: Rechecked, record: Path, out: Path, by: str) -> Path:
+    from satbench.proofs.rechecking import kept_recheck
+    from satbench.records.rechecks import write_recheck
+
+    path = out / f"{record.stem}-s{done.seed}.json"
+    write_recheck(kept_recheck(done, by), path)
+    return path
+
+
+def _summary(done: Rechecked, kept: Path | None) -> dict[str, object]:
+    values = {one.name: getattr(done, one.name) for one in fields(done) if one.name != "record"}
+    beside = {"breakable": done.breakable, "too_high": done.too_high}
+    return {**values, **beside, **({"kept": str(kept)} if kept else {})}
+
+
+def _tell(done: Rechecked, record: Path, kept: Path | None) -> None:
     tell(f"{one_line(done.name)}: {done}")
+    if kept:
+        tell(f"wrote {one_line(kept)}")
     if done.broken:
         attacks = " ".join(f"--attack {shlex.quote(spec)}" for spec in done.attacks)
         command = f"satbench challenge {shlex.quote(str(record))} {attacks} --seed {done.seed}"
