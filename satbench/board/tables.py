@@ -55,7 +55,6 @@ def render_summary(board: Board, page: str, rows: int = SUMMARY_ROWS) -> str:
             "shown": min(each, len(one.groups)),
             "kinds": len(one.groups),
             "count": len(one.rows),
-            "verified": sum(row.mark == "verified" for row in one.rows),
         }
         for one in board.benchmarks
     ]
