@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from satbench.attacks.defaults import shipped_defaults
 from satbench.attacks.suites.suite_file import digest_of, read_suite, shipped_suites, suite_class
 from satbench.core.errors import SatbenchError
 from satbench.core.registry import Entry, Registry
@@ -210,6 +211,17 @@ def attack_spec(text: str) -> str:
     return text if text in _GIVEN else spec_of(_split(text)[0], parse_attack(text))
 
 
+def default_spec(name: str) -> str:
+    """Return the canonical spec of an attack at all its defaults, if possible without torch.
+
+    >>> default_spec("square")
+    'square(queries=5000,block=250)'
+    """
+    known = shipped_defaults()
+    # A suite of the user's own may have any name; what is not in the file is asked of the attack.
+    return known[name] if name in known and name not in _OWN else attack_spec(name)
+
+
 def spec_of_object(attack: object) -> str | None:
     """Return the canonical spec of an attack of the registry that is given as an object.
 
@@ -239,7 +251,7 @@ def short_spec(spec: str) -> str:
     name, arguments = _split(spec)
     if name not in ATTACKS and name not in _OWN:
         return spec
-    defaults = split_spec(attack_spec(name))[1]
+    defaults = split_spec(default_spec(name))[1]
     changed = {key: value for key, value in arguments.items() if value != defaults.get(key)}
     if name == "pgd" and "steps" in arguments:
         changed.pop("steps", None)

@@ -28,6 +28,7 @@ _COMMANDS = {
     "study": "satbench.cli.study:study",
     "plot": "satbench.cli.plot:plot",
     "leaderboard": "satbench.cli.leaderboard:leaderboard",
+    "show": "satbench.cli.records.show:show",
     "images": "satbench.cli.records.images:images",
     "verify": "satbench.cli.records.verify:verify",
     "recheck": "satbench.cli.records.recheck:recheck",

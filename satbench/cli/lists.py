@@ -19,13 +19,13 @@ from satbench.core.text.terminal import tell
     """,
 )
 @click.option(
-    "--catalogue", is_flag=True, help="Write attacks/README.md, the list of suites, in a checkout."
+    "--catalogue", is_flag=True, help="Write attacks/README.md and defaults.json, in a checkout."
 )
 @click.option("--check", is_flag=True, help="With --catalogue: exit 1 if it is out of date.")
 @options.as_json
 def attacks(catalogue: bool, check: bool, as_json: bool) -> None:
     """List the attacks: their parameters with defaults, and where they were published."""
-    from satbench.attacks import ATTACKS, attack_spec
+    from satbench.attacks import ATTACKS, default_spec
     from satbench.core.errors import SatbenchError
 
     if catalogue:
@@ -35,7 +35,7 @@ def attacks(catalogue: bool, check: bool, as_json: bool) -> None:
     rows, faults = [], list(ATTACKS.faults)
     for entry in ATTACKS:
         try:
-            defaults = attack_spec(entry.name)
+            defaults = default_spec(entry.name)
         except SatbenchError as error:  # a broken plug-in hides no other attack
             faults.append(str(error))
             continue
@@ -53,17 +53,17 @@ def attacks(catalogue: bool, check: bool, as_json: bool) -> None:
 
 
 def write_catalogue(check: bool) -> None:
-    """Write the list of suites, or exit with 1 where it is out of date."""
-    from satbench.attacks.suites.catalogue import catalogue_file
+    """Write the list of suites and the defaults of attacks; `check`: exit with 1 where old."""
+    from satbench.attacks.suites.catalogue import catalogue_files
     from satbench.core.files import write_text
 
-    path, text = catalogue_file()
-    if not check:
-        write_text(path, text)
-        tell(f"wrote {path}")
-    elif not path.is_file() or path.read_text(encoding="utf-8") != text:
-        tell(f"satbench: out of date: {path}; run satbench attacks --catalogue", err=True)
-        raise SystemExit(1)
+    for path, text in catalogue_files().items():
+        if not check:
+            write_text(path, text)
+            tell(f"wrote {path}")
+        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
+            tell(f"satbench: out of date: {path}; run satbench attacks --catalogue", err=True)
+            raise SystemExit(1)
 
 
 @command(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rich import box
@@ -29,8 +29,9 @@ _NAME_WIDTH = 32
 class ReportRow:
     """One line of a result: accuracy after what `name` says, with what it cost.
 
-    `accuracy` is `correct / n`; `low` and `high` are its 95 % Wilson interval; passes are of the
-    search alone, those of its surrogates apart; `seconds` of the search and the judge.
+    `accuracy` is `correct / n`; `low` and `high` are its 95 % Wilson interval.  Passes are those of
+    the search, with those of surrogates apart, and for `clean` one forward an image; `seconds` are
+    of the search and the judge.
     """
 
     name: str
@@ -49,13 +50,14 @@ class ReportRow:
 def rows_of(record: Record) -> list[ReportRow]:
     """Return the rows of a record: clean, after each attack of the suite, and overall."""
     clean = _row(record, "clean", record.clean_correct, (), record.environment.clean_seconds)
-    rows = [clean]
+    rows = [replace(clean, forwards=record.n)]
     for attack, numbers in record.attack_stages():
         stages = [record.stages[k - 1] for k in numbers]
         seconds = sum(record.environment.stage_seconds[k - 1] for k in numbers)
         rows.append(_row(record, attack, record.surviving(numbers[-1]), stages, seconds))
     seconds = sum(row.seconds for row in rows)
-    return [*rows, _row(record, "overall", record.surviving(), record.stages, seconds)]
+    overall = _row(record, "overall", record.surviving(), record.stages, seconds)
+    return [*rows, replace(overall, forwards=overall.forwards + record.n)]
 
 
 def summary_of(record: Record, path: str) -> dict[str, Any]:

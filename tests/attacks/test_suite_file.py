@@ -6,8 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from satbench.attacks import attack_spec, check_attack_name, parse_attack, suite_digests
-from satbench.attacks.suites.catalogue import catalogue_file
+from satbench.attacks import (
+    ATTACKS,
+    attack_spec,
+    check_attack_name,
+    default_spec,
+    parse_attack,
+    suite_digests,
+)
+from satbench.attacks.defaults import shipped_defaults
+from satbench.attacks.suites.catalogue import catalogue_files
 from satbench.attacks.suites.suite import parse_suite
 from satbench.attacks.suites.suite_file import digest_of, read_suite, shipped_suites
 from satbench.core.errors import SatbenchError
@@ -127,10 +135,21 @@ def test_a_missing_file_is_said_before_torch_is_imported(tmp_path: Path) -> None
         check_attack_name(str(tmp_path / "none.toml"))
 
 
-def test_the_committed_list_of_suites_is_up_to_date() -> None:
-    path, text = catalogue_file()
+def test_the_committed_list_of_suites_and_the_defaults_of_attacks_are_up_to_date() -> None:
+    for path, text in catalogue_files().items():
+        assert text == path.read_text(encoding="utf-8"), "run satbench attacks --catalogue"
 
-    assert text == path.read_text(encoding="utf-8")
+
+@pytest.mark.parametrize("name", [one.name for one in ATTACKS if not one.plugin])
+def test_a_default_that_was_read_is_that_of_the_attack(name: str) -> None:
+    assert name in shipped_defaults()
+    assert default_spec(name) == attack_spec(name)
+
+
+def test_an_attack_that_no_file_knows_is_asked_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("satbench.attacks.registry.shipped_defaults", dict)
+
+    assert default_spec("square") == attack_spec("square")
 
 
 @pytest.mark.parametrize("name", shipped_suites())

@@ -33,6 +33,7 @@ COMMANDS = (
     "leaderboard",
     "leaderboard build",
     "leaderboard show",
+    "show",
     "images",
     "verify",
     "recheck",
@@ -115,6 +116,7 @@ WITHOUT_TORCH: dict[tuple[str, ...], str] = {
     ("train", "--help"): "",
     ("models", "--json"): "",
     ("datasets", "--json"): "",
+    ("attacks", "--json"): "",
     ("recipes", "--json"): "",
     (
         "eval",

@@ -107,13 +107,22 @@ def test_an_audited_record_says_up_to_how_many_points() -> None:
 
 
 def test_the_passes_of_borrowed_models_are_printed_with_the_others() -> None:
-    assert " 107 + 53 " in _printed(table_of([_record(FAST)]))
+    fast = next(line for line in _printed(table_of([_record(FAST)])).splitlines() if "fast" in line)
+
+    assert " 107 + 53 " in fast
+
+
+def test_clean_costs_one_forward_an_image_and_overall_has_it_too() -> None:
+    clean, fast, overall = rows_of(_record(FAST))
+
+    assert (clean.forwards, clean.backwards) == (10, 0)
+    assert (overall.forwards, overall.backwards) == (10 + fast.forwards, fast.backwards)
 
 
 def test_the_rows_tell_the_passes_of_borrowed_models_apart() -> None:
     overall = rows_of(_record(FAST))[-1]
 
-    assert (100, 50, 7, 3) == (
+    assert (110, 50, 7, 3) == (
         overall.forwards,
         overall.backwards,
         overall.source_forwards,

@@ -1,16 +1,27 @@
-"""The list of suites that ship, as the README of their folder."""
+"""What is generated in the folder of suites: the list of them, and the defaults of attacks."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from satbench.attacks.registry import attack_spec
+from satbench.attacks.defaults import FILE
+from satbench.attacks.registry import ATTACKS, attack_spec, parse_attack
 from satbench.attacks.suites.suite_file import digest_of, read_suite, shipped_suites
 from satbench.core.content import content_folder
+from satbench.core.specs import spec_of
 from satbench.core.templates import fill
 
 
-def catalogue_file() -> tuple[Path, str]:
+def catalogue_files() -> dict[Path, str]:
+    """Return the generated files of a checkout, and what each should hold."""
+    page, text = _list_of_suites()
+    names = [entry.name for entry in ATTACKS if not entry.plugin]
+    defaults = {name: spec_of(name, parse_attack(name)) for name in names}
+    return {page: text, page.with_name(FILE): json.dumps(defaults, indent=1) + "\n"}
+
+
+def _list_of_suites() -> tuple[Path, str]:
     """Return where the list of suites is in a checkout, and what it should say."""
     suites = [
         {

@@ -1,1 +1,1 @@
-"""Commands on records: check, run again, attack, compare, unite."""
+"""Commands on records: show, check, run again, attack, compare, unite."""

@@ -1,4 +1,7 @@
-"""Intervals and tests, by scipy: what a number needs before it may be compared with another."""
+"""Intervals and tests, by scipy: what a number needs before it may be compared with another.
+
+scipy.stats is imported where it is used, for that takes 0.8 s, and Wilson's interval needs none.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,6 @@ from statistics import NormalDist, fmean, stdev
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta, betabinom, binomtest, hypergeom
-from scipy.stats import norm as normal
-from scipy.stats import t as student
 
 from satbench.core.errors import SatbenchError
 
@@ -52,6 +52,8 @@ def confidence_sequence(successes: int, n: int, population: int) -> tuple[float,
         raise SatbenchError(
             f"expected a count among n of a population, got {successes} of {n} of {population}"
         )
+    from scipy.stats import betabinom
+
     counts = np.arange(successes, population - (n - successes) + 1)
     # Uniform prior: 1 / (population + 1).  The rest of the successes is beta-binomial.
     posterior = betabinom.logpmf(
@@ -74,6 +76,8 @@ def unseen_bound(broken: int, sampled: int, left: int) -> int:
         raise SatbenchError(f"expected a sample's count, got {broken} of {sampled} of {left}")
     if sampled == 0:  # scipy knows no draw from nothing
         return left
+    from scipy.stats import hypergeom
+
     counts = np.arange(broken, left - (sampled - broken) + 1)
     probable = hypergeom.cdf(broken, left, counts, sampled) >= 1 - CONFIDENCE - _ROUNDING
     return int(counts[probable][-1])
@@ -100,6 +104,8 @@ def pooled_unseen_bound(samples: Sequence[tuple[int, int, int]]) -> float:
     drawn = [one for one in open_ones if one[1]]
     if not drawn:
         return float(unsampled)
+    from scipy.stats import beta
+
     broken, sampled, left = (sum(numbers) for numbers in zip(*drawn, strict=True))
     share = 1.0 if broken == sampled else float(beta.ppf(CONFIDENCE, broken + 1, sampled - broken))
     mean = min(float(sampled), max(sampled * share, broken + 1.0))
@@ -123,6 +129,8 @@ def mcnemar_p(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
 
 @cache
 def _equally_often(successes: int, trials: int) -> float:
+    from scipy.stats import binomtest
+
     return float(binomtest(successes, trials).pvalue) if trials else 1.0
 
 
@@ -133,6 +141,8 @@ def matched_interval(only_first: int, only_second: int, n: int) -> tuple[float, 
     interval with 1/2 added to each of the four counts (Agresti & Min, 2005, "Simple improved
     confidence intervals for comparing matched proportions", section 2).  -> ends in [-1, 1].
     """
+    from scipy.stats import norm as normal
+
     first, second, total = only_first + 0.5, only_second + 0.5, n + 2
     middle = (first - second) / total
     error = sqrt((first + second) - (first - second) ** 2 / total) / total
@@ -174,6 +184,8 @@ def paired_t_interval(differences: Sequence[float]) -> tuple[float, float]:
     """
     if len(differences) < 2:
         raise SatbenchError(f"expected two or more paired differences, got {len(differences)}")
+    from scipy.stats import t as student
+
     quantile = float(student.ppf((1 + CONFIDENCE) / 2, len(differences) - 1))
     half = quantile * stdev(differences) / sqrt(len(differences))
     return fmean(differences) - half, fmean(differences) + half

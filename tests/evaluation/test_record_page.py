@@ -1,0 +1,126 @@
+"""The page of one record: its numbers add up, and nothing of it needs torch."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from synthetic_records import FLAG, MakeRecord
+
+from satbench.evaluation.record_page import breakers_of, record_lines, record_summary
+from satbench.records.record import Diagnosis, Record, Sequential, write_record
+
+VERDICTS = [0, 0, -1, 1, 1, 1, 2, 3, -1, -1]
+PATH = Path("results/r.json")
+
+
+@pytest.fixture
+def record(make_record: MakeRecord) -> Record:
+    return make_record(VERDICTS)
+
+
+def text(record: Record) -> str:
+    return "\n".join(record_lines(record, PATH))
+
+
+def test_each_image_is_counted_once(record: Record) -> None:
+    found = breakers_of(record)
+
+    assert [one.images for one in found] == [2, 3, 1, 1, 3]
+    assert sum(one.images for one in found) == record.n
+
+
+def test_the_shares_on_the_page_add_up_to_all(record: Record) -> None:
+    part = text(record).partition("What each image fell to\n")[2].partition("\n\n")[0]
+    counts = [int(line.split()[-2]) for line in part.splitlines() if line.endswith("%")]
+
+    assert (len(counts), sum(counts)) == (5, 10)
+
+
+def test_stages_that_broke_nothing_are_counted_not_listed(make_record: MakeRecord) -> None:
+    shown = text(make_record([-1] * 10))
+
+    assert "3 more stages broke nothing" in shown
+    assert "square" not in shown.partition("What each image fell to")[2].partition("Flags")[0]
+
+
+def test_accuracies_come_with_their_intervals(record: Record) -> None:
+    told = record_summary(record, PATH)
+
+    assert (told["clean_accuracy"], told["robust_accuracy"]) == (0.8, 0.3)
+    assert told["interval"] == pytest.approx([0.1078, 0.6032], abs=1e-4)
+    assert "30.0%  [10.8%, 60.3%]" in text(record)
+
+
+def test_a_stopped_run_has_the_interval_of_its_population(record: Record) -> None:
+    told = replace(record, sequential=Sequential(0.1, 0.2, 0.3))
+
+    assert record_summary(told, PATH)["interval"] == [0.2, 0.3]
+
+
+def test_flags_come_with_their_reasons(record: Record) -> None:
+    shown = " ".join(text(replace(record, diagnosis=Diagnosis([FLAG], 0, 0))).split())
+
+    assert "Flags: 1" in shown
+    assert FLAG.cause in shown
+    assert FLAG.run in shown
+
+
+def test_it_is_said_whether_anybody_looked_for_flags(record: Record) -> None:
+    assert "Flags: none" in text(replace(record, diagnosis=Diagnosis([], 0, 0)))
+    assert "Flags: nobody looked" in text(replace(record, diagnosis=None))
+
+
+def test_what_is_proven_is_told_from_what_is_claimed(record: Record) -> None:
+    told = record_summary(record, PATH)
+
+    assert (told["witnesses"], told["claimed_survivors"]) == (5, 3)
+    assert told["witnesses_file"] is None
+
+
+def test_the_commands_that_recheck_name_the_record(record: Record) -> None:
+    commands = [line.split() for line in record_summary(record, PATH)["recheck"]]
+
+    assert [words[1] for words in commands] == ["verify", "recheck", "reproduce", "challenge"]
+    assert all(words[2] == str(PATH) for words in commands)
+
+
+def test_a_model_without_a_name_has_to_be_given_again(make_record: MakeRecord) -> None:
+    of_file = record_summary(make_record(VERDICTS, source="file"), PATH)["recheck"]
+
+    assert all("--model MODEL" in line for line in of_file)
+
+
+def test_no_line_but_the_commands_is_wider_than_80(make_record: MakeRecord) -> None:
+    record = make_record(VERDICTS, name="n" * 60)
+    lines = record_lines(record, Path("x" * 100))
+
+    assert [line for line in lines if len(line) > 80 and "satbench" not in line] == []
+
+
+def test_a_name_cannot_write_to_the_terminal(make_record: MakeRecord) -> None:
+    shown = text(make_record(VERDICTS, name="net\x1b[2J\nall hold"))
+
+    assert "\x1b" not in shown
+    assert not re.search("^all hold", shown, re.MULTILINE)
+
+
+def test_show_imports_neither_torch_nor_scipy(record: Record, tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    write_record(record, path)
+    code = (
+        "import sys; sys.argv = ['satbench', 'show', sys.argv[1], '--json'];"
+        "from satbench.cli import cli; cli.main(standalone_mode=False);"
+        "print([one for one in ('torch', 'scipy.stats') if one in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
+    )
+
+    assert json.loads(done.stdout)["n"] == 10
+    assert done.stderr == "[]\n"
