@@ -11,7 +11,7 @@ from torch import nn
 
 from satbench.core.threat import Threat
 from satbench.engine import suite_run
-from satbench.engine.runner import BatchResult, Context, Images, Progress
+from satbench.engine.runner import BatchResult, Context, Images, NoProgress, Progress
 from satbench.engine.stage import Stage
 
 
@@ -28,13 +28,11 @@ class Journal(list[BatchResult]):
         return [result for result in self if result.stage == number]
 
 
-class Quiet:
+class Quiet(NoProgress):
     """Progress that nobody is told of; it may stop the run after so many batches."""
 
     def __init__(self, stop_after: int = -1) -> None:
         self._left = stop_after
-
-    def stage(self, title: str, total: int, done: int) -> None: ...
 
     def advance(self, images: int, survivors: int) -> None:
         self._left -= 1

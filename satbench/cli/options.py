@@ -378,10 +378,12 @@ def models_of(
 
 
 def tell_where(files: str, found: bool, made: str, quiet: bool) -> None:
-    """Print where a result is; say on stderr that a found one is not new, unless `quiet`."""
-    tell(f"{'found' if found else 'wrote'} {files}")
-    if found and not quiet:
-        tell(f"satbench: this result was made {made}; --again makes it again", err=True)
+    """Say where a result is and, of one that was found, that nothing was run for it."""
+    if found:
+        when = "" if quiet else f", made {made}: nothing was run; --again makes it again"
+        tell(f"found {files}{when}")
+    else:
+        tell(f"wrote {files}")
 
 
 def _all(*options: Decorator) -> Decorator:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Protocol
@@ -12,26 +13,34 @@ from rich.console import (
     Console,
     ConsoleOptions,
     ConsoleRenderable,
+    Group,
     RenderableType,
     RenderHook,
     RenderResult,
 )
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress_bar import ProgressBar
 from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
+from satbench.core.progress.course import Course, StageCost
+from satbench.core.progress.words import left, short_title, told
 from satbench.core.text.characters import visible
 from satbench.core.text.html_text import html
 from satbench.core.text.terminal import one_line, tell
+
+EVERY = 30.0
+"""Seconds between two lines of progress where stderr is no terminal."""
 
 
 class _Harmless:
@@ -96,63 +105,133 @@ def progress_bar(quiet: bool = False) -> Progress:
 
 
 class BarProgress:
-    """The engine's progress as a bar on stderr; on no terminal, one line a stage unless quiet."""
+    """The engine's progress on stderr, in passes, with the time that the whole suite still takes.
 
-    def __init__(self, quiet: bool = False) -> None:
-        self._bar = progress_bar(quiet)
-        self._plain = None if quiet or self._bar.console.is_terminal else self._bar.console
-        self._task: TaskID | None = None
-        self._name = ""
+    On a terminal it is a bar; elsewhere a line a stage, and one every 30 seconds.  A `quiet` one
+    shows nothing.  Without `announce` there is no line a stage.  `clock` returns seconds.
+    """
+
+    def __init__(
+        self,
+        quiet: bool = False,
+        announce: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        console = _console(stderr=True)
+        self._live: Live | None = None
+        self._lines: Console | None = None
+        if not quiet and console.is_terminal:
+            self._live = Live(
+                get_renderable=self._drawn, console=console, refresh_per_second=8, transient=True
+            )
+        elif not quiet:
+            self._lines = console
+        self._announce, self._clock, self._said = announce, clock, clock()
+        self._name, self._course = "", Course(clock)
 
     def __enter__(self) -> BarProgress:
-        self._bar.start()
+        if self._live:
+            self._live.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bar.stop()
+        if self._live:
+            self._live.stop()
 
     def model(self, name: str) -> None:
         """Say whose stages come next."""
-        self._name = name
+        self._name, self._course = name, Course(self._clock)
+
+    def expect(self, costs: Sequence[StageCost]) -> None:
+        """The stages of a run are about to begin; see `satbench.core.progress.course`."""
+        self._course.expect(costs)
 
     def stage(self, title: str, total: int, done: int) -> None:
         """A stage begins."""
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-        description = one_line(f"{self._name} · {_short(title)}")
-        self._task = self._bar.add_task(description, total=total, completed=done, note="")
-        if self._plain:
-            self._plain.print(f"{description}: {total - done} images to go", soft_wrap=True)
+        self._course.stage(title, total, done)
+        if self._lines and self._announce:
+            seconds = self._course.seconds_left
+            rest = f", {left(self._course)}" if seconds else ""
+            self._print(f"{self._title}: {total - done} images to go{rest}")
+
+    def passed(self, passes: int) -> None:
+        """So many images have gone through a model."""
+        self._course.passed(passes)
+        if self._lines and self._clock() - self._said >= EVERY:
+            self._print(f"{self._title}: {told(self._course)}")
 
     def advance(self, images: int, survivors: int) -> None:
         """A batch is finished."""
-        if self._task is not None:
-            self._bar.update(self._task, advance=images, note=f"{survivors} survive")
+        self._course.advance(images, survivors)
+
+    def note(self, text: str) -> None:
+        """Something that a user should know of the run."""
+        if self._live:
+            self._live.console.print(Text(one_line(text)), soft_wrap=True)
+        elif self._lines:
+            self._print(text)
+
+    @property
+    def _title(self) -> str:
+        return one_line(f"{self._name} · {short_title(self._course.title)}")
+
+    def _print(self, text: str) -> None:
+        assert self._lines is not None  # noqa: S101 - only called where there are lines
+        self._lines.print(Text(text), soft_wrap=True)
+        self._said = self._clock()
+
+    def _drawn(self) -> RenderableType:
+        course = self._course
+        if not self._name and not course.title:
+            return Text("")
+        bar = Table.grid(expand=True, padding=(0, 1, 0, 0))
+        bar.add_column(ratio=1, min_width=8)
+        bar.add_column(no_wrap=True)
+        bar.add_row(ProgressBar(total=1.0, completed=course.share), Text(told(course)))
+        title = Text(f"{self._title}{course.place}", no_wrap=True, overflow="ellipsis")
+        return Group(title, bar)
 
 
 class NotebookProgress:
     """The engine's progress as one line of a notebook, which is written over."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._line: Any = None
-        self._title, self._total, self._done, self._note = "", 0, 0, ""
+        self._course, self._clock, self._said = Course(clock), clock, clock()
+        self._notes: list[str] = []
+
+    def expect(self, costs: Sequence[StageCost]) -> None:
+        """The stages of a run are about to begin."""
+        self._course.expect(costs)
 
     def stage(self, title: str, total: int, done: int) -> None:
         """A stage begins."""
-        self._title, self._total, self._done = _short(title), total, done
+        self._course.stage(title, total, done)
         self._show()
+
+    def passed(self, passes: int) -> None:
+        """So many images have gone through a model."""
+        self._course.passed(passes)
+        if self._clock() - self._said >= 1.0:
+            self._show()
 
     def advance(self, images: int, survivors: int) -> None:
         """A batch is finished."""
-        self._done, self._note = self._done + images, f"{survivors} survive"
+        self._course.advance(images, survivors)
+        self._show()
+
+    def note(self, text: str) -> None:
+        """Something that a user should know of the run."""
+        self._notes.append(text)
         self._show()
 
     def _show(self) -> None:
         shown: Any = import_module("IPython.display")  # there, for a notebook is running
 
-        bar = f'<progress value="{self._done}" max="{max(self._total, 1)}"></progress>'
-        counts = f"{self._done}/{self._total} {self._note}"
-        line = shown.HTML(f"{html(self._title)} {bar} {html(counts)}")
+        self._said, course = self._clock(), self._course
+        bar = f'<progress value="{course.share:.4f}" max="1"></progress>'
+        notes = "".join(f"<br>{html(note)}" for note in self._notes)
+        line = shown.HTML(f"{html(short_title(course.title))} {bar} {html(told(course))}{notes}")
         if self._line is None:
             self._line = shown.display(line, display_id=True)
         else:
@@ -162,12 +241,24 @@ class NotebookProgress:
 class RunProgress(Protocol):
     """The display of a run's progress; the engine's `Progress`."""
 
+    def expect(self, costs: Sequence[StageCost]) -> None:
+        """The stages of a run are about to begin, the clean pass first, each with what it costs."""
+        ...
+
     def stage(self, title: str, total: int, done: int) -> None:
         """A stage begins, of `total` images, `done` of them from an earlier start."""
         ...
 
+    def passed(self, passes: int) -> None:
+        """So many images have gone through a model, forward or backward."""
+        ...
+
     def advance(self, images: int, survivors: int) -> None:
         """A batch is finished; so many images of the whole run still survive."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something that a user should know of the run."""
         ...
 
 
@@ -176,8 +267,8 @@ def progress_of(name: str, wanted: bool) -> Iterator[RunProgress | None]:
     """Yield who shows the progress of a call from Python: a terminal, a notebook, or nobody."""
     if wanted and in_notebook():
         yield NotebookProgress()
-    elif wanted and Console(stderr=True).is_terminal:
-        with BarProgress() as bar:
+    elif wanted:  # in a script on a pipe: a line every 30 seconds, and none a stage
+        with BarProgress(announce=False) as bar:
             bar.model(name)
             yield bar
     else:
@@ -188,7 +279,3 @@ def in_notebook() -> bool:
     """Say whether the code runs in the kernel of a notebook.  Imports nothing."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return hasattr(shell, "kernel")
-
-
-def _short(title: str) -> str:
-    return title if len(title) <= 24 else title[:23] + "…"

@@ -50,8 +50,8 @@ def download(url: str, path: Path, check: Check) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     # The ending stays, for it says how the file is read.
     part = path.with_name(f"{path.stem}.part{path.suffix}")
-    busy = f"another process fetches {url} to {path}: wait for it"
-    with lock_or_refuse(part.with_name(f".{part.name}.lock"), busy, wait=True):
+    lock = part.with_name(f".{part.name}.lock")
+    with lock_or_refuse(lock, f"fetches {url} to {path}", wait=True):
         if path.is_file():  # another process was at it
             return path
         resumed = _fetch(url, part)

@@ -3,41 +3,76 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from satbench.core.errors import SatbenchError
+from satbench.core.text.terminal import one_line, tell
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
+_UNKNOWN = "another process"
 _NO_FLOCK = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 """What the system answers where a file system has no locks, as some network file systems do."""
 
 
 @contextmanager
-def lock_or_refuse(path: Path, busy: str, wait: bool = False) -> Iterator[None]:
+def lock_or_refuse(
+    path: Path,
+    doing: str,
+    advice: str = "wait for it",
+    *,
+    wait: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> Iterator[None]:
     """Hold the lock file `path` within; make it, with its folder, where it is missing.
 
-    With `wait`, another process that holds it is waited for.  Where a file system has no locks, a
-    marker file next to `path` is the lock, and nobody waits: the marker names its process, and the
-    next one takes it over where that process is dead.  Raises SatbenchError with the sentence
-    `busy` where another process holds the lock, and for a folder that cannot be written to.
+    `doing` is what a process that holds it does, `is at this very training`.  With `wait`, such a
+    process is waited for; `say` is told so, with its number, by default a line on stderr.  Where a
+    file system has no locks, a marker file next to `path` is the lock, and nobody waits: the marker
+    names its process, and the next one takes it over where that process is dead.  Raises
+    SatbenchError, with the number of the process and the `advice`, where another holds the lock,
+    and for a folder that cannot be written to.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with lock_or_refuse(Path(folder) / "lock", "another process is at it"):
+    ...     with lock_or_refuse(Path(folder) / "lock", "is at it"):
     ...         print("only this process is here")
     only this process is here
     """
-    with _held(path, wait) as held:
-        if not held:
-            marker = _marker(path)
-            more = f"; if no process is at it, remove {marker}" if marker.exists() else ""
-            raise SatbenchError(busy + more)
-        yield
+    with _held(path, wait=False) as held:
+        if held:
+            yield
+            return
+    if wait and not _marker(path).exists():
+        (say or _tell_on_stderr)(f"waiting for {holder_of(path)}, which {doing}")
+        with _held(path, wait=True) as held:
+            if held:
+                yield
+                return
+    marker = _marker(path)
+    more = f"; if no process is at it, remove {marker}" if marker.exists() else ""
+    raise SatbenchError(f"{holder_of(path)} {doing}; {advice}{more}")
+
+
+def holder_of(path: Path) -> str:
+    """Return which process holds a lock file, `process 4711`, `process 4711 on node7`.
+
+    It is `another process` where that is not known.
+    """
+    marker = _marker(path)
+    try:
+        pid, host, *_ = [*(marker if marker.exists() else path).read_text().split(), "", ""]
+    except (OSError, UnicodeDecodeError):
+        return _UNKNOWN
+    if not pid.isdecimal():
+        return _UNKNOWN
+    return f"process {pid}" + ("" if host == socket.gethostname() else f" on {one_line(host)}")
 
 
 def try_lock(path: Path) -> AbstractContextManager[bool]:
@@ -70,6 +105,9 @@ def _acquired(path: Path, wait: bool) -> BaseFileLock | None:
             # Not `path` itself: what a lock of the other kind left there would look held for ever.
             lock = SoftFileLock(_marker(path), blocking=False)
             lock.acquire()
+        else:
+            with suppress(OSError):  # for whoever meets the lock
+                path.write_text(f"{os.getpid()} {socket.gethostname()}\n")
     except Timeout:
         return None
     except OSError as error:
@@ -77,6 +115,10 @@ def _acquired(path: Path, wait: bool) -> BaseFileLock | None:
             f"expected a folder to write to, got {str(path.parent)!r}: {error.strerror}"
         ) from None
     return lock
+
+
+def _tell_on_stderr(text: str) -> None:
+    tell(f"satbench: {text}", err=True)
 
 
 def _marker(path: Path) -> Path:

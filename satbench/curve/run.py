@@ -204,7 +204,7 @@ def measure_curve(
             *_by_records(module, curve, nearest, plan, out),
             *_at_marks(module, curve, nearest, bounding, work),
         ]
-        with store.concluding(shared):
+        with store.concluding(shared, told.note):
             now = _found(path, inputs.identity, data) if shared else known
             if now and not _missing(bounds, now[0]):
                 store.remove()

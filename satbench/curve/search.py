@@ -92,7 +92,8 @@ class _Searching:
         self.title, self.under = stage.title, f"under {stage.title}"
         self.model, self.context, self.norm = run.judged, run.context, run.norm
         self.due = run.nearest.right
-        self.passes, self.trial, self.target = Passes(), Trial([run.target]), run.target
+        self.passes, self.target = Passes(told=run.context.progress.passed), run.target
+        self.trial = Trial([run.target])
         self.counting = CountingModel(run.target, self.passes)
 
     def prepare(self) -> None:

@@ -55,6 +55,14 @@ class Claims:
         """Claim the file `path` for `owner`; say whether it is theirs now."""
         return take_claim(path, owner)
 
+    def holder(self, name: str) -> str:
+        """Return who has claimed a unit, `process 4711 on node7`; empty for nobody."""
+        try:
+            host, _, pid = (self.folder / f"{name}.claim").read_text().rpartition(" ")
+        except OSError:  # it was let go of just now
+            return ""
+        return f"process {pid}" + ("" if host == socket.gethostname() else f" on {host}")
+
     def renew(self, path: Path) -> None:
         """Give a sign of life."""
         with suppress(OSError):

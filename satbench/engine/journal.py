@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -56,18 +56,19 @@ class RunStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             yield
             return
-        busy = (
-            f"another process is at this very evaluation ({self.folder}); "
-            "wait for it, or give --out another folder"
-        )
-        with lock_or_refuse(self.folder / "lock", busy):
+        doing = f"is at this very evaluation ({self.folder})"
+        advice = "wait for it, or give --out another folder"
+        with lock_or_refuse(self.folder / "lock", doing, advice):
             yield
 
     @contextmanager
-    def concluding(self, shared: bool | Member) -> Iterator[None]:
+    def concluding(
+        self, shared: bool | Member, say: Callable[[str], None] | None = None
+    ) -> Iterator[None]:
         """Hold the end of a shared run, whose units are all done: one process at a time.
 
-        Raises ConcludedElsewhere in a process that is to leave the record to another.
+        `say` is told which process is waited for.  Raises ConcludedElsewhere in a process that is
+        to leave the record to another.
         """
         member = member_of(shared)
         if member is None or member.leads:
@@ -75,8 +76,8 @@ class RunStore:
             return
         if not member.concludes:
             raise ConcludedElsewhere("by another process")
-        busy = f"another process concludes this very evaluation ({self.folder}); wait for it"
-        with lock_or_refuse(self.folder / "lock", busy, wait=True):
+        doing = f"concludes this very evaluation ({self.folder})"
+        with lock_or_refuse(self.folder / "lock", doing, wait=True, say=say):
             yield
 
     def sharing(self, shared: bool | Member) -> Claims | None:

@@ -195,5 +195,4 @@ class CountingSurrogates:
 
     def spent(self, forwards: int, backwards: int) -> None:
         """Count passes of a model that the attack made itself."""
-        self._passes.forwards += forwards
-        self._passes.backwards += backwards
+        self._passes.add(forwards, backwards)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,10 +14,18 @@ from satbench.calling.logits import ModelError, ask, without_masks
 
 @dataclass
 class Passes:
-    """How many images went forward and backward."""
+    """How many images went forward and backward; `told` is called with each number of them."""
 
     forwards: int = 0
     backwards: int = 0
+    told: Callable[[int], None] | None = field(default=None, compare=False, repr=False)
+
+    def add(self, forwards: int = 0, backwards: int = 0) -> None:
+        """Count passes."""
+        self.forwards += forwards
+        self.backwards += backwards
+        if self.told:
+            self.told(forwards + backwards)
 
     def take(self) -> tuple[int, int]:
         """Return what was counted, forwards and backwards, and count from 0 again."""
@@ -50,7 +58,7 @@ class CountingModel(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K)."""
-        self.passes.forwards += len(x)
+        self.passes.add(forwards=len(x))
         if torch.is_grad_enabled() and x.requires_grad:
             given = _CountBackward.apply(x, self.passes)
             logits = ask(self.model, given, copied=False, read=self._read)
@@ -74,5 +82,5 @@ class _CountBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        ctx.passes.backwards += len(grad)
+        ctx.passes.add(backwards=len(grad))
         return grad, None

@@ -8,7 +8,7 @@ this one runner.  It does not read or write files: finished units go to a `Journ
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from satbench.calling.blame import Batch
 from satbench.core.heap import release_freed_memory
+from satbench.core.progress.course import StageCost
 from satbench.core.threat import Threat
 from satbench.engine.contract import Surrogates
 from satbench.engine.searched import Kind
@@ -29,6 +30,7 @@ CLEAN = 0
 SURVIVED = -1
 """The verdict of an image that no stage broke; any other verdict is the stage that broke it."""
 _NAP = 0.05  # seconds between two checks of what other processes have finished
+_SILENCE = 40  # naps before it is said whom one waits for
 
 
 class Images(Protocol):
@@ -103,16 +105,35 @@ class Sharing(Protocol):
         """Try to claim a unit; the context says whether it is ours until its end."""
         ...
 
+    def holder(self, name: str) -> str:
+        """Return which process has claimed a unit, `process 4711`; empty for none."""
+        ...
+
 
 class Progress(Protocol):
     """A receiver of the progress of a run."""
+
+    def expect(self, costs: Sequence[StageCost]) -> None:
+        """The stages of a run are about to begin, the clean pass first, each with what it costs.
+
+        Nothing is expected where the costs are not known.
+        """
+        ...
 
     def stage(self, title: str, total: int, done: int) -> None:
         """A stage begins, of `total` images, `done` of them from an earlier start."""
         ...
 
+    def passed(self, passes: int) -> None:
+        """So many images have gone through a model, forward or backward."""
+        ...
+
     def advance(self, images: int, survivors: int) -> None:
         """A batch is finished; so many images of the whole run still survive."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something that a user should know of the run."""
         ...
 
 
@@ -130,11 +151,20 @@ class NoJournal:
 class NoProgress:
     """Progress that is not shown."""
 
+    def expect(self, costs: Sequence[StageCost]) -> None:
+        """A run begins."""
+
     def stage(self, title: str, total: int, done: int) -> None:
         """A stage begins."""
 
+    def passed(self, passes: int) -> None:
+        """Images have gone through a model."""
+
     def advance(self, images: int, survivors: int) -> None:
         """A batch is finished."""
+
+    def note(self, text: str) -> None:
+        """Something that a user should know."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +191,7 @@ class Context:
     timeout: float | None = None
     sharing: Sharing | None = None
     found: Callable[[NDArray[np.int64], Tensor], None] | None = None
+    costs: Sequence[StageCost] = ()
 
     def load(self, batch: NDArray[np.int64], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """Return images and labels on a device.  (B,) places -> (B, C, H, W), (B,)."""
@@ -239,6 +270,7 @@ def run_stages(run: StagedRun, context: Context) -> None:
     naming the attack, and for any error of a model or an attack, naming the image.
     """
     under_way = _UnderWay(run, context)
+    context.progress.expect(context.costs)
     for result in context.journal.finished():
         under_way.take(result)
     for stage in run.stages():
@@ -276,6 +308,7 @@ class _UnderWay:
         # Each round keeps the images that are not done, because another process can finish a unit
         # at any time.  A process can also stop and leave its unit undone: its claim then ends, and
         # a later round takes the unit.  So the loop ends only when every image is done.
+        naps = 0
         while units := [left for unit in units if len(left := unit[~done[unit]])]:
             busy = True
             for unit in units:
@@ -287,6 +320,9 @@ class _UnderWay:
                         self._do(stage, unit)
                         busy = False
             if busy:  # other processes have claimed all that is left
+                naps += 1
+                if naps == _SILENCE:
+                    self._say_who_is_at(stage, units)
                 time.sleep(_NAP)
                 self._look_around(stage)
 
@@ -307,7 +343,17 @@ class _UnderWay:
     def _claimed(self, stage: StageWork, unit: NDArray[np.int64]) -> AbstractContextManager[bool]:
         if self.context.sharing is None:
             return nullcontext(True)
-        return self.context.sharing.held(f"{stage.number:03d}-{int(unit[0]):09d}")
+        return self.context.sharing.held(_name(stage, unit))
+
+    def _say_who_is_at(self, stage: StageWork, units: Sequence[NDArray[np.int64]]) -> None:
+        if self.context.sharing is None:
+            return
+        holders = {self.context.sharing.holder(_name(stage, unit)) for unit in units} - {""}
+        images = sum(map(len, units))
+        for holder in sorted(holders):
+            self.context.progress.note(
+                f"waiting for {holder}, which is at the last {images} images of {stage.title}"
+            )
 
     def _look_around(self, stage: StageWork) -> None:
         """Take in what other processes have done meanwhile."""
@@ -315,8 +361,19 @@ class _UnderWay:
             return
         for result in cast(SharedJournal, self.context.journal).news():
             self.take(result)
+            self.context.progress.passed(passes_of(result))
             if result.stage == stage.number and len(result.indices):
                 self.context.progress.advance(len(result.indices), self.run.survivors())
+
+
+def _name(stage: StageWork, unit: NDArray[np.int64]) -> str:
+    return f"{stage.number:03d}-{int(unit[0]):09d}"
+
+
+def passes_of(result: BatchResult) -> int:
+    """Return all passes of a unit, of the target and of surrogates."""
+    target, others = result.forwards + result.backwards, result.source_forwards
+    return target + others + result.source_backwards
 
 
 def cut(left: NDArray[np.int64], block: int | None, batch_size: int) -> Iterator[NDArray[np.int64]]:

@@ -129,6 +129,7 @@ class CleanPass:
         started = time.perf_counter()
         x, y = self.context.load(batch, device_of(self.model))
         wrong = (predict(self.model, x) != y).cpu().numpy()
+        self.context.progress.passed(len(batch))
         seconds = time.perf_counter() - started
         nothing = np.empty((0, *x.shape[1:]), np.float32)
         return BatchResult(CLEAN, batch, wrong, nothing, len(batch), 0, seconds)
@@ -142,7 +143,8 @@ class _Attacking:
         self.judged, self.target, self.context = run.judged, run.target, run.context
         self.known, target = run.memory.before(number), run.target
         self.trial = Trial([target])
-        self.passes, self.surrogate_passes = Passes(), Passes()
+        told = run.context.progress.passed
+        self.passes, self.surrogate_passes = Passes(told=told), Passes(told=told)
         self.searcher = CountingModel(target, self.passes)
         self.proper: Attack = self.stage.attack
 

@@ -315,7 +315,7 @@ def _handed_over(done: Finished, given: Given, temporary: bool) -> Result:
     plain = replace(done.record, path=done.path.absolute(), found=done.found)
     if done.found:
         made = plain.environment.finished
-        say(f"satbench: found {done.path}, made {made}; fresh=True runs it anew")
+        say(f"satbench: found {done.path}, made {made}: nothing was run; fresh=True runs it anew")
     record = Result.of(plain, given)
     if temporary:
         weakref.finalize(record, shutil.rmtree, done.path.parent, ignore_errors=True)

@@ -30,6 +30,7 @@ from satbench.engine.runner import (
 )
 from satbench.engine.searched import joint
 from satbench.engine.stage import Stage
+from satbench.evaluation.cost.stage_costs import costs_of
 from satbench.evaluation.environment import measured_environment
 from satbench.evaluation.replacements import Replacement
 from satbench.evaluation.surrogates import NamedSurrogates, surrogate_digest
@@ -93,9 +94,13 @@ class Evaluation:
         return {name: one.module for name, one in self.replacements.items()}
 
     def context(
-        self, journal: Journal, progress: Progress, sharing: Sharing | None = None
+        self,
+        suite: Sequence[Stage],
+        journal: Journal,
+        progress: Progress,
+        sharing: Sharing | None = None,
     ) -> Context:
-        """Return what the units of this evaluation are run with."""
+        """Return what the units of this evaluation, whose attacks are `suite`, are run with."""
         return Context(
             images=self.dataset,
             threat=self.threat,
@@ -107,6 +112,7 @@ class Evaluation:
             replacements=self.stand_ins,
             timeout=self.timeout,
             sharing=sharing,
+            costs=costs_of(suite, self.dataset.classes),
         )
 
 

@@ -95,7 +95,7 @@ def run_evaluation(
             store.begin(info, fresh)
             run = _Run(module, plan, store, device, progress or NoProgress(), learnt.notes, shared)
             run.attack()
-            with store.concluding(shared):
+            with store.concluding(shared, run.progress.note):
                 if shared and (found := _found(plan, out)) is not None:
                     store.remove()  # what this process has made of the folder since
                     return replace(found, found=False)
@@ -184,10 +184,9 @@ class _Run:
         return verdicts, Sequential(width, low, high)
 
     def _suite(self, span: slice) -> NDArray[np.int16]:
-        context = self.plan.evaluation.context(
-            self.store, self.progress, self.store.sharing(self.shared)
-        )
-        return run_suite(self.module, self.plan.suite, context, span)
+        suite, sharing = self.plan.suite, self.store.sharing(self.shared)
+        context = self.plan.evaluation.context(suite, self.store, self.progress, sharing)
+        return run_suite(self.module, suite, context, span)
 
 
 def _found(plan: Plan, out: Path) -> Finished | None:

@@ -159,7 +159,7 @@ def challenge(
         say(f"satbench: {done.refused}")
     if done.found:
         made = done.record.environment.finished
-        say(f"satbench: found {done.path}, made {made}; fresh=True runs it anew")
+        say(f"satbench: found {done.path}, made {made}: nothing was run; fresh=True runs it anew")
     plain = replace(done.record, path=done.path.absolute(), found=done.found)
     return _beside(Result.of(plain, given), record)
 

@@ -225,7 +225,7 @@ def _run(plan: Plan, subject: Subject, store: RunStore, progress: Progress) -> P
     images, threat, batch_size = evaluation.dataset, evaluation.threat, evaluation.batch_size
     searched = Replaced(module, stand_ins) if stand_ins else module
     check_set_up(searched, images, threat, Needs.of(plan.suite), evaluation.timeout, batch_size)
-    context = evaluation.context(_OnSurvivors(store, subject), progress)
+    context = evaluation.context(plan.suite, _OnSurvivors(store, subject), progress)
     verdicts = run_suite(module, plan.suite, context)
     signs = Findings((), {}, 0, 0)
     if subject.record.diagnosis is None:  # the record is from before there was one

@@ -127,7 +127,7 @@ def recheck_record(asked: Recheck, progress: Progress | None = None) -> Rechecke
         with moved([module], device):
             check_set_up(module, subject.dataset, threat, Needs.of(suite), asked.timeout, size)
             journal = _OnSample(subject, sample)
-            context = evaluation.context(journal, progress or NoProgress())
+            context = evaluation.context(suite, journal, progress or NoProgress())
             verdicts = run_suite(module, suite, context)
     broken = sample[verdicts[sample] != SURVIVED]
     return Rechecked(

@@ -76,6 +76,7 @@ class Runner:
         for cell in self.plan.cells:
             self._refuse_other_code(cell)
         done: set[str] = set()
+        told: set[str] = set()
         while waiting := [
             c for c in self.plan.cells if c.key not in done and self.is_open(c, part)
         ]:
@@ -92,6 +93,11 @@ class Runner:
                 done.add(cell.key)
                 worked = True
             if not worked:
+                for cell in waiting:
+                    who = f"waiting for {self.places.worker(cell.key)}, which is at {cell.label}"
+                    if who not in told:
+                        self.machine.say(who)
+                        told.add(who)
                 time.sleep(PATIENCE)
 
     def is_open(self, cell: Cell, part: Part) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from satbench.board.definition import board_definitions
 from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError
-from satbench.core.lock import try_lock
+from satbench.core.lock import holder_of, try_lock
 from satbench.model_zoo.card import Card, find_card, read_card, user_names, zoo_names
 from satbench.records.audit import audit_counts
 from satbench.records.record import (
@@ -62,7 +62,14 @@ class Places:
 
     def claimed(self, key: str) -> AbstractContextManager[bool]:
         """Yield whether this process holds the run; one that dies lets go by dying."""
-        return try_lock(self.store / "locks" / f"{key}.lock")
+        return try_lock(self._lock(key))
+
+    def worker(self, key: str) -> str:
+        """Return which process is at a run, `process 4711`."""
+        return holder_of(self._lock(key))
+
+    def _lock(self, key: str) -> Path:
+        return self.store / "locks" / f"{key}.lock"
 
     def run(self, key: str) -> StudyRun | None:
         """Return what is kept of a model, None where nothing is."""

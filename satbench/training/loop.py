@@ -176,8 +176,8 @@ def _claimed(folder: Path, ranks: Ranks) -> Iterator[None]:
         return
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    busy = f"another process is at this very training ({folder}); wait for it, or give another "
-    with lock_or_refuse(folder / LOCK, busy + "--name or --out"):
+    doing = f"is at this very training ({folder})"
+    with lock_or_refuse(folder / LOCK, doing, "wait for it, or give another --name or --out"):
         yield
 
 

@@ -144,12 +144,8 @@ class _Making:
         name, part = run.parts[row]
         self.number, self.part, self.name = row + 1, part, name
         self.title = self.under = f"on {name}"
-        self.context, self.device, self.passes, self.trial = (
-            run.context,
-            run.device,
-            Passes(),
-            Trial(),
-        )
+        self.context, self.device, self.trial = run.context, run.device, Trial()
+        self.passes = Passes(told=run.context.progress.passed)
         self.due = np.arange(len(run.context.images.labels))
 
     def prepare(self) -> BatchResult:
@@ -211,6 +207,7 @@ class _Judging:
             fooled = broken(self.model, x, x_adv, y, self.context.threat)
         else:
             fooled = predict(self.model, x) != y
+        self.context.progress.passed(len(batch))
         nothing = np.empty((0, *x.shape[1:]), np.float32)
         wrong, seconds = fooled.cpu().numpy(), time.perf_counter() - started
         return BatchResult(self.number, batch, wrong, nothing, len(batch), 0, seconds)

@@ -102,7 +102,7 @@ def measure_transfer(
             )
             run = MatrixRun(attack, infos, list(targets.values()), context, device)
             run_stages(run, context)
-            with store.concluding(shared):
+            with store.concluding(shared, context.progress.note):
                 if shared and path.exists() and (matrix := read_matrix(path)).identity == identity:
                     store.remove()
                     return MeasuredTransfer(matrix, path, found=False)

@@ -326,6 +326,14 @@ def test_a_second_evaluation_finds_the_record(run: Run) -> None:
     assert second.out == first.out.replace("wrote out", "found out")
 
 
+def test_a_record_that_was_found_is_told_from_a_new_one(run: Run, tmp_path: Path) -> None:
+    first, second = evaluate(run), evaluate(run)
+    made = read_record(next((tmp_path / "out").glob("*.json"))).environment.finished
+
+    assert (made in first.out, made in second.out) == (False, True)
+    assert second.err == ""
+
+
 def test_several_models_are_evaluated_one_after_the_other(run: Run) -> None:
     other = next(name for name in zoo_names() if name != SHIPPED)
     done = evaluate(run, "--model", other, "--json")

@@ -26,7 +26,7 @@ if sys.argv[2] != "flock":
     def unable(*_):
         raise OSError(int(sys.argv[2]), "no locks")
     fcntl.flock = unable
-with lock_or_refuse(Path(sys.argv[1]), "busy"):
+with lock_or_refuse(Path(sys.argv[1]), "is at it"):
     print("held", flush=True)
     sys.stdin.readline()
 """
@@ -64,7 +64,7 @@ def test_a_second_process_is_refused_until_the_first_lets_go(system: str, tmp_pa
     with holder(path, system) as other:
         with try_lock(path) as held:
             assert not held
-        with pytest.raises(SatbenchError) as told, lock_or_refuse(path, "busy"):
+        with pytest.raises(SatbenchError) as told, lock_or_refuse(path, "is at it", "wait"):
             raise AssertionError
         other.communicate("go\n")
         with try_lock(path) as held:
@@ -72,7 +72,7 @@ def test_a_second_process_is_refused_until_the_first_lets_go(system: str, tmp_pa
 
     marker = path.with_name("lock.held")
     more = "" if system == "flock" else f"; if no process is at it, remove {marker}"
-    assert str(told.value) == "busy" + more
+    assert str(told.value) == f"process {other.pid} is at it; wait" + more
     assert not marker.exists()
 
 
@@ -82,7 +82,7 @@ def test_a_killed_process_leaves_no_lock(system: str, tmp_path: Path) -> None:
         other.send_signal(signal.SIGKILL)
         other.wait()
 
-    with lock_or_refuse(path, "busy"), try_lock(path) as held:
+    with lock_or_refuse(path, "is at it"), try_lock(path) as held:
         assert not held
 
 
@@ -97,11 +97,11 @@ def test_a_process_that_waits_is_served_when_the_other_lets_go(tmp_path: Path) -
 
         timer = threading.Timer(0.1, let_go)
         timer.start()
-        with lock_or_refuse(path, "busy", wait=True):
+        with lock_or_refuse(path, "is at it", wait=True, say=order.append):
             order.append("second")
         timer.join()
 
-    assert order == ["first", "second"]
+    assert order == [f"waiting for process {other.pid}, which is at it", "first", "second"]
 
 
 def test_without_locks_of_the_file_system_nobody_waits_for_ever(
@@ -115,7 +115,7 @@ def test_without_locks_of_the_file_system_nobody_waits_for_ever(
     with (
         holder(path, str(errno.ENOLCK)),
         pytest.raises(SatbenchError),
-        lock_or_refuse(path, "busy", wait=True),
+        lock_or_refuse(path, "is at it", wait=True),
     ):
         raise AssertionError
 
@@ -124,7 +124,7 @@ def test_a_lock_whose_file_is_removed_lets_one_other_in(tmp_path: Path) -> None:
     path = tmp_path / "run" / "lock"
     with holder(path, "flock") as other:
         os.unlink(path)
-        with lock_or_refuse(path, "busy"), try_lock(path) as held:
+        with lock_or_refuse(path, "is at it"), try_lock(path) as held:
             assert not held
         other.communicate("go\n")
 
@@ -136,4 +136,4 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(SatbenchError, match=r"^expected a folder to write to, got "):
-        lock_or_refuse(tmp_path / "file" / "lock", "busy").__enter__()
+        lock_or_refuse(tmp_path / "file" / "lock", "is at it").__enter__()

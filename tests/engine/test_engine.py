@@ -20,7 +20,7 @@ from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.engine.contract import Model, NoiseSource
 from satbench.engine.judge import NonFiniteLogitsError, OutsideBallError, predict
-from satbench.engine.runner import CLEAN, SURVIVED
+from satbench.engine.runner import CLEAN, SURVIVED, NoProgress, passes_of
 from satbench.engine.stage import Stage
 from satbench.models import LoadedModel
 
@@ -34,12 +34,16 @@ MEANS, LABELS = (0.49, 0.51, 0.55, 0.61), (1, 1, 1, 1)
 
 
 @dataclass
-class Told:
+class Told(NoProgress):
     """Progress that remembers, and may stop the run after so many batches."""
 
     stop_after: int = -1
     stages: list[tuple[str, int, int]] = field(default_factory=list)
     batches: list[tuple[int, int]] = field(default_factory=list)
+    passes: list[int] = field(default_factory=list)
+
+    def passed(self, passes: int) -> None:
+        self.passes.append(passes)
 
     def stage(self, title: str, total: int, done: int) -> None:
         self.stages.append((title, total, done))
@@ -147,6 +151,14 @@ def test_progress_is_told_each_stage_with_what_is_due(mean_model: nn.Module, fou
     titles = [stage.title for stage in parse_suite([SHORT, FULL])]
     assert told.stages == [("clean", 4, 0), (titles[0], 3, 0), (titles[1], 2, 0)]
     assert told.batches == [(2, 3), (2, 3), (2, 2), (1, 2), (2, 1)]
+
+
+def test_progress_is_told_every_pass_when_it_happens(mean_model: nn.Module, four: Dataset) -> None:
+    told, journal = Told(), Journal()
+    run(mean_model, four, [FULL], progress=told, journal=journal, batch_size=2)
+
+    assert sum(told.passes) == sum(map(passes_of, journal))
+    assert len(told.passes) > len(journal)
 
 
 @pytest.mark.parametrize(

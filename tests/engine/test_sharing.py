@@ -44,6 +44,9 @@ class OfTwo(Journal):
     def held(self, name: str) -> Iterator[bool]:
         yield self.ours(name)
 
+    def holder(self, name: str) -> str:
+        return "process 4711"
+
 
 def unit_of(result: BatchResult) -> str:
     return f"{result.stage:03d}-{int(result.indices[0]):09d}"
@@ -72,6 +75,40 @@ def test_what_others_do_is_taken_in_and_not_done_again(
         np.testing.assert_array_equal(one.witnesses, same.witnesses)
 
 
+class Notes(Quiet):
+    """Progress that remembers what a user should know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[str] = []
+        self.passes = 0
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def passed(self, passes: int) -> None:
+        self.passes += passes
+
+
+def test_who_is_waited_for_is_said_once_a_stage_and_only_after_a_while(
+    mean_model: nn.Module, grey_images: Callable[..., Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("satbench.engine.runner._NAP", 0.0)
+    images = grey_images(MEANS, LABELS)
+    alone, told = Journal(), Notes()
+    run_suite(mean_model, SUITE[:1], Context(images, LINF, alone, Quiet(), batch_size=2))
+    both = OfTwo(alone, lambda name: not name.startswith("001-00000000"))
+    theirs, both.coming = both.coming, []
+    looks = iter([[]] * 300 + [theirs])
+    monkeypatch.setattr(both, "news", lambda: next(looks, []))
+
+    run_suite(mean_model, SUITE[:1], Context(images, LINF, both, told, batch_size=2, sharing=both))
+
+    (note,) = told.notes
+    assert "process 4711" in note
+    assert "pgd-2" in note
+
+
 def test_a_unit_is_claimed_by_one_and_free_afterwards(tmp_path: Path) -> None:
     one, other = Claims(tmp_path), Claims(tmp_path)
     with one.held("unit") as mine, other.held("unit") as theirs, other.held("another") as free:
@@ -79,7 +116,9 @@ def test_a_unit_is_claimed_by_one_and_free_afterwards(tmp_path: Path) -> None:
     with other.held("unit") as again:
         held += (again,)
 
-    assert held == (True, False, True, True)
+        held += (one.holder("unit") == f"process {os.getpid()}", one.holder("another") == "")
+
+    assert held == (True, False, True, True, True, True)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -194,7 +194,6 @@ class Result(Record):
             for row in rows
         ]
         flags = [flag.name for flag in self.diagnosis.flags] if self.diagnosis else []
-        where = f"{'found' if self.found else 'written'}: {self.path}" if self.path else ""
         return "\n".join(
             [
                 f"satbench record of {self.caption}",
@@ -202,13 +201,21 @@ class Result(Record):
                 f"robust accuracy {self.robust_accuracy:.1%}, "
                 f"95 % interval {low:.1%} to {high:.1%}",
                 *([f"flagged: {', '.join(flags)}"] if flags else []),
-                *filter(None, [where]),
+                *self._where,
             ]
         )
 
     def _repr_html_(self) -> str:
-        where = f"{'found' if self.found else 'written'}: {self.path}" if self.path else ""
-        return result_html(self.caption, rows_of(self), [*notes_of(self), *filter(None, [where])])
+        return result_html(self.caption, rows_of(self), [*notes_of(self), *self._where])
+
+    @property
+    def _where(self) -> list[str]:
+        """Say where the record is and, of one that was found, that nothing was run for it."""
+        if self.path is None:
+            return []
+        if self.found:
+            return [f"found, made {self.environment.finished}, nothing was run: {self.path}"]
+        return [f"written: {self.path}"]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Record):

@@ -1,0 +1,56 @@
+"""How far a run is, in words: for one line of a pipe, and beside a bar."""
+
+from __future__ import annotations
+
+from satbench.core.progress.course import Course
+
+
+def told(course: Course) -> str:
+    """Return how far a run is, `43 %, 1.2 M passes, 12.3 k/s, 412 survive, about 3 min left`."""
+    parts = [f"{course.share:.0%}".replace("%", " %")]
+    if course.done:
+        parts += [f"{count(course.done)} passes", f"{count(round(course.rate))}/s"]
+    if course.survivors is not None:
+        parts.append(f"{course.survivors:,} survive")
+    if course.seconds_left is not None:
+        parts.append(left(course))
+    return ", ".join(parts)
+
+
+def left(course: Course) -> str:
+    """Return how long the rest takes, `about 3 min left`; of a stage where no more is known."""
+    of = "" if course.known else " of this stage"
+    return f"about {duration(course.seconds_left or 0.0)} left{of}"
+
+
+def short_title(title: str) -> str:
+    """Return the title of a stage in 24 letters."""
+    return title if len(title) <= 24 else title[:23] + "…"
+
+
+def count(number: float) -> str:
+    """Return a number for people, `9,999`, `12.3 k`, `4.56 M`, `7.89 G`.
+
+    >>> count(9_999), count(12_345), count(4_560_000)
+    ('9,999', '12.3 k', '4.56 M')
+    """
+    if number < 10_000:
+        return f"{number:,.0f}"
+    if number < 1e6:
+        return f"{number / 1e3:.1f} k"
+    return f"{number / 1e6:.2f} M" if number < 1e9 else f"{number / 1e9:.2f} G"
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people, `40 s`, `3 min`, `2 h 05 min`, `3 d 4 h`.
+
+    >>> duration(40), duration(200), duration(7500), duration(273_600)
+    ('40 s', '3 min', '2 h 05 min', '3 d 4 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h {rest:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"

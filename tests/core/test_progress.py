@@ -1,0 +1,152 @@
+"""The progress of a run: its course in passes, and the lines of a pipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from satbench.core.console import EVERY, BarProgress
+from satbench.core.progress.course import Course, StageCost
+
+
+@dataclass
+class Clock:
+    """A clock that a test turns."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+COSTS = (StageCost(1), StageCost(100), StageCost(1000, share=0.5))
+
+
+def after_the_clean_pass(clock: Clock) -> Course:
+    """Return the course of 20 images, 16 of them right, when the first attack begins."""
+    course = Course(clock)
+    course.expect(COSTS)
+    course.stage("clean", 20, 0)
+    clock.now += 1
+    course.passed(20)
+    course.advance(20, 16)
+    course.stage("pgd-50", 16, 0)
+    return course
+
+
+def test_what_is_left_is_the_known_cost_of_each_stage_on_those_who_survive() -> None:
+    course = after_the_clean_pass(Clock())
+
+    assert course.done == 20
+    assert course.left == 16 * 100 + 16 * 1000 * 0.5
+    assert course.share == 20 / (20 + 9600)
+
+
+def test_it_moves_within_a_batch() -> None:
+    course = after_the_clean_pass(Clock())
+    before = course.left
+    course.passed(300)
+
+    assert course.left == before - 300
+    assert course.taken == 0
+
+
+def test_after_a_batch_what_it_took_and_who_survived_foretell_the_rest() -> None:
+    course = after_the_clean_pass(Clock())
+    course.passed(8 * 10)  # images that break early
+    course.advance(8, 16 - 6)
+
+    # 8 images at 10 passes; of these 6 in 8 break, so that 10 - 6 are left for the last stage.
+    assert course.left == pytest.approx(8 * 10 + 4 * 1000 * 0.5)
+
+
+def test_the_time_left_is_what_is_left_by_the_rate_of_this_stage() -> None:
+    clock = Clock()
+    course = after_the_clean_pass(clock)
+    clock.now += 10
+    course.passed(500)
+
+    assert course.rate == 50
+    assert course.seconds_left == pytest.approx((9600 - 500) / 50)
+
+
+def test_the_rate_is_that_of_the_last_while() -> None:
+    clock = Clock()
+    course = after_the_clean_pass(clock)
+    for passes in [1] * 100 + [5] * 100:
+        clock.now += 1
+        course.passed(passes)
+
+    assert course.rate == pytest.approx(5, rel=0.05)
+
+
+def test_a_stage_of_unknown_cost_counts_like_the_mean_of_the_others() -> None:
+    course = Course(Clock())
+    course.expect((StageCost(1), StageCost(0), StageCost(40), StageCost(20)))
+    course.stage("clean", 10, 0)
+
+    assert course.left == 10 * (1 + 30 + 40 + 20)
+
+
+def test_images_of_an_earlier_start_are_not_left_and_no_passes_of_this_one() -> None:
+    course = Course(Clock())
+    course.expect((StageCost(1), StageCost(100)))
+    course.stage("clean", 10, 10)
+    course.stage("pgd-50", 10, 6)
+
+    assert (course.done, course.left) == (0, 4 * 100)
+
+
+def test_where_no_cost_is_known_the_bar_is_that_of_images() -> None:
+    course = Course(Clock())
+    course.stage("on a", 10, 2)
+    course.passed(30)
+    course.advance(3, 10)
+    course.passed(15)
+
+    assert course.share == pytest.approx((2 + 3 + 1.5) / 10)
+
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_a_pipe_gets_a_line_a_stage_and_one_every_30_seconds(capsys: Capture) -> None:
+    clock = Clock()
+    with BarProgress(clock=clock) as progress:
+        progress.model("net")
+        progress.expect((StageCost(1), StageCost(100)))
+        progress.stage("clean", 10, 0)
+        progress.passed(10)
+        progress.advance(10, 10)
+        progress.stage("pgd-50", 10, 0)
+        for _ in range(100):
+            clock.now += 1
+            progress.passed(4)
+    lines = capsys.readouterr().err.splitlines()
+
+    assert [line.partition(":")[0] for line in lines] == ["net · clean"] + ["net · pgd-50"] * 4
+    assert "130 passes, 4/s, 10 survive, about 4 min left" in lines[2]
+    assert EVERY == 30.0
+
+
+def test_a_script_on_a_pipe_gets_no_line_a_stage(capsys: Capture) -> None:
+    clock = Clock()
+    with BarProgress(announce=False, clock=clock) as progress:
+        progress.model("net")
+        progress.stage("clean", 10, 0)
+        clock.now += 31
+        progress.passed(5)
+
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_quiet_one_says_nothing(capsys: Capture) -> None:
+    clock = Clock()
+    with BarProgress(quiet=True, clock=clock) as progress:
+        progress.stage("clean", 10, 0)
+        clock.now += 100
+        progress.passed(5)
+        progress.note("something")
+
+    assert capsys.readouterr().err == ""
