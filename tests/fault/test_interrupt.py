@@ -174,7 +174,8 @@ def test_a_second_process_at_the_same_evaluation_is_refused_in_one_sentence(
     with (
         store.claimed(),
         pytest.raises(
-            SatbenchError, match=r"^another process is at this very evaluation \(.*\); wait for it"
+            SatbenchError,
+            match=rf"^process {os.getpid()} is at this very evaluation \(.*\); wait for it",
         ),
     ):
         evaluate(tmp_path)
@@ -247,7 +248,7 @@ def test_an_evaluation_killed_ten_times_ends_in_the_same_record(tmp_path: Path) 
 @pytest.mark.slow
 def test_of_two_processes_at_the_same_evaluation_the_second_says_so(tmp_path: Path) -> None:
     first = start(tmp_path)
-    wait_for(lambda: any(tmp_path.rglob("lock")), first)
+    wait_for(lambda: any(path.read_text() for path in tmp_path.rglob("lock")), first)
     os.kill(first.pid, signal.SIGSTOP)
     try:
         code, said = finish(start(tmp_path))
@@ -255,5 +256,5 @@ def test_of_two_processes_at_the_same_evaluation_the_second_says_so(tmp_path: Pa
         os.kill(first.pid, signal.SIGCONT)
 
     assert (code, len(said.splitlines())) == (2, 1)
-    assert said.startswith("satbench: another process is at this very evaluation")
+    assert said.startswith(f"satbench: process {first.pid} is at this very evaluation")
     assert finish(first) == (0, "")

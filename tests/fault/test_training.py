@@ -157,9 +157,9 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(
 
 def test_a_second_process_at_the_same_run_is_refused_and_spoils_nothing(whole: str) -> None:
     Path("runs", NAME).mkdir(exist_ok=True, parents=True)
-    with lock_or_refuse(Path("runs", NAME, "lock"), "busy"):
+    with lock_or_refuse(Path("runs", NAME, "lock"), "is at it"):
         before = files()
-        assert "another process is at this very training" in told(train())
+        assert f"process {os.getpid()} is at this very training" in told(train())
         assert before == files()
 
     assert (0, whole) == (train().exit_code, weights())

@@ -208,8 +208,8 @@ def test_a_second_training_of_a_run_is_refused(
     train(config, toy, tmp_path, CPU, on_step=try_too)
 
     assert seen == [
-        f"another process is at this very training ({tmp_path}); wait for it, or give another "
-        "--name or --out"
+        f"process {os.getpid()} is at this very training ({tmp_path}); wait for it, or give "
+        "another --name or --out"
     ]
 
 
@@ -483,5 +483,5 @@ def test_of_two_commands_at_one_run_the_second_says_so(tmp_path: Path) -> None:
     first.send_signal(signal.SIGCONT)
 
     assert (code, len(said.splitlines())) == (2, 1)
-    assert said.startswith("satbench: another process is at this very training")
+    assert said.startswith(f"satbench: process {first.pid} is at this very training")
     assert ended(first)[0] == 0
