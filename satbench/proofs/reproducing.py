@@ -220,7 +220,7 @@ class _Again:
         size, timeout = evaluation.batch_size, self.asked.timeout
         check_set_up(searched, self.dataset, self.threat, Needs.of(suite), timeout, size)
         journal = _InMemory(self.dataset.shape, before)
-        context = evaluation.context(journal, progress)
+        context = evaluation.context(suite, journal, progress)
         n = len(self.dataset)
         step = CHUNK if self.record.sequential and before is None else n
         verdicts = np.empty(0, np.int16)
