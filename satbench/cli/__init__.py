@@ -36,6 +36,7 @@ _COMMANDS = {
     "compare": "satbench.cli.records.compare:compare",
     "reproduce": "satbench.cli.records.reproduce:reproduce",
     "merge": "satbench.cli.records.merge:merge",
+    "merge-shards": "satbench.cli.merge_shards:merge_shards",
     "models": "satbench.cli.models:models",
     "attacks": "satbench.cli.lists:attacks",
     "datasets": "satbench.cli.lists:datasets",

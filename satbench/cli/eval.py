@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from satbench.cli.shell.config_file import config_option
 from satbench.core.text.terminal import tell
 
 if TYPE_CHECKING:
+    from satbench.evaluation.config import EvalConfig
+    from satbench.evaluation.run import Finished
     from satbench.models import FileOptions
 
 
@@ -78,6 +81,11 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Evaluate even on the images that the model was trained on; the record is flagged.",
 )
+@click.option(
+    "--shard",
+    metavar="K/N",
+    help="Do only part K of N of the work, such as 3/64; satbench merge-shards makes the records.",
+)
 @config_option
 @options.a_run(
     "the model",
@@ -97,6 +105,7 @@ def evaluate(
     audit: int | None,
     until: str | None,
     allow_training_data: bool,
+    shard: str | None,
     run: options.RunOptions,
 ) -> None:
     """Evaluate models: clean accuracy, and robust accuracy after each attack.
@@ -120,9 +129,11 @@ def evaluate(
         )
         for model in options.models_of(ctx, names, models)
     ]
-    from satbench.core.console import BarProgress, results
+    if shard is not None:
+        _do_shard(configs, shard, run)
+        return
+    from satbench.core.console import BarProgress
     from satbench.evaluation.api import evaluate_config
-    from satbench.evaluation.report import summary_of, table_of
     from satbench.evaluation.workers import helped
 
     finished = []
@@ -138,7 +149,15 @@ def evaluate(
             # A helper may have written the record of this very command.
             just_now = shared and done.record.environment.finished >= begun
             finished.append(replace(done, found=done.found and not just_now))
-    if run.as_json:
+    tell_finished(finished, run.as_json, run.quiet)
+
+
+def tell_finished(finished: Sequence[Finished], as_json: bool, quiet: bool) -> None:
+    """Print records as a table or as JSON, and where each lies."""
+    from satbench.core.console import results
+    from satbench.evaluation.report import summary_of, table_of
+
+    if as_json:
         shown = [
             {**summary_of(done.record, str(done.path)), "found": done.found} for done in finished
         ]
@@ -146,4 +165,18 @@ def evaluate(
         return
     results().print(table_of([done.record for done in finished]))
     for done in finished:
-        options.tell_where(str(done.path), done.found, done.record.environment.finished, run.quiet)
+        options.tell_where(str(done.path), done.found, done.record.environment.finished, quiet)
+
+
+def _do_shard(configs: Sequence[EvalConfig], text: str, run: options.RunOptions) -> None:
+    from satbench.core.console import BarProgress
+    from satbench.evaluation.cluster.shards import Shard, run_shard
+
+    shard = Shard.parse(text)
+    with BarProgress(run.quiet) as progress:
+        path, found = run_shard(configs, shard, progress)
+    if run.as_json:
+        told = {"shard": shard.number, "of": shard.count, "file": str(path), "found": len(found)}
+        tell(json.dumps(told, indent=2))
+        return
+    tell(f"wrote {path}")

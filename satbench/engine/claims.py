@@ -10,13 +10,16 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from satbench.core.files import is_alive
+
+if TYPE_CHECKING:
+    from satbench.engine.stage import Stage
 
 STALE = 60.0
 """Seconds without a sign of life after which a claim of another machine may be taken over."""
@@ -132,6 +135,14 @@ class Member:
     def claims(self, folder: Path) -> Claims:
         """Return the claims of this process in the folder of a run."""
         return Claims(folder)
+
+    def stages(self, suite: Sequence[Stage]) -> Sequence[Stage]:
+        """Return the stages that this process is at, the first of the suite or all."""
+        return suite
+
+    def spans(self, suite: Sequence[Stage], n: int) -> Iterable[slice]:
+        """Return which of the `n` images this process is at, part after part."""
+        return [slice(None)]
 
     def fetch(self, folder: Path) -> None:
         """Bring in what others have written for the run in `folder`; here it is there already."""

@@ -18,7 +18,7 @@ from satbench.core.files import sweep
 from satbench.core.stats.intervals import confidence_sequence
 from satbench.diagnosis.diagnose import probe
 from satbench.engine.bpda import Replaced
-from satbench.engine.claims import Member, found_if_concluded
+from satbench.engine.claims import Member, found_if_concluded, member_of
 from satbench.engine.journal import RunStore, known_models
 from satbench.engine.runner import SURVIVED, NoProgress, Progress
 from satbench.engine.suite_run import run_suite
@@ -119,22 +119,23 @@ class _Run:
     ) -> None:
         self.module, self.plan, self.store = module, plan, store
         self.device, self.progress, self.notes = device, progress, notes
-        self.shared = shared
+        self.shared, self.member = shared, member_of(shared) or Member()
         self.verdicts = np.empty(0, np.int16)
         self.sequential: Sequential | None = None
 
     def attack(self) -> None:
         """Run the suite, on as many images as are asked for."""
         if self.plan.evaluation.until is None:
-            self.verdicts = self._suite(slice(None))
+            for span in self.member.spans(self.plan.suite, len(self.plan.evaluation.dataset)):
+                self.verdicts = self._suite(span)
         else:
             self.verdicts, self.sequential = self._until(self.plan.evaluation.until)
             self.plan = _of_first(self.plan, len(self.verdicts))
-        self._check_attacked(self.verdicts)
 
     def conclude(self, out: Path) -> Path:
         """Write witnesses and record to `out`, and return the record's path."""
         plan, verdicts = self.plan, self.verdicts
+        self._check_attacked(verdicts)
         right = np.flatnonzero(verdicts != 0)
         searched = self._searched()
         evaluation = plan.evaluation
@@ -186,7 +187,7 @@ class _Run:
     def _suite(self, span: slice) -> NDArray[np.int16]:
         suite, sharing = self.plan.suite, self.store.sharing(self.shared)
         context = self.plan.evaluation.context(suite, self.store, self.progress, sharing)
-        return run_suite(self.module, suite, context, span)
+        return run_suite(self.module, self.member.stages(suite), context, span)
 
 
 def _found(plan: Plan, out: Path) -> Finished | None:

@@ -26,7 +26,7 @@ GROUPS = {
     "Attack": ("--norm", "--eps", "--eps-max", "--attack", "--bpda", "--at-marks", "--audit"),
     "Run": (
         *("--seed", "--batch-size", "--device", "--threads", "--workers", "--timeout", "--again"),
-        *("--until-interval", "--config", "--engine", "--address"),
+        *("--until-interval", "--config", "--engine", "--address", "--shard"),
     ),
     "Output": ("--out", "--json", "--quiet", "--help"),
 }

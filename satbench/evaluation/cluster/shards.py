@@ -1,0 +1,291 @@
+"""Shards: a command in parts that know nothing of each other, for the job arrays of a batch system.
+
+The images of each model are cut into pieces, and a shard does every N-th piece: all stages on its
+images, up to a stage that chooses images by what is known of all of them.  Its units are those of
+any run.  `merge_shards` puts them together, does what is left, and writes the records.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from satbench.attacks import expand, is_own_attack
+from satbench.core.console import BarProgress
+from satbench.core.errors import SatbenchError
+from satbench.core.files import write_text
+from satbench.core.limits import whole_number
+from satbench.core.schema import convert, parse_object, read_text
+from satbench.core.threat import show_fraction
+from satbench.engine.claims import ConcludedElsewhere, Member
+from satbench.engine.contract import Selective
+from satbench.engine.runner import Progress
+from satbench.engine.stage import Stage
+from satbench.evaluation.api import evaluate_config
+from satbench.evaluation.config import EvalConfig, eval_config
+from satbench.evaluation.named_in_files import refuse_foreign, request_known
+from satbench.evaluation.run import Finished
+from satbench.evaluation.workers import Workers, helped
+from satbench.models import FileOptions
+
+FOLDER = ".shards"
+"""In the folder of results: a file for each shard that is done."""
+
+_SCHEMA = 1
+_MOST = 100_000  # shards of one command
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `number` of `count`, from 1."""
+
+    number: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read `3/64`.  Raises SatbenchError for anything else.
+
+        >>> Shard.parse("3/64")
+        Shard(number=3, count=64)
+        """
+        number, slash, count = text.partition("/")
+        one, all_of_them = whole_number(number), whole_number(count)
+        if not slash or not one or not all_of_them or not one <= all_of_them <= _MOST:
+            raise SatbenchError(
+                f"expected --shard K/N with K from 1 to N, such as 3/64, and N at most {_MOST:,}; "
+                f"got {text!r}"
+            )
+        return cls(one, all_of_them)
+
+
+class InShard(Member):
+    """A process that does the pieces of its shard, of model `place` of the command."""
+
+    concludes = False
+
+    def __init__(self, shard: Shard, place: int, batch_size: int) -> None:
+        self.shard, self.place, self.batch_size = shard, place, batch_size
+
+    def stages(self, suite: Sequence[Stage]) -> Sequence[Stage]:
+        """Return the stages before the first that chooses images by what is known of all."""
+        for number, stage in enumerate(suite):
+            if isinstance(stage.attack, Selective):
+                return suite[:number]
+        return suite
+
+    def spans(self, suite: Sequence[Stage], n: int) -> Iterator[slice]:
+        """Yield the pieces of this shard: whole blocks of images, and whole batches."""
+        blocks = [stage.block for stage in suite if stage.block]
+        size = math.lcm(*blocks) if blocks else self.batch_size
+        pieces = -(-n // size)
+        for piece in range(pieces):
+            if (self.place * pieces + piece) % self.shard.count == self.shard.number - 1:
+                yield slice(piece * size, min((piece + 1) * size, n))
+
+
+@dataclass(frozen=True)
+class ShardedModel:
+    """One evaluation of a sharded command, as its options say it."""
+
+    model: str
+    dataset: str
+    norm: str
+    eps: str
+    attacks: list[str]
+    n_examples: int | None
+    seed: int
+    batch_size: int
+    device: str
+    data_dir: str | None
+    bpda: list[str]
+    timeout: float | None
+    allow_training_data: bool
+    architecture: str | None = None
+    activation: str | None = None
+    preset: str | None = None
+    normalize: str | None = None
+    keys: str = ""
+    drop_keys: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """What a shard that is done leaves: which it was, and of what command."""
+
+    schema: int
+    number: int
+    count: int
+    models: list[ShardedModel]
+
+
+def run_shard(
+    configs: Sequence[EvalConfig], shard: Shard, progress: Progress | None = None
+) -> tuple[Path, list[Finished]]:
+    """Do one shard of `configs`; return the file that says so, and records that were there.
+
+    A shard that was stopped goes on where it was.  Raises SatbenchError where images are gone
+    through until an interval is narrow enough, where a run is to begin anew, and as an evaluation
+    does.
+    """
+    for config in configs:
+        if config.until is not None or config.fresh:
+            raise SatbenchError(
+                "--shard cuts images into parts beforehand: give it without --until-interval and "
+                "--again"
+            )
+    found = []
+    for place, config in enumerate(configs):
+        try:
+            member = InShard(shard, place, config.batch_size)
+            found.append(evaluate_config(config, progress, shared=member))
+        except ConcludedElsewhere:
+            continue
+    told = ShardFile(_SCHEMA, shard.number, shard.count, [_told(config) for config in configs])
+    path = configs[0].out / FOLDER / f"{shard.number:06d}-of-{shard.count:06d}.json"
+    write_text(path, json.dumps(asdict(told), indent=1) + "\n")
+    return path, found
+
+
+def merge_shards(
+    folders: Sequence[Path],
+    out: Path | None = None,
+    workers: Workers | None = None,
+    trust: Collection[str] = (),
+    quiet: bool = False,
+) -> list[Finished]:
+    """Put the shards in `folders` together in `out`, by default the first; return the records.
+
+    What no shard could do, stages that choose among all images, is done here, by `workers`.
+    `folders` are left as they are, but for `out`.  Names in the files of shards run no code and
+    fetch nothing unless they are among `trust`.  Raises SatbenchError where a shard is missing, or
+    shards are of different commands.
+    """
+    out = out or folders[0]
+    shards = _whole(folders)
+    configs = [_config(model, out, trust) for model in shards[0].models]
+    for folder in folders:
+        if folder.resolve() != out.resolve():
+            _bring(folder, out)
+    tasks = [(evaluate_config, (config,)) for config in configs]
+    with helped(tasks, workers or Workers(None), quiet) as shared, BarProgress(quiet) as progress:
+        finished = []
+        for config in configs:
+            progress.model(config.model.text)
+            finished.append(evaluate_config(config, progress, shared=shared))
+    shutil.rmtree(out / FOLDER, ignore_errors=True)
+    return finished
+
+
+def _whole(folders: Sequence[Path]) -> list[ShardFile]:
+    """Return the files of all shards.  Raises SatbenchError unless all are of one command."""
+    paths = [path for folder in folders for path in sorted((folder / FOLDER).glob("*.json"))]
+    if not paths:
+        raise SatbenchError(
+            f"expected folders of `satbench eval … --shard K/N`, got none in "
+            f"{', '.join(map(str, folders))}"
+        )
+    shards = [_read(path) for path in paths]
+    first = shards[0]
+    for path, shard in zip(paths, shards, strict=True):
+        if (shard.count, shard.models) != (first.count, first.models):
+            raise SatbenchError(
+                f"expected shards of one command, got those of two: {paths[0]} and {path}"
+            )
+    missing = sorted(set(range(1, first.count + 1)) - {shard.number for shard in shards})
+    if missing:
+        more = ", …" if len(missing) > 10 else ""
+        raise SatbenchError(
+            f"{len(missing)} of {first.count} shards are missing, "
+            f"{', '.join(map(str, missing[:10]))}{more}: run the same command with --shard "
+            f"{missing[0]}/{first.count}"
+        )
+    return shards
+
+
+def _read(path: Path) -> ShardFile:
+    values = parse_object(read_text(path, "shard"), "shard", str(path))
+    shard = convert(values, ShardFile, "shard", str(path))
+    if shard.schema != _SCHEMA or not shard.models or not 1 <= shard.number <= shard.count <= _MOST:
+        raise SatbenchError(f"expected a shard of schema {_SCHEMA}, got another in {path}")
+    return shard
+
+
+def _bring(folder: Path, out: Path) -> None:
+    """Copy the units of runs to `out`, each whole or not at all; what is there already stays."""
+    for path in sorted((folder / ".runs").rglob("*")):
+        to = out / path.relative_to(folder)
+        if path.suffix not in (".npz", ".json") or to.exists():
+            continue
+        to.parent.mkdir(parents=True, exist_ok=True)
+        part = to.with_name(f".{to.name}.copy.part")
+        shutil.copyfile(path, part)
+        part.replace(to)
+
+
+def _told(config: EvalConfig) -> ShardedModel:
+    file = config.model.options
+    return ShardedModel(
+        model=config.model.text,
+        dataset=config.dataset,
+        norm=config.threat.norm,
+        eps=show_fraction(config.threat.eps),
+        attacks=list(config.attacks),
+        n_examples=config.n_examples,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        device=config.device,
+        data_dir=str(config.data_dir) if config.data_dir else None,
+        bpda=list(config.bpda),
+        timeout=config.timeout,
+        allow_training_data=config.allow_training_data,
+        architecture=file.architecture,
+        activation=file.activation,
+        preset=file.preset,
+        normalize=file.normalize,
+        keys=file.keys,
+        drop_keys=list(file.drop_keys),
+    )
+
+
+def _config(told: ShardedModel, out: Path, trust: Collection[str]) -> EvalConfig:
+    """Return the config that a shard's file tells of; what would run code must be trusted."""
+    request_known(told.model, "", trust)
+    if told.dataset not in trust:
+        refuse_foreign(told.dataset)
+    for text in {*told.attacks, *told.bpda} - set(trust):
+        own = text.endswith("=identity") if text in told.bpda else is_own_attack(expand(text))
+        if not own:
+            raise SatbenchError(
+                f"a shard names {text!r}, which is none of satbench's own: if you mean it, give "
+                "--trust with it"
+            )
+    file = FileOptions(
+        told.architecture,
+        told.activation,
+        told.preset,
+        told.normalize,
+        told.keys,
+        tuple(told.drop_keys),
+    )
+    return eval_config(
+        told.model,
+        file=file,
+        dataset=told.dataset,
+        norm=told.norm,
+        eps=told.eps,
+        attacks=told.attacks,
+        n_examples=told.n_examples,
+        seed=told.seed,
+        batch_size=told.batch_size,
+        device=told.device,
+        data_dir=Path(told.data_dir) if told.data_dir else None,
+        out=out,
+        bpda=told.bpda,
+        timeout=told.timeout,
+        allow_training_data=told.allow_training_data,
+    )
