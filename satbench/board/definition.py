@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from satbench.board.imported.rows import Imported, read_imported
 from satbench.board.rows import COLUMNS, Column
 from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError, UnknownNameError
@@ -66,6 +67,16 @@ class BoardDefinition:
         return self.folder / "reference"
 
     @property
+    def imported(self) -> Path:
+        """The folder of rows that others published; it need not be there."""
+        return self.folder / "imported"
+
+    @property
+    def is_filled(self) -> bool:
+        """Whether there is a record."""
+        return any(self.records.glob("*.json"))
+
+    @property
     def witnesses(self) -> Path:
         """The folder of the witnesses of all records, by digest."""
         return self.folder / "witnesses"
@@ -92,6 +103,22 @@ class BoardDefinition:
         """Read the records that others are compared with; likewise."""
         there = self.reference.is_dir()
         return read_records(self.reference, left_out, self._read) if there else []
+
+    def read_imported(self, left_out: list[str] | None = None) -> list[Imported]:
+        """Read the rows that others published, one publication a file, ordered by file name.
+
+        Raises SatbenchError for a bad file; where a list `left_out` is given, the file is left out
+        instead, and the list gets a sentence.
+        """
+        found = []
+        for path in sorted((*self.imported.glob("*.toml"), *self.imported.glob("*.json"))):
+            try:
+                found.append(read_imported(path))
+            except SatbenchError as error:
+                if left_out is None:
+                    raise
+                left_out.append(str(error))
+        return found
 
     def _read(self, path: Path) -> Record:
         record = read_record(path)

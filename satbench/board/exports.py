@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from fractions import Fraction
 
 from satbench.board.board import Benchmark, Board
 from satbench.board.ranking import Comparison
 from satbench.board.rows import COLUMNS, Column, Group, Row, Share
-from satbench.core.text.characters import visible
 from satbench.core.text.csv_text import csv_text
+from satbench.core.text.json_text import json_text
 from satbench.core.threat import show_fraction
 
 SCHEMA = 4
@@ -46,10 +45,7 @@ def render_json(board: Board) -> str:
         for benchmark in board.benchmarks
     ]
     value = {"schema": SCHEMA, "benchmarks": benchmarks}
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    for letter in {letter for letter in text if letter != "\n" and visible(letter) != letter}:
-        text = text.replace(letter, json.dumps(letter)[1:-1])
-    return text + "\n"
+    return json_text(value)
 
 
 def _benchmark_numbers(benchmark: Benchmark) -> _Numbers:

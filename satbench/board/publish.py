@@ -9,8 +9,11 @@ from pathlib import Path
 from satbench.board.agreement import render_agreements
 from satbench.board.board import Board, build_board, defined_board
 from satbench.board.cost import render_costs
-from satbench.board.definition import BoardDefinition, board_definitions
+from satbench.board.definition import BoardDefinition, board_definition, board_definitions
 from satbench.board.exports import render_csv, render_json
+from satbench.board.formats.json_schema import render_schema
+from satbench.board.imported.page import render_beside
+from satbench.board.ready import render_ready
 from satbench.board.rows import Row
 from satbench.board.tables import render_markdown, render_summary
 from satbench.core.content import content_folder
@@ -38,16 +41,34 @@ def published_board(left_out: list[str] | None = None) -> Board:
     >>> all(benchmark.rows for benchmark in board.benchmarks)
     True
     """
-    there = [one for one in board_definitions() if any(one.records.glob("*.json"))]
-    boards = [defined_board(one, left_out) for one in there]
+    boards = [defined_board(one, left_out) for one in board_definitions() if one.is_filled]
     return Board(tuple(benchmark for board in boards for benchmark in board.benchmarks))
+
+
+def chosen_board(name: str | None, records: Path | None, left_out: list[str]) -> Board:
+    """Return the board `name`, that of a folder of `records`, or all that ship with satbench.
+
+    Raises SatbenchError for both, for an unknown name and for no records; `left_out` as
+    `build_board` fills it.
+    """
+    if name is not None and records is not None:
+        raise SatbenchError("expected --board or --records, got both")
+    if records is not None:
+        return read_board(records, left_out)
+    return published_board(left_out) if name is None else named_board(name, left_out)
+
+
+def named_board(name: str, left_out: list[str]) -> Board:
+    """Return the board of a name.  Raises UnknownNameError, and SatbenchError for no records."""
+    return defined_board(board_definition(name), left_out)
 
 
 def published_files(left_out: list[str] | None = None) -> dict[Path, str]:
     """Return the files that a checkout holds of its boards, and what each should hold.
 
-    They are the pages, CSV and JSON of each board, the list of boards, COST.md and AGREEMENT.md in
-    `docs`, and the table in the README.  Raises SatbenchError outside a checkout.
+    They are the pages, CSV and JSON of each board, the list of boards, the JSON's schema,
+    COST.md and AGREEMENT.md in `docs`, and the table in the README.  Raises SatbenchError outside a
+    checkout.
     """
     boards = content_folder("leaderboard")
     readme, docs = boards.parent / "README.md", boards.parent / "docs"
@@ -59,13 +80,18 @@ def published_files(left_out: list[str] | None = None) -> dict[Path, str]:
     contents: dict[Path, str] = {}
     definitions = board_definitions()
     for one in definitions:
-        if any(one.records.glob("*.json")):
-            files = board_files(defined_board(one, left_out), one.folder, docs=docs)
-            contents |= {path: text for path, text in files.items() if path.parent == one.folder}
+        imported = one.read_imported(left_out)
+        if not one.is_filled:
+            contents[one.folder / PAGE] = render_ready(one, imported)
+            continue
+        files = board_files(defined_board(one, left_out), one.folder, docs=docs)
+        files[one.folder / PAGE] += f"\n{render_beside(imported)}\n" if imported else ""
+        contents |= {path: text for path, text in files.items() if path.parent == one.folder}
     whole = published_board(None if left_out is None else [])  # the same, told above
     both = board_files(whole, boards, readme, docs, page="README.md")
     contents |= {path: text for path, text in both.items() if path.parent != boards}
     contents[boards / "README.md"] = _catalogue(definitions)
+    contents[boards / "leaderboard.schema.json"] = render_schema()
     return contents
 
 
@@ -73,16 +99,17 @@ def _catalogue(definitions: Sequence[BoardDefinition]) -> str:
     """Return the list of boards, as the README of their folder."""
     lines = [
         (
-            f"[{one.name}]({one.name}/{PAGE})" if any(one.records.glob("*.json")) else one.name,
+            f"[{one.name}]({one.name}/{PAGE})",
             cell(one.summary),
             f"{one.dataset}, {one.split}, the first {one.n:,}",
             str(one.threat),
             "; ".join(", ".join(suite) for suite in one.suites),
             str(len(list(one.records.glob("*.json")))),
+            str(sum(len(each.rows) for each in one.read_imported([]))),
         )
         for one in definitions
     ]
-    head = ("board", "what it measures", "images", "threat model", "suites", "records")
+    head = ("board", "what it measures", "images", "threat model", "suites", "records", "imported")
     return fill("boards.md", {"table": table(head, lines, 5)})
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from satbench.cli import options
+from satbench.cli.exchange import export, import_
+from satbench.cli.shell import completion
 from satbench.cli.shell.commands import group
 from satbench.cli.shell.paths import FILE, FOLDER
 from satbench.cli.shell.workers import workers as workers_options
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 )
 def leaderboard() -> None:
     """Make and show leaderboards, from records only."""
+
+
+leaderboard.add_command(import_)
+leaderboard.add_command(export)
 
 
 @leaderboard.command(
@@ -131,9 +137,23 @@ def show(records: Path | None, as_json: bool) -> None:
 @leaderboard.command(
     examples="""
     satbench leaderboard fill fashion-mnist-linf-0.1 --workers 2
+    satbench leaderboard fill cifar10-linf-8-255 --model net.safetensors
     """,
 )
 @click.argument("name")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    shell_complete=completion.models,
+    help="A model, as `satbench eval` takes it. Default: the shipped ones that fit the images. "
+    "May be given several times.",
+)
+@click.option(
+    "--dataset",
+    shell_complete=completion.datasets,
+    help="Where the images are, for a board of a folder: imagefolder:PATH@RULE.",
+)
 @options.zoo
 @options.device
 @options.threads
@@ -143,6 +163,8 @@ def show(records: Path | None, as_json: bool) -> None:
 @options.how_to_tell
 def fill(
     name: str,
+    models: tuple[str, ...],
+    dataset: str | None,
     device: str,
     data_dir: Path | None,
     trust: tuple[str, ...],
@@ -150,7 +172,7 @@ def fill(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Evaluate every shipped model under every suite of the board NAME.
+    """Evaluate every shipped model, or those given, under every suite of the board NAME.
 
     Records that are there already are left alone; a stopped command goes on where it was.
     """
@@ -158,7 +180,8 @@ def fill(
     from satbench.evaluation.fill import fill_board
 
     paths = []
-    for path in fill_board(board_definition(name), device, data_dir, quiet, trust, workers):
+    board = board_definition(name)
+    for path in fill_board(board, device, data_dir, quiet, trust, workers, models, dataset):
         paths.append(_shown(path))
         if not as_json:
             tell(paths[-1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from satbench.attacks import expand, is_own_attack
@@ -11,12 +11,13 @@ from satbench.attacks.suites.suite import parse_suite
 from satbench.board.definition import BoardDefinition
 from satbench.core.console import BarProgress
 from satbench.core.errors import SatbenchError
+from satbench.data import AT_A_PATH
 from satbench.evaluation.api import evaluate_config
 from satbench.evaluation.config import eval_config
 from satbench.evaluation.named_in_files import refuse_foreign, request_known
 from satbench.evaluation.surrogates import PINNED
 from satbench.evaluation.workers import ALONE, Workers, helped
-from satbench.model_zoo.card import board_names
+from satbench.model_zoo.card import board_names, zoo_card
 from satbench.records.witnesses import store_witnesses
 
 
@@ -27,18 +28,24 @@ def fill_board(
     quiet: bool,
     trust: Collection[str] = (),
     workers: Workers = ALONE,
+    models: Sequence[str] = (),
+    dataset: str | None = None,
 ) -> Iterator[Path]:
-    """Evaluate the shipped models that are no surrogates; yield the path of each record.
+    """Evaluate `models` under each suite of a board; yield the path of each record.
 
-    A record that is there already is found and not made again.  The `workers` share the work.
+    By default they are the shipped models that are made for its images and are no surrogates.
+    `dataset` says where the images are, for a board of a folder of images.  A record that is there
+    already is found and not made again.  The `workers` share the work.
     Names in a board's file run no code and fetch nothing unless they are among `trust`.  Raises
-    SatbenchError from the evaluation, for instance for models that were made for other images.
+    SatbenchError where no shipped model is made for the images, and from the evaluation.
     """
     _check_names(definition, trust)
+    names = list(models) or _shipped_for(definition)
+    images = dataset or _images(definition)
     configs = [
         eval_config(
             name,
-            dataset=definition.dataset,
+            dataset=images,
             norm=definition.threat.norm,
             eps=str(definition.threat.eps),
             attacks=suite,
@@ -48,7 +55,7 @@ def fill_board(
             out=definition.records,
         )
         for suite in definition.suites
-        for name in board_names()
+        for name in names
     ]
     tasks = [(evaluate_config, (config,)) for config in configs]
     with helped(tasks, workers.checked(), quiet) as shared, BarProgress(quiet) as progress:
@@ -57,6 +64,31 @@ def fill_board(
             done = evaluate_config(config, progress, shared=shared)
             store_witnesses(done.path, done.record.witnesses_digest, definition.witnesses)
             yield done.path
+
+
+def _shipped_for(definition: BoardDefinition) -> list[str]:
+    names = [
+        name
+        for name in board_names()
+        if (training := zoo_card(name).training) and training.dataset == definition.dataset
+    ]
+    if not names:
+        raise SatbenchError(
+            f"no model that ships with satbench is made for {definition.dataset}: say which to "
+            f"evaluate, satbench leaderboard fill {definition.name} --model NAME, such as a file "
+            "of weights or robustbench:DATASET/THREAT/NAME"
+        )
+    return names
+
+
+def _images(definition: BoardDefinition) -> str:
+    source = definition.dataset.partition(":")[0]
+    if source in AT_A_PATH:
+        raise SatbenchError(
+            f"the images of the board {definition.name} do not come with satbench: say where they "
+            f"are, --dataset {source}:PATH; the board calls them {definition.dataset}"
+        )
+    return definition.dataset
 
 
 def _check_names(definition: BoardDefinition, trust: Collection[str]) -> None:

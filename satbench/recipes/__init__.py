@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +16,8 @@ from satbench.recipes.config import TRAINING_ATTACKS, TrainConfig, required, set
 from satbench.recipes.values import parse_overrides, show_override
 from satbench.recipes.values import typed as typed_setting
 
+_EPRINT = re.compile(r"arXiv:(\d{4}\.\d{5})")
+
 
 def recipe_names() -> list[str]:
     """Return the names of the recipes that ship with satbench."""
@@ -24,6 +27,20 @@ def recipe_names() -> list[str]:
 def recipe_summary(name: str) -> str:
     """Return a recipe's sentence about itself.  Raises UnknownNameError."""
     return cast(str, _read(name).get("summary", ""))
+
+
+def recipe_sources(name: str) -> list[str]:
+    """Return the arXiv numbers of the papers that a recipe's file names, sorted.
+
+    Raises UnknownNameError for none that ships with satbench.
+
+    >>> recipe_sources("fmnist-sat")
+    ['2001.03994', '2002.11569', '2006.14536']
+    """
+    files = _recipe_files()
+    if name not in files:
+        raise UnknownNameError("recipe", name, files)
+    return sorted(set(_EPRINT.findall(files[name])))
 
 
 def load_recipe(name: str, **changes: object) -> TrainConfig:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from satbench.board.board import build_board
+from satbench.board.definition import board_definitions
 from satbench.board.publish import (
     BEGIN,
     END,
@@ -132,8 +133,12 @@ def test_the_files_of_the_checkout_are_those_of_each_board_and_of_all_together()
     root = content_folder("leaderboard").parent
     names = {path.relative_to(root).as_posix() for path in published_files()}
     board = "leaderboard/fashion-mnist-linf-0.1"
+    ready = {one.name for one in board_definitions() if not one.is_filled}
 
     assert {
         *(f"{board}/{name}" for name in (PAGE, "leaderboard.csv", "leaderboard.json")),
         *("docs/COST.md", "docs/AGREEMENT.md", "README.md", "leaderboard/README.md"),
+        *(f"leaderboard/{name}/{PAGE}" for name in ready),
+        "leaderboard/leaderboard.schema.json",
     } == names
+    assert {"cifar10-linf-8-255", "imagenet-linf-4-255"} <= ready
