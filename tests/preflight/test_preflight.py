@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -775,12 +776,17 @@ def test_checking_ignores_the_callers_autocast() -> None:
 # check_set_up: cost and traces
 
 
-def test_the_model_is_asked_about_a_few_images_together_shuffled_and_one_by_one() -> None:
+def test_the_model_is_asked_about_a_few_images_together_in_groups_and_one_by_one() -> None:
     seen: list[int] = []
     check(Model(lambda z: seen.append(len(z)) or z))  # type: ignore[func-returns-value]
 
-    assert set(seen) == {ASKED, 1}
-    assert sum(seen) <= 6 * ASKED
+    assert {ASKED: 2, 8: 3, 4: 1, 1: 1 + 1 + 8} == Counter(seen)
+
+
+@pytest.mark.parametrize("size", [1, 8])
+def test_a_model_that_answers_batches_of_one_size_otherwise_is_refused(size: int) -> None:
+    with pytest.raises(SatbenchError, match="in other company"):
+        check(Model(lambda z: z.flip(1) if len(z) == size else z))
 
 
 @pytest.mark.parametrize(("batch_size", "most"), [(1, 4), (8, 8), (250, ASKED)])
