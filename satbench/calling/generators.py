@@ -38,7 +38,8 @@ def own_generators(device: torch.device, seed: int) -> Iterator[None]:
 def seed_generators(seed: int) -> None:
     """Seed the global generators; within `own_generators`, which puts the caller's back."""
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():  # torch.manual_seed would queue a call, and a traceback, if not
+    # Without a GPU, torch.manual_seed would keep this call, and its traceback, each time.
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)

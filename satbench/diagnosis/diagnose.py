@@ -9,7 +9,7 @@ of these signs on its first batch and prints a warning (Croce & Hein, 2020, arXi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,7 @@ from satbench.engine.runner import Images
 from satbench.records.flags import Flag
 
 EXAMINED = 500
-"""How many images are looked at, spread evenly over a larger set."""
+"""How many images are looked at, unless a caller wants more or none."""
 
 ATTACKED = 64
 """How many of them are looked at on attacked points too."""
@@ -57,24 +57,26 @@ def probe(
     batch_size: int = 250,
     seed: int = 0,
     timeout: float | None = None,
+    most: int = EXAMINED,
 ) -> Findings:
     """Look for signs of masked gradients on the images at `indices`, those right when clean.
 
-    `EXAMINED` images at most are looked at.  Each costs 3 forwards and 2 backwards: its logits
-    twice, the gradients of the cross-entropy and of the margin z_y - max z_j, and the logits of a
-    nearby point.  `ATTACKED` of them cost 3 forwards and a backward more, at attacked points;
-    answers that differ, 2 forwards.
-    A batch may take `timeout` seconds.  `seed` is what a randomised model draws from; the caller's
-    generators and the model come back as they were.  A model without gradients is one whose
-    gradients are zero.
+    `most` images are looked at, spread evenly over more.  Each costs 3 forwards and 2 backwards:
+    its logits twice, the gradients of the cross-entropy and of the margin z_y - max z_j, and the
+    logits of a nearby point.  `ATTACKED` of them cost 3 forwards and a backward more, at attacked
+    points; answers that differ, 2 forwards.  A batch may take `timeout` seconds.  `seed` is what a
+    randomised model draws from; the caller's generators and the model come back as they were.  A
+    model without gradients is one whose gradients are zero.
     """
+    if not most:
+        return Findings((), {}, 0, 0)
     passes, names = Passes(), tuple(_SIGNS)
     places: dict[str, list[int]] = {name: [] for name in names}
     with borrowed(model) as judged, own_generators(device_of(model), seed):
         counting = CountingModel(judged, passes)
         rounding = _rounding(judged, images, indices)
-        examined = _spread(indices)
-        some = examined[:: max(1, -(-len(examined) // ATTACKED))]
+        examined = _spread(indices, most)
+        some = examined[:: _stride(len(examined))]
         for look, chosen in ((examine, examined), (examine_modes, some)):
             for start in range(0, len(chosen), batch_size):
                 batch = chosen[start : start + batch_size]
@@ -90,11 +92,28 @@ def probe(
     return Findings(flags, found, passes.forwards, passes.backwards)
 
 
-def _spread(indices: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return `EXAMINED` places that are spread evenly over more; fewer as they are."""
-    if len(indices) <= EXAMINED:
+def looked_at(flags: Sequence[Flag], forwards: int, right: int) -> int:
+    """Return how many of `right` images a diagnosis with these flags and forwards looked at.
+
+    Diagnoses from before there was `EXAMINED` looked at all of them.
+    """
+    seen = [flag.of for flag in flags if flag.name in _SIGNS]
+    if seen:
+        return max(seen)
+    # No answer differed: each image cost 3 forwards, and each at attacked points 3 more.
+    attacked = -(-right // _stride(right))
+    return right if forwards >= 3 * (right + attacked) else min(right, EXAMINED)
+
+
+def _stride(examined: int) -> int:
+    return max(1, -(-examined // ATTACKED))
+
+
+def _spread(indices: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return `most` places that are spread evenly over more; fewer as they are."""
+    if len(indices) <= most:
         return indices
-    return indices[np.linspace(0, len(indices) - 1, EXAMINED).astype(np.int64)]
+    return indices[np.linspace(0, len(indices) - 1, most).astype(np.int64)]
 
 
 def _rounding(judged: nn.Module, images: Images, indices: NDArray[np.int64]) -> float:

@@ -169,6 +169,7 @@ _ARGUMENTS = {
     ),
     "fresh": Argument("True or False", _is(bool)),
     "allow_training_data": Argument("True or False", _is(bool)),
+    "diagnose": Argument("True or False", _is(bool)),
     "threads": Argument(_WHOLE, _or_none(_is_whole)),
     "workers": Argument(_WHOLE, _or_none(_is_whole)),
     "by": Argument("a text", _is(str)),

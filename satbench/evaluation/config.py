@@ -28,7 +28,8 @@ class EvalConfig:
     layers and what gives each its backward in searches, `LAYER=TARGET`.  With `until`, a share in
     (0, 1], images are gone through in a random order until the 95 % interval is no wider; then
     `n_examples` is None for all.  With `fresh`, a result that is in `out` already is made anew.
-    Images that the model was trained on are refused unless `allow_training_data`.
+    Images that the model was trained on are refused unless `allow_training_data`.  Without
+    `diagnose` nobody looks for signs of masked gradients, and the record is flagged.
     """
 
     model: ModelRequest
@@ -46,6 +47,7 @@ class EvalConfig:
     fresh: bool = False
     timeout: float | None = None
     allow_training_data: bool = False
+    diagnose: bool = True
 
 
 def eval_config(
@@ -69,6 +71,7 @@ def eval_config(
     fresh: bool = False,
     timeout: float | None = None,
     allow_training_data: bool = False,
+    diagnose: bool = True,
 ) -> EvalConfig:
     """Check what was asked for and fill in what was not.
 
@@ -110,6 +113,7 @@ def eval_config(
         fresh=fresh,
         timeout=check_timeout(timeout),
         allow_training_data=allow_training_data,
+        diagnose=diagnose,
     )
 
 

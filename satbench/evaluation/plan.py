@@ -36,6 +36,7 @@ from satbench.evaluation.replacements import Replacement
 from satbench.evaluation.surrogates import NamedSurrogates, surrogate_digest
 from satbench.records.flags import (
     Kind,
+    flag_not_diagnosed,
     flags_from_assumed,
     flags_from_result,
     flags_from_training_data,
@@ -66,6 +67,7 @@ class Evaluation:
     of its own until the 95 % confidence sequence of the robust accuracy is no wider.  `timeout` is
     how many seconds one batch may take, None for as many as it needs; no verdict depends on it.
     `trained_on` says that the images are those of the model's training: the record is flagged.
+    Without `diagnose`, no signs of masked gradients are looked for, and the record is flagged.
     """
 
     dataset: Dataset
@@ -78,6 +80,7 @@ class Evaluation:
     until: float | None = None
     timeout: float | None = None
     trained_on: bool = False
+    diagnose: bool = True
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -214,6 +217,7 @@ class Plan:
             diagnosis=Diagnosis(
                 [
                     *diagnosis.flags,
+                    *([] if self.evaluation.diagnose else [flag_not_diagnosed(len(verdicts))]),
                     *flags_from_assumed(self.model.assumed, len(verdicts)),
                     *(
                         flags_from_training_data(len(verdicts))

@@ -16,7 +16,7 @@ from satbench.calling.devices import moved
 from satbench.core.errors import SatbenchError
 from satbench.core.files import sweep
 from satbench.core.stats.intervals import confidence_sequence
-from satbench.diagnosis.diagnose import probe
+from satbench.diagnosis.diagnose import EXAMINED, probe
 from satbench.engine.bpda import Replaced
 from satbench.engine.claims import Member, found_if_concluded, member_of
 from satbench.engine.journal import RunStore, known_models
@@ -26,6 +26,7 @@ from satbench.evaluation.own_code import identified, with_effect
 from satbench.evaluation.plan import Evaluation, Plan
 from satbench.evaluation.surrogates import with_surrogates
 from satbench.preflight.preflight import Needs, check_set_up
+from satbench.records.flags import not_diagnosed
 from satbench.records.record import ModelInfo, Record, Sequential, read_record, write_record
 from satbench.records.witnesses import WitnessSpool, witnesses_path
 
@@ -147,6 +148,7 @@ class _Run:
             evaluation.batch_size,
             evaluation.seed,
             evaluation.timeout,
+            most=EXAMINED if evaluation.diagnose else 0,
         )
         # A run of the same inputs that was stopped may have been on its way to a narrower interval.
         mine = (r for r in self.store.finished() if (r.indices < len(verdicts)).all())
@@ -200,6 +202,8 @@ def _found(plan: Plan, out: Path) -> Finished | None:
             continue
         record = read_record(path)
         told = record.sequential.width if record.sequential else None
+        if plan.evaluation.diagnose and record.diagnosis and not_diagnosed(record.diagnosis.flags):
+            continue
         if record.identity == smaller.identity and told == width:
             return Finished(record, path, found=True)
     return None

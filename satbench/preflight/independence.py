@@ -51,7 +51,7 @@ def find_dependence(model: Callable[[Tensor], object], x: Tensor) -> Dependence 
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(_SEED)).to(x.device)
     alone, others = order[:ALONE], order[ALONE:]
     gap = torch.zeros(len(x), device=x.device)
-    for places in (*alone.split(1), *(others.split(GROUP) if len(others) else ())):
+    for places in (*torch.split(alone, 1), *(torch.split(others, GROUP) if len(others) else ())):
         there = _alike(_answers(model, x[places]), together, x[places])
         gap[places] = apart(together[places], there)
     if bool((gap <= SAME).all()):

@@ -23,7 +23,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.specs import split_spec
 from satbench.core.threat import Threat, show_fraction
 from satbench.data import USER, Dataset
-from satbench.diagnosis.diagnose import probe
+from satbench.diagnosis.diagnose import looked_at, probe
 from satbench.engine.ball import size
 from satbench.engine.bpda import Replaced
 from satbench.engine.contract import Selective
@@ -33,10 +33,12 @@ from satbench.evaluation.plan import kind_of
 from satbench.evaluation.replacements import IDENTITY
 from satbench.models import LoadedModel, is_of_own_code
 from satbench.records.flags import (
+    NOT_DIAGNOSED,
     RESULT_FLAGS,
     Flag,
     flags_from_assumed,
     flags_from_result,
+    not_diagnosed,
 )
 from satbench.records.record import WRONG_CLEAN, Record, StageResult
 from satbench.records.witnesses import Witnesses
@@ -243,6 +245,11 @@ def flags_here(found: OpenedRecord, given: Given) -> list[Flag] | None:
     seed = next((stage.seed for stage in record.stages if stage.seed is not None), record.seed)
     threat = Threat.of(record.norm, record.eps)
     assumed = flags_from_assumed(record.model.assumed, record.n)
+    if not_diagnosed(told := record.diagnosis.flags if record.diagnosis else []):
+        left_out = [flag for flag in told if flag.name == NOT_DIAGNOSED]
+        return [*left_out, *assumed, *of_result]
+    forwards = record.diagnosis.forwards if record.diagnosis else 0
+    most = looked_at(told, forwards, len(right))
     key = (
         record.model.weights_digest,
         record.model.architecture,
@@ -252,10 +259,12 @@ def flags_here(found: OpenedRecord, given: Given) -> list[Flag] | None:
         right.tobytes(),
         tuple(record.replacements),
         seed,
+        most,
     )
     if key in _PROBED and found.loaded.card:
         return [*_PROBED[key], *assumed, *of_result]
-    signs = probe(module, found.dataset, threat, right, record.environment.batch_size, seed)
+    batch_size = record.environment.batch_size
+    signs = probe(module, found.dataset, threat, right, batch_size, seed, most=most)
     if len(_PROBED) < _MOST_PROBED:
         _PROBED[key] = signs.flags
     return [*signs.flags, *assumed, *of_result]

@@ -25,7 +25,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.specs import split_spec
 from satbench.core.threat import Threat
 from satbench.data import Dataset
-from satbench.diagnosis.diagnose import Findings, probe
+from satbench.diagnosis.diagnose import EXAMINED, Findings, probe
 from satbench.engine.bpda import Replaced
 from satbench.engine.runner import CLEAN, SURVIVED, BatchResult, NoProgress, Progress
 from satbench.engine.stage import Stage
@@ -41,6 +41,7 @@ from satbench.proofs.challenging import with_result_flags
 from satbench.proofs.reproduced import Reproduced, compare_runs
 from satbench.proofs.verification import check_model, differing_answers
 from satbench.records.check import check_record
+from satbench.records.flags import not_diagnosed
 from satbench.records.join import Proven, add_challenge
 from satbench.records.record import PROTOCOL, WRONG_CLEAN, Record, read_record
 from satbench.records.witnesses import WitnessSpool, find_witnesses, read_witnesses
@@ -230,7 +231,10 @@ class _Again:
         signs = Findings((), {}, 0, 0)
         if before is None:
             right = np.flatnonzero(verdicts != WRONG_CLEAN)
-            signs = probe(searched, self.dataset, self.threat, right, size, part.seed, timeout)
+            most = EXAMINED if evaluation.diagnose else 0
+            signs = probe(
+                searched, self.dataset, self.threat, right, size, part.seed, timeout, most=most
+            )
         plan = Plan(self.record.model, evaluation, suite)
         with WitnessSpool(self.dataset.shape, Path(gettempdir())) as spool:
             sequential = self.record.sequential
@@ -247,6 +251,9 @@ class _Again:
             self.asked.given.data_dir,
             self.replacements,
             timeout=self.asked.timeout,
+            diagnose=not not_diagnosed(
+                self.record.diagnosis.flags if self.record.diagnosis else []
+            ),
         )
 
 

@@ -117,6 +117,21 @@ def flags_from_assumed(assumed: str, n: int) -> list[Flag]:
     return flags
 
 
+NOT_DIAGNOSED = "not-diagnosed"
+"""The name of the flag for a record whose user did without the diagnosis."""
+
+
+def flag_not_diagnosed(n: int) -> Flag:
+    """Flag `n` images on which nobody looked for signs of masked gradients."""
+    cause = "the evaluation was asked to leave out the search for signs of masked gradients"
+    return Flag(NOT_DIAGNOSED, n, n, cause, "evaluate it with the diagnosis")
+
+
+def not_diagnosed(flags: Sequence[Flag]) -> bool:
+    """Tell whether the flags of a record say that its user did without the diagnosis."""
+    return any(flag.name == NOT_DIAGNOSED for flag in flags)
+
+
 def flags_from_training_data(n: int) -> list[Flag]:
     """Flag `n` images that the model was trained on."""
     cause = "the images are those that the model was trained on, which says nothing of other images"

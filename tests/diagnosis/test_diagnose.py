@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from satbench.core.threat import Threat
 from satbench.data import Dataset
-from satbench.diagnosis.diagnose import Findings, probe
+from satbench.diagnosis.diagnose import Findings, looked_at, probe
 from satbench.engine.judge import predict
 from satbench.model_zoo import masked
 from satbench.models import load_model, request_model
@@ -339,6 +339,35 @@ def test_each_image_costs_three_forwards_and_two_backwards_and_some_cost_more(
     found = probe(net, some, LINF, np.arange(30), batch_size=20)
 
     assert (found.forwards, found.backwards) == (3 * 30 + 3 * 8, 2 * 30 + 8)
+
+
+def test_of_many_images_some_are_looked_at_first_and_last_among_them(
+    some: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("satbench.diagnosis.diagnose.ATTACKED", 1)
+    found = probe(masked.hard_labels(), some, LINF, np.arange(30), most=4)
+
+    (flag,) = [flag for flag in found.flags if flag.name == "zero-gradient"]
+    assert (flag.images, flag.of) == (4, 4)
+    assert (0, 9, 19, 29) == found.places["zero-gradient"]
+    assert 3 * 4 + 3 == found.forwards
+
+
+@pytest.mark.parametrize(
+    "model", [masked.detached(), nn.Sequential(nn.Flatten(), nn.Linear(784, 10))]
+)
+@pytest.mark.parametrize("most", [3, 100])
+def test_a_diagnosis_says_of_how_many_images_it_is(
+    model: nn.Module, most: int, some: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("satbench.diagnosis.diagnose.EXAMINED", 3)
+    found = probe(model, some, LINF, np.arange(30), most=most)
+
+    assert min(most, 30) == looked_at(found.flags, found.forwards, 30)
+
+
+def test_no_look_costs_nothing(net: nn.Module, some: Dataset) -> None:
+    assert probe(net, some, LINF, np.arange(30), most=0) == Findings((), {}, 0, 0)
 
 
 def test_no_image_costs_nothing(net: nn.Module, some: Dataset) -> None:

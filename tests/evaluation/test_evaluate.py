@@ -21,6 +21,7 @@ from satbench.evaluation.report import rows_of
 from satbench.evaluation.run import Evaluation, Finished, run_evaluation
 from satbench.models import LoadedModel, describe_module
 from satbench.records.check import check_record
+from satbench.records.flags import not_diagnosed
 from satbench.records.record import Record, StageResult, read_record
 from satbench.records.witnesses import read_witnesses, witnesses_path
 
@@ -54,6 +55,33 @@ def test_the_record_has_the_verdict_of_every_image(mean_model: nn.Module, tmp_pa
 
     assert record.verdicts == [0, 1, 2, -1, -1]
     assert (record.clean_correct, record.surviving(1), record.surviving()) == (4, 3, 2)
+
+
+def test_a_record_without_the_diagnosis_says_so_and_is_not_taken_for_one_with_it(
+    mean_model: nn.Module, tmp_path: Path
+) -> None:
+    bare = evaluate(mean_model, tmp_path, diagnose=False)
+    whole = evaluate(mean_model, tmp_path)
+    again = evaluate(mean_model, tmp_path, diagnose=False)
+
+    assert bare.diagnosis
+    assert whole.diagnosis
+    assert (bare.diagnosis.forwards, bare.diagnosis.backwards) == (0, 0)
+    assert [not_diagnosed(one.diagnosis.flags) for one in (bare, whole)] == [True, False]  # type: ignore[union-attr]
+    assert whole.diagnosis.forwards > 0
+    assert whole.diagnosis == again.diagnosis
+    assert bare.verdicts == whole.verdicts
+
+
+@pytest.mark.parametrize("diagnose", [True, False])
+def test_a_record_is_confirmed_with_and_without_the_diagnosis(
+    diagnose: bool, mean_model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("evaluation.run", "diagnosis.diagnose"):
+        monkeypatch.setattr(f"satbench.{module}.EXAMINED", 2)  # of 4 that are right
+    record = evaluate(mean_model, tmp_path, diagnose=diagnose)
+
+    assert [] == satbench.verify(record, mean_model, X, Y).faults
 
 
 def test_the_record_says_what_was_evaluated(mean_model: nn.Module, tmp_path: Path) -> None:
