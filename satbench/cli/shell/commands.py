@@ -27,6 +27,7 @@ GROUPS = {
     "Run": (
         *("--seed", "--batch-size", "--device", "--threads", "--workers", "--timeout", "--again"),
         *("--until-interval", "--config", "--engine", "--address", "--shard"),
+        "--no-diagnosis",
     ),
     "Output": ("--out", "--json", "--quiet", "--help"),
 }
