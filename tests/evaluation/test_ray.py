@@ -9,18 +9,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytest.importorskip("ray")
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("ray") is None, reason="needs satbench[ray]"),
+]
 
 MODELS = ("fmnist-sat-tiny-relu-s0", "fmnist-sat-tiny-silu-s0")
 WORDS = (
-    *("eval", *MODELS, "--attack", "pgd-50", "--attack", "square(queries=300)"),
-    *("--n-examples", "100", "--batch-size", "5", "--device", "cpu"),
+    *("eval", *MODELS, "--attack", "pgd-20", "--attack", "square(queries=200)"),
+    *("--n-examples", "80", "--batch-size", "5", "--device", "cpu"),
 )
 CLUSTER = """
 import sys
@@ -53,7 +56,7 @@ def blindly(self):
     start(self)
 
 ray_engine._Foreman.start = blindly
-main(sys.argv[1:])
+main()
 """
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "SATBENCH_WORKERS": "auto"}
 
@@ -80,8 +83,7 @@ class Nodes:
 
     def end(self) -> None:
         assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait(60)
+        self._process.communicate(timeout=60)
 
     def _line(self) -> str:
         assert self._process.stdout
