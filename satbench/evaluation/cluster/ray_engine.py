@@ -22,6 +22,7 @@ from typing import Any
 
 from satbench.core.console import say
 from satbench.core.errors import SatbenchError
+from satbench.core.files import is_alive
 from satbench.engine.claims import ConcludedElsewhere, Member
 from satbench.evaluation.cluster.post import Asking, InCrew, Post, Seen, ThroughPost, Watching
 from satbench.evaluation.cluster.tasks import Task, changed, configs_of, in_order, start_of
@@ -50,8 +51,7 @@ def on_cluster(
     ray = _connected(address)
     (out,) = {config.out for config in configs_of(tasks)}
     out.mkdir(parents=True, exist_ok=True)
-    mark = out / f".ray-{uuid.uuid4().hex}"
-    mark.touch()
+    mark = _mark(out)
     try:
         foreman = _Foreman(ray, in_order(tasks), mark.absolute(), count, quiet)
         try:
@@ -62,6 +62,17 @@ def on_cluster(
     finally:
         mark.unlink(missing_ok=True)
         ray.shutdown()
+
+
+def _mark(out: Path) -> Path:
+    """Make a file by which workers know the folder of results; remove those of killed drivers."""
+    for left in out.glob(".ray-*"):
+        pid = left.name.split("-")[1]
+        if pid.isdecimal() and not is_alive(int(pid)):
+            left.unlink(missing_ok=True)
+    mark = out / f".ray-{os.getpid()}-{uuid.uuid4().hex}"
+    mark.touch()
+    return mark
 
 
 def _connected(address: str | None) -> Any:
@@ -84,7 +95,7 @@ def _connected(address: str | None) -> Any:
             include_dashboard=None if address else False,
             runtime_env={"env_vars": _environment()},
         )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (ray.exceptions.RayError, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         raise SatbenchError(
             f"expected a Ray cluster at {address or 'this machine'}: {reason}"
