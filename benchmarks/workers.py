@@ -38,9 +38,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark; print its table."""
     made = parser(__doc__ or "")
     made.add_argument("--rounds", type=int, default=5)
-    made.add_argument("--images", type=int, default=100)
-    made.add_argument("--batch-size", type=int, default=25)
-    made.add_argument("--attack", default="autoattack")
+    made.add_argument("--images", type=int, default=120)
+    made.add_argument("--batch-size", type=int, default=30)
+    made.add_argument("--attack", default="fast(source=none)")
     options = made.parse_args(arguments)
     asked = {
         "attack": options.attack,
