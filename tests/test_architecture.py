@@ -36,6 +36,7 @@ ORDER = (  # a room imports only rooms that stand before it, lazily or not
     "curve",
     "transfer",
     "proofs",
+    "submissions",
     "training",
     "studies",
     "cli",

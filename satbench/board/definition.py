@@ -97,12 +97,14 @@ class BoardDefinition:
         Raises SatbenchError, naming the file, for one of other images or another threat model;
         where a list `left_out` is given, as `satbench.records.record.read_records`.
         """
-        return read_records(self.records, left_out, self._read) if self.records.is_dir() else []
+        return (
+            read_records(self.records, left_out, self.read_record) if self.records.is_dir() else []
+        )
 
     def read_references(self, left_out: list[str] | None = None) -> list[Record]:
         """Read the records that others are compared with; likewise."""
         there = self.reference.is_dir()
-        return read_records(self.reference, left_out, self._read) if there else []
+        return read_records(self.reference, left_out, self.read_record) if there else []
 
     def read_imported(self, left_out: list[str] | None = None) -> list[Imported]:
         """Read the rows that others published, one publication a file, ordered by file name.
@@ -120,7 +122,8 @@ class BoardDefinition:
                 left_out.append(str(error))
         return found
 
-    def _read(self, path: Path) -> Record:
+    def read_record(self, path: Path) -> Record:
+        """Read a record.  Raises SatbenchError for one of other images or threat model."""
         record = read_record(path)
         data = record.dataset
         found = (data.name, data.split, data.n, Threat.of(record.norm, record.eps))

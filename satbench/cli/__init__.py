@@ -35,6 +35,8 @@ _COMMANDS = {
     "challenge": "satbench.cli.records.challenge:challenge",
     "compare": "satbench.cli.records.compare:compare",
     "reproduce": "satbench.cli.records.reproduce:reproduce",
+    "submit": "satbench.cli.records.submit:submit",
+    "review": "satbench.cli.records.review:review",
     "merge": "satbench.cli.records.merge:merge",
     "merge-shards": "satbench.cli.merge_shards:merge_shards",
     "models": "satbench.cli.models:models",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from satbench.cli import options
+from satbench.cli.card import card as card_command
 from satbench.cli.import_tf1 import import_tf1
 from satbench.cli.shell.commands import group
 from satbench.cli.shell.paths import FOLDER, PATH
@@ -42,6 +43,7 @@ def models(ctx: click.Context, board: bool, names_only: bool, as_json: bool) -> 
 
 
 models.add_command(import_tf1)
+models.add_command(card_command)
 
 
 @models.command(

@@ -134,7 +134,7 @@ def _examine(path: Path, given: Given) -> tuple[Verified, Subject | None]:
     except SatbenchError as error:
         return replace(told, faults=[*faults, str(error)]), None
     told = replace(told, witnesses=len(witnesses.indices))
-    faults += _check_witness_list(record, witnesses)
+    faults += check_witness_list(record, witnesses)
     dataset = find_images(record, given)
     if dataset is None or dataset.digest != record.dataset.digest:
         faults.append(
@@ -205,7 +205,8 @@ def check_model(record: Record, loaded: LoadedModel) -> Iterator[str]:
             )
 
 
-def _check_witness_list(record: Record, witnesses: Witnesses) -> list[str]:
+def check_witness_list(record: Record, witnesses: Witnesses) -> list[str]:
+    """Return where witnesses are not those of a record's broken verdicts, a sentence each."""
     faults = []
     if witnesses.digest != record.witnesses_digest:
         faults.append("the witnesses are not the record's: their digest differs")

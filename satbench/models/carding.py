@@ -1,0 +1,142 @@
+"""Make a card for weights that were trained elsewhere, and a safetensors file that goes with it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from satbench.core.errors import SatbenchError
+from satbench.core.files import check_folder
+from satbench.core.threat import Threat
+from satbench.model_zoo.card import Card, Training, write_card
+from satbench.model_zoo.weights import digest_weights, save_weights
+from satbench.models._file_options import FileOptions
+from satbench.models.user_zoo import check_answers
+from satbench.models.weight_files import load_file
+from satbench.networks.build import build_network
+
+NAME = re.compile(r"[A-Za-z0-9][\w.+-]{0,99}", re.ASCII)
+_LETTERS = 2000
+
+
+@dataclass(frozen=True)
+class CardTold:
+    """What a person says of weights, where the file cannot: see docs/how-to/card.md.
+
+    `shape` is that of an image, (C, H, W).  `recipe`, `seed`, `threat`, `attack` and `dataset` say
+    how the model was trained, all of them or none; `attack` is empty for training without an
+    adversary.  `command` makes the weights again.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    licence: str
+    origin: str = ""
+    recipe: str = ""
+    seed: int | None = None
+    threat: str = ""
+    attack: str = ""
+    dataset: str = ""
+    command: str = ""
+
+
+def make_card(weights: Path, options: FileOptions, told: CardTold, out: Path) -> Path:
+    """Write `NAME.safetensors` and `NAME.json` to the folder `out`; return where the card lies.
+
+    The weights must fit the network of `options` strictly and give finite logits on images of the
+    shape.  Raises SatbenchError for anything else, for what the options leave to be assumed, and
+    for files that are there already.
+    """
+    _check(told)
+    check_folder(out)
+    loaded = load_file(str(weights), options, 2, exactly=False)
+    info, module = loaded.info, loaded.module
+    if info.assumed:
+        raise SatbenchError(
+            f"neither {weights} nor the options say {info.assumed.replace(' ', ' and ')}, and a "
+            "card assumes nothing: give --normalize, or the setting in --arch"
+        )
+    architecture = info.architecture.partition(" normalised by ")[0]
+    classes = _classes(module, told.shape)
+    rebuilt = build_network(architecture, info.activation, classes).eval()
+    if rebuilt.state_dict().keys() != module.state_dict().keys():
+        raise SatbenchError(
+            f"a card cannot say {info.architecture!r}: the architecture has no layer for the "
+            "normalisation; evaluate the checkpoint with its options, without a card"
+        )
+    rebuilt.load_state_dict(module.state_dict())  # the normalisation's constants are among these
+    card = Card(
+        name=told.name,
+        architecture=architecture,
+        activation=info.activation,
+        parameters=info.parameters,
+        input_shape=told.shape,
+        classes=classes,
+        weights=f"{told.name}.safetensors",
+        weights_digest=digest_weights(rebuilt),
+        licence=told.licence,
+        training=_training(told),
+        origin=told.origin,
+    )
+    check_answers(rebuilt, card)
+    path = out / f"{told.name}.json"
+    for file in (path, out / card.weights):
+        if file.exists():
+            raise SatbenchError(f"expected nothing at {file}, which is there already")
+    save_weights(rebuilt, out / card.weights, card)
+    write_card(card, path)
+    return path
+
+
+def _classes(module: torch.nn.Module, shape: tuple[int, int, int]) -> int:
+    try:
+        with torch.no_grad():
+            return int(module(torch.full((1, *shape), 0.5)).shape[1])
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        line = str(error).splitlines()[0]
+        raise SatbenchError(f"the network cannot take images of shape {shape}: {line}") from error
+
+
+def _check(told: CardTold) -> None:
+    if not NAME.fullmatch(told.name):
+        raise SatbenchError(
+            "expected a name of letters, digits, '.', '_', '+' and '-' that begins with a letter "
+            f"or a digit, got {told.name!r}"
+        )
+    texts = (told.licence, told.origin, told.recipe, told.attack, told.dataset, told.command)
+    for text in texts:
+        if len(text) > _LETTERS or not text.isprintable():
+            raise SatbenchError(
+                f"expected a line of up to {_LETTERS} printable letters, got {text[:60]!r}"
+            )
+    if not told.licence.strip():
+        raise SatbenchError("expected the licence of the weights, such as MIT, or 'unknown'")
+
+
+def _training(told: CardTold) -> Training | None:
+    """Return how the model was trained; None where nothing was said."""
+    if not (told.recipe or told.threat or told.dataset or told.attack or told.seed is not None):
+        return None
+    if not (told.recipe and told.threat and told.dataset) or told.seed is None:
+        raise SatbenchError(
+            "a card tells of the training as a whole, so that models can be compared: give "
+            "--recipe, --seed, --threat and --dataset, or none of them"
+        )
+    return Training(
+        recipe=told.recipe,
+        seed=told.seed,
+        threat=str(Threat.parse(told.threat)),
+        attack=told.attack,
+        dataset=told.dataset,
+        data_digest="",
+        command=told.command,
+        kept="",
+        held_out={},
+        config={},
+        satbench="",
+        torch="",
+        notes=["trained elsewhere: what this card says of it is the word of who made the card"],
+    )

@@ -1,0 +1,155 @@
+"""Pack records, witnesses, card and weights into one folder, and review it at once."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from satbench.board.definition import BoardDefinition, board_definition, board_definitions
+from satbench.core.digests import digest_file
+from satbench.core.errors import SatbenchError
+from satbench.core.files import check_folder
+from satbench.core.threat import Threat
+from satbench.model_zoo.card import Card, card_of_digest, write_card, zoo_names
+from satbench.model_zoo.weights import save_weights
+from satbench.models import request_model
+from satbench.models.carded import load_card
+from satbench.records.record import Record, inputs_of, read_record, record_stem
+from satbench.records.witnesses import find_witnesses, witnesses_path
+from satbench.submissions.manifest import (
+    CARD,
+    PUBLIC,
+    WEIGHTS,
+    Division,
+    Manifest,
+    ModelFrom,
+    write_manifest,
+)
+from satbench.submissions.reviewing import Review, review
+
+
+@dataclass(frozen=True)
+class Packing:
+    """What is to be packed.
+
+    `records` are of one model, `by` is who submits.  `board` is by default the one whose images and
+    threat model they have.  `model` is what `satbench eval --model` took, by default the model
+    whose weights are known here by their digest.  Where its weights may not be passed on,
+    `with_weights` is false, and `url` says where they can be had.  `supersedes` are identities of
+    records on the board that these replace.
+    """
+
+    records: tuple[Path, ...]
+    by: str
+    out: Path
+    board: str = ""
+    division: Division = "closed"
+    model: str = ""
+    with_weights: bool = True
+    url: str = ""
+    supersedes: tuple[str, ...] = ()
+    note: str = ""
+    data_dir: Path | None = None
+
+
+def pack(asked: Packing, definition: BoardDefinition | None = None) -> Review:
+    """Write a submission to the folder `out`, which must not be there, and return its review.
+
+    The folder appears whole or not at all.  Raises SatbenchError for records that cannot be read or
+    are of no board, and for a model whose card or weights cannot be had.
+    """
+    if asked.out.exists():
+        raise SatbenchError(f"expected a folder that is not there yet, got {asked.out}")
+    check_folder(asked.out.parent)
+    records = [read_record(path) for path in asked.records]
+    board = definition or _board(asked.board, records)
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=asked.out.parent, prefix=f".{asked.out.name}."))
+    try:
+        for record, path in zip(records, asked.records, strict=True):
+            copy = temporary / f"{record_stem(inputs_of(record))}.json"
+            if copy.exists():
+                raise SatbenchError(f"two records have the identity {record.identity[:12]}…")
+            shutil.copyfile(path, copy)
+            shutil.copyfile(find_witnesses(path, record.witnesses_digest), witnesses_path(copy))
+        told = _add_model(asked, records[0], temporary)
+        files = {path.name: digest_file(path) for path in sorted(temporary.iterdir())}
+        manifest = Manifest(
+            board=board.name,
+            division=asked.division,
+            by=asked.by,
+            model=told,
+            files=files,
+            public=asked.model if told == "public" else "",
+            url=asked.url,
+            supersedes=list(asked.supersedes),
+            note=asked.note,
+        )
+        write_manifest(manifest, temporary)
+        temporary.chmod(0o755)
+        temporary.replace(asked.out)
+    except FileNotFoundError as error:
+        raise SatbenchError(f"expected {error.filename}, which is missing") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return review(asked.out, fetch=True, data_dir=asked.data_dir, definition=board)
+
+
+def _board(name: str, records: Sequence[Record]) -> BoardDefinition:
+    """Return the board of a name, else that of the images and the threat model of the records."""
+    if not records:
+        raise SatbenchError("expected at least one record to submit, got none")
+    if name:
+        return board_definition(name)
+    data, threat = records[0].dataset, Threat.of(records[0].norm, records[0].eps)
+    wanted = (data.name, data.split, data.n, threat)
+    for one in board_definitions():
+        if (one.dataset, one.split, one.n, one.threat) == wanted:
+            return one
+    names = ", ".join(one.name for one in board_definitions())
+    raise SatbenchError(
+        f"no board is of {data.n} {data.split} images of {data.name} within {threat}; there are "
+        f"{names}: evaluate as the board.toml of one says, or name one with --board"
+    )
+
+
+def _add_model(asked: Packing, record: Record, folder: Path) -> ModelFrom:
+    """Write card and weights to `folder`, and return where a reviewer has the model from."""
+    if asked.model and PUBLIC.fullmatch(asked.model):
+        return "public"
+    digest = record.model.weights_digest
+    card, weights = _found(asked, digest)
+    if card.weights_digest != digest:
+        raise SatbenchError(
+            f"the weights of {card.name} are not the record's: they have the digest "
+            f"{card.weights_digest[:12]}…, the record {digest[:12]}…"
+        )
+    if card.name in zoo_names():
+        return "shipped"
+    write_card(replace(card, weights=WEIGHTS, url=""), folder / CARD)
+    if not asked.with_weights:
+        return "elsewhere"
+    module = load_card(card, weights, "file").module
+    save_weights(module, folder / WEIGHTS)
+    return "file"
+
+
+def _found(asked: Packing, digest: str) -> tuple[Card, Path]:
+    name = asked.model
+    if not name and (known := card_of_digest(digest)):
+        name = known.name
+    if not name:
+        raise SatbenchError(
+            f"no model of satbench's zoo or of yours has the weights {digest[:12]}… of the record: "
+            "name its card with --model, which satbench models card makes"
+        )
+    request = request_model(name)
+    if request.card is None or request.weights is None:
+        raise SatbenchError(
+            f"{name} has no card, so that nobody could build it from data: make one with "
+            "satbench models card, or name an entry of a public zoo"
+        )
+    return request.card, request.weights
