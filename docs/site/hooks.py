@@ -24,6 +24,7 @@ _OUTSIDE = (
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "SECURITY.md",
+    "SUBMITTING.md",
     "attacks/README.md",
     "model_zoo/README.md",
     "leaderboard/README.md",

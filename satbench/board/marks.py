@@ -26,7 +26,7 @@ PROMISES: Mapping[Mark, str] = {
 LEAST_IMAGES = 50
 """The size of a sample that earns the mark; of fewer survivors, all."""
 
-MOST_POINTS = 0.10
+MOST_POINTS = 0.05
 """By how much a verified number can be too high at most, as a share of all images."""
 
 STRONG = ("autoattack(", "autoattack-reference(", "fast(")

@@ -154,6 +154,7 @@ def show(records: Path | None, as_json: bool) -> None:
     shell_complete=completion.datasets,
     help="Where the images are, for a board of a folder: imagefolder:PATH@RULE.",
 )
+@options.out(None, "the records, for a submission. Default: that of the board's records")
 @options.zoo
 @options.device
 @options.threads
@@ -165,6 +166,7 @@ def fill(
     name: str,
     models: tuple[str, ...],
     dataset: str | None,
+    out: Path | None,
     device: str,
     data_dir: Path | None,
     trust: tuple[str, ...],
@@ -181,7 +183,7 @@ def fill(
 
     paths = []
     board = board_definition(name)
-    for path in fill_board(board, device, data_dir, quiet, trust, workers, models, dataset):
+    for path in fill_board(board, device, data_dir, quiet, trust, workers, models, dataset, out):
         paths.append(_shown(path))
         if not as_json:
             tell(paths[-1])

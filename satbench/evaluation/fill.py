@@ -30,12 +30,14 @@ def fill_board(
     workers: Workers = ALONE,
     models: Sequence[str] = (),
     dataset: str | None = None,
+    out: Path | None = None,
 ) -> Iterator[Path]:
     """Evaluate `models` under each suite of a board; yield the path of each record.
 
     By default they are the shipped models that are made for its images and are no surrogates.
     `dataset` says where the images are, for a board of a folder of images.  A record that is there
-    already is found and not made again.  The `workers` share the work.
+    already is found and not made again.  The `workers` share the work.  The records are those of
+    the board, unless they go to a folder `out`, for a submission.
     Names in a board's file run no code and fetch nothing unless they are among `trust`.  Raises
     SatbenchError where no shipped model is made for the images, and from the evaluation.
     """
@@ -52,7 +54,7 @@ def fill_board(
             n_examples=definition.n,
             device=device,
             data_dir=data_dir,
-            out=definition.records,
+            out=out or definition.records,
         )
         for suite in definition.suites
         for name in names
@@ -62,7 +64,8 @@ def fill_board(
         for config in configs:
             progress.model(config.model.text)
             done = evaluate_config(config, progress, shared=shared)
-            store_witnesses(done.path, done.record.witnesses_digest, definition.witnesses)
+            if out is None:
+                store_witnesses(done.path, done.record.witnesses_digest, definition.witnesses)
             yield done.path
 
 

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from scipy.stats import hypergeom
 
 import satbench
+from satbench.board.marks import MOST_POINTS
 from satbench.board.publish import read_board
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
@@ -146,7 +147,7 @@ def test_a_recheck_is_kept_and_earns_the_mark_on_a_board(honest: Path, tmp_path:
     assert (kept.sampled, kept.seed, kept.by) == (told["sampled"], 3, "the keeper")
     assert row.checked is not None
     assert (row.checked.sampled, row.checked.broken) == (record.surviving(), len(told["broken"]))
-    assert row.mark == ("verified" if row.checked.too_high <= 0.1 else "unverified")
+    assert row.mark == ("verified" if row.checked.too_high <= MOST_POINTS else "unverified")
 
 
 def test_a_board_is_rechecked_model_by_model_at_its_lowest_record(make_record) -> None:

@@ -18,6 +18,7 @@ from satbench.core.digests import digest_file
 from satbench.core.errors import SatbenchError
 from satbench.evaluation.given import Given
 from satbench.model_zoo.card import read_card, write_card
+from satbench.models import FileOptions
 from satbench.proofs.verification import verify_record
 from satbench.records.record import read_record, write_record
 from satbench.records.witnesses import witnesses_path
@@ -70,7 +71,8 @@ def test_an_accepted_submission_is_on_the_board_and_in_the_zoo_and_verifies_ther
         row.best_known for row in defined_board(board).benchmarks[0].rows
     ]
     weights = tmp_path / "zoo" / "weights" / "mine.safetensors"
-    assert verify_record(path, Given(str(weights))).confirmed
+    options = FileOptions("tiny(width=8)", "relu")
+    assert verify_record(path, Given(str(weights), file=options)).confirmed
     assert read_card(tmp_path / "zoo" / "cards" / "mine.json").weights == weights.name
     with pytest.raises(SatbenchError, match="there already"):
         accept(done, board, tmp_path / "zoo")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hostile.tampering import CAUGHT, TRUSTED, Forged, copy_of
 
-from satbench.board.definition import BoardDefinition, board_definitions, read_definition
+from satbench.board.definition import BoardDefinition, board_definition, read_definition
 from satbench.core.digests import digest_file
 from satbench.core.stats.intervals import unseen_bound
 from satbench.data import Dataset, load_dataset
@@ -72,7 +72,7 @@ def original(images: Dataset) -> Forged:
     """Return the shipped record of PGD-50 and AutoAttack on a model with a flag."""
     (found,) = [
         path
-        for path in board_definitions()[0].records.glob(f"{MODEL}-*.json")
+        for path in board_definition("fashion-mnist-linf-0.1").records.glob(f"{MODEL}-*.json")
         if any(one.startswith("autoattack(") for one in json.loads(path.read_text())["suite"])
     ]
     values = json.loads(found.read_text())
@@ -83,7 +83,7 @@ def original(images: Dataset) -> Forged:
 @pytest.fixture
 def board(tmp_path: Path) -> BoardDefinition:
     """A board like the shipped one, with one suite and no record."""
-    text = (board_definitions()[0].folder / "board.toml").read_text()
+    text = (board_definition("fashion-mnist-linf-0.1").folder / "board.toml").read_text()
     lines = [
         'suites = [["pgd-50", "autoattack"]]' if line.startswith("suites") else line
         for line in text.splitlines()
