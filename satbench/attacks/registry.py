@@ -246,11 +246,12 @@ def give_attack(text: str, attack: Attack) -> None:
 def short_spec(spec: str) -> str:
     """Return the shortest text that means the same: `pgd(steps=50,step=eps/4,…)` -> `pgd-50`.
 
-    A record may name what is no attack here, such as a third party's `images(…)`: that stays.
+    A record may name what is no attack here, such as a third party's `images(…)`: that stays.  So
+    does an attack of a plug-in, whose defaults only its code tells, and a file.
     """
-    name, arguments = _split(spec)
-    if name not in ATTACKS and name not in _OWN:
+    if spec.partition("(")[0] not in _OWN and not is_own_attack(spec):
         return spec
+    name, arguments = _split(spec)
     defaults = split_spec(default_spec(name))[1]
     changed = {key: value for key, value in arguments.items() if value != defaults.get(key)}
     if name == "pgd" and "steps" in arguments:

@@ -61,7 +61,7 @@ def card(
     WEIGHTS is what `satbench eval --model` reads, with the same options.  The weights must fit the
     network strictly.  docs/how-to/card.md describes the fields.
     """
-    from satbench.models.carding import CardTold, make_card
+    from satbench.submissions.carding import CardTold, make_card
 
     if not file.preset and not (file.architecture and file.activation):
         raise SatbenchError("say what the weights are of: --arch and --activation, or --preset")

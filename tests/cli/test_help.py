@@ -135,6 +135,7 @@ def test_runs_share_one_list_of_options(name: str) -> None:
         options = CONTEXTS[f"satbench {command}"].command.params
         names = {*GROUPS["Run"], *GROUPS["Images"], *GROUPS["Output"]}
         only_eval = {"--allow-training-data", "--config", "--until-interval", "--out"}
+        only_eval |= {"--no-diagnosis", "--shard"}
         return [
             (one.opts, one.type.to_info_dict(), str(one.default))
             for one in options

@@ -16,7 +16,7 @@ from satbench.board.definition import BoardDefinition, read_definition
 from satbench.data import Dataset
 from satbench.model_zoo.card import find_card
 from satbench.models import FileOptions
-from satbench.models.carding import CardTold, make_card
+from satbench.submissions.carding import CardTold, make_card
 from satbench.submissions.packing import Packing, pack
 from satbench.submissions.reviewing import Review
 

@@ -13,7 +13,7 @@ from satbench.core.files import check_folder
 from satbench.core.threat import Threat
 from satbench.model_zoo.card import Card, Training, write_card
 from satbench.model_zoo.weights import digest_weights, save_weights
-from satbench.models._file_options import FileOptions
+from satbench.models import FileOptions
 from satbench.models.user_zoo import check_answers
 from satbench.models.weight_files import load_file
 from satbench.networks.build import build_network
