@@ -226,3 +226,20 @@ def _beside(rows: list[dict[str, Any]]) -> str:
         "seconds).  A loop in float32 whose convolutions all ran at the peak, and that did "
         f"nothing else, would be {1 / own['satbench']['share']:.2f} times as fast as satbench's."
     )
+
+
+def workers_table(result: Result) -> str:
+    """Return a line for each way to run the same evaluations."""
+    head = ["", "wall s", "(lowest–highest)", "speed-up"]
+    rows = []
+    for row in result["rows"]:
+        low, high = row["range"]
+        rows.append(
+            [
+                row["way"],
+                f"{row['seconds']:.1f}",
+                f"{low:.1f}–{high:.1f}",
+                f"**{row['speed_up']:.2f}**",
+            ]
+        )
+    return table(head, rows)

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 SCRIPTS = (
     *("pgd", "autoattack", "before", "peak", "memory", "train", "noise", "accumulate", "warm"),
-    "report",
+    *("workers", "scale", "report"),
 )
 
 Load = Callable[[str], ModuleType]
@@ -55,6 +55,36 @@ def test_the_page_is_what_the_committed_results_say(load: Load) -> None:
 )
 def test_every_benchmark_has_a_committed_result(pattern: str) -> None:
     assert list(RESULTS.glob(f"{pattern}.json"))
+
+
+def test_the_page_of_scaling_is_what_the_committed_results_say(load: Load) -> None:
+    page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+
+    assert load("scale").page(RESULTS / "workers.json") == page
+
+
+UNITS = [[m, s, 5, 0.1 * (m + 1)] for m in range(2) for s in range(3) for _ in range(4)]
+
+
+def test_simulated_workers_are_as_fast_as_their_number_but_for_what_costs(load: Load) -> None:
+    work = load("scale").board(UNITS)
+    alone = sum(seconds for stages in work for units in stages for seconds in units)
+    makespan, costs = load("cluster").makespan, load("cluster").Costs
+    ideal = [makespan(work, count, costs()) for count in (1, 2, 16)]
+    dear = makespan(work, 16, costs(start_up=3, entry=1, conclude=1, latency=0.005, slow=0.1))
+
+    assert alone == pytest.approx(ideal[0])
+    assert alone / 2 <= ideal[1] < 1.01 * alone / 2
+    assert alone / 16 <= ideal[2] < 1.1 * alone / 16
+    assert ideal[2] + 3 + 1 + 1 < dear < ideal[0]
+
+
+def test_a_stage_begins_when_the_one_before_it_is_done(load: Load) -> None:
+    makespan, costs = load("cluster").makespan, load("cluster").Costs
+
+    assert makespan([[[4.0, 1.0], [1.0, 1.0]]], 2, costs()) == 5.0
+    assert makespan([[[1.0], [1.0], [1.0]]], 64, costs()) == 3.0
+    assert makespan([[[2.0]], [[2.0]]], 2, costs(start_up=1.0)) == 3.0
 
 
 def test_every_result_says_how_and_where_it_was_made(load: Load) -> None:
