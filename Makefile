@@ -18,7 +18,7 @@ STUDIES := gradient-quality activations negative-inputs elu-celu scaling gradien
 WRITTEN := $(filter-out README,$(basename $(notdir $(wildcard docs/studies/*.md))))
 JOBS ?= 2
 
-.PHONY: help demo docs docs-serve image test coverage test-all lint types zoo surrogates records reference leaderboard studies check-leaderboard verify bench clean
+.PHONY: help demo docs docs-serve image test coverage test-all lint types zoo surrogates records reference leaderboard studies check-leaderboard recheck verify bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -89,6 +89,10 @@ check-leaderboard: $(BIN)/satbench  ## Fail when the leaderboard, a model's page
 	$(BIN)/satbench models cards --check --out docs/models
 	for study in $(WRITTEN); do $(BIN)/satbench study $$study --check || exit 1; done
 	$(BIN)/satbench study --overview --check
+
+recheck: $(BIN)/satbench  ## Attack samples of the survivors of all board rows that are not verified yet, and keep the rechecks
+	OMP_NUM_THREADS=1 $(BIN)/satbench recheck --board fashion-mnist-linf-0.1 --attack fast --images 60 || true
+	$(BIN)/satbench leaderboard build
 
 verify: $(BIN)/satbench  ## Re-check every witness of the committed leaderboard
 	$(BIN)/satbench verify --all

@@ -32,6 +32,7 @@ from satbench.records.record import (
     record_stem,
 )
 from satbench.records.witnesses import read_witnesses, witnesses_path
+from satbench.submissions.carding import NAME
 from satbench.submissions.change import BoardChange, change_of
 from satbench.submissions.manifest import (
     CARD,
@@ -107,6 +108,7 @@ class _Reviewing:
         """Look at everything, the cheap things first."""
         records = self._records()
         card = self._card(records)
+        self.refusals += self._check_names(records)
         if not self.refusals:
             self.refusals += self._check_suites(records)
             self.refusals += self._check_supersedes()
@@ -201,6 +203,26 @@ class _Reviewing:
         elif card.name in zoo_names():
             self.refusals.append(f"the name {card.name!r} is that of a model that ships already")
         return card
+
+    def _check_names(self, records: Sequence[Record]) -> Iterator[str]:
+        """Check that a model is called what its card or its public zoo calls it."""
+        manifest = self.manifest
+        for record in records:
+            model = record.model
+            if manifest.model == "public":
+                if model.name != manifest.public:
+                    yield f"the record is of {model.name[:80]!r}, not of {manifest.public}"
+            elif not NAME.fullmatch(model.name):
+                yield (
+                    "expected a model's name of letters, digits, '.', '_', '+' and '-', got "
+                    f"{model.name[:80]!r}"
+                )
+            elif manifest.model == "shipped":
+                known = card_of_digest(model.weights_digest)
+                if known is None or known.name not in zoo_names():
+                    yield f"no model that ships has the weights {model.weights_digest[:12]}…"
+                elif known.name != model.name:
+                    yield f"the weights are those of {known.name}, not of a model {model.name}"
 
     def _check_suites(self, records: Sequence[Record]) -> Iterator[str]:
         """Check that a closed submission ran the board's suites, all of them, as the board does."""

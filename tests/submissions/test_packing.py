@@ -20,7 +20,7 @@ from satbench.evaluation.given import Given
 from satbench.model_zoo.card import read_card, write_card
 from satbench.models import FileOptions
 from satbench.proofs.verification import verify_record
-from satbench.records.record import read_record, write_record
+from satbench.records.record import inputs_of, read_record, record_stem, write_record
 from satbench.records.witnesses import witnesses_path
 from satbench.submissions.accepting import accept
 from satbench.submissions.comment import render_review
@@ -251,6 +251,44 @@ def test_a_shipped_model_under_another_name_is_refused(
 
     assert any("ships already" in one for one in done.refusals)
     assert any("same identity" in one for one in done.refusals)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../evil", "a/b", "<b>x</b>", "\x1b[31mred", "\u202etxt", "a b", "", "-x"]
+)
+def test_a_name_that_climbs_or_acts_is_refused(
+    packer, own_record: Path, board: BoardDefinition, name: str, tmp_path: Path
+) -> None:
+    folder = packer().folder
+    record = read_record(folder / own_record.name)
+    named = replace(record, model=replace(record.model, name=name))
+    for path in folder.glob("mine-*"):
+        path.rename(folder / path.name.replace(own_record.stem, record_stem(inputs_of(named))))
+    write_record(named, folder / f"{record_stem(inputs_of(named))}.json")
+    write_card(replace(read_card(folder / "card.json"), name=name), folder / "card.json")
+    reseal(folder)
+    done = review(folder, definition=board)
+
+    assert any("model's name" in one for one in done.refusals)
+    with pytest.raises(SatbenchError, match="refused"):
+        accept(done, board, tmp_path / "zoo")
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_a_shipped_model_is_called_by_its_own_name(
+    packer, shipped_record: Path, board: BoardDefinition, tmp_path: Path
+) -> None:
+    record = read_record(shipped_record)
+    renamed = replace(record, model=replace(record.model, name="super-robust", source="file"))
+    path = tmp_path / f"{record_stem(inputs_of(renamed))}.json"
+    write_record(renamed, path)
+    shutil.copy(witnesses_path(shipped_record), witnesses_path(path))
+    for old in board.records.iterdir():
+        old.unlink()
+    done = packer(records=(path,), model="")
+
+    assert len(done.refusals) == 1
+    assert "fmnist-sat-tiny-relu-s0" in done.refusals[0]
 
 
 def test_weights_of_another_model_are_refused(packer, board: BoardDefinition) -> None:
