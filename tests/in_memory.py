@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from satbench.core.progress.receiver import NoProgress, Progress
 from satbench.core.threat import Threat
 from satbench.engine import suite_run
-from satbench.engine.runner import BatchResult, Context, Images, NoProgress, Progress
+from satbench.engine.runner import BatchResult, Context, Images
 from satbench.engine.stage import Stage
 
 

@@ -19,11 +19,11 @@ import satbench
 from satbench.attacks.suites.suite import parse_suite
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
+from satbench.core.progress.receiver import NoProgress
 from satbench.core.stats.intervals import confidence_sequence
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
 from satbench.engine.contract import History, Model, NoiseSource
-from satbench.engine.runner import NoProgress
 from satbench.engine.stage import Stage
 from satbench.evaluation.config import eval_config, parse_interval
 from satbench.evaluation.plan import Evaluation

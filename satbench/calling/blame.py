@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from satbench.calling.deadline import time_limit
 from satbench.calling.logits import ModelError, ask, said
+from satbench.calling.shortage import is_out_of_memory
 from satbench.core.errors import SatbenchError
 
 _SHOWN = 3  # images that a sentence names
@@ -46,7 +47,7 @@ class Batch:
         """End what goes wrong meanwhile in a sentence that names the image.
 
         Raises ModelError where the model failed or hung, and SatbenchError for any other error of
-        its code or an attack's.
+        its code or an attack's.  One that says that there is no memory left passes.
         """
         try:
             with time_limit(self.timeout):
@@ -56,6 +57,8 @@ class Batch:
         except SatbenchError:  # says already what to do
             raise
         except Exception as error:  # of a user's backward, of a plug-in
+            if is_out_of_memory(error):
+                raise
             raise SatbenchError(f"{said(error)} ({self._place(None)})") from error
 
     def _place(self, points: Tensor | None) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from satbench.calling.defaults import are_plain, callers_defaults
+from satbench.calling.shortage import is_out_of_memory
 from satbench.core.errors import SatbenchError
 
 MASKED_LOGIT = -1e9
@@ -52,8 +53,8 @@ def ask(
     caller's autocast and under the caller's defaults.  The answers of a model that has read them
     itself are not to be `read`.
     A class masked for every image stays -inf.  Raises ModelError for whatever error the model
-    raises, and for an answer that is not, or does not hold, one tensor of logits; a SatbenchError
-    passes as it is.
+    raises, and for an answer that is not, or does not hold, one tensor of logits; a SatbenchError,
+    and an error that says that there is no memory left, passes as it is.
     """
     try:
         answer = _call(model, x.clone() if copied else x)
@@ -67,6 +68,8 @@ def ask(
     except SatbenchError:  # says already what to do
         raise
     except Exception as error:  # whatever a user's forward raises
+        if is_out_of_memory(error):  # no fault of an image: whoever asks goes on with fewer
+            raise
         blamed = _blamed(model, x)
         raise ModelError(
             f"the model fails on {_count(len(blamed))} of shape {tuple(x.shape[1:])} in "

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     satbench eval robustbench:Wong2020Fast --attack autoattack --workers 4
     satbench eval weights.pt --preset trades --dataset cifar10 --eps 8/255
     satbench eval fmnist-sat-tiny-relu-s0 --config lab.toml --json
+    satbench eval my_module:model --dataset cifar10 --eps 8/255 --dry-run --price H100=2.5
     """,
 )
 @click.argument("names", nargs=-1, metavar="[MODEL]...", shell_complete=completion.models)
@@ -92,6 +93,27 @@ if TYPE_CHECKING:
     metavar="K/N",
     help="Do only part K of N of the work, such as 3/64; satbench merge-shards makes the records.",
 )
+@click.option(
+    "--checkpointing",
+    is_flag=True,
+    help="Keep fewer activations for the gradient and compute them again: slower, for networks of "
+    "which one image does not fit into memory. No verdict depends on it.",
+)
+@click.option(
+    "--dry-run",
+    "--cost",
+    "dry_run",
+    is_flag=True,
+    help="Run nothing: print passes, FLOPs and time, here and on named GPUs, and what it costs.",
+)
+@click.option(
+    "--price",
+    "prices",
+    multiple=True,
+    metavar="[MACHINE=]PRICE",
+    help="The price of an hour, for --dry-run: 0.4 of this machine, H100=2.5 of a named one. May "
+    "be given several times.",
+)
 @config_option
 @options.a_run(
     "the model",
@@ -113,6 +135,9 @@ def evaluate(
     allow_training_data: bool,
     no_diagnosis: bool,
     shard: str | None,
+    checkpointing: bool,
+    dry_run: bool,
+    prices: tuple[str, ...],
     run: options.RunOptions,
 ) -> None:
     """Evaluate models: clean accuracy, and robust accuracy after each attack.
@@ -133,10 +158,14 @@ def evaluate(
             until=until,
             allow_training_data=allow_training_data,
             diagnose=not no_diagnosis,
+            checkpointing=checkpointing,
             **run.settings,
         )
         for model in options.models_of(ctx, names, models)
     ]
+    if dry_run or prices:
+        _foresee(configs, prices, run.as_json)
+        return
     if shard is not None:
         _do_shard(configs, shard, run)
         return
@@ -174,6 +203,19 @@ def tell_finished(finished: Sequence[Finished], as_json: bool, quiet: bool) -> N
     results().print(table_of([done.record for done in finished]))
     for done in finished:
         options.tell_where(str(done.path), done.found, done.record.environment.finished, quiet)
+
+
+def _foresee(configs: Sequence[EvalConfig], prices: Sequence[str], as_json: bool) -> None:
+    from satbench.core.console import results
+    from satbench.evaluation.cost.forecast import forecast, parse_prices
+    from satbench.evaluation.cost.report import forecast_data, forecast_table
+
+    hourly = parse_prices(prices)
+    made = [forecast(config, hourly) for config in configs]
+    if as_json:
+        tell(json.dumps([forecast_data(one) for one in made], indent=2))
+    else:
+        results().print(forecast_table(made))
 
 
 def _do_shard(configs: Sequence[EvalConfig], text: str, run: options.RunOptions) -> None:

@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from satbench.cli.shell import completion
+from satbench.cli.shell.batch_size import read_batch_size
 from satbench.cli.shell.paths import FOLDER
 from satbench.cli.shell.workers import workers
 from satbench.core.text.terminal import tell
@@ -73,11 +74,12 @@ seed = click.option(
 )
 batch_size = click.option(
     "--batch-size",
-    type=int,
-    default=250,
+    default="250",
     show_default=True,
     metavar="N",
-    help="Images at once; no verdict depends on it.",
+    callback=read_batch_size,
+    help="Images at once; no verdict depends on it. eval takes auto: it measures what does best, "
+    "and remembers it.",
 )
 device = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or cuda:all."

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import (
     Console,
@@ -34,6 +34,7 @@ from rich.table import Table
 from rich.text import Text
 
 from satbench.core.progress.course import Course, StageCost
+from satbench.core.progress.receiver import Progress as ProgressReceiver
 from satbench.core.progress.words import left, short_title, told
 from satbench.core.text.characters import visible
 from satbench.core.text.html_text import html
@@ -238,32 +239,8 @@ class NotebookProgress:
             self._line.update(line)
 
 
-class RunProgress(Protocol):
-    """The display of a run's progress; the engine's `Progress`."""
-
-    def expect(self, costs: Sequence[StageCost]) -> None:
-        """The stages of a run are about to begin, the clean pass first, each with what it costs."""
-        ...
-
-    def stage(self, title: str, total: int, done: int) -> None:
-        """A stage begins, of `total` images, `done` of them from an earlier start."""
-        ...
-
-    def passed(self, passes: int) -> None:
-        """So many images have gone through a model, forward or backward."""
-        ...
-
-    def advance(self, images: int, survivors: int) -> None:
-        """A batch is finished; so many images of the whole run still survive."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Something that a user should know of the run."""
-        ...
-
-
 @contextmanager
-def progress_of(name: str, wanted: bool) -> Iterator[RunProgress | None]:
+def progress_of(name: str, wanted: bool) -> Iterator[ProgressReceiver | None]:
     """Yield who shows the progress of a call from Python: a terminal, a notebook, or nobody."""
     if wanted and in_notebook():
         yield NotebookProgress()

@@ -17,6 +17,7 @@ from satbench.calling.devices import choose_device, device_of
 from satbench.calling.generators import own_generators
 from satbench.core.errors import SatbenchError
 from satbench.core.files import file_stem
+from satbench.core.progress.receiver import NoProgress, Progress
 from satbench.core.threat import Threat
 from satbench.curve.bounds import (
     bound_by_attack,
@@ -30,7 +31,7 @@ from satbench.curve.search import SearchRun
 from satbench.data import Dataset
 from satbench.engine.claims import Member, found_if_concluded
 from satbench.engine.journal import RunStore, known_models
-from satbench.engine.runner import Context, NoProgress, Progress, run_stages
+from satbench.engine.runner import Context, run_stages
 from satbench.engine.stage import Stage
 from satbench.evaluation.config import EvalConfig, first_examples
 from satbench.evaluation.environment import measured_environment

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from satbench.calling.blame import Batch
 from satbench.calling.borrow import borrowed
@@ -25,7 +26,9 @@ from satbench.calling.rounding import FLOAT32, rounding_of
 from satbench.core.heap import release_freed_memory
 from satbench.core.threat import Threat
 from satbench.diagnosis.signs import TARGETS, examine, examine_modes
-from satbench.engine.passes import CountingModel, Passes
+from satbench.engine.contract import Model
+from satbench.engine.machine.room import Room
+from satbench.engine.passes import CountingModel, Passes, not_counted_on_error
 from satbench.engine.runner import Images
 from satbench.records.flags import Flag
 
@@ -34,6 +37,20 @@ EXAMINED = 500
 
 ATTACKED = 64
 """How many of them are looked at on attacked points too."""
+
+
+class _Question(Protocol):
+    def __call__(
+        self, model: Model, x: Tensor, y: Tensor, threat: Threat, rounding: float
+    ) -> dict[str, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class _Diagnosis:
+    """Who is at work, for the sentence of an error."""
+
+    under: str = "in the diagnosis"
+    block: int | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +87,7 @@ def probe(
     """
     if not most:
         return Findings((), {}, 0, 0)
-    passes, names = Passes(), tuple(_SIGNS)
+    passes, names, room = Passes(), tuple(_SIGNS), Room(lambda text: None)
     places: dict[str, list[int]] = {name: [] for name in names}
     with borrowed(model) as judged, own_generators(device_of(model), seed):
         counting = CountingModel(judged, passes)
@@ -78,15 +95,22 @@ def probe(
         examined = _spread(indices, most)
         some = examined[:: _stride(len(examined))]
         for look, chosen in ((examine, examined), (examine_modes, some)):
-            for start in range(0, len(chosen), batch_size):
-                batch = chosen[start : start + batch_size]
+
+            def take(batch: NDArray[np.int64], look: _Question = look) -> None:
                 x = torch.from_numpy(images.pixels(batch)).to(device_of(model))
                 y = torch.from_numpy(images.labels[batch]).to(x.device)
-                with Batch(judged, images, batch, "in the diagnosis", timeout).in_a_sentence():
+                before = passes.mark()
+                with (
+                    not_counted_on_error(before),
+                    Batch(judged, images, batch, _Diagnosis.under, timeout).in_a_sentence(),
+                ):
                     signs = look(counting, x, y, threat, rounding)
                 for name, holds in signs.items():
                     places[name] += batch[holds.cpu().numpy()].tolist()
                 release_freed_memory()
+
+            for start in range(0, len(chosen), batch_size):
+                room.do(_Diagnosis(), chosen[start : start + batch_size], take)
     found = {name: tuple(sorted(set(places[name]))) for name in names if places[name]}
     flags = tuple(Flag(name, len(at), len(examined), *_SIGNS[name]) for name, at in found.items())
     return Findings(flags, found, passes.forwards, passes.backwards)

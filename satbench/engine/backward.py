@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -88,12 +88,45 @@ class Backward:
         return nullcontext() if self.alpha is None else _SmoothBackward(self.alpha)
 
 
+_applied: list[float] = []
+"""The alphas of the contexts that are entered now, the innermost last."""
+
+
+class AppliedNow:
+    """The contexts that are entered now, for a forward that is computed once more, later.
+
+    It can be entered again and again, as where a gradient is asked for twice.
+    """
+
+    def __init__(self) -> None:
+        self._alphas = tuple(_applied)
+        self._entered: list[ExitStack] = []
+
+    def __enter__(self) -> None:
+        entered = ExitStack()
+        for alpha in self._alphas:
+            entered.enter_context(_SmoothBackward(alpha))
+        self._entered.append(entered)
+
+    def __exit__(self, *error: object) -> None:
+        self._entered.pop().close()
+
+
 class _SmoothBackward(TorchFunctionMode):
     """Answers calls of activations with the same values and the gradient of softplus."""
 
     def __init__(self, alpha: float) -> None:
         super().__init__()
         self._alpha = alpha
+
+    def __enter__(self) -> Self:
+        _applied.append(self._alpha)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        _applied.pop()
 
     def __torch_function__(
         self,

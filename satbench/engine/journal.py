@@ -97,6 +97,17 @@ class RunStore:
             mark.touch()
         write_text(self.folder / _MODEL, json.dumps(asdict(model)))
 
+    def agreed(self, name: str, value: int) -> int:
+        """Return the number that whoever came first to the run gave for `name`: this, else `value`.
+
+        A stopped run, and other processes at it, keep to what was begun with.
+        """
+        path = self.folder / name
+        with suppress(FileExistsError), path.open("x") as file:
+            file.write(str(value))
+        told = path.read_text().strip()
+        return int(told) if told.isdecimal() and int(told) else value
+
     def finished(self) -> Iterator[BatchResult]:
         """Return the batches written so far; a file that cannot be read is run again."""
         self._seen.clear()

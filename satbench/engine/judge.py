@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from satbench.calling.logits import ModelError, ask, unanswered
+from satbench.calling.shortage import NoRoomError, room_left
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.engine.ball import size
@@ -46,7 +47,18 @@ def predict(model: nn.Module, x: Tensor) -> Tensor:
     so a broken model could look robust; and ModelError where it answers with no logits at all.
     """
     with torch.no_grad(), in_full_precision():
+        return _predicted(model, x)
+
+
+def _predicted(model: nn.Module, x: Tensor) -> Tensor:
+    """Predict in halves where the device has no room for all."""
+    lack: list[bool] = []
+    with room_left(lack):
         return answered(ask(model, x), x).argmax(1)
+    if len(x) <= 1:
+        raise NoRoomError("the judge's pass of 1 image")
+    half = len(x) // 2
+    return torch.cat([_predicted(model, x[:half]), _predicted(model, x[half:])])
 
 
 def answered(logits: Tensor, x: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +42,16 @@ class Passes:
             self.forwards, self.backwards = before
 
         return reset
+
+
+@contextmanager
+def not_counted_on_error(reset: Callable[[], None]) -> Iterator[None]:
+    """Call `reset`, what `Passes.mark` returned, where an error ends the block."""
+    try:
+        yield
+    except BaseException:
+        reset()
+        raise
 
 
 class CountingModel(torch.nn.Module):

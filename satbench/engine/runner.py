@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -21,8 +22,11 @@ from torch import Tensor, nn
 from satbench.calling.blame import Batch
 from satbench.core.heap import release_freed_memory
 from satbench.core.progress.course import StageCost
+from satbench.core.progress.receiver import NoProgress, Progress
+from satbench.core.progress.words import duration
 from satbench.core.threat import Threat
 from satbench.engine.contract import Surrogates
+from satbench.engine.machine.room import Room
 from satbench.engine.searched import Kind
 
 CLEAN = 0
@@ -30,6 +34,7 @@ CLEAN = 0
 SURVIVED = -1
 """The verdict of an image that no stage broke; any other verdict is the stage that broke it."""
 _NAP = 0.05  # seconds between two checks of what other processes have finished
+_WORTH_A_WORD = 10.0  # seconds of work that a stop loses
 _SILENCE = 40  # naps before it is said whom one waits for
 
 
@@ -110,33 +115,6 @@ class Sharing(Protocol):
         ...
 
 
-class Progress(Protocol):
-    """A receiver of the progress of a run."""
-
-    def expect(self, costs: Sequence[StageCost]) -> None:
-        """The stages of a run are about to begin, the clean pass first, each with what it costs.
-
-        Nothing is expected where the costs are not known.
-        """
-        ...
-
-    def stage(self, title: str, total: int, done: int) -> None:
-        """A stage begins, of `total` images, `done` of them from an earlier start."""
-        ...
-
-    def passed(self, passes: int) -> None:
-        """So many images have gone through a model, forward or backward."""
-        ...
-
-    def advance(self, images: int, survivors: int) -> None:
-        """A batch is finished; so many images of the whole run still survive."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Something that a user should know of the run."""
-        ...
-
-
 class NoJournal:
     """A journal that keeps nothing, of a run that is over in seconds."""
 
@@ -146,25 +124,6 @@ class NoJournal:
 
     def write(self, result: BatchResult) -> None:
         """Keep nothing."""
-
-
-class NoProgress:
-    """Progress that is not shown."""
-
-    def expect(self, costs: Sequence[StageCost]) -> None:
-        """A run begins."""
-
-    def stage(self, title: str, total: int, done: int) -> None:
-        """A stage begins."""
-
-    def passed(self, passes: int) -> None:
-        """Images have gone through a model."""
-
-    def advance(self, images: int, survivors: int) -> None:
-        """A batch is finished."""
-
-    def note(self, text: str) -> None:
-        """Something that a user should know."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +136,9 @@ class Context:
     `replacements` give named layers another backward in searches (BPDA, `satbench.engine.bpda`);
     the judge knows nothing of them.  A unit may take `timeout` seconds, None for as many as it
     needs.  `found` is given what each attack returned, broken or not: places (B,), and images
-    (B, C, H, W).
+    (B, C, H, W).  `costs` are those of the stages, the clean pass first, for the progress; empty
+    where nobody knows.  With `checkpointing` searches keep less for the gradient, and compute it
+    again.  `units` are images a unit, by stage, where that is fewer than `batch_size`.
     """
 
     images: Images
@@ -192,6 +153,12 @@ class Context:
     sharing: Sharing | None = None
     found: Callable[[NDArray[np.int64], Tensor], None] | None = None
     costs: Sequence[StageCost] = ()
+    checkpointing: bool = False
+    units: Sequence[int] = ()
+
+    def unit(self, number: int) -> int:
+        """Return how many images a stage takes on and writes down at once."""
+        return self.units[number] if number < len(self.units) else self.batch_size
 
     def load(self, batch: NDArray[np.int64], device: torch.device | str) -> tuple[Tensor, Tensor]:
         """Return images and labels on a device.  (B,) places -> (B, C, H, W), (B,)."""
@@ -282,6 +249,7 @@ class _UnderWay:
 
     def __init__(self, run: StagedRun, context: Context) -> None:
         self.run, self.context = run, context
+        self.room = Room(context.progress.note)
         self._done: dict[int, NDArray[np.bool_]] = {}
         self._prepared: set[int] = set()
 
@@ -304,7 +272,7 @@ class _UnderWay:
             if made and stage.number not in self._prepared:
                 context.journal.write(made)
                 self.take(made)
-        units = list(cut(due, stage.block, context.batch_size))
+        units = list(cut(due, stage.block, context.unit(stage.number)))
         # Each round keeps the images that are not done, because another process can finish a unit
         # at any time.  A process can also stop and leave its unit undone: its claim then ends, and
         # a later round takes the unit.  So the loop ends only when every image is done.
@@ -316,8 +284,8 @@ class _UnderWay:
                     # The journal is read after the claim: the last owner may have written the unit
                     # just before it gave the claim up, and the unit must not be done twice.
                     self._look_around(stage)
-                    if mine and not done[unit].all():
-                        self._do(stage, unit)
+                    if mine and len(left := unit[~done[unit]]):
+                        self.room.do(stage, left, partial(self._do, stage))
                         busy = False
             if busy:  # other processes have claimed all that is left
                 naps += 1
@@ -334,11 +302,24 @@ class _UnderWay:
         with Batch(
             stage.model, context.images, batch, stage.under, context.timeout
         ).in_a_sentence():
-            result = stage.run(batch)
+            begun = time.monotonic()
+            try:
+                result = stage.run(batch)
+            except KeyboardInterrupt:
+                self._say_what_is_lost(stage, batch, time.monotonic() - begun)
+                raise
         context.journal.write(result)
         self.take(result)
         release_freed_memory()
         context.progress.advance(len(batch), self.run.survivors())
+
+    def _say_what_is_lost(self, stage: StageWork, batch: NDArray[np.int64], seconds: float) -> None:
+        if seconds >= _WORTH_A_WORD:
+            why = f", which must be attacked {stage.block} at a time" if stage.block else ""
+            self.context.progress.note(
+                f"{duration(seconds)} of {stage.title} on {len(batch)} images{why}, will be done "
+                "again; all before it is kept"
+            )
 
     def _claimed(self, stage: StageWork, unit: NDArray[np.int64]) -> AbstractContextManager[bool]:
         if self.context.sharing is None:

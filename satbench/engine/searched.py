@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Literal, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from satbench.calling.borrow import generators_now, keep_buffers
@@ -19,10 +20,12 @@ from satbench.calling.logits import (
     read_logits,
     without_masks,
 )
+from satbench.calling.shortage import is_out_of_memory
 from satbench.core.errors import SatbenchError
 from satbench.engine.bpda import Replaced
 from satbench.engine.fast_copy import fast_copy
 from satbench.engine.judge import answered
+from satbench.engine.machine.checkpointing import Checkpointed, again_on_the_way_back
 from satbench.engine.proof import Proof, UnlikeError
 
 Kind = Literal["", "folded", "plain"]
@@ -42,18 +45,26 @@ class Searched:
 
     `model` is in eval mode, with frozen parameters.  With `replacements` (layer to what gives it a
     backward, see `satbench.engine.bpda`) nothing is rewritten, so that the layers stay where they
-    are.  A copy is made when the model is first asked.  What it answers are logits already
-    (`reads_itself`), which nobody needs to read once more.
+    are; nor is it with `checkpointing`, which keeps less for the gradient.  A copy is made when the
+    model is first asked.  What it answers are logits already (`reads_itself`), which nobody needs
+    to read once more.
     """
 
     reads_itself = True
 
     def __init__(
-        self, model: nn.Module, replacements: Mapping[str, nn.Module] | None = None
+        self,
+        model: nn.Module,
+        replacements: Mapping[str, nn.Module] | None = None,
+        checkpointing: bool = False,
     ) -> None:
         self.model = Replaced(model, replacements) if replacements else model
+        if checkpointing:
+            self.model = Checkpointed(self.model)
         self.asked = self.misled = False
-        self._layouts = [] if replacements else [True, False]  # channels last or not, left to try
+        # Channels last or not: what is left to try.
+        self._layouts = [] if replacements or checkpointing else [True, False]
+        self._most: int | None = None  # images that the model is asked about at once
         self._proof: Proof | None = None
 
     def prove_anew(self) -> None:
@@ -99,13 +110,42 @@ class Searched:
         self.get_ready()
         self.asked = True
         if self._proof is None:
-            return _settled(read_logits(self.model(x), len(x)), x)
+            return self._in_parts(x)
         try:
             logits = self._proof.ask(x)
         except Exception as error:  # whatever a copy can run into
+            if is_out_of_memory(error):
+                raise
             self._mislead()
             raise UnlikeError("the fast copy of a model differs from it") from error
         return _settled(logits, x)
+
+    def narrow(self, images: int) -> int:
+        """Ask about half as many images at once, without a copy; return how many, 0 for no fewer.
+
+        `images` is how many were asked about when there was no room.
+        """
+        now = min(self._most or images, images)
+        if now <= 1:
+            return 0
+        self._most = -(-now // 2)
+        self.stay_plain()
+        return self._most
+
+    def _in_parts(self, x: Tensor) -> Tensor:
+        """Ask the model, about as many images at once as there is room for.
+
+        Of more, the activations are computed again for the gradient, part by part.
+        """
+        if self._most is None or len(x) <= self._most:
+            return self._plain(x)
+        parts = torch.split(x, self._most)
+        if torch.is_grad_enabled() and x.requires_grad:
+            return torch.cat([again_on_the_way_back(self._plain, part) for part in parts])
+        return torch.cat([self._plain(part) for part in parts])
+
+    def _plain(self, x: Tensor) -> Tensor:
+        return _settled(read_logits(self.model(x), len(x)), x)
 
     def _mislead(self) -> None:
         self._proof, self.misled = None, True
@@ -155,7 +195,7 @@ class Trial:
                         keep_buffers(one.model, undo)
                     found = search()
             except Exception as error:
-                if not self._was_misled(error):
+                if is_out_of_memory(error) or not self._was_misled(error):
                     raise
             else:
                 if not self._was_misled():

@@ -73,7 +73,7 @@ class SuiteRun:
         span: slice,
     ) -> None:
         self.judged, self.suite, self.context, self.memory = judged, suite, context, memory
-        self.target = Searched(judged, context.replacements)
+        self.target = Searched(judged, context.replacements, context.checkpointing)
         n = len(context.images.labels)
         self.verdicts = np.full(n, SURVIVED, np.int16)
         self._inside = np.zeros(n, bool)
@@ -168,6 +168,10 @@ class _Attacking:
         """The number of images that must be seen together."""
         return self.stage.block
 
+    def narrow(self, images: int) -> int:
+        """Ask the model about half as many images at once; return how many, 0 for no fewer."""
+        return self.target.narrow(images)
+
     def prepare(self) -> BatchResult | None:
         """Make the attack ready, and return what that cost; None where there is nothing to do."""
         stage, context = self.stage, self.context
@@ -211,6 +215,7 @@ class _Attacking:
         x, y = context.load(batch, device_of(self.judged))
         block = int(batch[0]) // stage.block if stage.block else 0
         noise = Noise(context.seed, stage.purpose, tuple(batch.tolist()), block)
+        self._forget()  # passes of a start that ended for want of memory
         self._get_ready()
         try:
             found = self.trial.run(lambda: self._search(x, y, noise, batch), self._forget)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import SupportsFloat, Unpack
+from typing import Literal, SupportsFloat, Unpack
 
 import numpy as np
 import torch
@@ -22,18 +22,20 @@ from satbench.calling.generators import own_generators
 from satbench.core.console import progress_of, say
 from satbench.core.errors import SatbenchError
 from satbench.core.files import check_folder
+from satbench.core.progress.receiver import Progress
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
 from satbench.engine.claims import Member
-from satbench.engine.runner import Progress
 from satbench.evaluation.arguments import (
     AttackGiven,
     attack_list,
     check_arguments,
     checked_model,
+    images_at_once,
     plain_number,
 )
 from satbench.evaluation.config import (
+    AUTO_BATCH,
     DEFAULT_ATTACKS,
     EvalConfig,
     eval_config,
@@ -60,7 +62,7 @@ def evaluate(
     eps: str | SupportsFloat | None = None,
     n_examples: int | None = None,
     seed: int = 0,
-    batch_size: int = 250,
+    batch_size: int | Literal["auto"] = 250,
     device: str | torch.device = "auto",
     out: str | PathLike[str] | None = "results",
     name: str | None = None,
@@ -70,6 +72,7 @@ def evaluate(
     timeout: float | None = None,
     allow_training_data: bool = False,
     diagnose: bool = True,
+    checkpointing: bool = False,
     progress: bool = True,
     **file: Unpack[FileKeywords],
 ) -> Result:
@@ -110,6 +113,11 @@ def evaluate(
     more than `timeout` seconds ends the evaluation in a sentence that names the image on which the
     model hangs; what was finished is kept, and the same call goes on.
 
+    `batch_size="auto"` measures how many images at once do best, and remembers it.  Where a device
+    has no memory for a batch, half as many go on.  With `checkpointing`, searches keep fewer
+    activations for the gradient and compute them again: slower, for networks of which one image
+    does not fit.  No verdict depends on either.
+
     The model is evaluated in eval mode and handed back as it came: parameters, `.grad`, buffers,
     mode and hooks untouched.  Raises SatbenchError, a ValueError, with one clear sentence for a
     wrong set-up.
@@ -142,6 +150,7 @@ def evaluate(
         timeout=timeout,
         allow_training_data=allow_training_data,
         diagnose=diagnose,
+        checkpointing=checkpointing,
         progress=progress,
     )
     named = x if isinstance(x, str) and y is None else None
@@ -153,7 +162,7 @@ def evaluate(
             None if eps is None else plain_number(eps),
             None if n_examples is None else int(n_examples),
             int(seed),
-            int(batch_size),
+            images_at_once(batch_size, AUTO_BATCH),
             str(device),
             folder,
             until,
@@ -161,6 +170,7 @@ def evaluate(
             None if timeout is None else float(timeout),
             bool(allow_training_data),
             bool(diagnose),
+            bool(checkpointing),
         )
         if isinstance(model, str):
             title, given = model, Given(model, images, file=FileOptions(**file))
@@ -208,6 +218,7 @@ def evaluate_config(
             timeout=config.timeout,
             trained_on=trained_on,
             diagnose=config.diagnose,
+            checkpointing=config.checkpointing,
         )
         return run_evaluation(
             loaded.module,
@@ -238,6 +249,7 @@ class _Asked:
     timeout: float | None
     allow_training_data: bool
     diagnose: bool
+    checkpointing: bool
 
 
 def _evaluate_name(
@@ -266,6 +278,7 @@ def _evaluate_name(
         timeout=asked.timeout,
         allow_training_data=asked.allow_training_data,
         diagnose=asked.diagnose,
+        checkpointing=asked.checkpointing,
     )
     return evaluate_config(config, progress, bpda=bpda, images=images)
 
@@ -292,6 +305,7 @@ def _evaluate_module(
         until=width,
         timeout=asked.timeout,
         diagnose=asked.diagnose,
+        checkpointing=asked.checkpointing,
     )
     info = describe_module(model, name, "python")
     chosen = device_of(model) if asked.device == "auto" else choose_device(asked.device)

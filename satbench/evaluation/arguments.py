@@ -37,6 +37,14 @@ class Argument:
     advice: Mapping[object, str] | None = None
 
 
+def images_at_once(batch_size: int | str, auto: int) -> int:
+    """Return a batch size; `auto` for `"auto"`.  Raises SatbenchError for less than 1."""
+    size = auto if batch_size == "auto" else int(batch_size)
+    if batch_size != "auto" and size < 1:
+        raise SatbenchError(f"expected a batch size of 1 or more, got {batch_size}")
+    return size
+
+
 def check_arguments(**given: object) -> None:
     """Raise SatbenchError for the first argument, by name, that is not of a kind it may be.
 
@@ -75,6 +83,10 @@ def plain_number(eps: str | SupportsFloat) -> str | SupportsFloat:
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_whole_or_auto(value: object) -> bool:
+    return _is_whole(value) or (isinstance(value, str) and value == "auto")
 
 
 def _is_real(value: object) -> bool:
@@ -142,6 +154,7 @@ _WHOLE = "a whole number"
 _ARGUMENTS = {
     "attacks": Argument("a name such as 'pgd-50', an attack, or a list of them", _is_attacks),
     "attack": Argument("a name such as 'pgd-50', or an attack", _is_attack),
+    "checkpointing": Argument("True or False", _is(bool)),
     "progress": Argument("True or False", _is(bool)),
     "norm": Argument(
         "'linf', 'l2' or 'l1'",
@@ -151,7 +164,9 @@ _ARGUMENTS = {
     "eps": Argument("a number or a text such as '8/255'", _or_none(_is_radius)),
     "n_examples": Argument(_WHOLE, _or_none(_is_whole)),
     "seed": Argument(_WHOLE, _is_whole),
-    "batch_size": Argument(_WHOLE, _is_whole),
+    "batch_size": Argument(
+        f"{_WHOLE}, or 'auto'", lambda value: value == "auto" or _is_whole(value)
+    ),
     "timeout": Argument("a number of seconds, or None", _or_none(_is_real)),
     "device": Argument(
         "'auto', 'cpu', 'cuda' or 'cuda:1'",

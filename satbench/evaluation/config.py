@@ -16,6 +16,10 @@ from satbench.data import Dataset, check_name, completed, evaluation_set_of, loa
 from satbench.evaluation.replacements import parse_bpda
 from satbench.models import FileOptions, ModelRequest, request_model
 
+AUTO_BATCH = 0
+"""The batch size that stands for one that is to be measured."""
+
+DEFAULT_BATCH = 250
 DEFAULT_EXAMPLES = 1000
 DEFAULT_ATTACKS = ("pgd-50", "autoattack")
 
@@ -30,6 +34,8 @@ class EvalConfig:
     `n_examples` is None for all.  With `fresh`, a result that is in `out` already is made anew.
     Images that the model was trained on are refused unless `allow_training_data`.  Without
     `diagnose` nobody looks for signs of masked gradients, and the record is flagged.
+    A `batch_size` of 0 is one that is to be measured.  With `checkpointing` searches keep less for
+    the gradient.
     """
 
     model: ModelRequest
@@ -48,6 +54,7 @@ class EvalConfig:
     timeout: float | None = None
     allow_training_data: bool = False
     diagnose: bool = True
+    checkpointing: bool = False
 
 
 def eval_config(
@@ -72,6 +79,7 @@ def eval_config(
     timeout: float | None = None,
     allow_training_data: bool = False,
     diagnose: bool = True,
+    checkpointing: bool = False,
 ) -> EvalConfig:
     """Check what was asked for and fill in what was not.
 
@@ -90,8 +98,8 @@ def eval_config(
         check_attack_name(attack)
     parse_bpda(bpda)
     check_folder(out)
-    if batch_size < 1:
-        raise SatbenchError(f"expected a batch size of 1 or more, got {batch_size}")
+    if batch_size < 0:
+        raise SatbenchError(f"expected a batch size of 1 or more, or auto, got {batch_size}")
     if n_examples is not None and n_examples < 1:
         raise SatbenchError(f"expected 1 example or more, got {n_examples}")
     threat = _threat(model, norm, eps, request.threat)
@@ -114,6 +122,7 @@ def eval_config(
         timeout=check_timeout(timeout),
         allow_training_data=allow_training_data,
         diagnose=diagnose,
+        checkpointing=checkpointing,
     )
 
 

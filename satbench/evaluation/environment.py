@@ -14,9 +14,14 @@ from satbench.records.record import Environment
 
 
 def measured_environment(
-    device: torch.device, batch_size: int, clean_seconds: float, seconds: Sequence[float]
+    device: torch.device,
+    batch_size: int,
+    clean_seconds: float,
+    seconds: Sequence[float],
+    flops: float | None = None,
+    joules: float | None = None,
 ) -> Environment:
-    """Return what a record says of where and how long it was computed."""
+    """Return what a record says of where and how long it was computed, and what that took."""
     return Environment(
         satbench=satbench.__version__,
         torch=str(torch.__version__),
@@ -28,4 +33,6 @@ def measured_environment(
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         clean_seconds=round(clean_seconds, 3),
         stage_seconds=[round(second, 3) for second in seconds],
+        flops=None if flops is None else round(flops),
+        joules=None if joules is None else round(joules, 1),
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from satbench.calling.code_digest import code_digest
 from satbench.calling.devices import device_of, moved
 from satbench.calling.generators import own_generators
 from satbench.calling.logits import ask
+from satbench.calling.shortage import is_out_of_memory, with_fewer
 from satbench.core.noise import generator_for
 from satbench.data import Dataset
 from satbench.engine.bpda import Replaced
@@ -73,14 +75,20 @@ def answers_of(module: nn.Module, dataset: Dataset, device: torch.device) -> str
     answer.
     """
     x = torch.from_numpy(_as_they_are_and_moved(dataset)).to(device)
+    return with_fewer(len(x), partial(_answers_of, module, x, device), "for its identity")
+
+
+def _answers_of(module: nn.Module, x: Tensor, device: torch.device, at_once: int) -> str:
+    """Return the answers to the images `x`, (N, C, H, W), asked about so many of them at once."""
     with (
         own_generators(device, 0),
         borrowed(module),
         torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False),
     ):
+        parts = torch.split(x, at_once)
         with torch.no_grad():
-            logits = ask(module, x)
-        gradient = _gradient(module, x)
+            logits = torch.cat([ask(module, part) for part in parts])
+        gradient = torch.cat([_gradient(module, part) for part in parts])
     return show_answers(np.hstack([_projected(_centred(logits)), _projected(gradient)]))
 
 
@@ -135,7 +143,9 @@ def _gradient(module: nn.Module, x: Tensor) -> Tensor:
         weights = torch.from_numpy(_directions(logits.shape[1], "logits")[:, 0]).to(logits)
         try:
             (found,) = torch.autograd.grad((logits * weights).sum(), leaf, allow_unused=True)
-        except Exception:  # whatever a user's backward raises: attacks may need none
+        except Exception as error:  # whatever a user's backward raises: attacks may need none
+            if is_out_of_memory(error):
+                raise
             found = None
     return torch.zeros_like(x) if found is None else found
 

@@ -15,22 +15,17 @@ from torch import nn
 from satbench.attacks import suite_digests
 from satbench.core.errors import SatbenchError
 from satbench.core.limits import check_timeout
+from satbench.core.progress.receiver import Progress
 from satbench.core.threat import Threat, show_fraction
 from satbench.data import Dataset
 from satbench.diagnosis import diagnose
 from satbench.engine.contract import Prepared
-from satbench.engine.runner import (
-    CLEAN,
-    SURVIVED,
-    BatchResult,
-    Context,
-    Journal,
-    Progress,
-    Sharing,
-)
+from satbench.engine.runner import CLEAN, SURVIVED, BatchResult, Context, Journal, Sharing
 from satbench.engine.searched import joint
 from satbench.engine.stage import Stage
+from satbench.evaluation.cost.rate import PassFlops
 from satbench.evaluation.cost.stage_costs import costs_of
+from satbench.evaluation.cost.units import CPU, images_a_unit
 from satbench.evaluation.environment import measured_environment
 from satbench.evaluation.replacements import Replacement
 from satbench.evaluation.surrogates import NamedSurrogates, surrogate_digest
@@ -60,7 +55,8 @@ class Evaluation:
     """What is to be evaluated, apart from the model.
 
     `attacks` are specs as people write them, in order; `seed` keys all noise; `batch_size` is
-    how many images go through the model at once (no verdict depends on it).  `data_dir` is where
+    how many images go through the model at once (no verdict depends on it), 0 for as many as
+    measuring finds good.  `data_dir` is where
     the data set lies, for attacks that query images beside those evaluated.  `replacements` name
     layers that have another backward in searches (BPDA, see `satbench.engine.bpda`).  With
     `until`, a share in (0, 1], the data set is the population: it is gone through in a random order
@@ -68,6 +64,8 @@ class Evaluation:
     how many seconds one batch may take, None for as many as it needs; no verdict depends on it.
     `trained_on` says that the images are those of the model's training: the record is flagged.
     Without `diagnose`, no signs of masked gradients are looked for, and the record is flagged.
+    With `checkpointing` searches keep less for the gradient, and compute it again; no verdict
+    depends on it.
     """
 
     dataset: Dataset
@@ -81,11 +79,19 @@ class Evaluation:
     timeout: float | None = None
     trained_on: bool = False
     diagnose: bool = True
+    checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise SatbenchError(f"expected a batch size of 1 or more, got {self.batch_size}")
+        if self.batch_size < 0:
+            raise SatbenchError(
+                f"expected a batch size of 1 or more, or auto, got {self.batch_size}"
+            )
         check_timeout(self.timeout)
+        if self.checkpointing and self.replacements:
+            raise SatbenchError(
+                "checkpointing computes layers again without their replacements: give one of "
+                "bpda and checkpointing"
+            )
         if self.until is not None and not 0 < self.until <= 1:
             raise SatbenchError(
                 f"expected an interval above 0 and at most 100 %, such as 2%, got {self.until:.4g}"
@@ -102,8 +108,14 @@ class Evaluation:
         journal: Journal,
         progress: Progress,
         sharing: Sharing | None = None,
+        flops: PassFlops | None = None,
+        device: torch.device = CPU,
     ) -> Context:
-        """Return what the units of this evaluation, whose attacks are `suite`, are run with."""
+        """Return what the units of this evaluation, whose attacks are `suite`, are run with.
+
+        `flops` are those of a pass of the model on `device`, None where they are not known.
+        """
+        costs = costs_of(suite, self.dataset.classes)
         return Context(
             images=self.dataset,
             threat=self.threat,
@@ -115,7 +127,9 @@ class Evaluation:
             replacements=self.stand_ins,
             timeout=self.timeout,
             sharing=sharing,
-            costs=costs_of(suite, self.dataset.classes),
+            costs=costs,
+            checkpointing=self.checkpointing,
+            units=[images_a_unit(cost, flops, device, self.batch_size) for cost in costs],
         )
 
 
@@ -187,10 +201,13 @@ class Plan:
         device: torch.device,
         diagnosis: diagnose.Findings,
         sequential: Sequential | None = None,
+        flops: PassFlops | None = None,
+        joules: float | None = None,
     ) -> Record:
         """Make the record of a finished run; its witnesses go into `spool` one batch after another.
 
-        `results` may come in any order, and are gone through once.
+        `results` may come in any order, and are gone through once.  `flops` are those of a pass,
+        `joules` what the machine spent in all; None where they are not known.
         """
         tallies = [_tally(result, spool) for result in results]
         stages = [
@@ -231,7 +248,12 @@ class Plan:
             ),
             sequential=sequential,
             environment=measured_environment(
-                device, self.evaluation.batch_size, seconds[CLEAN], seconds[1:]
+                device,
+                self.evaluation.batch_size,
+                seconds[CLEAN],
+                seconds[1:],
+                _flops(flops, tallies),
+                joules,
             ),
         )
 
@@ -257,6 +279,13 @@ class Plan:
             passed_over=standing - attacked,
             search=joint(result.search for result in mine),
         )
+
+
+def _flops(each: PassFlops | None, results: Sequence[BatchResult]) -> float | None:
+    """Return the FLOPs of all passes of the model."""
+    if each is None:
+        return None
+    return each.of(sum(one.forwards for one in results), sum(one.backwards for one in results))
 
 
 def _tally(result: BatchResult, spool: WitnessSpool) -> BatchResult:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,16 +12,24 @@ from numpy.typing import NDArray
 from torch import nn
 
 from satbench.attacks.suites.suite import check_suite, parse_suite
+from satbench.calling.borrow import borrowed
 from satbench.calling.devices import moved
 from satbench.core.errors import SatbenchError
 from satbench.core.files import sweep
+from satbench.core.progress.receiver import NoProgress, Progress
 from satbench.core.stats.intervals import confidence_sequence
+from satbench.data import Dataset
 from satbench.diagnosis.diagnose import EXAMINED, probe
 from satbench.engine.bpda import Replaced
-from satbench.engine.claims import Member, found_if_concluded, member_of
+from satbench.engine.claims import Leading, Member, found_if_concluded, member_of
 from satbench.engine.journal import RunStore, known_models
-from satbench.engine.runner import SURVIVED, NoProgress, Progress
+from satbench.engine.machine.best_batch import best_batch_size
+from satbench.engine.machine.checkpointing import Checkpointed
+from satbench.engine.machine.energy import meter_of
+from satbench.engine.runner import SURVIVED
 from satbench.engine.suite_run import run_suite
+from satbench.evaluation.config import DEFAULT_BATCH
+from satbench.evaluation.cost.rate import PassFlops, pass_flops
 from satbench.evaluation.own_code import identified, with_effect
 from satbench.evaluation.plan import Evaluation, Plan
 from satbench.evaluation.surrogates import with_surrogates
@@ -69,7 +77,7 @@ def run_evaluation(
     check_suite(suite, evaluation.threat)
     stand_ins = evaluation.stand_ins
     with moved([module, *stand_ins.values()], device):
-        searched = Replaced(module, stand_ins) if stand_ins else module
+        searched = _as_searched(module, evaluation)
         needs = Needs.of(suite)
         learnt = check_set_up(
             searched,
@@ -77,13 +85,14 @@ def run_evaluation(
             evaluation.threat,
             needs,
             evaluation.timeout,
-            evaluation.batch_size,
+            evaluation.batch_size or DEFAULT_BATCH,
         )
         info = replace(info, parameters=info.parameters + learnt.parameters)
         replacements = with_effect(evaluation.replacements, module, evaluation.dataset)
         evaluation = replace(evaluation, replacements=replacements)
         known = known_models(out, info.name)
-        info = identified(info, module, evaluation.dataset, device, known)
+        asked = Checkpointed(module) if evaluation.checkpointing else module
+        info = identified(info, asked, evaluation.dataset, device, known)
         plan = Plan(info, evaluation, suite)
         store = RunStore(out, plan.identity)
         if not fresh and (found := _found(plan, out)) is not None:
@@ -94,7 +103,10 @@ def run_evaluation(
                 store.remove()  # it was concluded while this process got ready
                 return found
             store.begin(info, fresh)
-            run = _Run(module, plan, store, device, progress or NoProgress(), learnt.notes, shared)
+            told = progress or NoProgress()
+            if not evaluation.batch_size:
+                plan = _with_good_batches(plan, module, store, device, told)
+            run = _Run(module, plan, store, device, told, learnt.notes, shared)
             run.attack()
             with store.concluding(shared, run.progress.note):
                 if shared and (found := _found(plan, out)) is not None:
@@ -121,6 +133,8 @@ class _Run:
         self.module, self.plan, self.store = module, plan, store
         self.device, self.progress, self.notes = device, progress, notes
         self.shared, self.member = shared, member_of(shared) or Member()
+        self.flops = _flops_of(module, plan.evaluation.dataset, device)
+        self.spent = _spent_from_now_on(store, device, shared)
         self.verdicts = np.empty(0, np.int16)
         self.sequential: Sequential | None = None
 
@@ -138,8 +152,8 @@ class _Run:
         plan, verdicts = self.plan, self.verdicts
         self._check_attacked(verdicts)
         right = np.flatnonzero(verdicts != 0)
-        searched = self._searched()
         evaluation = plan.evaluation
+        searched = _as_searched(self.module, evaluation)
         diagnosis = probe(
             searched,
             evaluation.dataset,
@@ -156,7 +170,16 @@ class _Run:
         for file in (path, witnesses_path(path)):
             sweep(file)
         with WitnessSpool(evaluation.dataset.shape, self.store.folder) as spool:
-            record = plan.conclude(verdicts, mine, spool, self.device, diagnosis, self.sequential)
+            record = plan.conclude(
+                verdicts,
+                mine,
+                spool,
+                self.device,
+                diagnosis,
+                self.sequential,
+                self.flops,
+                self.spent(),
+            )
             spool.write(witnesses_path(path))
         write_record(replace(record, notes=list(self.notes)), path)
         return path
@@ -169,10 +192,6 @@ class _Run:
                 f"expected attacks that take on images, got {' and '.join(self.plan.specs)}, "
                 "which passed all of them by: add one that selects none, such as pgd-50"
             )
-
-    def _searched(self) -> nn.Module:
-        stand_ins = self.plan.evaluation.stand_ins
-        return Replaced(self.module, stand_ins) if stand_ins else self.module
 
     def _until(self, width: float) -> tuple[NDArray[np.int16], Sequential]:
         """Run chunk by chunk until the interval is no wider; -> verdicts of the images run."""
@@ -188,8 +207,54 @@ class _Run:
 
     def _suite(self, span: slice) -> NDArray[np.int16]:
         suite, sharing = self.plan.suite, self.store.sharing(self.shared)
-        context = self.plan.evaluation.context(suite, self.store, self.progress, sharing)
+        context = self.plan.evaluation.context(
+            suite, self.store, self.progress, sharing, self.flops, self.device
+        )
         return run_suite(self.module, self.member.stages(suite), context, span)
+
+
+def _as_searched(module: nn.Module, evaluation: Evaluation) -> nn.Module:
+    """Return the model with the gradients that searches follow."""
+    if evaluation.checkpointing:
+        return Checkpointed(module)
+    stand_ins = evaluation.stand_ins
+    return Replaced(module, stand_ins) if stand_ins else module
+
+
+def _with_good_batches(
+    plan: Plan, module: nn.Module, store: RunStore, device: torch.device, progress: Progress
+) -> Plan:
+    """Return the plan with a batch size that measuring finds good; all at a run take the same."""
+    evaluation, info = plan.evaluation, plan.model
+    name = f"{info.architecture or info.name} {info.activation} {info.parameters} parameters"
+    count = min(DEFAULT_BATCH, len(evaluation.dataset))
+    x = torch.from_numpy(evaluation.dataset.pixels(np.arange(count))).to(device)
+    with borrowed(module) as model:
+        found = best_batch_size(model, x, name, evaluation.checkpointing)
+    size = store.agreed("batch_size", found.size)
+    if size == found.size:
+        progress.note(str(found))
+    return replace(plan, evaluation=replace(evaluation, batch_size=size))
+
+
+def _flops_of(module: nn.Module, dataset: Dataset, device: torch.device) -> PassFlops | None:
+    with borrowed(module) as model:
+        x = torch.from_numpy(dataset.pixels(np.zeros(1, np.int64))).to(device)
+        return pass_flops(model, x)
+
+
+def _spent_from_now_on(
+    store: RunStore, device: torch.device, shared: bool | Member
+) -> Callable[[], float | None]:
+    """Return what tells the joules that the machine spends from now on; None where it does not.
+
+    It tells none of a run that went on from an earlier start, or that other machines may be at.
+    """
+    alone = not shared or isinstance(shared, Leading)
+    meter = meter_of(device)
+    before = meter.read()
+    whole = alone and bool(before) and not any(True for _ in store.finished())
+    return lambda: meter.since(before) if whole else None
 
 
 def _found(plan: Plan, out: Path) -> Finished | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from satbench.calling.devices import device_of
 from satbench.calling.generators import own_generators
 from satbench.calling.logits import ModelError
 from satbench.calling.modules import check_module, kind_of
+from satbench.calling.shortage import with_fewer
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset
@@ -54,9 +56,9 @@ def check_set_up(
     """Raise SatbenchError where evaluating `model` on `images` would give a meaningless number.
 
     Pixels and labels are checked on all images; the model is asked about the first `ASKED`, or
-    `batch_size` of them where memory holds no more, and for what the attacks `needs`.  Each of four
-    such questions may take `timeout` seconds.  The model comes back as it was, and so do the global
-    generators.
+    `batch_size` of them, fewer where there is no memory for so many, and for what the attacks
+    `needs`.  Each of four such questions may take `timeout` seconds.  The model comes back as it
+    was, and so do the global generators.
     """
     check_module(model)
     if not isinstance(images, Dataset):
@@ -75,8 +77,15 @@ def check_set_up(
         )
     check_dataset(images)
     count = min(ASKED, len(images), max(batch_size, COMPANY))
+    asked = partial(_ask_about, model, images, needs or Needs(), timeout)
+    return with_fewer(count, asked, "before any attack")
+
+
+def _ask_about(
+    model: nn.Module, images: Dataset, needs: Needs, timeout: float | None, count: int
+) -> Learnt:
+    """Ask the model what attacks and judge will ask, about the first `count` images."""
     pixels = torch.from_numpy(images.pixels(np.arange(count)))
-    needs = needs or Needs()
     with borrowed(model) as judged, own_generators(device_of(model), 0):
         x = pixels.to(device_of(model))
         with _named(x), torch.enable_grad(), time_limit(timeout):

@@ -22,7 +22,9 @@ from satbench.evaluation.arguments import (
     attack_list,
     check_arguments,
     checked_model,
+    images_at_once,
 )
+from satbench.evaluation.config import DEFAULT_BATCH
 from satbench.evaluation.given import Given
 from satbench.evaluation.python.result import Result
 from satbench.preflight.reading import Images, Labels, Loader, images_given
@@ -146,7 +148,7 @@ def challenge(
         None if images is None else Path(images),
         by,
         int(seed),
-        int(batch_size),
+        images_at_once(batch_size, DEFAULT_BATCH),
         str(device),
         given,
         None if out is None else Path(out),

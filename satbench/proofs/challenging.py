@@ -15,12 +15,13 @@ from satbench.calling.devices import choose_device, device_of, moved
 from satbench.calling.generators import own_generators
 from satbench.core.errors import SatbenchError
 from satbench.core.files import check_folder, sweep
+from satbench.core.progress.receiver import NoProgress, Progress
 from satbench.core.threat import Threat
 from satbench.data import load_dataset
 from satbench.diagnosis.diagnose import Findings, probe
 from satbench.engine.bpda import Replaced
 from satbench.engine.journal import RunStore
-from satbench.engine.runner import CLEAN, SURVIVED, BatchResult, NoProgress, Progress
+from satbench.engine.runner import CLEAN, SURVIVED, BatchResult
 from satbench.engine.stage import Stage
 from satbench.engine.suite_run import run_suite
 from satbench.evaluation.given import Given

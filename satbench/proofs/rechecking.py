@@ -24,9 +24,10 @@ from satbench.board.definition import BoardDefinition
 from satbench.calling.devices import choose_device, moved
 from satbench.calling.generators import own_generators
 from satbench.core.errors import SatbenchError
+from satbench.core.progress.receiver import NoProgress, Progress
 from satbench.core.stats.intervals import unseen_bound
 from satbench.core.threat import Threat
-from satbench.engine.runner import CLEAN, SURVIVED, BatchResult, NoProgress, Progress
+from satbench.engine.runner import CLEAN, SURVIVED, BatchResult
 from satbench.engine.stage import Stage
 from satbench.engine.suite_run import run_suite
 from satbench.evaluation.given import Given

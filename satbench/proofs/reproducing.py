@@ -22,12 +22,13 @@ from satbench.attacks.suites.suite import check_suite, parse_suite
 from satbench.calling.devices import choose_device, moved
 from satbench.calling.generators import own_generators
 from satbench.core.errors import SatbenchError
+from satbench.core.progress.receiver import NoProgress, Progress
 from satbench.core.specs import split_spec
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.diagnosis.diagnose import EXAMINED, Findings, probe
 from satbench.engine.bpda import Replaced
-from satbench.engine.runner import CLEAN, SURVIVED, BatchResult, NoProgress, Progress
+from satbench.engine.runner import CLEAN, SURVIVED, BatchResult
 from satbench.engine.stage import Stage
 from satbench.engine.suite_run import run_suite
 from satbench.evaluation.given import Given, check_surrogates, find_images, find_model

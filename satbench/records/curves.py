@@ -20,7 +20,13 @@ from satbench.core.limits import MOST_PIXELS
 from satbench.core.schema import Number, convert, parse_schema, read_text
 from satbench.core.stats.intervals import wilson_interval
 from satbench.core.threat import Norm
-from satbench.records.record import PROTOCOL, DatasetInfo, Environment, ModelInfo
+from satbench.records.record import (
+    PROTOCOL,
+    DatasetInfo,
+    Environment,
+    ModelInfo,
+    leave_out_unknown,
+)
 
 CURVE_SCHEMA = 2
 
@@ -151,6 +157,7 @@ class Curve:
     def to_json(self) -> str:
         """Return the curve as JSON text; `parse_curve` is its inverse."""
         values = asdict(self)
+        leave_out_unknown(values["environment"])
         distances = json.dumps(values.pop("distances"), separators=(",", ":"), allow_nan=False)
         values["distances"] = _PLACE
         return json.dumps(values, indent=1).replace(f'"{_PLACE}"', distances) + "\n"

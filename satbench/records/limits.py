@@ -109,6 +109,9 @@ def _check_environment(told: Environment) -> Iterator[str]:
             yield f"the environment's {name} is none: {text[:40]!r}"
     if not (1 <= told.threads <= 100_000 and 1 <= told.batch_size <= 10**9):
         yield f"no run has {told.threads} threads and batches of {told.batch_size}"
+    for name in ("flops", "joules"):
+        if (getattr(told, name) or 0) < 0:
+            yield f"no run takes {getattr(told, name)} {name}"
     made, now = _moment(told.finished), datetime.now(UTC)
     if made is None or not BORN <= made <= now + timedelta(days=1):
         yield (

@@ -121,7 +121,12 @@ class StageResult:
 
 @dataclass(frozen=True)
 class Environment:
-    """What may differ between two runs of the same inputs: versions, host, times in seconds."""
+    """What may differ between two runs of the same inputs: versions, host, times in seconds.
+
+    `flops` are those of the clean pass and the stages, of the model itself, and `joules` what the
+    machine says that it spent meanwhile, with all else that ran on it; None where nobody knows, and
+    in older records.
+    """
 
     satbench: str
     torch: str
@@ -133,6 +138,15 @@ class Environment:
     finished: str
     clean_seconds: Number
     stage_seconds: list[Number]
+    flops: Number | None = None
+    joules: Number | None = None
+
+
+def leave_out_unknown(environment: dict[str, Any]) -> None:
+    """Take out what nobody knows: files from before it was told keep their bytes."""
+    for name in ("flops", "joules"):
+        if environment[name] is None:
+            del environment[name]
 
 
 @dataclass(frozen=True)
@@ -231,6 +245,7 @@ class Record:
         for stage in values["stages"]:
             if not stage["search"]:  # records from before it was told keep their bytes
                 del stage["search"]
+        leave_out_unknown(values["environment"])
         verdicts = json.dumps(values.pop("verdicts"), separators=(",", ":"))
         # One line for the verdicts, so that a diff of two records can be read.
         values["verdicts"] = _PLACE

@@ -15,7 +15,13 @@ from satbench.core.errors import SatbenchError
 from satbench.core.files import write_text
 from satbench.core.schema import convert, parse_schema, read_text
 from satbench.core.stats.intervals import wilson_interval
-from satbench.records.record import PROTOCOL, DatasetInfo, Environment, ModelInfo
+from satbench.records.record import (
+    PROTOCOL,
+    DatasetInfo,
+    Environment,
+    ModelInfo,
+    leave_out_unknown,
+)
 
 TRANSFER_SCHEMA = 1
 
@@ -86,7 +92,9 @@ class TransferMatrix:
 
     def to_json(self) -> str:
         """Return the matrix as JSON text; `parse_matrix` is its inverse."""
-        return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
+        values = asdict(self)
+        leave_out_unknown(values["environment"])
+        return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
 
 def matrix_identity(

@@ -15,12 +15,13 @@ from satbench.calling.devices import choose_device
 from satbench.calling.generators import own_generators
 from satbench.core.errors import SatbenchError
 from satbench.core.files import file_stem
+from satbench.core.progress.receiver import NoProgress, Progress
 from satbench.core.specs import spec_of
 from satbench.core.threat import show_fraction
 from satbench.data import Dataset
 from satbench.engine.claims import Member, found_if_concluded
 from satbench.engine.journal import RunStore
-from satbench.engine.runner import Context, NoProgress, Progress, run_stages
+from satbench.engine.runner import Context, run_stages
 from satbench.engine.traits import check_fit
 from satbench.evaluation.config import EvalConfig, first_examples
 from satbench.evaluation.environment import measured_environment

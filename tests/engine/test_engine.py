@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from satbench.attacks.suites.suite import parse_suite
 from satbench.core.noise import Noise
+from satbench.core.progress.receiver import NoProgress
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.engine.contract import Model, NoiseSource
 from satbench.engine.judge import NonFiniteLogitsError, OutsideBallError, predict
-from satbench.engine.runner import CLEAN, SURVIVED, NoProgress, passes_of
+from satbench.engine.runner import CLEAN, SURVIVED, passes_of
 from satbench.engine.stage import Stage
 from satbench.models import LoadedModel
 

@@ -23,9 +23,9 @@ from satbench.board.board import build_board
 from satbench.board.publish import board_definitions
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
+from satbench.core.progress.receiver import NoProgress
 from satbench.core.threat import Threat
 from satbench.curve.run import CurvePlan, measure_curve
-from satbench.engine.runner import NoProgress
 from satbench.evaluation.given import Given
 from satbench.evaluation.own_code import answers_of, identified
 from satbench.evaluation.run import Evaluation, run_evaluation
@@ -409,7 +409,7 @@ def test_the_command_line_says_how_to_make_a_found_result_anew(tmp_path: Path) -
     told = json.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout)
 
     assert told[0]["found"] is False
-    assert "--again" in CliRunner().invoke(cli, words).stderr
+    assert "--again" in CliRunner().invoke(cli, words).stdout
 
 
 # Everywhere

@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from satbench.core.errors import SatbenchError
+from satbench.core.progress.receiver import NoProgress
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.engine.journal import RunStore
-from satbench.engine.runner import NoProgress
 from satbench.evaluation.run import Evaluation, Finished, run_evaluation
 from satbench.models import LoadedModel, load_model, request_model
 from satbench.records.record import Record, read_record

@@ -13,10 +13,10 @@ import torch
 
 from satbench.core.digests import digest_file
 from satbench.core.errors import SatbenchError
+from satbench.core.progress.receiver import NoProgress
 from satbench.core.stats.intervals import confidence_sequence
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
-from satbench.engine.runner import NoProgress
 from satbench.evaluation.run import Evaluation, run_evaluation
 from satbench.models import load_model, request_model
 from satbench.proofs.challenging import Challenge, Challenged, run_challenge

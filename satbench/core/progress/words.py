@@ -38,7 +38,10 @@ def count(number: float) -> str:
         return f"{number:,.0f}"
     if number < 1e6:
         return f"{number / 1e3:.1f} k"
-    return f"{number / 1e6:.2f} M" if number < 1e9 else f"{number / 1e9:.2f} G"
+    if number < 1e9:
+        return f"{number / 1e6:.2f} M"
+    large = next((power for power in (15, 12) if number >= 10**power), 9)
+    return f"{number / 10**large:.2f} {'GTP'[(large - 9) // 3]}"
 
 
 def duration(seconds: float) -> str:

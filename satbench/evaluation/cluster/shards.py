@@ -19,14 +19,14 @@ from satbench.core.console import BarProgress
 from satbench.core.errors import SatbenchError
 from satbench.core.files import write_text
 from satbench.core.limits import whole_number
+from satbench.core.progress.receiver import Progress
 from satbench.core.schema import convert, parse_object, read_text
 from satbench.core.threat import show_fraction
 from satbench.engine.claims import ConcludedElsewhere, Member
 from satbench.engine.contract import Selective
-from satbench.engine.runner import Progress
 from satbench.engine.stage import Stage
 from satbench.evaluation.api import evaluate_config
-from satbench.evaluation.config import EvalConfig, eval_config
+from satbench.evaluation.config import DEFAULT_BATCH, EvalConfig, eval_config
 from satbench.evaluation.named_in_files import refuse_foreign, request_known
 from satbench.evaluation.run import Finished
 from satbench.evaluation.workers import Workers, helped
@@ -141,7 +141,7 @@ def run_shard(
     found = []
     for place, config in enumerate(configs):
         try:
-            member = InShard(shard, place, config.batch_size)
+            member = InShard(shard, place, config.batch_size or DEFAULT_BATCH)
             found.append(evaluate_config(config, progress, shared=member))
         except ConcludedElsewhere:
             continue

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from satbench.evaluation.config import DEFAULT_EXAMPLES, EvalConfig
+from satbench.evaluation.config import DEFAULT_BATCH, DEFAULT_EXAMPLES, EvalConfig
 
 Task = tuple[Callable[..., Any], tuple[Any, ...]]
 """A function of a module and its arguments, both picklable; it takes `shared=…` as well."""
@@ -46,7 +46,8 @@ def default_count(configs: Iterator[EvalConfig] | Sequence[EvalConfig], cores: i
     if cores < 2 or any(config.until is not None or config.fresh for config in configs):
         return 1
     units = sum(
-        -(-(config.n_examples or DEFAULT_EXAMPLES) // config.batch_size) for config in configs
+        -(-(config.n_examples or DEFAULT_EXAMPLES) // (config.batch_size or DEFAULT_BATCH))
+        for config in configs
     )
     if units < 4 or not all(_on_cpu(config) for config in configs):
         return 1

@@ -29,8 +29,10 @@ from satbench.evaluation.arguments import (
     attack_list,
     check_arguments,
     checked_model,
+    images_at_once,
     plain_number,
 )
+from satbench.evaluation.config import DEFAULT_BATCH
 from satbench.evaluation.python.loading import load_model
 from satbench.evaluation.surrogates import NamedSurrogates, with_surrogates
 from satbench.preflight.preflight import Needs, check_set_up
@@ -76,6 +78,7 @@ def attack(
     True
     """
     check_arguments(attack=attack, norm=norm, eps=eps, seed=seed, batch_size=batch_size)
+    at_once = images_at_once(batch_size, DEFAULT_BATCH)
     check_arguments(device=device, model=model)
     home = x.device if isinstance(x, Tensor) else torch.device("cpu")
     dataset = images_given(x, y)
@@ -85,9 +88,9 @@ def attack(
     suite = parse_suite(specs)
     check_suite(suite, threat)
     chosen = device_of(module) if str(device) == "auto" else choose_device(str(device))
-    asked = _Attempt(dataset, threat, suite, int(seed), int(batch_size))
+    asked = _Attempt(dataset, threat, suite, int(seed), at_once)
     with own_generators(chosen, int(seed)), moved([module], chosen):
-        check_set_up(module, dataset, threat, Needs.of(suite), None, int(batch_size))
+        check_set_up(module, dataset, threat, Needs.of(suite), None, at_once)
         if target is None:
             asked.run(module, np.arange(len(dataset)))
         else:

@@ -1,0 +1,136 @@
+"""A good batch size: measured on the model and the device, and remembered for the next time."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from satbench.calling.devices import device_name
+from satbench.calling.shortage import room_left
+from satbench.core.downloads import cache_folder
+from satbench.core.files import write_text
+from satbench.core.progress.words import duration
+from satbench.engine.searched import Searched
+
+_SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
+_GAIN = 1.05  # how many times more images a second a larger batch must do to be worth its memory
+_PATIENCE = 3.0  # seconds of one step of a batch above which no larger one is tried
+
+
+@dataclass(frozen=True)
+class GoodBatch:
+    """A batch size, and where it is from: `remembered` in a file, or just measured."""
+
+    size: int
+    seconds: float
+    remembered: bool
+    path: Path
+
+    def __str__(self) -> str:
+        if self.remembered:
+            return f"batch size {self.size}, as measured before ({self.path})"
+        return f"batch size {self.size}, measured in {duration(self.seconds)}: {self.path}"
+
+
+def best_batch_size(
+    model: nn.Module, x: Tensor, name: str, checkpointing: bool = False, path: Path | None = None
+) -> GoodBatch:
+    """Return how many images at once a search does best with on the device of `x`.
+
+    `model` is in eval mode, with frozen parameters; `x`, (N, C, H, W), are images to try with, the
+    same again where they are fewer.  `name` says what network it is.  What was measured is kept in
+    `path`, by default `batch_sizes.json` in the cache, by network, image, device and threads.
+    """
+    path = path or cache_folder() / "batch_sizes.json"
+    key = " ".join(
+        (
+            name,
+            "x".join(map(str, x.shape[1:])),
+            device_name(x.device),
+            f"threads={torch.get_num_threads()}",
+            f"torch={torch.__version__}",
+            *(["checkpointing"] if checkpointing else []),
+        )
+    )
+    known = _read(path)
+    if key in known:
+        return GoodBatch(known[key], 0.0, True, path)
+    begun = time.perf_counter()
+    searched = Searched(model, checkpointing=checkpointing)
+    size = best_of(_measured(searched, x))
+    with suppress(OSError):  # a cache that cannot be written: it is measured again
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps({**_read(path), key: size}, indent=1) + "\n")
+    return GoodBatch(size, time.perf_counter() - begun, False, path)
+
+
+def best_of(measured: Iterator[tuple[int, float]]) -> int:
+    """Return the batch size from which on a larger one gains little; pairs of size and seconds.
+
+    >>> best_of(iter([(8, 1.0), (16, 1.1), (32, 2.2), (64, 4.4)]))
+    16
+    """
+    best, rate = 1, 0.0
+    worse = 0
+    for size, seconds in measured:
+        now = size / max(seconds, 1e-9)
+        if now > _GAIN * rate:
+            best, rate, worse = size, now, 0
+        else:
+            worse += 1
+        if worse == 2 or seconds > _PATIENCE:
+            break
+    return best
+
+
+def _measured(searched: Searched, x: Tensor) -> Iterator[tuple[int, float]]:
+    """Yield batch sizes with the seconds of a gradient step, as long as there is room."""
+    for size in _SIZES:
+        images = x.repeat(-(-size // len(x)), 1, 1, 1)[:size]
+        lack: list[bool] = []
+        seconds = 0.0
+        with room_left(lack):
+            seconds = _least(lambda: _step(searched, images), x.device)  # noqa: B023 - called now
+        if lack:
+            return
+        yield size, seconds
+
+
+def _step(searched: Searched, x: Tensor) -> None:
+    leaf = x.clone().requires_grad_()
+    with torch.enable_grad():
+        torch.autograd.grad(searched(leaf).sum(), leaf)
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+
+
+def _least(call: Callable[[], None], device: torch.device) -> float:
+    """Return the least seconds of a few calls, after one that does not count."""
+    times = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begun)
+        if times[-1] > _PATIENCE:
+            break
+    return min(times[1:] or times)
+
+
+def _read(path: Path) -> dict[str, int]:
+    """Return the sizes in a file; none where it cannot be read."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {
+        key: size for key, size in found.items() if isinstance(size, int) and 1 <= size <= 10**6
+    }

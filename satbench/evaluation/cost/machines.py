@@ -1,0 +1,103 @@
+"""Machines that an evaluation may run on: named GPUs, and those that records were made on.
+
+The rates of named GPUs are their makers' published peaks, dense, without sparsity.  No network
+reaches them, so that a time at the peak is the least that it can be.  Where a record tells its
+FLOPs, the rate of its machine is a measured one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from satbench.records.record import Record
+
+
+@dataclass(frozen=True)
+class RatedMachine:
+    """A machine and its FLOPs a second.
+
+    `basis` says where they are from; `is_peak` that they are a published peak, which bounds the
+    time from below.
+    """
+
+    name: str
+    rate: float
+    basis: str
+    is_peak: bool = False
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """A line of a data sheet: dense teraFLOPs a second in float32, and in TF32 where it has that.
+
+    PyTorch computes convolutions in TF32 by default on GPUs that have it.
+    """
+
+    name: str
+    float32: float
+    tf32: float | None
+    source: str
+
+
+_SHEETS = (
+    _Sheet("T4", 8.1, None, "NVIDIA T4 data sheet, 2019"),
+    _Sheet("V100", 15.7, None, "NVIDIA V100 SXM2 data sheet, 2020"),
+    _Sheet("RTX-4090", 82.6, 82.6, "NVIDIA Ada GPU architecture paper, 2022"),
+    _Sheet("L4", 30.3, 60.0, "NVIDIA L4 data sheet, 2023"),
+    _Sheet("A100", 19.5, 156.0, "NVIDIA A100 data sheet, 2020"),
+    _Sheet("H100", 67.0, 494.5, "NVIDIA H100 SXM data sheet, 2023"),
+    _Sheet("H200", 67.0, 494.5, "NVIDIA H200 SXM data sheet, 2024"),
+)
+
+HERE = "here"
+"""What this machine is called in a price."""
+
+
+def machine_names() -> list[str]:
+    """Return the names that a price may be given for."""
+    return [HERE, *(sheet.name for sheet in _SHEETS)]
+
+
+def named_machines() -> list[RatedMachine]:
+    """Return the named GPUs, with the higher of their published peaks in float32 and TF32.
+
+    >>> [one.rate for one in named_machines() if one.name == "A100"]
+    [156000000000000.0]
+    """
+    return [
+        RatedMachine(
+            sheet.name,
+            1e12 * max(sheet.float32, sheet.tf32 or 0.0),
+            f"published {'TF32' if sheet.tf32 else 'float32'} peak",
+            is_peak=True,
+        )
+        for sheet in _SHEETS
+    ]
+
+
+def measured_machines(records: Iterable[Record]) -> list[RatedMachine]:
+    """Return the machines of records that tell their FLOPs, with the rates that these give."""
+    flops: dict[str, list[float]] = defaultdict(list)
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        environment = record.environment
+        spent = float(environment.clean_seconds) + sum(map(float, environment.stage_seconds))
+        others = any(stage.source_forwards or stage.source_backwards for stage in record.stages)
+        # Of a shorter run the start is most; the FLOPs of surrogates are not told.
+        if environment.flops and spent > 1.0 and not others:
+            threads = "" if environment.device != "cpu" else f", {environment.threads} threads"
+            name = f"{environment.device}{threads}"
+            flops[name].append(float(environment.flops))
+            seconds[name].append(spent)
+    return [
+        RatedMachine(
+            name, sum(flops[name]) / sum(seconds[name]), f"measured in {_records(flops[name])}"
+        )
+        for name in sorted(flops)
+    ]
+
+
+def _records(found: list[float]) -> str:
+    return "1 record" if len(found) == 1 else f"{len(found)} records"

@@ -1,0 +1,146 @@
+"""What a pass costs here: FLOPs, counted by torch, and seconds, measured on the device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from satbench.calling.borrow import generators_now
+from satbench.engine.passes import CountingModel, Passes
+from satbench.engine.searched import Searched
+
+_SECONDS = 0.3  # of measuring, for each of two kinds of passes
+_FEW = 4  # images that are timed first; of a large net they take long enough
+
+
+@dataclass(frozen=True)
+class PassFlops:
+    """The FLOPs of a forward and of an input-gradient backward of one image.
+
+    A multiplication with an addition counts as two; only products and convolutions count.
+    """
+
+    forward: int
+    backward: int
+
+    def of(self, forwards: float, backwards: float) -> float:
+        """Return the FLOPs of so many passes."""
+        return self.forward * forwards + self.backward * backwards
+
+
+@dataclass(frozen=True)
+class PassSeconds:
+    """The seconds of one image here: of a forward, and of a forward with its input gradient."""
+
+    forward: float
+    both: float
+
+    def of(self, forwards: float, backwards: float) -> float:
+        """Return the seconds of so many passes, each backward with its forward."""
+        return self.both * backwards + self.forward * max(0.0, forwards - backwards)
+
+
+def pass_flops(model: nn.Module, x: Tensor) -> PassFlops | None:
+    """Count the FLOPs of passes of the image `x`, (1, C, H, W); None where they cannot be counted.
+
+    `model` is in eval mode, with frozen parameters; the generators come back as they were.
+
+    >>> import torch
+    >>> pass_flops(torch.nn.Flatten().eval(), torch.zeros(1, 1, 2, 2)) is None
+    True
+    """
+    restore = generators_now()
+    try:
+        with _Counted() as forward, torch.no_grad():
+            model(x.clone())
+        leaf = x.clone().requires_grad_()
+        with torch.enable_grad(), _Counted() as both:
+            torch.autograd.grad(CountingModel(model, Passes())(leaf).sum(), leaf)
+    except Exception:  # of a user's code, or of an operator that is not known
+        return None
+    finally:
+        restore()
+    return PassFlops(forward.flops, both.flops - forward.flops) if forward.flops else None
+
+
+class _Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the FLOPs of the operators within, by torch's own formulas.
+
+    torch's `FlopCounterMode` imports its compiler, a second of CPU time, and follows modules too.
+    """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch wraps the method below in what imports the compiler
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if (formula := flop_registry.get(func.overloadpacket)) is not None:
+            self.flops += formula(*args, **kwargs, out_val=result)
+        return result
+
+
+def pass_seconds(model: nn.Module, x: Tensor) -> PassSeconds:
+    """Measure passes of the images `x`, (B, C, H, W), as a search makes them, on their device.
+
+    `model` is in eval mode, with frozen parameters.  The fast copy proves itself before the clock
+    runs.
+    """
+    searched = Searched(model)
+    searched.get_ready()
+
+    def forward(images: Tensor) -> None:
+        with torch.no_grad():
+            searched(images)
+
+    def both(images: Tensor) -> None:
+        leaf = images.clone().requires_grad_()
+        with torch.enable_grad():
+            torch.autograd.grad(searched(leaf).sum(), leaf)
+
+    few = x[:_FEW]
+    for call in (forward, both):
+        for _ in range(2):
+            call(few)
+    slow = _least(lambda: both(few), x.device) > _SECONDS / 2
+    images = few if slow else x
+    return PassSeconds(
+        _least(lambda: forward(images), x.device) / len(images),
+        _least(lambda: both(images), x.device) / len(images),
+    )
+
+
+def _least(call: Callable[[], None], device: torch.device) -> float:
+    """Return the least time of a call, of those that fit into `_SECONDS`.
+
+    On a processor it is the process's own time where that is less: what other jobs take does not
+    count.
+    """
+    call()
+    times: list[float] = []
+    end = time.perf_counter() + _SECONDS
+    while not times or time.perf_counter() < end:
+        start, spent = time.perf_counter(), time.process_time()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - start)
+        else:
+            taken = time.perf_counter() - start
+            own = (time.process_time() - spent) / max(1, torch.get_num_threads())
+            times.append(min(taken, own) if torch.get_num_threads() == 1 else taken)
+    return min(times)

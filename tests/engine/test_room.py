@@ -1,0 +1,213 @@
+"""A device without room for a batch: half as many images go on, with the same verdicts."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from in_memory import Journal
+from torch import Tensor, nn
+
+import satbench
+from satbench.attacks.suites.suite import parse_suite
+from satbench.calling.shortage import NoRoomError, is_out_of_memory
+from satbench.core.errors import SatbenchError
+from satbench.core.progress.receiver import NoProgress
+from satbench.core.threat import Threat
+from satbench.data import Dataset
+from satbench.diagnosis.diagnose import probe
+from satbench.engine.judge import predict
+from satbench.engine.runner import BatchResult, Context
+from satbench.engine.suite_run import run_suite
+from satbench.models import LoadedModel
+
+LINF = Threat.parse("linf:0.1")
+SUITE = ["pgd-5", "apgd-ce(steps=5,block=10)", "cosine-pgd(steps=4,backward=softplus(5))"]
+
+
+class Refuses(nn.Module):
+    """A model on a device whose allocator refuses more than `most` images at once.
+
+    With gradients it refuses more than `most_with`.
+    """
+
+    def __init__(
+        self, model: nn.Module, most: int, most_with: int, error: Callable[[], Exception]
+    ) -> None:
+        super().__init__()
+        self.model, self.most, self.most_with, self.error = model, most, most_with, error
+        self.largest = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        with_gradient = torch.is_grad_enabled() and x.requires_grad
+        if len(x) > (self.most_with if with_gradient else self.most):
+            raise self.error()
+        self.largest = max(self.largest, len(x))
+        logits: Tensor = self.model(x)
+        return logits
+
+
+@dataclass
+class Notes(NoProgress):
+    """Progress that remembers what a user should know."""
+
+    notes: list[str]
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def run(model: nn.Module, images: Dataset, attacks: list[str]) -> tuple[list[int], Journal, Notes]:
+    journal, told = Journal(), Notes([])
+    context = Context(images, LINF, journal, told, batch_size=20)
+    return run_suite(model, parse_suite(attacks), context).tolist(), journal, told
+
+
+def spent(results: list[BatchResult]) -> list[tuple[int, int, int]]:
+    """Return images, forwards and backwards of each stage."""
+    stages = sorted({result.stage for result in results})
+    return [
+        (
+            sum(len(one.indices) for one in results if one.stage == stage),
+            sum(one.forwards for one in results if one.stage == stage),
+            sum(one.backwards for one in results if one.stage == stage),
+        )
+        for stage in stages
+    ]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        lambda: RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+        MemoryError,
+    ],
+    ids=["cuda", "cpu", "python"],
+)
+def test_verdicts_and_passes_are_the_same_where_the_allocator_refuses(
+    error: Callable[[], Exception], shipped: LoadedModel, fashion: Dataset
+) -> None:
+    images = fashion.first(40)
+    verdicts, journal, _ = run(shipped.module, images, SUITE)
+    small = Refuses(shipped.module, most=13, most_with=3, error=error)
+    again, in_parts, told = run(small, images, SUITE)
+
+    assert again == verdicts
+    assert len(set(verdicts)) > 2
+    assert spent(in_parts) == spent(journal)
+    assert small.largest <= 13
+    assert any("3 " in note or note.endswith("depends on it") for note in told.notes)
+    assert all("no memory left for" in note for note in told.notes)
+
+
+def test_the_size_that_fits_is_remembered(shipped: LoadedModel, fashion: Dataset) -> None:
+    small = Refuses(shipped.module, 20, 5, torch.OutOfMemoryError)
+    _, _, told = run(small, fashion.first(40), ["pgd-3", "pgd-4"])
+
+    assert len(told.notes) == 2  # 20 to 10 to 5, once
+
+
+def test_one_image_without_room_is_one_sentence(shipped: LoadedModel, fashion: Dataset) -> None:
+    small = Refuses(shipped.module, 20, 0, torch.OutOfMemoryError)
+    for attack in ("pgd-3", "apgd-ce(steps=2)"):
+        with pytest.raises(NoRoomError, match=r"1 image under .*--checkpointing"):
+            run(small, fashion.first(4), [attack])
+
+
+def test_another_error_is_none_of_memory(shipped: LoadedModel, fashion: Dataset) -> None:
+    broken = Refuses(shipped.module, 20, 5, lambda: RuntimeError("expected 3 channels"))
+    with pytest.raises(SatbenchError, match="expected 3 channels"):
+        run(broken, fashion.first(8), ["pgd-3"])
+
+
+def test_an_error_that_hides_a_lack_of_memory_is_one() -> None:
+    hiding = ValueError("my model failed")
+    hiding.__cause__ = torch.OutOfMemoryError()
+
+    assert is_out_of_memory(hiding)
+    assert not is_out_of_memory(ValueError("my model failed"))
+
+
+def test_the_judge_asks_in_halves(shipped: LoadedModel, fashion: Dataset) -> None:
+    x = torch.from_numpy(fashion.first(21).pixels(torch.arange(21).numpy()))
+    small = Refuses(shipped.module.eval(), 4, 4, torch.OutOfMemoryError)
+
+    assert predict(small, x).tolist() == predict(shipped.module, x).tolist()
+
+
+def test_the_diagnosis_counts_only_what_was_asked_in_the_end(
+    shipped: LoadedModel, fashion: Dataset
+) -> None:
+    images, rows = fashion.first(20), torch.arange(20).numpy()
+    whole = probe(shipped.module, images, LINF, rows)
+    parts = probe(Refuses(shipped.module, 7, 5, torch.OutOfMemoryError), images, LINF, rows)
+
+    assert parts == whole
+
+
+def test_an_evaluation_from_python_goes_through(
+    shipped: LoadedModel, fashion: Dataset, tmp_path: Path
+) -> None:
+    images = fashion.first(20)
+    given = {"attacks": SUITE[:2], "eps": "0.1", "progress": False}
+    x, y = images.pixels(torch.arange(20).numpy()), images.labels
+    small = Refuses(shipped.module, 9, 2, torch.OutOfMemoryError)
+    whole = satbench.evaluate(shipped.module, x, y, out=tmp_path / "whole", **given)  # type: ignore[arg-type]
+    parts = satbench.evaluate(small, x, y, out=tmp_path / "parts", **given)  # type: ignore[arg-type]
+
+    assert parts.verdicts == whole.verdicts
+    assert parts.diagnosis == whole.diagnosis
+
+
+REAL = """
+import resource, sys, torch
+from torch import nn
+import satbench
+torch.manual_seed(0)
+net = nn.Sequential(nn.Conv2d(1, 256, 3, padding=1), nn.SiLU(), nn.Conv2d(256, 1, 3, padding=1),
+                    nn.Flatten(), nn.Linear(64 * 64, 3)).eval()
+x = torch.rand(60, 1, 64, 64)
+y = net(x).argmax(1).detach()
+if sys.argv[1] == "limited":
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20,) * 2)
+record = satbench.evaluate(net, x, y, attacks="pgd-2", eps="1/255", out=None)
+print(record.verdicts)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_AS"), reason="no limit of memory here")
+def test_a_real_allocator_that_refuses_gives_the_same_verdicts() -> None:
+    def made(how: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", REAL, how], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert made("limited") == made("whole")
+
+
+def test_a_user_function_is_in_the_same_way(fashion: Dataset, shipped: LoadedModel) -> None:
+    net = shipped.module.eval()
+
+    def refuses(x: Tensor) -> Tensor:
+        if len(x) > 6:
+            raise MemoryError
+        logits: Tensor = net(x)
+        return logits
+
+    images = fashion.first(12)
+    x, y = images.pixels(torch.arange(12).numpy()), images.labels
+    ask: Callable[[Tensor], object] = refuses
+    record = satbench.evaluate(ask, x, y, attacks="pgd-3", eps="0.1", out=None, progress=False)
+
+    assert record.n == 12

@@ -1,0 +1,223 @@
+"""What an evaluation costs, before it runs; and what a record says that it cost."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import satbench
+from satbench.attacks.suites.suite import parse_suite
+from satbench.core.errors import SatbenchError, UnknownNameError
+from satbench.core.progress.course import StageCost
+from satbench.data import Dataset
+from satbench.evaluation.config import eval_config
+from satbench.evaluation.cost.forecast import Forecast, forecast, parse_prices
+from satbench.evaluation.cost.known import foreseen
+from satbench.evaluation.cost.machines import measured_machines
+from satbench.evaluation.cost.rate import PassFlops, PassSeconds, pass_flops
+from satbench.evaluation.cost.report import forecast_data
+from satbench.evaluation.cost.stage_costs import costs_of
+from satbench.evaluation.cost.units import CPU, LEAST, UNIT, images_a_unit
+from satbench.models import LoadedModel
+from satbench.records.record import Record, parse_record, read_record
+
+SHIPPED = "fmnist-sat-tiny-relu-s0"
+PUBLISHED = Path(__file__).parents[2] / "leaderboard/fashion-mnist-linf-0.1/records"
+
+
+# FLOPs
+
+
+def test_flops_are_those_of_products_and_convolutions() -> None:
+    net = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(48, 5))
+    found = pass_flops(net.eval().requires_grad_(False), torch.zeros(1, 2, 4, 4))
+
+    # 16 places, 3 × 2 × 9 weights each; 48 × 5 weights; two FLOPs a weight.
+    forward = 2 * (16 * 3 * 2 * 9 + 48 * 5)
+    assert found == PassFlops(forward, forward)
+
+
+def test_a_model_whose_passes_cannot_be_followed_has_no_flops() -> None:
+    class Fails(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise ValueError("no")
+
+    assert pass_flops(Fails(), torch.zeros(1, 1, 2, 2)) is None
+
+
+def test_seconds_of_passes_count_each_backward_with_its_forward() -> None:
+    assert PassSeconds(1.0, 3.0).of(10, 4) == 4 * 3.0 + 6 * 1.0
+    assert PassSeconds(1.0, 3.0).of(4, 4) == 12.0
+
+
+# What is known of attacks
+
+
+def test_the_cost_of_a_stage_is_that_of_an_image_that_holds_out() -> None:
+    assert costs_of(parse_suite(["pgd(steps=7,restarts=2)"]), 10)[1:] == (StageCost(28),)
+    fast = costs_of(parse_suite(["fast(source=none)"]), 10)
+    parts = [stage.part for stage in parse_suite(["fast(source=none)"])]
+    assert fast[1 + parts.index("apgd-t")].share == 0.05
+    assert fast[1 + parts.index("square")].passes == 400
+
+
+def test_passes_of_a_shipped_model_are_those_of_its_records() -> None:
+    (seen,) = foreseen(["pgd-50"], SHIPPED, "linf", 10)
+    records = [read_record(path) for path in sorted(PUBLISHED.glob(f"{SHIPPED}-*.json"))]
+    stage, n = next(
+        (one, record.n)
+        for record in records
+        for one in record.stages
+        if one.attack.startswith("pgd(steps=50")
+    )
+
+    assert (seen.about.forwards, seen.about.backwards) == (stage.forwards / n, stage.backwards / n)
+    assert seen.about.passes < 100
+    assert seen.most is not None
+    assert seen.most.passes == 100
+
+
+def test_passes_of_pgd_go_with_its_steps() -> None:
+    few, many = foreseen(["pgd-20", "pgd-50"], SHIPPED, "linf", 10)
+
+    assert few.about.passes == pytest.approx(many.about.passes * 20 / 50)
+
+
+def test_an_attack_that_no_record_ran_costs_what_its_parameters_allow() -> None:
+    (seen,) = foreseen(["square(queries=77)"], SHIPPED, "linf", 10)
+
+    assert seen.most == seen.about
+    assert seen.about.passes == 77
+
+
+# The forecast
+
+
+@pytest.fixture(scope="module")
+def made() -> Forecast:
+    """Return the forecast of two attacks on 50 images."""
+    config = eval_config(SHIPPED, attacks=["pgd-10", "square(queries=20)"], n_examples=50)
+    return forecast(config, {"here": 3600.0, "A100": 7200.0})
+
+
+def test_a_forecast_adds_up(made: Forecast) -> None:
+    assert [line.name for line in made.lines[:2]] == ["clean", "pgd-10"]
+    assert made.passes == pytest.approx(sum(line.passes for line in made.lines))
+    assert made.lines[0].passes == 50
+    assert made.lines[2].passes == 50 * 20
+    assert 0 < made.seconds < 60
+    assert made.flops is not None
+    assert made.flops > 1e6 * made.passes / 2
+
+
+def test_time_and_money_of_a_machine_are_flops_by_its_rate(made: Forecast) -> None:
+    here = made.places[0]
+    (gpu,) = (place for place in made.places if place.machine.name == "A100")
+    assert made.flops is not None
+
+    assert here.seconds == made.seconds
+    assert here.money == pytest.approx(made.seconds)
+    assert gpu.machine.is_peak
+    assert gpu.seconds == pytest.approx(made.flops / 156e12)
+    assert gpu.money == pytest.approx(2 * gpu.seconds)
+    others = [place for place in made.places if place.machine.name not in ("A100",)][1:]
+    assert all(place.money is None for place in others)
+
+
+def test_a_forecast_is_plain_data(made: Forecast) -> None:
+    told = json.loads(json.dumps(forecast_data(made)))
+
+    assert told["passes"] == made.passes
+    assert told["places"][0]["money"] == made.places[0].money
+
+
+def test_prices_are_read_and_refused() -> None:
+    assert parse_prices(["0.4", "H100=2.5"]) == {"here": 0.4, "H100": 2.5}
+    with pytest.raises(UnknownNameError, match="H100"):
+        parse_prices(["H1000=2"])
+    for text in ("A100=", "A100=-1", "cheap", "nan"):
+        with pytest.raises(SatbenchError):
+            parse_prices([text])
+
+
+# Units of work
+
+
+def test_a_unit_is_cut_by_flops_and_never_above_the_batch() -> None:
+    flops = PassFlops(10**9, 10**9)
+    fit = int(UNIT["cpu"] / (100 * 1e9))
+
+    assert images_a_unit(StageCost(100), flops, CPU, 250) == fit < 250
+    assert images_a_unit(StageCost(100), flops, CPU, 20) == 20
+    assert images_a_unit(StageCost(10**9), flops, CPU, 250) == LEAST["cpu"]
+    assert images_a_unit(StageCost(0), flops, CPU, 250) == 250
+    assert images_a_unit(StageCost(100), None, CPU, 250) == 250
+
+
+@pytest.mark.parametrize("name", [SHIPPED, "fmnist-sat-small-silu-s0"])
+def test_units_of_shipped_models_are_what_they_were(name: str) -> None:
+    net = satbench.load_model(name)
+    module = net.eval().requires_grad_(False)
+    flops = pass_flops(module, torch.zeros(1, 1, 28, 28))
+    assert flops is not None
+
+    for attack in ("pgd-50", "fast(source=none)", "autoattack"):
+        for cost in costs_of(parse_suite([attack]), 10):
+            assert images_a_unit(cost, flops, CPU, 250) == 250
+
+
+# What a record says
+
+
+def test_a_record_tells_the_flops_of_its_passes(
+    shipped: LoadedModel, fashion: Dataset, tmp_path: Path
+) -> None:
+    x, y = fashion.pixels(torch.arange(10).numpy()), fashion.labels[:10]
+    record = satbench.evaluate(shipped.module, x, y, attacks="pgd-3", eps="0.1", out=tmp_path)
+    flops = pass_flops(shipped.module.eval().requires_grad_(False), torch.zeros(1, 1, 28, 28))
+    assert flops is not None
+    (stage,) = record.stages
+
+    assert record.environment.flops == flops.of(10 + stage.forwards, stage.backwards)
+    assert record.path is not None
+    assert read_record(record.path) == record
+
+
+def test_records_from_before_are_read_and_get_no_new_field() -> None:
+    for path in sorted(PUBLISHED.glob(f"{SHIPPED}-*.json")):
+        record = read_record(path)
+        before = json.loads(path.read_text())["environment"]
+        assert json.loads(record.to_json())["environment"] == before
+
+
+def record_of(**environment: object) -> Record:
+    record = read_record(next(iter(sorted(PUBLISHED.glob(f"{SHIPPED}-*.json")))))
+    return replace(record, environment=replace(record.environment, **environment))  # type: ignore[arg-type]
+
+
+def test_flops_and_joules_are_written_where_they_are_known() -> None:
+    record = record_of(flops=12345, joules=6.5)
+    told = json.loads(record.to_json())["environment"]
+
+    assert (told["flops"], told["joules"]) == (12345, 6.5)
+    assert parse_record(record.to_json(), "it") == record
+
+
+def test_the_rate_of_a_machine_is_measured_by_records_that_tell_their_flops() -> None:
+    own = {"device": "NVIDIA X", "clean_seconds": 2.0, "stage_seconds": [8.0]}
+    plain = record_of(**own)
+    assert measured_machines([plain]) == []
+    stages = [replace(one, source_forwards=0, source_backwards=0) for one in plain.stages]
+    records = [
+        replace(record_of(**own, flops=flops), stages=stages) for flops in (10**9, 3 * 10**9)
+    ]
+    (machine,) = measured_machines(records)
+
+    assert machine.name == "NVIDIA X"
+    assert machine.rate == pytest.approx(4e9 / 20)
+    assert not machine.is_peak
