@@ -164,9 +164,7 @@ _ARGUMENTS = {
     "eps": Argument("a number or a text such as '8/255'", _or_none(_is_radius)),
     "n_examples": Argument(_WHOLE, _or_none(_is_whole)),
     "seed": Argument(_WHOLE, _is_whole),
-    "batch_size": Argument(
-        f"{_WHOLE}, or 'auto'", lambda value: value == "auto" or _is_whole(value)
-    ),
+    "batch_size": Argument(f"{_WHOLE}, or 'auto'", _is_whole_or_auto),
     "timeout": Argument("a number of seconds, or None", _or_none(_is_real)),
     "device": Argument(
         "'auto', 'cpu', 'cuda' or 'cuda:1'",

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import click
 
+from satbench.core.errors import SatbenchError
+from satbench.core.limits import whole_number
+
 
 def read_batch_size(ctx: click.Context, _: click.Parameter, value: str) -> int:
-    """Return a batch size; 0 stands for auto, which only `eval` takes.  Raises BadParameter."""
-    if str(value) == "auto" and ctx.command.name == "eval":
+    """Return a batch size; 0 stands for auto, which only `eval` takes.
+
+    Raises SatbenchError for any other text, and for less than 1.
+    """
+    if value == "auto" and ctx.command.name == "eval":
         return 0
-    if not str(value).isdecimal() or int(value) < 1:
-        auto = ", or auto" if ctx.command.name == "eval" else ""
-        raise click.BadParameter(f"expected 1 or more{auto}, got {value!r}")
-    return int(value)
+    size = whole_number(value)
+    if not size:
+        raise SatbenchError(f"expected a batch size of 1 or more, got {value}")
+    return size

@@ -12,6 +12,7 @@ from satbench.calling.borrow import borrowed
 from satbench.calling.devices import choose_device, device_name, moved
 from satbench.calling.generators import own_generators
 from satbench.core.errors import SatbenchError, UnknownNameError
+from satbench.diagnosis.diagnose import ATTACKED, EXAMINED
 from satbench.evaluation.config import EvalConfig, first_examples
 from satbench.evaluation.cost.known import Foreseen, Spending, foreseen, published
 from satbench.evaluation.cost.machines import (
@@ -25,7 +26,6 @@ from satbench.evaluation.cost.rate import PassFlops, PassSeconds, pass_flops, pa
 from satbench.models import load_model
 from satbench.records.record import read_records
 
-_LOOKED_AT = 64  # images that the diagnosis attacks: 3 forwards and a backward each
 _TIMED = 250  # images of a batch that is timed
 
 
@@ -98,12 +98,12 @@ def forecast(config: EvalConfig, prices: Mapping[str, float]) -> Forecast:
     with own_generators(device, config.seed):
         loaded = load_model(config.model, dataset.classes, exactly=not dataset.more_classes)
         loaded.check_images(dataset.shape, dataset.name)
-        count = min(_TIMED, len(dataset), config.batch_size)
+        count = min(_TIMED, len(dataset), config.batch_size or _TIMED)
         x = torch.from_numpy(dataset.first(count).pixels(torch.arange(count).numpy())).to(device)
         with moved([loaded.module], device), borrowed(loaded.module) as model:
             seconds, flops = pass_seconds(model, x), pass_flops(model, x[:1])
     known = foreseen(config.attacks, loaded.info.name, config.threat.norm, dataset.classes)
-    lines = _lines(known, len(dataset), seconds)
+    lines = _lines(known, len(dataset), seconds, config.diagnose)
     total = None
     if flops:
         total = sum(flops.of(line.forwards, line.backwards) for line in lines)
@@ -145,12 +145,16 @@ def parse_prices(texts: Sequence[str]) -> dict[str, float]:
     return prices
 
 
-def _lines(known: Sequence[Foreseen], n: int, seconds: PassSeconds) -> tuple[CostLine, ...]:
+def _lines(
+    known: Sequence[Foreseen], n: int, seconds: PassSeconds, diagnose: bool
+) -> tuple[CostLine, ...]:
     clean = Foreseen("clean", Spending(1, 0), Spending(1, 0), "one forward an image")
-    looks = min(_LOOKED_AT, n)
-    signs = Spending(3 + 3 * looks / n, 2 + looks / n)
-    diagnosis = Foreseen("diagnosis", signs, signs, "what it does with each image")
-    return tuple(_line(one, n, seconds) for one in (clean, *known, diagnosis))
+    lines = [clean, *known]
+    if diagnose:  # 3 forwards and 2 backwards an image, and 3 and 1 of some that it attacks
+        examined, attacked = min(EXAMINED, n), min(ATTACKED, n)
+        signs = Spending(3 * (examined + attacked) / n, (2 * examined + attacked) / n)
+        lines.append(Foreseen("diagnosis", signs, signs, f"what it asks of {examined} images"))
+    return tuple(_line(one, n, seconds) for one in lines)
 
 
 def _line(known: Foreseen, n: int, seconds: PassSeconds) -> CostLine:
