@@ -77,6 +77,29 @@ def test_every_command_that_computes_writes_what_one_process_writes(
 
 
 @pytest.mark.slow
+def test_the_helpers_of_the_default_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["eval", RELU, SILU, "--attack", "square(queries=400)", "--limit", "80"]
+    words += ["--batch-size", "10"]
+    run(*words, "--out", tmp_path / "one", "--workers", "1")
+    started: list[int] = []
+    start = workers._start
+
+    def noted(tasks: Any, places: list[int]) -> subprocess.Popen[bytes]:
+        started.append(len(places))
+        return start(tasks, places)
+
+    monkeypatch.setattr(workers, "_start", noted)
+    monkeypatch.setattr(workers, "LATE", 0.5)
+    monkeypatch.setattr(workers, "cores", lambda: [0, 1])
+    run(*words, "--out", tmp_path / "auto", "--workers", "auto")
+
+    assert started == [1]
+    assert results(tmp_path / "one") == results(tmp_path / "auto")
+
+
+@pytest.mark.slow
 def test_a_helper_that_is_killed_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

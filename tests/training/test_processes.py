@@ -118,6 +118,43 @@ def check_two(config: TrainConfig, data: Dataset, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_a_run_goes_on_in_another_number_of_processes(
+    before: int, after: int, config: TrainConfig, toy: Dataset, tmp_path: Path
+) -> None:
+    changed = replace(config, sync_batch_norm=True)
+    whole = summary(changed, toy, tmp_path / "whole")
+    began = in_processes(
+        lambda ranks: until_an_epoch(changed, toy, tmp_path / "run", ranks),
+        tmp_path / "began",
+        before,
+    )
+    ended = in_processes(
+        lambda ranks: summary(changed, toy, tmp_path / "run", ranks), tmp_path / "ended", after
+    )
+
+    assert len(whole[0]) > 1
+    assert began == [1] * before
+    for goes_on, at_once in zip(ended[0], whole, strict=True):
+        np.testing.assert_allclose(goes_on, at_once, rtol=0, atol=TOLERANCE)
+
+
+def until_an_epoch(config: TrainConfig, data: Dataset, folder: Path, ranks: Ranks) -> int:
+    """Train until the second epoch begins, and stop there as at a Ctrl-C."""
+    epochs = 0
+
+    def stop(epoch: int, step: int, steps: int) -> None:
+        nonlocal epochs
+        epochs = epoch
+        if epoch:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, data, folder, CPU, on_step=stop, ranks=ranks)
+    return epochs
+
+
+@pytest.mark.slow
 def test_without_synchronised_batch_norm_the_processes_still_agree_on_one_network(
     config: TrainConfig, toy: Dataset, tmp_path: Path
 ) -> None:
