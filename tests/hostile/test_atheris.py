@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from satbench.board.definition import board_definitions
+from satbench.board.definition import board_definition
 
 PROGRAM = Path(__file__).with_name("atheris_files.py")
 
@@ -18,7 +18,7 @@ def test_inputs_that_coverage_guides_are_refused_or_read(tmp_path: Path) -> None
     pytest.importorskip("atheris")
     corpus = tmp_path / "corpus"
     corpus.mkdir()
-    board = board_definitions()[0]
+    board = board_definition("fashion-mnist-linf-0.1")
     for number, path in enumerate((board.folder / "board.toml", *board.records.glob("*s0*.json"))):
         (corpus / str(number)).write_bytes(path.read_bytes())
 

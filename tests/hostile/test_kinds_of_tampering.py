@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from satbench.board.board import defined_board
-from satbench.board.definition import board_definitions, read_definition
+from satbench.board.definition import board_definition, read_definition
 from satbench.core.errors import SatbenchError
 from satbench.data import Dataset, load_dataset
 from satbench.proofs.verification import verify_record
@@ -39,7 +39,7 @@ def _read_the_images_once(monkeypatch: pytest.MonkeyPatch, images: Dataset) -> N
 @pytest.fixture(scope="module")
 def original(images: Dataset) -> Forged:
     """Return the shipped record of PGD-50 and AutoAttack on a model with a flag."""
-    (board,) = board_definitions()[:1]
+    board = board_definition("fashion-mnist-linf-0.1")
     paths = [path for path in board.records.glob(f"{MODEL}-*.json") if _is_autoattack(path)]
     values = json.loads(paths[0].read_text())
     witnesses = read_witnesses(find_witnesses(paths[0], values["witnesses_digest"]))
@@ -54,7 +54,7 @@ def _is_autoattack(path: Path) -> bool:
 def home(tmp_path: Path) -> Path:
     """Return where a record lies on a board like the shipped one."""
     (tmp_path / "records").mkdir()
-    text = (board_definitions()[0].folder / "board.toml").read_bytes()
+    text = (board_definition("fashion-mnist-linf-0.1").folder / "board.toml").read_bytes()
     (tmp_path / "board.toml").write_bytes(text)
     return tmp_path / "records" / "record.json"
 
@@ -111,7 +111,7 @@ def test_the_docs_count_the_kinds() -> None:
 
 
 def test_a_reference_run_from_before_there_was_a_diagnosis_holds(images: Dataset) -> None:
-    paths = sorted(board_definitions()[0].reference.glob(f"{MODEL}-*.json"))
+    paths = sorted(board_definition("fashion-mnist-linf-0.1").reference.glob(f"{MODEL}-*.json"))
     (old,) = [path for path in paths if json.loads(path.read_text())["schema"] == 1]
 
     assert verify_record(old).faults == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from satbench.board.definition import board_definitions
+from satbench.board.definition import board_definition
 from satbench.cli.leaderboard import leaderboard
 
 BAD = ("[" * 100_000, "{}", '{"schema": 2}', "9" * 6000, "")
@@ -19,7 +19,7 @@ def records(tmp_path: Path) -> Path:
     """Return a folder of one good record and several bad ones."""
     folder = tmp_path / "records"
     folder.mkdir()
-    good = sorted(board_definitions()[0].records.glob("*.json"))[0].read_text()
+    good = sorted(board_definition("fashion-mnist-linf-0.1").records.glob("*.json"))[0].read_text()
     (folder / "m.json").write_text(good)
     counted_wrong = json.loads(good)
     counted_wrong["stages"][0]["broken"] += 1

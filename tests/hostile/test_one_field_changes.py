@@ -15,8 +15,9 @@ import pytest
 
 from satbench.attacks.suites.suite_file import read_suite, suite_class
 from satbench.board.board import build_board
-from satbench.board.definition import board_definitions, read_definition
+from satbench.board.definition import board_definition, read_definition
 from satbench.board.exports import render_csv, render_json
+from satbench.board.marks import countable_rechecks
 from satbench.board.tables import render_markdown
 from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError
@@ -24,7 +25,9 @@ from satbench.model_zoo.card import Card, parse_card
 from satbench.recipes import load_recipe
 from satbench.records.check import check_record
 from satbench.records.curves import Curve, parse_curve, reach_of
+from satbench.records.rechecks import check_recheck, read_recheck
 from satbench.records.record import parse_record
+from satbench.submissions.manifest import Manifest, check_manifest, read_manifest
 from satbench.training.saved.checkpoint import Checkpoint, CorruptError, _place
 
 from .odd_values import every_change
@@ -33,7 +36,7 @@ DAILY = 150  # changes of each kind of file every day; all of them with `-m slow
 
 
 def _record_text() -> str:
-    folder = board_definitions()[0].records
+    folder = board_definition("fashion-mnist-linf-0.1").records
     return sorted(folder.glob("*.json"))[0].read_text()
 
 
@@ -76,12 +79,47 @@ def _read_suite(text: str, folder: Path) -> None:
     read_suite.cache_clear()
 
 
+def _board_text() -> str:
+    return _values_of(board_definition("fashion-mnist-linf-0.1").folder / "board.toml")
+
+
 def _read_board(text: str, folder: Path) -> None:
     read_definition(_toml(text, folder))
 
 
 def _read_recipe(text: str, folder: Path) -> None:
     load_recipe(str(_toml(text, folder)))
+
+
+def _recheck_text() -> str:
+    folder = board_definition("fashion-mnist-linf-0.1").rechecks
+    return sorted(folder.glob("*.json"))[0].read_text()
+
+
+def _read_recheck(text: str, folder: Path) -> None:
+    path = folder / "recheck.json"
+    path.write_text(text)
+    recheck = read_recheck(path)
+    records = board_definition("fashion-mnist-linf-0.1").records
+    record = parse_record((records / _record_of_the_recheck()).read_text(), "a test")
+    list(check_recheck(recheck, record))
+    countable_rechecks([recheck], [record])
+
+
+def _record_of_the_recheck() -> str:
+    folder = board_definition("fashion-mnist-linf-0.1").rechecks
+    return sorted(folder.glob("*.json"))[0].stem.rpartition("-s")[0] + ".json"
+
+
+def _submission_text() -> str:
+    files = {"card.json": "0" * 64, "m-1.json": "1" * 64, "m-1.witnesses.npz": "2" * 64}
+    told = Manifest("fashion-mnist-linf-0.1", "open", "x", "shipped", files, supersedes=["3" * 64])
+    return json.dumps(asdict(told))
+
+
+def _read_submission(text: str, folder: Path) -> None:
+    (folder / "submission.json").write_text(text)
+    list(check_manifest(read_manifest(folder), folder))
 
 
 def _toml(text: str, folder: Path) -> Path:
@@ -126,8 +164,13 @@ KINDS: dict[str, tuple[Callable[[], str], Callable[[str, Path], None]]] = {
         lambda: json.dumps(asdict(Checkpoint(history=({"a": 1.0},), notes=("a",)))),
         _read_place,
     ),
+    "recheck": (_recheck_text, _read_recheck),
+    "submission": (_submission_text, _read_submission),
     "suite": (lambda: _values_of(content_folder("attacks") / "fast.toml"), _read_suite),
-    "board": (lambda: _values_of(board_definitions()[0].folder / "board.toml"), _read_board),
+    "board": (
+        lambda: _values_of(board_definition("fashion-mnist-linf-0.1").folder / "board.toml"),
+        _read_board,
+    ),
     "recipe": (_recipe_text, _read_recipe),
 }
 

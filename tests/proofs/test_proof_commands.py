@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from satbench.board.definition import board_definitions
+from satbench.board.definition import board_definition
 from satbench.cli import main
 from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
@@ -48,7 +48,7 @@ def board(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     folder.mkdir()
     for one in (original, witnesses_path(original)):
         (folder / one.name).write_bytes(one.read_bytes())
-    made = replace(board_definitions()[0], folder=tmp_path)
+    made = replace(board_definition("fashion-mnist-linf-0.1"), folder=tmp_path)
     monkeypatch.setattr("satbench.proofs.verification.board_definitions", lambda: [made])
     return folder / original.name
 
