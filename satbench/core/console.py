@@ -118,6 +118,8 @@ class BarProgress:
         announce: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._announce, self._clock, self._said = announce, clock, clock()
+        self._name, self._course = "", Course(clock)
         console = _console(stderr=True)
         self._live: Live | None = None
         self._lines: Console | None = None
@@ -127,8 +129,6 @@ class BarProgress:
             )
         elif not quiet:
             self._lines = console
-        self._announce, self._clock, self._said = announce, clock, clock()
-        self._name, self._course = "", Course(clock)
 
     def __enter__(self) -> BarProgress:
         if self._live:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 
 import pytest
+from rich.console import Console
 
 from satbench.core.console import EVERY, BarProgress
 from satbench.core.progress.course import Course, StageCost
@@ -50,6 +52,17 @@ def test_it_moves_within_a_batch() -> None:
 
     assert course.left == before - 300
     assert course.taken == 0
+
+
+def test_a_batch_that_takes_longer_than_thought_never_sets_the_bar_back() -> None:
+    course = after_the_clean_pass(Clock())
+    shares = []
+    for _ in range(40):
+        course.passed(100)
+        shares.append(course.share)
+
+    assert shares == sorted(shares)
+    assert course.left > 16 * 1000 * 0.5
 
 
 def test_after_a_batch_what_it_took_and_who_survived_foretell_the_rest() -> None:
@@ -139,6 +152,33 @@ def test_a_script_on_a_pipe_gets_no_line_a_stage(capsys: Capture) -> None:
         progress.passed(5)
 
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_terminal_shows_the_stage_and_the_bar_on_two_lines_of_80_columns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=80, _environ={"TERM": "xterm"})
+    monkeypatch.setattr("satbench.core.console._console", lambda **_: terminal)
+    clock = Clock()
+    with BarProgress(clock=clock) as progress:
+        progress.model("a-network-whose-name-is-rather-long-and-goes-on-for-a-while-s0")
+        progress.expect((StageCost(1), StageCost(10_000), StageCost(9)))
+        progress.stage("clean", 1000, 0)
+        clock.now += 1
+        progress.passed(1000)
+        progress.advance(1000, 812)
+        progress.stage("pgd(steps=50,restarts=100)", 812, 0)
+        clock.now += 40
+        progress.passed(1_234_567)
+        progress.note("no memory left")
+        lines = terminal.render_lines(progress._drawn())
+    shown = ["".join(part.text for part in line).rstrip() for line in lines]
+
+    assert len(shown) == 2
+    assert "pgd(steps=50" in shown[0]
+    assert "1.24 M passes, 30.9 k/s, 812 survive, about 4 min left" in shown[1]
+    assert "no memory left" in screen.getvalue()
 
 
 def test_a_quiet_one_says_nothing(capsys: Capture) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 _FEW = 2.0  # seconds of a stage after which its own rate counts
+_NEARLY = 0.05
 _LATELY = 20.0  # seconds whose rate counts more than that of the time before
 
 
@@ -103,9 +104,8 @@ class Course:
         """About how many passes are left, of this stage and of those after it."""
         to_go = max(0, self.total - self.taken)
         under_way = self.done - self._told_at
-        here = max(0.0, self._an_image() * to_go - under_way)
-        if to_go and not here:  # the batch under way takes more than was thought
-            here = self._an_image() * max(0, to_go - 1)
+        # A batch that takes more than was thought is taken to be nearly done.
+        here = max(_NEARLY * under_way, self._an_image() * to_go - under_way)
         survivors = float(self._survivors or 0)
         if self._images:
             survivors = max(0.0, survivors - to_go * self._broken / self._images)
