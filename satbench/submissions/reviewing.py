@@ -19,7 +19,7 @@ from satbench.calling.generators import own_generators
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.engine.judge import check_allowed
-from satbench.evaluation.given import Given, find_images
+from satbench.evaluation.given import Given, find_images, find_model
 from satbench.evaluation.surrogates import with_surrogates
 from satbench.model_zoo.card import Card, card_of_digest, read_card, zoo_names
 from satbench.proofs.verification import Verified, check_witness_list, verify_record
@@ -209,10 +209,9 @@ class _Reviewing:
         manifest = self.manifest
         for record in records:
             model = record.model
-            if manifest.model == "public":
-                if model.name != manifest.public:
-                    yield f"the record is of {model.name[:80]!r}, not of {manifest.public}"
-            elif not NAME.fullmatch(model.name):
+            if manifest.model == "public" and model.name == manifest.public:
+                continue
+            if not NAME.fullmatch(model.name):
                 yield (
                     "expected a model's name of letters, digits, '.', '_', '+' and '-', got "
                     f"{model.name[:80]!r}"
@@ -271,12 +270,19 @@ class _Reviewing:
                     faults = list(_check_images(record, record.path, self.data_dir))
                 else:
                     done = verify_record(record.path, given)
-                    faults = done.faults
-                    if done.confirmed:
+                    faults = done.faults or list(self._check_public_name(record, given))
+                    if not faults:
                         yield done
             except SatbenchError as error:
                 faults = [str(error)]
             self.refusals += [f"{record.path.name}: {fault}" for fault in faults]
+
+    def _check_public_name(self, record: Record, given: Given) -> Iterator[str]:
+        """Check that a public model is called in a record what its zoo calls it."""
+        if self.manifest.model == "public":
+            name = find_model(record, given).info.name
+            if record.model.name != name:
+                yield f"{self.manifest.public} is called {name}, in the record {record.model.name}"
 
     def _given(self, card: Card | None) -> Given | None:
         """Return what the model is found by; None where it is not to be had here."""

@@ -18,7 +18,8 @@ from satbench.core.digests import digest_file
 from satbench.core.errors import SatbenchError
 from satbench.evaluation.given import Given
 from satbench.model_zoo.card import read_card, write_card
-from satbench.models import FileOptions
+from satbench.model_zoo.weights import save_weights
+from satbench.models import FileOptions, load_model, request_model
 from satbench.proofs.verification import verify_record
 from satbench.records.record import inputs_of, read_record, record_stem, write_record
 from satbench.records.witnesses import witnesses_path
@@ -356,3 +357,34 @@ def test_a_folder_that_is_there_is_not_written_over(packer) -> None:
     packer()
     with pytest.raises(SatbenchError, match="not there yet"):
         packer()
+
+
+def test_a_public_model_is_asked_only_where_it_may_be_fetched_and_by_its_own_name(
+    packer, board: BoardDefinition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A folder of this name stands for the Hub: nothing is fetched in a test.
+    (tmp_path / "org" / "net").mkdir(parents=True)
+    loaded = load_model(request_model("fmnist-sat-tiny-silu-s0"), 10)
+    assert loaded.card is not None
+    save_weights(loaded.module, tmp_path / "org" / "net" / loaded.card.weights)
+    write_card(loaded.card, tmp_path / "org" / "net" / "satbench.json")
+    monkeypatch.chdir(tmp_path)
+    given: dict[str, Any] = {"x": "fashion-mnist", "n_examples": 60, "norm": "linf", "eps": "0.1"}
+    made = satbench.evaluate(
+        "hf:org/net", attacks=["pgd-1", "pgd-10"], out=tmp_path / "hf", **given
+    )
+    done = packer(records=(made.path,), model="hf:org/net")
+    unasked = review(done.folder, definition=board)
+
+    assert (done.refusals, done.notes, len(done.confirmed)) == ((), (), 1)
+    assert (unasked.refusals, len(unasked.notes), unasked.confirmed) == ((), 1, ())
+    made_up = replace(made, model=replace(made.model, name="super-robust"))
+    for path in done.folder.glob("fmnist-*"):
+        path.rename(
+            done.folder / path.name.replace(made.path.stem, record_stem(inputs_of(made_up)))
+        )
+    write_record(made_up, done.folder / f"{record_stem(inputs_of(made_up))}.json")
+    reseal(done.folder)
+    assert any(
+        "super-robust" in one for one in review(done.folder, fetch=True, definition=board).refusals
+    )
