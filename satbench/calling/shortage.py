@@ -20,6 +20,8 @@ _SIGNS = (
     "cudnn_status_alloc_failed",
     "cublas_status_alloc_failed",
     "unable to allocate",  # NumPy's
+    "could not create a primitive",  # oneDNN's, of convolutions on the CPU
+    "could not execute a primitive",
 )
 
 T = TypeVar("T")
@@ -28,10 +30,11 @@ T = TypeVar("T")
 class NoRoomError(SatbenchError):
     """A device has no room for as few images as can be asked about at once."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, said: str) -> None:
         super().__init__(
-            f"the device has no memory left for {what}: give --checkpointing (checkpointing=True), "
-            "which keeps fewer activations for the gradient, or a device with more memory"
+            f"the device has no memory left for {what} ({said}): give --checkpointing "
+            "(checkpointing=True), which keeps fewer activations for the gradient, or a device "
+            "with more memory"
         )
 
 
@@ -53,8 +56,8 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def room_left(lack: list[bool]) -> Iterator[None]:
-    """Take in that a device has no room: `lack` gets an entry, and what was held is let go.
+def room_left(lack: list[str]) -> Iterator[None]:
+    """Take in that a device has no room: `lack` gets what was said, and what was held is let go.
 
     Any other error passes.
     """
@@ -63,10 +66,15 @@ def room_left(lack: list[bool]) -> Iterator[None]:
     except Exception as error:  # a user's code may make any error of it
         if not is_out_of_memory(error):
             raise
-        lack.append(True)
+        lack.append(_first_line(error))
         traceback.clear_frames(error.__traceback__)  # they hold the tensors
     if lack:
         let_go()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def let_go() -> None:
@@ -91,9 +99,9 @@ def with_fewer(images: int, work: Callable[[int], T], what: str) -> T:
     8
     """
     while True:
-        lack: list[bool] = []
+        lack: list[str] = []
         with room_left(lack):
             return work(images)
         if images == 1:
-            raise NoRoomError(f"1 image {what}")
+            raise NoRoomError(f"1 image {what}", lack[-1])
         images = -(-images // 2)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from satbench.calling.logits import MASKED_LOGIT, classes_in_play
 from satbench.calling.rounding import FLOAT32, apart, same_up_to
+from satbench.calling.shortage import is_out_of_memory
 from satbench.core.threat import Threat
 from satbench.engine.contract import Model
 
@@ -209,7 +210,9 @@ def _margin(logits: Tensor, y: Tensor, rival: Tensor) -> Tensor:
 def _gradient(value: Tensor, x: Tensor) -> Tensor:
     try:
         (grad,) = torch.autograd.grad(value, x, retain_graph=True, allow_unused=True)
-    except Exception:  # no graph, or whatever a user's backward raises: no gradient to follow
+    except Exception as error:  # no graph, or whatever a user's backward raises: none to follow
+        if is_out_of_memory(error):
+            raise
         return torch.zeros_like(x)
     return torch.zeros_like(x) if grad is None else grad.detach()
 

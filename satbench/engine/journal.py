@@ -171,6 +171,8 @@ def _read(path: Path) -> BatchResult | None:
                 points=stored["points"],
                 search=cast(Kind, str(stored["search"])),
             )
+    except MemoryError:  # the file is whole
+        raise
     except Exception:  # every kind of error comes from a zip with a flipped byte
         path.unlink(missing_ok=True)
         return None

@@ -52,11 +52,11 @@ def predict(model: nn.Module, x: Tensor) -> Tensor:
 
 def _predicted(model: nn.Module, x: Tensor) -> Tensor:
     """Predict in halves where the device has no room for all."""
-    lack: list[bool] = []
+    lack: list[str] = []
     with room_left(lack):
         return answered(ask(model, x), x).argmax(1)
     if len(x) <= 1:
-        raise NoRoomError("the judge's pass of 1 image")
+        raise NoRoomError("the judge's pass of 1 image", lack[-1])
     half = len(x) // 2
     return torch.cat([_predicted(model, x[:half]), _predicted(model, x[half:])])
 

@@ -19,6 +19,7 @@ from satbench.calling.logits import (
     unanswered,
     without_masks,
 )
+from satbench.calling.shortage import is_out_of_memory
 from satbench.core.errors import SatbenchError
 from satbench.data import Dataset
 from satbench.engine.passes import CountingModel, Passes
@@ -111,7 +112,9 @@ def _in_use(parameters: dict[str, nn.Parameter], logits: Tensor) -> dict[str, nn
         grads = torch.autograd.grad(
             logits.sum(), list(wanted.values()), retain_graph=True, allow_unused=True
         )
-    except Exception:  # whatever a user's backward raises
+    except Exception as error:  # whatever a user's backward raises
+        if is_out_of_memory(error):
+            raise
         return wanted
     used = zip(wanted, grads, strict=True)
     return {place: wanted[place] for place, grad in used if grad is not None}

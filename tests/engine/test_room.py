@@ -171,14 +171,15 @@ import resource, sys, torch
 from torch import nn
 import satbench
 torch.manual_seed(0)
-net = nn.Sequential(nn.Conv2d(1, 256, 3, padding=1), nn.SiLU(), nn.Conv2d(256, 1, 3, padding=1),
+net = nn.Sequential(nn.Conv2d(1, 128, 3, padding=1), nn.SiLU(), nn.Conv2d(128, 1, 1),
                     nn.Flatten(), nn.Linear(64 * 64, 3)).eval()
 x = torch.rand(60, 1, 64, 64)
 y = net(x).argmax(1).detach()
+satbench.evaluate(net, x[:2], y[:2], attacks="pgd-1", eps="1/255", out=None)  # all is loaded now
 if sys.argv[1] == "limited":
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20,) * 2)
-record = satbench.evaluate(net, x, y, attacks="pgd-2", eps="1/255", out=None)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 300 * 2**20,) * 2)
+record = satbench.evaluate(net, x, y, attacks="pgd-1", eps="1/255", out=None)
 print(record.verdicts)
 """
 
@@ -186,14 +187,16 @@ print(record.verdicts)
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_AS"), reason="no limit of memory here")
 def test_a_real_allocator_that_refuses_gives_the_same_verdicts() -> None:
-    def made(how: str) -> str:
+    def made(how: str) -> tuple[str, bool]:
         done = subprocess.run(
             [sys.executable, "-c", REAL, how], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        return done.stdout
+        return done.stdout, "no memory left" in done.stderr
 
-    assert made("limited") == made("whole")
+    (limited, was_short), (whole, was_not) = made("limited"), made("whole")
+    assert limited == whole
+    assert (was_short, was_not) == (True, False)
 
 
 def test_a_user_function_is_in_the_same_way(fashion: Dataset, shipped: LoadedModel) -> None:

@@ -94,7 +94,7 @@ def _measured(searched: Searched, x: Tensor) -> Iterator[tuple[int, float]]:
     """Yield batch sizes with the seconds of a gradient step, as long as there is room."""
     for size in _SIZES:
         images = x.repeat(-(-size // len(x)), 1, 1, 1)[:size]
-        lack: list[bool] = []
+        lack: list[str] = []
         seconds = 0.0
         with room_left(lack):
             seconds = _least(lambda: _step(searched, images), x.device)  # noqa: B023 - called now

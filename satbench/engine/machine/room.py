@@ -53,16 +53,16 @@ class Room:
         """
         todo = _cut(unit, self._most) if self._most and not worker.block else [unit]
         while todo:
-            part, lack = todo.pop(0), list[bool]()
+            part, lack = todo.pop(0), list[str]()
             with room_left(lack):
                 work(part)
             if lack:
-                self._halve(worker, part)
+                self._halve(worker, part, lack[-1])
                 todo = [part, *todo]
                 if not worker.block and self._most:
                     todo = [piece for one in todo for piece in _cut(one, self._most)]
 
-    def _halve(self, worker: Worker, part: Part) -> None:
+    def _halve(self, worker: Worker, part: Part, said: str) -> None:
         """Go on with half as many images at once as there was no room for."""
         if worker.block:  # the attack must see them together; the model need not
             most = worker.narrow(len(part)) if isinstance(worker, Narrowing) else 0
@@ -70,7 +70,7 @@ class Room:
             most = -(-len(part) // 2) if len(part) > 1 else 0
             self._most = most or self._most
         if not most:
-            raise NoRoomError(f"1 image {worker.under}")
+            raise NoRoomError(f"1 image {worker.under}", said)
         self._say(
             f"no memory left for {len(part)} images at once {worker.under}: going on with {most}; "
             "no verdict depends on it"
