@@ -27,6 +27,7 @@ LATE = 10.0
 """Seconds after which the helpers of the default start: a short command does without them."""
 
 _PATIENCE = 10.0  # seconds that a helper has to end
+_MOST = 4_096  # workers of one command
 _ALL_GPUS = "cuda:all"
 
 
@@ -46,6 +47,8 @@ class Workers:
         """Return this.  Raises SatbenchError for less than 1, and where a run is begun anew."""
         if self.count is not None and self.count < 1:
             raise SatbenchError(f"expected --workers of 1 or more, got {self.count}")
+        if self.count is not None and self.count > _MOST:
+            raise SatbenchError(f"expected --workers of at most {_MOST:,}, got {self.count:,}")
         if self.address is not None and self.engine != "ray":
             raise SatbenchError("--address is that of a Ray cluster: give --engine ray with it")
         several = self.engine == "ray" or (self.count or 1) > 1

@@ -12,6 +12,7 @@ from satbench.core.files import write_bytes
 from satbench.engine.claims import Claims, ConcludedElsewhere
 from satbench.evaluation.api import evaluate_config
 from satbench.evaluation.cluster.post import Post, ThroughPost, Watching
+from satbench.evaluation.cluster.ray_engine import check_address
 from satbench.evaluation.cluster.tasks import Task, in_order, start_of
 from satbench.evaluation.config import eval_config
 from satbench.evaluation.run import Finished
@@ -150,3 +151,27 @@ def test_the_longest_tasks_come_first_and_get_the_most_workers() -> None:
     assert starts == sorted(starts)
     assert starts.count(0) > starts.count(1) > 0
     assert [0, 1, 2] == [start_of(tasks(*[(TINY, 10)] * 3), number, 3) for number in range(3)]
+
+
+@pytest.mark.parametrize(
+    "address", ["", "head", "head:", ":1", "ray://head:10001", "h:99999", "h:x"]
+)
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(SatbenchError, match=r"^expected --address HOST:PORT"):
+        check_address(address)
+
+
+def test_a_cluster_that_does_not_answer_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refuse(where: tuple[str, int], seconds: float) -> None:
+        asked.append(where)
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+    with pytest.raises(SatbenchError, match="nothing answers"):
+        check_address("head:6379")
+    check_address(None)
+    check_address("auto")
+
+    assert [("head", 6379)] == asked

@@ -176,6 +176,7 @@ def test_each_gpu_gets_a_process(
     ("given", "again"),
     [
         (Workers(0), False),
+        (Workers(4097), False),
         (Workers(2), True),
         (Workers(1, "ray"), True),
         (Workers(1, "local", "head:6379"), False),

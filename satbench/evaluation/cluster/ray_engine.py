@@ -23,6 +23,7 @@ from typing import Any
 from satbench.core.console import say
 from satbench.core.errors import SatbenchError
 from satbench.core.files import is_alive
+from satbench.core.limits import whole_number
 from satbench.engine.claims import ConcludedElsewhere, Member
 from satbench.evaluation.cluster.post import Asking, InCrew, Post, Seen, ThroughPost, Watching
 from satbench.evaluation.cluster.tasks import Task, changed, configs_of, in_order, start_of
@@ -30,6 +31,7 @@ from satbench.evaluation.cluster.tasks import Task, changed, configs_of, in_orde
 _ALONE = 60.0  # seconds without a worker after which the driver does units itself
 _LOOK = 1.0  # seconds between two looks at the cluster
 _BEAT = 5.0  # seconds between two signs of life of a worker
+_REACH = 10.0  # seconds to reach the cluster in
 _MOST = 4_096  # workers of one command
 
 
@@ -76,15 +78,11 @@ def _mark(out: Path) -> Path:
 
 
 def _connected(address: str | None) -> Any:
+    check_address(address)
     try:
         import ray
     except ImportError:
         raise SatbenchError("--engine ray needs Ray: pip install 'satbench[ray]'") from None
-    if address and address.startswith("ray://"):
-        raise SatbenchError(
-            f"expected --address HOST:PORT, got {address!r}: run the command on a node of the "
-            "cluster, such as by ray job submit, so that its results have a place there"
-        )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
@@ -101,6 +99,29 @@ def _connected(address: str | None) -> Any:
             f"expected a Ray cluster at {address or 'this machine'}: {reason}"
         ) from None
     return ray
+
+
+def check_address(address: str | None) -> None:
+    """Raise SatbenchError unless something listens at `HOST:PORT`; Ray itself asks for minutes.
+
+    None and `auto` are for Ray to find out.
+    """
+    if address in (None, "auto"):
+        return
+    host, colon, port = str(address).rpartition(":")
+    number = whole_number(port)
+    if not colon or not host or "/" in host or number is None or not 0 < number < 65_536:
+        raise SatbenchError(
+            f"expected --address HOST:PORT, got {address!r}: run the command on a node of the "
+            "cluster, such as by ray job submit, so that its results have a place there"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), number), _REACH).close()
+    except OSError as error:
+        raise SatbenchError(
+            f"expected a Ray cluster at {address}, and nothing answers there: "
+            f"{error.strerror or error}; `ray start --head` prints the address"
+        ) from None
 
 
 def _environment() -> dict[str, str]:
