@@ -75,6 +75,21 @@ def test_what_others_do_is_taken_in_and_not_done_again(
         np.testing.assert_array_equal(one.witnesses, same.witnesses)
 
 
+def test_a_stage_of_smaller_units_is_written_down_in_them(
+    mean_model: nn.Module, grey_images: Callable[..., Dataset]
+) -> None:
+    images, plain, small = grey_images(MEANS, LABELS), Journal(), Journal()
+    verdicts = run_suite(mean_model, SUITE, Context(images, LINF, plain, Quiet(), batch_size=5))
+    context = Context(images, LINF, small, Quiet(), batch_size=5, units=[5, 2])
+
+    assert run_suite(mean_model, SUITE, context).tolist() == verdicts.tolist()
+    assert max(len(result.indices) for result in small.of_stage(1)) == 2
+    assert [len(one.indices) for one in small.of_stage(0)] == [5, 5]
+    assert [len(a.indices) for a in small.of_stage(3)] == [
+        len(b.indices) for b in plain.of_stage(3)
+    ]
+
+
 class Notes(Quiet):
     """Progress that remembers what a user should know."""
 
