@@ -17,11 +17,14 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 WRITES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "os.chmod")
+CLOCK = ("environment", "images_per_second")
 MODEL, OTHER = "fmnist-sat-tiny-relu-s0", "fmnist-sat-tiny-silu-s0"
 IMAGES = ("--n-examples", "8", "--batch-size", "4", "--quiet")
 
@@ -38,11 +41,32 @@ COMMANDS: dict[str, list[str]] = {
         *("--attack", "transfer(steps=2)"),
     ],
     "export": ["export", MODEL, "--out", "out"],
+    "train": [
+        *("train", "--recipe", "fmnist-sat", "--data", "IMAGES", "--arch", "tiny(width=1)"),
+        *("--epochs", "2", "--set", "batch_size=16", "--set", "held_out=8"),
+        *("--set", "ema_decay=0.9", "--device", "cpu", "--threads", "1", "--quiet"),
+        *("--name", "mine", "--out", "out"),
+    ],
 }
 
 
-def given(folder: Path) -> dict[str, str]:
-    """Make the records that some commands start from."""
+def given(folder: Path, words: Sequence[str]) -> dict[str, str]:
+    """Make the files that a command starts from: by the word that stands for each, its path."""
+    return {
+        **(_images(folder) if "IMAGES" in words else {}),
+        **(_records(folder) if {"RECORD", "OTHER"} & set(words) else {}),
+    }
+
+
+def _images(folder: Path) -> dict[str, str]:
+    """Write forty images of three patterns under noise."""
+    rng, labels = np.random.default_rng(0), np.arange(40) % 3
+    x = rng.random((3, 1, 8, 8))[labels] + 0.05 * rng.standard_normal((40, 1, 8, 8))
+    np.savez(folder / "images.npz", x=np.clip(x, 0, 1).astype(np.float32), y=labels)
+    return {"IMAGES": "images.npz"}
+
+
+def _records(folder: Path) -> dict[str, str]:
     made = folder / "given"
     for attack in ("pgd-3", "square(queries=10)"):
         words = ["eval", "--model", MODEL, "--attack", attack, *IMAGES, "--out", str(made)]
@@ -111,15 +135,20 @@ def tree(folder: Path) -> dict[str, Any]:
         name = str(path.relative_to(folder))
         if path.is_dir():
             found[name] = "folder"
-        elif path.suffix == ".json":
-            told = json.loads(path.read_text())
-            told.pop("environment", None)
-            found[name] = told
-        elif path.suffix == ".npz":
-            found[name] = path.read_bytes()
-        else:
+        elif path.name.startswith("events.out.tfevents"):
+            found[str(Path(name).parent / "events")] = "file"  # one a process
+        elif path.suffix in (".json", ".jsonl"):
+            texts = [path.read_text()] if path.suffix == ".json" else path.read_text().splitlines()
+            found[name] = [_timeless(json.loads(text)) for text in texts]
+        elif path.suffix == ".pt" or path.name == "lock":
             found[name] = "file"
+        else:
+            found[name] = path.read_bytes()
     return found
+
+
+def _timeless(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in CLOCK}
 
 
 def examine(name: str, sample: int, say: Callable[[str], None]) -> dict[str, Any]:
@@ -127,7 +156,7 @@ def examine(name: str, sample: int, say: Callable[[str], None]) -> dict[str, Any
     with tempfile.TemporaryDirectory() as base:
         start = Path(base).resolve() / "start"
         start.mkdir()
-        names = given(start) if {"RECORD", "OTHER"} & set(COMMANDS[name]) else {}
+        names = given(start, COMMANDS[name])
         words = [names.get(word, word) for word in COMMANDS[name]]
         whole, count = _copy(start, "whole"), Path(base) / "count"
         assert run(words, whole, count=count) == 0, f"{name} fails undisturbed"
@@ -186,6 +215,7 @@ def main() -> None:
     import satbench.figures.drawing
     import satbench.proofs.challenging
     import satbench.proofs.merging
+    import satbench.training.run
     import satbench.transfer.run  # noqa: F401  (imported once, before all forks)
 
     torch.set_num_threads(1)

@@ -42,7 +42,7 @@ def test_no_kill_at_any_file_operation_leaves_anything(tmp_path: Path) -> None:
     told = examine(out=tmp_path / "told.json")
 
     assert {one["command"]: one["faults"] for one in told} == {
-        name: [] for name in ("eval", "challenge", "merge", "curve", "transfer", "export")
+        name: [] for name in ("eval", "challenge", "merge", "curve", "transfer", "export", "train")
     }
     assert all(one["kills"] == one["operations"] for one in told)
 
