@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     satbench eval robustbench:Wong2020Fast --attack autoattack --workers 4
     satbench eval weights.pt --preset trades --dataset cifar10 --eps 8/255
     satbench eval fmnist-sat-tiny-relu-s0 --config lab.toml --json
-    satbench eval my_module:model --dataset cifar10 --eps 8/255 --dry-run --price H100=2.5
+    satbench eval fmnist-sat-tiny-relu-s0 --dry-run --price H100=2.5
     """,
 )
 @click.argument("names", nargs=-1, metavar="[MODEL]...", shell_complete=completion.models)

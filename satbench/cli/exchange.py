@@ -77,7 +77,13 @@ def import_(source: str, folder: Path, out: Path | None, as_json: bool) -> None:
     satbench leaderboard export --format robustbench --records results --out rb
     """,
 )
-@click.option("--format", "form", type=click.Choice(FORMATS), required=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    required=True,
+    help="What to write; entries for robustbench are JSON of the shape of its model_info.",
+)
 @click.option("--board", "name", help="A board that ships with satbench. Default: all of them.")
 @click.option("--records", type=FOLDER, help="Folder of records of your own instead.")
 @click.option(

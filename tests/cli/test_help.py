@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 
 import click
 import pytest
+from command_line import CONTEXTS
 
 from satbench.cli import cli
 from satbench.cli.shell.commands import GROUPS, Command
 
-
-def below(command: click.Command, context: click.Context) -> Iterator[click.Context]:
-    yield context
-    if isinstance(command, click.Group):
-        for name in command.list_commands(context):
-            found = command.get_command(context, name)
-            assert found is not None
-            more = click.Context(found, context, name, terminal_width=80, max_content_width=80)
-            yield from below(found, more)
-
-
-ROOT = click.Context(cli, info_name="satbench", **cli.context_settings)
-CONTEXTS = {one.command_path: one for one in below(cli, ROOT)}
 ALL = pytest.mark.parametrize("path", CONTEXTS)
 
 
@@ -135,7 +122,7 @@ def test_runs_share_one_list_of_options(name: str) -> None:
         options = CONTEXTS[f"satbench {command}"].command.params
         names = {*GROUPS["Run"], *GROUPS["Images"], *GROUPS["Output"]}
         only_eval = {"--allow-training-data", "--config", "--until-interval", "--out"}
-        only_eval |= {"--no-diagnosis", "--shard"}
+        only_eval |= {"--no-diagnosis", "--shard", "--checkpointing", "--dry-run", "--price"}
         return [
             (one.opts, one.type.to_info_dict(), str(one.default))
             for one in options

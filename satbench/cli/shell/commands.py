@@ -27,7 +27,7 @@ GROUPS = {
     "Run": (
         *("--seed", "--batch-size", "--device", "--threads", "--workers", "--timeout", "--again"),
         *("--until-interval", "--config", "--engine", "--address", "--shard"),
-        "--no-diagnosis",
+        *("--no-diagnosis", "--checkpointing", "--dry-run", "--price"),
     ),
     "Output": ("--out", "--json", "--quiet", "--help"),
 }
