@@ -107,11 +107,13 @@ class Run:
         best = best_of(history_of(state))
         if best and not state.best:  # of an older satbench, which kept no digest
             state = replace(state, best=({"epoch": best.epoch, "digest": ""},))
-        lost = [kept for kept in state.best if not find_best(self.folder, kept)]
-        if lost:
+        whole = tuple(kept for kept in state.best if find_best(self.folder, kept))
+        lost = state.best[: state.best.index(whole[0])] if whole else state.best
+        if len(whole) < len(state.best):
+            state = replace(state, best=whole)
+        if lost:  # second best weights that are missing are not: better ones took their place
             epochs = " and ".join(str(kept["epoch"]) for kept in lost)
-            whole = tuple(kept for kept in state.best if kept not in lost)
-            state = replace(state, best=whole).noting(
+            state = state.noting(
                 f"the best weights, of epoch {epochs}, were corrupt or missing and are not used"
             )
         if state.history:

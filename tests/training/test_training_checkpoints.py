@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from satbench.core.digests import digest_file
 from satbench.core.errors import SatbenchError
 from satbench.data import Dataset
 from satbench.model_zoo.weights import digest_weights, load_weights, save_weights
@@ -21,6 +22,8 @@ from satbench.training.loop import Trained, fresh_model, train
 from satbench.training.saved.checkpoint import (
     BEFORE,
     STATE,
+    Checkpoint,
+    Checkpoints,
     CorruptError,
     NotFiniteError,
     check_finite,
@@ -204,6 +207,34 @@ def test_corrupt_best_weights_make_room_for_the_second_best(
     assert done.kept_epoch == 2
     assert done.notes[0] == "the best weights, of epoch 3, were corrupt or missing and are not used"
     assert digest_weights(done.model) == digest_weights(second)
+
+
+def test_a_kill_between_the_best_weights_and_their_checkpoint_leaves_no_trace(
+    thrice: TrainConfig, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(thrice, toy, tmp_path / "whole" / "run", CPU)
+    accuracies = iter([0.1, 0.2, 0.3, 0.3])  # the third epoch is measured twice
+    monkeypatch.setattr(
+        under_way, "held_out_accuracies", lambda *_: Held(0.8, next(accuracies), 0.3, 0.1)
+    )
+    save = Checkpoints.save
+
+    def killed(self: Checkpoints, place: Checkpoint) -> None:
+        if place.epoch == 3:
+            raise SystemError("killed")
+        save(self, place)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemError, match="killed"):
+        patch.setattr(Checkpoints, "save", killed)
+        train(thrice, toy, tmp_path / "run", CPU)
+    done = train(thrice, toy, tmp_path / "run", CPU)
+
+    assert done.notes == whole.notes
+    assert digest_weights(done.model) == digest_weights(whole.model)
+    for name in ("best.safetensors", "best.before.safetensors"):
+        assert digest_file(tmp_path / "run" / name) == digest_file(tmp_path / "whole" / "run" / name)
+    flip(tmp_path / "run" / "best.safetensors", -9)
+    assert train(thrice, toy, tmp_path / "run", CPU).kept_epoch == 2
 
 
 def test_best_weights_that_are_all_corrupt_are_told_in_a_sentence(

@@ -81,6 +81,7 @@ def _connected(address: str | None) -> Any:
     check_address(address)
     try:
         import ray
+        import ray.exceptions
     except ImportError:
         raise SatbenchError("--engine ray needs Ray: pip install 'satbench[ray]'") from None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

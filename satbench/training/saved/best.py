@@ -22,15 +22,16 @@ def keep_best(
 ) -> tuple[Best, ...]:
     """Save the weights of an epoch as the best, with their card; return what is kept, best first.
 
-    The best so far become those before, if they are what was written.  A network of a user's own
-    has no card.
+    The best so far become those before, if they are what was written.  They are those before
+    already where a kill came between these weights and the checkpoint that names them.  A network
+    of a user's own has no card.
     """
-    path = folder / BEST
-    older = [best for best in kept if find_best(folder, best) == path]
-    if older:
-        path.replace(folder / BEST_BEFORE)
+    path, before = folder / BEST, folder / BEST_BEFORE
+    older = next(((best, file) for best in kept if (file := find_best(folder, best))), None)
+    if older and older[1] == path:
+        path.replace(before)
     save_weights(model, path, card)
-    return ({"epoch": epoch, "digest": digest_file(path)}, *older[:1])
+    return ({"epoch": epoch, "digest": digest_file(path)}, *([older[0]] if older else []))
 
 
 def find_best(folder: Path, best: Best) -> Path | None:
