@@ -232,7 +232,8 @@ def test_a_kill_between_the_best_weights_and_their_checkpoint_leaves_no_trace(
     assert done.notes == whole.notes
     assert digest_weights(done.model) == digest_weights(whole.model)
     for name in ("best.safetensors", "best.before.safetensors"):
-        assert digest_file(tmp_path / "run" / name) == digest_file(tmp_path / "whole" / "run" / name)
+        expected = digest_file(tmp_path / "whole" / "run" / name)
+        assert digest_file(tmp_path / "run" / name) == expected
     flip(tmp_path / "run" / "best.safetensors", -9)
     assert train(thrice, toy, tmp_path / "run", CPU).kept_epoch == 2
 
