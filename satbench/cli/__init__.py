@@ -1,7 +1,7 @@
-"""The command line: a module a command.  It parses, calls one function, prints.
+"""The command line.  Each command has a module: it parses, calls one function and prints.
 
-Results go to stdout, progress and errors to stderr.  Exit codes: 0, 1 (a check failed), 2 (a
-mistake in what was given).  Nothing here imports torch before a command needs it.
+Results go to stdout, progress and errors to stderr.  Exit codes: 0 (success), 1 (a check failed),
+2 (a mistake in the input).  Nothing here imports torch before a command needs it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _COMMANDS = {
 
 
 class _LazyGroup(CommandGroup):
-    """A group that imports the module of a command when the command is asked for."""
+    """A group that imports the module of a command only when that command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -82,7 +82,7 @@ def main() -> None:
     stops = Stops()
     try:
         with stops:
-            # What a command gave to ctx.exit, if anything.
+            # The code that a command passed to ctx.exit, if any.
             code = cli.main(prog_name="satbench", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -107,7 +107,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Print a warning on stderr; what the user should do something about, as a sentence."""
+    """Print a warning on stderr, as a sentence if the user should act on it."""
     if issubclass(category, AssumptionWarning):
         tell(f"satbench: {one_line(message)}", err=True)
     else:

@@ -1,4 +1,4 @@
-"""`satbench models card`."""
+"""The command `satbench models card`."""
 
 from __future__ import annotations
 
@@ -28,15 +28,21 @@ if TYPE_CHECKING:
 )
 @click.argument("weights", type=FILE)
 @click.option("--name", required=True, help="Name of the model, and of the files.")
-@click.option("--shape", required=True, metavar="CxHxW", help="Of one image, such as 3x32x32.")
+@click.option(
+    "--shape", required=True, metavar="CxHxW", help="Shape of one image, such as 3x32x32."
+)
 @click.option("--licence", required=True, help="Licence of the weights, such as MIT.")
 @options.model_files
-@click.option("--origin", default="", help="What the weights were made of: a file, an address.")
-@click.option("--recipe", default="", help="Name of the recipe of training; with the next three.")
-@click.option("--seed", type=int, help="Seed of training.")
-@click.option("--threat", default="", help="Threat model of training, such as linf:8/255.")
+@click.option("--origin", default="", help="Where the weights come from: a file, an address.")
+@click.option("--recipe", default="", help="Recipe that it was trained with; needs the next three.")
+@click.option("--seed", type=int, help="Seed that it was trained with.")
+@click.option(
+    "--threat", default="", help="Threat model that it was trained for, such as linf:8/255."
+)
 @click.option("--dataset", default="", help="Data set that it was trained on.")
-@click.option("--trained-with", "attack", default="", help="Attack in training. Default: none.")
+@click.option(
+    "--trained-with", "attack", default="", help="Attack that it was trained with. Default: none."
+)
 @click.option("--command", default="", help="Command that makes the weights again.")
 @options.out(".", "card and weights")
 @options.as_json
@@ -56,15 +62,17 @@ def card(
     out: Path,
     as_json: bool,
 ) -> None:
-    """Make a card for WEIGHTS that were trained elsewhere, and a safetensors file beside it.
+    """Make a card and a safetensors file for WEIGHTS that were trained elsewhere.
 
-    WEIGHTS is what `satbench eval --model` reads, with the same options.  The weights must fit the
-    network strictly.  docs/how-to/card.md describes the fields.
+    WEIGHTS is a file that `satbench eval --model` can read, with the same options.  The weights
+    must fit the network exactly.  docs/how-to/card.md describes the fields.
     """
     from satbench.submissions.carding import CardTold, make_card
 
     if not file.preset and not (file.architecture and file.activation):
-        raise SatbenchError("say what the weights are of: --arch and --activation, or --preset")
+        raise SatbenchError(
+            "say what network the weights are for: give --arch and --activation, or --preset"
+        )
     told = CardTold(
         name, _shape(shape), licence, origin, recipe, seed, threat, attack, dataset, command
     )
@@ -72,7 +80,7 @@ def card(
     if as_json:
         tell(json.dumps({"name": name, "card": str(path)}, indent=2))
         return
-    tell(f"wrote {one_line(path)}, and {name}.safetensors beside it")
+    tell(f"wrote {one_line(path)} and {name}.safetensors")
     tell(f"satbench models add {one_line(path)}")
 
 

@@ -1,4 +1,4 @@
-"""`satbench curve`."""
+"""The command `satbench curve`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from satbench.core.text.terminal import tell
 if TYPE_CHECKING:
     from satbench.models import FileOptions
 
-# A gradient attack misses points on networks that mask their gradients, so each norm also has an
-# attack without gradients where there is one.
+# A gradient attack misses points on networks that mask their gradients.  So each norm also has an
+# attack without gradients, if there is one.
 _DEFAULT_ATTACKS = {
     "linf": ("foolbox.fmn", "fab-t(targets=3)", "foolbox.hopskipjump(steps=10)"),
     "l2": ("foolbox.fmn", "fab-t(targets=3)", "foolbox.hopskipjump(steps=10)"),
@@ -45,19 +45,20 @@ _DEFAULT_ATTACKS = {
     "attacks",
     multiple=True,
     shell_complete=completion.attacks,
-    help="A minimum-norm attack, such as foolbox.fmn; of several the nearest point counts. "
-    "Default: foolbox.fmn, fab-t(targets=3) and, except in l1, foolbox.hopskipjump(steps=10).",
+    help="A minimum-norm attack, such as foolbox.fmn; if several are given, the nearest point "
+    "counts. Default: foolbox.fmn, fab-t(targets=3) and, except in l1, "
+    "foolbox.hopskipjump(steps=10).",
 )
 @click.option(
     "--at-marks",
     multiple=True,
     shell_complete=completion.attacks,
-    help="An attack at the eps of the table, whose result bounds the curve. "
-    "Default: pgd-50, or square if no --attack follows gradients.",
+    help="An attack at the eps of the table; its result bounds the curve. "
+    "Default: pgd-50, or square if no --attack uses gradients.",
 )
 @click.option(
     "--eps-max",
-    help="Where the axis of the figure ends, for pixels in [0, 1]. Default: near the curve's end.",
+    help="Largest eps of the figure, for pixels in [0, 1]. Default: near the curve's end.",
 )
 @options.a_run(
     "the model", "results/curves", "the curves, their points, and the figure: curve.png, curve.svg"
@@ -75,9 +76,9 @@ def curve(
 ) -> None:
     """Measure and draw robust accuracy against eps, by minimum-norm attacks.
 
-    The nearest point that any attack finds and the judge confirms is the eps up to which an image
-    is right. Records of the same model, published or in --out, and an attack at the eps of the
-    table bound the curve. The distances are written as JSON, with the points.
+    An image counts as right up to the distance of the nearest adversarial point that any attack
+    finds and the judge confirms. Records of the same model, published or in --out, and an attack
+    at the eps of the table bound the curve. The distances and points are written as JSON.
     """
     from satbench.attacks import check_attack_name
     from satbench.core.errors import SatbenchError
@@ -107,8 +108,8 @@ def curve(
     kinds = sorted({f"{config.threat.norm} on {config.dataset}" for config in configs})
     if len(kinds) > 1:
         raise SatbenchError(
-            f"expected models of one norm and data set for one figure, got {' and '.join(kinds)}; "
-            "give --norm and --dataset"
+            "expected models with the same norm and data set for one figure, got "
+            f"{' and '.join(kinds)}; give --norm and --dataset"
         )
     from satbench.core.console import BarProgress, results
     from satbench.curve.report import curve_summary, curve_table, passes_of

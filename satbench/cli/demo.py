@@ -1,4 +1,4 @@
-"""`satbench demo`."""
+"""The command `satbench demo`."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from satbench.core.text.terminal import tell
 )
 @options.how_to_tell
 def demo(out: Path, device: str, everything: bool, as_json: bool, quiet: bool) -> None:
-    """Attack three shipped models, live, in under a minute.
+    """Attack three shipped models in under a minute.
 
-    The models are one trained without an adversary, and a ReLU and a SILU network trained against
-    one. PGD-50 and the fast suite attack them on the first 200 test images.
+    One model was trained without attacks; the other two, a ReLU and a SILU network, were trained
+    adversarially. PGD-50 and the fast suite attack them on the first 200 test images.
 
-    With --all, PGD-20 attacks every shipped model on the first 1,000 test images, and AutoAttack
-    two of them on the first 50; then the leaderboard that ships with satbench is printed. This
-    takes minutes; the start says how many.
+    With --all, PGD-20 attacks every shipped model on the first 1,000 test images, AutoAttack
+    attacks two of them on the first 50, and the leaderboard that ships with satbench is printed.
+    This takes several minutes; the command says at the start how many.
     """
     from satbench.evaluation.demo import run_demo, run_whole_demo
 
@@ -44,6 +44,6 @@ def demo(out: Path, device: str, everything: bool, as_json: bool, quiet: bool) -
         return
     from satbench.evaluation.report import summary_of
 
-    with redirect_stdout(io.StringIO()):  # the tables, which are for people
+    with redirect_stdout(io.StringIO()):  # drop the tables, which are for people
         done = run(out, device, quiet)
     tell(json.dumps([summary_of(record, str(record.path)) for record in done], indent=2))

@@ -1,4 +1,4 @@
-"""`satbench eval`."""
+"""The command `satbench eval`."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
     multiple=True,
     shell_complete=completion.models,
     help="The same as MODEL: a zoo name (`satbench models`), a card, the folder of a run, a file "
-    "of weights (with --preset, or --arch and --activation, if it does not say what it is; "
+    "of weights (with --preset, or --arch and --activation, if the file does not name its network; "
     "FILE#KEY for one of several sets), robustbench:…, torchvision:…, timm:…, hf:…, torchhub:… "
-    "or PACKAGE.MODULE:NAME, a model or a function that makes one (docs/models.md). May be given "
+    "or PACKAGE.MODULE:NAME, a model or a function that returns one (docs/models.md). May be given "
     "several times.",
 )
 @options.model_files
@@ -53,65 +53,67 @@ if TYPE_CHECKING:
     "attacks",
     multiple=True,
     shell_complete=completion.attacks,
-    help="Such as pgd-50, autoattack or 'pgd(steps=40,step=eps/10,restarts=2)'; given "
-    "several times they run in order. Default: pgd-50, then autoattack.",
+    help="An attack or suite, such as pgd-50, autoattack or "
+    "'pgd(steps=40,step=eps/10,restarts=2)'. May be given several times; they run in this order. "
+    "Default: pgd-50, then autoattack.",
 )
 @click.option(
     "--bpda",
     multiple=True,
     metavar="LAYER=TARGET",
-    help="While attacks search, give a layer, named as in named_modules(), the gradient of "
-    "another: identity, or what PACKAGE.MODULE:FACTORY makes. May be given several times.",
+    help="While attacks search, replace the gradient of a layer, named as in named_modules(), by "
+    "that of another: identity, or the module that PACKAGE.MODULE:FACTORY returns. May be given "
+    "several times.",
 )
 @click.option(
     "--audit",
     type=int,
     metavar="N",
-    help="Then run AutoAttack in full on N random survivors and the 50 of least margin, and say "
-    "how far it could still lower the result.",
+    help="Then run full AutoAttack on N random survivors and on the 50 with the smallest margin, "
+    "and report how far it could still lower the result.",
 )
 @click.option(
     "--until-interval",
     "until",
     metavar="WIDTH",
-    help="Take the images in a random order, and stop when the 95 % interval of the robust "
+    help="Attack the images in a random order, and stop when the 95 % interval of the robust "
     "accuracy is this narrow, such as 2% or 0.02.",
 )
 @click.option(
     "--allow-training-data",
     is_flag=True,
-    help="Evaluate even on the images that the model was trained on; the record is flagged.",
+    help="Allow an evaluation on the images that the model was trained on; the record is flagged.",
 )
 @click.option(
     "--no-diagnosis",
     is_flag=True,
-    help="Do not look for signs of masked gradients, which saves up to 6 forwards and 3 backwards "
+    help="Do not look for signs of masked gradients. This saves up to 6 forwards and 3 backwards "
     "an image; the record is flagged.",
 )
 @click.option(
     "--shard",
     metavar="K/N",
-    help="Do only part K of N of the work, such as 3/64; satbench merge-shards makes the records.",
+    help="Do only part K of N of the work, such as 3/64; satbench merge-shards writes the records.",
 )
 @click.option(
     "--checkpointing",
     is_flag=True,
-    help="Keep fewer activations for the gradient and compute them again: slower, for networks of "
-    "which one image does not fit into memory. No verdict depends on it.",
+    help="Keep fewer activations in memory and recompute them for the gradient. Slower; for "
+    "networks where one image does not fit into memory. No verdict depends on it.",
 )
 @click.option(
     "--dry-run",
     "--cost",
     "dry_run",
     is_flag=True,
-    help="Run nothing: print passes, FLOPs and time, here and on named GPUs, and what it costs.",
+    help="Run nothing. Print the expected passes, FLOPs, time (here and on named GPUs) and price.",
 )
 @click.option(
     "--price",
     "prices",
     multiple=True,
     metavar="[MACHINE=]PRICE",
-    help="The price of an hour, for --dry-run: 0.4 of this machine, H100=2.5 of a named one. May "
+    help="Price of an hour, for --dry-run: 0.4 for this machine, H100=2.5 for a named one. May "
     "be given several times.",
 )
 @config_option
@@ -183,14 +185,14 @@ def evaluate(
         for config in configs:
             progress.model(config.model.text)
             done = evaluate_config(config, progress, shared=shared)
-            # A helper may have written the record of this very command.
+            # A worker may have written the record of this command.
             just_now = shared and done.record.environment.finished >= begun
             finished.append(replace(done, found=done.found and not just_now))
     tell_finished(finished, run.as_json, run.quiet)
 
 
 def tell_finished(finished: Sequence[Finished], as_json: bool, quiet: bool) -> None:
-    """Print records as a table or as JSON, and where each lies."""
+    """Print records as a table or as JSON, and the path of each."""
     from satbench.core.console import results
     from satbench.evaluation.report import summary_of, table_of
 

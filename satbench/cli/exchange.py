@@ -1,4 +1,4 @@
-"""`satbench leaderboard import` and `export`: rows from and for others."""
+"""The commands `satbench leaderboard import` and `export`, which exchange rows with others."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ FORMATS = ("csv", "json", "json-schema", "latex", "markdown", "bibtex", ENTRIES)
 @click.argument("source", type=click.Choice(["robustbench"]))
 @click.argument("folder", type=FOLDER)
 @click.option("--out", type=FOLDER, help="Folder for IMPORTED.md, imported.csv, .json and .bib.")
-@click.option("--json", "as_json", is_flag=True, help="The answer and the counts as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer and the counts as JSON.")
 def import_(source: str, folder: Path, out: Path | None, as_json: bool) -> None:
-    """Read another benchmark's rows, and ask them about smooth activations and ReLU.
+    """Read another benchmark's rows, and compare smooth activations with ReLU among them.
 
-    SOURCE is robustbench and FOLDER its model_info: DATASET/THREAT/NAME.json.  Rows are marked
-    imported.  An entry that cannot be read is left out, and named on stderr.
+    SOURCE is robustbench and FOLDER is its model_info: DATASET/THREAT/NAME.json.  Rows are marked
+    imported.  An entry that cannot be read is left out and named on stderr.
     """
     from satbench.board.formats.bibtex import imported_bibtex
     from satbench.board.imported.page import (
@@ -65,7 +65,7 @@ def import_(source: str, folder: Path, out: Path | None, as_json: bool) -> None:
     else:
         results().print(answer(imported, found))
         if out is not None:
-            tell(f"written: {out / 'IMPORTED.md'}, imported.csv, imported.json, imported.bib")
+            tell(f"wrote {out / 'IMPORTED.md'}, imported.csv, imported.json, imported.bib")
     for fault in left_out:
         tell(f"satbench: left out: {fault}", err=True)
 
@@ -85,15 +85,17 @@ def import_(source: str, folder: Path, out: Path | None, as_json: bool) -> None:
     help="What to write; entries for robustbench are JSON of the shape of its model_info.",
 )
 @click.option("--board", "name", help="A board that ships with satbench. Default: all of them.")
-@click.option("--records", type=FOLDER, help="Folder of records of your own instead.")
+@click.option("--records", type=FOLDER, help="Folder of your own records, instead of a board.")
 @click.option(
     "--about",
     type=FILE,
-    help="For robustbench: a TOML file with a table for each model, or [default], that gives name, "
-    "authors, link and venue of the paper and additional_data.",
+    help="For robustbench: a TOML file with a table for each model, or [default], that gives the "
+    "name, authors, link and venue of the paper, and additional_data.",
 )
 @click.option("--out", type=PATH, help="File to write; a folder for robustbench. Default: stdout.")
-@click.option("--json", "as_json", is_flag=True, help="What was written and left out as JSON.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print what was written and left out as JSON."
+)
 def export(
     form: str,
     name: str | None,
@@ -102,10 +104,10 @@ def export(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Write a board as CSV, JSON, LaTeX, markdown, BibTeX or entries of RobustBench.
+    """Write a board as CSV, JSON, LaTeX, markdown, BibTeX or RobustBench entries.
 
     The same records give the same bytes on any machine.  A record that cannot be counted is left
-    out, and named on stderr.
+    out and named on stderr.
     """
     from satbench.board.formats import FORMATS as TEXTS
     from satbench.board.formats.entries import read_about, robustbench_entries
@@ -113,9 +115,9 @@ def export(
     from satbench.core.errors import SatbenchError
 
     if about is not None and form != ENTRIES:
-        raise SatbenchError(f"--about is for the format {ENTRIES}; {form} needs nothing beside")
+        raise SatbenchError(f"--about is only for the format {ENTRIES}, not for {form}")
     if out is None and (as_json or form == ENTRIES):
-        raise SatbenchError("say where to write, --out: a folder for robustbench, else a file")
+        raise SatbenchError("give --out: a folder for robustbench, else a file")
     left_out: list[str] = []
     board = chosen_board(name, records, left_out)
     if out is None:
@@ -132,6 +134,6 @@ def export(
             told = {"files": [str(path) for path in files], "left_out": left_out}
             tell(json.dumps(told, indent=1))
         else:
-            tell(f"written: {out}" + (f", {len(files)} entries" if form == ENTRIES else ""))
+            tell(f"wrote {out}" + (f", {len(files)} entries" if form == ENTRIES else ""))
     for fault in left_out:
         tell(f"satbench: left out: {fault}", err=True)

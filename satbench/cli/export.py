@@ -1,4 +1,4 @@
-"""`satbench export`."""
+"""The command `satbench export`."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from satbench.core.text.terminal import tell
 @options.out("exported", "the files")
 @options.as_json
 def export(model: str, form: str, push: str | None, out: Path, as_json: bool) -> None:
-    """Write MODEL, a name, card or run folder, to files that load without satbench.
+    """Write MODEL (a name, card or run folder) to files that load without satbench.
 
-    The exported model takes images (N, C, H, W), float32 in [0, 1], to logits. What can be run is
-    run, and its logits are compared with the model's.
+    The exported model maps images (N, C, H, W), float32 in [0, 1], to logits. If the exported
+    files can be run here, their logits are compared with the model's.
     """
     from satbench.core.errors import SatbenchError
     from satbench.models import load_model, request_model
     from satbench.models.exporting import export_model, push_to_hub
 
     if push and form != "hub":
-        raise SatbenchError("--push uploads a folder of --form hub")
+        raise SatbenchError("--push needs --form hub")
     request = request_model(model)
     loaded = load_model(request, request.card.classes if request.card else 0)
     exported = export_model(loaded, form, out)

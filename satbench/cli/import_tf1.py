@@ -1,4 +1,4 @@
-"""`satbench models import-tf1`: a TensorFlow checkpoint becomes safetensors with a card."""
+"""The command `satbench models import-tf1`: a TensorFlow checkpoint to safetensors and card."""
 
 from __future__ import annotations
 
@@ -31,16 +31,18 @@ from satbench.core.text.terminal import tell
     type=click.Choice(["auto", "rgb", "bgr"]),
     default="auto",
     show_default=True,
-    help="Order of colours that its network takes; auto: bgr for ResNets, else rgb.",
+    help="Order of colours that the network expects; auto: bgr for ResNets, else rgb.",
 )
 @click.option(
     "--averaged/--as-trained",
     default=None,
-    help="Which weights, where the checkpoint has moving averages of them too.",
+    help="Which weights to take if the checkpoint also has their moving averages.",
 )
 @click.option("--size", type=int, help="Height and width of its images. Default: the usual ones.")
-@click.option("--drop", multiple=True, metavar="PREFIX", help="Leave out tensors of such names.")
-@click.option("--name", default="", help="Name of the model. Default: that of the checkpoint.")
+@click.option(
+    "--drop", multiple=True, metavar="PREFIX", help="Leave out tensors whose names begin so."
+)
+@click.option("--name", default="", help="Name of the model. Default: the name of the checkpoint.")
 @click.option("--licence", default="", help="Licence of the weights, for the card.")
 @options.out("runs", "the folder of the model")
 @options.as_json
@@ -60,9 +62,9 @@ def import_tf1(
 ) -> None:
     """Convert a TensorFlow checkpoint to safetensors with a card.
 
-    CHECKPOINT is the part that the names of its files share, CHECKPOINT.index and
-    CHECKPOINT.data-00000-of-00001, with the names of weights that the code of Xie et al.,
-    arXiv:2006.14536, has.  TensorFlow is not needed.
+    CHECKPOINT is the common prefix of its files, CHECKPOINT.index and
+    CHECKPOINT.data-00000-of-00001.  The weights must have the names that the code of Xie et al.
+    (arXiv:2006.14536) gives them.  TensorFlow is not needed.
     """
     from satbench.models.tensorflow_import import ImportRequest, import_checkpoint
 

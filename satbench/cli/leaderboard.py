@@ -1,4 +1,4 @@
-"""`satbench leaderboard`."""
+"""The command `satbench leaderboard`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     """,
 )
 def leaderboard() -> None:
-    """Make and show leaderboards, from records only."""
+    """Make and show leaderboards from records."""
 
 
 leaderboard.add_command(import_)
@@ -46,16 +46,16 @@ leaderboard.add_command(export)
 @click.option(
     "--records",
     type=FOLDER,
-    help="Folder of records of your own; by default all boards of the checkout.",
+    help="Folder of your own records. Default: all boards of the checkout.",
 )
-@click.option("--out", type=FOLDER, help="Folder to write; by default the one above the records.")
+@click.option("--out", type=FOLDER, help="Folder to write. Default: the one above the records.")
 @click.option(
     "--readme",
     type=FILE,
-    help="A README whose table, between its markers, to write too.",
+    help="A README in which to write the table between its markers, too.",
 )
 @click.option(
-    "--docs", type=FOLDER, help="Folder for COST.md and AGREEMENT.md; by default that of --out."
+    "--docs", type=FOLDER, help="Folder for COST.md and AGREEMENT.md. Default: that of --out."
 )
 @options.as_json
 def build(
@@ -68,10 +68,10 @@ def build(
 ) -> None:
     """Write LEADERBOARD.md, COST.md, AGREEMENT.md, leaderboard.csv and .json from the records.
 
-    A record that cannot be read or counted is left out, and named on stderr; --check exits 1 then.
+    A record that cannot be read or counted is left out and named on stderr; --check then exits 1.
 
-    Without --records, write those of every board of the checkout, the list of boards, and the
-    table of the README.
+    Without --records, write these files for every board of the checkout, the list of boards, and
+    the table of the README.
     """
     from satbench.board.publish import (
         board_files,
@@ -83,7 +83,9 @@ def build(
     from satbench.core.errors import SatbenchError
 
     if records is None and (out or readme or docs):
-        raise SatbenchError("--out, --readme and --docs say where the board of --records goes")
+        raise SatbenchError(
+            "--out, --readme and --docs need --records: they say where its board is written"
+        )
     left_out: list[str] = []
     if records is None:
         contents = published_files(left_out)
@@ -115,7 +117,7 @@ def build(
     satbench leaderboard show --records results --json
     """,
 )
-@click.option("--records", type=FOLDER, help="Folder of records; by default those of satbench.")
+@click.option("--records", type=FOLDER, help="Folder of records. Default: those of satbench.")
 @options.as_json
 def show(records: Path | None, as_json: bool) -> None:
     """Print the leaderboard."""
@@ -146,13 +148,13 @@ def show(records: Path | None, as_json: bool) -> None:
     "models",
     multiple=True,
     shell_complete=completion.models,
-    help="A model, as `satbench eval` takes it. Default: the shipped ones that fit the images. "
+    help="A model, see `satbench eval --help`. Default: the shipped ones that fit the images. "
     "May be given several times.",
 )
 @click.option(
     "--dataset",
     shell_complete=completion.datasets,
-    help="Where the images are, for a board of a folder: imagefolder:PATH@RULE.",
+    help="Where the images are, if the board's data set is a folder: imagefolder:PATH@RULE.",
 )
 @options.out(None, "the records, for a submission. Default: that of the board's records")
 @options.zoo
@@ -174,9 +176,9 @@ def fill(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Evaluate every shipped model, or those given, under every suite of the board NAME.
+    """Evaluate every shipped model, or the given ones, under every suite of the board NAME.
 
-    Records that are there already are left alone; a stopped command goes on where it was.
+    Existing records are kept. The same command continues a stopped one.
     """
     from satbench.board.definition import board_definition
     from satbench.evaluation.fill import fill_board

@@ -1,4 +1,4 @@
-"""`satbench attacks`, `datasets`, `recipes`: what there is."""
+"""The commands `satbench attacks`, `datasets` and `recipes`, which list what there is."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from satbench.core.text.terminal import tell
 @click.option("--check", is_flag=True, help="With --catalogue: exit 1 if it is out of date.")
 @options.as_json
 def attacks(catalogue: bool, check: bool, as_json: bool) -> None:
-    """List the attacks: their parameters with defaults, and where they were published."""
+    """List the attacks, with the defaults of their parameters and where they were published."""
     from satbench.attacks import ATTACKS, default_spec
     from satbench.core.errors import SatbenchError
 
@@ -36,24 +36,24 @@ def attacks(catalogue: bool, check: bool, as_json: bool) -> None:
     for entry in ATTACKS:
         try:
             defaults = default_spec(entry.name)
-        except SatbenchError as error:  # a broken plug-in hides no other attack
+        except SatbenchError as error:  # list the other attacks when a plug-in is broken
             faults.append(str(error))
             continue
-        told = {"what": entry.summary, "source": entry.source}
-        rows.append({"name": entry.name, "defaults": defaults, **told})
+        about = {"what": entry.summary, "source": entry.source}
+        rows.append({"name": entry.name, "defaults": defaults, **about})
     for fault in faults:
         tell(f"satbench: {fault}", err=True)
     show_rows(rows, as_json)
     if not as_json:
         tell(
-            "\npgd-K is pgd(steps=K).  SAT's own evaluation is pgd-200 with its step of 1/255 at\n"
+            "\npgd-K is pgd(steps=K).  The SAT paper uses pgd-200 with a step of 1/255 at\n"
             "eps 4/255, that is eps/4, the default step (Xie et al., 2020, arXiv:2006.14536):\n"
             "  satbench eval --eps 4/255 --attack 'pgd-200(step=1/255,keep=last)' …"
         )
 
 
 def write_catalogue(check: bool) -> None:
-    """Write the list of suites and the defaults of attacks; `check`: exit with 1 where old."""
+    """Write the list of suites and the defaults of attacks; with `check`, exit 1 if out of date."""
     from satbench.attacks.suites.catalogue import catalogue_files
     from satbench.core.files import write_text
 
@@ -74,7 +74,7 @@ def write_catalogue(check: bool) -> None:
 )
 @options.as_json
 def datasets(as_json: bool) -> None:
-    """List the data sets.  NAME@SIDE is one at another resolution, such as fashion-mnist@20."""
+    """List the data sets.  NAME@SIDE is a data set resized, such as fashion-mnist@20."""
     from satbench.data import DATASETS, SIDES
 
     for fault in DATASETS.faults:
@@ -112,7 +112,7 @@ def show_rows(rows: Sequence[dict[str, str]], as_json: bool) -> None:
 
     from satbench.core.console import results
 
-    # One column of names and one of lines: it reads at any width.
+    # One column of names and one of lines can be read at any width.
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 1, 0))
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")

@@ -1,4 +1,4 @@
-"""`satbench merge-shards`."""
+"""The command `satbench merge-shards`."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def merge_shards(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Make the records of all shards of a command, which lie in FOLDERS.
+    """Write the records of a command from all its shards, which are in FOLDERS.
 
-    They are the --out of `satbench eval … --shard K/N`, for each K from 1 to N. What a shard could
-    not do is done here: stages that choose among all images, as those of fast and audit do.
+    FOLDERS are the --out of `satbench eval … --shard K/N`, for each K from 1 to N. Stages that
+    choose among all images, as those of fast and audit do, cannot run in a shard; they run here.
     """
     from satbench.evaluation.cluster.shards import merge_shards
 

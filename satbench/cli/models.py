@@ -1,4 +1,4 @@
-"""`satbench models`: list the models that have a name, show one, add one, import one."""
+"""The command `satbench models`: list, show, add or import named models."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     satbench models show fmnist-sat-tiny-silu-s0
     """,
 )
-@click.option("--board", is_flag=True, help="Shipped ones, without the surrogates of benchmarks.")
-@click.option("--names", "names_only", is_flag=True, help="Print the names alone, one a line.")
+@click.option("--board", is_flag=True, help="Only shipped models that are not surrogates.")
+@click.option("--names", "names_only", is_flag=True, help="Print only the names, one a line.")
 @options.as_json
 @options.zoo
 @click.pass_context
 def models(ctx: click.Context, board: bool, names_only: bool, as_json: bool) -> None:
-    """List the models that have a name: those that ship with satbench, and your own."""
+    """List the named models: those that ship with satbench, and your own."""
     if ctx.invoked_subcommand is None:
         _list(board, names_only, as_json)
 
@@ -52,8 +52,8 @@ models.add_command(card_command)
     satbench models list --json
     """,
 )
-@click.option("--board", is_flag=True, help="Shipped ones, without the surrogates of benchmarks.")
-@click.option("--names", "names_only", is_flag=True, help="Print the names alone, one a line.")
+@click.option("--board", is_flag=True, help="Only shipped models that are not surrogates.")
+@click.option("--names", "names_only", is_flag=True, help="Print only the names, one a line.")
 @options.as_json
 @options.zoo
 def list_models(board: bool, names_only: bool, as_json: bool) -> None:
@@ -73,7 +73,7 @@ def list_models(board: bool, names_only: bool, as_json: bool) -> None:
 def show(name: str, as_json: bool) -> None:
     """Print the card of a model: what it is, how it was trained, how to evaluate it.
 
-    NAME is a model of the zoo, a card, the folder of a run, or a file of weights that is known.
+    NAME is a model of the zoo, a card, the folder of a run, or a known file of weights.
     """
     from satbench.core.errors import SatbenchError
     from satbench.models import request_model
@@ -97,7 +97,7 @@ def add(card: Path, as_json: bool) -> None:
     """Check a card and its weights, and add the model to your own zoo.
 
     CARD is a card, the folder of a run, or a file of weights that carries its card.
-    The weights must be of the card's digest, fit the network strictly and give finite logits.
+    The weights must have the card's digest, fit the network exactly and give finite logits.
     """
     from satbench.model_zoo.card import user_zoo
     from satbench.models.user_zoo import add_model
@@ -118,7 +118,7 @@ def add(card: Path, as_json: bool) -> None:
 )
 @options.as_json
 def presets(as_json: bool) -> None:
-    """List the presets: whose files of weights `--preset` can read, and how it does."""
+    """List the presets: the kinds of weight files that `--preset` can read, and how."""
     from satbench.model_zoo.presets import PRESETS
 
     if as_json:
@@ -136,11 +136,11 @@ def presets(as_json: bool) -> None:
     """,
 )
 @click.option("--check", is_flag=True, help="Write nothing; exit 1 if a page is out of date.")
-@click.option("--pictures", is_flag=True, help="Draw the pictures of broken images anew.")
+@click.option("--pictures", is_flag=True, help="Draw the pictures of broken images again.")
 @click.option(
     "--records",
     type=FOLDER,
-    help="Folder of records; by default those of satbench.",
+    help="Folder of records. Default: those of satbench.",
 )
 @click.option(
     "--out",
@@ -153,8 +153,8 @@ def presets(as_json: bool) -> None:
 def cards(check: bool, pictures: bool, records: Path | None, out: Path, as_json: bool) -> None:
     """Write a page in markdown for each model that ships, and a list of them.
 
-    They are made only from the cards and the committed records.  --pictures asks each model
-    about the images that its page shows.
+    They are made only from the cards and the committed records.  --pictures runs each model
+    on the images that its page shows.
     """
     from satbench.board.model_pages import PICTURES, pages, pictured, stale_pages
     from satbench.board.publish import published_records, write_files
@@ -173,8 +173,8 @@ def cards(check: bool, pictures: bool, records: Path | None, out: Path, as_json:
             draw_pictures(shown, out / PICTURES)
     stale = stale_pages(contents, out, list(shown))
     if as_json:
-        told = {"pages": len(contents), "stale": [str(path) for path in stale] if check else []}
-        tell(json.dumps(told, indent=2))
+        counts = {"pages": len(contents), "stale": [str(path) for path in stale] if check else []}
+        tell(json.dumps(counts, indent=2))
     else:
         state = f"{len(stale)} out of date" if check else "written"
         tell(f"{len(contents)} pages in {out}: {state}")
@@ -182,7 +182,7 @@ def cards(check: bool, pictures: bool, records: Path | None, out: Path, as_json:
         listed = ", ".join(path.name for path in stale[:5]) + (", …" if len(stale) > 5 else "")
         tell(
             f"satbench: out of date: {listed}; run satbench models cards --out {out} and remove "
-            "pages of no model",
+            "the pages that belong to no model",
             err=True,
         )
         raise SystemExit(1)
@@ -219,7 +219,7 @@ def _list(board: bool, names_only: bool, as_json: bool) -> None:
     for name in own:
         try:
             cards.append(user_card(name))
-        except SatbenchError as error:  # one bad card hides no other
+        except SatbenchError as error:  # list the other cards when one is bad
             tell(f"satbench: {error}", err=True)
     for fault in [*MODELS.faults, *SOURCES.faults]:
         tell(f"satbench: {fault}", err=True)
@@ -252,13 +252,13 @@ def _print_table(cards: list[Card]) -> None:
 def _print_sources() -> None:
     from satbench.models import MODELS, SOURCES
 
-    tell("also, and only by name:")
+    tell("other models, which need a full name:")
     for entry in [*SOURCES, *MODELS]:
         tell(f"  {entry.summary if not entry.plugin else f'{entry.name}, {entry.summary}'}")
 
 
 def _card_text(card: Card, name: str) -> str:
-    """Return a card as lines of `what  value`."""
+    """Return a card as lines of `field  value`."""
     shape = "×".join(str(n) for n in card.input_shape)
     rows = [
         ("name", card.name),
@@ -272,17 +272,20 @@ def _card_text(card: Card, name: str) -> str:
         ("sha-256", card.weights_digest),
         ("licence", card.licence),
     ]
-    if told := card.training:
-        held_out = ", ".join(f"{what} {share:.1%}" for what, share in told.held_out.items())
+    if trained := card.training:
+        held_out = ", ".join(f"{what} {share:.1%}" for what, share in trained.held_out.items())
         rows += [
-            ("recipe", f"{told.recipe}, seed {told.seed}"),
-            ("trained on", f"{told.dataset} (sha-256 {told.data_digest[:12]}…)"),
-            ("against", f"{told.attack} in {told.threat}" if told.attack else "no adversary"),
-            ("kept", told.kept),
-            *(("note", note) for note in told.notes),
+            ("recipe", f"{trained.recipe}, seed {trained.seed}"),
+            ("trained on", f"{trained.dataset} (sha-256 {trained.data_digest[:12]}…)"),
+            (
+                "against",
+                f"{trained.attack} in {trained.threat}" if trained.attack else "no adversary",
+            ),
+            ("kept", trained.kept),
+            *(("note", note) for note in trained.notes),
             ("held out", f"{held_out} (training images that no step saw)"),
-            ("with", f"satbench {told.satbench}, torch {told.torch}"),
-            ("again", told.command),
+            ("with", f"satbench {trained.satbench}, torch {trained.torch}"),
+            ("again", trained.command),
         ]
     rows.append(("evaluate", _eval_command(card, name)))
     width = max(len(what) for what, _ in rows)

@@ -1,4 +1,4 @@
-"""Options that several commands share, so that they read and mean the same in each."""
+"""Options that several commands share, so that they have one wording and one meaning."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ _THREADS: dict[str, Any] = {
 }
 threads = click.option("--threads", **_THREADS, expose_value=False, callback=_choose_threads)
 threads_given = click.option("--threads", **_THREADS)
-"""--threads for commands that write the number down; they get it as `threads`."""
+"""--threads for commands that record the number; they get it as `threads`."""
 seed = click.option(
     "--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of all noise."
 )
@@ -78,8 +78,8 @@ batch_size = click.option(
     show_default=True,
     metavar="N",
     callback=read_batch_size,
-    help="Images at once; no verdict depends on it. eval takes auto: it measures what does best, "
-    "and remembers it.",
+    help="Images in a batch; no verdict depends on it. eval also takes auto: it measures the "
+    "fastest size and remembers it.",
 )
 device = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or cuda:all."
@@ -94,24 +94,24 @@ trust = click.option(
     multiple=True,
     metavar="NAME",
     help="Trust NAME, which a file contains, as if you had typed it: satbench may then run the "
-    "code that it names, or fetch it. May be given several times.",
+    "code that it names, or download it. May be given several times.",
 )
 again = click.option(
-    "--again", is_flag=True, help="Run it again, even if the folder has the same result already."
+    "--again", is_flag=True, help="Run again, even if the folder already has the same result."
 )
 timeout = click.option(
     "--timeout",
     type=float,
     metavar="SECONDS",
-    help="The longest time for one batch; after it the run stops, names the image, and keeps "
-    "what is done.",
+    help="Longest time for one batch. After it the run stops, names the image, and keeps the "
+    "finished work.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print results and errors as JSON.")
 quiet = click.option("--quiet", is_flag=True, help="No progress on stderr.")
 
 
 def model_files(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say what a file of weights is; they come as one, `file: FileOptions`."""
+    """Add the options that describe a file of weights; `command` gets `file: FileOptions`."""
 
     @wraps(command)
     def collected(
@@ -144,8 +144,9 @@ def model_files(command: Callable[..., Any]) -> Callable[..., Any]:
             "--preset",
             metavar="NAME",
             shell_complete=completion.presets,
-            help="Who made the weights file, instead of --arch, --activation and --normalize: "
-            "trades, wong, rice, awp, madry, torchvision, timm, … (`satbench models presets`).",
+            help="Whose code made the weights file, instead of --arch, --activation and "
+            "--normalize: trades, wong, rice, awp, madry, torchvision, timm, … (`satbench models "
+            "presets`).",
         ),
         click.option(
             "--normalize",
@@ -169,9 +170,9 @@ def model_files(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def dataset_and_norm(of: str) -> Decorator:
-    """Add --dataset and --norm, whose defaults are those of the model named by `of`.
+    """Add --dataset and --norm; their defaults are those of the model that `of` describes.
 
-    What --data, --data-name and --classes say goes into the name of the data set.
+    --data, --data-name and --classes become part of the name of the data set.
     """
     norm = click.option(
         "--norm",
@@ -182,14 +183,14 @@ def dataset_and_norm(of: str) -> Decorator:
         "--dataset",
         metavar="NAME",
         shell_complete=completion.datasets,
-        help=f"Such as cifar10 or imagefolder:PATH@RULE, see `satbench datasets`. Default: what "
-        f"{of} was trained on.",
+        help=f"Such as cifar10 or imagefolder:PATH@RULE, see `satbench datasets`. Default: the one "
+        f"that {of} was trained on.",
     )
     return _all(named, own_data, norm)
 
 
 def what_a_record_is_of(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say which model and images a record is about, and where they are."""
+    """Add the options that say which model and images a record is of, and where they are."""
     return _all(
         click.option(
             "--model",
@@ -278,7 +279,7 @@ def how_to_tell(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class RunSettings(TypedDict):
-    """The part of `RunOptions` that the makers of configs take."""
+    """The part of `RunOptions` that every config is made from."""
 
     dataset: str | None
     norm: str | None
@@ -294,7 +295,7 @@ class RunSettings(TypedDict):
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What eval, curve and transfer are asked in the same words."""
+    """The options that eval, curve and transfer have in common."""
 
     settings: RunSettings
     workers: Workers
@@ -312,15 +313,15 @@ class RunOptions:
 
     @property
     def again(self) -> bool:
-        """Whether a result that is there is made again."""
+        """Whether to make an existing result again."""
         return self.settings["fresh"]
 
 
 def a_run(of: str, folder: str, files: str, examples: str = "1000") -> Decorator:
-    """Add the options of every run, which `command` gets as one, `run: RunOptions`.
+    """Add the options of every run; `command` gets them as one, `run: RunOptions`.
 
-    `of` names the model that defaults come from, `folder` the default of --out, `files` what is
-    written there, `examples` the default of --n-examples.
+    `of` describes the model that defaults come from, `folder` is the default of --out, `files`
+    describes what is written there, `examples` is the default of --n-examples.
     """
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -367,7 +368,7 @@ def a_run(of: str, folder: str, files: str, examples: str = "1000") -> Decorator
 def models_of(
     ctx: click.Context, names: tuple[str, ...], models: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Return the models that are named as arguments and by --model, in this order.
+    """Return the models that are named as arguments, then those of --model.
 
     Those of a --config file count only if the command line names none.  Raises
     click.UsageError for no model at all.
@@ -375,12 +376,12 @@ def models_of(
     in_file = ctx.get_parameter_source("models") is ParameterSource.DEFAULT_MAP
     found = names if names and in_file else (*names, *models)
     if not found:
-        raise click.UsageError("expected a MODEL, such as a name of `satbench models`", ctx)
+        raise click.UsageError("expected a MODEL, such as a name that `satbench models` lists", ctx)
     return found
 
 
 def tell_where(files: str, found: bool, made: str, quiet: bool) -> None:
-    """Say where a result is and, of one that was found, that nothing was run for it."""
+    """Print where a result is and, if it was found, that nothing was run for it."""
     if found:
         when = "" if quiet else f", made {made}: nothing was run; --again makes it again"
         tell(f"found {files}{when}")

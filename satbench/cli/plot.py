@@ -1,4 +1,4 @@
-"""`satbench plot`."""
+"""The command `satbench plot`."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from satbench.core.text.terminal import tell
     """,
 )
 @click.argument("runs", nargs=-1, required=True, type=PATH)
-@options.out(None, "training.png and training.svg; by default RUN, for several results/training")
+@options.out(None, "training.png and training.svg. Default: RUN; of several runs results/training")
 @options.as_json
 def plot(runs: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
-    """Draw accuracy, loss and learning rate by epoch of the training in the folder RUN.
+    """Draw accuracy, loss and learning rate against the epoch, for the training in the folder RUN.
 
-    The accuracies are clean and under PGD-10 on held-out training images, and that on the images
-    as trained on.  Several folders give one figure; a run that still goes on may be drawn.
+    The accuracies are clean and PGD-10 accuracy on held-out training images, and the accuracy on
+    the training batches.  Several folders give one figure.  A run that is still training can be
+    drawn.
     """
     from satbench.figures.picture import FORMATS, check_can_draw
     from satbench.figures.training import read_training, training_figure

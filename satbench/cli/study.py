@@ -1,4 +1,4 @@
-"""`satbench study`."""
+"""The command `satbench study`."""
 
 from __future__ import annotations
 
@@ -35,74 +35,79 @@ if TYPE_CHECKING:
 @click.option(
     "--overview",
     is_flag=True,
-    help="Write the page that lists the studies, and the table between the markers in README.md.",
+    help="Write the page that lists the studies, and the table between the markers of README.md.",
 )
 @options.zoo
-@click.option("--recipe", help="Train by another recipe. `satbench recipes`.")
+@click.option("--recipe", help="Train by another recipe; see `satbench recipes`.")
 @click.option(
     "--set",
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Another value for a setting of the recipe, under those of the arms; repeatable.",
+    help="Another value for a setting of the recipe; settings of the arms still override it. May "
+    "be given several times.",
 )
 @click.option(
     "--seeds",
-    help="Such as 0-4, 0,2,5 or 0 (that seed only); 5x counts: seeds 0 to 4. Default: as many as "
-    "the study says.",
+    help="Such as 0-4, 0,2,5 or 0 (only this seed); 5x means seeds 0 to 4. Default: the seeds of "
+    "the study.",
 )
 @click.option(
     "--sweep",
     metavar="KEY=VALUE,…",
-    help="Give each arm its own value of a setting, such as weight_decay=1e-4,2e-4,5e-4: that of "
+    help="Choose a setting for each arm, such as weight_decay=1e-4,2e-4,5e-4: the value with the "
     "greatest PGD-10 accuracy on held-out training images.",
 )
 @click.option(
     "--sweep-seeds",
-    help="Seeds that --sweep chooses by, as --seeds says them. Default: those of the study.",
+    help="Seeds that --sweep trains, written as for --seeds. Default: those of the study.",
 )
 @options.n_examples("500")
-@click.option("--eval-dataset", default="", help="Default: the test set of what is trained on.")
+@click.option("--eval-dataset", default="", help="Default: the test set of the training data set.")
 @click.option(
     "--models",
     "folders",
     multiple=True,
     type=PathOf(file_okay=False, exists=True),
-    help="Folder of trained models, as `satbench train --out` leaves them; repeatable.",
+    help="Folder of trained models, written by `satbench train --out`. May be given several times.",
 )
 @click.option(
     "--store",
     type=FOLDER,
     default=Path("runs/studies"),
     show_default=True,
-    help="Folder for what is trained, full records and witnesses.",
+    help="Folder for trained models, full records and witnesses.",
 )
 @click.option(
     "--results",
     type=FOLDER,
     default=Path("leaderboard/studies"),
     show_default=True,
-    help="Folder of the run files, one a model, that the page is made from.",
+    help="Folder of the run files (one for each model) that the page is made from.",
 )
 @click.option(
     "--docs",
     type=FOLDER,
-    help="Folder for the page and its figures. Default: docs/studies, with --recipe a folder of "
-    "the recipe's name in it, with --sweep a folder sweep-KEY in that.",
+    help="Folder for the page and its figures. Default: docs/studies; with --recipe its subfolder "
+    "named like the recipe; with --sweep the subfolder sweep-KEY of that.",
 )
-@click.option("--dry-run", is_flag=True, help="Print the runs and an estimate of time; do nothing.")
 @click.option(
-    "--check", is_flag=True, help="Compare the page with the run files; exit 1 if unlike."
+    "--dry-run",
+    is_flag=True,
+    help="Print the runs and an estimate of the time, and do nothing else.",
+)
+@click.option(
+    "--check", is_flag=True, help="Compare the page with the run files; exit 1 if they differ."
 )
 @click.option(
     "--only",
     type=click.Choice(["train", "evaluate", "page"]),
-    help="Do this part alone; evaluate passes over models that are not trained yet.",
+    help="Do only this part; `evaluate` skips models that are not trained yet.",
 )
 @click.option(
     "--workers",
     metavar="DEVICES",
-    help="A process a device, each taking a share of the runs: cuda:all, cuda:0,cuda:1, or a "
+    help="One process for each device, which share the runs: cuda:all, cuda:0,cuda:1, or a "
     "number of processes on the CPU.",
 )
 @options.device
@@ -136,11 +141,11 @@ def study(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Repeat a study of the SAT paper: train, evaluate, and write a page with a verdict.
+    """Run a study of the SAT paper: train, evaluate, and write a page with a verdict.
 
-    Models and results that are there already are used, and a stopped study goes on.  With
-    --workers a process for each device takes a share of the runs; a second process with the same
-    command, on this machine or on another with the same folders, takes a share too.
+    Existing models and results are used, so the same command continues a stopped study.  With
+    --workers, one process for each device takes a share of the runs.  A second process with the
+    same command, on this machine or on another with the same folders, takes a share too.
     """
     if show_list:
         _list(as_json)
@@ -150,7 +155,9 @@ def study(
             _overview((store, results, folders), data_dir, docs or Path("docs/studies"), check)
         )
     if name is None:
-        raise SatbenchError("say which study, such as activations; satbench study --list names all")
+        raise SatbenchError(
+            "expected the name of a study, such as activations; satbench study --list prints all"
+        )
     from satbench.recipes import parse_overrides
     from satbench.studies import load_study
     from satbench.studies.images import DatasetCache
@@ -159,7 +166,7 @@ def study(
     from satbench.studies.sweep import outlook, parse_sweep, plan_sweep, plan_swept
 
     if sweep_seeds and not sweep:
-        raise SatbenchError("--sweep-seeds belongs to --sweep: give both")
+        raise SatbenchError("--sweep-seeds needs --sweep: give both")
     swept = parse_sweep(sweep, parse_seeds(sweep_seeds) if sweep_seeds else ()) if sweep else None
     chosen = StudyOptions(
         parse_overrides(overrides),
@@ -196,7 +203,7 @@ def study(
     part = cast(Part, only or "all")
     if swept:
         first = plan_sweep(definition, swept, chosen, images)
-        # It evaluates nothing, but writes the run files that the choice is made from.
+        # This part evaluates nothing, but the choice needs its run files.
         _carry_out(
             Runner(first, places, images, machine), "all" if part == "train" else part, devices
         )
@@ -290,7 +297,7 @@ def _show(
     machine: Machine,
     as_json: bool,
 ) -> None:
-    """Print what is to be done; what two plans have in common stands there once."""
+    """Print what is to be done; print work that two plans share only once."""
     from satbench.core.console import results
     from satbench.studies.estimate import Estimate, table_of
     from satbench.studies.runner import Runner

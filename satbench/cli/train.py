@@ -1,4 +1,4 @@
-"""`satbench train`."""
+"""The command `satbench train`."""
 
 from __future__ import annotations
 
@@ -26,35 +26,39 @@ from satbench.core.text.terminal import tell
 @click.option(
     "--recipe", required=True, help="A name (`satbench recipes` lists them) or FILE.toml."
 )
-@click.option("--dataset", help="Instead of the recipe's, such as imagefolder:PATH@RULE.")
+@click.option(
+    "--dataset", help="Another data set than the recipe's, such as imagefolder:PATH@RULE."
+)
 @options.own_data
 @click.option("--activation", help="Such as silu or 'parametric-softplus(alpha=10)'.")
 @click.option("--arch", help="Such as tiny or 'tiny(width=16)'.")
-@click.option("--seed", type=int, help="Weights, order and noise; 0 unless the recipe says.")
-@click.option("--epochs", type=int, help="Instead of the recipe's.")
-@click.option("--batch-size", type=int, metavar="N", help="Instead of the recipe's.")
+@click.option(
+    "--seed", type=int, help="Seed of weights, order and noise. Default: the recipe's, else 0."
+)
+@click.option("--epochs", type=int, help="Default: the recipe's.")
+@click.option("--batch-size", type=int, metavar="N", help="Default: the recipe's.")
 @click.option(
     "--set",
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Another value for any setting of the recipe, such as weight_decay=1e-4. May be given "
+    help="Another value for a setting of the recipe, such as weight_decay=1e-4. May be given "
     "several times.",
 )
 @click.option(
     "--from",
     "start",
     metavar="WEIGHTS",
-    help="Begin with these weights instead of fresh ones: the checkpoint of a run, a file of "
+    help="Start from these weights instead of random ones: the checkpoint of a run, a file of "
     "weights (FILE#KEY for one of several sets), or a model's name.",
 )
-@click.option("--name", help="The model's name; by default RECIPE-ARCH-ACTIVATION-sSEED.")
+@click.option("--name", help="Name of the model. Default: RECIPE-ARCH-ACTIVATION-sSEED.")
 @click.option(
     "--out",
     type=FOLDER,
     default=Path("runs"),
     show_default=True,
-    help="Folder that the run's own folder, named like the model, is made in.",
+    help="Folder for the run's folder, which is named like the model.",
 )
 @options.data_dir
 @options.zoo
@@ -63,9 +67,11 @@ from satbench.core.text.terminal import tell
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
-    help="Processes that read a folder of images; the cores, up to 8, if unset.",
+    help="Processes that read a folder of images. Default: one for each core, at most 8.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON line an epoch on stdout.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON line for each epoch on stdout."
+)
 @options.quiet
 def train(
     recipe: str,
@@ -86,11 +92,11 @@ def train(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Train a model by adversarial training; the same command goes on with a stopped run.
+    """Train a model by adversarial training; the same command continues a stopped run.
 
-    Each epoch reports clean and PGD-10 accuracy on held-out training images; the test set stays
-    closed.  The run's folder ends up with the weights (safetensors), a card, those of the best
-    epoch by PGD-10 and of the last, metrics.jsonl and a checkpoint.  On several GPUs or processes:
+    Each epoch reports clean and PGD-10 accuracy on held-out training images; the test set is not
+    used.  The run's folder gets the weights (safetensors) and card of the model, of the best epoch
+    by PGD-10 and of the last epoch, metrics.jsonl and a checkpoint.  On several GPUs or processes:
     torchrun --nproc-per-node N -m satbench train …
     """
     from satbench.recipes import load_recipe, parse_overrides
@@ -107,12 +113,12 @@ def train(
     }
     given = {key: value for key, value in own.items() if value is not None}
     for key in changes.keys() & given.keys():
-        raise SatbenchError(f"{key} is given twice: by its own option and by --set; leave one")
+        raise SatbenchError(f"{key} is given twice, by its own option and by --set: give one")
     config = load_recipe(recipe, **changes, **given)
     from satbench.training.loop import EpochMetrics
     from satbench.training.run import run_training
 
-    # On a terminal the table of epochs is there already.
+    # On a terminal the table of epochs already shows this.
     in_table = sys.stdout.isatty() and sys.stderr.isatty() and not quiet
 
     def say(metrics: EpochMetrics) -> None:
@@ -138,5 +144,5 @@ def train(
             epoch = run.trained.epochs[which].metrics.epoch
             tell(f"wrote {card}, the {which} epoch ({epoch})")
         if run.test_set is None:
-            tell("no test set lies beside the training images: name one as TEST_SET")
+            tell("found no test set next to the training images: replace TEST_SET by its name")
         tell(f"evaluate it with\n  {run.eval_command}")

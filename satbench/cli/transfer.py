@@ -1,4 +1,4 @@
-"""`satbench transfer`."""
+"""The command `satbench transfer`."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from satbench.core.text.terminal import tell
     "sources",
     multiple=True,
     shell_complete=completion.models,
-    help="A model to make images on, see `satbench eval --help`. May be given several times. "
-    "Default: the benchmark's surrogates.",
+    help="A model to make adversarial images on, see `satbench eval --help`. May be given several "
+    "times. Default: the benchmark's surrogates.",
 )
 @click.option(
     "--target",
     "targets",
     multiple=True,
     shell_complete=completion.models,
-    help="A model to try them on. Default: all others of the zoo.",
+    help="A model to try the images on. Default: all others of the zoo.",
 )
 @click.option(
     "--attack",
     default="transfer",
     show_default=True,
-    help="Such as 'transfer(method=mi+di,steps=40)'; its sources are those above.",
+    help="Such as 'transfer(method=mi+di,steps=40)'; its sources are those of --source.",
 )
 @click.option("--eps", help="Radius for pixels in [0, 1]. Default: the first target's own.")
 @options.a_run(
@@ -53,10 +53,10 @@ def transfer(
     eps: str | None,
     run: options.RunOptions,
 ) -> None:
-    """Measure what images made on some models do to others.
+    """Measure how well adversarial images made on some models break others.
 
-    Images are made once on every source, for all images of the data set, and each target answers
-    once for each. Only the judge decides whether an image is broken.
+    Each source makes one adversarial image of every image of the data set, and each target answers
+    each of them once. Only the judge decides whether an image is broken.
     """
     from satbench.transfer.config import transfer_config
 

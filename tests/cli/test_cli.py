@@ -17,6 +17,7 @@ from command_line import CONTEXTS, Run, Said
 
 import satbench
 from satbench.cli import cli
+from satbench.cli.shell.failures import STOPPED
 from satbench.core.specs import split_spec
 from satbench.data import DATASETS, Dataset
 from satbench.model_zoo.card import weights_path, zoo_card, zoo_names
@@ -252,7 +253,7 @@ def test_a_stop_is_told_with_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPa
     done = evaluate(run)
 
     assert done.code == 130
-    assert done.err.endswith("satbench: stopped; the same command goes on where it stopped\n")
+    assert done.err.endswith(f"satbench: {STOPPED}\n")
 
 
 # eval

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from satbench.cli.shell.failures import STOPPED
 from satbench.core.files import atomic_path, sweep, write_text
 
 KILLS = Path(__file__).with_name("kill_points.py")
@@ -67,7 +68,7 @@ def test_a_signal_ends_a_command_cleanly_and_tells_how_to_go_on(
     said = process.communicate(timeout=60)[1]
 
     assert process.returncode == code
-    assert said == "satbench: stopped; the same command goes on where it stopped\n"
+    assert said == f"satbench: {STOPPED}\n"
     assert not list(tmp_path.rglob("*.part"))
 
 

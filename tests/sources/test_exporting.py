@@ -218,7 +218,7 @@ def test_a_model_pushed_to_a_hub_is_loaded_from_there_without_satbench(tmp_path:
     ("words", "said"),
     [
         (["export", "no-such-model"], "unknown model"),
-        (["export", SHIPPED, "--push", "me/net"], "--push uploads a folder of --form hub"),
+        (["export", SHIPPED, "--push", "me/net"], "--push needs --form hub"),
     ],
 )
 def test_a_wrong_command_is_refused(

@@ -99,7 +99,7 @@ def test_the_list_names_all_studies() -> None:
     ("words", "said"),
     [
         (("gradient-qualty",), "unknown study 'gradient-qualty': did you mean 'gradient-quality'?"),
-        ((), "say which study, such as activations"),
+        ((), "expected the name of a study"),
         (("activations", "--seeds", "x"), "expected seeds such as 0-4, 0,2,5 or 0"),
         (("activations", "--recipe", "sat-cifar10", "--workers", "x"), "expected --workers cuda"),
         (("activations", "--n-examples", "0"), "expected 1 example or more, got 0"),

@@ -24,6 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from satbench.cli.shell.failures import STOPPED
 from satbench.core.errors import SatbenchError
 from satbench.data import Dataset, ImageTree, ResizeCrop, open_tree
 from satbench.model_zoo.card import read_card
@@ -464,7 +465,7 @@ def test_ctrl_c_at_the_command_leaves_a_checkpoint_and_one_line(tmp_path: Path) 
 
     assert (code, said.lstrip("\n")) == (
         130,
-        "satbench: stopped; the same command goes on where it stopped\n",
+        f"satbench: {STOPPED}\n",
     )
     assert place["epoch"] == 1
     assert ended(start(tmp_path / "cut"))[0] == 0

@@ -67,7 +67,7 @@ def test_a_warning_of_overfitting_goes_to_stderr(monkeypatch: pytest.MonkeyPatch
     ("words", "said"),
     [
         (("--set", "epocs=3"), "unknown setting 'epocs': did you mean 'epochs'?"),
-        (("--set", "seed=3", "--seed", "4"), "seed is given twice: by its own option and by --set"),
+        (("--set", "seed=3", "--seed", "4"), "seed is given twice"),
         (("--recipe", "none.toml"), "expected a recipe at none.toml, which is missing"),
     ],
 )
@@ -131,4 +131,4 @@ def test_a_folder_of_images_of_ones_own_may_be_trained_on(
 
     assert done.exit_code == 0, done.exception
     assert (card.input_shape, card.classes) == ((3, 8, 8), 2)
-    assert "no test set lies beside the training images" in done.stdout
+    assert "TEST_SET" in done.stdout

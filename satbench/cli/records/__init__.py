@@ -1,1 +1,1 @@
-"""Commands on records: show, check, run again, attack, compare, unite."""
+"""Commands that read records: show, check, run again, attack, compare, merge."""

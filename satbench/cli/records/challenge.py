@@ -1,4 +1,4 @@
-"""`satbench challenge`."""
+"""The command `satbench challenge`."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     "attacks",
     multiple=True,
     shell_complete=completion.attacks,
-    help="What to attack the survivors with, as for `satbench eval`; may be given several times.",
+    help="Attack or suite for the survivors, as for `satbench eval`. May be given several times.",
 )
 @click.option(
     "--images",
     type=FILE,
-    help="Adversarial images that somebody made: .pt, .npz or .npy, (N, C, H, W), one for each "
+    help="Adversarial images made elsewhere: .pt, .npz or .npy, (N, C, H, W), one for each "
     "image of the record or of the whole test set; float32 or float64 in [0, 1], or uint8.",
 )
-@click.option("--by", default="", help="Who challenges; the new record tells.")
+@click.option("--by", default="", help="Who challenges; the new record says so.")
 @click.option("--bpda", multiple=True, help="LAYER=TARGET, as for `satbench eval`.")
 @options.what_a_record_is_of
 @options.seed
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 @options.device
 @options.timeout
 @options.again
-@options.out(None, "the new record. Default: that of the old one")
+@options.out(None, "the new record. Default: the folder of the old one")
 @options.how_to_tell
 def challenge(
     record: Path,
@@ -69,18 +69,18 @@ def challenge(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Attack what survives in RECORD, and write a new record of what fell.
+    """Attack the survivors of RECORD, and write a new record with the result.
 
-    RECORD is re-checked first and left as it is.  The new one has its verdicts and witnesses, and
-    those of the challenge; robust accuracy can only fall.  A stopped challenge goes on where it
-    was when the same command is given again.
+    RECORD is verified first and stays unchanged.  The new record has its verdicts and witnesses,
+    and those of the challenge; robust accuracy can only fall.  The same command continues a
+    stopped challenge.
     """
     from satbench.attacks import check_attack_name
 
     for attack in attacks:
         check_attack_name(attack)
     if bool(attacks) == bool(images):
-        raise click.UsageError("give --attack, once or more, or --images FILE")
+        raise click.UsageError("give --attack (once or more) or --images FILE, and not both")
     from satbench.core.console import BarProgress
     from satbench.evaluation.given import Given
     from satbench.evaluation.replacements import parse_bpda
@@ -135,7 +135,7 @@ def _tell(done: Challenged, quiet: bool) -> None:
     if before == after:
         tell(
             f"{name}: {attacks} broke none of {before} survivors; "
-            f"robust accuracy stays at {after / n:.1%}: the challenge was survived"
+            f"robust accuracy stays at {after / n:.1%}"
         )
     else:
         tell(

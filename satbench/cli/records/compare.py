@@ -1,4 +1,4 @@
-"""`satbench compare`."""
+"""The command `satbench compare`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from satbench.board.comparison import RecordComparison
 
 _SHOWN = 10
-"""Images that are named in a line of the terminal; --json names all."""
+"""How many images a line of the terminal lists; --json lists all."""
 
 
 @command(
@@ -33,9 +33,10 @@ _SHOWN = 10
 def compare(first: Path, second: Path, as_json: bool) -> None:
     """Compare the robust accuracy of two records, FIRST and SECOND, image by image.
 
-    Both are of the same images, threat model and attacks.  The test is paired (McNemar, exact) and
-    the interval is for the difference, at 95 %.  Below it stands which images only one of the two
-    has right, and what the other fell to.  Nothing is attacked or re-checked: see verify.
+    Both must have the same images, threat model and attacks.  The test is paired (McNemar, exact)
+    and the interval is for the difference, at 95 %.  Then follow the images that only one of the
+    two has right, and the attacks that broke the other.  Nothing is attacked or verified; see
+    `satbench verify`.
     """
     from satbench.board.comparison import compare as compare_records
 
@@ -49,7 +50,7 @@ def compare(first: Path, second: Path, as_json: bool) -> None:
 def _tell(done: RecordComparison) -> None:
     tell(one_line(done))
     both = done.n - done.only_first - done.only_second
-    tell(f"{both} of {done.n} images: both are right after the attacks, or neither is")
+    tell(f"{both} of {done.n} images: after the attacks both are right, or both are wrong")
     for place, count in enumerate((done.only_first, done.only_second)):
         other = one_line(done.names[1 - place])
         tell(f"{count} images: only {one_line(done.names[place])} is right")

@@ -1,4 +1,4 @@
-"""`satbench images`."""
+"""The command `satbench images`."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 )
 @click.argument("record", type=PATH)
 @click.option("--n", type=int, default=8, show_default=True, help="How many images.")
-@click.option("--figure", type=PATH, help="Write the figure only, to FILE.")
+@click.option("--figure", type=PATH, help="Write only the figure, to this file.")
 @options.what_a_record_is_of
-@options.out("results/images", "the figure, three PNGs an image, and the arrays")
+@options.out("results/images", "the figure, three PNGs for each image, and the arrays")
 @options.as_json
 def images(
     record: Path,
@@ -43,9 +43,9 @@ def images(
 ) -> None:
     """Draw images that RECORD says are broken: clean, perturbation, adversarial.
 
-    Under each stands what the model says of it, and how sure it is.  images.png has all of them,
-    INDEX-clean.png and so on one each, to look at; adversarial.npz has the exact arrays of every
-    broken image: indices, images, labels, predictions.  Images of different labels come first.
+    The model's answer and its confidence are below each.  images.png shows all of them;
+    INDEX-clean.png and the like show one each.  adversarial.npz has the exact arrays of every
+    broken image: indices, images, labels, predictions.  The first images have different labels.
     """
     from dataclasses import replace
 
@@ -68,7 +68,7 @@ def images(
     else:
         paths = [*write_images(shown, result.caption, out), result.save_adversarial(out)]
     if as_json:
-        told = [
+        answers = [
             {
                 "index": one.index,
                 "label": one.before.said,
@@ -78,7 +78,7 @@ def images(
             }
             for one in shown
         ]
-        tell(json.dumps({"images": told, "files": [str(path) for path in paths]}, indent=2))
+        tell(json.dumps({"images": answers, "files": [str(path) for path in paths]}, indent=2))
         return
     for one in shown:
         tell(

@@ -1,4 +1,4 @@
-"""`satbench merge`."""
+"""The command `satbench merge`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 )
 @click.argument("records", nargs=-1, required=True, type=FILE)
 @options.what_a_record_is_of
-@options.out(None, "the new record. Default: that of the first one")
+@options.out(None, "the new record. Default: the folder of the first one")
 @options.as_json
 def merge(
     records: tuple[Path, ...],
@@ -37,29 +37,29 @@ def merge(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Unite RECORDS of the same model, images and threat model into a new one.
+    """Merge RECORDS of the same model, images and threat model into a new one.
 
-    All are re-checked first and left as they are.  What any of them broke is broken, by the first
-    that broke it, with its witness; robust accuracy can only fall.
+    All are verified first and stay unchanged.  An image is broken if it is broken in any of them;
+    the new record has the attack and the witness of the first one.  Robust accuracy can only fall.
     """
     if len(records) < 2:
-        raise SatbenchError(f"expected two records or more to merge, got {len(records)}")
+        raise SatbenchError(f"expected two or more records to merge, got {len(records)}")
     from satbench.evaluation.given import Given
     from satbench.proofs.merging import merge_files
 
     merged = merge_files(records, Given(model, dataset, data_dir, file, trust), out)
     left, n = merged.record.surviving(), merged.record.n
     if as_json:
-        told = {
+        summary = {
             "model": merged.record.model.name,
             "survivors_before": list(merged.before),
             "survivors": left,
             "n": n,
             "record": str(merged.path),
         }
-        tell(json.dumps(told, indent=2))
+        tell(json.dumps(summary, indent=2))
         return
     shares = ", ".join(f"{before / n:.1%}" for before in merged.before)
     name = one_line(merged.record.model.name)
-    tell(f"{name}: robust accuracy {shares} alone, {left / n:.1%} united")
+    tell(f"{name}: robust accuracy {shares} separately, {left / n:.1%} merged")
     tell(f"wrote {merged.path}")

@@ -1,4 +1,4 @@
-"""`satbench recheck`."""
+"""The command `satbench recheck`."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 @click.option(
     "--board",
     metavar="NAME",
-    help="Instead of RECORD: the lowest record of each model of a board that is not verified yet, "
-    "each kept in the board's folder `rechecks`.",
+    help="Instead of RECORD: recheck the lowest record of each model of the board that is not "
+    "verified yet, and keep the rechecks in the board's folder `rechecks`.",
 )
 @click.option(
     "--images",
@@ -47,13 +47,13 @@ if TYPE_CHECKING:
     "attacks",
     multiple=True,
     shell_complete=completion.attacks,
-    help="What to attack them with, as for `satbench eval`. Default: the record's own attacks.",
+    help="Attack or suite for the sample, as for `satbench eval`. Default: the record's attacks.",
 )
 @click.option(
-    "--seed", type=int, help="Draws the sample and keys all noise. Default: one nobody knew before."
+    "--seed", type=int, help="Seed of the sample and of all noise. Default: a fresh random seed."
 )
-@options.out(None, "a recheck record. Default: none is kept")
-@click.option("--by", default="", help="Who rechecks, for the recheck record.")
+@options.out(None, "the recheck record. Default: none is written")
+@click.option("--by", default="", help="Who rechecks; the recheck record says so.")
 @options.what_a_record_is_of
 @options.batch_size
 @options.device
@@ -80,19 +80,18 @@ def recheck(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Attack a random sample of what RECORD claims to survive, and bound how far it is too high.
+    """Attack a random sample of RECORD's claimed survivors, and bound how far it is too high.
 
-    RECORD is verified first, and left as it is.  The bound holds with 95 % confidence, for the
-    attacks that are run.  Exits 1 where a claimed survivor falls.
+    RECORD is verified first and stays unchanged.  The bound holds with 95 % confidence, for the
+    attacks that are run.  Exits 1 if a claimed survivor is broken.
 
-    With --out or --board a recheck record is kept: sample, seed, what fell, and the bound.  Beside
-    a board's records, in the folder `rechecks`, it gives the row the mark `verified`
-    (docs/trust.md).
+    With --out or --board a recheck record is written: sample, seed, broken images, and the bound.
+    In the folder `rechecks` of a board it gives the row the mark `verified` (docs/trust.md).
     """
     from satbench.attacks import check_attack_name
 
     if (record is None) == (board is None):
-        raise click.UsageError("give RECORD, or --board NAME for all of a board")
+        raise click.UsageError("give RECORD or --board NAME, and not both")
     for attack in attacks:
         check_attack_name(attack)
     from satbench.board.definition import board_definition
@@ -109,19 +108,19 @@ def recheck(
         check_folder(out)
     given = Given(model, dataset, data_dir, file, trust)
     fell = False
-    told = []
+    summaries = []
     for path in paths:
         asked = Recheck(path, images, attacks, seed, batch_size, device, given, timeout)
         with BarProgress(quiet) as progress:
             progress.model(path.name)
             done = recheck_record(asked, progress)
         kept = _keep(done, path, out, by) if out else None
-        told.append(_summary(done, kept))
+        summaries.append(_summary(done, kept))
         if not as_json:
             _tell(done, path, kept)
         fell = fell or bool(done.broken)
     if as_json:
-        tell(json.dumps(told if board else told[0], indent=2))
+        tell(json.dumps(summaries if board else summaries[0], indent=2))
     if fell:
         ctx.exit(1)
 
@@ -137,8 +136,8 @@ def _keep(done: Rechecked, record: Path, out: Path, by: str) -> Path:
 
 def _summary(done: Rechecked, kept: Path | None) -> dict[str, object]:
     values = {one.name: getattr(done, one.name) for one in fields(done) if one.name != "record"}
-    beside = {"breakable": done.breakable, "too_high": done.too_high}
-    return {**values, **beside, **({"kept": str(kept)} if kept else {})}
+    bounds = {"breakable": done.breakable, "too_high": done.too_high}
+    return {**values, **bounds, **({"kept": str(kept)} if kept else {})}
 
 
 def _tell(done: Rechecked, record: Path, kept: Path | None) -> None:
@@ -148,4 +147,4 @@ def _tell(done: Rechecked, record: Path, kept: Path | None) -> None:
     if done.broken:
         attacks = " ".join(f"--attack {shlex.quote(spec)}" for spec in done.attacks)
         command = f"satbench challenge {shlex.quote(str(record))} {attacks} --seed {done.seed}"
-        tell(f"to lower the record, with proofs:\n  {one_line(command)}")
+        tell(f"to write a lower record with witnesses, run\n  {one_line(command)}")

@@ -1,4 +1,4 @@
-"""`satbench reproduce`."""
+"""The command `satbench reproduce`."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def reproduce(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Run again what RECORD describes, and report image by image what comes out otherwise.
+    """Run the evaluation of RECORD again, and report every image whose result differs.
 
-    On the same machine and versions nothing does.  On another, rounding may change one image or
-    another; what differs between the machines is told.  Nothing is written.  Exits 1 where a
-    verdict, a witness, a count of passes or a flag differs.
+    With the same machine and versions nothing differs.  On another machine rounding may change a
+    few images; the report lists the differences between the machines.  Nothing is written.
+    Exits 1 if a verdict, a witness, a count of passes or a flag differs.
     """
     from satbench.core.console import BarProgress
     from satbench.evaluation.given import Given

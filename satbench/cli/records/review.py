@@ -1,4 +1,4 @@
-"""`satbench review`."""
+"""The command `satbench review`."""
 
 from __future__ import annotations
 
@@ -25,15 +25,19 @@ if TYPE_CHECKING:
     """,
 )
 @click.argument("folder", type=FOLDER)
-@click.option("--fetch", is_flag=True, help="Fetch a public model by its name, to ask it.")
+@click.option(
+    "--fetch", is_flag=True, help="Download a public model by its name, to check its witnesses."
+)
 @click.option("--comment", type=FILE, help="File to write the review to, as markdown.")
 @click.option(
     "--changed",
     type=FILE,
-    help="File of the paths that a pull request changes, each ended by NUL; FOLDER is then its "
-    "checkout, with one submission in submissions/NAME, and nothing else may change.",
+    help="File with the paths that a pull request changes, each ended by NUL. FOLDER is then its "
+    "checkout, with one submission in submissions/NAME; nothing else may change.",
 )
-@click.option("--accept", is_flag=True, help="Copy what can be accepted to the board and the zoo.")
+@click.option(
+    "--accept", is_flag=True, help="If it is acceptable, copy it to the board and the zoo."
+)
 @options.data_dir
 @options.as_json
 @click.pass_context
@@ -47,11 +51,11 @@ def review(
     data_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """Review the submission in FOLDER without running code of it, and say what it changes.
+    """Review the submission in FOLDER without running its code, and say what it changes.
 
-    Files, digests, schema, card, suites and images are checked, and each witness is judged where
-    the model can be had: a shipped one, one whose weights are in FOLDER, or with --fetch one of a
-    public zoo.  Exits 1 where the submission is refused.
+    Files, digests, schema, card, suites and images are checked.  Each witness is judged if the
+    model is available: shipped with satbench, with its weights in FOLDER, or with --fetch from a
+    public zoo.  Exits 1 if the submission is refused.
     """
     from satbench.core.files import write_text
     from satbench.submissions.accepting import accept as bring
@@ -106,7 +110,7 @@ def tell_review(done: Review) -> None:
     if not done.is_acceptable:
         return
     broken = sum(one.broken for one in done.confirmed)
-    tell(f"nothing speaks against it: {len(done.confirmed)} records, {broken} images proven broken")
+    tell(f"acceptable: {len(done.confirmed)} records, {broken} images proven broken")
     if change := done.change:
         row = change.row
         before = f", before {change.before.best_known.value:.1%}" if change.before else ""

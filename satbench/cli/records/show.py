@@ -1,4 +1,4 @@
-"""`satbench show`."""
+"""The command `satbench show`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from satbench.core.text.terminal import tell
 @click.argument("record", type=FILE)
 @options.as_json
 def show(record: Path, as_json: bool) -> None:
-    """Print RECORD on one page: what was run, the numbers, what is proven, how to re-check it.
+    """Print RECORD on one page: what was run, the numbers, what is proven, how to verify it.
 
-    The page says what the record claims. Nothing is checked or run: see verify and recheck.
+    The page says what the record claims. Nothing is checked or run; see `satbench verify` and
+    `satbench recheck`.
     """
     from satbench.evaluation.record_page import record_lines, record_summary
     from satbench.records.record import read_record

@@ -1,4 +1,4 @@
-"""`satbench submit`."""
+"""The command `satbench submit`."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ from satbench.core.text.terminal import one_line, tell
 )
 @click.argument("records", nargs=-1, required=True, type=FILE)
 @click.option("--by", required=True, help="Who submits.")
-@click.option("--out", required=True, type=FOLDER, help="Folder to write, which is not there yet.")
-@click.option("--board", default="", help="Board. Default: the one of these images and this eps.")
+@click.option("--out", required=True, type=FOLDER, help="Folder to write; it must not exist yet.")
+@click.option("--board", default="", help="Board. Default: the one with these images and this eps.")
 @click.option(
     "--division",
     type=click.Choice(["closed", "open"]),
     default="closed",
     show_default=True,
-    help="closed: the suites of the board, all of them; open: other attacks too (SUBMITTING.md).",
+    help="closed: exactly the suites of the board; open: other attacks too (SUBMITTING.md).",
 )
 @click.option(
     "--model",
     default="",
-    help="Card, zoo name or public name of the model. Default: the one of the record's weights.",
+    help="Card, zoo name or public name of the model. Default: found by the record's weights.",
 )
 @click.option(
     "--no-weights",
     is_flag=True,
     help="Do not pack the weights; --url says where they are. Their digest is packed.",
 )
-@click.option("--url", default="", help="Where the weights can be had, https://…")
+@click.option("--url", default="", help="Address of the weights, https://…")
 @click.option(
     "--supersedes",
     multiple=True,
     metavar="IDENTITY",
-    help="A record on the board that this replaces; say why with --note.",
+    help="A record on the board that this one replaces; say why with --note.",
 )
-@click.option("--note", default="", help="What else there is to know.")
+@click.option("--note", default="", help="Anything else that the reviewer should know.")
 @options.zoo
 @options.data_dir
 @options.as_json
@@ -72,8 +72,8 @@ def submit(
 ) -> None:
     """Pack RECORDS of one model, witnesses, card and weights for a board, and review the folder.
 
-    Says what a reviewer would refuse, and exits 1 then.  The folder goes into a pull request, in
-    `submissions/` (SUBMITTING.md).
+    Prints what a reviewer would refuse; if there is anything, exits 1.  Put the folder into
+    `submissions/` in a pull request (SUBMITTING.md).
     """
     from satbench.submissions.packing import Packing, pack
 

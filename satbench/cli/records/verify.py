@@ -1,4 +1,4 @@
-"""`satbench verify`."""
+"""The command `satbench verify`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     """,
 )
 @click.argument("records", nargs=-1, type=PATH)
-@click.option("--all", "committed", is_flag=True, help="Re-check the committed leaderboard.")
+@click.option("--all", "committed", is_flag=True, help="Verify the committed leaderboard.")
 @options.what_a_record_is_of
 @options.how_to_tell
 @click.pass_context
@@ -44,16 +44,16 @@ def verify(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Re-check RECORDS and their witnesses: digests, schema, ball, range, misclassification.
+    """Verify RECORDS and their witnesses: digests, schema, ball, range, misclassification.
 
-    One forward pass per image and witness, and the diagnosis anew; no attack is run again.  What is
-    confirmed is an upper bound of robust accuracy: that what counts as broken is broken.  That the
-    others survive is the record's word: docs/trust.md says what else is.  Names in a record run no
-    code and fetch nothing, unless you give --model or --trust.  Exits 1 when anything is wrong,
-    saying what.
+    It takes one forward pass per image and witness, and runs the diagnosis again; no attack is run.
+    It confirms an upper bound of robust accuracy: every image that counts as broken is broken.  It
+    does not confirm that the others survive (docs/trust.md).  Names in a record run no code and
+    download nothing, unless you give --model or --trust.  If anything is wrong, prints what and
+    exits 1.
     """
     if bool(records) == committed:
-        raise click.UsageError("give records to re-check, or --all for those of the leaderboard")
+        raise click.UsageError("give records to verify, or --all for those of the leaderboard")
     from satbench.core.console import progress_bar
     from satbench.evaluation.given import Given
     from satbench.proofs.verification import Verified, committed_records, verify_record
@@ -62,9 +62,9 @@ def verify(
     checked = []
     paths = list(records) or committed_records()
     if not paths:
-        raise SatbenchError("expected records beside satbench's leaderboard, found none")
+        raise SatbenchError("expected records in satbench's leaderboard, found none")
     with progress_bar(quiet) as bar:
-        task = bar.add_task("re-checking", total=len(paths), note="")
+        task = bar.add_task("verifying", total=len(paths), note="")
         for path in paths:
             try:
                 checked.append(verify_record(path, given))

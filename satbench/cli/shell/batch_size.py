@@ -1,4 +1,4 @@
-"""--batch-size: a number, or auto where a command can measure one."""
+"""The option --batch-size: a number, or auto for a command that can measure one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from satbench.core.limits import whole_number
 
 
 def read_batch_size(ctx: click.Context, _: click.Parameter, value: str) -> int:
-    """Return a batch size; 0 stands for auto, which only `eval` takes.
+    """Return a batch size; 0 means auto, which only `eval` takes.
 
     Raises SatbenchError for any other text, and for less than 1.
     """

@@ -1,4 +1,4 @@
-"""What a shell offers for a name that is half typed.  Nothing here imports torch."""
+"""Shell completion of names.  Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]
 
 
 def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer the names of the zoo and of the user's own, else files."""
+    """Offer the names of the zoo and of the user's models, else files."""
     from satbench.model_zoo.card import user_names, zoo_names
     from satbench.models import MODELS
 
@@ -19,14 +19,14 @@ def models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 
 
 def attacks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer the attacks and suites, pgd-20 and pgd-50 among them, else files: a suite is one."""
+    """Offer the attacks and suites, with pgd-20 and pgd-50, else files: a suite can be a file."""
     from satbench.attacks import ATTACKS
 
     return _offered(["pgd-20", "pgd-50", *ATTACKS.names()], incomplete, files=True)
 
 
 def datasets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer the data sets; those at a path end with a colon."""
+    """Offer the data sets; a name that needs a path ends with a colon."""
     from satbench.data import AT_A_PATH, DATASETS
 
     names = [f"{name}:" if name in AT_A_PATH else name for name in DATASETS.names()]
@@ -34,7 +34,7 @@ def datasets(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
 
 
 def recipes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer the recipes, else files: a recipe is one."""
+    """Offer the recipes, else files: a recipe can be a file."""
     from satbench.recipes import recipe_names
 
     return _offered(recipe_names(), incomplete, files=True)
@@ -59,7 +59,7 @@ def architectures(
 
 
 def presets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Offer the presets of files of weights."""
+    """Offer the presets for files of weights."""
     from satbench.model_zoo.presets import PRESETS
 
     return _offered(PRESETS, incomplete)

@@ -1,4 +1,4 @@
-"""`--config FILE.toml`: options of a command in a file."""
+"""The option `--config FILE.toml`: a file with options of a command."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ def _read(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
 
 
 def defaults_of(ctx: click.Context, path: Path) -> dict[str, Any]:
-    """Read a file of options and return click's defaults, by parameter.
+    """Read a file of options and return click's defaults, by parameter name.
 
-    Keys are the long names of options, with - or _.  Raises SatbenchError: a file that is missing
-    or no TOML, an option that the command does not have, a value that the option does not take.
+    Keys are the long names of options, with - or _.  Raises SatbenchError if the file is missing
+    or is not TOML, if the command has no such option, or if the option does not take the value.
     """
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SatbenchError(f"expected a file of options at {path}, which is missing") from None
+        raise SatbenchError(f"expected a file of options at {path}, found none") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SatbenchError(f"expected TOML in {path}: {error}") from None
     return {
-        param.name: value for param, value in _settings(ctx, path, told) if param.name is not None
+        param.name: value for param, value in _settings(ctx, path, table) if param.name is not None
     }
 
 
 def _settings(
-    ctx: click.Context, path: Path, told: Mapping[str, Any]
+    ctx: click.Context, path: Path, table: Mapping[str, Any]
 ) -> list[tuple[click.Option, object]]:
     known = {
         name.removeprefix("--"): param
@@ -48,7 +48,7 @@ def _settings(
         if name.startswith("--")
     }
     found = []
-    for key, value in told.items():
+    for key, value in table.items():
         name = key.replace("_", "-")
         if name not in known:
             raise SatbenchError(f"{path}: {UnknownNameError('option', name, known)}")
@@ -79,6 +79,6 @@ config_option = click.option(
     expose_value=False,
     callback=_read,
     metavar="FILE.toml",
-    help="Read options from a file, such as attack = ['pgd-50', 'fast']; what is given on the "
-    "command line counts instead.",
+    help="Read options from a file, such as attack = ['pgd-50', 'fast']. An option on the command "
+    "line replaces the one in the file.",
 )

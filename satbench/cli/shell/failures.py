@@ -1,4 +1,4 @@
-"""How a command says that it failed: one sentence on stderr, or JSON on stdout under --json."""
+"""How a command reports a failure: one sentence on stderr, or JSON on stdout with --json."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 from satbench.core.errors import UnknownNameError
 from satbench.core.text.terminal import one_line, tell
 
-STOPPED = "stopped; the same command goes on where it stopped"
+STOPPED = "stopped; give the same command again to continue"
 
 _ADVICE = {
     errno.ENOSPC: "free some space, or choose another folder with --out",
@@ -33,7 +33,7 @@ _ADVICE = {
 
 
 def report(error: BaseException, as_json: bool) -> None:
-    """Print what went wrong, for a person, or for a program that reads stdout as JSON."""
+    """Print what went wrong: as a sentence for a person, or as JSON for a program."""
     kind, message = _kind(error), sentence(error)
     if as_json:
         tell(json.dumps({"error": {"kind": kind, "message": message}}, indent=2))
@@ -53,7 +53,7 @@ def sentence(error: BaseException) -> str:
 
 
 def wants_json() -> bool:
-    """Whether the command line asks for JSON; it may be one that cannot be read."""
+    """Whether the command line has --json; this works even if it cannot be parsed."""
     words = sys.argv[1:]
     return "--json" in words[: words.index("--") if "--" in words else None]
 
@@ -87,5 +87,5 @@ def _of_the_system(error: OSError) -> str:
     where = f": {os.fspath(error.filename)!r}" if isinstance(error.filename, str | bytes) else ""
     advice = _ADVICE.get(error.errno)
     if isinstance(error, ConnectionError | TimeoutError):
-        advice = "check the network, and give the same command again"
+        advice = "check the network, then give the same command again"
     return f"{said}{where}" + (f"; {advice}" if advice else "")

@@ -1,4 +1,4 @@
-"""Types of the options and arguments that are paths."""
+"""The click types of paths."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 
 class PathOf(click.Path):
-    """A path on the command line, as a `Path`; an empty text, which would be `.`, is refused."""
+    """A path on the command line, as a `Path`.  An empty text, which would mean `.`, is refused."""
 
     def __init__(self, **more: Any) -> None:
         super().__init__(path_type=Path, **more)
@@ -17,7 +17,9 @@ class PathOf(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path.  Raises click.UsageError for an empty text."""
         if value == "":
-            self.fail("expected a path, got an empty text; '.' is the current folder", param, ctx)
+            self.fail(
+                "expected a path, got an empty text; give '.' for the current folder", param, ctx
+            )
         return super().convert(value, param, ctx)
 
 

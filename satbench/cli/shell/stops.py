@@ -1,4 +1,4 @@
-"""Signals that stop a command: SIGTERM and SIGHUP act as Ctrl-C does."""
+"""Signals that stop a command: SIGTERM and SIGHUP act like Ctrl-C."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import threading
 
 
 class Stops:
-    """A context in which SIGTERM and SIGHUP stop a command; `number` is the signal that came.
+    """A context in which SIGTERM and SIGHUP stop a command; `number` is the signal received.
 
-    A command that handles Ctrl-C, such as training, which waits for the end of a step, handles
-    them in the same way.
+    A command that handles Ctrl-C itself handles them in the same way; training, for example,
+    finishes its step first.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""--workers, --engine and --address, which come to a command as one value."""
+"""The options --workers, --engine and --address, which a command gets as one value."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ def workers(command: Callable[..., Any]) -> Callable[..., Any]:
         show_default=True,
         envvar="SATBENCH_WORKERS",
         metavar="N",
-        help="Processes that share the work; the record is the same. auto: as many as there are "
-        "cores, if the work takes a while; all of a Ray cluster; one for each GPU with --device "
-        "cuda:all.",
+        help="Processes that share the work; the record is the same. auto: one for each core, if "
+        "the work is long enough; all of a Ray cluster; one for each GPU with --device cuda:all.",
     )
     @click.option(
         "--engine",
@@ -36,7 +35,8 @@ def workers(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--address",
         metavar="HOST:PORT",
-        help="The Ray cluster. Default: the one that this machine is part of, else a new one here.",
+        help="Address of the Ray cluster. Default: the one that this machine is part of, else a "
+        "new one on this machine.",
     )
     @wraps(command)
     def collected(
