@@ -172,6 +172,16 @@ def test_a_flipped_bit_in_a_checkpoint_of_an_older_satbench_is_seen(
         train(config, toy, copied, CPU)
 
 
+def test_a_kill_between_the_two_generations_leaves_no_trace(
+    whole: tuple[Path, str], config: TrainConfig, toy: Dataset, copied: Path
+) -> None:
+    (copied / STATE).replace(copied / BEFORE)  # the first of two renames
+    done = train(config, toy, copied, CPU)
+
+    assert digest_weights(done.model) == whole[1]
+    assert not any("checkpoint" in note for note in done.notes)
+
+
 def test_a_checkpoint_can_be_read_by_plain_torch(
     whole: tuple[Path, str], config: TrainConfig
 ) -> None:

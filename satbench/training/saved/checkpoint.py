@@ -91,8 +91,9 @@ class Checkpoints:
 
         Learning rate, order, noise and augmentation are functions of the place, and torch's
         generator is set from it at every step: the place stands for them all.  Where the newest
-        generation is corrupt or missing, the older one is taken, and the place notes it.  Raises
-        SatbenchError where neither can be used.
+        generation is corrupt, the older one is taken, and the place notes it.  Where it is missing,
+        a kill came between the two renames of `save`, and nothing is noted.  Raises SatbenchError
+        where neither can be used.
         """
         if not has_checkpoint(self._newest.parent):
             return Checkpoint()
@@ -104,8 +105,9 @@ class Checkpoints:
             if path == self._newest:
                 self._newest_is = "within epoch" if place.step else "end of epoch"
                 return place
-            state = "corrupt" if self._newest.exists() else "missing"
-            return place.noting(f"{self._newest} was {state}: went on from {path}, {where(place)}")
+            if not self._newest.exists():
+                return place
+            return place.noting(f"{self._newest} was corrupt: went on from {path}, {where(place)}")
         raise SatbenchError(
             f"the checkpoint {self._newest} is corrupt; remove it to train from the start"
         )
