@@ -1,10 +1,12 @@
 """The benchmarks beside the peers, by this checkout and by an earlier one, in turns.
 
 Each side is a process of its own, by its own interpreter and its own code.  Every round runs
-satbench and a peer in both, the sides in turns; a ratio is of two calls of one round.  The peer's
-code is the same on both sides: how far its ratio is from 1 is the noise.  `--starts` begins anew
-with other processes, for where their memory lies makes one a little slower or faster.  A ratio
-above 1: this checkout is slower.
+satbench and a peer in both, the sides in turns; a ratio is of two calls of one round.  Rounds go on
+for `--seconds`, so that a short benchmark has many.  The peer's code is the same on both sides: how
+far its ratio is from 1 is the noise.  `--starts` begins again with other processes, because the
+place of their memory makes one a little slower or faster.  The ratio of a start is the median of
+its rounds, and the ratio shown is the median of the starts.  A ratio above 1: this checkout is
+slower.
 
     git worktree add ../before 3a507b1
     python3 -m venv ../before/.venv && ../before/.venv/bin/pip install -e ../before
@@ -16,6 +18,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -35,58 +39,69 @@ def main(arguments: list[str] | None = None) -> None:
     made = parser(__doc__ or "")
     made.add_argument("checkout", type=Path, help="another checkout, with its .venv")
     made.add_argument("--python", type=Path, help="its interpreter, else CHECKOUT/.venv/bin/python")
-    made.add_argument("--rounds", type=int, default=2, help="of each start")
-    made.add_argument("--starts", type=int, default=3, help="times that both sides begin anew")
+    made.add_argument("--seconds", type=float, default=15, help="of rounds, a benchmark and start")
+    made.add_argument("--starts", type=int, default=3, help="times that both sides begin again")
     made.add_argument("--only", nargs="+", default=list(BENCHMARKS), choices=list(BENCHMARKS))
     options = made.parse_args(arguments)
     there = options.checkout.resolve()
     theirs = options.python or there / ".venv" / "bin" / "python"
     commits = {"before": commit(there), "now": commit(HERE)}
-    times: dict[str, Spent] = {name: {} for name in options.only}
+    times: dict[str, list[Spent]] = {name: [] for name in options.only}
     for start in range(options.starts):
         with ExitStack() as stack:
             pairs = {"before": (theirs, there), "now": (Path(sys.executable), HERE)}
             sides = {name: stack.enter_context(Side(*pair)) for name, pair in pairs.items()}
             for name in options.only:
                 told(f"start {start + 1}/{options.starts}, {name}")
-                race_sides(name, sides, options.rounds, times[name])
-    rows = [row(name, spent) for name, spent in times.items()]
-    rounds = options.starts * options.rounds
+                times[name].append(race_sides(name, sides, options.seconds))
+    rows = [row(name, starts) for name, starts in times.items()]
+    rounds = min(row["rounds"] for row in rows)
     print(before_table(finish(rows, options.json, rounds=rounds, commits=commits)))
 
 
 Spent = dict[tuple[str, str], list[float]]
-"""CPU seconds of each round, by side and contestant."""
+"""CPU seconds of each round of a start, by side and contestant."""
+
+LEAST_ROUNDS = 2
 
 
-def race_sides(name: str, sides: dict[str, Side], rounds: int, times: Spent) -> None:
+def race_sides(name: str, sides: dict[str, Side], seconds: float) -> Spent:
     """Time satbench and its peer on both sides, round after round."""
-    for number in range(rounds):
+    times: Spent = {}
+    number, began = 0, time.monotonic()
+    while number < LEAST_ROUNDS or time.monotonic() - began < seconds:
         order = list(sides) if number % 2 else list(sides)[::-1]
         for who in ("satbench", peer_of(name)):
             for side in order:
                 times.setdefault((side, who), []).append(sides[side](name, who).cpu)
-        told(f"  round {number + 1}/{rounds}: {ratios(times, 'satbench')[-1]:.3f}")
+        number += 1
+    told(f"  {number} rounds: {np.median(ratios(times, 'satbench')):.3f}")
+    return times
 
 
-def row(name: str, times: Spent) -> dict[str, Any]:
-    """Return the medians of a benchmark, with the lowest and the highest ratio."""
+def row(name: str, starts: list[Spent]) -> dict[str, Any]:
+    """Return the medians of a benchmark over its starts, with the lowest and the highest ratio."""
     peer = peer_of(name)
+
+    def median(of: Callable[[Spent], Any]) -> float:
+        return short(np.median([np.median(of(times)) for times in starts]))
+
     return {
         "benchmark": name,
         "peer": peer,
-        "before_seconds": short(np.median(times["before", "satbench"])),
-        "now_seconds": short(np.median(times["now", "satbench"])),
-        "ratio": spread(ratios(times, "satbench")),
-        "peer_ratio": spread(ratios(times, peer)),
-        "before_beside_peer": beside(times, "before", peer),
-        "now_beside_peer": beside(times, "now", peer),
+        "rounds": sum(len(times["now", peer]) for times in starts),
+        "before_seconds": median(lambda times: times["before", "satbench"]),
+        "now_seconds": median(lambda times: times["now", "satbench"]),
+        "ratio": spread([np.median(ratios(times, "satbench")) for times in starts]),
+        "peer_ratio": spread([np.median(ratios(times, peer)) for times in starts]),
+        "before_beside_peer": median(lambda times: beside(times, "before", peer)),
+        "now_beside_peer": median(lambda times: beside(times, "now", peer)),
     }
 
 
-def beside(times: Spent, side: str, peer: str) -> float:
-    """Return the median of what the peer took over what satbench took, in the same round."""
-    return short(np.median(np.divide(times[side, peer], times[side, "satbench"])))
+def beside(times: Spent, side: str, peer: str) -> Any:
+    """Return what the peer took over what satbench took, in each round."""
+    return np.divide(times[side, peer], times[side, "satbench"])
 
 
 def ratios(times: Spent, who: str) -> list[float]:
@@ -96,7 +111,7 @@ def ratios(times: Spent, who: str) -> list[float]:
     ]
 
 
-def spread(values: list[float]) -> list[float]:
+def spread(values: list[Any]) -> list[float]:
     """Return the median, the lowest and the highest."""
     return [short(np.median(values)), short(min(values)), short(max(values))]
 
