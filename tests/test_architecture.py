@@ -39,6 +39,7 @@ ORDER = (  # a room imports only rooms that stand before it, lazily or not
     "submissions",
     "training",
     "studies",
+    "website",
     "cli",
 )
 LIGHT = {"core", "records", "figures", "board"}  # rooms without torch

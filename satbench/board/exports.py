@@ -28,6 +28,16 @@ def render_csv(board: Board) -> str:
     return csv_text(lines)
 
 
+def csv_lines(benchmark: Benchmark) -> list[str]:
+    """Return the lines of a benchmark's CSV without their ends, the first with the names."""
+    return render_csv(Board((benchmark,))).splitlines()
+
+
+def model_objects(benchmark: Benchmark) -> list[dict[str, object]]:
+    """Return the objects of a benchmark's models, as the JSON has them."""
+    return [_model_numbers(row) for row in benchmark.rows]
+
+
 def render_json(board: Board) -> str:
     """Return the numbers of the CSV, and those of groups and of the comparison with ReLU."""
     benchmarks = [
@@ -72,7 +82,7 @@ def _model_numbers(row: Row) -> _Numbers:
         "training_seed": row.training.seed,
         "parameters": model.parameters,
         "weights_digest": model.weights_digest,
-        "records": row.records,
+        "records": len(row.records),
         "attacks": " ".join(row.attacks),
         "passes_per_image": row.passes_per_image,
     }

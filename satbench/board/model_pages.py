@@ -201,7 +201,7 @@ def _result(result: BenchmarkRow) -> dict[str, object]:
         "n": benchmark.dataset.n,
         "split": cell(benchmark.dataset.split),
         "digest": benchmark.dataset.digest[:12],
-        "records": row.records,
+        "records": len(row.records),
         "rank": row.rank,
         "models": len(benchmark.rows),
         "table": table(("", "right", "%", "95 % interval"), lines, words=1),

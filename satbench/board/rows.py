@@ -90,8 +90,8 @@ class RankSet:
 class Row:
     """A model on a benchmark: what all its records together say.
 
-    `robust` has one truth value an image: whether it survived in every record.  `records` counts
-    them, `attacks` are the specs they ran, and the search cost `passes_per_image` (forward and
+    `robust` has one truth value an image: whether it survived in every record.  `records` are
+    these, `attacks` are the specs they ran, and the search cost `passes_per_image` (forward and
     backward, of the model and of those it was attacked from).  `flags` are the signs of overstated
     robustness that the records carry, one a name; None where no record was diagnosed.  `cost` and
     `agreement` look at reference records too, which enter nothing else.  `masks` (N,) say for each
@@ -107,7 +107,7 @@ class Row:
     fast: Share | None
     best_known: Share
     robust: tuple[bool, ...]
-    records: int
+    records: tuple[Record, ...]
     attacks: tuple[str, ...]
     passes_per_image: float
     flags: tuple[Flag, ...] | None
@@ -250,7 +250,7 @@ def make_row(
         fast=shares.get("fast"),
         best_known=shares["best_known"],
         robust=tuple(robust.tolist()),
-        records=len(records),
+        records=tuple(sorted(records, key=lambda record: record.identity)),
         attacks=tuple(sorted({stage.attack for stage in searches})),
         passes_per_image=passes / len(robust),
         flags=_flags(records),

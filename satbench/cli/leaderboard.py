@@ -12,6 +12,7 @@ import click
 
 from satbench.cli import options
 from satbench.cli.exchange import export, import_
+from satbench.cli.page import page
 from satbench.cli.shell import completion
 from satbench.cli.shell.commands import group
 from satbench.cli.shell.paths import FILE, FOLDER
@@ -34,6 +35,7 @@ def leaderboard() -> None:
 
 leaderboard.add_command(import_)
 leaderboard.add_command(export)
+leaderboard.add_command(page)
 
 
 @leaderboard.command(

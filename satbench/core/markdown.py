@@ -43,7 +43,12 @@ def cell(text: str) -> str:
 
 def address(text: str) -> str:
     """Return an address that a card gives, which may be followed; any other text as `cell` does."""
-    return text if re.fullmatch(r"https://[\w./%+-]+", text, re.ASCII) else cell(text)
+    return text if is_address(text) else cell(text)
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is an address of the web that may be followed, and nothing else."""
+    return re.fullmatch(r"https://[\w./%+-]+", text, re.ASCII) is not None
 
 
 def code(text: str) -> str:

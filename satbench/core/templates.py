@@ -1,10 +1,15 @@
-"""Fill the templates of generated pages, which lie in `satbench/templates` (jinja2)."""
+"""Fill the templates of generated pages, which lie in `satbench/templates` (jinja2).
+
+`fill` is for markdown and plain text, `fill_html` for HTML, in which every value is escaped.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING
+
+from satbench.core.text.characters import visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -25,16 +30,40 @@ def fill(
     return environment.get_template(f"{template}.jinja").render(values)
 
 
+def fill_html(
+    template: str,
+    values: Mapping[str, object],
+    filters: Mapping[str, Callable[..., object]] | None = None,
+) -> str:
+    """Return an HTML template of `satbench/templates`, filled with `values`; otherwise as `fill`.
+
+    Every value is text: it is escaped, for an element or a quoted attribute, and characters that
+    act are written out.  Only what the template itself holds is markup, and what a filter returns
+    as `markupsafe.Markup`.
+    """
+    environment = _environment(is_html=True).overlay()
+    environment.filters = {**environment.filters, **(filters or {})}
+    return environment.get_template(f"{template}.jinja").render(values)
+
+
 @cache
-def _environment() -> Environment:
+def _environment(is_html: bool = False) -> Environment:
     # Imported here: it costs 40 ms, and most commands write no page.
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(
         loader=PackageLoader("satbench", "templates"),
         undefined=StrictUndefined,
-        autoescape=False,  # noqa: S701 (pages are markdown; `markdown.cell` escapes what is foreign)
+        # Of pages in markdown, `markdown.cell` escapes what is foreign.
+        autoescape=is_html,  # noqa: S701
+        finalize=_as_text if is_html else None,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+
+def _as_text(value: object) -> object:
+    from markupsafe import Markup
+
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value

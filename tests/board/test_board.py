@@ -43,14 +43,14 @@ def test_records_of_the_same_weights_on_the_same_images_are_one_model(make_recor
     records = [make_record([1, -1]), make_record([-1, -1], seed=1)]
     (benchmark,) = build_board(records).benchmarks
 
-    assert [row.records for row in benchmark.rows] == [2]
+    assert [len(row.records) for row in benchmark.rows] == [2]
 
 
 def test_the_same_weights_under_another_activation_are_another_model(make_record) -> None:
     records = [make_record([1, -1], weights="w", activation=name) for name in ("relu", "silu")]
     (benchmark,) = build_board(records).benchmarks
 
-    assert [row.records for row in benchmark.rows] == [1, 1]
+    assert [len(row.records) for row in benchmark.rows] == [1, 1]
 
 
 def test_a_record_at_another_radius_does_not_touch_best_known(make_record) -> None:

@@ -32,6 +32,8 @@ from satbench.core.text.latex_text import latex
 from satbench.core.text.terminal import one_line, tell
 from satbench.evaluation.report import brief_table_of, table_of
 from satbench.records.record import Record, identity_of, inputs_of, write_record
+from satbench.website.board_page import SiteBoard
+from satbench.website.build import site_files
 
 NAMES = {
     "a terminal code": "net\x1b[2J\x1b]0;owned\x07",
@@ -110,6 +112,25 @@ def test_every_file_of_a_board_can_be_written(name: str, tmp_path: Path, named: 
     for path, text in board_files(build_board(named(name)), tmp_path).items():
         path.write_text(text, encoding="utf-8")
         assert active(text) == set()
+
+
+def test_the_site_holds_no_active_character_and_no_markup(name: str, named: Named) -> None:
+    pytest.importorskip("itables")
+    sites = [
+        site_files([SiteBoard("board", one) for one in build_board(named(text)).benchmarks])
+        for text in ("plain", name)
+    ]
+    harmless, found = (
+        [text for place, text in site.items() if not place.startswith("assets/")] for site in sites
+    )
+
+    assert len(found) == len(harmless)
+    for text, plain in zip(found, harmless, strict=True):
+        assert active(text) == set()
+        if "<!doctype html>" in plain:
+            assert text.count("<") == plain.count("<")
+            assert text.count('"') == plain.count('"')
+    assert all(re.fullmatch(r"[a-z0-9._/-]+", place) for site in sites for place in site)
 
 
 def test_csv_holds_no_formula(name: str, named: Named) -> None:

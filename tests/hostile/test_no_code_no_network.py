@@ -156,6 +156,7 @@ def commands(home: str, good: str) -> list[list[str]]:
         ["satbench", "merge", record, good],
         ["satbench", "leaderboard", "build", "--records", home, "--out", f"{home}/board"],
         ["satbench", "leaderboard", "show", "--records", home],
+        ["satbench", "leaderboard", "page", "--records", home, "--out", f"{home}/site"],
         ["satbench", "leaderboard", "export", "--format", "json", "--records", home],
         *(pages if home in WITH_PAGES else []),
         ["satbench", "images", record, "--out", f"{home}/images"],

@@ -1,0 +1,299 @@
+"""The page of a board: its models as a table, and what they say together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb
+from typing import TypedDict
+
+from satbench.board.board import Benchmark, Board
+from satbench.board.definition import BoardDefinition
+from satbench.board.exports import render_csv, render_json
+from satbench.board.imported.rows import Imported, ImportedRow
+from satbench.board.marks import PROMISES
+from satbench.board.ready import fill_command
+from satbench.board.rows import COLUMNS, Column, Group, Row
+from satbench.board.tables import recipe_title
+from satbench.core.markdown import MISSING, is_address, percent
+from satbench.core.stats.shown import ALPHA
+from satbench.core.threat import Threat, show_fraction
+from satbench.website.data_table import DataTable, Fact, PageCell, PageColumn
+
+WORDS: dict[str, str] = {
+    "Rank": "the places that a model may have: the best is 1 + the number of models that are shown "
+    "to be better, the worst leaves out those that are shown to be worse",
+    "Mark": "how far the numbers were checked by somebody else; behind it, by how many points the "
+    "best known accuracy can be too high at most",
+    "Flags": "how many reasons there are to doubt that the numbers are low enough; the page of the "
+    "model says which",
+    "Clean": "right without an attack",
+    "Transfer": "right after the transfer attacks, in the worst case over their surrogates, where "
+    "no attack of another kind ran before them",
+    "PGD-50": "right after PGD with 50 steps, where no attack of another kind ran before it",
+    "AutoAttack": "right after AutoAttack, by satbench's engine or by the package that defines it",
+    "Fast": "right after the fast suite",
+    "Best known": "right in every record of the model on these images, the strongest verdict",
+    "Gap": "PGD-50 minus the lower of AutoAttack and fast, in points: what PGD does not find",
+    "[a, b]": "the 95 % interval over images, Wilson's",
+    "control": "trained without an adversary, so every attack must break it",
+    MISSING: "not measured, or not known",
+}
+"""What the columns of the table of models hold, and what its signs mean."""
+
+_NARROW = ("model", "clean", "best_known")
+_LATER = ("transfer", "fast")  # columns of numbers that wait in the list of columns
+
+
+@dataclass(frozen=True)
+class SiteBoard:
+    """A board of the site: what has been measured, if anything, and what others published.
+
+    `name` is that of its files.  `definition` is None for a folder of records of one's own.
+    """
+
+    name: str
+    benchmark: Benchmark | None
+    definition: BoardDefinition | None = None
+    imported: Sequence[Imported] = ()
+
+    @property
+    def place(self) -> str:
+        """Where its page lies."""
+        return f"boards/{self.name}.html"
+
+    @property
+    def title(self) -> str:
+        """The board for people: `fashion-mnist, Linf, eps 0.1`."""
+        if self.benchmark is not None:
+            return self.benchmark.title
+        told = self.definition
+        return f"{told.dataset}, {_threat(told.threat)}" if told else self.name
+
+    @property
+    def images(self) -> str:
+        """Its images for people."""
+        if self.benchmark is not None:
+            data = self.benchmark.dataset
+            of = f"a random order of {data.population:,} of " if data.population else ""
+            return f"{data.name}: the first {data.n:,} of {of}the {data.split} split"
+        told = self.definition
+        return f"{told.dataset}: the first {told.n:,} of the {told.split} split" if told else ""
+
+
+class _Where(TypedDict, total=False):
+    """Where a column of numbers is seen before somebody chooses columns."""
+
+    shown: bool
+    narrow: bool
+
+
+def board_values(board: SiteBoard) -> dict[str, object]:
+    """Return what the template of the page is filled with."""
+    return {
+        "title": board.title,
+        "trail": [(board.title, board.place)],
+        "summary": board.definition.summary if board.definition else "",
+        "about": _about(board),
+        "command": fill_command(board.definition) if board.definition else "",
+        "words": [Fact(name, text) for name, text in WORDS.items()],
+        "imported": [
+            {"title": one.title, "source": one.source, "link": one.link * is_address(one.link)}
+            | {"table": _imported_table(one, number)}
+            for number, one in enumerate(board.imported, 1)
+        ],
+        "imported_promise": PROMISES["imported"],
+        "models": None,
+        **(_measured(board.benchmark, board) if board.benchmark else {}),
+    }
+
+
+def board_files(board: SiteBoard) -> dict[str, str]:
+    """Return the files for download beside the page of a board, by their place in the site."""
+    if board.benchmark is None:
+        return {}
+    whole = Board((board.benchmark,))
+    return {
+        f"boards/{board.name}.csv": render_csv(whole),
+        f"boards/{board.name}.json": render_json(whole),
+    }
+
+
+def _measured(benchmark: Benchmark, board: SiteBoard) -> dict[str, object]:
+    pairs = comb(len(benchmark.rows), 2)
+    return {
+        "models": _models_table(benchmark, f"boards/{board.name}.rows.js"),
+        "groups": _groups_table(benchmark),
+        "csv": f"{board.name}.csv",
+        "json": f"{board.name}.json",
+        "ranking": f"{len(benchmark.rows):,} models. The exact McNemar test of the best known "
+        f"verdicts on the same images, p < {ALPHA:g} after Holm's correction, tells "
+        f"{benchmark.told_apart:,} of {pairs:,} pairs of them apart.",
+    }
+
+
+def _about(board: SiteBoard) -> list[Fact]:
+    benchmark, told = board.benchmark, board.definition
+    facts = [Fact("Images", board.images)]
+    if benchmark is not None:
+        facts += [
+            Fact("SHA-256 of the images", benchmark.dataset.digest, code=True),
+            Fact("Threat model", _threat(benchmark.threat)),
+            *(
+                Fact("Attack", attack, code=True)
+                for attack in sorted({attack for row in benchmark.rows for attack in row.attacks})
+            ),
+        ]
+    elif told is not None:
+        facts.append(Fact("Threat model", _threat(told.threat)))
+    if told is not None:
+        facts.append(Fact("Suites", "; ".join(", ".join(suite) for suite in told.suites)))
+    return facts
+
+
+def _threat(threat: Threat) -> str:
+    return f"{threat.norm.capitalize()}, eps {show_fraction(threat.eps)}"
+
+
+def _models_table(benchmark: Benchmark, export: str) -> DataTable:
+    columns = [
+        PageColumn("rank", "Rank", WORDS["Rank"], "number", narrow=False),
+        PageColumn("model", "Model"),
+        PageColumn("mark", "Mark", WORDS["Mark"], chosen=True, narrow=False),
+        PageColumn("flags", "Flags", WORDS["Flags"], "number", narrow=False),
+        PageColumn("training", "Training", chosen=True, narrow=False),
+        PageColumn("architecture", "Architecture", chosen=True, shown=False),
+        PageColumn("activation", "Activation", chosen=True, narrow=False),
+        PageColumn("seed", "Seed", "the seed of the training", "number", shown=False),
+        *(_number_column(column) for column in benchmark.columns),
+        PageColumn("passes", "Passes", "forward and backward, an image", "number", shown=False),
+        PageColumn("parameters", "Parameters", "", "number", shown=False),
+        PageColumn("records", "Records", "", "number", shown=False),
+    ]
+    rows = [_model_row(row, benchmark) for row in benchmark.rows]
+    caption = f"Models on {benchmark.title}"
+    return DataTable("models", caption, columns, rows, "model", export)
+
+
+def _number_column(column: Column) -> PageColumn:
+    title = COLUMNS[column]
+    where: _Where = {"shown": column not in _LATER, "narrow": column in _NARROW}
+    return PageColumn(column, title, WORDS[title], "number", **where)
+
+
+def _model_row(row: Row, benchmark: Benchmark) -> list[PageCell]:
+    model, training = row.model, row.training
+    too_high = row.checked.too_high if row.checked and row.mark == "verified" else None
+    names = ", ".join(flag.name for flag in row.flags or ())
+    flags = MISSING if row.flags is None else str(len(row.flags))
+    return [
+        PageCell(str(row.rank), order=row.rank.best + row.rank.worst / 1e6),
+        PageCell(model.name, model.weights_digest[:8]),
+        PageCell(
+            row.mark, "" if too_high is None else f"≤ {percent(too_high)}", style=f"mark {row.mark}"
+        ),
+        PageCell(
+            f"† {flags}" if row.flags else flags,
+            order=len(row.flags or ()),
+            title=names,
+            style="flag" * bool(row.flags),
+        ),
+        PageCell(recipe_title(training)),
+        PageCell(model.architecture),
+        PageCell(model.activation),
+        PageCell(MISSING, order=-1) if training.seed is None else _count(training.seed),
+        *(_accuracy(row, column) for column in benchmark.columns),
+        PageCell(f"{row.passes_per_image:,.0f}", order=row.passes_per_image),
+        _count(model.parameters),
+        _count(len(row.records)),
+    ]
+
+
+def _count(number: int) -> PageCell:
+    return PageCell(f"{number:,}", order=number)
+
+
+def _accuracy(row: Row, column: Column) -> PageCell:
+    value, share = row.value(column), row.share(column)
+    if value is None:
+        return PageCell(order=-9)
+    if share is None:
+        return PageCell(percent(value), order=value)
+    low, high = share.interval
+    strong = column == "best_known"
+    small = f"[{percent(low)}, {percent(high)}]"
+    return PageCell(
+        percent(value), small, value, strong=strong, title=f"{share.count} of {share.n}"
+    )
+
+
+def _groups_table(benchmark: Benchmark) -> DataTable:
+    columns = [
+        PageColumn("training", "Training", chosen=True, narrow=False),
+        PageColumn("architecture", "Architecture", chosen=True, narrow=False),
+        PageColumn("activation", "Activation", chosen=True),
+        PageColumn("seeds", "Seeds", "", "number", narrow=False),
+        *(_number_column(column) for column in benchmark.columns),
+    ]
+    rows = [_group_row(group, benchmark) for group in benchmark.groups]
+    return DataTable("kinds-table", "Means over training seeds", columns, rows, "activation")
+
+
+def _group_row(group: Group, benchmark: Benchmark) -> list[PageCell]:
+    model, training = group.first.model, group.first.training
+    return [
+        PageCell(recipe_title(training)),
+        PageCell(model.architecture),
+        PageCell(model.activation),
+        _count(group.seeds) if training.is_known else PageCell(order=-1),
+        *(_mean(group, column) for column in benchmark.columns),
+    ]
+
+
+def _mean(group: Group, column: Column) -> PageCell:
+    summary = group.summary(column)
+    if summary is None:
+        return PageCell(order=-9)
+    small = "" if summary.sd is None else f"± {percent(summary.sd)}"
+    if summary.seeds != group.seeds:  # a mean over some of the seeds must not pass for one over all
+        small = f"{small} ({summary.seeds} of {group.seeds})".strip()
+    return PageCell(percent(summary.mean), small, summary.mean, strong=column == "best_known")
+
+
+def _imported_table(imported: Imported, number: int) -> DataTable:
+    columns = [
+        PageColumn("model", "Model"),
+        PageColumn("mark", "Mark", narrow=False),
+        PageColumn("architecture", "Architecture", chosen=True, narrow=False),
+        PageColumn("activation", "Activation", chosen=True),
+        PageColumn("where", "Published in", shown=False),
+        PageColumn("n", "n", "images", "number", narrow=False),
+        PageColumn("eps", "eps", narrow=False),
+        PageColumn("clean", "Clean", WORDS["Clean"], "number"),
+        PageColumn("attack", "Attack", chosen=True, narrow=False),
+        PageColumn("robust", "Robust", "what the attack left", "number"),
+        PageColumn("lower", "Later", "what a later evaluation left", "number", shown=False),
+    ]
+    rows = [_imported_row(row) for row in imported.rows]
+    return DataTable(f"imported-{number}", imported.title, columns, rows, "model")
+
+
+def _imported_row(row: ImportedRow) -> list[PageCell]:
+    doubt = "the publication doubts this number" if row.doubted else ""
+    return [
+        PageCell(row.name + " ‡" * row.doubted, title=doubt),
+        PageCell(row.mark, style=f"mark {row.mark}"),
+        PageCell(row.architecture or MISSING),
+        PageCell(MISSING if row.activation is None else row.activation),
+        PageCell(row.where or MISSING),
+        PageCell(order=-1) if row.n is None else _count(row.n),
+        PageCell(MISSING if row.eps is None else row.eps),
+        _published(row.clean),
+        PageCell(row.attack),
+        _published(row.robust),
+        _published(row.lower),
+    ]
+
+
+def _published(digits: str | None) -> PageCell:
+    return PageCell(order=-9) if digits is None else PageCell(digits, order=float(digits))

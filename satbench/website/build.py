@@ -1,0 +1,140 @@
+"""The whole site: its files from boards, and writing them into a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+import satbench
+from satbench.board.board import Benchmark, defined_board
+from satbench.board.definition import BoardDefinition, board_definition, board_definitions
+from satbench.board.exports import csv_lines, model_objects
+from satbench.board.marks import PROMISES
+from satbench.board.publish import read_board
+from satbench.core.errors import SatbenchError
+from satbench.core.files import check_folder, write_text
+from satbench.core.schema import read_text
+from satbench.core.templates import fill_html
+from satbench.core.text.json_text import json_text
+from satbench.website.board_page import SiteBoard, board_files, board_values
+from satbench.website.bundle import assets
+from satbench.website.data_table import DataTable, Fact, PageCell, PageColumn
+from satbench.website.places import board_stem
+
+LISTED = "files.txt"
+"""The list of the site's files, by which the next writing removes what is no longer one."""
+
+
+def chosen_boards(name: str | None, records: Path | None, left_out: list[str]) -> list[SiteBoard]:
+    """Return the board `name`, those of a folder of `records`, or all that ship with satbench.
+
+    Raises SatbenchError for both, for an unknown name and for no records; records that cannot be
+    counted are left out, and `left_out` gets a sentence for each.
+    """
+    if name is not None and records is not None:
+        raise SatbenchError("expected --board or --records, got both")
+    if records is not None:
+        return [SiteBoard(board_stem(one), one) for one in read_board(records, left_out).benchmarks]
+    definitions = board_definitions() if name is None else [board_definition(name)]
+    return [_defined(one, left_out) for one in definitions]
+
+
+def site_files(boards: Sequence[SiteBoard]) -> dict[str, str]:
+    """Return the files of the site by their place in it.  The same boards, the same bytes."""
+    files = assets()
+    files["index.html"] = _page("index.html", _index(boards))
+    for board in boards:
+        files[board.place] = _page("board.html", board_values(board), board.place)
+        files |= board_files(board)
+        if board.benchmark is not None:
+            files[f"boards/{board.name}.rows.js"] = _rows_script(board.benchmark)
+    return dict(sorted(files.items()))
+
+
+def write_site(files: Mapping[str, str], out: Path) -> None:
+    """Write the site into a folder, and remove what an earlier writing left and this one has not.
+
+    Files that no writing of a site put there stay.  Raises SatbenchError for a folder that cannot
+    be written to, before anything is written.
+    """
+    check_folder(out)
+    before = _listed(out)
+    for place, text in files.items():
+        write_text(out / place, text)
+    for place in sorted(before - set(files)):
+        (out / place).unlink(missing_ok=True)
+    write_text(out / LISTED, "".join(f"{place}\n" for place in files))
+
+
+def _listed(out: Path) -> set[str]:
+    """Return the places that the list of an earlier writing names, within the folder."""
+    path = out / LISTED
+    if not path.is_file():
+        return set()
+    places = read_text(path, "list of the site's files").splitlines()
+    folders = {"assets", "boards", "models"}
+    return {
+        place
+        for place in places
+        if place == "index.html"
+        or (
+            (len(parts := PurePosixPath(place).parts) == 2 and parts[0] in folders)
+            and parts[1] not in ("..", ".")
+        )
+    }
+
+
+def _defined(definition: BoardDefinition, left_out: list[str]) -> SiteBoard:
+    filled = defined_board(definition, left_out) if definition.is_filled else None
+    benchmark = filled.benchmarks[0] if filled else None
+    return SiteBoard(definition.name, benchmark, definition, definition.read_imported(left_out))
+
+
+def _page(template: str, values: Mapping[str, object], place: str = "index.html") -> str:
+    root = "../" * place.count("/")
+    shared = {"root": root, "version": satbench.__version__, "trail": ()}
+    return fill_html(f"website/{template}", {**shared, **values})
+
+
+def _index(boards: Sequence[SiteBoard]) -> dict[str, object]:
+    columns = [
+        PageColumn("board", "Board"),
+        PageColumn("summary", "What it measures", narrow=False),
+        PageColumn("images", "Images", narrow=False),
+        PageColumn("models", "Models", "", "number"),
+        PageColumn("records", "Records", "", "number", narrow=False),
+        PageColumn("verified", "Verified", PROMISES["verified"], "number", narrow=False),
+        PageColumn("imported", "Imported", PROMISES["imported"], "number", narrow=False),
+    ]
+    rows = [_index_row(board) for board in boards]
+    return {
+        "title": "Boards",
+        "boards": DataTable("boards", "Boards", columns, rows, "board"),
+        "promises": [Fact(mark, promise) for mark, promise in PROMISES.items()],
+    }
+
+
+def _index_row(board: SiteBoard) -> list[PageCell]:
+    rows = board.benchmark.rows if board.benchmark else ()
+    counts = (
+        len(rows),
+        sum(len(row.records) for row in rows),
+        sum(row.mark == "verified" for row in rows),
+        sum(len(one.rows) for one in board.imported),
+    )
+    return [
+        PageCell(board.title, href=board.place),
+        PageCell(board.definition.summary if board.definition else "records of your own"),
+        PageCell(board.images),
+        *(PageCell(f"{count:,}", order=count) for count in counts),
+    ]
+
+
+def _rows_script(benchmark: Benchmark) -> str:
+    """Return the rows of a board for download, in their order, as a script: pages open from disk.
+
+    JSON of active characters escaped is JavaScript.
+    """
+    head, *lines = csv_lines(benchmark)
+    value = {"head": head, "csv": lines, "json": model_objects(benchmark)}
+    return f"window.satbenchRows = {json_text(value, indent=0).strip()};\n"

@@ -1,0 +1,82 @@
+"""Tables of the site: plain HTML, which the script of the pages makes sortable and filterable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from satbench.core.markdown import MISSING
+
+
+@dataclass(frozen=True)
+class PageColumn:
+    """A column: its `key` stands in the address of the page, `title` above it.
+
+    `help` says what it holds.  A column that is not `shown` waits in the list of columns, and so
+    does one that is not `narrow` on the screen of a phone.  One that is `chosen` has a list of its
+    values to filter by.
+    """
+
+    key: str
+    title: str
+    help: str = ""
+    kind: Literal["text", "number"] = "text"
+    shown: bool = True
+    narrow: bool = True
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class PageCell:
+    """A cell: its text, with `small` text behind it, a link, and what it is sorted by.
+
+    `strong` text stands out.  `style` is the name of a class of the style sheet, `title` a text
+    for the pointer.
+    """
+
+    text: str = MISSING
+    small: str = ""
+    order: float | str | None = None
+    href: str = ""
+    strong: bool = False
+    style: str = ""
+    title: str = ""
+
+    @property
+    def sorted_by(self) -> str:
+        """What it is sorted by, as an attribute: numbers with all digits."""
+        value = self.text if self.order is None else self.order
+        return f"{value:.10g}" if isinstance(value, int | float) else value
+
+
+@dataclass(frozen=True)
+class DataTable:
+    """A table of a page; `name` is that of its element, of its search in the address, and files.
+
+    Each of `rows` has a cell for each of `columns`.  The cells of the column `head` name their
+    rows.  `export` is the place of a script that holds the rows for download.
+    """
+
+    name: str
+    caption: str
+    columns: Sequence[PageColumn]
+    rows: Sequence[Sequence[PageCell]]
+    head: str
+    export: str = ""
+
+    def choices(self, column: PageColumn) -> list[str]:
+        """Return the texts that a column holds, each once."""
+        place = list(self.columns).index(column)
+        return sorted({row[place].text for row in self.rows})
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A line of a list: a name and its text; `code` is text that a machine reads."""
+
+    name: str
+    text: str
+    code: bool = False
+    href: str = ""
+    more: Sequence[str] = field(default=())

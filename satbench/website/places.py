@@ -1,0 +1,34 @@
+"""Where the pages of the site lie, seen from its folder."""
+
+from __future__ import annotations
+
+from satbench.board.board import Benchmark
+from satbench.core.digests import digest_json
+from satbench.core.files import file_stem
+from satbench.records.record import ModelInfo
+
+
+def model_key(model: ModelInfo) -> tuple[str, str, str, str]:
+    """Return what tells a model from all others: as a board does, weights, network and code."""
+    return model.weights_digest, model.architecture, model.activation, model.answers_digest
+
+
+def model_place(model: ModelInfo) -> str:
+    """Return where the page of a model lies.  Names of models are a stranger's.
+
+    >>> model_place(ModelInfo("../<b>é", "file", "tiny", "relu", 9, "0" * 64, {}))
+    'models/b-77bfc6a4.html'
+    """
+    return f"models/{_stem(model.name, digest_json(list(model_key(model))))}.html"
+
+
+def board_stem(benchmark: Benchmark) -> str:
+    """Return the name of the folder of a benchmark that no board's folder gives a name."""
+    told = (benchmark.dataset.digest, benchmark.threat.norm, str(benchmark.threat.eps))
+    threat = f"{benchmark.threat.norm}-{float(benchmark.threat.eps):g}"
+    return _stem(f"{benchmark.dataset.name}-{threat}", digest_json(list(told)))
+
+
+def _stem(name: str, digest: str) -> str:
+    plain = "".join(letter for letter in name if letter.isascii())
+    return file_stem([part for part in (file_stem([plain]), digest[:8]) if part]).lower()

@@ -1,0 +1,92 @@
+"""A headless Chromium, driven by Selenium: what the tests of the site ask it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+def find_browser() -> str:
+    """Return what is missing, in a sentence; empty if a browser can be driven."""
+    if find_spec("selenium") is None:
+        return "selenium is not installed: pip install 'satbench[dev]'"
+    if _chromium() is None:
+        return f"no browser is installed: expected one of {', '.join(NAMES)}"
+    if _chromedriver() is None:
+        return "chromedriver is not installed"
+    return ""
+
+
+def _chromium() -> str | None:
+    return next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+def _chromedriver() -> str | None:
+    folder = os.environ.get("CHROMEWEBDRIVER", "")  # where GitHub's machines have it
+    return shutil.which("chromedriver", path=folder) or shutil.which("chromedriver")
+
+
+class Browser:
+    """An open browser; `driver` is Selenium's own."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def open(self, page: Path, query: str = "", *, width: int = 1280, dark: bool = False) -> None:
+        """Open a page from disk in a window of so many pixels."""
+        size = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        self.said(), self.asked()
+        self.driver.get(page.as_uri() + query)
+
+    def run(self, script: str, *given: object) -> Any:
+        """Return what a script of the page returns."""
+        return self.driver.execute_script(script, *given)
+
+    def said(self) -> list[str]:
+        """Return what the console said since this was last asked."""
+        return [one["message"] for one in self.driver.get_log("browser")]
+
+    def asked(self) -> set[str]:
+        """Return the addresses that pages asked for since this was last asked."""
+        events = (json.loads(one["message"]) for one in self.driver.get_log("performance"))
+        found = (one["message"] for one in events)
+        return {
+            one["params"]["request"]["url"]
+            for one in found
+            if one["method"] == "Network.requestWillBeSent"
+        }
+
+    def seconds(self) -> float:
+        """Return the processor time of the page so far, which other programs do not lengthen."""
+        told = self.driver.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+        return float(next(one["value"] for one in told if one["name"] == "TaskDuration"))
+
+
+@contextmanager
+def open_browser() -> Iterator[Browser]:
+    """Yield a browser that is closed in the end."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = _chromium()
+    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(word)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(_chromedriver()))
+    try:
+        driver.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
+        yield Browser(driver)
+    finally:
+        driver.quit()

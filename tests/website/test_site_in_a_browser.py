@@ -1,0 +1,245 @@
+"""The site as a reader has it: sorted, searched, filtered, found again by its address."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from browser import Browser
+
+MODELS = "models"
+BOARD = "boards/board-1.html"  # the one of most models
+
+
+def column(browser: Browser, key: str, table: str = MODELS) -> list[str]:
+    """Return what the shown rows hold in a column, top to bottom, without the small text."""
+    return browser.run(
+        """const [name, key] = arguments, table = document.getElementById(name);
+        const k = [...table.tHead.rows[0].cells].findIndex((one) => one.dataset.key === key);
+        return [...table.tBodies[0].rows].map((row) => row.cells[k]?.firstChild?.textContent);""",
+        table,
+        key,
+    )
+
+
+def head(browser: Browser, key: str) -> Any:
+    return browser.driver.find_element("css selector", f"#{MODELS} thead th[data-key='{key}']")
+
+
+def tool(browser: Browser, selector: str) -> Any:
+    return browser.driver.find_element("css selector", f"#{MODELS}-part {selector}")
+
+
+def chosen(browser: Browser, key: str, text: str) -> None:
+    from selenium.webdriver.support.select import Select
+
+    Select(tool(browser, f"[data-choice='{key}']")).select_by_visible_text(text)
+
+
+def query(browser: Browser) -> str:
+    return unquote(browser.driver.current_url.partition("?")[2])
+
+
+@pytest.fixture
+def page(browser: Browser, site: Path) -> Browser:
+    browser.open(site / BOARD)
+    return browser
+
+
+def test_a_click_on_a_head_sorts_by_all_digits(page: Browser) -> None:
+    by_number = [float(text) for text in column(page, "best_known")]
+    head(page, "clean").click()
+    falling = [float(text) for text in column(page, "clean")]
+    head(page, "clean").click()
+    rising = [float(text) for text in column(page, "clean")]
+
+    assert by_number == sorted(by_number, reverse=True)  # as the board ranks them
+    assert falling == sorted(falling, reverse=True) == rising[::-1]
+    assert len(set(falling)) > 1
+    assert head(page, "clean").get_attribute("aria-sort") == "ascending"
+    assert query(page) == "models.sort=clean"
+
+
+def test_a_column_without_a_number_sorts_it_last(page: Browser) -> None:
+    head(page, "gap").click()
+    found = column(page, "gap")
+
+    assert found[-1] == "–"
+    assert found[0] != "–"
+
+
+def test_heads_sort_by_the_keyboard(page: Browser) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    button = head(page, "activation").find_element("css selector", "[tabindex='0']")
+    button.send_keys(Keys.ENTER)
+
+    assert column(page, "activation") == sorted(column(page, "activation"))
+    assert query(page) == "models.sort=activation"
+
+
+def test_a_search_leaves_the_rows_that_hold_it(page: Browser) -> None:
+    all_rows = column(page, "model")
+    tool(page, "[data-search]").send_keys("silu")
+
+    assert 0 < len(column(page, "model")) < len(all_rows)
+    assert set(column(page, "activation")) == {"silu"}
+    assert query(page) == "models.q=silu"
+    assert tool(page, ".found").text == f"3 of {len(all_rows)} rows"
+
+
+def test_a_filter_takes_the_whole_text_of_a_cell(page: Browser) -> None:
+    chosen(page, "activation", "elu")  # of which silu and relu hold the letters
+
+    assert column(page, "activation") == ["elu"]
+    assert query(page) == "models.activation=elu"
+
+
+def test_columns_are_chosen_and_the_address_keeps_them(page: Browser, site: Path) -> None:
+    assert column(page, "seed")[0] is None
+    tool(page, ".chooser summary").click()
+    tool(page, "[data-column='seed']").click()
+    tool(page, "[data-column='clean']").click()
+    address = page.driver.current_url
+    page.driver.get("about:blank")
+    page.driver.get(address)
+
+    assert sorted(column(page, "seed"))[0] in "012–"
+    assert column(page, "clean")[0] is None
+    assert "seed" in query(page)
+    assert "clean" not in query(page)
+
+
+def test_an_address_brings_back_filter_search_sort_and_columns(
+    browser: Browser, site: Path
+) -> None:
+    told = "models.q=sat-&models.sort=-seed&models.activation=relu"
+    told += "&models.columns=model,activation,seed"
+    browser.open(site / BOARD, f"?{told}#kinds")
+
+    assert column(browser, "seed") == ["2", "1", "0"]
+    assert set(column(browser, "activation")) == {"relu"}
+    assert sorted(query(browser).partition("#")[0].split("&")) == sorted(told.split("&"))
+    assert browser.driver.current_url.endswith("#kinds")
+
+
+@pytest.mark.parametrize(
+    "told", ["models.activation=gone", "models.sort=gone", "models.columns=gone", "x=1", "%ff=%00"]
+)
+def test_a_strange_address_shows_the_page(browser: Browser, site: Path, told: str) -> None:
+    browser.open(site / BOARD, f"?{told}")
+
+    assert len(column(browser, "model")) == 8
+    assert browser.said() == []
+
+
+def test_reset_shows_all_again(page: Browser) -> None:
+    before = column(page, "model")
+    chosen(page, "activation", "silu")
+    head(page, "clean").click()
+    tool(page, "[data-reset]").click()
+
+    assert column(page, "model") == before
+    assert query(page) == ""
+
+
+def test_two_tables_of_a_page_are_apart(page: Browser) -> None:
+    before = column(page, "model")
+    search = page.driver.find_element("css selector", "#kinds-table-part [data-search]")
+    search.send_keys("silu")
+
+    assert set(column(page, "activation", "kinds-table")) == {"silu"}
+    assert column(page, "model") == before
+    assert query(page) == "kinds-table.q=silu"
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_the_rows_of_a_filter_are_downloaded_in_their_order(page: Browser, kind: str) -> None:
+    page.run(
+        """window.kept = [];
+        URL.createObjectURL = (blob) => { window.kept.push(blob); return "data:,"; };
+        HTMLAnchorElement.prototype.click = () => {};"""
+    )
+    chosen(page, "activation", "silu")
+    head(page, "clean").click()
+    tool(page, f"[data-download='{kind}']").click()
+    text = page.driver.execute_async_script(
+        """const done = arguments[0], kept = window.kept;
+        const look = () => kept.length ? kept[0].text().then(done) : setTimeout(look, 20);
+        look();"""
+    )
+    names = column(page, "model")
+    held = json.loads(text) if kind == "json" else text.splitlines()[1:]
+
+    assert len(names) == 3
+    assert [one["model"] if kind == "json" else one.split(",")[8] for one in held] == names
+
+
+def test_1000_rows_are_there_sorted_and_searched_in_less_than_a_second(
+    browser: Browser, many_rows: Path
+) -> None:
+    started = browser.seconds()
+    browser.open(many_rows)
+    opened = browser.seconds()
+    head(browser, "clean").click()
+    sorted_at = browser.seconds()
+    browser.run(
+        """const search = document.querySelector("#models-part [data-search]");
+        search.value = "0123"; search.dispatchEvent(new Event("input"));"""
+    )
+    searched = browser.seconds()
+
+    assert column(browser, "model") == ["model 0123"]
+    assert opened - started < 1
+    assert sorted_at - opened < 1
+    assert searched - sorted_at < 1
+
+
+def pages_of(site: Path) -> list[Path]:
+    return sorted(site.rglob("*.html"))
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_no_page_is_wider_than_its_window(
+    browser: Browser, site: Path, width: int, dark: bool
+) -> None:
+    for page in pages_of(site):
+        browser.open(page, width=width, dark=dark)
+        assert browser.run("return document.documentElement.scrollWidth") <= width, page
+
+
+def test_no_page_says_anything_in_the_console_or_asks_for_anything_outside(
+    browser: Browser, site: Path
+) -> None:
+    for page in pages_of(site):
+        browser.open(page)
+        assert browser.said() == [], page
+        asked = browser.asked()
+        assert {one for one in asked if not one.startswith(("file:///", "data:", "blob:"))} == set()
+        assert page.as_uri() in asked
+
+
+def test_every_link_leads_to_a_file_or_a_part_of_a_page(browser: Browser, site: Path) -> None:
+    for page in pages_of(site):
+        browser.open(page)
+        links = browser.run(
+            """return [...document.querySelectorAll("a[href]")].map((one) => one.href)"""
+        )
+        assert len(links) > 1
+        for link in links:
+            place, _, part = link.partition("#")
+            assert place.startswith(site.as_uri()), link
+            target = Path(unquote(place.removeprefix("file://")))
+            assert target.is_file(), link
+            assert not part or f'id="{part}"' in target.read_text(encoding="utf-8"), link
+
+
+def test_a_hostile_name_is_text(browser: Browser, site: Path) -> None:
+    for page in pages_of(site):
+        browser.open(page)
+        assert browser.run("return document.querySelectorAll('img[src=x]').length") == 0
+        assert browser.run("return document.scripts.length") == 2
