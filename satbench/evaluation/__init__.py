@@ -1,1 +1,1 @@
-"""An evaluation: its options, its identity, the checks before it, the run, and the record."""
+"""Evaluations: options, identity, the checks before a run, the run, and the record."""

@@ -78,49 +78,51 @@ def evaluate(
 ) -> Result:
     """Evaluate a classifier's robustness and return the record.
 
-    `model` takes images (B, C, H, W), float32 in [0, 1], to logits (B, K), or to what has them as
-    `.logits`: a Module, or a function.  Or it is a name that `satbench eval --model` takes.  `x`
-    (N, C, H, W) and `y` (N,) int64 are the images and labels, uint8 of 0…255 and lists too; or `x`
-    is a torch Dataset or DataLoader, which has the labels, or the name of a data set, of which the
-    first `n_examples` are taken (1,000 if unset).  `attacks` are run in order, each on the
-    survivors of the last: specs such as `"autoattack"`, attacks as objects, and functions
-    `attack(model, x, y, threat, noise)`, `attack(model, x, y, eps)` or `attack(model, x, y)`, which
-    a record names by the digest of their code; one need not be in a list.  The adversary moves
-    pixels within `eps` in `norm` (`"linf"`, `"l2"` or `"l1"`); `eps` is in pixel units, `"8/255"`
-    or a number, which is taken for n/255 or (n + 1/2)/255 where it is that up to the rounding of
-    its type, else for its shortest decimal.  `seed` keys all noise.
+    `model` is a Module or a function that maps images (B, C, H, W), float32 in [0, 1], to logits
+    (B, K), or to an object with `.logits`.  It can also be a name that `satbench eval --model`
+    takes.  `x` (N, C, H, W) and `y` (N,) int64 are the images and labels; uint8 pixels 0…255 and
+    lists are accepted too.  `x` can also be a torch Dataset or DataLoader, which has the labels, or
+    the name of a data set, whose first `n_examples` images are used (1,000 if unset).
 
-    The record and its witnesses are written to the folder `out`, where a stopped evaluation goes
-    on, and where the record of the same inputs is found: then `record.found` is true, and a line on
-    stderr says so; `fresh=True` makes it anew.  `record.robust_accuracy`, `.clean_accuracy` and
-    `.interval` are its numbers; `.to_dataframe()`, `.adversarial()`, `.show(8)` and `.plot()` its
-    images and pictures (`satbench.evaluation.python.result.Result`).  A bar on stderr tells how far
-    it is, in a terminal or a notebook; with `progress=False` none does.  A model of your own is
-    known again by its weights and by its logits and input gradients on 16 images.  With `out=None`
-    the files lie in a temporary folder, and go with the record.
+    `attacks` run in order, each on the survivors of the ones before: specs such as `"autoattack"`,
+    attack objects, and functions `attack(model, x, y, threat, noise)`, `attack(model, x, y, eps)`
+    or `attack(model, x, y)`, which a record names by the digest of their code.  A single attack
+    needs no list.  The adversary moves pixels within `eps` in `norm` (`"linf"`, `"l2"` or `"l1"`).
+    `eps` is in pixel units: `"8/255"` or a number.  A number that equals n/255 or (n + 1/2)/255 up
+    to the rounding of its type is read as that; any other as its shortest decimal.  `seed`
+    determines all noise.
 
-    `bpda` names layers, as `model.named_modules()` does, whose gradient is replaced while attacks
-    search, by that of a module, of `"identity"` or of what `"package.module:factory"` makes; the
-    model's values stay its own.  With `until`, such as `"2%"` or 0.02, images are gone through in a
-    random order, all of them or those of the first `n_examples`, until the 95 % interval of the
-    robust accuracy is no wider, however often one looks.  Where the name is that of a file of
-    weights, `file` says what it is: the fields of `satbench.models.FileOptions`, such as
-    `architecture`, `activation`, `preset` and `normalize`.
+    The record and its witnesses are written to the folder `out`.  A stopped evaluation continues
+    there.  If the folder already has the record of the same inputs, that record is returned:
+    `record.found` is then true, and a line on stderr says so; `fresh=True` runs the evaluation
+    again.  `record.robust_accuracy`, `.clean_accuracy` and `.interval` are the numbers;
+    `.to_dataframe()`, `.adversarial()`, `.show(8)` and `.plot()` give tables, images and figures
+    (`satbench.evaluation.python.result.Result`).  A bar on stderr shows the progress, in a terminal
+    or a notebook; `progress=False` turns it off.  Your own model is recognised by its weights and
+    by its logits and input gradients on 16 images.  With `out=None` the files are in a temporary
+    folder, which is removed together with the record.
 
-    Images that a model with a card was trained on are refused; with `allow_training_data` the
-    record is flagged.  With `diagnose=False` no signs of masked gradients are looked for, which
-    saves up to 6 forwards and 3 backwards an image, and the record is flagged.  A batch that takes
-    more than `timeout` seconds ends the evaluation in a sentence that names the image on which the
-    model hangs; what was finished is kept, and the same call goes on.
+    `bpda` maps layer names, as in `model.named_modules()`, to a module, `"identity"` or
+    `"package.module:factory"`.  While attacks search, the gradient of the layer is replaced by the
+    gradient of that module; the values of the model do not change.  With `until`, such as `"2%"` or
+    0.02, the images (all, or the first `n_examples`) are evaluated in a random order until the 95 %
+    interval of the robust accuracy is no wider; the interval is valid however often one looks.  If
+    `model` is a file of weights, `file` describes it with the fields of
+    `satbench.models.FileOptions`, such as `architecture`, `activation`, `preset` and `normalize`.
 
-    `batch_size="auto"` measures how many images at once do best, and remembers it.  Where a device
-    has no memory for a batch, half as many go on.  With `checkpointing`, searches keep fewer
-    activations for the gradient and compute them again: slower, for networks of which one image
-    does not fit.  No verdict depends on either.
+    Images that a model with a card was trained on are refused; `allow_training_data` allows them,
+    and the record is flagged.  With `diagnose=False` satbench does not look for signs of masked
+    gradients; this saves up to 6 forwards and 3 backwards an image, and the record is flagged.  If
+    a batch takes more than `timeout` seconds, the evaluation ends with an error that names the
+    image on which the model hangs; finished work is kept, and the same call continues.
 
-    The model is evaluated in eval mode and handed back as it came: parameters, `.grad`, buffers,
-    mode and hooks untouched.  Raises SatbenchError, a ValueError, with one clear sentence for a
-    wrong set-up.
+    `batch_size="auto"` measures the fastest batch size and remembers it.  If a device runs out of
+    memory, the batch is halved.  With `checkpointing`, searches keep fewer activations in memory
+    and recompute them for the gradient: slower, for networks where one image does not fit.  No
+    verdict depends on either.
+
+    The model is evaluated in eval mode and is unchanged afterwards: parameters, `.grad`, buffers,
+    mode and hooks.  Raises SatbenchError, a ValueError, with one sentence for a wrong set-up.
 
     >>> import satbench
     >>> record = satbench.evaluate(
@@ -175,16 +177,16 @@ def evaluate(
         if isinstance(model, str):
             title, given = model, Given(model, images, file=FileOptions(**file))
         elif file:
-            raise SatbenchError(f"{', '.join(file)}: these are for a file of weights by its name")
+            raise SatbenchError(f"{', '.join(file)}: these options describe a file of weights")
         else:
             module = checked_model(model)
             title, given = name or _name_of(module), Given(module, images or named)
-        with progress_of(title, progress) as told:
+        with progress_of(title, progress) as shown:
             if isinstance(given.model, str):
-                done = _evaluate_name(given, named, asked, bpda, told)
+                done = _evaluate_name(given, named, asked, bpda, shown)
             else:
                 data = named or images or _images(x, y, None)
-                done = _evaluate_module(module, title, data, asked, bpda, told)
+                done = _evaluate_module(module, title, data, asked, bpda, shown)
         return _handed_over(done, given, temporary=out is None)
 
 
@@ -195,9 +197,9 @@ def evaluate_config(
     images: Dataset | None = None,
     shared: bool | Member = False,
 ) -> Finished:
-    """Run what the command line was asked for, with `bpda` and `images` in place of its own.
+    """Run one evaluation of the command line; `bpda` and `images` replace those of `config`.
 
-    A `shared` run is one that other processes may be at.
+    Other processes may work on a `shared` run.
     """
     device = choose_device(config.device)
     dataset = images or _first(config.dataset, config.n_examples, config.data_dir, config.until)
@@ -234,7 +236,7 @@ def evaluate_config(
 
 @dataclass(frozen=True)
 class _Asked:
-    """What an evaluation was asked to do, the model and the images apart."""
+    """The arguments of an evaluation, except the model and the images."""
 
     attacks: tuple[str, ...]
     norm: str | None
@@ -292,7 +294,7 @@ def _evaluate_module(
     progress: Progress | None,
 ) -> Finished:
     if asked.eps is None:
-        raise SatbenchError("say how far the adversary may go, such as eps='8/255'")
+        raise SatbenchError("expected eps, the radius of the adversary, such as eps='8/255'")
     width = None if asked.until is None else parse_interval(asked.until)
     threat = Threat.of("linf" if asked.norm is None else asked.norm, asked.eps)
     evaluation = Evaluation(
@@ -319,7 +321,7 @@ def _name_of(module: nn.Module) -> str:
 
 @contextmanager
 def _folder(out: str | PathLike[str] | None) -> Iterator[Path]:
-    """Yield the folder to write to; one that is temporary is removed where nothing came of it."""
+    """Yield the folder to write to; a temporary one is removed if the evaluation fails."""
     if out is not None:
         check_folder(Path(out))
         yield Path(out)
@@ -333,11 +335,11 @@ def _folder(out: str | PathLike[str] | None) -> Iterator[Path]:
 
 
 def _handed_over(done: Finished, given: Given, temporary: bool) -> Result:
-    """Say that a record was found, and let a temporary folder go with the record."""
+    """Print that a record was found, and tie a temporary folder to the life of the record."""
     plain = replace(done.record, path=done.path.absolute(), found=done.found)
     if done.found:
         made = plain.environment.finished
-        say(f"satbench: found {done.path}, made {made}: nothing was run; fresh=True runs it anew")
+        say(f"satbench: found {done.path}, made {made}: nothing was run; fresh=True runs it again")
     record = Result.of(plain, given)
     if temporary:
         weakref.finalize(record, shutil.rmtree, done.path.parent, ignore_errors=True)

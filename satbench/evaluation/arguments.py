@@ -1,4 +1,4 @@
-"""The door of the Python interface: what each argument may be, checked before anything runs."""
+"""Checks of the arguments of the Python interface, before anything runs."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from satbench.evaluation.own_code import attack_text
 from satbench.records.record import Record
 
 AttackGiven = str | Callable[..., object] | Composite
-"""An attack: its spec, a function, or an object that can be called or is made of parts."""
+"""An attack: its spec, a function, or an object that can be called or has parts."""
 
 
 @dataclass(frozen=True)
 class Argument:
-    """What an argument may be: in words, and as a test of the value.
+    """What an argument must be: in words, and as a test of the value.
 
-    `advice` says what to write for some values that people try.
+    `advice` maps common mistakes to what to write instead.
     """
 
     wanted: str
@@ -38,7 +38,7 @@ class Argument:
 
 
 def images_at_once(batch_size: int | str, auto: int) -> int:
-    """Return a batch size; `auto` for `"auto"`.  Raises SatbenchError for less than 1."""
+    """Return the batch size, or `auto` for `"auto"`.  Raises SatbenchError for less than 1."""
     size = auto if batch_size == "auto" else int(batch_size)
     if batch_size != "auto" and size < 1:
         raise SatbenchError(f"expected a batch size of 1 or more, got {batch_size}")
@@ -46,10 +46,10 @@ def images_at_once(batch_size: int | str, auto: int) -> int:
 
 
 def check_arguments(**given: object) -> None:
-    """Raise SatbenchError for the first argument, by name, that is not of a kind it may be.
+    """Raise SatbenchError for the first argument, by name, that has a wrong type.
 
-    This is about kinds of values; whether a number is in range, or a name known, is decided where
-    it is used, which is before anything runs too.
+    Only types are checked here.  Whether a number is in range or a name is known is checked where
+    it is used, also before anything runs.
     """
     for name, value in given.items():
         argument = _ARGUMENTS[name]
@@ -60,9 +60,9 @@ def check_arguments(**given: object) -> None:
 
 
 def attack_list(attacks: AttackGiven | Sequence[AttackGiven]) -> tuple[str, ...]:
-    """Return attacks as texts; a single one need not be in a list.  Raises SatbenchError for none.
+    """Return attacks as texts; a single one needs no list.  Raises SatbenchError for an empty list.
 
-    A function or an object gets a text that stands for it (`own_code.attack_text`).
+    A function or an object is represented by the text of `own_code.attack_text`.
     """
     given = attacks if isinstance(attacks, list | tuple) else (attacks,)
     listed = tuple(attack_text(one) for one in given)
@@ -213,7 +213,7 @@ def _shown(value: object) -> str:
 
 
 def checked_model(model: object) -> nn.Module:
-    """Return a model that was given as it is: a Module, or a function as one.
+    """Return a model that was passed as an object: the Module itself, or a function as a Module.
 
     Raises SatbenchError for anything else, and for a Module whose weights cannot be read.
     """

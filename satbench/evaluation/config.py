@@ -1,4 +1,4 @@
-"""What `satbench eval` was asked for, as one frozen value, checked before torch is imported."""
+"""The options of `satbench eval` as one frozen value, checked before torch is imported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from satbench.evaluation.replacements import parse_bpda
 from satbench.models import FileOptions, ModelRequest, request_model
 
 AUTO_BATCH = 0
-"""The batch size that stands for one that is to be measured."""
+"""The batch size that means: measure it."""
 
 DEFAULT_BATCH = 250
 DEFAULT_EXAMPLES = 1000
@@ -28,14 +28,13 @@ DEFAULT_ATTACKS = ("pgd-50", "autoattack")
 class EvalConfig:
     """One model × dataset × threat model × suite × seed.
 
-    `n_examples` is None for the first 1,000 images, or all where a split has fewer.  `bpda` names
-    layers and what gives each its backward in searches, `LAYER=TARGET`.  With `until`, a share in
-    (0, 1], images are gone through in a random order until the 95 % interval is no wider; then
-    `n_examples` is None for all.  With `fresh`, a result that is in `out` already is made anew.
-    Images that the model was trained on are refused unless `allow_training_data`.  Without
-    `diagnose` nobody looks for signs of masked gradients, and the record is flagged.
-    A `batch_size` of 0 is one that is to be measured.  With `checkpointing` searches keep less for
-    the gradient.
+    `n_examples` None means the first 1,000 images, or all of a smaller split.  `bpda` maps layers
+    to the source of their backward in searches.  With `until`, a share in (0, 1], images are
+    evaluated in a random order until the 95 % interval is no wider; `n_examples` None then means
+    all.  With `fresh`, an existing result in `out` is made again.  Images that the model was
+    trained on are refused unless `allow_training_data`.  Without `diagnose` satbench does not look
+    for signs of masked gradients, and the record is flagged.  A `batch_size` of 0 is to be
+    measured.  With `checkpointing`, searches keep less in memory for the gradient.
     """
 
     model: ModelRequest
@@ -81,13 +80,14 @@ def eval_config(
     diagnose: bool = True,
     checkpointing: bool = False,
 ) -> EvalConfig:
-    """Check what was asked for and fill in what was not.
+    """Check the options and fill in the defaults.
 
-    A model that says which data set and threat model it was trained for defaults to them (to the
-    test set that goes with the training set); any other needs both.  With `own_images` the caller
-    has the images, and `dataset` only names them.  `audit` puts the attack `audit` with so large a
-    sample behind the others.  `until` is as `parse_interval` reads it.  Raises SatbenchError:
-    unknown names (with the nearest), missing files, numbers out of range, and what is missing.
+    If the model says which data set and threat model it was trained for, these are the defaults
+    (with the test set of that data set); otherwise both are required.  With `own_images` the caller
+    has the images, and `dataset` is only their name.  `audit` adds the attack `audit` with this
+    sample size after the others.  `until` is read by `parse_interval`.  Raises SatbenchError for
+    unknown names (with the nearest known one), missing files, numbers out of range, and missing
+    options.
     """
     request = request_model(model, **vars(file or FileOptions()))
     dataset = dataset or _default_dataset(model, request)
@@ -127,7 +127,7 @@ def eval_config(
 
 
 def first_examples(name: str, n_examples: int | None, data_dir: Path | None = None) -> Dataset:
-    """Load the first images of a test set: for None the first 1,000, or all where it has fewer."""
+    """Load the first images of a test set; None means the first 1,000, or all if it has fewer."""
     if n_examples is not None:
         return load_dataset(name, "test", n_examples, data_dir)
     return load_dataset(name, "test", DEFAULT_EXAMPLES, data_dir, or_fewer=True)
@@ -135,12 +135,12 @@ def first_examples(name: str, n_examples: int | None, data_dir: Path | None = No
 
 def _default_dataset(model: str, request: ModelRequest) -> str:
     if request.dataset is None:
-        raise SatbenchError(f"say what to evaluate {model} on, such as --dataset cifar10")
+        raise SatbenchError(f"expected a data set for {model}, such as --dataset cifar10")
     found = evaluation_set_of(request.dataset)
     if found is None:
         raise SatbenchError(
-            f"{model} was trained on {request.dataset}, beside which there is no test set: say "
-            "what to evaluate it on, --dataset NAME or --data FILE"
+            f"{model} was trained on {request.dataset}, which has no test set: give the images to "
+            "evaluate it on, --dataset NAME or --data FILE"
         )
     return found
 
@@ -148,7 +148,7 @@ def _default_dataset(model: str, request: ModelRequest) -> str:
 def parse_interval(text: str | float) -> float:
     """Read the width of an interval, `2%` or `0.02` -> 0.02.
 
-    Raises SatbenchError unless it is a number above 0 and at most 100 %.
+    Raises SatbenchError unless it is above 0 and at most 100 %.
     """
     number, percent, rest = str(text).strip().partition("%")
     try:
@@ -184,5 +184,5 @@ def _threat(
     if eps is not None:
         return Threat.of(norm, eps)
     if default is None or norm.lower() != default.norm:
-        raise SatbenchError(f"say how far the adversary of {model} may go, such as --eps 8/255")
+        raise SatbenchError(f"expected a radius for the attacks on {model}, such as --eps 8/255")
     return default

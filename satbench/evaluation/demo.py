@@ -1,4 +1,4 @@
-"""The demo: three models attacked live in under a minute, or all of them."""
+"""The demo: attacks on three models in under a minute, or on all models."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ PGD_EXAMPLES = 1000
 AUTOATTACK_EXAMPLES = 50
 AUTOATTACK_MODELS = ("fmnist-sat-tiny-relu-s0", "fmnist-sat-tiny-silu-s0")
 
-_LIVE = "> **Live**: what this machine has just computed, by `satbench demo --all`."
+_LIVE = "> **Live**: computed just now on this machine by `satbench demo --all`."
 _COMMITTED = (
-    "> **Committed**: the full leaderboard that came with satbench; nothing was run for it here."
+    "> **Committed**: the full leaderboard that ships with satbench; nothing was run for it here."
 )
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the demo runs and what it writes to."""
+    """Where the demo runs and where it writes."""
 
     out: Path
     device: str
@@ -59,7 +59,7 @@ class _Place:
 
 
 def run_demo(out: Path, device: str, quiet: bool) -> list[Result]:
-    """Evaluate three models, print a table and what to do next; return their records."""
+    """Evaluate three models, print a table and next steps; return their records."""
     jobs = [Work(name, THREE_ATTACKS, THREE_EXAMPLES) for name in THREE]
     records = _run(jobs, _Place(out, device, quiet))
     console = results()
@@ -68,7 +68,7 @@ def run_demo(out: Path, device: str, quiet: bool) -> list[Result]:
         Text(
             f"Percent of {THREE_EXAMPLES} test images that stay right when each pixel may change "
             f"by {records[0].eps}, with the 95 % interval after the last attack.\n"
-            f"{THREE_ATTACKS[1]} broke {_missed(records)} images that {THREE_ATTACKS[0]} left: "
+            f"{THREE_ATTACKS[1]} broke {_missed(records)} images that {THREE_ATTACKS[0]} did not: "
             "robust accuracy is an upper bound.\n"
         )
     )
@@ -98,7 +98,7 @@ def run_whole_demo(out: Path, device: str, quiet: bool) -> list[Result]:
     write_text(path, f"{_LIVE}\n\n{here}\n{_COMMITTED}\n\n{there}")
     tell(
         "PGD makes a model look more robust than it is: compare the columns above.\n"
-        f"wrote both leaderboards, the live one first, to {path}, the live records beside it"
+        f"wrote both leaderboards, the live one first, to {path}, and the live records next to it"
     )
     return records
 
@@ -130,7 +130,7 @@ def _run(jobs: Sequence[Work], place: _Place) -> list[Result]:
 
 
 def _missed(records: Sequence[Result]) -> int:
-    """Return how many images the first attack left that later ones broke."""
+    """Return how many images later attacks broke that the first one did not."""
     first = [record.attack_stages()[0][1][-1] for record in records]
     return sum(
         record.surviving(stage) - record.surviving()
@@ -140,7 +140,7 @@ def _missed(records: Sequence[Result]) -> int:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Run on one thread: more make networks this small slower."""
+    """Run on one thread: networks this small are slower with more."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -171,7 +171,7 @@ def _next(out: Path) -> str:
     program = _program()
     return (
         "Next:\n"
-        f"  {program} verify {out}/*.json    # re-check these results: a witness for each break\n"
+        f"  {program} verify {out}/*.json    # re-check these results with their witnesses\n"
         f"  {program} eval --model {THREE[-1]} --attack autoattack --n-examples 100\n"
         f"  {program} eval --model mypackage.module:factory --dataset cifar10 --eps 8/255"
         "    # your own network"
@@ -179,7 +179,7 @@ def _next(out: Path) -> str:
 
 
 def _program() -> str:
-    """Return how this program is called: by its name where the shell finds it."""
+    """Return the command for this program: its name if the shell finds it."""
     if shutil.which("satbench"):
         return "satbench"
     program = Path(sys.executable).parent / "satbench"

@@ -1,4 +1,4 @@
-"""How long a list of evaluations will take: passes from published records, a rate from a clock."""
+"""How long a list of evaluations takes: passes from published records × measured time of one."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from satbench.models import load_model, request_model
 from satbench.records.record import Record, read_record
 
 _PROBE = 250
-"""Images of the forward and backward that are timed: a usual batch."""
+"""Images in the forward and backward pass that are timed: a typical batch."""
 _START = 1.0
-"""Seconds that an evaluation takes beside its search: loading, preflight, diagnosis."""
+"""Seconds that an evaluation takes besides its search: loading, preflight, diagnosis."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """An evaluation to be made: attacks in order on the first `n` images of a shipped model."""
+    """An evaluation to run: attacks in order on a shipped model and the first `n` images."""
 
     model: str
     attacks: tuple[str, ...]
@@ -34,11 +34,11 @@ class Work:
 
 
 class Clock:
-    """Says how long the rest of a list of evaluations will take.
+    """Estimates how long the rest of a list of evaluations will take.
 
-    The passes of each are those that a published record of the model spent, for as many images and
-    steps.  Seconds a pass are measured: at first by one forward and backward of the first model,
-    then by what the finished evaluations took.
+    The passes of each come from a published record of the model, scaled to the images and steps.
+    The seconds for a pass are measured: first by one forward and backward of the first model, then
+    by the finished evaluations.
     """
 
     def __init__(self, jobs: Sequence[Work], device: str) -> None:
@@ -71,9 +71,9 @@ class Clock:
 
 
 def known_passes(job: Work) -> list[float]:
-    """Return the forwards and backwards of each attack of an evaluation, as records know them.
+    """Return the passes (forward and backward) of each attack of an evaluation, from records.
 
-    An attack that no record of the model ran counts like the mean of the others.
+    An attack that no record of the model has counts like the mean of the others.
 
     >>> passes = known_passes(Work("fmnist-sat-tiny-relu-s0", ("pgd-50", "pgd-20"), 100))
     >>> round(passes[0] / passes[1], 3)
@@ -93,7 +93,7 @@ def _records(model: str) -> tuple[Record, ...]:
 
 
 def _passes_an_image(attack: str, records: Sequence[Record]) -> float | None:
-    """Return the passes of an attack by image; those of PGD go with its steps."""
+    """Return the passes of an attack per image; those of PGD scale with its steps."""
     family, _, steps = attack.partition("-")
     for record in records:
         for spec, numbers in record.attack_stages():

@@ -1,4 +1,4 @@
-"""Where and how long a record was computed."""
+"""The environment of a record: the machine, the versions, and the time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def measured_environment(
     flops: float | None = None,
     joules: float | None = None,
 ) -> Environment:
-    """Return what a record says of where and how long it was computed, and what that took."""
+    """Return the environment for a record: where it was computed, how long, and what it took."""
     return Environment(
         satbench=satbench.__version__,
         torch=str(torch.__version__),

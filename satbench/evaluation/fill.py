@@ -34,12 +34,11 @@ def fill_board(
 ) -> Iterator[Path]:
     """Evaluate `models` under each suite of a board; yield the path of each record.
 
-    By default they are the shipped models that are made for its images and are no surrogates.
-    `dataset` says where the images are, for a board of a folder of images.  A record that is there
-    already is found and not made again.  The `workers` share the work.  The records are those of
-    the board, unless they go to a folder `out`, for a submission.
-    Names in a board's file run no code and fetch nothing unless they are among `trust`.  Raises
-    SatbenchError where no shipped model is made for the images, and from the evaluation.
+    By default `models` are the shipped models for these images, without surrogates.  `dataset` says
+    where the images are, if the board's data set is a folder.  Existing records are not made again.
+    The `workers` share the work.  The records are written to the board's folder, or to `out`, for a
+    submission.  Names in a board's file run no code and download nothing unless they are among
+    `trust`.  Raises SatbenchError if no shipped model fits the images, and from the evaluation.
     """
     _check_names(definition, trust)
     names = list(models) or _shipped_for(definition)
@@ -77,8 +76,8 @@ def _shipped_for(definition: BoardDefinition) -> list[str]:
     ]
     if not names:
         raise SatbenchError(
-            f"no model that ships with satbench is made for {definition.dataset}: say which to "
-            f"evaluate, satbench leaderboard fill {definition.name} --model NAME, such as a file "
+            f"no shipped model is for {definition.dataset}: name the model to evaluate, "
+            f"satbench leaderboard fill {definition.name} --model NAME, such as a file "
             "of weights or robustbench:DATASET/THREAT/NAME"
         )
     return names
@@ -88,8 +87,8 @@ def _images(definition: BoardDefinition) -> str:
     source = definition.dataset.partition(":")[0]
     if source in AT_A_PATH:
         raise SatbenchError(
-            f"the images of the board {definition.name} do not come with satbench: say where they "
-            f"are, --dataset {source}:PATH; the board calls them {definition.dataset}"
+            f"the images of the board {definition.name} ({definition.dataset}) do not come with "
+            f"satbench: say where they are, --dataset {source}:PATH"
         )
     return definition.dataset
 
@@ -100,8 +99,8 @@ def _check_names(definition: BoardDefinition, trust: Collection[str]) -> None:
     for text in {text for suite in definition.suites for text in suite} - set(trust):
         if not is_own_attack(expand(text)):
             raise SatbenchError(
-                f"the board {definition.name} names the attack {text!r}, which is none of "
-                f"satbench's own: if you mean it, give --trust {shlex.quote(text)}"
+                f"the board {definition.name} names the attack {text!r}, which does not come with "
+                f"satbench: if you want it, give --trust {shlex.quote(text)}"
             )
         for stage in parse_suite([text]):
             for name in set(stage.traits.surrogates) - {PINNED}:

@@ -1,8 +1,8 @@
-"""What a record names, found here: its model, its images, its surrogates.
+"""The model, images and surrogates that a record names, found on this machine.
 
-Names in a record are a stranger's.  Models are looked up among those that are known here, images
-among the data sets of satbench, and no code is run or server asked for the sake of a name, unless
-somebody gave it (`--model`, `--dataset`) or said that it may be trusted (`--trust`).
+Names in a record come from a stranger.  Models are looked up among those known here, and images
+among the data sets of satbench.  A name runs no code and asks no server, unless the user gave it
+(`--model`, `--dataset`) or trusts it (`--trust`).
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from satbench.records.record import Record
 
 @dataclass(frozen=True)
 class Given:
-    """What somebody gives for what a record names, or cannot name.
+    """The model and images that the user gives for a record, which names them or cannot.
 
-    `model` is a name that `--model` takes, or the model itself; `dataset` is the name of a data
-    set, or the images.  `data_dir` is where a named one lies; `file` says what a file of weights
-    is, where `model` is one.  `trust` has names as they stand in the record, of models, data sets
-    and attacks, that may run code and reach for the network.
+    `model` is a name that `--model` takes, or the model itself.  `dataset` is the name of a data
+    set, or the images.  `data_dir` is the folder of named data sets.  `file` describes a file of
+    weights, if `model` is one.  `trust` has the names of models, data sets and attacks, as written
+    in the record, that may run code and use the network.
     """
 
     model: str | nn.Module | None = None
@@ -56,14 +56,14 @@ class Given:
 
 
 def find_model(record: Record, given: Given) -> LoadedModel:
-    """Return the record's model: the one given, else the one of its name or weights known here.
+    """Return the record's model: the given one, else a known one with its name or weights.
 
-    Raises SatbenchError where there is none, saying how to give it.
+    Raises SatbenchError, which says how to give the model, if there is none.
     """
     if isinstance(given.model, nn.Module):
         info = describe_module(check_module(given.model), record.model.name, "python")
         return LoadedModel(given.model, info, None)
-    # Labels of somebody's own images may leave classes out; the weights' digest tells the rest.
+    # The labels of a user's own images may not use all classes; the weights' digest decides.
     return load_model(_requested(record, given), record.dataset.classes, exactly=False)
 
 
@@ -74,8 +74,8 @@ def _requested(record: Record, given: Given) -> ModelRequest:
     is_named = has_a_name(model.source) or model.name in given.trust
     if not is_named and card_of_digest(model.weights_digest) is None:
         raise SatbenchError(
-            f"the record is of {model.name!r}, a model given as a {model.source}; "
-            "name it with --model, or give it to satbench.verify(record, model, x, y)"
+            f"the record is of {model.name!r}, which was given as a {model.source}: "
+            "name it with --model, or pass it to satbench.verify(record, model, x, y)"
         )
     name = model.name if is_named else ""
     ways = f"give --model {shlex.quote(name)} or --trust {shlex.quote(name)}"
@@ -83,26 +83,31 @@ def _requested(record: Record, given: Given) -> ModelRequest:
 
 
 def check_surrogates(record: Record, dataset: Dataset, given: Given) -> Iterator[str]:
-    """Check that the surrogates are those of the same names here."""
-    for name, told in record.sources.items():
+    """Yield a fault for each surrogate that is not the one with the same name here."""
+    for name, recorded in record.sources.items():
         try:
-            here = _surrogate_here(name, told, record, dataset, given)
+            here = _surrogate_here(name, recorded, record, dataset, given)
         except SatbenchError as error:
             yield f"the surrogate {name} cannot be checked: {error}"
             continue
-        if here.partition(" ")[0] != told.partition(" ")[0]:
-            yield f"the surrogate {name} here has weights {here[:12]}…, in the record {told[:12]}…"
-        elif not same_surrogate(here, told):
-            yield f"the surrogate {name} here answers otherwise than the record's: other code"
+        if here.partition(" ")[0] != recorded.partition(" ")[0]:
+            yield (
+                f"the surrogate {name} here has weights {here[:12]}…, "
+                f"in the record {recorded[:12]}…"
+            )
+        elif not same_surrogate(here, recorded):
+            yield f"the surrogate {name} here gives other answers than the record's: other code"
     for name in sorted(_named_surrogates(record, given) - set(record.sources)):
-        yield f"the suite asks for {name}, but the record does not say with which weights"
+        yield f"the suite uses {name}, but the record does not say with which weights"
 
 
-def _surrogate_here(name: str, told: str, record: Record, dataset: Dataset, given: Given) -> str:
+def _surrogate_here(
+    name: str, recorded: str, record: Record, dataset: Dataset, given: Given
+) -> str:
     own = benchmark_surrogates(record.dataset.name, Threat.of(record.norm, record.eps))
     if name in own:
         return own[name]
-    card = request_known(name, told.partition(" ")[0], given.trust).card
+    card = request_known(name, recorded.partition(" ")[0], given.trust).card
     return card.weights_digest if card else surrogate_digest(name, dataset)
 
 
@@ -123,42 +128,42 @@ def _surrogates_in(spec: str) -> frozenset[str]:
 
 
 def find_images(record: Record, given: Given) -> Dataset | None:
-    """Return the record's images, where they are those of its digest: the nearest thing else.
+    """Return the record's images; if none has its digest, those that come nearest.
 
-    Raises SatbenchError where there are none, and for a name that asks for more than a look here.
+    Raises SatbenchError if there are none, and for a name that needs code or a server.
     """
-    told, whole = record.dataset, given.dataset
-    n, population = told.n, told.population
+    recorded, whole = record.dataset, given.dataset
+    n, population = recorded.n, recorded.population
     if not isinstance(whole, Dataset):
-        if whole is None and told.split == USER:
+        if whole is None and recorded.split == USER:
             raise SatbenchError(
-                f"the record is of images of a user's own ({told.name}): give them with --data "
-                "FILE, or to satbench.verify(record, model, x, y)"
+                f"the record is of a user's own images ({recorded.name}): give them with --data "
+                "FILE, or pass them to satbench.verify(record, model, x, y)"
             )
-        if whole is None and told.name not in given.trust:
-            refuse_foreign(told.name)
+        if whole is None and recorded.name not in given.trust:
+            refuse_foreign(recorded.name)
         wanted = max(population or n, 1)
-        name = completed(whole or told.name, told.name, told.classes)
+        name = completed(whole or recorded.name, recorded.name, recorded.classes)
         try:
             whole = load_dataset(name, "test", wanted, given.data_dir, or_fewer=True)
         except SatbenchError as error:
-            if whole or ":" not in told.name:
+            if whole or ":" not in recorded.name:
                 raise
             raise SatbenchError(
-                f"{error}; say where {told.name} lies here, --dataset KIND:PATH"
+                f"{error}; say where {recorded.name} is, --dataset KIND:PATH"
             ) from None
     if not 1 <= n <= (population or n) <= len(whole):
         return None
     cut = whole.first(population or n)
     stored = (one.shuffled().first(n) if population else one for one in _ways_to_store(cut))
     first = next(stored)
-    if first.digest == told.digest:
+    if first.digest == recorded.digest:
         return first
-    return next((one for one in stored if one.digest == told.digest), first)
+    return next((one for one in stored if one.digest == recorded.digest), first)
 
 
 def _ways_to_store(dataset: Dataset) -> Iterator[Dataset]:
-    """Yield a data set as it is, and with the same pixels as bytes or floats if they can be."""
+    """Yield the data set, and the same pixels as bytes or as floats if that is exact."""
     yield dataset
     pixels = dataset.pixels(np.arange(len(dataset)))
     grey = np.rint(255 * pixels).astype(np.uint8)

@@ -1,9 +1,9 @@
-"""Models and data sets that a file names: looked up among those known here, and nothing else.
+"""Look-up of models and data sets that a file names, only among those known here.
 
-A record, a board or a suite may come from a stranger.  A name in it may be any text, and many texts
-mean code to run or a server to ask (`package.module:factory`, `robustbench:…`).  So it is looked
-for in the shipped zoo and in the user's own, by name and by the digest of the weights; whatever
-else it means is done only for who said so on this machine, with `--model` or `--trust`.
+A record, a board or a suite may come from a stranger.  A name in it can be any text, and many texts
+would run code or ask a server (`package.module:factory`, `robustbench:…`).  So a name is looked up
+in the shipped zoo and in the user's zoo, by name and by the digest of the weights.  Anything else
+that it means happens only if the user of this machine asks for it, with `--model` or `--trust`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from satbench.models import FILE_ENDINGS, MODELS, SOURCES, ModelRequest, request
 def request_known(
     name: str, digest: str, trusted: Collection[str] = (), *, ways: str = ""
 ) -> ModelRequest:
-    """Return the model that a file calls `name`, whose weights have `digest`, if it is known here.
+    """Return the model that a file calls `name` and whose weights have `digest`, if known here.
 
-    Known are the models of the shipped zoo and of the user's own, by name, else by `digest`.  A
-    name among `trusted` is taken as `--model` takes it.  Nothing is imported or fetched here.
-    `ways` says how a person would ask for another model; by default `--trust NAME`.
+    The models of the shipped zoo and of the user's zoo are known, by name, else by `digest`.  A
+    name among `trusted` means what it means for `--model`.  Nothing is imported or downloaded here.
+    `ways` says how the user can ask for another model; the default is `--trust NAME`.
 
-    Raises UnknownNameError for a name that means nothing, and SatbenchError, saying what the name
-    would do, for one that means something else.
+    Raises UnknownNameError for a name that means nothing.  Raises SatbenchError, which says what
+    the name would do, for any other name.
     """
     if name in trusted:
         return request_model(name)
@@ -39,7 +39,7 @@ def request_known(
         own = card.name
     card, weights = find_card(own)
     if card.url and not weights.is_file():
-        raise _refused(name, f"fetch its weights from {card.url}", ways)
+        raise _refused(name, f"download its weights from {card.url}", ways)
     return ModelRequest(own, "zoo" if own in zoo_names() else "user-zoo", card, weights)
 
 
@@ -48,22 +48,22 @@ def _unknown(name: str, digest: str, ways: str) -> SatbenchError:
     if not would:
         return UnknownNameError("model", name, [*zoo_names(), *user_names(), *MODELS.names()])
     known = f" by its weights {digest[:12]}…" if digest else ""
-    return _refused(name, would, ways, f", which is not known here{known}")
+    return _refused(name, would, ways, f", which is unknown here{known}")
 
 
 def _refused(name: str, would: str, ways: str, why: str = "") -> SatbenchError:
     ways = ways or f"give --trust {shlex.quote(name)}"
     return SatbenchError(
-        f"a file names the model {name!r}{why}; satbench would {would}, and does so only for "
-        f"somebody who asks for it: if you mean it, {ways}"
+        f"a file names the model {name!r}{why}; satbench would have to {would}, and does not do "
+        f"so for a name in a file: if you want it, {ways}"
     )
 
 
 def what_it_does(name: str) -> str:
-    """Say what taking `name` as the name of a model would do; empty where it means nothing.
+    """Return what using `name` as the name of a model would do; empty if it means nothing.
 
     >>> what_it_does("evil:make")
-    'import the module evil and call make() in it, whatever they do'
+    'import the module evil and call make() in it'
     """
     prefix, colon, rest = name.partition(":")
     if colon and rest and prefix in SOURCES:
@@ -76,21 +76,21 @@ def what_it_does(name: str) -> str:
     if name.partition("#")[0].endswith((".json", *FILE_ENDINGS)) or ("/" in name and not colon):
         return f"read the file {name.partition('#')[0]}"
     if colon and prefix and rest and "/" not in prefix:
-        return f"import the module {prefix} and call {rest}() in it, whatever they do"
+        return f"import the module {prefix} and call {rest}() in it"
     return ""
 
 
 _OF_A_SOURCE = {
-    "robustbench": "fetch its weights from where RobustBench keeps them, unless they are here",
-    "torchvision": "fetch its weights from PyTorch's server, unless they are here",
-    "timm": "fetch its weights from the Hugging Face Hub, unless they are here",
-    "hf": "fetch its weights from the Hugging Face Hub, unless they are here",
-    "torchhub": "fetch the code of a GitHub repository and run it",
+    "robustbench": "download its weights from RobustBench's servers, unless they are here",
+    "torchvision": "download its weights from PyTorch's server, unless they are here",
+    "timm": "download its weights from the Hugging Face Hub, unless they are here",
+    "hf": "download its weights from the Hugging Face Hub, unless they are here",
+    "torchhub": "download the code of a GitHub repository and run it",
 }
 
 
 def refuse_foreign(name: str) -> None:
-    """Raise SatbenchError for a data set that a server is asked for, or that code makes."""
+    """Raise SatbenchError for a data set that comes from a server or from code."""
     base = name.partition(":")[0].partition("@")[0]
     plugin = DATASETS[base].plugin if base in DATASETS else ""
     would = f"run the code of the plug-in {plugin}" if plugin else ""
@@ -98,7 +98,7 @@ def refuse_foreign(name: str) -> None:
         would = "ask the Hugging Face Hub for it, unless it is here"
     if would:
         raise SatbenchError(
-            f"a file names the data set {name!r}; satbench would {would}, and does so only for "
-            f"somebody who asks for it: if you mean it, give --dataset {shlex.quote(name)} or "
+            f"a file names the data set {name!r}; satbench would have to {would}, and does not do "
+            f"so for a name in a file: if you want it, give --dataset {shlex.quote(name)} or "
             f"--trust {shlex.quote(name)}"
         )

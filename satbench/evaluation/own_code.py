@@ -1,8 +1,7 @@
-"""Code that is its user's: models told apart by what they answer, attacks by their code's digest.
+"""Identities of a user's own code: models by their answers, attacks by the digest of their code.
 
-The one rule for all that must know whether a model is the same as before: records, curves,
-transfer matrices, challenges, studies, and surrogates.  And the one for
-attacks that are handed over as functions or objects.
+This module decides whether a model is the same as before, for records, curves, transfer matrices,
+challenges, studies and surrogates.  It also names attacks that are passed as functions or objects.
 """
 
 from __future__ import annotations
@@ -40,9 +39,9 @@ from satbench.records.answers import (
 from satbench.records.record import ModelInfo
 
 IMAGES, MOVED = 16, 0.1
-"""How many images a model is asked about, and how far their pixels are moved for a second look.
+"""How many images a model is asked about, and how far their pixels are moved for a second query.
 
-Code that looks for attacks may answer as it should until an image is moved.
+Code that detects attacks may behave normally until an image is moved.
 """
 
 
@@ -53,25 +52,25 @@ def identified(
     device: torch.device,
     known: Iterable[ModelInfo] = (),
 ) -> ModelInfo:
-    """Return `info` with the model's answers where its code is its user's; any other as it is.
+    """Return `info`, with the model's answers if its code is the user's own.
 
-    Where one of `known` is the same model up to rounding, its answers are taken, so that another
-    machine or number of threads does not make another model of it.  `module` lies on `device` and
-    comes back as it was.
+    If one of `known` is the same model up to rounding, its answers are used, so that another
+    machine or number of threads does not make it a different model.  `module` is on `device` and
+    does not change.
     """
     if info.answers_digest or not is_of_own_code(info.source):
         return info
     answers = answers_of(module, dataset, device)
-    told = replace(info, answers=answers, answers_digest=digest_answers(answers))
-    return known_again(told, known)
+    answered = replace(info, answers=answers, answers_digest=digest_answers(answers))
+    return known_again(answered, known)
 
 
 def answers_of(module: nn.Module, dataset: Dataset, device: torch.device) -> str:
-    """Return a model's answers to the first images of a data set, as a record keeps them.
+    """Return a model's answers to the first images of a data set, in the form of a record.
 
-    Each image is asked about as it is, and moved by noise.  The answers are projections of the
-    logits, as the judge asks for them, and of the gradient of a projection of the logits, as a
-    search asks for it.  A randomised model draws from generators seeded anew, so that it has one
+    Each image is asked about unchanged, and moved by noise.  The answers are projections of the
+    logits, computed as the judge does, and of the gradient of a projection of the logits, computed
+    as a search does.  The random generators are seeded first, so that a randomised model has one
     answer.
     """
     x = torch.from_numpy(_as_they_are_and_moved(dataset)).to(device)
@@ -79,7 +78,7 @@ def answers_of(module: nn.Module, dataset: Dataset, device: torch.device) -> str
 
 
 def _answers_of(module: nn.Module, x: Tensor, device: torch.device, at_once: int) -> str:
-    """Return the answers to the images `x`, (N, C, H, W), asked about so many of them at once."""
+    """Return the answers to the images `x`, (N, C, H, W), in batches of `at_once`."""
     with (
         own_generators(device, 0),
         borrowed(module),
@@ -95,9 +94,9 @@ def _answers_of(module: nn.Module, x: Tensor, device: torch.device, at_once: int
 def with_effect(
     replacements: Mapping[str, Replacement], module: nn.Module, dataset: Dataset
 ) -> dict[str, Replacement]:
-    """Return replacements of layers whose texts tell what they do to the gradients of `module`.
+    """Return replacements of layers whose texts include their effect on the gradients of `module`.
 
-    The code of one is its user's too; what hands gradients through (`identity`) has none.
+    A replacement is the user's code, too; `identity` needs no such text.
     """
     if all(one.text == IDENTITY for one in replacements.values()):
         return dict(replacements)
@@ -111,11 +110,11 @@ def with_effect(
 
 
 def attack_text(attack: object) -> str:
-    """Return the text that stands for an attack: a spec as it is, an object by what it is.
+    """Return the text that represents an attack: a spec unchanged, an object by its code.
 
-    An object of an attack that has a name is its spec.  Any other, and a function, is
-    `own.NAME(code=DIGEST)`, the digest of its code and of the values that it holds: so identity and
-    record say that it is its user's own.  Raises SatbenchError for what is no attack.
+    An object of a named attack becomes its spec.  Any other object, and a function, becomes
+    `own.NAME(code=DIGEST)`, with the digest of its code and its values, so that identity and record
+    show that it is the user's own.  Raises SatbenchError for anything that is not an attack.
     """
     if isinstance(attack, str):
         return attack
@@ -128,7 +127,7 @@ def attack_text(attack: object) -> str:
 
 
 def _as_they_are_and_moved(dataset: Dataset) -> NDArray[np.float32]:
-    """Return the first images, each followed by itself under noise.  -> (2 * N, C, H, W)."""
+    """Return the first images, each followed by itself with noise.  -> (2 * N, C, H, W)."""
     pixels = dataset.pixels(np.arange(min(IMAGES, len(dataset))))
     draws = generator_for("answers", "moved").random(pixels.shape)
     moved_pixels = np.clip(pixels + MOVED * (2 * draws - 1), 0, 1).astype(np.float32)
@@ -136,14 +135,14 @@ def _as_they_are_and_moved(dataset: Dataset) -> NDArray[np.float32]:
 
 
 def _gradient(module: nn.Module, x: Tensor) -> Tensor:
-    """Return the gradient of a projection of the logits; 0 where none comes back."""
+    """Return the gradient of a projection of the logits; 0 if there is none."""
     with torch.enable_grad():
         leaf = x.clone().requires_grad_()
         logits = ask(module, leaf)
         weights = torch.from_numpy(_directions(logits.shape[1], "logits")[:, 0]).to(logits)
         try:
             (found,) = torch.autograd.grad((logits * weights).sum(), leaf, allow_unused=True)
-        except Exception as error:  # whatever a user's backward raises: attacks may need none
+        except Exception as error:  # from the user's backward; the attacks may need none
             if is_out_of_memory(error):
                 raise
             found = None
@@ -151,7 +150,7 @@ def _gradient(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def _centred(logits: Tensor) -> Tensor:
-    """Take the mean logit of each image off, for it changes no prediction; -inf becomes 0."""
+    """Subtract the mean logit of each image, which changes no prediction; -inf becomes 0."""
     values = logits.detach().double()
     finite = values.isfinite()
     values = values.where(finite, 0)

@@ -1,4 +1,4 @@
-"""The plan of a run: its inputs, its identity, and how its record is made of what came of it."""
+"""The plan of a run: its inputs, its identity, and how to make the record from its results."""
 
 from __future__ import annotations
 
@@ -52,20 +52,19 @@ from satbench.records.witnesses import WitnessSpool
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is to be evaluated, apart from the model.
+    """The settings of an evaluation, except the model.
 
-    `attacks` are specs as people write them, in order; `seed` keys all noise; `batch_size` is
-    how many images go through the model at once (no verdict depends on it), 0 for as many as
-    measuring finds good.  `data_dir` is where
-    the data set lies, for attacks that query images beside those evaluated.  `replacements` name
-    layers that have another backward in searches (BPDA, see `satbench.engine.bpda`).  With
-    `until`, a share in (0, 1], the data set is the population: it is gone through in a random order
-    of its own until the 95 % confidence sequence of the robust accuracy is no wider.  `timeout` is
-    how many seconds one batch may take, None for as many as it needs; no verdict depends on it.
-    `trained_on` says that the images are those of the model's training: the record is flagged.
-    Without `diagnose`, no signs of masked gradients are looked for, and the record is flagged.
-    With `checkpointing` searches keep less for the gradient, and compute it again; no verdict
-    depends on it.
+    `attacks` are specs as users write them, in order; `seed` determines all noise; `batch_size` is
+    how many images go through the model at once (no verdict depends on it), 0 to measure the best.
+    `data_dir` is the folder of the data set, for attacks that query images outside the evaluated
+    ones.  `replacements` names layers that have another backward in searches (BPDA, see
+    `satbench.engine.bpda`).  With `until`, a share in (0, 1], the data set is the population: its
+    images are evaluated in a random order until the 95 % confidence sequence of the robust accuracy
+    is no wider.  `timeout` is how many seconds one batch may take, None for no limit; no verdict
+    depends on it.  `trained_on` says that the model was trained on these images, and the record is
+    flagged.  Without `diagnose`, satbench does not look for signs of masked gradients, and the
+    record is flagged.  With `checkpointing`, searches keep fewer activations and recompute them; no
+    verdict depends on it.
     """
 
     dataset: Dataset
@@ -89,8 +88,8 @@ class Evaluation:
         check_timeout(self.timeout)
         if self.checkpointing and self.replacements:
             raise SatbenchError(
-                "checkpointing computes layers again without their replacements: give one of "
-                "bpda and checkpointing"
+                "checkpointing would recompute layers without their replacements: give only one "
+                "of bpda and checkpointing"
             )
         if self.until is not None and not 0 < self.until <= 1:
             raise SatbenchError(
@@ -99,7 +98,7 @@ class Evaluation:
 
     @property
     def stand_ins(self) -> dict[str, nn.Module]:
-        """The modules whose backward stands in for that of a layer, by the layer's name."""
+        """The modules whose backward replaces that of a layer, by the layer's name."""
         return {name: one.module for name, one in self.replacements.items()}
 
     def context(
@@ -111,9 +110,9 @@ class Evaluation:
         flops: PassFlops | None = None,
         device: torch.device = CPU,
     ) -> Context:
-        """Return what the units of this evaluation, whose attacks are `suite`, are run with.
+        """Return the context in which the units of this evaluation run; its attacks are `suite`.
 
-        `flops` are those of a pass of the model on `device`, None where they are not known.
+        `flops` are those of a pass of the model on `device`, None if unknown.
         """
         costs = costs_of(suite, self.dataset.classes)
         return Context(
@@ -135,7 +134,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Plan:
-    """The inputs of a run, and how its record is made of them."""
+    """The inputs of a run, and how its record is made."""
 
     model: ModelInfo
     evaluation: Evaluation
@@ -160,18 +159,18 @@ class Plan:
 
     @cached_property
     def sources(self) -> dict[str, str]:
-        """The surrogates of the attacks, with what tells each from others."""
+        """The surrogates of the attacks, each with its digest."""
         names = {name for stage in self.suite for name in stage.traits.surrogates}
         return {name: surrogate_digest(name, self.evaluation.dataset) for name in sorted(names)}
 
     @property
     def replacements(self) -> dict[str, str]:
-        """The layers with another backward, with what each has it from."""
+        """The layers with another backward, each with the source of it."""
         return {name: one.text for name, one in sorted(self.evaluation.replacements.items())}
 
     @cached_property
     def inputs(self) -> Inputs:
-        """What decides the outcome."""
+        """Everything that decides the outcome."""
         return Inputs(
             self.model,
             self.dataset,
@@ -190,7 +189,7 @@ class Plan:
 
     @property
     def file_stem(self) -> str:
-        """A name that people can read, and the identity's first digits, which make it unique."""
+        """A readable name, made unique by the first digits of the identity."""
         return record_stem(self.inputs)
 
     def conclude(
@@ -204,10 +203,10 @@ class Plan:
         flops: PassFlops | None = None,
         joules: float | None = None,
     ) -> Record:
-        """Make the record of a finished run; its witnesses go into `spool` one batch after another.
+        """Make the record of a finished run; its witnesses are added to `spool` batch by batch.
 
-        `results` may come in any order, and are gone through once.  `flops` are those of a pass,
-        `joules` what the machine spent in all; None where they are not known.
+        `results` may be in any order, and are iterated once.  `flops` are those of a pass, `joules`
+        those of the machine in all; None if unknown.
         """
         tallies = [_tally(result, spool) for result in results]
         stages = [
@@ -289,7 +288,7 @@ def _flops(each: PassFlops | None, results: Sequence[BatchResult]) -> float | No
 
 
 def _tally(result: BatchResult, spool: WitnessSpool) -> BatchResult:
-    """Hand the witnesses of a batch over; return the batch without its images."""
+    """Move the witnesses of a batch to `spool`; return the batch without its images."""
     if result.stage != CLEAN and result.broken.any():
         spool.add(result.indices[result.broken], result.witnesses)
     nothing = np.empty(0, np.float32)
@@ -297,7 +296,7 @@ def _tally(result: BatchResult, spool: WitnessSpool) -> BatchResult:
 
 
 def kind_of(stage: Stage) -> Kind:
-    """Return what a stage's attack knows of the model."""
+    """Return what a stage's attack knows about the model."""
     if isinstance(stage.attack, Prepared) or stage.traits.surrogates:
         return "transfer"
     return "white-box" if stage.uses_gradients else "gradient-free"

@@ -1,4 +1,4 @@
-"""One record on one short page: what was run, the numbers, what is proven, how to re-check it."""
+"""One record on one short page: what was run, the numbers, what is proven, how to verify it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _WIDTH = 80
 
 @dataclass(frozen=True)
 class Breaker:
-    """What images fell to: a stage, or nothing (`wrong without an attack`, `survived`)."""
+    """What broke images: a stage, or none (`wrong without an attack`, `survived`)."""
 
     name: str
     images: int
 
 
 def breakers_of(record: Record) -> list[Breaker]:
-    """Return how many images were wrong, fell to each stage, and survived; they sum to n."""
+    """Return how many images were wrong, broken by each stage, and survived; they sum to n."""
     counts = {verdict: record.verdicts.count(verdict) for verdict in set(record.verdicts)}
     found = [Breaker("wrong without an attack", counts.get(WRONG_CLEAN, 0))]
     for number, stage in enumerate(record.stages, 1):
@@ -41,7 +41,7 @@ def breakers_of(record: Record) -> list[Breaker]:
 
 
 def record_lines(record: Record, path: Path) -> list[str]:
-    """Return the page of the record at `path`, each line of text that a terminal may show."""
+    """Return the page of the record at `path`, in lines that are safe for a terminal."""
     parts = (
         _heading(record),
         _numbers(record),
@@ -117,7 +117,7 @@ def _numbers(record: Record) -> Iterator[str]:
 
 
 def _shares(record: Record) -> Iterator[str]:
-    yield "What each image fell to"
+    yield "What broke each image"
     found = [one for one in breakers_of(record) if one.images or one.name == "survived"]
     width = min(48, max(len(one.name) for one in found))
     for one in found:
@@ -130,7 +130,7 @@ def _doubts(record: Record) -> Iterator[str]:
     """Yield the flags with their reasons, and the notes."""
     flags = record.diagnosis.flags if record.diagnosis else []
     if record.diagnosis is None:
-        yield "Flags: nobody looked for any"
+        yield "Flags: not looked for"
     else:
         yield f"Flags: {len(flags) or 'none'}"
     for flag in flags:
@@ -144,11 +144,11 @@ def _proven(record: Record, path: Path) -> Iterator[str]:
     yield "What is proven"
     yield from _indented(
         f"{record.n - left:,} of {record.n:,} images are not robust: {_witnesses(record):,} have a "
-        f"witness, an image inside the threat model that is misclassified, and {wrong:,} are wrong "
+        f"witness, a misclassified image inside the threat model, and {wrong:,} are wrong "
         "without an attack. One forward pass each checks this (verify)."
     )
     if not _witness_file(record, path):
-        yield from _indented("The file of witnesses is not here, so this cannot be checked now.")
+        yield from _indented("The file of witnesses is missing, so this cannot be checked here.")
     yield from _indented(
         f"That the other {left:,} survive is claimed, not proven: a stronger attack may break more "
         "(recheck, challenge)."
@@ -157,12 +157,12 @@ def _proven(record: Record, path: Path) -> Iterator[str]:
 
 def _commands(record: Record, path: Path) -> list[str]:
     given = shlex.quote(str(path))
-    if not has_a_name(record.model.source):  # whoever re-checks has to say where the model is
+    if not has_a_name(record.model.source):  # the reader has to give the model
         given += " --model MODEL"
     if record.dataset.split == USER:
         given += " --data FILE"
     return [
-        "Re-check it",
+        "Check it",
         f"  satbench verify {given}",
         f"  satbench recheck {given}",
         f"  satbench reproduce {given}",

@@ -1,6 +1,6 @@
-"""Replacements of layers for searches (BPDA): from `LAYER=PACKAGE.MODULE:FACTORY` to modules.
+"""Replacements of layers in searches (BPDA), from `LAYER=PACKAGE.MODULE:FACTORY` to modules.
 
-What they do is told in `satbench.engine.bpda`.
+`satbench.engine.bpda` describes what they do.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from torch import nn
 
 IDENTITY = "identity"
-"""The replacement that hands the gradient through as it is."""
+"""The replacement that passes the gradient through unchanged."""
 
 _WANTED = "--bpda LAYER=identity or LAYER=PACKAGE.MODULE:FACTORY"
 
 
 @dataclass(frozen=True)
 class Replacement:
-    """What stands in for a layer in backward passes; `text` is what the record says of it."""
+    """A module that replaces a layer in backward passes; `text` describes it in the record."""
 
     text: str
     module: nn.Module
 
 
 def parse_bpda(texts: Sequence[str]) -> dict[str, str]:
-    """Read `LAYER=TARGET`, each.  -> layer to `identity` or `package.module:factory`.
+    """Read texts `LAYER=TARGET`.  -> layer to `identity` or `package.module:factory`.
 
     Imports no torch.  Raises SatbenchError for another form, and for a layer named twice.
     """
@@ -48,7 +48,7 @@ def parse_bpda(texts: Sequence[str]) -> dict[str, str]:
 
 
 def load_replacements(wanted: Mapping[str, str | nn.Module]) -> dict[str, Replacement]:
-    """Make the replacements: of `identity`, of a factory's name, or of a module itself.
+    """Make the replacements from `identity`, the name of a factory, or a module.
 
     Raises SatbenchError for anything else, and for a factory that does not make a module.
     """
@@ -70,7 +70,7 @@ def _load(layer: str, target: str | nn.Module) -> Replacement:
 
 
 def _described(module: nn.Module) -> str:
-    """Return a text that tells modules apart: the class, what it prints, and its weights."""
+    """Return a text that identifies a module: its class and the digest of its repr and weights."""
     from satbench.model_zoo.weights import digest_weights
 
     kind = type(module)

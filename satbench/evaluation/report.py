@@ -1,4 +1,4 @@
-"""What a record says, as rows for people and as plain data."""
+"""The results of a record, as rows of a table and as plain data."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from satbench.records.record import Record, StageResult
 _HEADINGS = ("accuracy after", "accuracy", "95 % interval", "n", "passes F + B", "time")
 
 _NAME_WIDTH = 32
-"""What the numbers leave to the names of attacks, of 100 columns."""
+"""Width left for the names of attacks in 100 columns."""
 
 
 @dataclass(frozen=True)
 class ReportRow:
-    """One line of a result: accuracy after what `name` says, with what it cost.
+    """One line of a result: the accuracy after the attack `name`, and its cost.
 
     `accuracy` is `correct / n`; `low` and `high` are its 95 % Wilson interval.  Passes are those of
-    the search, with those of surrogates apart, and for `clean` one forward an image; `seconds` are
-    of the search and the judge.
+    the search, with those of surrogates counted separately; for `clean`, one forward an image.
+    `seconds` are those of the search and the judge.
     """
 
     name: str
@@ -71,7 +71,7 @@ def summary_of(record: Record, path: str) -> dict[str, Any]:
         "eps": record.eps,
         "seed": record.seed,
         "rows": [asdict(row) for row in rows_of(record)],
-        # None where nobody looked; an empty list where nothing was found.
+        # None without a diagnosis; an empty list if it found nothing.
         "flags": record.diagnosis and [asdict(flag) for flag in record.diagnosis.flags],
         "replacements": record.replacements,
         "notes": record.notes,
@@ -85,7 +85,7 @@ def summary_of(record: Record, path: str) -> dict[str, Any]:
 def table_of(records: Sequence[Record]) -> Group:
     """Return several records for a terminal of 100 columns.
 
-    Each has a heading, a table, and what there is to say of it: flags, an audit, a stop.
+    Each has a heading, a table, and notes: flags, an audit, an early stop.
     """
     shown = [(record, [_cells(row) for row in rows_of(record)]) for record in records]
     lines: list[Sequence[str]] = [_HEADINGS, *(line for _, cells in shown for line in cells)]
@@ -100,7 +100,7 @@ def table_of(records: Sequence[Record]) -> Group:
 
 
 def notes_of(record: Record) -> list[str]:
-    """Return what to know of a record beside its numbers, a sentence each."""
+    """Return notes on a record in addition to its numbers, one sentence each."""
     notes = [f"flag {flag}" for flag in (record.diagnosis.flags if record.diagnosis else [])]
     if record.replacements:
         pairs = ", ".join(
@@ -108,20 +108,20 @@ def notes_of(record: Record) -> list[str]:
         )
         notes.append(f"searches replaced the gradient of {pairs} (BPDA); the judge did not")
     notes += record.notes
-    audit, told = audit_of(record), record.sequential
+    audit, sequential = audit_of(record), record.sequential
     if audit:
         notes.append(str(audit))
-    if told:
+    if sequential:
         notes.append(
             f"stopped after {record.n:,} of {record.dataset.population:,} images, in random order: "
-            f"robust accuracy on all of them is {told.low:.1%} to {told.high:.1%} (95 %, however "
-            "often one looks)"
+            f"robust accuracy on all of them is {sequential.low:.1%} to {sequential.high:.1%} (95 "
+            "%, however often one looks)"
         )
     return notes
 
 
 def result_html(caption: str, rows: Sequence[ReportRow], notes: Sequence[str]) -> str:
-    """Return a result as an HTML table, for notebooks, with what there is to know below it."""
+    """Return a result as an HTML table, for notebooks, with the notes below it."""
     head = "".join(f"<th>{html(heading)}</th>" for heading in _HEADINGS)
     lines = "".join(
         f"<tr>{''.join(f'<td>{html(cell)}</td>' for cell in _cells(row))}</tr>" for row in rows
@@ -146,8 +146,8 @@ def _table(lines: Sequence[Sequence[str]], widths: Sequence[int]) -> Table:
 
 
 def brief_table_of(records: Sequence[Record]) -> Table:
-    """Return one line a record: clean accuracy, what is left in the end, and its cost."""
-    # Next to no padding: names of 38 letters stand on one line of 100 columns.
+    """Return one line per record: clean accuracy, robust accuracy, and its cost."""
+    # Little padding, so that names of 38 letters fit on one line of 100 columns.
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column("model", overflow="fold")
     for heading in ("clean", "robust", *_HEADINGS[2:]):
@@ -172,9 +172,9 @@ def _cells(row: ReportRow) -> list[str]:
 
 
 def shown_name(name: str) -> str:
-    """Return a spec for people, such that a table can break it between parameters alone.
+    """Return a spec for people, which a table can break only between parameters.
 
-    Sources are counted, not named; those of `fast` are its own affair.
+    Sources are counted, not named; those of `fast` are left out.
     """
     if "(" not in name:
         return name

@@ -1,4 +1,4 @@
-"""Evaluate a model: preflight, the suite on the survivors, the diagnosis, and the record."""
+"""The run of an evaluation: preflight, the suite, the diagnosis, and the record."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from satbench.records.record import ModelInfo, Record, Sequential, read_record, 
 from satbench.records.witnesses import WitnessSpool, witnesses_path
 
 CHUNK = 250
-"""Images between two looks at the interval: the blocks of AutoAttack, so that none is cut."""
+"""Images between two checks of the interval: a block of AutoAttack, so that none is cut."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A record, where it lies, and whether it was already there."""
+    """A record, its path, and whether it already existed."""
 
     record: Record
     path: Path
@@ -62,13 +62,13 @@ def run_evaluation(
     fresh: bool = False,
     shared: bool | Member = False,
 ) -> Finished:
-    """Evaluate a model, or go on where an evaluation of the same inputs stopped.
+    """Evaluate a model, or continue a stopped evaluation of the same inputs.
 
-    The record and its witnesses are written to the folder `out`; if the record of the same
-    inputs is there already, it is returned, unless it is to be made `fresh`.  Other processes may
-    be at a `shared` run: each does units that no other does, and one of them writes the record.
-    The model comes back as it was, on its own device.  Raises SatbenchError from preflight, the
-    judge, or a bad attack spec.
+    The record and its witnesses are written to the folder `out`.  If the record of the same inputs
+    already exists there, it is returned, unless `fresh`.  Other processes may work on a `shared`
+    run: each does units that no other does, and one of them writes the record.  The model is
+    unchanged afterwards, and on its own device.  Raises SatbenchError from preflight, the judge, or
+    a bad attack spec.
     """
     if evaluation.until is not None:
         evaluation = replace(evaluation, dataset=evaluation.dataset.shuffled())
@@ -100,17 +100,17 @@ def run_evaluation(
             return found
         with store.claimed(shared):
             if shared and (found := _found(plan, out)) is not None:
-                store.remove()  # it was concluded while this process got ready
+                store.remove()  # another process wrote the record while this one started
                 return found
             store.begin(info, fresh)
-            told = progress or NoProgress()
+            shown = progress or NoProgress()
             if not evaluation.batch_size:
-                plan = _with_good_batches(plan, module, store, device, told)
-            run = _Run(module, plan, store, device, told, learnt.notes, shared)
+                plan = _with_good_batches(plan, module, store, device, shown)
+            run = _Run(module, plan, store, device, shown, learnt.notes, shared)
             run.attack()
             with store.concluding(shared, run.progress.note):
                 if shared and (found := _found(plan, out)) is not None:
-                    store.remove()  # what this process has made of the folder since
+                    store.remove()  # this process has created the folder again since
                     return replace(found, found=False)
                 path = run.conclude(out)
                 store.remove()
@@ -118,7 +118,7 @@ def run_evaluation(
 
 
 class _Run:
-    """One run at work."""
+    """One run in progress."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class _Run:
         self.sequential: Sequential | None = None
 
     def attack(self) -> None:
-        """Run the suite, on as many images as are asked for."""
+        """Run the suite on all images, or until the interval is narrow enough."""
         if self.plan.evaluation.until is None:
             for span in self.member.spans(self.plan.suite, len(self.plan.evaluation.dataset)):
                 self.verdicts = self._suite(span)
@@ -164,7 +164,7 @@ class _Run:
             evaluation.timeout,
             most=EXAMINED if evaluation.diagnose else 0,
         )
-        # A run of the same inputs that was stopped may have been on its way to a narrower interval.
+        # A stopped run of the same inputs may have had a narrower interval as its goal.
         mine = (r for r in self.store.finished() if (r.indices < len(verdicts)).all())
         path = out / f"{plan.file_stem}.json"
         for file in (path, witnesses_path(path)):
@@ -185,16 +185,16 @@ class _Run:
         return path
 
     def _check_attacked(self, verdicts: NDArray[np.int16]) -> None:
-        """Raise SatbenchError where images survive because no attack took on any."""
+        """Raise SatbenchError if images survive because no attack tried any."""
         survive = bool((verdicts == SURVIVED).any())
         if survive and not any(r.stage and len(r.indices) for r in self.store.finished()):
             raise SatbenchError(
-                f"expected attacks that take on images, got {' and '.join(self.plan.specs)}, "
-                "which passed all of them by: add one that selects none, such as pgd-50"
+                f"expected attacks on the images, got {' and '.join(self.plan.specs)}, which "
+                "selected none of them: add an attack that does not select, such as pgd-50"
             )
 
     def _until(self, width: float) -> tuple[NDArray[np.int16], Sequential]:
-        """Run chunk by chunk until the interval is no wider; -> verdicts of the images run."""
+        """Run chunk by chunk until the interval is no wider; return the verdicts so far."""
         population = len(self.plan.evaluation.dataset)
         for start in range(0, population, CHUNK):
             stop = min(start + CHUNK, population)
@@ -214,7 +214,7 @@ class _Run:
 
 
 def _as_searched(module: nn.Module, evaluation: Evaluation) -> nn.Module:
-    """Return the model with the gradients that searches follow."""
+    """Return the model with the gradients that searches use."""
     if evaluation.checkpointing:
         return Checkpointed(module)
     stand_ins = evaluation.stand_ins
@@ -224,7 +224,7 @@ def _as_searched(module: nn.Module, evaluation: Evaluation) -> nn.Module:
 def _with_good_batches(
     plan: Plan, module: nn.Module, store: RunStore, device: torch.device, progress: Progress
 ) -> Plan:
-    """Return the plan with a batch size that measuring finds good; all at a run take the same."""
+    """Return the plan with a measured batch size; all processes of a run use the same one."""
     evaluation, info = plan.evaluation, plan.model
     name = f"{info.architecture or info.name} {info.activation} {info.parameters} parameters"
     count = min(DEFAULT_BATCH, len(evaluation.dataset))
@@ -246,9 +246,9 @@ def _flops_of(module: nn.Module, dataset: Dataset, device: torch.device) -> Pass
 def _spent_from_now_on(
     store: RunStore, device: torch.device, shared: bool | Member
 ) -> Callable[[], float | None]:
-    """Return what tells the joules that the machine spends from now on; None where it does not.
+    """Return a function that returns the joules spent from now on; None if unknown.
 
-    It tells none of a run that went on from an earlier start, or that other machines may be at.
+    It returns None for a run that was resumed or that other machines may work on.
     """
     alone = not shared or isinstance(shared, Leading)
     meter = meter_of(device)
@@ -258,7 +258,7 @@ def _spent_from_now_on(
 
 
 def _found(plan: Plan, out: Path) -> Finished | None:
-    """Return the record of the same inputs, if it is in the folder already."""
+    """Return the record of the same inputs, if the folder already has it."""
     width, n = plan.evaluation.until, len(plan.evaluation.dataset)
     for count in [n] if width is None else [*range(CHUNK, n, CHUNK), n]:
         smaller = plan if width is None else _of_first(plan, count)
@@ -266,10 +266,10 @@ def _found(plan: Plan, out: Path) -> Finished | None:
         if not path.exists():
             continue
         record = read_record(path)
-        told = record.sequential.width if record.sequential else None
+        reached = record.sequential.width if record.sequential else None
         if plan.evaluation.diagnose and record.diagnosis and not_diagnosed(record.diagnosis.flags):
             continue
-        if record.identity == smaller.identity and told == width:
+        if record.identity == smaller.identity and reached == width:
             return Finished(record, path, found=True)
     return None
 

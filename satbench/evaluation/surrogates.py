@@ -1,4 +1,4 @@
-"""The surrogates of a run, by name, and images to query the target with."""
+"""The surrogates of a run, by name, and the images for queries of the target."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from satbench.models import load_model, request_model
 from satbench.records.answers import surrogate_text
 
 PINNED = "pinned"
-"""The name, in specs, of a benchmark's own surrogates."""
+"""The name of a benchmark's own surrogates in specs."""
 
 
 class NamedSurrogates:
-    """Surrogates that `--model` would take, and those images of the split that nobody attacks."""
+    """Surrogates that `--model` would take, and the images of the split that are not attacked."""
 
     def __init__(self, dataset: Dataset, data_dir: Path | None = None) -> None:
         self._dataset, self._data_dir = dataset, data_dir
 
     def surrogate(self, name: str) -> nn.Module:
-        """Return a model by name.  Raises SatbenchError for an unknown or unfit one."""
+        """Return a model by name.  Raises SatbenchError if it is unknown or does not fit."""
         return load_model(request_model(name), self._dataset.classes).module
 
     def pool(self, n: int) -> NDArray[np.float32]:
-        """Return up to `n` images of the split that come after those evaluated, (M, C, H, W).
+        """Return up to `n` images of the split after the evaluated ones, (M, C, H, W).
 
-        None where all images are under evaluation, or where they lie in memory only.
+        None if all images are evaluated, or if the images exist only in memory.
         """
         if not self._dataset.origin:
             return self._dataset.pixels(np.empty(0, np.int64))
@@ -50,9 +50,9 @@ class NamedSurrogates:
 
 
 def surrogate_digest(name: str, dataset: Dataset) -> str:
-    """Return what tells a surrogate from others: the digest of its weights, as its card has it.
+    """Return the text that identifies a surrogate: the digest of its weights from its card.
 
-    Behind that of a surrogate whose code is the user's are its answers to images of `dataset`.
+    If its code is the user's own, its answers to images of `dataset` are appended.
     """
     request = request_model(name)
     if request.card:
@@ -60,7 +60,7 @@ def surrogate_digest(name: str, dataset: Dataset) -> str:
     loaded = load_model(request, dataset.classes)
     try:
         info = identified(loaded.info, loaded.module, dataset, torch.device("cpu"))
-    except Exception as error:  # whatever a user's forward raises
+    except Exception as error:  # from the user's forward
         raise SatbenchError(
             f"the surrogate {name} refuses images of shape {dataset.shape} from {dataset.name}: "
             f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
@@ -69,9 +69,9 @@ def surrogate_digest(name: str, dataset: Dataset) -> str:
 
 
 def benchmark_surrogates(dataset: str, threat: Threat) -> dict[str, str]:
-    """Return a benchmark's own surrogates, name to digest of weights; empty if it has none.
+    """Return a benchmark's own surrogates, name to digest of weights, empty if it has none.
 
-    Raises SatbenchError where a surrogate's weights are not those of surrogates.toml.
+    Raises SatbenchError if a surrogate's weights are not those of surrogates.toml.
     """
     file = content_folder("model_zoo") / "surrogates.toml"
     known = read_toml_values(file, "list of surrogates")
@@ -80,18 +80,18 @@ def benchmark_surrogates(dataset: str, threat: Threat) -> dict[str, str]:
         card = request_model(name).card
         if card is None or card.weights_digest != digest:
             raise SatbenchError(
-                f"expected the surrogate {name} with weights {digest[:12]}…, as surrogates.toml "
-                "has them; its card tells of others"
+                f"expected the surrogate {name} with weights {digest[:12]}…, as in "
+                "surrogates.toml; its card has others"
             )
     return found
 
 
 def with_surrogates(attacks: Sequence[str], dataset: str, threat: Threat) -> list[str]:
-    """Spell out the benchmark's surrogates in specs: `source=pinned` -> `source=A+B`.
+    """Replace `source=pinned` in specs by the benchmark's surrogates, `source=A+B`.
 
-    Where the benchmark has none, suites such as `fast` do without (`source=none`); raises
-    SatbenchError for any other attack that asks for them, and for a suite's file that names a model
-    which is not known here: a name in a file runs no code and fetches nothing.
+    If the benchmark has none, suites such as `fast` get `source=none`, and SatbenchError is raised
+    for any other attack that needs them.  It is also raised for a suite file that names an unknown
+    model: a name in a file runs no code and downloads nothing.
     """
     for text in attacks:
         for name in sorted(surrogates_in_file(text) - {PINNED}):

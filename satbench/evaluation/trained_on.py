@@ -1,4 +1,4 @@
-"""Whether a model is about to be evaluated on the images that it was trained on."""
+"""The check that a model is not evaluated on the images that it was trained on."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from satbench.records.record import ModelInfo
 def check_not_trained_on(
     info: ModelInfo, dataset: str, images: Dataset, allowed: bool | None = None
 ) -> bool:
-    """Return whether `images`, of the data set that `dataset` names, are those of the training.
+    """Return whether `images`, of the data set `dataset`, are those the model was trained on.
 
-    The card of the model tells the digest of its training set, of which the images may be the
-    first ones.  Raises SatbenchError where they are and that is not `allowed`; None is where
-    nothing could allow it.
+    The card of the model has the digest of its training set; the images may be its first ones.
+    Raises SatbenchError if they are and this is not `allowed`; None means that there is no option
+    to allow it.
     """
     trained = info.training or {}
     if not trained.get("data_digest") or not _is_training_set(trained, dataset, images):
@@ -30,10 +30,10 @@ def check_not_trained_on(
     beside = evaluation_set_of(str(trained.get("dataset", "")))
     todo = f"give --dataset {beside}" if beside and beside != dataset else "name a test set"
     if allowed is not None:
-        todo += "; --allow-training-data evaluates it all the same, and flags the record"
+        todo += "; --allow-training-data evaluates it anyway, and flags the record"
     raise SatbenchError(
-        f"{info.name} was trained on {images.name}, so how it does there says nothing of other "
-        f"images: {todo}"
+        f"{info.name} was trained on {images.name}, so its accuracy there says nothing about "
+        f"other images: {todo}"
     )
 
 
@@ -51,11 +51,11 @@ def _is_training_set(trained: Mapping[str, Any], dataset: str, images: Dataset) 
 
 
 def _as_bytes(images: Dataset) -> str:
-    """Return the digest of floats that are bytes divided by 255, as those bytes; else nothing."""
+    """Return the digest of floats that are bytes / 255, as bytes; else an empty text."""
     if images.images.dtype != np.float32:
         return ""
     stored = np.empty(images.images.shape, np.uint8)
-    for row, image in enumerate(images.images):  # one at a time, for a data set may be large
+    for row, image in enumerate(images.images):  # one at a time, because a data set may be large
         scaled = image * np.float32(255)
         stored[row] = whole = np.rint(scaled)
         if np.abs(scaled - whole).max(initial=0) > 1e-3:

@@ -1,8 +1,8 @@
-"""Several processes at the same evaluations: helpers that do what the caller does, beside it.
+"""Worker processes on this machine, which share the evaluations of a command.
 
-Each goes through all tasks and shares each run with whoever is at it.  `python -m
-satbench.evaluation.workers` is a helper: its tasks come on stdin, which stays open as long as the
-command lives that started it.
+Each process goes through all tasks and shares each run with the others.  `python -m
+satbench.evaluation.workers` is a helper process: it reads its tasks from stdin, which stays open as
+long as the command that started it lives.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from satbench.engine.claims import Leading, Member
 from satbench.evaluation.cluster.tasks import Task, changed, configs_of, default_count
 
 LATE = 10.0
-"""Seconds after which the helpers of the default start: a short command does without them."""
+"""Seconds after which the default helpers start: a short command does not need them."""
 
-_PATIENCE = 10.0  # seconds that a helper has to end
-_MOST = 4_096  # workers of one command
+_PATIENCE = 10.0  # seconds within which a helper must end
+_MOST = 4_096  # workers of one command at most
 _ALL_GPUS = "cuda:all"
 
 
 @dataclass(frozen=True)
 class Workers:
-    """How many processes are at the work, and where.
+    """How many processes do the work, and where.
 
-    `count` is None for as many as `satbench.evaluation.cluster.tasks.default_count` says, or for
-    all of a cluster.  `address` is that of a Ray cluster, None for the one of this machine.
+    `count` None means `satbench.evaluation.cluster.tasks.default_count`, or all of a cluster.
+    `address` is that of a Ray cluster, None for the one of this machine.
     """
 
     count: int | None = 1
@@ -44,18 +44,18 @@ class Workers:
     address: str | None = None
 
     def checked(self, again: bool = False) -> Workers:
-        """Return this.  Raises SatbenchError for less than 1, and where a run is begun anew."""
+        """Return self.  Raises SatbenchError for a bad count, and with --again."""
         if self.count is not None and self.count < 1:
             raise SatbenchError(f"expected --workers of 1 or more, got {self.count}")
         if self.count is not None and self.count > _MOST:
             raise SatbenchError(f"expected --workers of at most {_MOST:,}, got {self.count:,}")
         if self.address is not None and self.engine != "ray":
-            raise SatbenchError("--address is that of a Ray cluster: give --engine ray with it")
+            raise SatbenchError("--address needs --engine ray: it is the address of a Ray cluster")
         several = self.engine == "ray" or (self.count or 1) > 1
         if several and again:
             raise SatbenchError(
-                "--workers and --engine ray share a run that is under way, which --again would "
-                "begin anew: give one of the two, or another --out"
+                "--workers and --engine ray share a run, but --again would start it over in each "
+                "process: leave out one of them, or give another --out"
             )
         return Workers(1) if again else self
 
@@ -72,10 +72,10 @@ def cores() -> list[int]:
 
 @contextmanager
 def helped(tasks: Sequence[Task], workers: Workers, quiet: bool = False) -> Iterator[bool | Member]:
-    """Let other processes do `tasks` meanwhile; yield how this one shares them, False if not.
+    """Let other processes share `tasks` while the block runs; yield this one's part, or False.
 
-    Whoever is in the block does the tasks too, with `shared`; when it is through, all are done.
-    The cores and threads of this process are shared out among all.
+    The caller does the tasks too, with `shared`; when it has finished, all are done.  The cores and
+    threads of this process are divided among all processes.
     """
     if workers.engine == "ray":
         from satbench.evaluation.cluster.ray_engine import on_cluster
@@ -91,7 +91,7 @@ def helped(tasks: Sequence[Task], workers: Workers, quiet: bool = False) -> Iter
     import torch
 
     threads = torch.get_num_threads()
-    # From the start, and whether or not helpers come: sums may depend on the number of threads.
+    # From the start, even if no helper starts: sums may depend on the number of threads.
     torch.set_num_threads(max(1, threads // count))
     by_default = workers.count is None and not devices
     crew = _Helpers(tasks, count, devices, late=by_default)
@@ -104,7 +104,7 @@ def helped(tasks: Sequence[Task], workers: Workers, quiet: bool = False) -> Iter
 
 
 class _Helpers:
-    """The helpers of a command: all but one of `count` processes, by their devices and cores."""
+    """The helpers of a command: all but one of `count` processes, with their devices and cores."""
 
     def __init__(
         self, tasks: Sequence[Task], count: int, devices: Sequence[str], late: bool
@@ -117,7 +117,7 @@ class _Helpers:
         self._main, self._cores = threading.get_native_id(), cores()
 
     def start(self) -> None:
-        """Start the helpers, those of the default only when the command has lasted a while."""
+        """Start the helpers; the default ones only after the command has run for a while."""
         if self.late:
             self._timer.daemon = True
             self._timer.start()
@@ -143,7 +143,7 @@ class _Helpers:
             shares = shares_of(self._cores, count)
             _pin(self._main, shares[0])
             for number in range(1, count):
-                start = number * len(self.tasks) // count  # each begins with another task
+                start = number * len(self.tasks) // count  # each begins with a different task
                 tasks = [*self.tasks[start:], *self.tasks[:start]]
                 if self.devices:
                     device = self.devices[number % len(self.devices)]
@@ -152,7 +152,7 @@ class _Helpers:
 
 
 def shares_of(places: Sequence[int], count: int) -> list[list[int]]:
-    """Member out cores: as equal parts as can be, or one each, over and over, where they are few.
+    """Divide cores among processes: equal parts, or one each, reused, if there are too few.
 
     >>> shares_of([0, 1, 2, 3], 2), shares_of([4, 6], 3)
     ([[0, 1], [2, 3]], [[4], [6], [4]])
@@ -164,14 +164,14 @@ def shares_of(places: Sequence[int], count: int) -> list[list[int]]:
 
 
 def _pin(thread: int, places: Sequence[int]) -> None:
-    """Keep a thread, and those that it starts from now on, on some cores, where the system can."""
+    """Pin a thread, and those that it starts from now on, to cores, if the system can do it."""
     if hasattr(os, "sched_setaffinity"):
         with suppress(OSError):
             os.sched_setaffinity(thread, places)
 
 
 def _gpus(tasks: Sequence[Task]) -> list[str]:
-    """Return the GPUs of `--device cuda:all`; none for another device."""
+    """Return the GPUs of `--device cuda:all`; empty for another device."""
     if not any(config.device == _ALL_GPUS for config in configs_of(tasks)):
         return []
     import torch
@@ -180,21 +180,21 @@ def _gpus(tasks: Sequence[Task]) -> list[str]:
 
 
 def _more_that_fit() -> int:
-    """Return how many more processes like this one the free memory holds, by what it takes now."""
+    """Return how many more processes like this one fit into the free memory."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
-            told = dict(line.split(":", 1) for line in file)
+            machine = dict(line.split(":", 1) for line in file)
         with open("/proc/self/status", encoding="ascii", errors="replace") as file:
             mine = dict(line.split(":", 1) for line in file)
-        return int(told["MemAvailable"].split()[0]) // int(mine["VmHWM"].split()[0])
-    except (OSError, KeyError, ValueError):  # a system that does not tell
+        return int(machine["MemAvailable"].split()[0]) // int(mine["VmHWM"].split()[0])
+    except (OSError, KeyError, ValueError):  # the system does not say
         return 0
 
 
 def _start(tasks: Sequence[Task], places: Sequence[int]) -> subprocess.Popen[bytes]:
     import torch
 
-    # A session of its own: a Ctrl-C reaches a helper from here only, and only once.
+    # Its own session, so that a Ctrl-C reaches a helper only from here, and only once.
     helper = subprocess.Popen(
         [sys.executable, "-m", "satbench.evaluation.workers"],
         stdin=subprocess.PIPE,
@@ -208,14 +208,14 @@ def _start(tasks: Sequence[Task], places: Sequence[int]) -> subprocess.Popen[byt
         start_new_session=True,
     )
     if helper.stdin:
-        with suppress(OSError):  # it ended before it heard of the tasks: the others do them
+        with suppress(OSError):  # it ended before it read its tasks: the others do them
             pickle.dump((list(places), list(tasks)), helper.stdin)
             helper.stdin.flush()
     return helper
 
 
 def _end(helper: subprocess.Popen[bytes]) -> None:
-    """Close the stdin of a helper, at which it stops, and wait for it."""
+    """Close the stdin of a helper, which stops it, and wait for it."""
     if helper.stdin:
         with suppress(OSError):
             helper.stdin.close()
@@ -227,7 +227,7 @@ def _end(helper: subprocess.Popen[bytes]) -> None:
 
 
 def main() -> None:
-    """Do the tasks on stdin.  Whoever started them meets the same errors, and says them."""
+    """Do the tasks on stdin.  The process that started this one reports the errors."""
     try:
         places: list[int]
         tasks: list[Task]
@@ -242,7 +242,7 @@ def main() -> None:
 
 
 def _stop_at_the_end_of_stdin() -> None:
-    os.read(sys.stdin.fileno(), 1)  # not through the buffer, whose lock would hang at the exit
+    os.read(sys.stdin.fileno(), 1)  # not through the buffer: its lock would hang at the exit
     os.kill(os.getpid(), signal.SIGINT)
 
 

@@ -101,8 +101,8 @@ WITHOUT_TORCH: dict[tuple[str, ...], str] = {
     ("eval", "--model", SHIPPED, "--eps", "8"): "expected eps at most 1 (linf, pixels in [0, 1]), "
     "got 8; write 8/255 for eight grey levels",
     ("eval", "--model", SHIPPED, "--eps", "x"): "expected eps such as 8/255 or 0.03, got 'x'",
-    ("eval", "--model", SHIPPED, "--norm", "l2"): f"say how far the adversary of {SHIPPED} may go, "
-    "such as --eps 8/255",
+    ("eval", "--model", SHIPPED, "--norm", "l2"): "expected a radius for the attacks on "
+    f"{SHIPPED}, such as --eps 8/255",
     ("eval", "--model", SHIPPED, "--batch-size", "0"): "expected a batch size of 1 or more, got 0",
     ("eval", "--model", SHIPPED, "--n-examples", "0"): "expected 1 example or more, got 0",
     ("eval", "--model", "none.json"): "expected a card at none.json, which is missing",
@@ -111,7 +111,7 @@ WITHOUT_TORCH: dict[tuple[str, ...], str] = {
         "eval",
         "--model",
         "mine:make",
-    ): "say what to evaluate mine:make on, such as --dataset cifar10",
+    ): "expected a data set for mine:make, such as --dataset cifar10",
     # The last, for it imports torch: see below.
     RECIPE: "unknown recipe 'fmnist-sta': did you mean 'fmnist-sat'?",
 }

@@ -294,7 +294,7 @@ def test_a_record_of_a_folder_that_is_not_here_says_what_to_give(
     (path,) = (tmp_path / "out").glob("*.json")
     done = verified(path)
 
-    assert "say where imagefolder:val@none,classes=1000 lies here, --dataset" in str(done.exception)
+    assert "say where imagefolder:val@none,classes=1000 is, --dataset" in str(done.exception)
 
 
 # Training

@@ -127,7 +127,10 @@ def test_an_attack_that_cannot_be_aimed_refuses(spec: str) -> None:
     [
         (5, r"^expected a target in 0…4, got 5$"),
         (-1, r"^expected a target in 0…4, got -1$"),
-        (torch.ones(3, dtype=torch.int64), r"one an image, \(12,\) whole numbers, got int64 of"),
+        (
+            torch.ones(3, dtype=torch.int64),
+            r"one for each image, \(12,\) whole numbers, got int64 of",
+        ),
         (1.5, r"whole numbers, got float64"),
     ],
 )

@@ -115,7 +115,7 @@ def test_the_post_reads_nothing_outside_the_folder_of_results(name: str, tmp_pat
     post = Post(out)
 
     assert post.read(".runs/1f/unit") == b"yes"
-    with pytest.raises(SatbenchError, match="expected a file within"):
+    with pytest.raises(SatbenchError, match="expected a file inside"):
         post.read(name)
 
 

@@ -216,7 +216,7 @@ def test_a_users_model_is_evaluated_on_a_data_set_by_name(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"eps": None}, r"^say how far the adversary may go, such as eps='8/255'$"),
+        ({"eps": None}, r"^expected eps, .* such as eps='8/255'$"),
         ({"eps": 8}, r"^expected eps at most 1 .*, got 8; write 8/255"),
         ({"y": None}, r"^expected images x and labels y, or the name of a data set as x$"),
         ({"attacks": []}, r"^expected at least one attack"),
@@ -276,7 +276,9 @@ def test_images_without_labels_and_labels_without_images_are_refused(
 
 
 def test_a_model_by_name_still_needs_an_eps_that_nobody_knows(tmp_path: Path) -> None:
-    with pytest.raises(SatbenchError, match=r"^say how far the adversary of torchvision:resnet18"):
+    with pytest.raises(
+        SatbenchError, match=r"^expected a radius for the attacks on torchvision:resnet18"
+    ):
         api.evaluate("torchvision:resnet18@IMAGENET1K_V1", X, Y, out=tmp_path)
 
 

@@ -564,7 +564,7 @@ def test_a_record_belongs_to_the_models_that_attacks_borrowed(
     assert verify_record(path, Given(trust=(OWN,))).faults == []
     write_code(1)
     (fault,) = verify_record(path, Given(trust=(OWN,))).faults
-    assert fault.startswith(f"the surrogate {OWN} here answers otherwise")
+    assert fault.startswith(f"the surrogate {OWN} here gives other answers")
 
 
 def test_a_record_belongs_to_the_replacements_that_searches_ran(

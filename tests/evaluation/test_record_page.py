@@ -36,7 +36,7 @@ def test_each_image_is_counted_once(record: Record) -> None:
 
 
 def test_the_shares_on_the_page_add_up_to_all(record: Record) -> None:
-    part = text(record).partition("What each image fell to\n")[2].partition("\n\n")[0]
+    part = text(record).partition("What broke each image\n")[2].partition("\n\n")[0]
     counts = [int(line.split()[-2]) for line in part.splitlines() if line.endswith("%")]
 
     assert (len(counts), sum(counts)) == (5, 10)
@@ -46,7 +46,7 @@ def test_stages_that_broke_nothing_are_counted_not_listed(make_record: MakeRecor
     shown = text(make_record([-1] * 10))
 
     assert "3 more stages broke nothing" in shown
-    assert "square" not in shown.partition("What each image fell to")[2].partition("Flags")[0]
+    assert "square" not in shown.partition("What broke each image")[2].partition("Flags")[0]
 
 
 def test_accuracies_come_with_their_intervals(record: Record) -> None:
@@ -73,7 +73,7 @@ def test_flags_come_with_their_reasons(record: Record) -> None:
 
 def test_it_is_said_whether_anybody_looked_for_flags(record: Record) -> None:
     assert "Flags: none" in text(replace(record, diagnosis=Diagnosis([], 0, 0)))
-    assert "Flags: nobody looked" in text(replace(record, diagnosis=None))
+    assert "Flags: not looked for" in text(replace(record, diagnosis=None))
 
 
 def test_what_is_proven_is_told_from_what_is_claimed(record: Record) -> None:

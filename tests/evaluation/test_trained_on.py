@@ -133,7 +133,7 @@ def test_with_no_test_set_beside_the_training_set_one_has_to_be_named(
 
     assert of_arrays.test_set is None
     assert "--dataset TEST_SET " in of_arrays.eval_command
-    assert "beside which there is no test set: say what to evaluate it on" in str(done.exception)
+    assert "which has no test set" in str(done.exception)
 
 
 @pytest.mark.parametrize(

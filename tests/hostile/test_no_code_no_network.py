@@ -236,9 +236,9 @@ def test_every_command_that_reads_records_is_tried() -> None:
 WOULD = {
     "a factory as the model": ("import the module evil", "--model evil:make", "--trust evil:make"),
     "a function that ends the program": ("import the module os and call abort()", "--trust"),
-    "a model of RobustBench": ("fetch its weights from where RobustBench", "--trust robustbench:"),
+    "a model of RobustBench": ("download its weights from RobustBench", "--trust robustbench:"),
     "a plug-in as the model": ("run the code of the plug-in strange-zoo", "--trust strange-net"),
-    "a repository of GitHub": ("fetch the code of a GitHub repository and run it", "--trust"),
+    "a repository of GitHub": ("download the code of a GitHub repository and run it", "--trust"),
     "images of the Hub": ("ask the Hugging Face Hub", "--dataset", "--trust hf:someone/images"),
     "images of a plug-in": ("run the code of the plug-in strange-zoo", "--trust strange-images"),
     "a factory as a source": ("import the module evil", "--trust evil:make"),
@@ -325,8 +325,8 @@ def test_a_board_names_only_what_is_known(tmp_path: Path, folder: Path) -> None:
     )
     for dataset, suite, said in (
         ("fashion-mnist", "transfer(source=evil:make)", "import the module evil"),
-        ("fashion-mnist", "strange-attack", "none of satbench's own"),
-        ("fashion-mnist", str(folder / "evil.toml"), "none of satbench's own"),
+        ("fashion-mnist", "strange-attack", "does not come with satbench"),
+        ("fashion-mnist", str(folder / "evil.toml"), "does not come with satbench"),
         ("hf:someone/images", "pgd-1", "ask the Hugging Face Hub"),
     ):
         (tmp_path / "board.toml").write_text(text.format(dataset, suite))

@@ -145,9 +145,9 @@ def test_a_changed_verdict_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ((), r"^the record is of images of a user's own \(tensors\): give them with --data FILE"),
-        ((Net(),), r"^the record is of images of a user's own"),
-        ((None, X, Y), r"^the record is of 'Net', a model given as a python; name it with --model"),
+        ((), r"^the record is of a user's own images \(tensors\): give them with --data FILE"),
+        ((Net(),), r"^the record is of a user's own images"),
+        ((None, X, Y), r"^the record is of 'Net', .* given as a python: name it with --model"),
         ((Net(), X), r"^expected images x together with their labels y$"),
         ((Net(), X * 255, Y), r"^expected pixels in \[0, 1\]"),
         ((5, X, Y), r"^expected model as a torch.nn.Module, a function or a name, got 5$"),

@@ -373,7 +373,7 @@ def test_a_record_of_a_model_from_a_file_needs_its_model_named(good: Path) -> No
 
     changes["weights_digest"] = "0" * 64
     change(good, lambda r: replace(r, model=replace(r.model, **changes)))
-    with pytest.raises(SatbenchError, match=r"a model given as a file; name it with --model,"):
+    with pytest.raises(SatbenchError, match=r"given as a file: name it with --model,"):
         verify_record(good)
 
 
@@ -385,5 +385,5 @@ def test_a_model_may_be_named(good: Path, shipped: LoadedModel) -> None:
 
 def test_a_record_of_tensors_is_for_their_owner(good: Path) -> None:
     change(good, lambda r: replace(r, dataset=replace(r.dataset, name="tensors", split="user")))
-    with pytest.raises(SatbenchError, match=r"images of a user's own \(tensors\): give them with"):
+    with pytest.raises(SatbenchError, match=r"a user's own images \(tensors\): give them with"):
         verify_record(good)

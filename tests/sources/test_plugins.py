@@ -163,7 +163,7 @@ def test_an_attack_of_a_plugin_is_told_its_traits_by_the_class(install: Install)
         ("Misspelt", "odd: unknown trait 'use_gradients': did you mean 'uses_gradients'?"),
         ("Wrong", "odd: expected the trait norms as a tuple of linf, l2, l1"),
         ("Empty", "odd: expected parts() to return one pair (name, attack) or more, got ()"),
-        ("Picky", "expected attacks that take on images, got odd(steps=3), which passed all of"),
+        ("Picky", "expected attacks on the images, got odd(steps=3), which selected none of"),
         ("ForL2", "expected l2 for odd, got linf; take another attack"),
     ],
 )

@@ -581,9 +581,7 @@ def test_options_that_change_what_a_card_tells_are_refused(option: str, shipped_
 
 
 def test_options_for_files_are_refused_for_a_module(mean_model: nn.Module) -> None:
-    with pytest.raises(
-        SatbenchError, match=r"^preset: these are for a file of weights by its name"
-    ):
+    with pytest.raises(SatbenchError, match=r"^preset: these options describe a file of weights"):
         satbench.evaluate(
             mean_model, torch.rand(1, 1, 2, 2), torch.tensor([0]), eps="0.1", preset="trades"
         )

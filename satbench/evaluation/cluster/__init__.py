@@ -1,1 +1,1 @@
-"""Evaluations on many machines: Ray, and shards for the job arrays of a batch system."""
+"""Evaluations on many machines: a Ray cluster, or shards for the job arrays of a batch system."""

@@ -1,7 +1,7 @@
-"""The post of a Ray engine: what its workers and the driver tell each other, on the driver's node.
+"""The post of a Ray engine: an actor on the driver's node through which workers exchange files.
 
-Workers that do not see the driver's folder of results bring the files of a run here, fetch those of
-others and claim units; all files lie in that folder, so that nothing is lost with a process.
+Workers that do not see the driver's folder of results send the files of a run here, fetch those of
+other workers and claim units.  All files are kept in that folder, so a dead process loses nothing.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from satbench.core.files import write_bytes
 from satbench.engine.claims import Claims, ConcludedElsewhere, Member, take_claim
 
 SILENT = 30.0
-"""Seconds without a sign of life after which a worker counts as gone."""
+"""Seconds without a heartbeat after which a worker counts as dead."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the post knows of its workers: how many live, on which nodes, and what went wrong."""
+    """What the post knows about its workers: how many live, on which nodes, and their errors."""
 
     workers: int
     nodes: tuple[str, ...]
@@ -31,9 +31,9 @@ class Seen:
 
 
 class Post:
-    """Files of runs in the folder `out`, claims, and signs of life.  It keeps nothing but those.
+    """Files of runs in the folder `out`, claims, and heartbeats.  It has no other state.
 
-    Ray may start it anew at any time: the files are there, and workers give signs of life again.
+    So Ray may restart it at any time: the files are there, and workers send heartbeats again.
     """
 
     def __init__(self, out: Path) -> None:
@@ -43,23 +43,23 @@ class Post:
         self._runs: set[Path] = set()
 
     def names(self, folder: str, ending: str) -> list[str]:
-        """Return the names of the files in a folder of `out` that end so, sorted."""
+        """Return the names of the files in a folder of `out` with this ending, sorted."""
         return sorted(path.name for path in self._at(folder).glob(f"*{ending}"))
 
     def read(self, file: str) -> bytes | None:
-        """Return a file; None where it is no longer there."""
+        """Return the bytes of a file; None if it no longer exists."""
         with suppress(OSError):
             return self._at(file).read_bytes()
         return None
 
     def write(self, file: str, data: bytes) -> None:
-        """Write a file, whole or not at all, unless its run is over."""
+        """Write a file atomically, unless its run is over."""
         path = self._at(file)
         if self._is_open(path):
             write_bytes(path, data)
 
     def take(self, file: str, owner: str) -> bool | None:
-        """Claim a unit for `owner`, and say whether it is theirs; None where the run is over."""
+        """Claim a unit for `owner`; return whether they got it, None if the run is over."""
         path = self._at(file)
         if not self._is_open(path):
             return None
@@ -67,25 +67,25 @@ class Post:
         return take_claim(path, owner)
 
     def renew(self, file: str) -> None:
-        """Take a sign of life for a claim."""
+        """Record a heartbeat for a claim."""
         Claims(self.out).renew(self._at(file))
 
     def drop(self, file: str) -> None:
-        """Let a claim go."""
+        """Release a claim."""
         Claims(self.out).drop(self._at(file))
 
     def sign(self, worker: str, node: str) -> None:
-        """Take a sign of life of a worker."""
+        """Record a heartbeat of a worker."""
         self._signs[worker] = (time.monotonic(), node)
 
     def leave(self, worker: str, fault: str = "") -> None:
-        """Take it that a worker has ended, and why, if it was not through with its tasks."""
+        """Record that a worker has ended, and why, if it had not finished its tasks."""
         self._signs.pop(worker, None)
         if fault and fault not in self._faults:
             self._faults.append(fault)
 
     def seen(self) -> Seen:
-        """Return what is known of the workers."""
+        """Return what is known about the workers."""
         now = time.monotonic()
         nodes = [node for last, node in self._signs.values() if now - last < SILENT]
         return Seen(len(nodes), tuple(sorted(set(nodes))), tuple(self._faults))
@@ -93,13 +93,13 @@ class Post:
     def _at(self, name: str) -> Path:
         path = (self.out / name).resolve()
         if not path.is_relative_to(self.out.resolve()):
-            raise SatbenchError(f"expected a file within {self.out}, got {name!r}")
+            raise SatbenchError(f"expected a file inside {self.out}, got {name!r}")
         return path
 
     def _is_open(self, path: Path) -> bool:
-        """Return whether the run of a file, `out/.runs/IDENTITY`, is not over; make its folder.
+        """Return whether the run of a file, `out/.runs/IDENTITY`, is still open; make its folder.
 
-        A folder that was there and is gone is that of a run whose record has been written.
+        If the folder existed and is gone, the record of the run has been written.
         """
         out = self.out.resolve()
         run = out.joinpath(*path.relative_to(out).parts[:2])
@@ -111,35 +111,35 @@ class Post:
 
 
 Asking = Callable[..., Any]
-"""Calls a method of the post by its name, in another process, and returns its answer."""
+"""Calls a method of the post, which is in another process, and returns the result."""
 
 
 class InCrew(Member):
-    """A worker that sees the driver's folder; the driver concludes."""
+    """A worker that sees the driver's folder; the driver writes the record."""
 
     concludes = False
 
 
 class ThroughPost(InCrew):
-    """A worker that does not see the driver's folder: its own `out` mirrors that."""
+    """A worker that does not see the driver's folder; its own `out` mirrors it."""
 
     def __init__(self, out: Path, ask: Asking) -> None:
         self.out, self.ask = out, ask
 
     def claims(self, folder: Path) -> Claims:
-        """Return claims that the post keeps."""
+        """Return the claims, which the post keeps."""
         return _PostedClaims(folder, self.out, self.ask)
 
     def fetch(self, folder: Path) -> None:
-        """Bring the units that others have written for a run."""
+        """Fetch the units of a run that others have written."""
         self._bring(folder, ".npz", {path.name for path in folder.glob("*.npz")})
 
     def fetch_records(self) -> None:
-        """Bring the records that are there, so that finished runs are not begun anew."""
+        """Fetch the existing records, so that finished runs are not started again."""
         self._bring(self.out, ".json", {path.name for path in self.out.glob("*.json")})
 
     def send(self, path: Path) -> None:
-        """Hand a unit to the post."""
+        """Send a unit to the post."""
         self.ask("write", self._name(path), path.read_bytes())
 
     def _bring(self, folder: Path, ending: str, here: Collection[str]) -> None:
@@ -155,7 +155,7 @@ class ThroughPost(InCrew):
 
 
 class _PostedClaims(Claims):
-    """Claims whose files lie with the post."""
+    """Claims that the post keeps as files."""
 
     def __init__(self, folder: Path, out: Path, ask: Asking) -> None:
         super().__init__(folder)
@@ -178,13 +178,13 @@ class _PostedClaims(Claims):
 
 
 class Watching(Member):
-    """The driver: it does no unit while workers are at them, and takes in theirs."""
+    """The driver: it does no units while workers do them, and takes over their results."""
 
     def __init__(self, workers_live: Callable[[], bool]) -> None:
         self._workers_live = workers_live
 
     def claims(self, folder: Path) -> Claims:
-        """Return claims that are not made while workers live."""
+        """Return claims that the driver does not get while workers live."""
         return _Idle(folder, self._workers_live)
 
 
@@ -197,4 +197,4 @@ class _Idle(Claims):
         return not self._workers_live() and super().take(path, owner)
 
     def holder(self, name: str) -> str:
-        return ""  # the driver always waits: nobody needs to know for whom
+        return ""  # the driver always waits, so it need not say for whom

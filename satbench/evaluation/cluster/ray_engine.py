@@ -1,8 +1,8 @@
-"""The same units on a Ray cluster: workers on its nodes, while the driver watches and concludes.
+"""Evaluations on a Ray cluster: workers on its nodes do the units; the driver writes the records.
 
-A worker is a Ray task that goes through all tasks of the command, as a local helper does.  Ray
-starts it anew elsewhere when its process or its node dies; units that were written stay.  When
-nodes come, more workers start on them.
+A worker is a Ray task that does all tasks of the command, as a local worker does.  If its process
+or its node dies, Ray restarts it elsewhere; finished units are kept.  When nodes join the cluster,
+more workers start on them.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from satbench.evaluation.cluster.post import Asking, InCrew, Post, Seen, Through
 from satbench.evaluation.cluster.tasks import Task, changed, configs_of, in_order, start_of
 
 _ALONE = 60.0  # seconds without a worker after which the driver does units itself
-_LOOK = 1.0  # seconds between two looks at the cluster
-_BEAT = 5.0  # seconds between two signs of life of a worker
-_REACH = 10.0  # seconds to reach the cluster in
-_MOST = 4_096  # workers of one command
+_LOOK = 1.0  # seconds between two checks of the cluster
+_BEAT = 5.0  # seconds between two heartbeats of a worker
+_REACH = 10.0  # seconds within which the cluster must answer
+_MOST = 4_096  # workers of one command at most
 
 
 @contextmanager
@@ -42,13 +42,13 @@ def on_cluster(
     address: str | None = None,
     quiet: bool = False,
 ) -> Iterator[Member]:
-    """Let the nodes of a Ray cluster do `tasks` meanwhile; yield how the driver shares them.
+    """Let a Ray cluster do `tasks` while the block runs; yield the driver's part in them.
 
-    `count` is how many workers there are, None for one each CPU, or each GPU where one computes.
-    `address` is that of the cluster; None for the one that this machine is in, else one of its own
-    for as long as the block lasts.  Workers write to the folder of results where they see it, and
-    bring their units to the driver's node where they do not.  Raises SatbenchError where Ray is not
-    installed or the cluster cannot be reached.
+    `count` is the number of workers; None means one for each CPU, or for each GPU if GPUs compute.
+    `address` is that of the cluster; None means the one that this machine is part of, else a new
+    one on this machine while the block runs.  Workers that see the folder of results write to it;
+    the others send their units to the driver's node.  Raises SatbenchError if Ray is not installed
+    or the cluster cannot be reached.
     """
     ray = _connected(address)
     (out,) = {config.out for config in configs_of(tasks)}
@@ -67,7 +67,10 @@ def on_cluster(
 
 
 def _mark(out: Path) -> Path:
-    """Make a file by which workers know the folder of results; remove those of killed drivers."""
+    """Make a file by which workers recognise the folder of results; remove old ones.
+
+    Old ones are those of drivers that were killed.
+    """
     for left in out.glob(".ray-*"):
         pid = left.name.split("-")[1]
         if pid.isdecimal() and not is_alive(int(pid)):
@@ -103,9 +106,9 @@ def _connected(address: str | None) -> Any:
 
 
 def check_address(address: str | None) -> None:
-    """Raise SatbenchError unless something listens at `HOST:PORT`; Ray itself asks for minutes.
+    """Raise SatbenchError unless something listens at `HOST:PORT`; Ray itself tries for minutes.
 
-    None and `auto` are for Ray to find out.
+    For None and `auto` Ray finds the address, so nothing is checked.
     """
     if address in (None, "auto"):
         return
@@ -114,25 +117,25 @@ def check_address(address: str | None) -> None:
     if not colon or not host or "/" in host or number is None or not 0 < number < 65_536:
         raise SatbenchError(
             f"expected --address HOST:PORT, got {address!r}: run the command on a node of the "
-            "cluster, such as by ray job submit, so that its results have a place there"
+            "cluster, for example with ray job submit, so that its results are stored there"
         )
     try:
         socket.create_connection((host.strip("[]"), number), _REACH).close()
     except OSError as error:
         raise SatbenchError(
-            f"expected a Ray cluster at {address}, and nothing answers there: "
+            f"expected a Ray cluster at {address}, but nothing answers there: "
             f"{error.strerror or error}; `ray start --head` prints the address"
         ) from None
 
 
 def _environment() -> dict[str, str]:
-    """Return what a worker's environment is to hold: where modules lie, and the user's own zoo."""
+    """Return the environment variables of a worker: where modules and the user's zoo are."""
     own = {name: text for name, text in os.environ.items() if name.startswith("SATBENCH_")}
     return {**own, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 class _Foreman:
-    """The driver's side: it starts workers, more when nodes come, and hears of what goes wrong."""
+    """The driver's side: it starts workers, more when nodes join, and reports their errors."""
 
     def __init__(
         self, ray: Any, tasks: Sequence[Task], mark: Path, count: int | None, quiet: bool
@@ -154,7 +157,7 @@ class _Foreman:
         self._seen = Seen(0, (), ())
         self._last_alive = time.monotonic()
         self._said: set[str] = set()
-        self._told = ""
+        self._last = ""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look_after, daemon=True)
 
@@ -172,12 +175,12 @@ class _Foreman:
                 self.ray.cancel(ref, force=True)
 
     def workers_live(self) -> bool:
-        """Return whether workers live, or have until a minute ago."""
+        """Return whether workers live or have lived in the last minute."""
         return time.monotonic() - self._last_alive < _ALONE
 
     def _look_after(self) -> None:
         while not self._over.wait(_LOOK):
-            with suppress(Exception):  # a cluster that is being rearranged: the next look tells
+            with suppress(Exception):  # the cluster is changing: the next check will tell
                 self._look()
 
     def _look(self) -> None:
@@ -188,16 +191,16 @@ class _Foreman:
         for fault in self._seen.faults:
             if fault not in self._said:
                 self._said.add(fault)
-                say(f"satbench: {fault}; the others go on")
+                say(f"satbench: {fault}; the other workers continue")
         self._add()
 
     def _tell(self, text: str) -> None:
-        if text != self._told and not self.quiet:
-            self._told = text
+        if text != self._last and not self.quiet:
+            self._last = text
             say(f"satbench: {text}")
 
     def _add(self) -> None:
-        """Start so many workers more that each CPU or GPU of the cluster has one."""
+        """Start more workers, so that each CPU or GPU of the cluster has one."""
         what = "GPU" if self.gpu else "CPU"
         wanted = self.count or int(self.ray.cluster_resources().get(what, 0))
         for number in range(len(self.refs), min(wanted, _MOST)):
@@ -219,13 +222,13 @@ def _on_gpu(device: str) -> bool:
 
 
 def _work(tasks: list[Task], first: int, post: Any, mark: Path, cwd: Path, gpu: bool) -> None:
-    """Be a worker: do all tasks, beginning with number `first`, as far as no other does them."""
+    """Run a worker: do all units that no other worker does, beginning with task number `first`."""
     import ray
     import torch
 
     torch.set_num_threads(1)
-    with suppress(OSError):  # a node without it
-        os.chdir(cwd)  # paths that were given may be relative
+    with suppress(OSError):  # the node does not have this folder
+        os.chdir(cwd)  # paths in the command may be relative
     me = uuid.uuid4().hex
     node = f"{socket.gethostname()} {ray.get_runtime_context().get_node_id()[:8]}"
 
@@ -251,7 +254,7 @@ def _work(tasks: list[Task], first: int, post: Any, mark: Path, cwd: Path, gpu: 
 
 
 def _do(task: Task, share: Member) -> str:
-    """Do one task; return what went wrong, if it did."""
+    """Do one task; return the error, or an empty text."""
     function, arguments = task
     if isinstance(share, ThroughPost):
         share.fetch_records()
@@ -259,7 +262,7 @@ def _do(task: Task, share: Member) -> str:
         function(*arguments, shared=share)
     except ConcludedElsewhere:
         pass
-    except Exception as error:  # whoever started this meets the same error, or does the rest
+    except Exception as error:  # the driver meets the same error, or does the rest
         return " ".join(f"{type(error).__name__}: {error}".split())[:300]
     return ""
 
@@ -267,5 +270,5 @@ def _do(task: Task, share: Member) -> str:
 def _give_signs(ask: Asking, me: str, node: str, over: threading.Event) -> None:
     ask("sign", me, node)
     while not over.wait(_BEAT):
-        with suppress(Exception):  # the post is being started anew
+        with suppress(Exception):  # the post is being restarted
             ask("sign", me, node)

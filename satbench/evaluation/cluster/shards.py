@@ -1,8 +1,8 @@
-"""Shards: a command in parts that know nothing of each other, for the job arrays of a batch system.
+"""Shards: independent parts of a command, for the job arrays of a batch system.
 
-The images of each model are cut into pieces, and a shard does every N-th piece: all stages on its
-images, up to a stage that chooses images by what is known of all of them.  Its units are those of
-any run.  `merge_shards` puts them together, does what is left, and writes the records.
+The images of each model are cut into pieces, and a shard does every N-th piece.  It runs all stages
+on its images, up to the first stage that selects among all images.  Its units are those of any run.
+`merge_shards` collects them, does the remaining stages, and writes the records.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from satbench.evaluation.workers import Workers, helped
 from satbench.models import FileOptions
 
 FOLDER = ".shards"
-"""In the folder of results: a file for each shard that is done."""
+"""Subfolder of the results, with a file for each finished shard."""
 
 _SCHEMA = 1
-_MOST = 100_000  # shards of one command
+_MOST = 100_000  # shards of one command at most
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Shard:
 
 
 class InShard(Member):
-    """A process that does the pieces of its shard, of model `place` of the command."""
+    """A process that does the pieces of its shard, for model number `place` of the command."""
 
     concludes = False
 
@@ -72,7 +72,7 @@ class InShard(Member):
         self.shard, self.place, self.batch_size = shard, place, batch_size
 
     def stages(self, suite: Sequence[Stage]) -> Sequence[Stage]:
-        """Return the stages before the first that chooses images by what is known of all."""
+        """Return the stages before the first one that selects among all images."""
         for number, stage in enumerate(suite):
             if isinstance(stage.attack, Selective):
                 return suite[:number]
@@ -90,7 +90,7 @@ class InShard(Member):
 
 @dataclass(frozen=True)
 class ShardedModel:
-    """One evaluation of a sharded command, as its options say it."""
+    """The options of one evaluation of a sharded command."""
 
     model: str
     dataset: str
@@ -115,7 +115,7 @@ class ShardedModel:
 
 @dataclass(frozen=True)
 class ShardFile:
-    """What a shard that is done leaves: which it was, and of what command."""
+    """The file of a finished shard: which shard it is, and of which command."""
 
     schema: int
     number: int
@@ -126,16 +126,15 @@ class ShardFile:
 def run_shard(
     configs: Sequence[EvalConfig], shard: Shard, progress: Progress | None = None
 ) -> tuple[Path, list[Finished]]:
-    """Do one shard of `configs`; return the file that says so, and records that were there.
+    """Do one shard of `configs`; return its file, and the records that already existed.
 
-    A shard that was stopped goes on where it was.  Raises SatbenchError where images are gone
-    through until an interval is narrow enough, where a run is to begin anew, and as an evaluation
-    does.
+    The same call continues a stopped shard.  Raises SatbenchError for --until-interval, for
+    --again, and for what an evaluation refuses.
     """
     for config in configs:
         if config.until is not None or config.fresh:
             raise SatbenchError(
-                "--shard cuts images into parts beforehand: give it without --until-interval and "
+                "--shard cuts the images into fixed parts: give it without --until-interval and "
                 "--again"
             )
     found = []
@@ -145,9 +144,9 @@ def run_shard(
             found.append(evaluate_config(config, progress, shared=member))
         except ConcludedElsewhere:
             continue
-    told = ShardFile(_SCHEMA, shard.number, shard.count, [_told(config) for config in configs])
+    done = ShardFile(_SCHEMA, shard.number, shard.count, [_described(config) for config in configs])
     path = configs[0].out / FOLDER / f"{shard.number:06d}-of-{shard.count:06d}.json"
-    write_text(path, json.dumps(asdict(told), indent=1) + "\n")
+    write_text(path, json.dumps(asdict(done), indent=1) + "\n")
     return path, found
 
 
@@ -158,12 +157,12 @@ def merge_shards(
     trust: Collection[str] = (),
     quiet: bool = False,
 ) -> list[Finished]:
-    """Put the shards in `folders` together in `out`, by default the first; return the records.
+    """Merge the shards in `folders` into `out`, by default the first; return the records.
 
-    What no shard could do, stages that choose among all images, is done here, by `workers`.
-    `folders` are left as they are, but for `out`.  Names in the files of shards run no code and
-    fetch nothing unless they are among `trust`.  Raises SatbenchError where a shard is missing, or
-    shards are of different commands.
+    Stages that select among all images run here, by `workers`, because no shard can run them.
+    Only `out` changes.  Names in the files of shards run no code and download nothing unless they
+    are among `trust`.  Raises SatbenchError if a shard is missing or if the shards belong to
+    different commands.
     """
     out = out or folders[0]
     shards = _whole(folders)
@@ -182,7 +181,7 @@ def merge_shards(
 
 
 def _whole(folders: Sequence[Path]) -> list[ShardFile]:
-    """Return the files of all shards.  Raises SatbenchError unless all are of one command."""
+    """Return the files of all shards.  Raises SatbenchError unless they belong to one command."""
     paths = [path for folder in folders for path in sorted((folder / FOLDER).glob("*.json"))]
     if not paths:
         raise SatbenchError(
@@ -194,7 +193,7 @@ def _whole(folders: Sequence[Path]) -> list[ShardFile]:
     for path, shard in zip(paths, shards, strict=True):
         if (shard.count, shard.models) != (first.count, first.models):
             raise SatbenchError(
-                f"expected shards of one command, got those of two: {paths[0]} and {path}"
+                f"expected shards of one command, got two commands: {paths[0]} and {path}"
             )
     missing = sorted(set(range(1, first.count + 1)) - {shard.number for shard in shards})
     if missing:
@@ -216,7 +215,7 @@ def _read(path: Path) -> ShardFile:
 
 
 def _bring(folder: Path, out: Path) -> None:
-    """Copy the units of runs to `out`, each whole or not at all; what is there already stays."""
+    """Copy the units of runs to `out`, each atomically; existing ones are kept."""
     for path in sorted((folder / ".runs").rglob("*")):
         to = out / path.relative_to(folder)
         if path.suffix not in (".npz", ".json") or to.exists():
@@ -227,7 +226,7 @@ def _bring(folder: Path, out: Path) -> None:
         part.replace(to)
 
 
-def _told(config: EvalConfig) -> ShardedModel:
+def _described(config: EvalConfig) -> ShardedModel:
     file = config.model.options
     return ShardedModel(
         model=config.model.text,
@@ -252,40 +251,40 @@ def _told(config: EvalConfig) -> ShardedModel:
     )
 
 
-def _config(told: ShardedModel, out: Path, trust: Collection[str]) -> EvalConfig:
-    """Return the config that a shard's file tells of; what would run code must be trusted."""
-    request_known(told.model, "", trust)
-    if told.dataset not in trust:
-        refuse_foreign(told.dataset)
-    for text in {*told.attacks, *told.bpda} - set(trust):
-        own = text.endswith("=identity") if text in told.bpda else is_own_attack(expand(text))
+def _config(described: ShardedModel, out: Path, trust: Collection[str]) -> EvalConfig:
+    """Return the config that a shard's file describes; names that would run code need trust."""
+    request_known(described.model, "", trust)
+    if described.dataset not in trust:
+        refuse_foreign(described.dataset)
+    for text in {*described.attacks, *described.bpda} - set(trust):
+        own = text.endswith("=identity") if text in described.bpda else is_own_attack(expand(text))
         if not own:
             raise SatbenchError(
-                f"a shard names {text!r}, which is none of satbench's own: if you mean it, give "
-                "--trust with it"
+                f"a shard names {text!r}, which does not come with satbench: if you want it, give "
+                "--trust with this name"
             )
     file = FileOptions(
-        told.architecture,
-        told.activation,
-        told.preset,
-        told.normalize,
-        told.keys,
-        tuple(told.drop_keys),
+        described.architecture,
+        described.activation,
+        described.preset,
+        described.normalize,
+        described.keys,
+        tuple(described.drop_keys),
     )
     return eval_config(
-        told.model,
+        described.model,
         file=file,
-        dataset=told.dataset,
-        norm=told.norm,
-        eps=told.eps,
-        attacks=told.attacks,
-        n_examples=told.n_examples,
-        seed=told.seed,
-        batch_size=told.batch_size,
-        device=told.device,
-        data_dir=Path(told.data_dir) if told.data_dir else None,
+        dataset=described.dataset,
+        norm=described.norm,
+        eps=described.eps,
+        attacks=described.attacks,
+        n_examples=described.n_examples,
+        seed=described.seed,
+        batch_size=described.batch_size,
+        device=described.device,
+        data_dir=Path(described.data_dir) if described.data_dir else None,
         out=out,
-        bpda=told.bpda,
-        timeout=told.timeout,
-        allow_training_data=told.allow_training_data,
+        bpda=described.bpda,
+        timeout=described.timeout,
+        allow_training_data=described.allow_training_data,
     )

@@ -1,4 +1,4 @@
-"""Tasks of several processes: what configs are in them, and how much work they expect."""
+"""Tasks of several processes: their configs, and how much work to expect."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from satbench.evaluation.config import DEFAULT_BATCH, DEFAULT_EXAMPLES, EvalConfig
 
 Task = tuple[Callable[..., Any], tuple[Any, ...]]
-"""A function of a module and its arguments, both picklable; it takes `shared=…` as well."""
+"""A module-level function and its arguments, both picklable; it also takes `shared=…`."""
 
 
 def configs_of(given: object) -> Iterator[EvalConfig]:
-    """Yield the configs within tasks, arguments or configs; of a matrix one for each source."""
+    """Yield the configs in tasks, arguments or configs; for a matrix, one for each source."""
     if isinstance(given, EvalConfig):
         yield given
     elif isinstance(given, list | tuple):
@@ -25,7 +25,7 @@ def configs_of(given: object) -> Iterator[EvalConfig]:
 
 
 def changed(given: Any, **changes: Any) -> Any:
-    """Return tasks, arguments or a config with another `device` or `out` in each config."""
+    """Return tasks, arguments or a config with a new `device` or `out` in each config."""
     if isinstance(given, EvalConfig):
         return replace(given, **changes)
     if isinstance(given, list | tuple):
@@ -36,11 +36,11 @@ def changed(given: Any, **changes: Any) -> Any:
 
 
 def default_count(configs: Iterator[EvalConfig] | Sequence[EvalConfig], cores: int) -> int:
-    """Return how many processes are at the work by default.
+    """Return how many processes do the work by default.
 
-    As many as there are cores, but no more than half the units of a stage, so that each has two
-    at least: images fall from stage to stage.  One where a GPU computes, and where images are gone
-    through until an interval is narrow enough, a unit at a time.
+    There is one for each core, but at most half the units of a stage, so that each process has at
+    least two: later stages have fewer images.  There is only one if a GPU computes, and with
+    --until-interval, which does one unit at a time.
     """
     configs = list(configs)
     if cores < 2 or any(config.until is not None or config.fresh for config in configs):
@@ -63,12 +63,12 @@ def _on_cpu(config: EvalConfig) -> bool:
 
 
 def in_order(tasks: Sequence[Task]) -> list[Task]:
-    """Return the tasks, the longest expected first."""
+    """Return the tasks, those with the longest expected time first."""
     return sorted(tasks, key=expected_cost, reverse=True)
 
 
 def start_of(tasks: Sequence[Task], number: int, count: int) -> int:
-    """Return with which task worker `number` of `count` begins, so that they share the work evenly.
+    """Return with which task worker `number` of `count` begins, to share the work evenly.
 
     The expected costs of all tasks are laid end to end, and the workers spread over them.
     """
@@ -82,9 +82,9 @@ def start_of(tasks: Sequence[Task], number: int, count: int) -> int:
 
 
 def expected_cost(task: Task) -> float:
-    """Return the cost of a task compared with others: bytes of weights, times images and attacks.
+    """Return a relative cost of a task: bytes of weights × images × attacks.
 
-    A model whose weights are no file here counts as one byte: its tasks come last.
+    A model whose weights are not a local file counts as one byte, so its tasks come last.
     """
     return float(
         sum(

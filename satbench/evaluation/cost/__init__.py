@@ -1,1 +1,1 @@
-"""What an evaluation costs: passes, FLOPs, time and money, before it runs."""
+"""Forecasts of what an evaluation costs: passes, FLOPs, time and money."""

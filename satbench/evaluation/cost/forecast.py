@@ -1,4 +1,4 @@
-"""The forecast of an evaluation: passes, FLOPs, time and money, before anything runs."""
+"""The forecast of an evaluation before it runs: passes, FLOPs, time and money."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from satbench.evaluation.cost.rate import PassFlops, PassSeconds, pass_flops, pa
 from satbench.models import load_model
 from satbench.records.record import read_records
 
-_TIMED = 250  # images of a batch that is timed
+_TIMED = 250  # images in the batch that is timed
 
 
 @dataclass(frozen=True)
 class CostLine:
-    """What a part of an evaluation will cost: `most` passes at most, None where nobody knows."""
+    """What a part of an evaluation will cost: at most `most` passes, None if unknown."""
 
     name: str
     forwards: float
@@ -49,7 +49,7 @@ class CostLine:
 
 @dataclass(frozen=True)
 class Place:
-    """What an evaluation takes on a machine; `seconds` are the least where its rate is a peak."""
+    """What an evaluation takes on a machine; `seconds` are a lower bound if its rate is a peak."""
 
     machine: RatedMachine
     seconds: float
@@ -57,15 +57,15 @@ class Place:
 
     @property
     def money(self) -> float | None:
-        """The price of the time, None where no price is known."""
+        """The price of the time; None if no price is known."""
         return None if self.price is None else self.price * self.seconds / 3600
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """The forecast of one evaluation: a line for each attack, and what it takes on machines.
+    """The forecast of one evaluation: a line for each attack, and the time on each machine.
 
-    `flops` are those of the model's passes, None where they cannot be counted.
+    `flops` are those of the model's passes, None if they cannot be counted.
     """
 
     model: str
@@ -88,10 +88,10 @@ class Forecast:
 
 
 def forecast(config: EvalConfig, prices: Mapping[str, float]) -> Forecast:
-    """Foresee what an evaluation costs.  No attack runs; the model makes a second of passes.
+    """Forecast what an evaluation costs.  No attack runs; some passes of the model are timed.
 
-    `prices` are those of an hour, by the name of a machine.  Raises SatbenchError for a model or
-    images that cannot be loaded, or do not fit each other.
+    `prices` are per hour, by the name of a machine.  Raises SatbenchError for a model or images
+    that cannot be loaded or do not fit each other.
     """
     device = choose_device(config.device)
     dataset = first_examples(config.dataset, config.n_examples, config.data_dir)
@@ -120,9 +120,9 @@ def forecast(config: EvalConfig, prices: Mapping[str, float]) -> Forecast:
 
 
 def parse_prices(texts: Sequence[str]) -> dict[str, float]:
-    """Read prices of an hour, `2.5` for this machine or `H100=2.5`.
+    """Read prices per hour, `2.5` for this machine or `H100=2.5`.
 
-    Raises SatbenchError for another machine, and for what is no number from 0 on.
+    Raises SatbenchError for an unknown machine, and for anything but a number of at least 0.
 
     >>> parse_prices(["0.4", "H100=2.5"])
     {'here': 0.4, 'H100': 2.5}
@@ -138,9 +138,7 @@ def parse_prices(texts: Sequence[str]) -> dict[str, float]:
         except ValueError:
             price = -1.0
         if not 0 <= price < 1e9:
-            raise SatbenchError(
-                f"expected a price of an hour, such as 2.5 or H100=2.5, got {text!r}"
-            )
+            raise SatbenchError(f"expected a price per hour, such as 2.5 or H100=2.5, got {text!r}")
         prices[name] = price
     return prices
 
@@ -150,7 +148,7 @@ def _lines(
 ) -> tuple[CostLine, ...]:
     clean = Foreseen("clean", Spending(1, 0), Spending(1, 0), "one forward an image")
     lines = [clean, *known]
-    if diagnose:  # 3 forwards and 2 backwards an image, and 3 and 1 of some that it attacks
+    if diagnose:  # 3 forwards and 2 backwards an image, and 3 and 1 for some that it attacks
         examined, attacked = min(EXAMINED, n), min(ATTACKED, n)
         signs = Spending(3 * (examined + attacked) / n, (2 * examined + attacked) / n)
         lines.append(Foreseen("diagnosis", signs, signs, f"what it asks of {examined} images"))
@@ -165,7 +163,7 @@ def _line(known: Foreseen, n: int, seconds: PassSeconds) -> CostLine:
         about.backwards,
         about.surrogates,
         None if known.most is None else n * known.most.passes,
-        # A surrogate is taken to be as large as the model.
+        # Assume that a surrogate is as large as the model.
         seconds.of(about.forwards, about.backwards) + seconds.both * about.surrogates / 2,
         known.basis,
     )

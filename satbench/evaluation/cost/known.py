@@ -1,4 +1,4 @@
-"""How many passes an attack takes: counted in published records, else from its parameters."""
+"""How many passes an attack takes, from published records, else from its parameters."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class Spending:
         return self.forwards + self.backwards + self.surrogates
 
     def times(self, factor: float) -> Spending:
-        """Return as many times more."""
+        """Return the spending times `factor`."""
         return Spending(factor * self.forwards, factor * self.backwards, factor * self.surrogates)
 
 
 @dataclass(frozen=True)
 class Foreseen:
-    """What an attack will spend an image, about and at most, and what that is known from.
+    """The passes of an attack per image, expected and at most, and what this is based on.
 
-    `most` is None where a part of the attack has no bound that is known.
+    `most` is None if a part of the attack has no known bound.
     """
 
     attack: str
@@ -48,10 +48,10 @@ class Foreseen:
 
 
 def foreseen(attacks: Sequence[str], model: str, norm: str, classes: int) -> list[Foreseen]:
-    """Return what each attack of a suite will spend on an image, in order.
+    """Return the passes of each attack of a suite per image, in order.
 
-    What published records of the model counted comes first, then the mean of those of other models
-    under the norm, then the most that the parameters allow.
+    The source is a published record of the model, else the mean of records of other models under
+    the norm, else the most that the parameters allow.
     """
     own = [record for record in published(model) if record.model.name == model]
     others = [record for record in published("") if record.norm == norm]
@@ -69,7 +69,7 @@ def foreseen(attacks: Sequence[str], model: str, norm: str, classes: int) -> lis
 
 
 def _mean(spec: str, records: Iterable[Record]) -> Spending | None:
-    """Return the mean of what an attack spent an image; None where no record ran it."""
+    """Return the mean passes of an attack per image; None if no record ran it."""
     counted = [spent for record in records for spent in _counted(spec, record)]
     if not counted:
         return None
@@ -82,14 +82,14 @@ def _mean(spec: str, records: Iterable[Record]) -> Spending | None:
 
 @cache
 def published(model: str) -> tuple[Record, ...]:
-    """Return the published records of models whose names begin so, ordered by file."""
+    """Return the published records of models whose names begin with `model`, ordered by file."""
     folders = [board.records for board in board_definitions()]
     paths = [path for folder in folders for path in folder.glob(f"{model}*.json")]
     return tuple(read_record(path) for path in sorted(paths))
 
 
 def _counted(spec: str, record: Record) -> Iterable[Spending]:
-    """Yield what an attack spent an image in a record; passes of PGD go with its steps."""
+    """Yield the passes of an attack per image in a record; those of PGD scale with its steps."""
     name, wanted = split_spec(spec)
     for attack, numbers in record.attack_stages():
         other, arguments = split_spec(attack)
@@ -115,7 +115,7 @@ def _spent(stages: Sequence[StageResult]) -> Spending:
 
 
 def _most(text: str, classes: int) -> Spending | None:
-    """Return what an attack spends on images that all hold out; None where that is not known."""
+    """Return the passes of an attack on images that all survive; None if unknown."""
     total = Spending(0.0, 0.0)
     for stage in parse_suite([text]):
         attack = stage.attack

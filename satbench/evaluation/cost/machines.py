@@ -1,8 +1,7 @@
-"""Machines that an evaluation may run on: named GPUs, and those that records were made on.
+"""Machines that an evaluation may run on: named GPUs, and the machines of records.
 
-The rates of named GPUs are their makers' published peaks, dense, without sparsity.  No network
-reaches them, so that a time at the peak is the least that it can be.  Where a record tells its
-FLOPs, the rate of its machine is a measured one.
+The rates of named GPUs are their makers' published dense peaks.  No network reaches them, so the
+time at the peak is a lower bound.  If a record has its FLOPs, the rate of its machine is measured.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from satbench.records.record import Record
 class RatedMachine:
     """A machine and its FLOPs a second.
 
-    `basis` says where they are from; `is_peak` that they are a published peak, which bounds the
+    `basis` says where the rate is from.  If `is_peak`, it is a published peak, which bounds the
     time from below.
     """
 
@@ -30,7 +29,7 @@ class RatedMachine:
 
 @dataclass(frozen=True)
 class _Sheet:
-    """A line of a data sheet: dense teraFLOPs a second in float32, and in TF32 where it has that.
+    """A line of a data sheet: dense teraFLOPs a second in float32, and in TF32 if it has that.
 
     PyTorch computes convolutions in TF32 by default on GPUs that have it.
     """
@@ -52,11 +51,11 @@ _SHEETS = (
 )
 
 HERE = "here"
-"""What this machine is called in a price."""
+"""The name of this machine in a price."""
 
 
 def machine_names() -> list[str]:
-    """Return the names that a price may be given for."""
+    """Return the names that can have a price."""
     return [HERE, *(sheet.name for sheet in _SHEETS)]
 
 
@@ -78,14 +77,14 @@ def named_machines() -> list[RatedMachine]:
 
 
 def measured_machines(records: Iterable[Record]) -> list[RatedMachine]:
-    """Return the machines of records that tell their FLOPs, with the rates that these give."""
+    """Return the machines of records that have their FLOPs, with the measured rates."""
     flops: dict[str, list[float]] = defaultdict(list)
     seconds: dict[str, list[float]] = defaultdict(list)
     for record in records:
         environment = record.environment
         spent = float(environment.clean_seconds) + sum(map(float, environment.stage_seconds))
         others = any(stage.source_forwards or stage.source_backwards for stage in record.stages)
-        # Of a shorter run the start is most; the FLOPs of surrogates are not told.
+        # In a shorter run the start dominates; the FLOPs of surrogates are not in the record.
         if environment.flops and spent > 1.0 and not others:
             threads = "" if environment.device != "cpu" else f", {environment.threads} threads"
             name = f"{environment.device}{threads}"

@@ -1,4 +1,4 @@
-"""What a pass costs here: FLOPs, counted by torch, and seconds, measured on the device."""
+"""The cost of a pass: FLOPs, counted with torch's formulas, and seconds, measured on the device."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from satbench.calling.borrow import generators_now
 from satbench.engine.passes import CountingModel, Passes
 from satbench.engine.searched import Searched
 
-_SECONDS = 0.3  # of measuring, for each of two kinds of passes
-_FEW = 4  # images that are timed first; of a large net they take long enough
+_SECONDS = 0.3  # time to measure each of two kinds of passes
+_FEW = 4  # images that are timed first; a large network needs no more
 
 
 @dataclass(frozen=True)
 class PassFlops:
     """The FLOPs of a forward and of an input-gradient backward of one image.
 
-    A multiplication with an addition counts as two; only products and convolutions count.
+    A multiply-add counts as two; only products and convolutions count.
     """
 
     forward: int
     backward: int
 
     def of(self, forwards: float, backwards: float) -> float:
-        """Return the FLOPs of so many passes."""
+        """Return the FLOPs of these passes."""
         return self.forward * forwards + self.backward * backwards
 
 
 @dataclass(frozen=True)
 class PassSeconds:
-    """The seconds of one image here: of a forward, and of a forward with its input gradient."""
+    """The seconds of one image here: for a forward, and for a forward with its input gradient."""
 
     forward: float
     both: float
 
     def of(self, forwards: float, backwards: float) -> float:
-        """Return the seconds of so many passes, each backward with its forward."""
+        """Return the seconds of these passes, each backward with its forward."""
         return self.both * backwards + self.forward * max(0.0, forwards - backwards)
 
 
 def pass_flops(model: nn.Module, x: Tensor) -> PassFlops | None:
-    """Count the FLOPs of passes of the image `x`, (1, C, H, W); None where they cannot be counted.
+    """Count the FLOPs of a pass of the image `x`, (1, C, H, W); None if they cannot be counted.
 
-    `model` is in eval mode, with frozen parameters; the generators come back as they were.
+    `model` is in eval mode, with frozen parameters; random generators are restored afterwards.
 
     >>> import torch
     >>> pass_flops(torch.nn.Flatten().eval(), torch.zeros(1, 1, 2, 2)) is None
@@ -63,7 +63,7 @@ def pass_flops(model: nn.Module, x: Tensor) -> PassFlops | None:
         leaf = x.clone().requires_grad_()
         with torch.enable_grad(), _Counted() as both:
             torch.autograd.grad(CountingModel(model, Passes())(leaf).sum(), leaf)
-    except Exception:  # of a user's code, or of an operator that is not known
+    except Exception:  # from the user's code, or from an unknown operator
         return None
     finally:
         restore()
@@ -71,14 +71,15 @@ def pass_flops(model: nn.Module, x: Tensor) -> PassFlops | None:
 
 
 class _Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the FLOPs of the operators within, by torch's own formulas.
+    """Counts the FLOPs of the operators run inside it, by torch's own formulas.
 
-    torch's `FlopCounterMode` imports its compiler, a second of CPU time, and follows modules too.
+    torch's `FlopCounterMode` also imports torch's compiler (a second of CPU time) and hooks
+    modules.
     """
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # else torch wraps the method below in what imports the compiler
+        return False  # else torch wraps the method below in code that imports the compiler
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -95,10 +96,9 @@ class _Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def pass_seconds(model: nn.Module, x: Tensor) -> PassSeconds:
-    """Measure passes of the images `x`, (B, C, H, W), as a search makes them, on their device.
+    """Time passes of the images `x`, (B, C, H, W), on their device, as a search makes them.
 
-    `model` is in eval mode, with frozen parameters.  The fast copy proves itself before the clock
-    runs.
+    `model` is in eval mode, with frozen parameters.  The check of the fast copy is not timed.
     """
     searched = Searched(model)
     searched.get_ready()
@@ -125,10 +125,9 @@ def pass_seconds(model: nn.Module, x: Tensor) -> PassSeconds:
 
 
 def _least(call: Callable[[], None], device: torch.device) -> float:
-    """Return the least time of a call, of those that fit into `_SECONDS`.
+    """Return the shortest time of a call, among those that fit into `_SECONDS`.
 
-    On a processor it is the process's own time where that is less: what other jobs take does not
-    count.
+    On a CPU it is the process's own CPU time if that is less, so that other jobs do not count.
     """
     call()
     times: list[float] = []

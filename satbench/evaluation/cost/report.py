@@ -1,4 +1,4 @@
-"""A forecast for people, at 80 columns, and as plain data."""
+"""A forecast as text of 80 columns and as plain data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def forecast_data(made: Forecast) -> dict[str, Any]:
 
 
 def forecast_table(forecasts: Sequence[Forecast]) -> Group:
-    """Return forecasts for a terminal: a table of attacks and one of machines for each model."""
+    """Return forecasts for a terminal: for each model a table of attacks and one of machines."""
     parts: list[RenderableType] = []
     for made in forecasts:
         heading = Text("\n").append(words(f"{made.model}  ", style="bold"))
@@ -43,9 +43,9 @@ def forecast_table(forecasts: Sequence[Forecast]) -> Group:
 
 
 _HOW_SURE = (
-    'Passes are those of records where there are such; "at most" is for images that all hold '
-    "out. Time here is passes by the time of one, measured now; what the attack computes beside "
-    "them comes on top. A peak is published by the maker and bounds the time from below."
+    'Passes are those of records if there are any; "at most" assumes that all images survive. '
+    "Time here is passes × the time of one, measured now, without what an attack computes outside "
+    "the model. A peak is published by the maker and bounds the time from below."
 )
 
 
@@ -91,7 +91,7 @@ def _machines(made: Forecast) -> Table:
             words(place.machine.basis),
         )
     if made.flops:
-        table.caption = f"{count(made.flops)}FLOP in all, of the model's passes"
+        table.caption = f"{count(made.flops)}FLOP in all, for the model's passes"
     return table
 
 

@@ -1,4 +1,4 @@
-"""What each stage of a suite costs on an image that holds out, for the progress of a run."""
+"""What each stage of a suite costs on an image that survives, for the progress bar."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from satbench.core.progress.course import StageCost
 from satbench.engine.stage import Stage
 
 _CLEAN = StageCost(1)
-_LOOK = 5  # 3 forwards and 2 backwards for the signs of one image (`satbench.diagnosis.signs`)
-_MAYBE = 0.5  # how much a stage counts that runs only where an earlier one broke an image
+_LOOK = 5  # 3 forwards and 2 backwards an image (`satbench.diagnosis.signs`)
+_MAYBE = 0.5  # weight of a stage that runs only if an earlier one broke an image
 
 
 def costs_of(suite: Sequence[Stage], classes: int) -> tuple[StageCost, ...]:
-    """Return the cost of the clean pass and of each stage, in passes an image; 0 where unknown.
+    """Return the cost of the clean pass and of each stage, in passes an image; 0 if unknown.
 
-    Passes of surrogates count as those of the model do.
+    Passes of surrogates count like those of the model.
 
     >>> from satbench.attacks.suites.suite import parse_suite
     >>> costs_of(parse_suite(["pgd-50"]), classes=10)
@@ -35,7 +35,7 @@ def _cost(attack: object, classes: int) -> StageCost:
             return StageCost(_cost(inner, classes).passes, share * (_MAYBE if after else 1.0))
         case AuditPart(attack=inner):
             return _cost(inner, classes)
-        case SquareFlagged():  # few images are flagged: it looks at all of them
+        case SquareFlagged():  # it looks at all images, and few are flagged
             return StageCost(_LOOK)
     spent = expenses_of(attack, classes)
     if spent is None:

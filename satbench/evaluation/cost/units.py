@@ -1,4 +1,4 @@
-"""How many images a unit of work has, so that a stop loses little of a stage that takes long."""
+"""How many images a unit of work has, so that a stop loses little of a long stage."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from satbench.evaluation.cost.rate import PassFlops
 CPU = torch.device("cpu")
 
 UNIT = {"cpu": 1e13, "cuda": 1e15}
-"""The FLOPs of a unit, about: some minutes of a CPU's core, or of a GPU.
+"""The approximate FLOPs of a unit: a few minutes of a CPU core, or of a GPU.
 
-A unit is cut by FLOPs and not by time, so that every process and machine cuts alike.
+Units are cut by FLOPs and not by time, so that every process and machine cuts them alike.
 """
 
 LEAST = {"cpu": 16, "cuda": 64}
-"""Images of a unit at least: with fewer a device does less a second."""
+"""Least images of a unit: with fewer a device is less efficient."""
 
 
 def images_a_unit(
     cost: StageCost, flops: PassFlops | None, device: torch.device, batch_size: int
 ) -> int:
-    """Return how many images a stage takes on at once, `batch_size` at most.
+    """Return how many images a unit of a stage has, at most `batch_size`.
 
-    `cost` is that of an image that holds out, `flops` are those of a pass; where one of them is not
-    known, it is `batch_size`.
+    `cost` is that of an image that survives, `flops` are those of a pass; if either is unknown, the
+    result is `batch_size`.
 
     >>> images_a_unit(StageCost(100), PassFlops(10**9, 2 * 10**9), CPU, 250)
     66

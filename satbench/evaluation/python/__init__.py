@@ -1,1 +1,1 @@
-"""The Python interface beside `satbench.evaluate`: attacks, models and data by name, results."""
+"""The rest of the Python interface: attacks, models and data by name, and results."""

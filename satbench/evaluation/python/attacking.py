@@ -1,4 +1,4 @@
-"""The Python interface to attacks: `satbench.attack(...)`, images to adversarial images."""
+"""The function `satbench.attack`, which turns images into adversarial images."""
 
 from __future__ import annotations
 
@@ -55,17 +55,17 @@ def attack(
     """Attack images, and return adversarial ones.  (N, C, H, W), (N,) -> (N, C, H, W) float32.
 
     `model`, `x`, `y`, `norm`, `eps` and `seed` are as for `satbench.evaluate`; `attack` is a spec
-    such as `"pgd-20"` or `"autoattack"`, or an attack of your own.  What comes back lies within
-    `eps` of `x` and in [0, 1], on the device of `x`; whether the model is fooled, it says itself.
-    An image that is wrong already comes back as it is, and one that holds out as the last
-    attack left it.
+    such as `"pgd-20"` or `"autoattack"`, or your own attack.  The result is within `eps` of `x` and
+    in [0, 1], on the device of `x`; run the model on it to see which images fool it.  An image that
+    is already wrong is returned unchanged, and one that survives as the last attack left it.
 
-    With `target`, a class or one an image, (N,), the attack looks for images that the model takes
-    for that class; one that it takes for it already comes back as it is.  So can pgd, apgd-ce,
-    cosine-pgd, square, fab-t and those of Foolbox be aimed (`satbench.attacks.targeted`).
+    With `target`, one class or one for each image, (N,), the attack looks for images that the model
+    classifies as that class; an image that it already classifies so is returned unchanged.  pgd,
+    apgd-ce, cosine-pgd, square, fab-t and the attacks of Foolbox can be targeted
+    (`satbench.attacks.targeted`).
 
-    The model works on `device`, by default its own, and comes back as it was.  Raises SatbenchError
-    for a wrong set-up, and for an attack that cannot be aimed at a class.
+    The model runs on `device`, by default its own, and does not change.  Raises SatbenchError for a
+    wrong set-up, and for an attack that cannot be targeted.
 
     >>> import satbench
     >>> model = satbench.load_model("fmnist-sat-tiny-silu-s0")
@@ -104,7 +104,7 @@ def attack(
 
 @dataclass
 class _Attempt:
-    """A suite to be run on images, some at a time; `x_adv` (N, C, H, W) is what came of it."""
+    """A suite to run on images in parts; `x_adv` (N, C, H, W) is the result."""
 
     dataset: Dataset
     threat: Threat
@@ -119,7 +119,7 @@ class _Attempt:
         self.x_adv = self.dataset.pixels(np.arange(len(self.dataset)))
 
     def run(self, model: nn.Module, rows: NDArray[np.int64], aimed: bool = False) -> None:
-        """Attack the images of some rows; `aimed`, `model` tells 0 from the target, 1."""
+        """Attack the images of some rows.  If `aimed`, `model` answers 1 for the target, else 0."""
         images = self.dataset
         if aimed:
             images = replace(images, labels=np.zeros(len(images), np.int64), classes=2)
@@ -139,7 +139,7 @@ class _Attempt:
 
 
 class _OnRows:
-    """A journal to which images of other rows are wrong when clean: nobody attacks them."""
+    """A journal in which the images of all other rows are wrong when clean, so none is attacked."""
 
     def __init__(self, rows: NDArray[np.int64], n: int, shape: tuple[int, ...]) -> None:
         self._others, self._shape = np.setdiff1d(np.arange(n), rows), shape
@@ -161,11 +161,11 @@ def _classes(module: nn.Module, dataset: Dataset, device: torch.device) -> int:
 
 
 def _targets(target: int | Labels, n: int, classes: int) -> NDArray[np.int64]:
-    """Return the class that each image is to be taken for, (N,)."""
+    """Return the target class of each image, (N,)."""
     given = target.detach().cpu().numpy() if isinstance(target, Tensor) else np.asarray(target)
     if given.dtype.kind not in "iu" or given.shape not in ((), (1,), (n,)):
         raise SatbenchError(
-            f"expected target as a class or as one an image, ({n},) whole numbers, "
+            f"expected target as one class or as one for each image, ({n},) whole numbers, "
             f"got {given.dtype} of shape {given.shape}"
         )
     wanted = np.broadcast_to(given, (n,)).astype(np.int64)

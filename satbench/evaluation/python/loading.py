@@ -1,4 +1,4 @@
-"""The Python interface to what has a name: `satbench.load_model`, `satbench.load_dataset`."""
+"""The functions `satbench.load_model` and `satbench.load_dataset`."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class LabelledImages(NamedTuple):
 
 
 def load_model(name: str, *, classes: int | None = None, **file: Unpack[FileKeywords]) -> nn.Module:
-    """Load a model by its name, and return it in eval mode, on the CPU.
+    """Load a model by name, and return it in eval mode, on the CPU.
 
     `name` is one that `satbench eval --model` takes: a model of the zoo (`satbench models`), a
     card, the folder of a run, a file of weights, `robustbench:…`, `torchvision:…`, `timm:…`,
-    `hf:…`, or `package.module:factory`.  The model takes images (B, C, H, W), float32 in [0, 1], to
-    logits (B, K): it normalises them itself.  `classes` is K, where neither name nor file tells;
-    `file` says what a file of weights is, as for `satbench.evaluate`.  Raises SatbenchError for an
-    unknown name (with the nearest), and for weights that are missing or do not fit.
+    `hf:…`, or `package.module:factory`.  The model maps images (B, C, H, W), float32 in [0, 1], to
+    logits (B, K); it includes the normalisation.  `classes` is K, if neither name nor file says it;
+    `file` describes a file of weights, as for `satbench.evaluate`.  Raises SatbenchError for an
+    unknown name (with the nearest known one), and for weights that are missing or do not fit.
 
     >>> import satbench, torch
     >>> model = satbench.load_model("fmnist-sat-tiny-silu-s0")
@@ -45,8 +45,8 @@ def load_model(name: str, *, classes: int | None = None, **file: Unpack[FileKeyw
     if unknown := file.keys() - FileKeywords.__annotations__:
         raise TypeError(f"load_model() got an unexpected keyword argument {min(unknown)!r}")
     request = request_model(name, **vars(FileOptions(**file)))
-    told = classes or request.classes or _CLASSES.get((request.dataset or "").partition("@")[0])
-    loaded = load_requested(request, told or 2, exactly=told is not None)
+    known = classes or request.classes or _CLASSES.get((request.dataset or "").partition("@")[0])
+    loaded = load_requested(request, known or 2, exactly=known is not None)
     return loaded.module.eval()
 
 
@@ -60,8 +60,8 @@ def load_dataset(
     """Load the first images of a data set, with their labels, as tensors.
 
     `name` is one that `satbench eval --dataset` takes, such as `"cifar10"`, `"imagefolder:PATH"` or
-    `"arrays:x.npy,y.npy"`; None for `n_examples` takes all of the `split`, `"test"` or `"train"`.
-    `data_dir` is where files are looked for and downloaded to.  Raises SatbenchError for an unknown
+    `"arrays:x.npy,y.npy"`.  `split` is `"test"` or `"train"`; `n_examples=None` loads all of it.
+    Files are looked up in `data_dir` and downloaded to it.  Raises SatbenchError for an unknown
     name, and for files that are missing or corrupt.
 
     >>> import satbench

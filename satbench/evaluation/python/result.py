@@ -1,7 +1,7 @@
-"""The result of an evaluation in Python: a record, with its model and its images at hand.
+"""The result of an evaluation in Python: a record together with its model and images.
 
-The record itself is data without torch (`satbench.records.record`); what needs the model, the
-images or a figure is here (docs/decisions/0017-result.md).
+The record itself is plain data without torch (`satbench.records.record`).  Methods that need the
+model, the images or a figure are here (docs/decisions/0017-result.md).
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ BATCH = 250
 
 
 class Adversarial(NamedTuple):
-    """The images that an evaluation broke: `indices` (M,) say where they stand in the data set.
+    """The images that an evaluation broke; `indices` (M,) are their positions in the data set.
 
-    `images` (M, C, H, W) float32 in [0, 1] are the adversarial ones, the witnesses of the record;
-    `labels` and `predictions`, (M,) int64, never agree.
+    `images` (M, C, H, W), float32 in [0, 1], are the adversarial images, the witnesses of the
+    record; `labels` and `predictions`, (M,) int64, differ for every image.
     """
 
     indices: NDArray[np.int64]
@@ -59,48 +59,48 @@ class Adversarial(NamedTuple):
 
 
 class Result(Record):
-    """A record, with the model and the images that it is of.
+    """A record, with its model and images.
 
     `satbench.evaluate`, `satbench.load_record`, `satbench.challenge` and `satbench.merge` return
-    one.  It equals the plain record, and is written as that.
+    one.  It compares equal to the plain record, and is written like it.
     """
 
     given: Given = Given()
-    """What the record is of, as somebody handed it over: model and images, or their names."""
+    """The model and images of the record, as the caller gave them: objects or names."""
 
     @classmethod
     def of(cls, record: Record, given: Given) -> Result:
-        """Return a record with what was given for what it names."""
+        """Return a record together with the given model and images."""
         result = cls(**{one.name: getattr(record, one.name) for one in fields(Record)})
         object.__setattr__(result, "given", given)
         return result
 
     @property
     def robust_accuracy(self) -> float:
-        """The share of images that are right whatever the attacks tried, in [0, 1]."""
+        """The share of images that survive all attacks, in [0, 1]."""
         return self.surviving() / self.n
 
     @property
     def clean_accuracy(self) -> float:
-        """The share of images that are right when nobody attacks, in [0, 1]."""
+        """The share of images that are right without an attack, in [0, 1]."""
         return self.clean_correct / self.n
 
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the robust accuracy.
 
-        Wilson's; of a run that looked until it was narrow, the confidence sequence's.
+        It is Wilson's interval; with `until` it is that of the confidence sequence.
         """
         if self.sequential:
             return self.sequential.low, self.sequential.high
         return wilson_interval(self.surviving(), self.n)
 
     def to_dataframe(self) -> DataFrame:
-        """Return one row an image: `index`, `label`, `predicted`, `verdict`, `attack`.
+        """Return a table with a row per image: `index`, `label`, `predicted`, `verdict`, `attack`.
 
-        `verdict` is `wrong` (when clean), `broken` or `survived`, and `attack` what broke it, else
-        empty.  `predicted` is the model's answer to the adversarial image where it is broken, else
-        to the image itself.  Raises SatbenchError without pandas, and as `adversarial` does.
+        `verdict` is `wrong` (when clean), `broken` or `survived`; `attack` is the one that broke
+        it, else empty.  `predicted` is the model's answer to the adversarial image if it is broken,
+        else to the image itself.  Raises SatbenchError without pandas, and as `adversarial` does.
         """
         if find_spec("pandas") is None:
             raise SatbenchError(
@@ -122,17 +122,17 @@ class Result(Record):
         )
 
     def adversarial(self) -> Adversarial:
-        """Return the images that were broken, with labels and predictions, as arrays.
+        """Return the broken images, with labels and predictions, as arrays.
 
-        Raises SatbenchError where the witnesses, the model or the images cannot be had, or are not
-        the record's any more.
+        Raises SatbenchError if the witnesses, the model or the images are not available, or are no
+        longer those of the record.
         """
         held = self._witnesses
         rows = held.indices
         return Adversarial(rows, held.images, self._dataset.labels[rows], self._predictions[rows])
 
     def save_adversarial(self, folder: str | PathLike[str]) -> Path:
-        """Write what `adversarial` returns to `folder`/adversarial.npz, and return its path."""
+        """Write the result of `adversarial` to `folder`/adversarial.npz, and return its path."""
         path = Path(folder) / "adversarial.npz"
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **self.adversarial()._asdict())
@@ -141,15 +141,15 @@ class Result(Record):
     def show(self, n: int = 8, names: Sequence[str] = ()) -> DrawnFigure:
         """Draw up to `n` broken images: clean, perturbation and adversarial.
 
-        Under each stands what the model says of it, and how sure it is; the perturbation has the
-        factor by which it is amplified.  Images of different labels come first.  `names` are those
-        of the classes.  A notebook shows the picture, and `.save("NAME.png")` writes it.  Raises
-        SatbenchError where nothing is broken, and as `adversarial` does.
+        The model's answer and its confidence are below each image; the perturbation is labelled
+        with the factor by which it is amplified.  The first images have different labels.  `names`
+        are those of the classes.  A notebook shows the picture, and `.save("NAME.png")` writes it.
+        Raises SatbenchError if no image is broken, and as `adversarial` does.
         """
         return images_picture(self.broken_images(n, names), self.caption)
 
     def plot(self) -> DrawnFigure:
-        """Draw the accuracy when clean and after each attack, with 95 % intervals."""
+        """Draw the clean accuracy and the accuracy after each attack, with 95 % intervals."""
         rows = [
             (shown_name(row.name), row.accuracy, row.low, row.high)
             for row in rows_of(self)
@@ -163,7 +163,7 @@ class Result(Record):
             raise SatbenchError(f"expected 1 image or more to show, got {n}")
         found = self.adversarial()
         if not len(found.indices):
-            raise SatbenchError("expected a broken image to show, and this record has none")
+            raise SatbenchError("expected a broken image to show, but this record has none")
         rows = _varied(found.labels)[:n]
         names = names or class_names(self.dataset.name)
         clean = self._dataset.pixels(found.indices[rows])
@@ -181,7 +181,7 @@ class Result(Record):
 
     @property
     def caption(self) -> str:
-        """One line that says what the record is of: the model, the threat model, the images."""
+        """One line that describes the record: the model, the threat model, the images."""
         threat = f"{self.norm.capitalize()}, eps {self.eps}"
         return f"{self.model.name}: {threat}, {self.n:,} images of {self.dataset.name}"
 
@@ -210,32 +210,32 @@ class Result(Record):
 
     @property
     def _where(self) -> list[str]:
-        """Say where the record is and, of one that was found, that nothing was run for it."""
+        """Return where the record is and, if it was found, that nothing was run for it."""
         if self.path is None:
             return []
         if self.found:
             return [f"found, made {self.environment.finished}, nothing was run: {self.path}"]
-        return [f"written: {self.path}"]
+        return [f"wrote {self.path}"]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Record):
             return NotImplemented
         return bool(_plain(self) == _plain(other))
 
-    __hash__ = None  # type: ignore[assignment]  # as of a plain record, which holds lists
+    __hash__ = None  # type: ignore[assignment]  # like a plain record, which holds lists
 
     @cached_property
     def _witnesses(self) -> Witnesses:
         if self.path is None or not self.path.exists():
             raise SatbenchError(
-                "expected the record with its witnesses beside it, and it lies in no file"
+                "expected a record file with witnesses next to it, but this record has no file"
                 + (f": {self.path} is gone" if self.path else "")
             )
         if read_record(self.path) != self:
-            raise SatbenchError(f"expected the record at {self.path}, where another lies now")
+            raise SatbenchError(f"expected the record at {self.path}, but it was replaced")
         held = read_witnesses(find_witnesses(self.path, self.witnesses_digest))
         if held.digest != self.witnesses_digest:
-            raise SatbenchError(f"the witnesses beside {self.path} are not the record's")
+            raise SatbenchError(f"the witnesses next to {self.path} are not those of the record")
         return held
 
     @cached_property
@@ -243,8 +243,8 @@ class Result(Record):
         found = find_images(self, self.given)
         if found is None or found.digest != self.dataset.digest:
             raise SatbenchError(
-                f"the images of {self.dataset.name} here are not the record's: give the record's "
-                "to satbench.load_record(path, model, x, y)"
+                f"the images of {self.dataset.name} here are not those of the record: pass the "
+                "right ones to satbench.load_record(path, model, x, y)"
             )
         return found
 
@@ -254,34 +254,34 @@ class Result(Record):
 
     @cached_property
     def _predictions(self) -> NDArray[np.int64]:
-        """The answer to the witness of each broken image, to the image itself of others, (N,)."""
+        """The answer to each image, (N,): to the witness if it is broken, else to the image."""
         verdicts = np.array(self.verdicts)
         answers = self._dataset.labels.copy()
         wrong = np.flatnonzero(verdicts == WRONG_CLEAN)
         answers[wrong] = self._answer(self._dataset.pixels(wrong)).classes
         held = self._witnesses
         answers[held.indices] = self._answer(held.images).classes
-        told = (answers == self._dataset.labels) == (verdicts == SURVIVED)
-        if not told.all():
+        agrees = (answers == self._dataset.labels) == (verdicts == SURVIVED)
+        if not agrees.all():
             raise SatbenchError(
-                f"the model does not answer as the record says (first about image "
-                f"{int(np.flatnonzero(~told)[0])}): satbench.verify says what is wrong"
+                f"the model's answers are not those of the record (first for image "
+                f"{int(np.flatnonzero(~agrees)[0])}): satbench.verify says what is wrong"
             )
         return answers
 
     @property
     def _weights_digest(self) -> str:
-        if isinstance(self.given.model, torch.nn.Module):  # which may have been trained since
+        if isinstance(self.given.model, torch.nn.Module):  # it may have been trained since
             return digest_weights(self.given.model)
         return self._loaded.info.weights_digest
 
     def _answer(self, images: NDArray[np.float32]) -> _Answers:
-        """Ask the model about images, (M, C, H, W)."""
+        """Return the model's answers to images, (M, C, H, W)."""
         loaded = self._loaded
         if self._weights_digest != self.model.weights_digest:
             raise SatbenchError(
-                f"the weights of {self.model.name} are not the record's any more: give the model "
-                "that was evaluated to satbench.load_record(path, model, x, y)"
+                f"the weights of {self.model.name} are no longer those of the record: pass the "
+                "evaluated model to satbench.load_record(path, model, x, y)"
             )
         device = device_of(loaded.module)
         parts = [_Answers(np.empty(0, np.int64), np.empty(0))]
@@ -300,7 +300,7 @@ class Result(Record):
 
 
 class _Answers(NamedTuple):
-    """The classes that a model answers, (M,), and their probabilities, (M,)."""
+    """The classes that a model predicts, (M,), and their probabilities, (M,)."""
 
     classes: NDArray[np.int64]
     confidences: NDArray[np.float64]
@@ -321,7 +321,7 @@ def _plain(record: Record) -> Record:
 
 
 def _varied(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Order places such that the first of each label come first, then the second, …  (M,)."""
+    """Return an order with the first image of each label first, then the second, …  (M,)."""
     seen: dict[int, int] = {}
     turns = []
     for label in labels.tolist():
