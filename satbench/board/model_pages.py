@@ -16,7 +16,6 @@ from satbench.board.publish import stale_files
 from satbench.board.rows import COLUMNS, Column, Row, Share
 from satbench.core.errors import UnknownNameError
 from satbench.core.markdown import MISSING, address, cell, code, percent, table
-from satbench.core.registry import Entry
 from satbench.core.specs import split_spec
 from satbench.core.templates import fill
 from satbench.model_zoo.card import Card, Training
@@ -136,9 +135,9 @@ def _key(card: Card) -> tuple[str, str, str]:
 def _model_facts(card: Card) -> list[tuple[str, str]]:
     shape = "×".join(map(str, card.input_shape))
     return [
-        ("network", _network_text(ARCHITECTURES[split_spec(card.architecture)[0]])),
+        ("network", network_text(card.architecture).replace("|", "\\|")),
         ("parameters", f"{card.parameters:,}"),
-        ("activation", _activation_text(ACTIVATIONS[split_spec(card.activation)[0]])),
+        ("activation", cell(activation_text(card.activation))),
         ("images", f"{shape}, pixels in [0, 1] (the net normalises), {card.classes} classes"),
         ("weights", f"{code(card.weights)}, SHA-256 of the tensors {code(card.weights_digest)}"),
         ("licence", cell(card.licence)),
@@ -146,17 +145,18 @@ def _model_facts(card: Card) -> list[tuple[str, str]]:
     ]
 
 
-def _activation_text(entry: Entry) -> str:
+def activation_text(activation: str) -> str:
+    """Return what an activation of a spec is, and its source."""
+    entry = ACTIVATIONS[split_spec(activation)[0]]
     source = f" ({entry.source})" if entry.source else ""
-    return cell(f"{entry.summary}{source}")
+    return f"{entry.summary}{source}"
 
 
-def _network_text(entry: Entry) -> str:
+def network_text(architecture: str) -> str:
     """Return what the network's own code says of it: layers, and what the paper's code has."""
-    made = entry.load()
+    made = ARCHITECTURES[split_spec(architecture)[0]].load()
     texts = (inspect.getdoc(made), inspect.getdoc(sys.modules[getattr(made, "__module__", "")]))
-    plain = " ".join(" ".join(text.split()) for text in texts if text)
-    return plain.replace("|", "\\|")
+    return " ".join(" ".join(text.split()) for text in texts if text)
 
 
 def _training_facts(told: Training) -> list[tuple[str, str]]:
@@ -166,7 +166,7 @@ def _training_facts(told: Training) -> list[tuple[str, str]]:
     searched = f", batch-norm in {mode} mode" if mode else ""
     shares = ", ".join(f"{cell(what)} {percent(share)} %" for what, share in told.held_out.items())
     return [
-        ("recipe", f"{code(told.recipe)}: {cell(_recipe_text(told.recipe))}"),
+        ("recipe", f"{code(told.recipe)}: {cell(recipe_text(told.recipe))}"),
         ("threat model", code(told.threat) if told.attack else "none"),
         ("attacker", f"{code(told.attack)}{searched}" if told.attack else "none"),
         ("seed", str(told.seed)),
@@ -178,7 +178,8 @@ def _training_facts(told: Training) -> list[tuple[str, str]]:
     ]
 
 
-def _recipe_text(name: str) -> str:
+def recipe_text(name: str) -> str:
+    """Return what a recipe does, in one sentence."""
     try:
         return recipe_summary(name)
     except UnknownNameError:  # a recipe of the trainer's own

@@ -40,6 +40,21 @@ def breakers_of(record: Record) -> list[Breaker]:
     return [*found, Breaker("survived", counts.get(SURVIVED, 0))]
 
 
+def recheck_commands(record: Record, path: str) -> list[str]:
+    """Return the commands that check the record in the file `path`, the quickest first."""
+    given = shlex.quote(path)
+    if not has_a_name(record.model.source):  # the reader has to give the model
+        given += " --model MODEL"
+    if record.dataset.split == USER:
+        given += " --data FILE"
+    return [
+        f"satbench verify {given}",
+        f"satbench recheck {given}",
+        f"satbench reproduce {given}",
+        f"satbench challenge {given} --attack autoattack",
+    ]
+
+
 def record_lines(record: Record, path: Path) -> list[str]:
     """Return the page of the record at `path`, in lines that are safe for a terminal."""
     parts = (
@@ -48,7 +63,7 @@ def record_lines(record: Record, path: Path) -> list[str]:
         _shares(record),
         _doubts(record),
         _proven(record, path),
-        _commands(record, path),
+        ["Check it", *(f"  {line}" for line in recheck_commands(record, str(path)))],
     )
     return [one_line(line) for part in parts for line in (*part, "")][:-1]
 
@@ -76,7 +91,7 @@ def record_summary(record: Record, path: Path) -> dict[str, Any]:
         "witnesses": witnesses,
         "witnesses_file": str(_witness_file(record, path) or "") or None,
         "claimed_survivors": record.surviving(),
-        "recheck": [line.strip() for line in _commands(record, path)[1:]],
+        "recheck": recheck_commands(record, str(path)),
         "record": str(path),
     }
 
@@ -153,21 +168,6 @@ def _proven(record: Record, path: Path) -> Iterator[str]:
         f"That the other {left:,} survive is claimed, not proven: a stronger attack may break more "
         "(recheck, challenge)."
     )
-
-
-def _commands(record: Record, path: Path) -> list[str]:
-    given = shlex.quote(str(path))
-    if not has_a_name(record.model.source):  # the reader has to give the model
-        given += " --model MODEL"
-    if record.dataset.split == USER:
-        given += " --data FILE"
-    return [
-        "Check it",
-        f"  satbench verify {given}",
-        f"  satbench recheck {given}",
-        f"  satbench reproduce {given}",
-        f"  satbench challenge {given} --attack autoattack",
-    ]
 
 
 def _interval(record: Record) -> tuple[float, float]:

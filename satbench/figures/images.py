@@ -115,7 +115,7 @@ def write_images(images: Sequence[Broken], title: str, folder: Path) -> list[Pat
 
 
 def _draw(axes: Axes, pixels: NDArray[np.float32], below: str) -> None:
-    axes.imshow(_seen(pixels), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.imshow(seen_pixels(pixels), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.text(0.5, -0.03, below, transform=axes.transAxes, ha="center", va="top", fontsize=7)
 
 
@@ -133,7 +133,7 @@ def _name_row(axes: Axes, name: str) -> None:
     )
 
 
-def _seen(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+def seen_pixels(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return pixels as matplotlib takes them: colours of three channels, else their mean."""
     seen: NDArray[np.float32] = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels.mean(0)
     return seen
@@ -144,4 +144,4 @@ def _write_png(pixels: NDArray[np.float32], path: Path) -> None:
     from PIL import Image  # of which matplotlib is made
 
     with atomic_path(path) as temporary:
-        Image.fromarray(np.rint(255 * _seen(pixels)).astype(np.uint8)).save(temporary, "PNG")
+        Image.fromarray(np.rint(255 * seen_pixels(pixels)).astype(np.uint8)).save(temporary, "PNG")

@@ -19,6 +19,7 @@ from satbench.core.markdown import MISSING, is_address, percent
 from satbench.core.stats.shown import ALPHA
 from satbench.core.threat import Threat, show_fraction
 from satbench.website.data_table import DataTable, Fact, PageCell, PageColumn
+from satbench.website.places import model_place, model_title
 
 WORDS: dict[str, str] = {
     "Rank": "the places that a model may have: the best is 1 + the number of models that are shown "
@@ -188,7 +189,7 @@ def _model_row(row: Row, benchmark: Benchmark) -> list[PageCell]:
     flags = MISSING if row.flags is None else str(len(row.flags))
     return [
         PageCell(str(row.rank), order=row.rank.best + row.rank.worst / 1e6),
-        PageCell(model.name, model.weights_digest[:8]),
+        PageCell(model_title(model), model.weights_digest[:8], href=model_place(model)),
         PageCell(
             row.mark, "" if too_high is None else f"≤ {percent(too_high)}", style=f"mark {row.mark}"
         ),

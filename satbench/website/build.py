@@ -18,7 +18,10 @@ from satbench.core.templates import fill_html
 from satbench.core.text.json_text import json_text
 from satbench.website.board_page import SiteBoard, board_files, board_values
 from satbench.website.bundle import assets
+from satbench.website.card_facts import shipped_cards
 from satbench.website.data_table import DataTable, Fact, PageCell, PageColumn
+from satbench.website.model_page import model_values, record_files, site_models
+from satbench.website.pictures import SHOWN
 from satbench.website.places import board_stem
 
 LISTED = "files.txt"
@@ -39,9 +42,16 @@ def chosen_boards(name: str | None, records: Path | None, left_out: list[str]) -
     return [_defined(one, left_out) for one in definitions]
 
 
-def site_files(boards: Sequence[SiteBoard]) -> dict[str, str]:
-    """Return the files of the site by their place in it.  The same boards, the same bytes."""
-    files = assets()
+def site_files(boards: Sequence[SiteBoard], pictures: int = SHOWN) -> dict[str, str]:
+    """Return the files of the site by their place in it.  The same boards, the same bytes.
+
+    The page of a model shows up to so many `pictures` of images that were broken.
+    """
+    files, cards, models = assets(), shipped_cards(), site_models(boards)
+    for model in models:
+        values = model_values(model, cards, pictures)
+        files[model.place] = _page("model.html", values, model.place)
+    files |= record_files(models)
     files["index.html"] = _page("index.html", _index(boards))
     for board in boards:
         files[board.place] = _page("board.html", board_values(board), board.place)
@@ -72,7 +82,7 @@ def _listed(out: Path) -> set[str]:
     if not path.is_file():
         return set()
     places = read_text(path, "list of the site's files").splitlines()
-    folders = {"assets", "boards", "models"}
+    folders = {"assets", "boards", "models", "records"}
     return {
         place
         for place in places

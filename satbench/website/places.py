@@ -5,12 +5,18 @@ from __future__ import annotations
 from satbench.board.board import Benchmark
 from satbench.core.digests import digest_json
 from satbench.core.files import file_stem
+from satbench.core.markdown import MISSING
 from satbench.records.record import ModelInfo
 
 
 def model_key(model: ModelInfo) -> tuple[str, str, str, str]:
     """Return what tells a model from all others: as a board does, weights, network and code."""
     return model.weights_digest, model.architecture, model.activation, model.answers_digest
+
+
+def model_title(model: ModelInfo) -> str:
+    """Return the name of a model for people, also where it has none."""
+    return model.name.strip() or MISSING
 
 
 def model_place(model: ModelInfo) -> str:

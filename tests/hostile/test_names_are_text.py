@@ -128,8 +128,8 @@ def test_the_site_holds_no_active_character_and_no_markup(name: str, named: Name
     for text, plain in zip(found, harmless, strict=True):
         assert active(text) == set()
         if "<!doctype html>" in plain:
-            assert text.count("<") == plain.count("<")
-            assert text.count('"') == plain.count('"')
+            for sign in '<">':  # an empty text leaves its line of a list out
+                assert text.count(sign) == plain.count(sign) or not name
     assert all(re.fullmatch(r"[a-z0-9._/-]+", place) for site in sites for place in site)
 
 

@@ -1,0 +1,91 @@
+"""Pictures of images that attacks broke, inside the page: no file of their own, no request."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from satbench.core.errors import SatbenchError
+from satbench.evaluation.given import Given
+from satbench.evaluation.python.result import Result
+from satbench.figures.images import Broken, amplified, factor_of, seen_pixels
+from satbench.records.record import Record
+
+SHOWN = 8
+"""How many images a page shows."""
+
+MOST_SIDE = 112
+"""How many pixels a side of a picture has at most; larger images are made smaller."""
+
+
+@dataclass(frozen=True)
+class Triple:
+    """An image that was broken: three pictures as addresses that hold their pixels, two answers."""
+
+    index: int
+    clean: str
+    perturbation: str
+    adversarial: str
+    label: str
+    before: str
+    predicted: str
+    after: str
+
+
+@dataclass(frozen=True)
+class PictureGrid:
+    """Broken images of a record; perturbations are amplified by `factor`."""
+
+    triples: Sequence[Triple]
+    factor: float
+
+
+def shown_record(records: Sequence[Record]) -> Record | None:
+    """Return the record whose broken images are shown: that which leaves fewest right.
+
+    None where none breaks an image, or none lies in a file.
+    """
+    broken = [one for one in records if one.path and one.surviving() < one.clean_correct]
+    return min(broken, key=lambda one: (one.surviving(), one.identity), default=None)
+
+
+def picture_grid(record: Record, images: int = SHOWN) -> PictureGrid | None:
+    """Return pictures of up to so many broken images; None where they cannot be had here.
+
+    That is where the witnesses are missing, or model or images are not known here: no name in a
+    record runs code or fetches anything.
+    """
+    try:
+        found = Result.of(record, Given()).broken_images(images)
+    except SatbenchError:
+        return None
+    factor = factor_of(found)
+    return PictureGrid([_triple(one, factor) for one in found], factor)
+
+
+def _triple(one: Broken, factor: float) -> Triple:
+    return Triple(
+        one.index,
+        picture_address(one.clean),
+        picture_address(amplified(one, factor)),
+        picture_address(one.adversarial),
+        one.before.said,
+        f"{one.before.confidence:.0%}",
+        one.after.said,
+        f"{one.after.confidence:.0%}",
+    )
+
+
+def picture_address(pixels: NDArray[np.float32]) -> str:
+    """Return an image (C, H, W) in [0, 1] as an address that holds a PNG of it."""
+    picture = Image.fromarray(np.rint(255 * seen_pixels(pixels)).astype(np.uint8))
+    picture.thumbnail((MOST_SIDE, MOST_SIDE))
+    file = BytesIO()
+    picture.save(file, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
