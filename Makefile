@@ -14,11 +14,13 @@ ZOO := $(foreach s,$(SEEDS),$(foreach r,fmnist-sat fmnist-pgd2,$(foreach a,$(ACT
        $(foreach a,relu silu parametric-softplus,fmnist-sat:small(width=16,blocks=1):$(a):0 fmnist-standard:tiny:$(a):0) \
        fmnist-pgd7:tiny:relu:0 fmnist-pgd7:tiny:silu:0
 SPREAD := fmnist-sat-tiny-relu-s0 fmnist-sat-tiny-silu-s0 fmnist-pgd2-tiny-relu-s0 fmnist-standard-tiny-relu-s0
+MASKS := hard_labels rounding saturated noisy detached probabilities rounded_logits warm faint_noise partly_hard_labels \
+         robust_hard_labels robust_rounding robust_saturated robust_noisy robust_detached
 STUDIES := gradient-quality activations negative-inputs elu-celu scaling gradient-masking attack-convergence recipe-sensitivity
 WRITTEN := $(filter-out README,$(basename $(notdir $(wildcard docs/studies/*.md))))
 JOBS ?= 2
 
-.PHONY: help demo docs docs-serve image test coverage test-all lint types zoo surrogates records reference leaderboard studies check-leaderboard recheck verify bench clean
+.PHONY: help demo docs docs-serve image test coverage test-all lint types zoo surrogates records reference flags leaderboard studies check-leaderboard recheck verify bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -75,6 +77,11 @@ reference: $(BIN)/satbench  ## Run pyautoattack again with other seeds: the spre
 	@for seed in 1 2; do for model in $(SPREAD); do OMP_NUM_THREADS=1 $(BIN)/satbench eval --model $$model --attack pgd-50 \
 	  --attack autoattack-reference --seed $$seed --n-examples 500 --out leaderboard/fashion-mnist-linf-0.1/reference || exit 1; done; done
 
+flags: $(BIN)/satbench  ## Evaluate the masked models again, on which docs/FLAGS.md tries the flags
+	@for mask in $(MASKS); do for suite in "pgd-50" "fast --attack audit(sample=20,weakest=10) --attack autoattack"; do \
+	  set -f; OMP_NUM_THREADS=1 $(BIN)/satbench eval satbench.model_zoo.masked:$$mask --dataset fashion-mnist --eps 0.1 \
+	  --n-examples 100 --attack $$suite --workers 1 --device cpu --out leaderboard/flags || exit 1; done; done
+
 leaderboard: $(BIN)/satbench  ## Write the leaderboard and the models' pages again from the records
 	$(BIN)/satbench leaderboard build
 	$(BIN)/satbench models cards --out docs/models
@@ -96,6 +103,7 @@ recheck: $(BIN)/satbench  ## Attack samples of the survivors of all board rows t
 
 verify: $(BIN)/satbench  ## Re-check every witness of the committed leaderboard
 	$(BIN)/satbench verify --all
+	$(BIN)/satbench verify leaderboard/flags/*.json $(foreach m,$(MASKS),--trust satbench.model_zoo.masked:$(m))
 
 bench:  ## Measure speed and memory beside other packages (see benchmarks/README.md), write docs/benchmarks.md
 	for b in pgd autoattack peak memory train noise warm; do OMP_NUM_THREADS=1 .venv-bench/bin/python benchmarks/$$b.py --json benchmarks/results/$$b.json || exit 1; done

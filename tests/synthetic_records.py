@@ -38,7 +38,7 @@ PARTS = {
 MADE = "2026-11-25T12:00:00+00:00"
 ENVIRONMENT = Environment("0", "0", "0", "test", "cpu", 1, 8, MADE, 0.0, [])
 
-FLAG = Flag("zero-gradients", 7, 160, "the gradient is 0", "run square on all survivors")
+FLAG = Flag("zero-gradients", 150, 160, "the gradient is 0", "run square on all survivors")
 
 
 def _training(recipe: str | None, seed: int | None) -> dict[str, Any]:

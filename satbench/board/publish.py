@@ -8,6 +8,7 @@ from pathlib import Path
 
 from satbench.board.agreement import render_agreements
 from satbench.board.board import Board, build_board, defined_board
+from satbench.board.calibration import render_flags, trials_of
 from satbench.board.cost import render_costs
 from satbench.board.definition import BoardDefinition, board_definition, board_definitions
 from satbench.board.exports import render_csv, render_json
@@ -25,6 +26,7 @@ from satbench.records.rechecks import read_rechecks
 from satbench.records.record import Record, read_records
 
 PAGE = "LEADERBOARD.md"
+FLAGS = "FLAGS.md"
 BEGIN = "<!-- leaderboard:begin -->"
 END = "<!-- leaderboard:end -->"
 
@@ -67,8 +69,8 @@ def published_files(left_out: list[str] | None = None) -> dict[Path, str]:
     """Return the files that a checkout holds of its boards, and what each should hold.
 
     They are the pages, CSV and JSON of each board, the list of boards, the JSON's schema,
-    COST.md and AGREEMENT.md in `docs`, and the table in the README.  Raises SatbenchError outside a
-    checkout.
+    COST.md, AGREEMENT.md and FLAGS.md in `docs`, and the table in the README.  Raises
+    SatbenchError outside a checkout.
     """
     boards = content_folder("leaderboard")
     readme, docs = boards.parent / "README.md", boards.parent / "docs"
@@ -84,13 +86,14 @@ def published_files(left_out: list[str] | None = None) -> dict[Path, str]:
         if not one.is_filled:
             contents[one.folder / PAGE] = render_ready(one, imported)
             continue
-        files = board_files(defined_board(one, left_out), one.folder, docs=docs)
+        files = board_files(defined_board(one, left_out), one.folder, docs=docs, flags=docs / FLAGS)
         files[one.folder / PAGE] += f"\n{render_beside(imported)}\n" if imported else ""
         contents |= {path: text for path, text in files.items() if path.parent == one.folder}
     whole = published_board(None if left_out is None else [])  # the same, told above
     both = board_files(whole, boards, readme, docs, page="README.md")
     contents |= {path: text for path, text in both.items() if path.parent != boards}
     contents[boards / "README.md"] = _catalogue(definitions)
+    contents[docs / FLAGS] = _flags_page(definitions, whole, left_out)
     contents[boards / "leaderboard.schema.json"] = render_schema()
     return contents
 
@@ -111,6 +114,20 @@ def _catalogue(definitions: Sequence[BoardDefinition]) -> str:
     ]
     head = ("board", "what it measures", "images", "threat model", "suites", "records", "imported")
     return fill("boards.md", {"table": table(head, lines, 5)})
+
+
+def _flags_page(
+    definitions: Sequence[BoardDefinition], board: Board, left_out: list[str] | None
+) -> str:
+    """Return FLAGS.md of all boards and of the masked models in `leaderboard/flags`."""
+    counts = [
+        (one.title, sum(bool(row.flags) for row in one.rows), len(one.rows))
+        for one in board.benchmarks
+    ]
+    shipped = [record for one in definitions for record in one.read_records([])]
+    folder = content_folder("leaderboard") / "flags"
+    masked = read_records(folder, left_out) if folder.is_dir() else []
+    return render_flags(counts, trials_of(shipped), trials_of(masked))
 
 
 def reference_folder(records: Path) -> Path:
@@ -141,17 +158,20 @@ def board_files(
     readme: Path | None = None,
     docs: Path | None = None,
     page: str = PAGE,
+    flags: Path | None = None,
 ) -> dict[Path, str]:
     """Return the files of a board in the folder `out`, and what each should hold.
 
-    The pages on cost and agreement go to `docs`, by default to `out` as well.  Of `readme` only
+    The pages on cost and agreement go to `docs`, by default to `out` as well; `flags` is where the
+    page on flags is, if anywhere.  Of `readme` only
     what stands between its markers is written; it links to `page` in `out`.  Raises SatbenchError
     for a README that is missing or lacks the markers.
     """
     docs = docs or out
     cost, agreement = docs / "COST.md", docs / "AGREEMENT.md"
+    calibration = _link(flags, out) if flags else None
     contents = {
-        out / PAGE: render_markdown(board, _link(cost, out), _link(agreement, out)),
+        out / PAGE: render_markdown(board, _link(cost, out), _link(agreement, out), calibration),
         cost: render_costs(
             [
                 (cell(benchmark.title), [(_title(row), row.cost) for row in benchmark.rows])

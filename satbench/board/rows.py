@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from satbench.board.agreement import Agreement, agreement_of
 from satbench.board.cost import Cost, cost_of
+from satbench.board.doubts import doubts_of
 from satbench.board.marks import Checked, Mark, checked_of, mark_of
 from satbench.core.stats.intervals import wilson_interval
 from satbench.records.attack_run import attack_runs, passes_of
@@ -92,8 +93,8 @@ class Row:
 
     `robust` has one truth value an image: whether it survived in every record.  `records` are
     these, `attacks` are the specs they ran, and the search cost `passes_per_image` (forward and
-    backward, of the model and of those it was attacked from).  `flags` are the signs of overstated
-    robustness that the records carry, one a name; None where no record was diagnosed.  `cost` and
+    backward, of the model and of those it was attacked from).  `flags` are the reasons to doubt
+    that the number is low enough, one a name; None where no record was diagnosed.  `cost` and
     `agreement` look at reference records too, which enter nothing else.  `masks` (N,) say for each
     column of accuracies which images are right.  `rank` is 0 until `rank_rows` sets it.  `mark`
     says how far the numbers were checked, `checked` what attacking survivors again showed.
@@ -253,7 +254,7 @@ def make_row(
         records=tuple(sorted(records, key=lambda record: record.identity)),
         attacks=tuple(sorted({stage.attack for stage in searches})),
         passes_per_image=passes / len(robust),
-        flags=_flags(records),
+        flags=doubts_of(records, robust, checked),
         cost=cost_of(runs),
         agreement=agreement_of(runs),
         masks=measured,
@@ -270,17 +271,6 @@ def _searches(records: Sequence[Record]) -> list[StageResult]:
         for stage in record.stages
     }
     return list(ran.values())
-
-
-def _flags(records: Sequence[Record]) -> tuple[Flag, ...] | None:
-    """Return the flags of records, one a name: that which the largest share of images raised."""
-    diagnoses = [record.diagnosis for record in records if record.diagnosis is not None]
-    raised = sorted(
-        {flag for diagnosis in diagnoses for flag in diagnosis.flags},
-        key=lambda flag: (flag.images / max(flag.of, 1), str(flag)),
-    )
-    by_name = {flag.name: flag for flag in raised}
-    return tuple(by_name[name] for name in sorted(by_name)) if diagnoses else None
 
 
 def make_groups(rows: Sequence[Row]) -> list[Group]:

@@ -24,15 +24,21 @@ _CUMULATIVE = (
 )
 
 
-def render_markdown(board: Board, cost: str = "COST.md", agreement: str = "AGREEMENT.md") -> str:
+def render_markdown(
+    board: Board,
+    cost: str = "COST.md",
+    agreement: str = "AGREEMENT.md",
+    flags: str | None = None,
+) -> str:
     """Return LEADERBOARD.md: for each benchmark groups, the comparison with ReLU, and models.
 
-    `cost` and `agreement` are the links to these pages.
+    `cost`, `agreement` and `flags` are the links to these pages; that on flags comes with satbench.
     """
     values = {
         "benchmarks": [_benchmark(one) for one in board.benchmarks],
         "cost": cost,
         "agreement": agreement,
+        "flags": flags,
         "alpha": f"{ALPHA:g}",
         "cumulative": _CUMULATIVE,
         "promises": PROMISES,
@@ -91,6 +97,7 @@ def _benchmark(benchmark: Benchmark) -> dict[str, object]:
         "verified": sum(row.mark == "verified" for row in benchmark.rows),
         "less_attacked": not all(row.autoattack for row in benchmark.rows),
         "flags": _flags(benchmark),
+        "flagged": sum(bool(row.flags) for row in benchmark.rows),
     }
 
 
@@ -173,7 +180,7 @@ def _models(benchmark: Benchmark) -> str:
     lines = [
         [
             str(row.rank),
-            title_of(row.model.name, row.model.weights_digest) + " †" * bool(row.flags),
+            title_of(row.model.name, row.model.weights_digest) + flag_mark(row),
             mark_text(row),
             *_kind(Group((row,))),
             MISSING if row.training.seed is None else str(row.training.seed),
@@ -211,22 +218,18 @@ def _kind(group: Group) -> tuple[str, str, str]:
     return cell(training), cell(model.architecture), cell(model.activation)
 
 
+def flag_mark(row: Row) -> str:
+    """Return the mark of a row with its number of flags, ` †2` say; nothing for a row without."""
+    return f" †{len(row.flags)}" if row.flags else ""
+
+
 def _flags(benchmark: Benchmark) -> list[dict[str, object]]:
-    """Return each kind of flag, the models that carry it, and a flag of it for what it says."""
-    raised: dict[str, list[tuple[Row, Flag]]] = {}
+    """Return each kind of flag, the number of models that carry it, and what it says."""
+    raised: dict[str, list[Flag]] = {}
     for row in benchmark.rows:
         for flag in row.flags or ():
-            raised.setdefault(flag.name, []).append((row, flag))
+            raised.setdefault(flag.name, []).append(flag)
     return [
-        {
-            "name": name,
-            "count": len(found),
-            "of": len(benchmark.rows),
-            "cause": found[0][1].cause,
-            "run": found[0][1].run,
-            "models": [
-                (title_of(row.model.name, row.model.weights_digest), flag) for row, flag in found
-            ],
-        }
+        {"name": name, "count": len(found), "cause": found[0].cause, "run": found[0].run}
         for name, found in sorted(raised.items())
     ]

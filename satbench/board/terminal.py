@@ -8,6 +8,7 @@ from rich.text import Text
 
 from satbench.board.board import Board
 from satbench.board.rows import COLUMNS, Column, Row
+from satbench.board.tables import flag_mark
 from satbench.core.console import words
 from satbench.core.markdown import MISSING, percent
 
@@ -43,7 +44,7 @@ def leaderboard_table(board: Board) -> Table:
 
 
 def _marked(row: Row) -> str:
-    signs = "†" * bool(row.flags) + "✓" * (row.mark == "verified")
+    signs = flag_mark(row).strip() + "✓" * (row.mark == "verified")
     return f"{row.model.name} {signs}".rstrip()
 
 

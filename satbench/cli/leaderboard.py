@@ -72,8 +72,8 @@ def build(
 
     A record that cannot be read or counted is left out and named on stderr; --check then exits 1.
 
-    Without --records, write these files for every board of the checkout, the list of boards, and
-    the table of the README.
+    Without --records, write these files for every board of the checkout, the list of boards,
+    FLAGS.md and the table of the README.
     """
     from satbench.board.publish import (
         board_files,
@@ -142,6 +142,7 @@ def show(records: Path | None, as_json: bool) -> None:
     examples="""
     satbench leaderboard fill fashion-mnist-linf-0.1 --workers 2
     satbench leaderboard fill cifar10-linf-8-255 --model net.safetensors
+    satbench leaderboard fill fashion-mnist-l2-1 --suite pgd-50 --suite fast
     """,
 )
 @click.argument("name")
@@ -158,6 +159,14 @@ def show(records: Path | None, as_json: bool) -> None:
     shell_complete=completion.datasets,
     help="Where the images are, if the board's data set is a folder: imagefolder:PATH@RULE.",
 )
+@click.option(
+    "--suite",
+    "suites",
+    multiple=True,
+    metavar="ATTACKS",
+    help="Only this suite of the board, named by its attacks, such as fast or pgd-50,autoattack. "
+    "Default: all. May be given several times.",
+)
 @options.out(None, "the records, for a submission. Default: that of the board's records")
 @options.zoo
 @options.device
@@ -170,6 +179,7 @@ def fill(
     name: str,
     models: tuple[str, ...],
     dataset: str | None,
+    suites: tuple[str, ...],
     out: Path | None,
     device: str,
     data_dir: Path | None,
@@ -187,7 +197,10 @@ def fill(
 
     paths = []
     board = board_definition(name)
-    for path in fill_board(board, device, data_dir, quiet, trust, workers, models, dataset, out):
+    filled = fill_board(
+        board, device, data_dir, quiet, trust, workers, models, dataset, out, suites
+    )
+    for path in filled:
         paths.append(_shown(path))
         if not as_json:
             tell(paths[-1])

@@ -10,7 +10,7 @@ from satbench.attacks import expand, is_own_attack
 from satbench.attacks.suites.suite import parse_suite
 from satbench.board.definition import BoardDefinition
 from satbench.core.console import BarProgress
-from satbench.core.errors import SatbenchError
+from satbench.core.errors import SatbenchError, UnknownNameError
 from satbench.data import AT_A_PATH
 from satbench.evaluation.api import evaluate_config
 from satbench.evaluation.config import eval_config
@@ -31,16 +31,19 @@ def fill_board(
     models: Sequence[str] = (),
     dataset: str | None = None,
     out: Path | None = None,
+    suites: Sequence[str] = (),
 ) -> Iterator[Path]:
     """Evaluate `models` under each suite of a board; yield the path of each record.
 
     By default `models` are the shipped models for these images, without surrogates.  `dataset` says
     where the images are, if the board's data set is a folder.  Existing records are not made again.
     The `workers` share the work.  The records are written to the board's folder, or to `out`, for a
-    submission.  Names in a board's file run no code and download nothing unless they are among
+    submission.  `suites` names the suites to run, each by its attacks, such as `pgd-50,autoattack`;
+    by default all of the board run.  Names in a board's file run no code and download nothing unless they are among
     `trust`.  Raises SatbenchError if no shipped model fits the images, and from the evaluation.
     """
     _check_names(definition, trust)
+    chosen = _chosen(definition, suites)
     names = list(models) or _shipped_for(definition)
     images = dataset or _images(definition)
     configs = [
@@ -55,7 +58,7 @@ def fill_board(
             data_dir=data_dir,
             out=out or definition.records,
         )
-        for suite in definition.suites
+        for suite in chosen
         for name in names
     ]
     tasks = [(evaluate_config, (config,)) for config in configs]
@@ -66,6 +69,15 @@ def fill_board(
             if out is None:
                 store_witnesses(done.path, done.record.witnesses_digest, definition.witnesses)
             yield done.path
+
+
+def _chosen(definition: BoardDefinition, suites: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the suites of a board that are named, in the board's order; all where none is."""
+    known = {",".join(suite): suite for suite in definition.suites}
+    for name in suites:
+        if name not in known:
+            raise UnknownNameError(f"suite of the board {definition.name}", name, known)
+    return [suite for name, suite in known.items() if not suites or name in suites]
 
 
 def _shipped_for(definition: BoardDefinition) -> list[str]:

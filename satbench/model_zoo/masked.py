@@ -1,10 +1,11 @@
-"""Models that look robust and are not: one standard-trained net behind five kinds of masking.
+"""Models that look more robust than they are: two shipped nets behind kinds of masking.
 
-Each factory wraps the shipped net `fmnist-standard-tiny-relu-s0`, which any attack breaks, so that
-white-box gradients find little or nothing (Athalye, Carlini & Wagner, 2018, "Obfuscated gradients
-give a false sense of security", arXiv:1802.00420).  They are there to try attacks and the
-diagnosis on: `satbench eval --model satbench.model_zoo.masked:rounding --dataset fashion-mnist
---eps 0.1`.  Whoever calls one of these models robust has not attacked it.
+Each factory wraps a net so that white-box gradients find little or nothing (Athalye, Carlini &
+Wagner, 2018, "Obfuscated gradients give a false sense of security", arXiv:1802.00420).  That is
+`WRAPPED`, which any attack breaks, or for the factories named `robust_…` `ROBUST`, which was
+trained against an adversary.  They are there to try attacks, the diagnosis and flags on
+(docs/FLAGS.md): `satbench eval satbench.model_zoo.masked:rounding --dataset fashion-mnist --eps
+0.1`.  Whoever believes PGD on one of these models has not attacked it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from satbench.model_zoo.weights import load_weights
 from satbench.networks.build import build_network
 
 WRAPPED = "fmnist-standard-tiny-relu-s0"
-"""The name of the net that is masked."""
+"""The name of the net that is masked, trained without an adversary."""
+
+ROBUST = "fmnist-sat-tiny-silu-s0"
+"""The name of the net that is masked by the factories named `robust_…`."""
 
 
 def hard_labels() -> nn.Module:
@@ -51,6 +55,56 @@ def noisy() -> nn.Module:
 def detached() -> nn.Module:
     """Mask by a gradient that belongs to another, hardly heard branch of the model."""
     return Detached(_standard_net()).eval()
+
+
+def robust_hard_labels() -> nn.Module:
+    """Mask the robust net by answering with only the predicted class."""
+    return HardLabels(_robust_net()).eval()
+
+
+def robust_rounding() -> nn.Module:
+    """Mask the robust net by rounding the pixels."""
+    return Rounding(_robust_net()).eval()
+
+
+def robust_saturated() -> nn.Module:
+    """Mask the robust net by large logits."""
+    return Saturated(_robust_net()).eval()
+
+
+def robust_noisy() -> nn.Module:
+    """Mask the robust net by fresh noise in every forward."""
+    return Noisy(_robust_net()).eval()
+
+
+def robust_detached() -> nn.Module:
+    """Mask the robust net by the gradient of another branch."""
+    return Detached(_robust_net()).eval()
+
+
+def probabilities() -> nn.Module:
+    """Mask by probabilities in place of logits: the loss takes a second softmax of them."""
+    return nn.Sequential(_standard_net(), nn.Softmax(1)).eval()
+
+
+def rounded_logits() -> nn.Module:
+    """Mask by logits rounded to whole numbers: every gradient is exactly 0."""
+    return RoundedLogits(_standard_net()).eval()
+
+
+def warm() -> nn.Module:
+    """Mask in part by logits of 20 times the size: the cross-entropy is 0 for many images."""
+    return Saturated(_standard_net(), 20).eval()
+
+
+def faint_noise() -> nn.Module:
+    """Mask hardly, by noise of a fifth of eps."""
+    return Noisy(_standard_net(), 0.02).eval()
+
+
+def partly_hard_labels() -> nn.Module:
+    """Mask only images that are dark: for these only the predicted class is told."""
+    return PartlyHardLabels(_standard_net()).eval()
 
 
 class HardLabels(nn.Module):
@@ -138,8 +192,41 @@ class Detached(nn.Module):
         return logits + self.weight * shuffled
 
 
+class RoundedLogits(nn.Module):
+    """The net's logits, rounded to whole numbers.  (B, C, H, W) -> (B, K)."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x)
+        return logits.round()
+
+
+class PartlyHardLabels(nn.Module):
+    """Hard labels for images whose mean is below `dark`, else the net.  (B, C, H, W) -> (B, K)."""
+
+    def __init__(self, net: nn.Module, dark: float = 0.3) -> None:
+        super().__init__()
+        self.net, self.hard, self.dark = net, HardLabels(net), dark
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x)
+        is_dark = x.flatten(1).mean(1, keepdim=True) < self.dark
+        return torch.where(is_dark, self.hard(x), logits)
+
+
 def _standard_net() -> nn.Module:
-    card = zoo_card(WRAPPED)
+    return _net(WRAPPED)
+
+
+def _robust_net() -> nn.Module:
+    return _net(ROBUST)
+
+
+def _net(name: str) -> nn.Module:
+    card = zoo_card(name)
     with torch.random.fork_rng(devices=[]):  # the initial weights, drawn in vain
         net = build_network(card.architecture, card.activation, card.classes)
     load_weights(net, weights_path(card))

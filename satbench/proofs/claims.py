@@ -237,7 +237,9 @@ def flags_here(found: OpenedRecord, given: Given) -> list[Flag] | None:
     if any(text != IDENTITY for text in record.replacements.values()):
         return None
     kinds = [kind_of(stage) if stage else "white-box" for stage in _stages(record, given)]
-    of_result = flags_from_result(record.verdicts, kinds, record.dataset.classes)
+    # Records from before the interval counted tell of fewer images too.
+    also = [flag.name for flag in record.diagnosis.flags] if record.diagnosis else []
+    of_result = flags_from_result(record.verdicts, kinds, record.dataset.classes, also)
     module = found.loaded.module
     if record.replacements:
         module = Replaced(module, {name: nn.Identity() for name in record.replacements})

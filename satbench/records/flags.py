@@ -6,20 +6,20 @@ found here, from only the verdicts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from satbench.core.errors import SatbenchError
+from satbench.core.stats.intervals import wilson_interval
 
 Kind = Literal["white-box", "gradient-free", "transfer"]
 """What an attack knows: the model's gradients, its answers alone, or another model's gradients."""
 
 NOTABLE = 0.002
-"""The share of all images beyond which a gain without gradients is a sign.
+"""The least share of all images that is a sign: that at which AutoAttack warns of Square.
 
-AutoAttack warns when Square lowers robust accuracy by more than 0.2 points (Croce & Hein, 2020,
-arXiv:2003.01690; `check_square_sr` of its code).
+Croce & Hein, 2020, arXiv:2003.01690; `check_square_sr` of its code.
 """
 
 
@@ -73,16 +73,39 @@ RESULT_FLAGS = (*(name for _, name, _, _ in _SIGNS), AT_CHANCE)
 """The names of the flags that `flags_from_result` raises."""
 
 
+def outweighs(images: float, survivors: int, n: int) -> bool:
+    """Tell whether so many images are more than the interval of a robust accuracy allows for.
+
+    That is half the width of the 95 % interval of `survivors` of `n`, and `NOTABLE` at least.  A
+    number without survivors cannot be too high, so nothing outweighs it.
+
+    >>> outweighs(21, 300, 500), outweighs(22, 300, 500), outweighs(100, 0, 500)
+    (False, True, False)
+    """
+    low, high = wilson_interval(survivors, n)
+    return survivors > 0 and images > n * max((high - low) / 2, NOTABLE)
+
+
+def disagreement(kind: Kind, images: int, of: int) -> Flag:
+    """Flag `images` that only attacks of a kind without the model's gradients broke."""
+    name, cause, run = next(rest for own, *rest in _SIGNS if own == kind)
+    return Flag(name, images, of, cause, run)
+
+
 def flags_from_result(
-    verdicts: Sequence[int], kinds: Sequence[Kind], classes: int = 0
+    verdicts: Sequence[int],
+    kinds: Sequence[Kind],
+    classes: int = 0,
+    also: Collection[str] = (),
 ) -> list[Flag]:
     """Find signs of masked gradients in which attack broke what, and clean accuracy at chance.
 
     `verdicts` are a record's, one an image: -1 survived, 0 wrong when clean, k broken by stage k;
     `kinds` says of each stage what it knows; `classes` is how many there are, 0 if unknown.  A
     stage counts if a white-box one ran before it: it saw nothing but what that one had left.  A
-    flag is raised when such stages broke more than `NOTABLE` of all images; it counts them `of`
-    those that were right when clean.  Raises SatbenchError for a verdict that names no stage.
+    flag is raised when such stages broke so many images that these `outweighs` the interval of the
+    robust accuracy, or any image where its name is in `also`; it counts them `of` those that were
+    right when clean.  Raises SatbenchError for a verdict that names no stage.
     """
     strange = {verdict for verdict in verdicts if not -1 <= verdict <= len(kinds)}
     if strange:
@@ -91,16 +114,18 @@ def flags_from_result(
             f"got {sorted(strange)}: name the kind of every stage"
         )
     right = sum(verdict != 0 for verdict in verdicts)
+    survivors = sum(verdict == -1 for verdict in verdicts)
     flags = _chance(right, len(verdicts), classes)
-    for kind, name, cause, run in _SIGNS:
+    for kind, name, _, _ in _SIGNS:
         later = {
             number
             for number, own in enumerate(kinds, 1)
             if own == kind and "white-box" in kinds[: number - 1]
         }
         broken = sum(verdict in later for verdict in verdicts)
-        if broken > NOTABLE * len(verdicts):
-            flags.append(Flag(name, broken, right, cause, run))
+        told = broken > 0 and name in also
+        if told or outweighs(broken, survivors, max(1, len(verdicts))):
+            flags.append(disagreement(kind, broken, right))
     return flags
 
 

@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from satbench.board.definition import board_definition, board_definitions, read_definition
+from satbench.board.definition import (
+    BoardDefinition,
+    board_definition,
+    board_definitions,
+    read_definition,
+)
 from satbench.board.ready import fill_command, render_ready
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
@@ -158,17 +163,32 @@ def test_a_board_of_a_folder_asks_where_the_images_are() -> None:
         next(fill_board(board, "cpu", None, True, models=["fmnist-sat-tiny-relu-s0"]))
 
 
-def test_fill_evaluates_the_models_that_it_is_given(tmp_path: Path) -> None:
+def small_board_of(tmp_path: Path, suites: str) -> BoardDefinition:
     path = tmp_path / "made" / "board.toml"
     path.parent.mkdir()
     path.write_text(
         'schema = 1\nsummary = "s"\ndataset = "fashion-mnist"\nsplit = "test"\nn = 4\n'
-        'threat = "linf:0.05"\nsuites = [["pgd-2"]]\ncolumns = ["clean"]\n',
+        f'threat = "linf:0.05"\nsuites = {suites}\ncolumns = ["clean"]\n',
         encoding="utf-8",
     )
-    board = read_definition(path)
+    return read_definition(path)
+
+
+def test_fill_evaluates_the_models_that_it_is_given(tmp_path: Path) -> None:
+    board = small_board_of(tmp_path, '[["pgd-2"]]')
     made = list(fill_board(board, "cpu", None, True, models=["fmnist-sat-tiny-relu-s0"]))
     (record,) = board.read_records()
 
     assert [one.parent for one in made] == [board.records]
     assert (record.model.name, record.eps, record.n) == ("fmnist-sat-tiny-relu-s0", "0.05", 4)
+
+
+def test_fill_runs_only_the_suites_that_it_is_given(tmp_path: Path) -> None:
+    board = small_board_of(tmp_path, '[["pgd-1"], ["pgd-2", "pgd-3"], ["pgd-2"]]')
+    models = ["fmnist-sat-tiny-relu-s0"]
+    list(fill_board(board, "cpu", None, True, models=models, suites=["pgd-2,pgd-3"]))
+    (record,) = board.read_records()
+
+    assert [spec.partition(",")[0] for spec in record.suite] == ["pgd(steps=2", "pgd(steps=3"]
+    with pytest.raises(SatbenchError, match="unknown suite of the board made 'pgd-4'"):
+        next(fill_board(board, "cpu", None, True, models=models, suites=["pgd-4"]))

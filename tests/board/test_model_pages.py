@@ -17,7 +17,8 @@ from satbench.board.model_pages import INDEX, PICTURES, page, pages, pictured
 from satbench.cli import cli
 from satbench.model_zoo.card import Card, zoo_card, zoo_names
 from satbench.networks.registry import ACTIVATIONS, ARCHITECTURES
-from satbench.records.record import Record, read_records
+from satbench.records.flags import Flag
+from satbench.records.record import Diagnosis, Record, read_records
 
 ROBUST, CONTROL = "fmnist-sat-tiny-silu-s0", "fmnist-standard-tiny-relu-s0"
 SURROGATE = "fmnist-standard-tiny-relu-s100"
@@ -111,8 +112,12 @@ def test_a_page_has_the_columns_of_the_leaderboard(written: dict[str, str]) -> N
     assert numbers == ["Clean", "Transfer", "PGD-50", "AutoAttack", "Fast", "Best known"]
 
 
-def test_a_flag_of_a_record_is_on_the_page(written: dict[str, str]) -> None:
-    assert "\n\n† gradient-free-beats-gradients (12 of 424 images): " in written[f"{ROBUST}.md"]
+def test_a_flag_of_the_row_is_on_the_page(records: Sequence[Record]) -> None:
+    sign = Flag("zero-gradient", 424, 424, "the gradient is 0", "run square")
+    told = [replace(one, diagnosis=Diagnosis([sign], 0, 0)) for one in records]
+    text = pages([zoo_card(ROBUST)], [], told)[f"{ROBUST}.md"]
+
+    assert text.count("\n\n† zero-gradient (424 of 424 images): the gradient is 0; run square") == 1
 
 
 def test_a_model_without_records_says_so(written: dict[str, str]) -> None:

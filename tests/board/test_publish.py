@@ -137,7 +137,13 @@ def test_the_files_of_the_checkout_are_those_of_each_board_and_of_all_together()
 
     assert {
         *(f"{board}/{name}" for name in (PAGE, "leaderboard.csv", "leaderboard.json")),
-        *("docs/COST.md", "docs/AGREEMENT.md", "README.md", "leaderboard/README.md"),
+        *(
+            "docs/COST.md",
+            "docs/AGREEMENT.md",
+            "docs/FLAGS.md",
+            "README.md",
+            "leaderboard/README.md",
+        ),
         *(f"leaderboard/{name}/{PAGE}" for name in ready),
         "leaderboard/leaderboard.schema.json",
     } == names

@@ -158,12 +158,13 @@ def _diagnosed(record, *flags):
 
 
 def test_a_row_has_the_flags_of_all_its_records_each_name_once(make_record) -> None:
-    few, many = (Flag("b", images, 10, "c", "r") for images in (1, 3))
-    other = Flag("a", 2, 10, "c", "r")
+    few, many = (Flag("b", images, 10, "c", "r") for images in (7, 9))
+    other = Flag("a", 8, 10, "c", "r")
+    right = [-1] * 100
     records = [
-        _diagnosed(make_record([-1]), many),
-        _diagnosed(make_record([-1], seed=1), few, other),
-        make_record([-1], seed=2),
+        _diagnosed(make_record(right), many),
+        _diagnosed(make_record(right, seed=1), few, other),
+        make_record(right, seed=2),
     ]
 
     assert (other, many) == make_row(records).flags

@@ -41,7 +41,7 @@ def test_a_flagged_model_is_marked_and_its_flag_says_what_to_run(small_board) ->
     page = render_markdown(small_board)
 
     assert [1, 1] == [
-        page.count("sat-tiny-relu-s0 (`769acaf5`) † |"),
+        page.count("sat-tiny-relu-s0 (`769acaf5`) †1 |"),
         page.count("| zero-gradients | 1 of 8 | the gradient is 0 | run square on all"),
     ]
 
@@ -49,7 +49,11 @@ def test_a_flagged_model_is_marked_and_its_flag_says_what_to_run(small_board) ->
 def test_the_json_holds_the_flags_in_full(small_board) -> None:
     benchmark = json.loads(render_json(small_board))["benchmarks"][1]
 
-    assert [("sat-tiny-relu-s0", "zero-gradients", 7, 160)] == [
+    expected = [
+        ("a|b <model>", "no-strong-attack", 90, 200),
+        ("sat-tiny-relu-s0", "zero-gradients", 150, 160),
+    ]
+    assert expected == [
         tuple(flag[key] for key in ("model", "name", "images", "of")) for flag in benchmark["flags"]
     ]
 

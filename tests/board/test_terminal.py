@@ -32,6 +32,7 @@ def test_a_number_that_was_not_measured_is_a_dash(make_record) -> None:
 
     assert _cells(lines, "foreign") == [
         "1",
+        "†1",
         "100.0",
         "–",
         "–",
@@ -65,8 +66,8 @@ def test_each_benchmark_stands_under_its_own_title(small_records) -> None:
 def test_flagged_models_are_marked_and_counted(small_records) -> None:
     printed = " ".join(_printed(small_records))
 
-    assert "†: 1 of 9 models" in printed
-    assert "sat-tiny-relu-s0 †" in printed
+    assert "†: 2 of 9 models" in printed
+    assert "sat-tiny-relu-s0 †1" in printed
 
 
 def test_the_caption_explains_the_intervals(make_record) -> None:

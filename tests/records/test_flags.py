@@ -13,34 +13,36 @@ def found(verdicts: Sequence[int], *kinds: Kind) -> list[tuple[str, int, int]]:
 
 
 def test_square_breaking_what_white_box_left_is_a_flag() -> None:
-    verdicts = [0, 1, 2, 2, -1]
+    verdicts = [0, 1, *[2] * 40, *[-1] * 40]
 
     assert found(verdicts, "white-box", "gradient-free") == [
-        ("gradient-free-beats-gradients", 2, 4)
+        ("gradient-free-beats-gradients", 40, 81)
     ]
 
 
 def test_transfer_breaking_what_white_box_left_is_a_flag() -> None:
-    assert found([1, 2, -1], "white-box", "transfer") == [("transfer-beats-white-box", 1, 3)]
+    verdicts = [1, *[2] * 40, *[-1] * 40]
+
+    assert found(verdicts, "white-box", "transfer") == [("transfer-beats-white-box", 40, 81)]
 
 
 def test_white_box_breaking_what_square_left_is_no_flag() -> None:
-    assert found([1, 1, 2, -1], "gradient-free", "white-box") == []
+    assert found([*[1] * 40, 2, *[-1] * 40], "gradient-free", "white-box") == []
 
 
 def test_square_alone_is_no_flag() -> None:
-    assert found([1, 1, -1], "gradient-free") == []
+    assert found([1] * 40 + [-1] * 40, "gradient-free") == []
 
 
 def test_white_box_alone_is_no_flag() -> None:
-    assert found([1, 2, -1], "white-box", "white-box") == []
+    assert found([1, *[2] * 40, *[-1] * 40], "white-box", "white-box") == []
 
 
 def test_only_the_stages_after_a_white_box_one_are_counted() -> None:
-    verdicts = [1, 1, 2, 3, -1]
+    verdicts = [1, 1, 2, *[3] * 40, *[-1] * 40]
 
     assert found(verdicts, "gradient-free", "white-box", "gradient-free") == [
-        ("gradient-free-beats-gradients", 1, 5)
+        ("gradient-free-beats-gradients", 40, 83)
     ]
 
 
@@ -53,11 +55,29 @@ def test_both_flags_are_found_at_once_and_add_up_their_stages() -> None:
     ]
 
 
-@pytest.mark.parametrize(("broken", "flags"), [(1, 0), (2, 0), (3, 1)])
-def test_up_to_a_fifth_of_a_point_of_all_images_is_no_flag(broken: int, flags: int) -> None:
-    verdicts = [2] * broken + [0] * 100 + [-1] * (900 - broken)
+# Half the width of Wilson's interval of 300 of 500 is 21.4 images, of 50 of 100,000 14.0.
+@pytest.mark.parametrize(
+    ("broken", "survivors", "n", "flags"),
+    [(21, 300, 500, 0), (22, 300, 500, 1), (200, 50, 100_000, 0), (201, 50, 100_000, 1)],
+)
+def test_up_to_the_interval_or_a_fifth_of_a_point_is_no_flag(
+    broken: int, survivors: int, n: int, flags: int
+) -> None:
+    verdicts = [2] * broken + [-1] * survivors + [0] * (n - broken - survivors)
 
     assert len(found(verdicts, "white-box", "gradient-free")) == flags
+
+
+def test_a_number_without_survivors_cannot_be_too_high() -> None:
+    assert found([1, 2, 2, 2], "white-box", "gradient-free") == []
+
+
+def test_a_sign_that_a_record_tells_is_counted_however_small() -> None:
+    verdicts = [2] * 2 + [-1] * 498
+    names = ["gradient-free-beats-gradients", "transfer-beats-white-box"]
+    flags = flags_from_result(verdicts, ["white-box", "gradient-free"], also=names)
+
+    assert [(flag.name, flag.images) for flag in flags] == [(names[0], 2)]
 
 
 def test_a_record_without_images_has_no_flag() -> None:

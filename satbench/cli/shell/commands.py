@@ -23,7 +23,16 @@ GROUPS = {
         *("--dataset", "--data", "--data-name", "--classes", "--n-examples", "--data-dir"),
         "--allow-training-data",
     ),
-    "Attack": ("--norm", "--eps", "--eps-max", "--attack", "--bpda", "--at-marks", "--audit"),
+    "Attack": (
+        "--norm",
+        "--eps",
+        "--eps-max",
+        "--attack",
+        "--suite",
+        "--bpda",
+        "--at-marks",
+        "--audit",
+    ),
     "Run": (
         *("--seed", "--batch-size", "--device", "--threads", "--workers", "--timeout", "--again"),
         *("--until-interval", "--config", "--engine", "--address", "--shard"),
