@@ -39,8 +39,9 @@ def fill_board(
     where the images are, if the board's data set is a folder.  Existing records are not made again.
     The `workers` share the work.  The records are written to the board's folder, or to `out`, for a
     submission.  `suites` names the suites to run, each by its attacks, such as `pgd-50,autoattack`;
-    by default all of the board run.  Names in a board's file run no code and download nothing unless they are among
-    `trust`.  Raises SatbenchError if no shipped model fits the images, and from the evaluation.
+    by default all of the board run.  Names in a board's file run no code and download nothing
+    unless they are among `trust`.  Raises SatbenchError if no shipped model fits the images, and
+    from the evaluation.
     """
     _check_names(definition, trust)
     chosen = _chosen(definition, suites)
