@@ -50,7 +50,7 @@ def test_a_file_holds_what_stdout_shows(records: Path, tmp_path: Path, form: str
     written = run("export", "--format", form, "--records", records, "--out", path)
 
     assert (shown.exit_code, written.exit_code) == (0, 0)
-    assert written.output == f"written: {path}\n"
+    assert written.output == f"wrote {path}\n"
     assert path.read_text(encoding="utf-8") == shown.output
     assert len(shown.output) > 100
 
@@ -65,7 +65,7 @@ def test_entries_of_robustbench_are_written_and_imported(records: Path, tmp_path
     )
     told = json.loads(run("import", "robustbench", out, "--json").output)
 
-    assert done.output == f"written: {out}, 3 entries\n"
+    assert done.output == f"wrote {out}, 3 entries\n"
     assert (told["rows"], told["activation_known"], told["left_out"]) == (3, 0, 0)
 
 
