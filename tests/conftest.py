@@ -1,86 +1,96 @@
-"""What the tests share: models whose answers are known, the shipped one, and no network."""
+"""What the tests share: models whose answers are known, the shipped one, and no network.
+
+What takes long to import is imported by the fixture that needs it: the process that only hands
+tests to others (`pytest -n`) reads this file too.
+"""
 
 from __future__ import annotations
 
+import gc
+import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
+from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-import torch
-from synthetic_records import make_record, small_board, small_records, spread
-from torch import Tensor, nn
+from sampling import leave_out_what_is_not_drawn
 
-from satbench.data import Dataset, load_dataset
-from satbench.models import LoadedModel, load_model, request_model
+if TYPE_CHECKING:
+    from synthetic_records import MakeRecord
+    from torch import nn
 
-__all__ = ["make_record", "small_board", "small_records", "spread"]
+    from satbench.board.board import Board
+    from satbench.data import Dataset
+    from satbench.models import LoadedModel
+    from satbench.records.record import Record
 
 SHIPPED = "fmnist-sat-tiny-relu-s0"
 _ZOOS = count()
 
 
-@pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect without looking for garbage, and never look at what was imported again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    leave_out_what_is_not_drawn(items, config.args)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _apart_from_this_machine() -> Iterator[None]:
     def refuse(self: socket.socket, address: object) -> None:
         raise AssertionError(f"a test opened a connection to {address}")
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket.socket, "connect_ex", refuse)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", refuse)
+        patch.setattr(socket.socket, "connect_ex", refuse)
+        patch.setattr(os, "fsync", lambda handle: None)  # the disk is not what is tested
+        patch.setenv("SATBENCH_WORKERS", "1")  # else commands share their work among processes
+        yield
 
 
 @pytest.fixture(autouse=True)
-def _no_zoo_of_the_users_own(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    # A folder for each test, which is not made before something is put there.
-    zoo = tmp_path_factory.getbasetemp() / f"own-zoo-{next(_ZOOS)}"
-    monkeypatch.setenv("SATBENCH_ZOO", str(zoo))
-
-
-@pytest.fixture(autouse=True)
-def _no_module_of_another_test(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    # Tests write modules of one name into folders of their own; each imports its own.
-    before = set(sys.modules)  # to look at all of them after each test takes longer than most tests
-    yield
+def _apart_from_other_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    # This runs around every test, so it does little.
     base = str(tmp_path_factory.getbasetemp())
-    for name in set(sys.modules) - before:
+    # A zoo of the user's own for each test, which is not made before something is put there.
+    os.environ["SATBENCH_ZOO"] = f"{base}/own-zoo-{next(_ZOOS)}"
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+    last = next(reversed(sys.modules))
+    yield
+    # Tests write modules of one name into folders of their own; each imports its own.
+    for name in reversed(list(sys.modules)):
+        if name == last:
+            break
         if str(getattr(sys.modules[name], "__file__", None) or "").startswith(base):
             del sys.modules[name]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_num_threads(1)
-    monkeypatch.setenv("SATBENCH_WORKERS", "1")  # else commands share their work among processes
-
-
-class Mean(nn.Module):
-    """Two classes by the mean pixel: logits (-s, s) with s = mean - 1/2.
-
-    So the Linf distance of an image to the boundary is |mean - 1/2|, in L2 √d times as much.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        score = self.scale * (x.flatten(1).mean(1) - 0.5)
-        return torch.stack([-score, score], 1)
 
 
 @pytest.fixture
 def mean_model() -> nn.Module:
     """A model whose robustness is known, as a user would hand it over: in train mode."""
+    from known_models import Mean
+
     return Mean()
 
 
 @pytest.fixture(scope="session")
 def grey_images() -> Callable[..., Dataset]:
     """A function from mean pixels and labels to 1×2×2 images of just these means."""
+    import numpy as np
+
+    from satbench.data import Dataset
 
     def make(means: Sequence[float], labels: Sequence[int]) -> Dataset:
         pixels = np.repeat(np.array(means, np.float32), 4).reshape(-1, 1, 2, 2)
@@ -92,44 +102,71 @@ def grey_images() -> Callable[..., Dataset]:
 @pytest.fixture(scope="session")
 def small_net() -> Callable[..., nn.Module]:
     """A function that makes a random convolutional net with batch norm, in eval mode, frozen."""
+    from known_models import random_net
 
-    def make(channels: int = 1, classes: int = 5, seed: int = 0) -> nn.Module:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            net = nn.Sequential(
-                nn.Conv2d(channels, 8, 3, padding=1),
-                nn.BatchNorm2d(8),
-                nn.ReLU(),
-                nn.Conv2d(8, 8, 3, stride=2, padding=1),
-                nn.SiLU(),
-                nn.AdaptiveAvgPool2d(2),
-                nn.Flatten(),
-                nn.Linear(32, classes),
-            )
-            x = torch.rand(64, channels, 8, 8)
-            net(x)  # gives the batch norm its statistics
-            with torch.no_grad():
-                net[-1].bias -= net.eval()(x).mean(0)  # so that every class is predicted
-        return net.requires_grad_(False)
-
-    return make
+    return random_net
 
 
 @pytest.fixture(scope="session")
 def fashion() -> Dataset:
     """The first 200 test images of Fashion-MNIST."""
+    from satbench.data import load_dataset
+
     return load_dataset("fashion-mnist", "test", 200)
 
 
-@pytest.fixture
-def shipped() -> LoadedModel:
-    """A fresh copy of the shipped ReLU model, in eval mode."""
+@pytest.fixture(scope="session")
+def _shipped_once() -> LoadedModel:
+    from satbench.models import load_model, request_model
+
     return load_model(request_model(SHIPPED), classes=10)
+
+
+@pytest.fixture
+def shipped(_shipped_once: LoadedModel) -> LoadedModel:
+    """A fresh copy of the shipped ReLU model, in eval mode."""
+    from copy import deepcopy
+
+    return deepcopy(_shipped_once)
 
 
 @pytest.fixture
 def global_generators() -> Iterator[None]:
     """Fail the test if it moves a global random generator of torch."""
+    import torch
+
     before = torch.get_rng_state()
     yield
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.fixture(scope="session")
+def make_record() -> MakeRecord:
+    """A function that builds a record from verdicts."""
+    import synthetic_records
+
+    return synthetic_records.a_record
+
+
+@pytest.fixture(scope="session")
+def spread() -> Callable[[int, int, int, int], list[int]]:
+    """A function that builds verdicts from counts."""
+    import synthetic_records
+
+    return synthetic_records.spread
+
+
+@pytest.fixture(scope="session")
+def small_records() -> list[Record]:
+    """Records of ReLU and SiLU over three seeds, a control, and a foreign model without PGD."""
+    import synthetic_records
+
+    return synthetic_records.a_few_records()
+
+
+@pytest.fixture(scope="session")
+def small_board(small_records: list[Record]) -> Board:
+    """The board of `small_records`."""
+    from satbench.board.board import build_board
+
+    return build_board(small_records)

@@ -6,9 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import pytest
-
-from satbench.board.board import Board, build_board
 from satbench.core.digests import digest_json
 from satbench.records.flags import Flag
 from satbench.records.record import (
@@ -48,7 +45,7 @@ def _training(recipe: str | None, seed: int | None) -> dict[str, Any]:
     return {"recipe": recipe, "seed": seed, "threat": "linf:0.1", "attack": attack}
 
 
-def _record(
+def a_record(
     verdicts: Sequence[int],
     suite: Sequence[str] = (PGD50, AUTOATTACK),
     *,
@@ -89,39 +86,26 @@ def _record(
     )
 
 
-def _spread(wrong: int, pgd: int, autoattack: int, n: int) -> list[int]:
+def spread(wrong: int, pgd: int, autoattack: int, n: int) -> list[int]:
     """Return verdicts of which so many are wrong when clean, by PGD, by AutoAttack's last part."""
     return [0] * wrong + [1] * pgd + [3] * autoattack + [-1] * (n - wrong - pgd - autoattack)
 
 
-@pytest.fixture(scope="session")
-def make_record() -> MakeRecord:
-    """A function that builds a record from verdicts."""
-    return _record
-
-
-@pytest.fixture(scope="session")
-def spread() -> Callable[[int, int, int, int], list[int]]:
-    """A function that builds verdicts from counts."""
-    return _spread
-
-
-@pytest.fixture(scope="session")
-def small_records() -> list[Record]:
+def a_few_records() -> list[Record]:
     """Records of ReLU and SiLU over three seeds, a control, and a foreign model without PGD."""
     broken = {("relu", s): (40, 60 + s, 30 - 2 * s) for s in range(3)}
     broken |= {("silu", s): (36, 66 + 2 * s, 5 + s) for s in range(3)}
     records = [
-        _record(
-            _spread(*counts, 200),
+        a_record(
+            spread(*counts, 200),
             name=f"sat-tiny-{activation}-s{seed}",
             activation=activation,
             train_seed=seed,
         )
         for (activation, seed), counts in broken.items()
     ]
-    control = _record(_spread(20, 180, 0, 200), name="standard-tiny-relu-s0", recipe="standard")
-    foreign = _record(
+    control = a_record(spread(20, 180, 0, 200), name="standard-tiny-relu-s0", recipe="standard")
+    foreign = a_record(
         [0] * 50 + [1] * 60 + [-1] * 90,
         ("square(queries=100)",),
         name="a|b <model>",
@@ -129,18 +113,12 @@ def small_records() -> list[Record]:
         recipe=None,
         source="factory",
     )
-    harder = _record(_spread(40, 100, 40, 200), name="sat-tiny-relu-s0", eps="8/255")
+    harder = a_record(spread(40, 100, 40, 200), name="sat-tiny-relu-s0", eps="8/255")
     fast = replace(
-        _record([0] * 40 + [1] * 91 + [-1] * 69, (FAST,), name="sat-tiny-relu-s0"),
+        a_record([0] * 40 + [1] * 91 + [-1] * 69, (FAST,), name="sat-tiny-relu-s0"),
         diagnosis=Diagnosis([FLAG], 200, 200),
     )
-    transfer = _record(
+    transfer = a_record(
         [0] * 40 + [1] * 5 + [2] * 15 + [-1] * 140, (TRANSFER,), name="sat-tiny-relu-s0"
     )
     return [*records, control, foreign, harder, fast, transfer]
-
-
-@pytest.fixture(scope="session")
-def small_board(small_records: list[Record]) -> Board:
-    """The board of `small_records`."""
-    return build_board(small_records)

@@ -268,11 +268,12 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_audit, "_autoattack", Tiny().parts)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_tiny")
 def test_the_command_line_audits_behind_the_attacks_and_the_record_holds_the_bound(
     tmp_path: Path,
 ) -> None:
-    words = "eval --model fmnist-sat-tiny-relu-s0 --attack pgd-1 --n-examples 80 --quiet --json"
+    words = "eval --model fmnist-sat-tiny-relu-s0 --attack pgd-1 --n-examples 75 --quiet --json"
     done = CliRunner().invoke(cli, [*words.split(), "--audit", "4", "--out", str(tmp_path)])
     assert (done.exit_code, done.exception) == (0, None)
     (path,) = tmp_path.glob("*.json")

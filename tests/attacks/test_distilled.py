@@ -27,6 +27,7 @@ from satbench.model_zoo import masked
 
 LINF = Threat.parse("linf:0.1")
 SMALL = Distilled(queries=400, seeds=100, rounds=3, width=4, training=60, steps=10)
+TINY = Distilled(queries=60, seeds=20, rounds=2, width=4, training=4, steps=5)
 
 
 class HardSides(nn.Module):
@@ -110,7 +111,7 @@ def test_the_target_is_asked_for_so_many_labels_and_nothing_else(
 
 
 def test_the_attack_proper_asks_the_target_nothing() -> None:
-    attack, passes, _ = prepared(replace(SMALL, training=4))
+    attack, passes, _ = prepared(TINY)
     passes.take()
     x = torch.from_numpy(images(3))
 
@@ -123,29 +124,29 @@ def test_the_attack_proper_asks_the_target_nothing() -> None:
 def test_the_target_is_asked_without_gradients() -> None:
     target = HardSides()
 
-    prepared(replace(SMALL, training=4), target)
+    prepared(TINY, target)
 
     assert not target.grads_seen
 
 
 def test_nothing_but_the_labels_matters() -> None:
-    shy, _, _ = prepared(replace(SMALL, training=8), HardSides(confidence=1e-3))
-    sure, _, _ = prepared(replace(SMALL, training=8), HardSides(confidence=1e3))
+    shy, _, _ = prepared(TINY, HardSides(confidence=1e-3))
+    sure, _, _ = prepared(TINY, HardSides(confidence=1e3))
 
     assert torch.equal(candidates(shy), candidates(sure))
 
 
 def test_the_same_seed_gives_the_same_bits() -> None:
-    first, _, _ = prepared(replace(SMALL, training=8))
+    first, _, _ = prepared(TINY)
     torch.rand(3)  # where the global generator stands does not matter
-    second, _, _ = prepared(replace(SMALL, training=8))
+    second, _, _ = prepared(TINY)
 
     assert torch.equal(candidates(first), candidates(second))
 
 
 def test_another_seed_gives_another_student() -> None:
-    first, _, _ = prepared(replace(SMALL, training=8))
-    second, _, _ = prepared(replace(SMALL, training=8), seed=1)
+    first, _, _ = prepared(TINY)
+    second, _, _ = prepared(TINY, seed=1)
 
     assert not torch.equal(candidates(first), candidates(second))
 
@@ -154,7 +155,7 @@ def test_another_seed_gives_another_student() -> None:
 def test_the_global_generator_is_left_alone() -> None:
     before = np.random.get_state()[1].copy()
 
-    candidates(prepared(replace(SMALL, training=4))[0])
+    candidates(prepared(TINY)[0])
 
     np.testing.assert_array_equal(np.random.get_state()[1], before)
 
@@ -184,7 +185,7 @@ def test_without_hardening_no_image_moves_against_the_student() -> None:
 @pytest.mark.parametrize("threat", ["linf:0.1", "l2:0.5", "l1:3"])
 def test_the_candidates_are_allowed(threat: str) -> None:
     parsed = Threat.parse(threat)
-    attack, _, _ = prepared(replace(SMALL, training=8), threat=parsed)
+    attack, _, _ = prepared(TINY, threat=parsed)
 
     check_allowed(torch.from_numpy(images(12, seed=1)), candidates(attack, threat=parsed), parsed)
 

@@ -136,7 +136,7 @@ def attack_of(loss: str) -> CosinePGD:
     return CosinePGD(loss, 10)  # type: ignore[arg-type]
 
 
-def a_batch(shipped: LoadedModel, n: int = 60) -> tuple[Tensor, Tensor]:
+def a_batch(shipped: LoadedModel, n: int = 30) -> tuple[Tensor, Tensor]:
     """Return images that the shipped model gets right, with its answers."""
     from satbench.data import load_dataset
 
@@ -146,10 +146,10 @@ def a_batch(shipped: LoadedModel, n: int = 60) -> tuple[Tensor, Tensor]:
 
 def test_the_softplus_backward_breaks_what_the_true_gradient_leaves(shipped: LoadedModel) -> None:
     shipped.module.requires_grad_(False)
-    x, y = a_batch(shipped, 200)
+    x, y = a_batch(shipped, 100)
     true, soft = (
         shipped.module(
-            CosinePGD("gama", 20, start="corner", backward=backward)(
+            CosinePGD("gama", 10, start="corner", backward=backward)(
                 shipped.module, x, y, LINF, noise_of(len(x))
             )
         ).argmax(1)
@@ -279,10 +279,10 @@ def test_the_fast_suite_on_a_shipped_model_leaves_no_more_than_pgd(
 
 @pytest.fixture
 def evaluate_few(shipped: LoadedModel, tmp_path: object) -> Callable[..., int]:
-    """A function from an attack to how many of 40 images it leaves."""
+    """A function from an attack to how many of 8 images it leaves."""
     import satbench
 
-    x, y = a_batch(shipped, 40)
+    x, y = a_batch(shipped, 8)
 
     def left(attack: str) -> int:
         return satbench.evaluate(

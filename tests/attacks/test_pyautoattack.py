@@ -96,7 +96,7 @@ def test_a_part_returns_what_the_package_itself_returns_bit_for_bit(
     name: str, threat: Threat, shipped: LoadedModel, fashion: Dataset
 ) -> None:
     model = shipped.module.requires_grad_(False)
-    x, y = correct_images(model, fashion, 25)
+    x, y = correct_images(model, fashion, 12)
     noise = Noise(0, name, tuple(range(len(x))), block=3)
     expected = by_package(package(model, threat, [name], noise.block_seed()), x, y)
 
@@ -215,11 +215,11 @@ def test_the_reference_gives_the_verdicts_of_the_package_driven_part_after_part(
         ],
     )
     monkeypatch.setitem(FEW, "apgd-ce", 1)  # so that something is left for the others
-    images = fashion.first(45)
+    images = fashion.first(16)
     with borrowed(shipped.module) as judged:
-        expected = by_parts(judged, images, LINF, 20, short=True)
+        expected = by_parts(judged, images, LINF, 7, short=True)
 
-    suite = parse_suite(["autoattack-reference(block=20)"])
+    suite = parse_suite(["autoattack-reference(block=7)"])
     got = run_suite(shipped.module, images, LINF, suite, 0, 7, Journal(), Quiet())
 
     assert got.tolist() == expected
@@ -240,6 +240,7 @@ def test_the_full_reference_gives_the_verdicts_of_the_package_driven_part_after_
     assert got.tolist() == expected
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("attack", ["apgd-t", "autoattack", "autoattack-reference"])
 def test_fewer_than_four_classes_are_refused_with_what_to_use(

@@ -332,6 +332,7 @@ def test_different_methods_make_different_images(small_net: MakeNet) -> None:
 # The contract, which tests/contract holds for attacks that borrow nothing.
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("threat", ["linf:0.3", "l2:3", "l1:12"])
 def test_the_result_is_allowed_and_all_else_left_alone(

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, dataclass, fields
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from known_models import random_net
+from torch import Tensor, nn
 
 from contract.cases import (
     ALONE,
+    CASES_OF_THE_DAY,
     CHEAP,
-    SHAPES,
     SIMPLE,
     SPECS,
     Case,
@@ -33,116 +34,143 @@ from satbench.core.threat import Threat
 from satbench.engine.judge import check_allowed
 from satbench.engine.traits import Composite
 
+# Whoever adds one is told of its faults every day.
+pytestmark = pytest.mark.sampled(None)
+
 # One takes on only images whose gradients mislead, the other's student learns next to nothing here.
 WEAK = ("square-flagged", "distilled")
 
 
+@dataclass(frozen=True)
+class Ordinary:
+    """What an attack made of grey images, and what it did to all else that it was given."""
+
+    x: Tensor
+    x_adv: Tensor
+    answers: Tensor
+    images: tuple[Tensor, Tensor]
+    images_before: tuple[Tensor, Tensor]
+    net: nn.Module
+    weights_before: dict[str, Tensor]
+    moved: list[str]
+
+
 @cache
-def plain_result(case: Case, make_net: MakeNet) -> Tensor:
-    """Return what a case makes of grey images, the caller doing nothing out of the ordinary."""
-    net = make_net()
+def ordinary(case: Case) -> Ordinary:
+    """Run a case once, for all the tests that look at what a run leaves behind."""
+    net = random_net()
+    x, y = a_batch(net, (1, 8, 8))
+    before = (x.clone(), y.clone())
+    first = next(net.parameters())
+    first.grad = torch.ones_like(first)
+    weights = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     with torch.random.fork_rng():
         torch.rand(7)
-        return case.run(net, *a_batch(net, (1, 8, 8)))
+        states = generator_states()
+        x_adv = case.run(net, x, y)
+        moved = [name for name, state in generator_states().items() if states[name] != state]
+    return Ordinary(before[0], x_adv, net(x_adv).argmax(1), (x, y), before, net, weights, moved)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def generator_states() -> dict[str, object]:
+    return {
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "numpy": np.random.get_state()[1].tobytes(),
+        "python": random.getstate(),
+    }
+
+
+def test_the_result_is_allowed_by_the_threat_model(subtests: pytest.Subtests) -> None:
+    for case in CASES_OF_THE_DAY:
+        with subtests.test(case=str(case)):
+            check_result(case, ordinary(case).x, ordinary(case).x_adv)
+            assert (
+                case.name.startswith(WEAK)
+                or (ordinary(case).answers != ordinary(case).images_before[1]).any()
+            )
+
+
+@pytest.mark.sampled(26)
 @on_every_attack_under_every_threat
-def test_the_result_is_allowed_by_the_threat_model(
-    case: Case, shape: tuple[int, ...], small_net: MakeNet
+def test_the_result_for_colour_images_is_allowed_by_the_threat_model(
+    case: Case, small_net: MakeNet
 ) -> None:
-    net = small_net(shape[0])
-    x, y = a_batch(net, shape)
+    net = small_net(3)
+    x, y = a_batch(net, (3, 16, 16))
 
     x_adv = case.run(net, x, y)
 
-    check_allowed(x, x_adv, case.threat)  # shape, float32, ball, box
-    assert x_adv.device == x.device
-    assert not x_adv.requires_grad
+    check_result(case, x, x_adv)
     assert case.name.startswith(WEAK) or (net(x_adv).argmax(1) != y).any()
 
 
-@on_every_attack_under_every_threat
-def test_images_and_labels_are_left_alone(case: Case, small_net: MakeNet) -> None:
-    net = small_net()
-    x, y = a_batch(net, (1, 8, 8))
-    before = (x.clone(), y.clone())
-
-    x_adv = case.run(net, x, y)
-    x_adv += 1  # it is no view of x either
-
-    assert torch.equal(x, before[0])
-    assert torch.equal(y, before[1])
-    assert not x.requires_grad
+def check_result(case: Case, x: Tensor, x_adv: Tensor) -> None:
+    check_allowed(x, x_adv, case.threat)  # shape, float32, ball, box
+    assert x_adv.device == x.device
+    assert not x_adv.requires_grad
 
 
-@on_every_attack_under_every_threat
-def test_a_frozen_model_is_left_alone(case: Case, small_net: MakeNet) -> None:
-    net = small_net()
-    x, y = a_batch(net, (1, 8, 8))
-    first = next(net.parameters())
-    first.grad = torch.ones_like(first)
-    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-
-    case.run(net, x, y)
-
-    state = net.state_dict()
-    assert all(torch.equal(state[name], tensor) for name, tensor in before.items())
-    assert [name for name, p in net.named_parameters() if p.grad is not None] == ["0.weight"]
-    assert torch.equal(first.grad, torch.ones_like(first))
-    assert not any(p.requires_grad for p in net.parameters())
-    assert not any(m.training or m._forward_hooks or m._backward_hooks for m in net.modules())
+def test_images_and_labels_are_left_alone(subtests: pytest.Subtests) -> None:
+    for case in CASES_OF_THE_DAY:
+        with subtests.test(case=str(case)):
+            seen = ordinary(case)
+            x, y = seen.images
+            assert torch.equal(x, seen.images_before[0])
+            assert torch.equal(y, seen.images_before[1])
+            assert not x.requires_grad
+            assert x.untyped_storage().data_ptr() != seen.x_adv.untyped_storage().data_ptr()
 
 
-@on_every_attack_under_every_threat
-def test_the_global_generators_are_neither_moved_nor_read(case: Case, small_net: MakeNet) -> None:
-    net = small_net()
-    x, y = a_batch(net, (1, 8, 8))
-    before = (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate())
+def test_a_frozen_model_is_left_alone(subtests: pytest.Subtests) -> None:
+    for case in CASES_OF_THE_DAY:
+        with subtests.test(case=str(case)):
+            net, before = ordinary(case).net, ordinary(case).weights_before
+            state = net.state_dict()
+            first = next(net.parameters())
+            assert all(torch.equal(state[name], tensor) for name, tensor in before.items())
+            assert [name for name, p in net.named_parameters() if p.grad is not None] == [
+                "0.weight"
+            ]
+            assert torch.equal(first.grad, torch.ones_like(first))
+            assert not any(p.requires_grad for p in net.parameters())
+            assert not any(
+                m.training or m._forward_hooks or m._backward_hooks for m in net.modules()
+            )
 
-    x_adv = case.run(net, x, y)
 
-    assert torch.equal(torch.get_rng_state(), before[0])
-    np.testing.assert_array_equal(np.random.get_state()[1], before[1])
-    assert random.getstate() == before[2]
-    assert torch.equal(x_adv, plain_result(case, small_net))  # made where they stood elsewhere
+def test_the_global_generators_are_not_moved(subtests: pytest.Subtests) -> None:
+    for case in CASES_OF_THE_DAY:
+        with subtests.test(case=str(case)):
+            assert ordinary(case).moved == []
 
 
-@on_every_attack_under_every_threat
-def test_an_empty_batch_is_answered_without_the_model(case: Case, small_net: MakeNet) -> None:
+def test_an_empty_batch_is_answered_without_the_model(
+    subtests: pytest.Subtests, small_net: MakeNet
+) -> None:
     def nobody(x: Tensor) -> Tensor:
         raise AssertionError("asked about no image")
 
     x, y = torch.empty(0, 1, 8, 8), torch.empty(0, dtype=torch.int64)
-    attack = case.attack(small_net())
-
-    x_adv = attack(nobody, x, y, case.threat, noise_of(0))
-
-    assert (x_adv.shape, x_adv.dtype, x_adv.requires_grad) == (x.shape, x.dtype, False)
-
-
-@on_every_attack_under_every_threat
-def test_the_memory_layout_of_the_images_does_not_matter(case: Case, small_net: MakeNet) -> None:
-    net = small_net()
-    x, y = a_batch(net, (1, 8, 8))
-    # The strides of channels last, which are contiguous too where there is one channel.
-    laid = torch.empty_strided(x.shape, (64, 1, 8, 1)).copy_(x)
-
-    assert torch.equal(case.run(net, laid, y), plain_result(case, small_net))
+    for case in CASES_OF_THE_DAY:
+        with subtests.test(case=str(case)):
+            x_adv = case.attack(small_net())(nobody, x, y, case.threat, noise_of(0))
+            assert (x_adv.shape, x_adv.dtype, x_adv.requires_grad) == (x.shape, x.dtype, False)
 
 
 @on_every_attack_under_every_threat
-def test_neither_no_grad_around_it_nor_trainable_weights_change_a_result(
-    case: Case, small_net: MakeNet
-) -> None:
+def test_nothing_around_it_changes_a_result(case: Case, small_net: MakeNet) -> None:
+    # Around it are: gradients off, weights that are trained, generators elsewhere, and the strides
+    # of channels last, which are contiguous too where there is one channel.
     net = small_net().requires_grad_(True)
     x, y = a_batch(net, (1, 8, 8))
+    laid = torch.empty_strided(x.shape, (64, 1, 8, 1)).copy_(x)
     attack = case.attack(net)
 
-    with torch.no_grad():
-        x_adv = attack(net, x, y, case.threat, noise_of())
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(5)
+        x_adv = attack(net, laid, y, case.threat, noise_of())
 
-    assert torch.equal(x_adv, plain_result(case, small_net))
+    assert torch.equal(x_adv, ordinary(case).x_adv)
     assert [(p.grad, p.requires_grad) for p in net.parameters()] == [(None, True)] * 8
 
 
@@ -172,6 +200,7 @@ def test_images_in_any_layout_give_the_same_result(
     assert laid.grad is None
 
 
+@pytest.mark.sampled(26)
 @on_every_attack_under_every_threat
 def test_a_ball_of_no_size_leaves_every_answer_as_it_was(case: Case, small_net: MakeNet) -> None:
     net = small_net()
@@ -187,37 +216,31 @@ def test_a_ball_of_no_size_leaves_every_answer_as_it_was(case: Case, small_net: 
     assert torch.equal(net(x_adv).argmax(1), answers)
 
 
-@pytest.mark.parametrize("spec", SPECS)
-def test_an_attack_is_frozen(spec: str) -> None:
-    attack = parse_attack(spec)
-    with pytest.raises(FrozenInstanceError):
-        setattr(attack, fields(attack)[0].name, 1)  # type: ignore[arg-type]
+def test_an_attack_is_frozen_and_holds_nothing_but_hashable_parameters(
+    subtests: pytest.Subtests,
+) -> None:
+    for spec in SPECS:
+        with subtests.test(spec=spec):
+            attack = parse_attack(spec)
+            names = [field.name for field in fields(attack)]  # type: ignore[arg-type]
+            with pytest.raises(FrozenInstanceError):
+                setattr(attack, names[0], 1)
+            assert hash(parse_attack(spec)) == hash(attack)
+            assert list(vars(attack)) == names
 
 
-@pytest.mark.parametrize("spec", SPECS)
-def test_an_attack_holds_nothing_but_hashable_parameters(spec: str) -> None:
-    attack = parse_attack(spec)
-
-    assert hash(parse_attack(spec)) == hash(attack)
-    assert list(vars(attack)) == [field.name for field in fields(attack)]  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("spec", sorted({*SPECS, *ATTACKS.names()}))
-def test_the_canonical_spec_names_the_very_same_attack(spec: str) -> None:
-    assert parse_attack(attack_spec(spec)) == parse_attack(spec)
+def test_the_canonical_spec_names_the_very_same_attack_and_is_its_own(
+    subtests: pytest.Subtests,
+) -> None:
+    for spec in sorted({*SPECS, *ATTACKS.names()}):
+        with subtests.test(spec=spec):
+            assert parse_attack(attack_spec(spec)) == parse_attack(spec)
+            assert attack_spec(attack_spec(spec)) == attack_spec(spec)
 
 
-@pytest.mark.parametrize("spec", sorted({*SPECS, *ATTACKS.names()}))
-def test_the_canonical_spec_is_its_own_canonical_spec(spec: str) -> None:
-    assert attack_spec(attack_spec(spec)) == attack_spec(spec)
-
-
-@pytest.mark.parametrize("name", ATTACKS.names())
-def test_an_attack_says_what_it_is_and_where_it_was_published(name: str) -> None:
-    entry = ATTACKS[name]
-
-    assert entry.summary
-    assert entry.source
+def test_an_attack_says_what_it_is_and_where_it_comes_from() -> None:
+    assert [name for name in ATTACKS.names() if not ATTACKS[name].summary] == []
+    assert [name for name in ATTACKS.names() if not ATTACKS[name].source] == []
 
 
 # The parts of the reference have no names of their own: tests/attacks/test_pyautoattack.py.

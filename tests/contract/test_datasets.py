@@ -21,6 +21,9 @@ from satbench.core.digests import digest_arrays
 from satbench.core.errors import SatbenchError
 from satbench.data import AT_A_PATH, DATASETS, USER, Dataset, Split, check_name, load_dataset
 
+# Whoever adds one is told of its faults every day.
+pytestmark = pytest.mark.sampled(None)
+
 each_data_set = pytest.mark.parametrize("name", DATASETS.names())
 NAMED = [name for name in DATASETS.names() if name not in AT_A_PATH]
 

@@ -31,6 +31,9 @@ from satbench.training.ranks import ALONE
 from satbench.training.start import fresh_model
 from satbench.training.update.step import Stepper
 
+# Whoever adds one is told of its faults every day.
+pytestmark = pytest.mark.sampled(None)
+
 each_recipe = pytest.mark.parametrize("name", recipe_names())
 
 SOURCE = re.compile(
@@ -38,6 +41,16 @@ SOURCE = re.compile(
     re.IGNORECASE,
 )
 """What a source of a value looks like: a publication, its code, `ours`, or another recipe."""
+
+LARGE = {
+    "fast-at-cifar10",
+    "pgd7-at-cifar10",
+    "sat-cifar10",
+    "sat-imagenet-efficientnet",
+    "sat-imagenet-resnet50",
+    "trades-cifar10",
+}
+"""Recipes of networks with 5 to 46 million weights, whose update takes long."""
 
 SIZES = {"fashion-mnist": (1, 28, 28), "cifar10": (3, 8, 8), "cifar100": (3, 8, 8)}
 """Images that a step is tried on: no larger than the network needs."""
@@ -106,6 +119,7 @@ def test_what_is_written_is_what_is_trained(name: str) -> None:
             assert getattr(config, key) == typed_setting(key, value)
 
 
+@pytest.mark.sampled(4)
 @each_recipe
 def test_a_config_survives_json_toml_overrides_and_being_spelled_out(
     name: str, tmp_path: Path
@@ -138,9 +152,7 @@ def shape_for(config: TrainConfig, folder: Path) -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize(
-    "name",
-    # A WideResNet-34-10: the update of 46 million weights takes seconds.
-    [pytest.param(n, marks=[pytest.mark.slow] * (n == "trades-cifar10")) for n in recipe_names()],
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in recipe_names()]
 )
 def test_a_step_of_training_is_finite_and_reaches_every_weight(name: str, tmp_path: Path) -> None:
     config = replace(load_recipe(name), batch_size=2, accumulate=1, compile=False)

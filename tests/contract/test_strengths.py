@@ -285,6 +285,7 @@ def test_what_draws_nothing_does_not_depend_on_the_seed(spec: str, small_net: Ma
     assert torch.equal(*results)
 
 
+@pytest.mark.sampled(20)
 @on_every_attack_under_every_threat
 def test_an_image_on_its_own_gets_the_verdict_that_it_has_in_a_batch(
     case: Case, small_net: MakeNet
@@ -321,6 +322,7 @@ class Huge(nn.Module):
         return 1e6 * logits
 
 
+@pytest.mark.sampled(20)
 @pytest.mark.parametrize(
     "kind", ["no gradient", pytest.param("huge logits", marks=pytest.mark.slow)]
 )

@@ -117,3 +117,14 @@ def test_a_sweep_removes_what_a_killed_writer_of_a_file_left(tmp_path: Path) -> 
     sweep(tmp_path / "r.json")
 
     assert sorted(path.name for path in tmp_path.iterdir()) == [f".other.json.{dead}", "r.json"]
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_place_and_its_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, kept = tmp_path / "a.json", list[tuple[int, bool]]()
+    monkeypatch.setattr(os, "fsync", lambda fd: kept.append((os.fstat(fd).st_ino, path.exists())))
+
+    write_text(path, "{}")
+
+    assert kept == [(path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]

@@ -18,7 +18,7 @@ from satbench.data import Dataset
 from satbench.engine import searched
 from satbench.engine.proof import Proof
 
-ATTACKS = ("pgd(steps=6)", "apgd-ce(steps=8)", "fab-t(steps=4)", "square(queries=40)")
+ATTACKS = ("pgd(steps=4)", "apgd-ce(steps=5)", "fab-t(steps=2)", "square(queries=20)")
 CHANNELS, CLASSES = 6, 4
 
 

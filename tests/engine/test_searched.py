@@ -478,11 +478,11 @@ def test_a_model_that_its_graph_does_not_show_is_searched_as_it_is(
     expected, plain = run(net, spec)
 
     assert verdicts == expected
-    for mine, other in zip(journal, plain, strict=True):
-        assert np.array_equal(mine.witnesses, other.witnesses)
-        assert (mine.forwards, mine.backwards) == (other.forwards, other.backwards)
     shown = spec.startswith("square") and kind is WithoutGradientInside
     shown |= spec.startswith("pgd") and kind is OtherwiseWithoutGradients
+    for mine, other in zip(journal, plain, strict=True):  # a copy rounds otherwise
+        assert shown or np.array_equal(mine.witnesses, other.witnesses)
+        assert shown or (mine.forwards, mine.backwards) == (other.forwards, other.backwards)
     assert {r.search for r in journal if r.stage and len(r.indices)} <= {
         "plain",
         *["folded"][:shown],

@@ -122,7 +122,7 @@ def records(count: int = 2_000) -> dict[str, float]:
     """Build a board of 2,000 records with its pages."""
     import random
 
-    from synthetic_records import _record
+    from synthetic_records import a_record
 
     from satbench.board.board import build_board
     from satbench.board.exports import render_csv, render_json
@@ -130,7 +130,7 @@ def records(count: int = 2_000) -> dict[str, float]:
 
     draw = random.Random(0)
     made = [
-        _record([draw.choice([-1, -1, -1, 1, 0]) for _ in range(500)], name=f"m{number}")
+        a_record([draw.choice([-1, -1, -1, 1, 0]) for _ in range(500)], name=f"m{number}")
         for number in range(count)
     ]
     started = time.process_time()
