@@ -6,14 +6,12 @@ from dataclasses import asdict
 from fractions import Fraction
 
 from satbench.board.board import Benchmark, Board
+from satbench.board.published import SCHEMA
 from satbench.board.ranking import Comparison
 from satbench.board.rows import COLUMNS, Column, Group, Row, Share
 from satbench.core.text.csv_text import csv_text
 from satbench.core.text.json_text import json_text
 from satbench.core.threat import show_fraction
-
-SCHEMA = 4
-"""The schema of the JSON."""
 
 _Numbers = dict[str, object]
 

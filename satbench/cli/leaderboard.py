@@ -20,7 +20,10 @@ from satbench.cli.shell.workers import workers as workers_options
 from satbench.core.text.terminal import tell
 
 if TYPE_CHECKING:
+    from satbench.board.published import BoardNumbers, Order
     from satbench.evaluation.workers import Workers
+
+_ORDERS = ("best-known", "clean", "transfer", "pgd-50", "autoattack", "fast", "gap", "name")
 
 
 @group(
@@ -115,27 +118,71 @@ def build(
 
 @leaderboard.command(
     examples="""
-    satbench leaderboard show
+    satbench leaderboard show --top 10
+    satbench leaderboard show --activation silu --sort autoattack
     satbench leaderboard show --records results --json
     """,
 )
 @click.option("--records", type=FOLDER, help="Folder of records. Default: those of satbench.")
+@click.option("--top", type=click.IntRange(min=1), metavar="N", help="Only the first N models.")
+@click.option(
+    "--sort",
+    "order",
+    type=click.Choice(_ORDERS),
+    default="best-known",
+    show_default=True,
+    help="The number that comes first is the highest; names go from A to Z.",
+)
+@click.option(
+    "--dataset", metavar="NAME", shell_complete=completion.datasets, help="Only this data set."
+)
+@click.option(
+    "--activation",
+    metavar="NAME",
+    shell_complete=completion.activations,
+    help="Only this activation: celu, or celu(alpha=2).",
+)
 @options.as_json
-def show(records: Path | None, as_json: bool) -> None:
-    """Print the leaderboard."""
-    from satbench.board.exports import render_json
-    from satbench.board.publish import published_board, read_board
+def show(
+    records: Path | None,
+    top: int | None,
+    order: Order,
+    dataset: str | None,
+    activation: str | None,
+    as_json: bool,
+) -> None:
+    """Print the boards, or some of their models.
+
+    A narrow terminal shows fewer columns; names are never broken.
+    """
+    from satbench.board.published import SCHEMA, chosen, published_numbers
+    from satbench.core.text.json_text import json_text
+
+    left_out: list[str] = []
+    boards = None if records else published_numbers()
+    if boards is None:
+        boards = _computed(records, left_out)
+    for fault in left_out:
+        tell(f"satbench: left out: {fault}", err=True)
+    boards = chosen(boards, dataset, activation, order, top)
+    if as_json:
+        value = {"schema": SCHEMA, "benchmarks": [board.values for board in boards]}
+        tell(json_text(value), nl=False)
+        return
     from satbench.board.terminal import leaderboard_table
     from satbench.core.console import results
 
-    left_out: list[str] = []
+    console = results()
+    console.print(leaderboard_table(boards, console.width))
+
+
+def _computed(records: Path | None, left_out: list[str]) -> list[BoardNumbers]:
+    from satbench.board.exports import render_json
+    from satbench.board.publish import published_board, read_board
+    from satbench.board.published import read_numbers
+
     board = read_board(records, left_out) if records else published_board(left_out)
-    for fault in left_out:
-        tell(f"satbench: left out: {fault}", err=True)
-    if as_json:
-        tell(render_json(board), nl=False)
-    else:
-        results().print(leaderboard_table(board))
+    return read_numbers(render_json(board), "of the records")
 
 
 @leaderboard.command(

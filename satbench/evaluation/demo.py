@@ -16,7 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from satbench.board.board import build_board
+from satbench.board.exports import render_json
 from satbench.board.publish import published_board
+from satbench.board.published import read_numbers
 from satbench.board.tables import render_markdown
 from satbench.board.terminal import leaderboard_table
 from satbench.core.console import BarProgress, results
@@ -92,7 +94,8 @@ def run_whole_demo(out: Path, device: str, quiet: bool) -> list[Result]:
     console.print(table_of(strong))
     console.rule("committed with satbench: the full leaderboard")
     committed = published_board()
-    console.print(leaderboard_table(committed))
+    numbers = read_numbers(render_json(committed), "of the records")
+    console.print(leaderboard_table(numbers, console.width))
     path = out / "LEADERBOARD.md"
     here, there = render_markdown(build_board(records)), render_markdown(committed)
     write_text(path, f"{_LIVE}\n\n{here}\n{_COMMITTED}\n\n{there}")

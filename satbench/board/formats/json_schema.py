@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from satbench.board.exports import SCHEMA
 from satbench.board.marks import Mark
+from satbench.board.published import SCHEMA
 from satbench.board.rows import COLUMNS
 from satbench.core.text.json_text import json_text
 

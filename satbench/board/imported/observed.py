@@ -14,7 +14,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from satbench.board.imported.activations import kind_of
 from satbench.board.imported.rows import ImportedRow
@@ -107,8 +106,10 @@ def clustered_effect(
     scores = np.array([float(d[names == one] @ (y - slope * d)[names == one]) for one in used])
     count = len(used)
     error = sqrt(count / (count - 1) * float(scores @ scores)) / weight
-    half = float(student.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
-    p = 2 * float(student.sf(abs(slope) / error, count - 1)) if error else float(slope == 0)
+    from scipy.special import stdtr, stdtrit  # Student's distribution, and inverted
+
+    half = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * error
+    p = 2 * float(stdtr(count - 1, -abs(slope) / error)) if error else float(slope == 0)
     return Effect(slope, count, (slope - half, slope + half), None, p)
 
 

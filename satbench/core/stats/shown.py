@@ -20,7 +20,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from satbench.core.errors import SatbenchError
 from satbench.core.stats.intervals import CONFIDENCE, holm, paired_t_interval
@@ -88,8 +87,10 @@ def two_way_effect(differences: NDArray[np.float64]) -> Effect:
     by_image = float(differences.mean(axis=0).var(ddof=1)) / images
     by_cell = float(differences.var(ddof=1)) / differences.size
     error = sqrt(max(by_seed + by_image - by_cell, by_seed, by_image))
-    half = float(student.ppf((1 + CONFIDENCE) / 2, seeds - 1)) * error
-    p = 2 * float(student.sf(abs(mean) / error, seeds - 1)) if error else float(mean == 0)
+    from scipy.special import stdtr, stdtrit  # Student's distribution, and inverted
+
+    half = float(stdtrit(seeds - 1, (1 + CONFIDENCE) / 2)) * error
+    p = 2 * float(stdtr(seeds - 1, -abs(mean) / error)) if error else float(mean == 0)
     return Effect(mean, seeds, (mean - half, mean + half), paired_t_interval(means.tolist()), p)
 
 
@@ -100,7 +101,9 @@ def least_t(seeds: int, contrasts: int) -> float:
     """
     if seeds < 2 or contrasts < 1:
         raise SatbenchError(f"expected two seeds and a contrast, got {seeds} and {contrasts}")
-    return float(student.isf((1 - CONFIDENCE) / 2 / contrasts, seeds - 1))
+    from scipy.special import stdtrit
+
+    return -float(stdtrit(seeds - 1, (1 - CONFIDENCE) / 2 / contrasts))
 
 
 def adjusted(effects: Sequence[Effect | None]) -> list[Effect | None]:
