@@ -38,7 +38,12 @@ def model_objects(benchmark: Benchmark) -> list[dict[str, object]]:
 
 def render_json(board: Board) -> str:
     """Return the numbers of the CSV, and those of groups and of the comparison with ReLU."""
-    benchmarks = [
+    return json_text({"schema": SCHEMA, "benchmarks": benchmark_objects(board)})
+
+
+def benchmark_objects(board: Board) -> list[dict[str, object]]:
+    """Return the objects of a board's benchmarks, as the JSON has them."""
+    return [
         {
             **_benchmark_numbers(benchmark),
             "models": [_model_numbers(row) for row in benchmark.rows],
@@ -52,8 +57,6 @@ def render_json(board: Board) -> str:
         }
         for benchmark in board.benchmarks
     ]
-    value = {"schema": SCHEMA, "benchmarks": benchmarks}
-    return json_text(value)
 
 
 def _benchmark_numbers(benchmark: Benchmark) -> _Numbers:

@@ -67,11 +67,16 @@ def read_numbers(text: str, where: str) -> list[BoardNumbers]:
     """Read `leaderboard.json`.  Raises SatbenchError for another file or a wrong one."""
     values = parse_schema(text, "board", where, (SCHEMA,))
     try:
-        return [_board(one) for one in values["benchmarks"]]
+        return numbers_of(values["benchmarks"])
     except (KeyError, TypeError, msgspec.ValidationError) as error:
         raise SatbenchError(
             f"the board {where} is wrong ({error}); satbench leaderboard build writes it again"
         ) from None
+
+
+def numbers_of(benchmarks: Sequence[Mapping[str, object]]) -> list[BoardNumbers]:
+    """Return boards from the objects that the file has of them."""
+    return [_board(one) for one in benchmarks]
 
 
 def published_numbers() -> list[BoardNumbers] | None:

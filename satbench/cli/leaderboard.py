@@ -177,12 +177,12 @@ def show(
 
 
 def _computed(records: Path | None, left_out: list[str]) -> list[BoardNumbers]:
-    from satbench.board.exports import render_json
+    from satbench.board.exports import benchmark_objects
     from satbench.board.publish import published_board, read_board
-    from satbench.board.published import read_numbers
+    from satbench.board.published import numbers_of
 
     board = read_board(records, left_out) if records else published_board(left_out)
-    return read_numbers(render_json(board), "of the records")
+    return numbers_of(benchmark_objects(board))
 
 
 @leaderboard.command(

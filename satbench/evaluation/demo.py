@@ -16,9 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from satbench.board.board import build_board
-from satbench.board.exports import render_json
+from satbench.board.exports import benchmark_objects
 from satbench.board.publish import published_board
-from satbench.board.published import read_numbers
+from satbench.board.published import numbers_of
 from satbench.board.tables import render_markdown
 from satbench.board.terminal import leaderboard_table
 from satbench.core.console import BarProgress, results
@@ -94,7 +94,7 @@ def run_whole_demo(out: Path, device: str, quiet: bool) -> list[Result]:
     console.print(table_of(strong))
     console.rule("committed with satbench: the full leaderboard")
     committed = published_board()
-    numbers = read_numbers(render_json(committed), "of the records")
+    numbers = numbers_of(benchmark_objects(committed))
     console.print(leaderboard_table(numbers, console.width))
     path = out / "LEADERBOARD.md"
     here, there = render_markdown(build_board(records)), render_markdown(committed)

@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 
 from satbench.board.board import build_board
-from satbench.board.exports import render_csv, render_json
+from satbench.board.exports import benchmark_objects, render_csv, render_json
 from satbench.board.marks import PROMISES, Mark
+from satbench.board.published import numbers_of
 from satbench.board.rows import Row, make_row
 from satbench.board.tables import render_markdown
 from satbench.board.terminal import leaderboard_table
@@ -138,7 +139,7 @@ def test_tables_show_marks_and_count_them(record: Record, make_record) -> None:
     board = build_board([record, other], rechecks=[recheck_of(record)])
     page = render_markdown(board)
     shown = Console(width=120, file=StringIO())
-    shown.print(leaderboard_table(board))
+    shown.print(leaderboard_table(numbers_of(benchmark_objects(board))))
     text = shown.file.getvalue()  # type: ignore[attr-defined]
 
     assert "| verified (≤ 3.5) |" in page

@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from satbench.board.board import build_board
+from satbench.board.exports import benchmark_objects
+from satbench.board.published import numbers_of
 from satbench.board.terminal import leaderboard_table
 
 
-def _printed(records) -> list[str]:
-    console = Console(file=io.StringIO(), width=100, color_system=None)
-    console.print(leaderboard_table(build_board(records)))
+def _printed(records, width: int = 100) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    numbers = numbers_of(benchmark_objects(build_board(records)))
+    console.print(leaderboard_table(numbers, width))
     return console.file.getvalue().splitlines()
 
 
@@ -45,11 +49,24 @@ def test_a_number_that_was_not_measured_is_a_dash(make_record) -> None:
     ]
 
 
-def test_a_name_of_38_letters_fits_100_columns_on_one_line(make_record) -> None:
-    name = "fmnist-sat-tiny-parametric-softplus-s0"
-    lines = _printed([make_record([-1] * 100, name=name)])
+@pytest.mark.parametrize(
+    ("width", "letters"), [(100, 38), (100, 60), (80, 20), (80, 38), (80, 55), (60, 30)]
+)
+def test_a_name_is_never_broken(make_record, width: int, letters: int) -> None:
+    name = "fmnist-sat-tiny-parametric-softplus-s0-of-somebody-in-a-lab"[:letters].ljust(
+        letters, "x"
+    )
+    lines = _printed([make_record([-1] * 100, name=name)], width)
 
-    assert [any(name in line for line in lines), max(map(len, lines)) <= 100] == [True, True]
+    assert [any(name in line for line in lines), max(map(len, lines)) <= width] == [True, True]
+
+
+def test_a_narrow_terminal_goes_without_columns_before_names(make_record) -> None:
+    records = [make_record([0, 1, 1, 2, 3, -1, -1, -1], name="a" * 38)]
+    wide, narrow = (_cells(_printed(records, width), "a" * 38) for width in (100, 80))
+
+    assert narrow == ["1", "87.5", "62.5", "37.5", "–", "37.5", "25.0"]
+    assert wide == ["1", "87.5", "–", "62.5", "37.5", "–", "37.5", "[13.7,", "69.4]", "25.0"]
 
 
 def test_a_name_is_never_taken_for_markup(make_record) -> None:
@@ -66,7 +83,7 @@ def test_each_benchmark_stands_under_its_own_title(small_records) -> None:
 def test_flagged_models_are_marked_and_counted(small_records) -> None:
     printed = " ".join(_printed(small_records))
 
-    assert "†: 2 of 9 models" in printed
+    assert "†: how many flags; 2 of 9 models" in printed
     assert "sat-tiny-relu-s0 †1" in printed
 
 

@@ -17,8 +17,9 @@ import pytest
 from click.testing import CliRunner
 
 from satbench.board.board import build_board
-from satbench.board.exports import render_csv, render_json
+from satbench.board.exports import benchmark_objects, render_csv, render_json
 from satbench.board.publish import board_files
+from satbench.board.published import numbers_of
 from satbench.board.tables import render_markdown, render_summary
 from satbench.board.terminal import leaderboard_table
 from satbench.cli import cli
@@ -163,7 +164,8 @@ def test_a_table_in_the_terminal_shows_the_name_as_text(
     table: Callable[..., object], name: str, capsys: pytest.CaptureFixture[str], named: Named
 ) -> None:
     records = named(name)
-    results().print(table(build_board(records) if table is leaderboard_table else records))
+    numbers = numbers_of(benchmark_objects(build_board(records)))
+    results().print(table(numbers if table is leaderboard_table else records))
     out = capsys.readouterr().out
 
     assert active(out) == set()
