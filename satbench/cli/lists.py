@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stderr
+from io import StringIO
+from pathlib import Path
 
 import click
 
@@ -69,24 +72,68 @@ def write_catalogue(check: bool) -> None:
 @command(
     examples="""
     satbench datasets
-    satbench datasets --json
+    satbench datasets --get cifar10
+    satbench datasets --data-dir /data --json
     """,
 )
-@options.as_json
-def datasets(as_json: bool) -> None:
-    """List the data sets.  NAME@SIDE is a data set resized, such as fashion-mnist@20."""
+@click.option(
+    "--get",
+    "wanted",
+    multiple=True,
+    metavar="NAME",
+    type=click.Choice(["cifar10", "cifar100"]),
+    help="Download cifar10 or cifar100 into the data folder, and print the digest of each split. "
+    "May be given several times.",
+)
+@options.data_dir
+@options.how_to_tell
+def datasets(wanted: tuple[str, ...], data_dir: Path | None, as_json: bool, quiet: bool) -> None:
+    """List the data sets, and say which of them are on this machine.
+
+    NAME@SIDE is a data set resized, such as fashion-mnist@20.
+    """
+    from satbench.data.folders import data_folder
+    from satbench.data.present import presence_of
+
+    folder = data_folder(data_dir)
+    if wanted:
+        _get(wanted, folder, as_json, quiet)
+        return
     from satbench.data import DATASETS, SIDES
 
     for fault in DATASETS.faults:
         tell(f"satbench: {fault}", err=True)
-    rows = [{"name": e.name, "what": e.summary, "source": e.source} for e in DATASETS]
-    show_rows(rows, as_json)
-    if not as_json:
-        tell(
-            f"\nNAME@SIDE is a data set with its images resized to SIDE×SIDE, {SIDES[0]} to "
-            f"{SIDES[-1]} pixels:\n"
-            "  satbench train --recipe fmnist-sat --set dataset=fashion-mnist@20"
-        )
+    rows: list[dict[str, object]] = []
+    for entry in DATASETS:
+        presence = presence_of(entry.name, folder)
+        about = {"name": entry.name, "what": entry.summary, "source": entry.source}
+        rows.append({**about, "present": presence.is_present, "where": presence.told})
+    if as_json:
+        tell(json.dumps(rows, indent=2))
+        return
+    shown = [{key: str(row[key]) for key in ("name", "what", "source", "where")} for row in rows]
+    show_rows(shown, as_json)
+    tell(
+        f"\nNAME@SIDE is a data set with its images resized to SIDE×SIDE, {SIDES[0]} to "
+        f"{SIDES[-1]} pixels:\n"
+        "  satbench train --recipe fmnist-sat --set dataset=fashion-mnist@20"
+    )
+
+
+def _get(wanted: Sequence[str], folder: Path, as_json: bool, quiet: bool) -> None:
+    from satbench.data.present import download
+
+    told = []
+    for name in dict.fromkeys(wanted):
+        with redirect_stderr(StringIO()) if quiet else nullcontext():  # torchvision's own bar
+            digests = download(name, folder)
+        told.append({"name": name, "folder": str(folder), "digests": digests})
+        if not as_json:
+            for split, digest in digests.items():
+                tell(f"{name}, {split}: {digest}")
+            tell(f"{name} is in {folder}, checked against the published MD5s")
+    if as_json:
+        tell(json.dumps(told, indent=2))
 
 
 @command(

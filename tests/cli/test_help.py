@@ -87,7 +87,7 @@ SAME = {
     "--device": ("eval", "curve", "transfer", "train", "study", "recheck", "challenge", "demo"),
     "--batch-size": ("eval", "curve", "transfer", "recheck", "challenge", "train"),
     "--zoo": ("eval", "curve", "transfer", "train", "study", "verify", "challenge", "export"),
-    "--data-dir": ("eval", "curve", "transfer", "train", "study", "verify", "images"),
+    "--data-dir": ("eval", "curve", "transfer", "train", "study", "verify", "images", "datasets"),
     "--seed": ("eval", "curve", "transfer", "train", "recheck", "challenge"),
     "--out": ("eval", "curve", "transfer", "train", "images", "merge", "demo", "export", "plot"),
     "--quiet": ("eval", "curve", "transfer", "train", "study", "verify", "challenge", "demo"),

@@ -39,7 +39,7 @@ def test_a_corrupt_cifar_file_is_refused_before_it_is_unpickled(cifar10: Made, f
     with pytest.raises(
         SatbenchError,
         match=r"^expected cifar10 in .*/cifar-10-batches-py, which is incomplete or corrupt .*; "
-        r"fetch it with `python -c .*CIFAR10.*download=True",
+        r"download it with `satbench datasets --get cifar10 --data-dir ",
     ):
         load_dataset("cifar10", data_dir=cifar10.folder)
 
@@ -51,6 +51,6 @@ def test_missing_cifar_files_say_where_they_belong_and_how_to_fetch_them(
     with pytest.raises(
         SatbenchError,
         match=rf"^expected {name} in {tmp_path}/cifar-100?-\S+, which is missing; "
-        rf"fetch it with `python -c .*{name.upper()}.*'{tmp_path}', download=True",
+        rf"download it with `satbench datasets --get {name} --data-dir {tmp_path}`",
     ):
         load_dataset(name, data_dir=tmp_path)
