@@ -41,7 +41,7 @@ def test_the_demo_evaluates_three_models_and_says_which_of_how_many(
         line = next(line for line in out.splitlines() if record.model.name in line)
         assert f"{record.surviving() / record.n:.1%}" in line
     missed = sum(record.surviving(1) - record.surviving() for record in records)
-    assert f"pgd-5 broke {missed} images that pgd-3 left" in out
+    assert f"pgd-5 broke {missed} images that pgd-3 did not" in out
     assert torch.get_num_threads() == 2
     assert (tmp_path / "demo" / demo.PICTURE).read_bytes().startswith(b"\x89PNG")
 

@@ -124,7 +124,7 @@ def test_a_shard_that_cannot_be_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("more", [{"until": "2%", "n_examples": None}, {"fresh": True}])
 def test_a_run_that_cannot_be_cut_is_refused(more: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(SatbenchError, match=r"^--shard cuts images"):
+    with pytest.raises(SatbenchError, match=r"^--shard cuts the images"):
         run_shard(configs(tmp_path, **more), Shard(1, 2))
     assert list(tmp_path.iterdir()) == []
 

@@ -20,22 +20,26 @@ MakeRecord = Callable[..., Record]
 HOSTILE = "<img src=x onerror=alert(1)>\"'&\u202e{{ 7*7 }}</script>"
 
 
-@pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Selenium speaks to the browser through this machine's own loopback; nothing else."""
-    real = socket.socket.connect
+_connect = socket.socket.connect  # as it is before the tests' lock on the network
+
+
+@pytest.fixture(scope="package")
+def _loopback() -> Iterator[None]:
+    """Let Selenium speak to the browser through this machine's own loopback, and nothing else."""
 
     def only_loopback(self: socket.socket, address: object) -> None:
         host = address[0] if isinstance(address, tuple) else address
         if host not in ("127.0.0.1", "::1", "localhost"):
             raise AssertionError(f"a test opened a connection to {address}")
-        real(self, address)  # type: ignore[arg-type]
+        _connect(self, address)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(socket.socket, "connect", only_loopback)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", only_loopback)
+        yield
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+@pytest.fixture(scope="package")
+def browser(_loopback: None) -> Iterator[Browser]:
     """A headless Chromium; where there is none, tests that need it are skipped.
 
     With SATBENCH_NEEDS_BROWSER they fail instead, so that a workflow cannot pass without them.
