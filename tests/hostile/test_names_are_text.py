@@ -18,6 +18,11 @@ from click.testing import CliRunner
 
 from satbench.board.board import build_board
 from satbench.board.exports import benchmark_objects, render_csv, render_json
+from satbench.board.formats.appendix import render_appendix
+from satbench.board.formats.bibtex import imported_bibtex, render_bibtex
+from satbench.board.formats.entries import About, robustbench_entries
+from satbench.board.formats.latex import render_latex
+from satbench.board.imported.rows import Imported, ImportedRow
 from satbench.board.publish import board_files
 from satbench.board.published import numbers_of
 from satbench.board.tables import render_markdown, render_summary
@@ -57,6 +62,7 @@ NAMES = {
     "nothing but dots": "..",
     "an empty name": "",
 }
+ABOUT = About("a paper", "A. Uthor", "https://arxiv.org/abs/0000.00000", "ICML 2026", False)
 MakeRecord = Callable[..., Record]
 Named = Callable[[str], list[Record]]
 BAD = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -218,6 +224,88 @@ def test_latex_keeps_no_command(name: str) -> None:
 
     assert not set(free) & set("\\&%$#_{}~^")
     assert active(free) == set()
+
+
+def special(text: str) -> dict[str, int]:
+    """Count the characters that LaTeX would act on, escaped ones aside."""
+    for word in re.findall(r"\\text[a-z]+\{\}", text):
+        text = text.replace(word, "")
+    free = re.sub(r"\\[&%$#_{}]", "", text)
+    return {sign: free.count(sign) for sign in "\\&%$#_{}~^"}
+
+
+def test_a_table_in_latex_has_the_commands_of_a_harmless_one(name: str, named: Named) -> None:
+    plain, text = (render_latex(build_board(named(one))) for one in ("plain", name))
+
+    assert special(text) == special(plain)
+    assert active(text) == set()
+    assert len(text.splitlines()) == len(plain.splitlines())
+
+
+def test_an_appendix_holds_no_markup(name: str, named: Named) -> None:
+    plain, text = (render_appendix(build_board(named(one))) for one in ("plain", name))
+
+    assert active(text) == set()
+    assert len(text.splitlines()) == len(plain.splitlines())
+    for sign in ("<", "![", "](", "http://", "www.", "~~", "`", "|"):
+        assert re.sub(r"\\.", "", text).count(sign) == re.sub(r"\\.", "", plain).count(sign), sign
+
+
+def test_the_references_of_a_board_hold_no_name_of_its_rows(name: str, named: Named) -> None:
+    plain, text = (render_bibtex(build_board(named(one))) for one in ("plain", name))
+
+    assert text == plain
+
+
+def entries_of(text: str) -> list[str]:
+    """Return the entries of a BibTeX file, as BibTeX finds them: it counts escaped braces too."""
+    entries, depth, begin = [], 0, 0
+    for place, letter in enumerate(text):
+        if letter == "@" and depth == 0:
+            begin = place
+        depth += (letter == "{") - (letter == "}")
+        assert depth >= 0
+        if letter == "}" and depth == 0:
+            entries.append(text[begin : place + 1])
+    assert depth == 0
+    return entries
+
+
+@pytest.mark.parametrize("text", ["{", "}", "{{", "}{", "a{b", r"\}", *NAMES.values()])
+def test_an_imported_reference_is_one_entry_whatever_it_is_called(text: str) -> None:
+    row = ImportedRow("n", "cifar10", "linf", "8/255", "net", "90", "autoattack")
+    hostile, harmless = (
+        imported_bibtex(
+            Imported(
+                "t",
+                "s",
+                "https://a.b",
+                (replace(row, paper=f"p{one}", authors=one, venue=one, link=f"https://a.b/{one}"),),
+            )
+        )
+        for one in (text, "plain")
+    )
+    ours, theirs = entries_of(hostile), entries_of(harmless)
+
+    assert len(ours) == len(theirs) == 2
+    assert special(ours[-1]) == special(theirs[-1])
+    assert active(hostile) == set()
+    assert re.match(r"@misc\{imported-[A-Za-z0-9.-]*,\n", ours[-1])
+
+
+def test_entries_of_robustbench_lie_in_their_folder_and_hold_the_name(
+    name: str, named: Named
+) -> None:
+    entries = robustbench_entries(build_board(named(name)), {"default": ABOUT}, [])
+
+    assert len(entries) == 2
+    for path, text in entries.items():
+        folder, norm, file = path.split("/")
+        assert norm == "Linf"
+        assert not {folder, file} & {"", ".", "..", ".json"}
+        assert all(one.isalnum() or one in "-._" for one in folder + file)
+        assert active(text) == set()
+        assert json.loads(text)["name"] == ABOUT.name
 
 
 def test_html_keeps_no_tag(name: str) -> None:

@@ -15,7 +15,7 @@ from satbench.core.content import content_folder
 from satbench.core.registry import Registry
 from satbench.core.schema import read_text
 from satbench.core.specs import split_spec
-from satbench.core.text.latex_text import latex
+from satbench.core.text.latex_text import bibtex
 from satbench.data import DATASETS
 from satbench.networks.registry import ACTIVATIONS, ARCHITECTURES
 from satbench.recipes import recipe_names, recipe_sources
@@ -88,9 +88,9 @@ def imported_bibtex(imported: Imported) -> str:
     entries = {_entry_key(row.link, row.paper): row for row in imported.rows if row.paper}
     lines = [
         f"@misc{{{key},\n"
-        f"  author = {{{latex(' and '.join(row.authors.split(', ')))}}},\n"
-        f"  title = {{{latex(row.paper)}}},\n"
-        f"  note = {{{latex(row.venue)}}},\n"
+        f"  author = {{{bibtex(' and '.join(row.authors.split(', ')))}}},\n"
+        f"  title = {{{bibtex(row.paper)}}},\n"
+        f"  note = {{{bibtex(row.venue)}}},\n"
         f"  url = {{{_url(row.link)}}}\n}}\n"
         for key, row in sorted(entries.items())
     ]
@@ -130,4 +130,4 @@ def _entry_key(link: str, paper: str) -> str:
 
 
 def _url(link: str) -> str:
-    return link if re.fullmatch(r"https?://[\w./?=%&+#:-]+", link, re.ASCII) else latex(link)
+    return link if re.fullmatch(r"https?://[\w./?=%&+#:-]+", link, re.ASCII) else bibtex(link)

@@ -1,6 +1,8 @@
-"""Text in LaTeX: names that can be read as no command."""
+"""Text in LaTeX and BibTeX: names that can be read as no command."""
 
 from __future__ import annotations
+
+import re
 
 from satbench.core.text.characters import visible
 
@@ -19,3 +21,13 @@ def latex(text: str) -> str:
     '\\textbackslash{}input\\{/etc/passwd\\} 5\\%'
     """
     return "".join(_LETTERS.get(letter, letter) for letter in visible(" ".join(text.split())))
+
+
+def bibtex(text: str) -> str:
+    r"""Return text from a file for a field of BibTeX, which counts escaped braces too.
+
+    >>> bibtex("a {b")
+    'a \\textbraceleft{}b'
+    """
+    words = {r"\{": r"\textbraceleft{}", r"\}": r"\textbraceright{}"}
+    return "".join(words.get(part, part) for part in re.split(r"(\\[{}])", latex(text)))
