@@ -37,6 +37,8 @@ def pytest_collection() -> Iterator[None]:
     try:
         return (yield)
     finally:
+        import hypothesis  # noqa: F401 (its plug-ins look for what refers to what is imported)
+
         gc.freeze()
         gc.enable()
 
@@ -138,6 +140,16 @@ def global_generators() -> Iterator[None]:
     before = torch.get_rng_state()
     yield
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.fixture
+def shapes_checked() -> Iterator[None]:
+    """Hold the shape arrows of docstrings against each call that the test makes of satbench."""
+    from arrows import watched
+
+    with watched() as watch:
+        yield
+    assert watch.wrong == []
 
 
 @pytest.fixture(scope="session")

@@ -29,14 +29,14 @@ class Noise:
     block: int = 0
 
     def uniform(self, shape: tuple[int, ...], restart: int = 0) -> NDArray[np.float32]:
-        """Draw from U(-1, 1).  shape of one image (C, H, W) -> (B, C, H, W) float32."""
+        """Draw from U(-1, 1).  The shape of one image (…) -> (B, …) float32."""
         draws = [
             2 * self._generator(i, restart).random(shape, np.float32) - 1 for i in self.indices
         ]
         return np.stack(draws) if draws else np.empty((0, *shape), np.float32)
 
     def normal(self, shape: tuple[int, ...], restart: int = 0) -> NDArray[np.float32]:
-        """Draw from N(0, 1).  shape of one image (C, H, W) -> (B, C, H, W) float32."""
+        """Draw from N(0, 1).  The shape of one image (…) -> (B, …) float32."""
         # A stream of its own: L2 starts draw a direction and a radius, which must be independent.
         draws = [
             generator_for(self.seed, self.purpose, restart, i, "normal").standard_normal(

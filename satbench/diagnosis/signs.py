@@ -99,10 +99,11 @@ def examine(
 def compare(
     model: Model, x: Tensor, with_gradients: Tensor, in_halves: Tensor, rounding: float
 ) -> dict[str, Tensor]:
-    """Find out why two answers to the same images differ, (B, K) twice -> (B,) bool each.
+    """Find out why two answers to the same images differ.
 
-    One was given while gradients were recorded, the other without and to one half of the batch at a
-    time.  Where they agree this costs nothing, else two forwards an image.
+    (B, C, H, W), (B, K) twice -> (B,) bool each.  One was given while gradients were recorded, the
+    other without and to one half of the batch at a time.  Where they agree this costs nothing, else
+    two forwards an image.
     """
     same = same_up_to(rounding)
     none = torch.zeros(len(x), dtype=torch.bool, device=x.device)

@@ -23,11 +23,11 @@ class NoiseSource(Protocol):
     """Random numbers for a batch, one row per image.  `satbench.core.noise.Noise` is one."""
 
     def uniform(self, shape: tuple[int, ...], restart: int = 0) -> NDArray[np.float32]:
-        """Draw from U(-1, 1).  (C, H, W) -> (B, C, H, W)."""
+        """Draw from U(-1, 1).  (…) -> (B, …)."""
         ...
 
     def normal(self, shape: tuple[int, ...], restart: int = 0) -> NDArray[np.float32]:
-        """Draw from N(0, 1).  (C, H, W) -> (B, C, H, W)."""
+        """Draw from N(0, 1).  (…) -> (B, …)."""
         ...
 
     def block_seed(self, restart: int = 0) -> int:
@@ -40,7 +40,7 @@ class NoiseOnDevice(Protocol):
     """A source of noise that can draw on the device itself, the same numbers as for the CPU."""
 
     def uniform_on(self, shape: tuple[int, ...], device: torch.device, restart: int = 0) -> Tensor:
-        """Draw from U(-1, 1) on `device`.  (C, H, W) -> (B, C, H, W) float32."""
+        """Draw from U(-1, 1) on `device`.  (…) -> (B, …) float32."""
         ...
 
 
@@ -52,11 +52,11 @@ class NoiseOfSome:
     rows: NDArray[np.bool_]
 
     def uniform(self, shape: tuple[int, ...], restart: int = 0) -> NDArray[np.float32]:
-        """Draw from U(-1, 1).  (C, H, W) -> (S, C, H, W)."""
+        """Draw from U(-1, 1).  (…) -> (S, …)."""
         return self.of.uniform(shape, restart)[self.rows]
 
     def normal(self, shape: tuple[int, ...], restart: int = 0) -> NDArray[np.float32]:
-        """Draw from N(0, 1).  (C, H, W) -> (S, C, H, W)."""
+        """Draw from N(0, 1).  (…) -> (S, …)."""
         return self.of.normal(shape, restart)[self.rows]
 
     def block_seed(self, restart: int = 0) -> int:

@@ -14,6 +14,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from arrows import watched
 from known_models import random_net
 from torch import Tensor, nn
 
@@ -53,6 +54,7 @@ class Ordinary:
     net: nn.Module
     weights_before: dict[str, Tensor]
     moved: list[str]
+    misshapen: list[str]
 
 
 @cache
@@ -67,9 +69,12 @@ def ordinary(case: Case) -> Ordinary:
     with torch.random.fork_rng():
         torch.rand(7)
         states = generator_states()
-        x_adv = case.run(net, x, y)
+        with watched() as watch:
+            x_adv = case.run(net, x, y)
         moved = [name for name, state in generator_states().items() if states[name] != state]
-    return Ordinary(before[0], x_adv, net(x_adv).argmax(1), (x, y), before, net, weights, moved)
+    return Ordinary(
+        before[0], x_adv, net(x_adv).argmax(1), (x, y), before, net, weights, moved, watch.wrong
+    )
 
 
 def generator_states() -> dict[str, object]:
@@ -142,6 +147,12 @@ def test_the_global_generators_are_not_moved(subtests: pytest.Subtests) -> None:
     for case in CASES_OF_THE_DAY:
         with subtests.test(case=str(case)):
             assert ordinary(case).moved == []
+
+
+def test_shapes_are_those_that_docstrings_tell(subtests: pytest.Subtests) -> None:
+    for case in CASES_OF_THE_DAY:
+        with subtests.test(case=str(case)):
+            assert ordinary(case).misshapen == []
 
 
 def test_an_empty_batch_is_answered_without_the_model(

@@ -91,6 +91,7 @@ def test_shapes_ranges_and_labels_are_those_of_a_data_set(made: Made, name: str)
     assert data.name.startswith(name) or (name in AT_A_PATH and data.name)
 
 
+@pytest.mark.usefixtures("shapes_checked")
 @each_data_set
 def test_pixels_are_float32_from_0_to_1_in_the_order_asked_for(made: Made) -> None:
     data = load(made)

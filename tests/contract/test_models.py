@@ -153,6 +153,7 @@ GREY = ["tiny", "small"]
 
 
 @pytest.mark.sampled(11)
+@pytest.mark.usefixtures("shapes_checked")
 @pytest.mark.parametrize("activation", ACTIVATIONS.names())
 @pytest.mark.parametrize("architecture", GREY)
 def test_forward_and_backward_are_finite(architecture: str, activation: str) -> None:

@@ -151,6 +151,7 @@ def shape_for(config: TrainConfig, folder: Path) -> tuple[int, int, int]:
         return (3, 32, 32)
 
 
+@pytest.mark.usefixtures("shapes_checked")
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in recipe_names()]
 )

@@ -27,7 +27,7 @@ from satbench.records.record import SURVIVED, Record, read_record, write_record
 from satbench.records.witnesses import read_witnesses, witnesses_path, write_witnesses
 
 SHIPPED, SILU = "fmnist-sat-tiny-relu-s0", "fmnist-sat-tiny-silu-s0"
-N = 24
+N = 12
 WEAK = ("foolbox.fmn(steps=2)",)  # after which a curve stands far above what PGD leaves
 THREAT = Threat.parse("linf:0.15")
 CPU = torch.device("cpu")
@@ -71,7 +71,7 @@ def test_a_curve_leaves_no_more_than_pgd_at_any_mark(
     marks = marks_of([curve])[1:]
     for eps in marks:
         threat = Threat.of(norm, eps)
-        evaluation = Evaluation(images, threat, ["pgd-50"])
+        evaluation = Evaluation(images, threat, ["pgd-20"])
         done = run_evaluation(shipped.module, shipped.info, evaluation, CPU, tmp_path / "pgd")
         assert curve.surviving(eps) <= done.record.surviving()
     assert [bound.eps for bound in curve.bounds] == marks
@@ -292,7 +292,7 @@ def test_no_curve_stands_above_the_published_record_of_its_model(
 
 
 def test_the_command_bounds_all_models_at_the_marks_of_their_table(tmp_path: Path) -> None:
-    cheap = ("--attack", WEAK[0], "--at-marks", "pgd-3", "--n-examples", "8", "--quiet")
+    cheap = ("--attack", WEAK[0], "--at-marks", "pgd-3", "--n-examples", "4", "--quiet")
     words = ["curve", "--model", SHIPPED, "--model", "fmnist-standard-tiny-relu-s0", *cheap]
 
     said = CliRunner().invoke(cli, [*words, "--out", str(tmp_path)], catch_exceptions=False)

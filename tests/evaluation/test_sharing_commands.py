@@ -38,8 +38,8 @@ def results(folder: Path) -> dict[str, Any]:
 
 
 def test_two_processes_write_the_record_of_one(tmp_path: Path) -> None:
-    words = ["eval", "--model", RELU, "--model", SILU, "--attack", "pgd-5"]
-    words += ["--attack", "square(queries=30)", "--n-examples", "40", "--batch-size", "10"]
+    words = ["eval", "--model", RELU, "--model", SILU, "--attack", "pgd-2"]
+    words += ["--attack", "square(queries=5)", "--n-examples", "20", "--batch-size", "5"]
     run(*words, "--out", tmp_path / "one")
     said = run(*words, "--out", tmp_path / "two", "--workers", "2")
 

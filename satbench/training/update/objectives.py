@@ -26,7 +26,10 @@ class Objective(nn.Module):
         self._loss = None if loss is None else (loss,)  # a module within is no part of this one
 
     def forward(self, x: Tensor, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean loss and the logits of `x_adv`.  (B, C, H, W), (B,) -> (), (B, K)."""
+        """Return the mean loss and the logits of `x_adv`.
+
+        (B, C, H, W) twice, (B,) -> (), (B, K).
+        """
         config = self._config
         with autocast(config, x.device):
             if self._loss is not None:
