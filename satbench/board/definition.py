@@ -5,8 +5,10 @@ A new board is one such file.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from satbench.board.imported.rows import Imported, read_imported
 from satbench.board.rows import COLUMNS, Column
@@ -14,10 +16,14 @@ from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError, UnknownNameError
 from satbench.core.schema import read_toml
 from satbench.core.threat import Threat
-from satbench.records.record import Record, read_record, read_records
+from satbench.records.curves import Curve, read_curve
+from satbench.records.record import DatasetInfo, Record, read_record, read_records
+from satbench.records.transfers import TransferMatrix, read_matrix
 
 FILE = "board.toml"
 SCHEMA = 1
+
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,16 @@ class BoardDefinition:
         return self.folder / "rechecks"
 
     @property
+    def curves(self) -> Path:
+        """The folder of curves of its models (`satbench curve`); it need not be there."""
+        return self.folder / "curves"
+
+    @property
+    def transfers(self) -> Path:
+        """The folder of matrices of transfer attacks (`satbench transfer`); likewise."""
+        return self.folder / "transfers"
+
+    @property
     def superseded(self) -> Path:
         """The folder of records that were withdrawn: kept to be read, in no table."""
         return self.folder / "superseded"
@@ -121,6 +137,51 @@ class BoardDefinition:
                     raise
                 left_out.append(str(error))
         return found
+
+    def read_curves(self, left_out: list[str]) -> list[Curve]:
+        """Read the curves of the board, ordered by file name.
+
+        A bad one, or one of other images or another norm, is left out, and `left_out` gets a
+        sentence.
+        """
+        return list(self._beside(self.curves, read_curve, self._curve_fault, left_out))
+
+    def read_transfers(self, left_out: list[str]) -> list[TransferMatrix]:
+        """Read the matrices of transfer attacks of the board; likewise."""
+        return list(self._beside(self.transfers, read_matrix, self._matrix_fault, left_out))
+
+    def _beside(
+        self,
+        folder: Path,
+        read: Callable[[Path], _Read],
+        fault_of: Callable[[_Read], str],
+        left_out: list[str],
+    ) -> Iterator[_Read]:
+        for path in sorted(folder.glob("*.json")):
+            try:
+                found = read(path)
+            except SatbenchError as error:
+                left_out.append(str(error))
+                continue
+            if fault := fault_of(found):
+                left_out.append(f"{path} does not belong to the board {self.name}: {fault}")
+            else:
+                yield found
+
+    def _curve_fault(self, curve: Curve) -> str:
+        return self._images_fault(curve.dataset) or (
+            f"its norm is {curve.norm}" if curve.norm != self.threat.norm else ""
+        )
+
+    def _matrix_fault(self, matrix: TransferMatrix) -> str:
+        threat = Threat.of(matrix.norm, matrix.eps)
+        return self._images_fault(matrix.dataset) or (
+            f"its threat model is {threat}" if threat != self.threat else ""
+        )
+
+    def _images_fault(self, data: DatasetInfo) -> str:
+        same = (data.name, data.split, data.n) == (self.dataset, self.split, self.n)
+        return "" if same else f"it has {data.n} {data.split} images of {data.name}"
 
     def read_record(self, path: Path) -> Record:
         """Read a record.  Raises SatbenchError for one of other images or threat model."""

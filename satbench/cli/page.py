@@ -35,7 +35,7 @@ def page(name: str | None, records: Path | None, out: Path, as_json: bool) -> No
 
     check_folder(out)
     left_out: list[str] = []
-    files = site_files(chosen_boards(name, records, left_out))
+    files = site_files(chosen_boards(name, records, left_out), left_out=left_out)
     write_site(files, out)
     if as_json:
         told = {"files": [str(out / place) for place in files], "left_out": left_out}

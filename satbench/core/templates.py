@@ -25,9 +25,7 @@ def fill(
     `filters` are functions that the template may apply to a value, by name.  A name that the
     template uses and nobody gave raises jinja2.UndefinedError.
     """
-    environment = _environment().overlay()
-    environment.filters = {**environment.filters, **(filters or {})}
-    return environment.get_template(f"{template}.jinja").render(values)
+    return _filled(_environment(), template, values, filters)
 
 
 def fill_html(
@@ -41,8 +39,18 @@ def fill_html(
     act are written out.  Only what the template itself holds is markup, and what a filter returns
     as `markupsafe.Markup`.
     """
-    environment = _environment(is_html=True).overlay()
-    environment.filters = {**environment.filters, **(filters or {})}
+    return _filled(_environment(is_html=True), template, values, filters)
+
+
+def _filled(
+    environment: Environment,
+    template: str,
+    values: Mapping[str, object],
+    filters: Mapping[str, Callable[..., object]] | None,
+) -> str:
+    if filters:  # an overlay reads its templates anew
+        environment = environment.overlay()
+        environment.filters = {**environment.filters, **filters}
     return environment.get_template(f"{template}.jinja").render(values)
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +19,7 @@ from satbench.board.publish import published_board
 from satbench.board.published import numbers_of
 from satbench.board.tables import render_markdown
 from satbench.board.terminal import leaderboard_table
+from satbench.calling.threads import with_threads
 from satbench.core.console import BarProgress, results
 from satbench.core.files import write_text
 from satbench.core.text.terminal import tell
@@ -108,7 +107,7 @@ def run_whole_demo(out: Path, device: str, quiet: bool) -> list[Result]:
 
 def _run(jobs: Sequence[Work], place: _Place) -> list[Result]:
     records = []
-    with _one_thread(), BarProgress(place.quiet) as progress:
+    with with_threads(1), BarProgress(place.quiet) as progress:
         clock = Clock(jobs, place.device)
         for number, job in enumerate(jobs, 1):
             if not place.quiet:
@@ -139,17 +138,6 @@ def _missed(records: Sequence[Result]) -> int:
         record.surviving(stage) - record.surviving()
         for record, stage in zip(records, first, strict=True)
     )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Run on one thread: networks this small are slower with more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _three_rows(records: Sequence[Record]) -> Table:

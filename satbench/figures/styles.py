@@ -73,6 +73,15 @@ def looks_of(things: Sequence[tuple[str, str]]) -> list[Look]:
     ]
 
 
+def activation_colour(activation: str) -> str | None:
+    """Return the colour of an activation, whatever its parameters; None for an unknown one.
+
+    >>> activation_colour("celu(alpha=1.5)") == activation_colour("CELU")
+    True
+    """
+    return ACTIVATION_COLOURS.get(_name(activation))
+
+
 def _name(activation: str) -> str:
     """Return the name that a spec, or a text for people such as `SmoothReLU(2)`, is of."""
     plain = _letters(activation.partition("(")[0])

@@ -7,7 +7,6 @@ versions, nothing does.  On another one rounding may break one image or another.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -21,6 +20,7 @@ from satbench.attacks import is_given, is_own_attack, suite_digests
 from satbench.attacks.suites.suite import check_suite, parse_suite
 from satbench.calling.devices import choose_device, moved
 from satbench.calling.generators import own_generators
+from satbench.calling.threads import with_threads
 from satbench.core.errors import SatbenchError
 from satbench.core.progress.receiver import NoProgress, Progress
 from satbench.core.specs import split_spec
@@ -73,7 +73,7 @@ def reproduce_record(asked: Reproduction, progress: Progress | None = None) -> R
         raise SatbenchError(f"the record {asked.record} does not hold: {faults[0]}")
     parts = _parts(record, asked.given)
     device = choose_device(asked.device)
-    with own_generators(device, record.seed), _threads(record.environment.threads):
+    with own_generators(device, record.seed), with_threads(record.environment.threads):
         dataset, loaded = _found(record, asked.given)
         run = _Again(record, dataset, loaded, asked)
         with moved([loaded.module, *run.stand_ins.values()], device):
@@ -160,17 +160,6 @@ def _found(record: Record, given: Given) -> tuple[Dataset, LoadedModel]:
     if faults:
         raise SatbenchError(faults[0])
     return dataset, loaded
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Compute with so many threads, for the last bits of a sum depend on it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(count, 256))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class _Again:

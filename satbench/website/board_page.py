@@ -18,7 +18,17 @@ from satbench.board.tables import recipe_title
 from satbench.core.markdown import MISSING, is_address, percent
 from satbench.core.stats.shown import ALPHA
 from satbench.core.threat import Threat, show_fraction
+from satbench.records.curves import Curve
+from satbench.records.transfers import TransferMatrix
+from satbench.website.board_charts import (
+    chart_key,
+    clean_chart,
+    comparison_table,
+    pgd_chart,
+    transfer_table,
+)
 from satbench.website.data_table import DataTable, Fact, PageCell, PageColumn
+from satbench.website.looks import Looks
 from satbench.website.places import model_place, model_title
 
 WORDS: dict[str, str] = {
@@ -51,12 +61,15 @@ class SiteBoard:
     """A board of the site: what has been measured, if anything, and what others published.
 
     `name` is that of its files.  `definition` is None for a folder of records of one's own.
+    `curves` and `transfers` lie beside the records of the board.
     """
 
     name: str
     benchmark: Benchmark | None
     definition: BoardDefinition | None = None
     imported: Sequence[Imported] = ()
+    curves: Sequence[Curve] = ()
+    transfers: Sequence[TransferMatrix] = ()
 
     @property
     def place(self) -> str:
@@ -89,8 +102,8 @@ class _Where(TypedDict, total=False):
     narrow: bool
 
 
-def board_values(board: SiteBoard) -> dict[str, object]:
-    """Return what the template of the page is filled with."""
+def board_values(board: SiteBoard, looks: Looks) -> dict[str, object]:
+    """Return what the template of the page is filled with; `looks` are those of the site."""
     return {
         "title": board.title,
         "trail": [(board.title, board.place)],
@@ -105,7 +118,7 @@ def board_values(board: SiteBoard) -> dict[str, object]:
         ],
         "imported_promise": PROMISES["imported"],
         "models": None,
-        **(_measured(board.benchmark, board) if board.benchmark else {}),
+        **(_measured(board.benchmark, board, looks) if board.benchmark else {}),
     }
 
 
@@ -120,9 +133,22 @@ def board_files(board: SiteBoard) -> dict[str, str]:
     }
 
 
-def _measured(benchmark: Benchmark, board: SiteBoard) -> dict[str, object]:
+def _measured(benchmark: Benchmark, board: SiteBoard, looks: Looks) -> dict[str, object]:
     pairs = comb(len(benchmark.rows), 2)
+    colours, markers = chart_key(benchmark, looks)
+    best = [pair.effects["best_known"] for pair in benchmark.comparisons]
     return {
+        "comparisons": comparison_table(benchmark),
+        "shown": sum(effect.is_shown for effect in best),
+        "alpha": f"{ALPHA:g}",
+        "clean_chart": clean_chart(benchmark, looks),
+        "pgd_chart": pgd_chart(benchmark, looks),
+        "colours": colours,
+        "markers": markers,
+        "transfers": [
+            _transfer(matrix, benchmark, number) for number, matrix in enumerate(board.transfers, 1)
+        ],
+        "transfer_command": _transfer_command(board),
         "models": _models_table(benchmark, f"boards/{board.name}.rows.js"),
         "groups": _groups_table(benchmark),
         "csv": f"{board.name}.csv",
@@ -131,6 +157,25 @@ def _measured(benchmark: Benchmark, board: SiteBoard) -> dict[str, object]:
         f"verdicts on the same images, p < {ALPHA:g} after Holm's correction, tells "
         f"{benchmark.told_apart:,} of {pairs:,} pairs of them apart.",
     }
+
+
+def _transfer(matrix: TransferMatrix, benchmark: Benchmark, number: int) -> dict[str, object]:
+    shares = [count / matrix.n for target in matrix.targets for count in target.correct] or [0.0]
+    return {
+        "attack": matrix.attack,
+        "low": percent(min(shares)),
+        "high": percent(max(shares)),
+        "table": transfer_table(matrix, benchmark, number),
+    }
+
+
+def _transfer_command(board: SiteBoard) -> str:
+    told = board.definition
+    where = f"leaderboard/{told.name}/transfers" if told else "results/transfer"
+    threat = board.benchmark.threat if board.benchmark else None
+    eps = f" --norm {threat.norm} --eps {show_fraction(threat.eps)}" if threat else ""
+    images = f" --n-examples {board.benchmark.dataset.n}" if board.benchmark else ""
+    return f"satbench transfer{eps}{images} --out {where}"
 
 
 def _about(board: SiteBoard) -> list[Fact]:

@@ -16,12 +16,14 @@ from satbench.core.files import check_folder, write_text
 from satbench.core.schema import read_text
 from satbench.core.templates import fill_html
 from satbench.core.text.json_text import json_text
+from satbench.website.board_charts import looks_of_boards
 from satbench.website.board_page import SiteBoard, board_files, board_values
 from satbench.website.bundle import assets
 from satbench.website.card_facts import shipped_cards
 from satbench.website.data_table import DataTable, Fact, PageCell, PageColumn
-from satbench.website.model_page import model_values, record_files, site_models
-from satbench.website.pictures import SHOWN
+from satbench.website.known import read_known
+from satbench.website.model_page import SiteContext, model_values, record_files, site_models
+from satbench.website.pictures import SHOWN, Pictures
 from satbench.website.places import board_stem
 
 LISTED = "files.txt"
@@ -42,19 +44,26 @@ def chosen_boards(name: str | None, records: Path | None, left_out: list[str]) -
     return [_defined(one, left_out) for one in definitions]
 
 
-def site_files(boards: Sequence[SiteBoard], pictures: int = SHOWN) -> dict[str, str]:
+def site_files(
+    boards: Sequence[SiteBoard], pictures: int = SHOWN, left_out: list[str] | None = None
+) -> dict[str, str]:
     """Return the files of the site by their place in it.  The same boards, the same bytes.
 
-    The page of a model shows up to so many `pictures` of images that were broken.
+    The page of a model shows up to so many `pictures` of images that were broken.  A run of a study
+    that cannot be read is left out, and `left_out` gets a sentence.
     """
-    files, cards, models = assets(), shipped_cards(), site_models(boards)
+    files, models = assets(), site_models(boards)
+    curves = [curve for board in boards for curve in board.curves]
+    looks = looks_of_boards([board.benchmark for board in boards if board.benchmark])
+    known = read_known(curves, [] if left_out is None else left_out)
+    context = SiteContext(shipped_cards(), known, looks, Pictures(pictures) if pictures else None)
     for model in models:
-        values = model_values(model, cards, pictures)
+        values = model_values(model, context)
         files[model.place] = _page("model.html", values, model.place)
     files |= record_files(models)
     files["index.html"] = _page("index.html", _index(boards))
     for board in boards:
-        files[board.place] = _page("board.html", board_values(board), board.place)
+        files[board.place] = _page("board.html", board_values(board, looks), board.place)
         files |= board_files(board)
         if board.benchmark is not None:
             files[f"boards/{board.name}.rows.js"] = _rows_script(board.benchmark)
@@ -97,7 +106,14 @@ def _listed(out: Path) -> set[str]:
 def _defined(definition: BoardDefinition, left_out: list[str]) -> SiteBoard:
     filled = defined_board(definition, left_out) if definition.is_filled else None
     benchmark = filled.benchmarks[0] if filled else None
-    return SiteBoard(definition.name, benchmark, definition, definition.read_imported(left_out))
+    return SiteBoard(
+        definition.name,
+        benchmark,
+        definition,
+        definition.read_imported(left_out),
+        definition.read_curves(left_out),
+        definition.read_transfers(left_out),
+    )
 
 
 def _page(template: str, values: Mapping[str, object], place: str = "index.html") -> str:

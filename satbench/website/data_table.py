@@ -15,7 +15,7 @@ class PageColumn:
 
     `help` says what it holds.  A column that is not `shown` waits in the list of columns, and so
     does one that is not `narrow` on the screen of a phone.  One that is `chosen` has a list of its
-    values to filter by.
+    values to filter by.  The title of one that is `upright` is written upwards.
     """
 
     key: str
@@ -25,6 +25,22 @@ class PageColumn:
     shown: bool = True
     narrow: bool = True
     chosen: bool = False
+    upright: bool = False
+
+
+@dataclass(frozen=True)
+class Span:
+    """An interval drawn in a cell, in 200 units with 0 in the middle; `is_shown` fills its mean.
+
+    `cut_low` and `cut_high` say that it goes on beyond what is drawn.
+    """
+
+    low: float
+    mean: float
+    high: float
+    cut_low: bool
+    cut_high: bool
+    is_shown: bool
 
 
 @dataclass(frozen=True)
@@ -32,7 +48,7 @@ class PageCell:
     """A cell: its text, with `small` text behind it, a link, and what it is sorted by.
 
     `strong` text stands out.  `style` is the name of a class of the style sheet, `title` a text
-    for the pointer.
+    for the pointer.  `span` is an interval that is drawn there.
     """
 
     text: str = MISSING
@@ -42,6 +58,7 @@ class PageCell:
     strong: bool = False
     style: str = ""
     title: str = ""
+    span: Span | None = None
 
     @property
     def sorted_by(self) -> str:

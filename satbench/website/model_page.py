@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from satbench.board.marks import PROMISES
 from satbench.board.rows import COLUMNS, Column, Row
 from satbench.core.markdown import percent
 from satbench.core.schema import read_text
+from satbench.core.threat import show_fraction
 from satbench.records.flags import Flag
 from satbench.records.record import ModelInfo, Record
 from satbench.website.board_page import SiteBoard
@@ -20,7 +22,10 @@ from satbench.website.card_facts import (
     training_facts,
 )
 from satbench.website.data_table import DataTable, Fact, PageCell, PageColumn
-from satbench.website.pictures import picture_grid, shown_record
+from satbench.website.known import KnownBeside, KnownPoint, Series, by_eps, by_steps
+from satbench.website.looks import Drawn, Looks
+from satbench.website.model_charts import eps_chart, steps_chart
+from satbench.website.pictures import Pictures, shown_record
 from satbench.website.places import model_key, model_place, model_title
 from satbench.website.record_part import record_path, record_place, record_values
 
@@ -63,9 +68,23 @@ def site_models(boards: Iterable[SiteBoard]) -> list[SiteModel]:
     return sorted(models, key=lambda one: one.place)
 
 
-def model_values(one: SiteModel, cards: Cards, pictures: int) -> dict[str, object]:
-    """Return what the template of the page is filled with; it shows up to so many pictures."""
-    model, card = one.model, card_of(one.model, cards)
+@dataclass(frozen=True)
+class SiteContext:
+    """What the pages of all models look at: cards, what else is known, how models are drawn.
+
+    `pictures` draws images that were broken; None for none.
+    """
+
+    cards: Cards
+    known: KnownBeside
+    looks: Looks
+    pictures: Pictures | None = None
+
+
+def model_values(one: SiteModel, site: SiteContext) -> dict[str, object]:
+    """Return what the template of the page is filled with."""
+    model, card, pictures = one.model, card_of(one.model, site.cards), site.pictures
+    drawn = site.looks.mark(model.activation, one.rows[0][1].training.recipe)
     shown = shown_record(one.records) if pictures else None
     return {
         "title": model_title(model),
@@ -76,13 +95,82 @@ def model_values(one: SiteModel, cards: Cards, pictures: int) -> dict[str, objec
         "training_command": training_command(card),
         "has_card": card is not None,
         "boards": [_board_part(board, row, k) for k, (board, row) in enumerate(one.rows, 1)],
-        "grid": picture_grid(shown, pictures) if shown else None,
+        "colour": drawn.colour,
+        "eps": _eps_parts(one, site.known, drawn),
+        "steps": [_steps_part(board, row, site.known, drawn) for board, row in one.rows],
+        "grid": pictures.grid(shown) if pictures and shown else None,
         "grid_path": record_path(shown) if shown else "",
         "grid_threat": f"{shown.norm.capitalize()}, eps {shown.eps}" if shown else "",
         "flags": _flags(row for _, row in one.rows),
         "diagnosed": any(row.flags is not None for _, row in one.rows),
         "records": [record_values(record, k) for k, record in enumerate(one.records, 1)],
         "evaluate": f"satbench eval --model {card.name}" if card else "",
+    }
+
+
+def _eps_parts(one: SiteModel, known: KnownBeside, drawn: Drawn) -> list[dict[str, object]]:
+    """Return a chart for each set of images and norm: boards at several radii share one."""
+    found: dict[tuple[str, str], list[tuple[SiteBoard, Row]]] = {}
+    for board, row in one.rows:
+        if board.benchmark is not None:
+            key = board.benchmark.dataset.digest, board.benchmark.threat.norm
+            found.setdefault(key, []).append((board, row))
+    return [
+        _eps_part(rows, key, number, known, drawn)
+        for number, (key, rows) in enumerate(found.items(), 1)
+    ]
+
+
+def _eps_part(
+    rows: Sequence[tuple[SiteBoard, Row]],
+    key: tuple[str, str],
+    number: int,
+    known: KnownBeside,
+    drawn: Drawn,
+) -> dict[str, object]:
+    (digest, norm), (board, row) = key, rows[0]
+    n = row.clean.n
+    points = [
+        KnownPoint(float(each.benchmark.threat.eps), row.best_known.count, n)
+        for each, row in rows
+        if each.benchmark
+    ]
+    points = [KnownPoint(0.0, row.clean.count, n), *sorted(points, key=lambda point: point.x)]
+    series = [Series("best known", points, is_board=True)]
+    series += by_eps(known.runs_of(row.model), digest, norm)
+    curve = known.curve_of(row.model, digest, norm)
+    beside = f" --out leaderboard/{board.definition.name}/curves" if board.definition else ""
+    command = f"satbench curve {shlex.quote(row.model.name)} --norm {norm} --n-examples {n}{beside}"
+    return {
+        "title": board.title,
+        "place": board.place,
+        "curve": curve is not None,
+        "chart": eps_chart(f"eps-chart-{number}", norm, series, curve, drawn),
+        "command": command,
+    }
+
+
+def _steps_part(board: SiteBoard, row: Row, known: KnownBeside, drawn: Drawn) -> dict[str, object]:
+    benchmark = board.benchmark
+    assert benchmark is not None  # noqa: S101 (a row is of a benchmark)
+    found = by_steps(
+        known.runs_of(row.model), row.records, benchmark.dataset.digest, benchmark.threat
+    )
+    name = shlex.quote(row.model.name)
+    eps, n = show_fraction(benchmark.threat.eps), row.clean.n
+    chart = None
+    if found is not None:
+        shares = row.clean.value, row.best_known.value
+        chart = steps_chart(f"steps-chart-{board.name}", found, *shares, drawn)
+    return {
+        "title": board.title,
+        "place": board.place,
+        "chart": chart,
+        "commands": [
+            f"satbench eval {name} --attack pgd-{steps} --norm {benchmark.threat.norm} "
+            f"--eps {eps} --n-examples {n}"
+            for steps in (10, 200)
+        ],
     }
 
 

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from satbench.calling.threads import with_threads
 from satbench.core.errors import SatbenchError
-from satbench.evaluation.given import Given
+from satbench.data import Dataset
+from satbench.evaluation.given import Given, find_images
 from satbench.evaluation.python.result import Result
 from satbench.figures.images import Broken, amplified, factor_of, seen_pixels
 from satbench.records.record import Record
@@ -55,18 +57,33 @@ def shown_record(records: Sequence[Record]) -> Record | None:
     return min(broken, key=lambda one: (one.surviving(), one.identity), default=None)
 
 
-def picture_grid(record: Record, images: int = SHOWN) -> PictureGrid | None:
-    """Return pictures of up to so many broken images; None where they cannot be had here.
+class Pictures:
+    """Draws broken images of records, up to `images` a record; data sets are read once."""
 
-    That is where the witnesses are missing, or model or images are not known here: no name in a
-    record runs code or fetches anything.
-    """
-    try:
-        found = Result.of(record, Given()).broken_images(images)
-    except SatbenchError:
-        return None
-    factor = factor_of(found)
-    return PictureGrid([_triple(one, factor) for one in found], factor)
+    def __init__(self, images: int = SHOWN) -> None:
+        self.images = images
+        self._datasets: dict[str, Dataset | None] = {}
+
+    def grid(self, record: Record) -> PictureGrid | None:
+        """Return pictures of a record; None where they cannot be had here.
+
+        That is where the witnesses are missing, or model or images are not known here: no name in
+        a record runs code or fetches anything.
+        """
+        try:
+            given = Given(dataset=self._dataset(record))
+            with with_threads(1):
+                found = Result.of(record, given).broken_images(self.images)
+        except SatbenchError:
+            return None
+        factor = factor_of(found)
+        return PictureGrid([_triple(one, factor) for one in found], factor)
+
+    def _dataset(self, record: Record) -> Dataset | None:
+        digest = record.dataset.digest
+        if digest not in self._datasets:
+            self._datasets[digest] = find_images(record, Given())
+        return self._datasets[digest]
 
 
 def _triple(one: Broken, factor: float) -> Triple:

@@ -92,11 +92,10 @@ def _facts(record: Record, path: str) -> list[Fact]:
     made, left = record.environment, record.surviving()
     wrong = record.n - record.clean_correct
     proven = record.n - left - wrong
-    flags = "nobody looked for any" if record.diagnosis is None else len(record.diagnosis.flags)
     return [
         Fact("Proven", f"{proven:,} images are broken by a witness, {wrong:,} wrong when clean"),
         Fact("Claimed", f"{left:,} images survive: it is the record's word"),
-        Fact("Flags", str(flags)),
+        *_diagnosis(record),
         Fact("File", path, code=True),
         Fact("Identity", record.identity, code=True),
         Fact("SHA-256 of the witnesses", record.witnesses_digest, code=True),
@@ -106,6 +105,17 @@ def _facts(record: Record, path: str) -> list[Fact]:
         Fact("Made", f"{made.finished}, satbench {made.satbench}, torch {made.torch}"),
         Fact("Machine", f"{made.platform}, {made.device}, {made.threads} threads"),
     ]
+
+
+def _diagnosis(record: Record) -> list[Fact]:
+    """Return what a look for masked gradients in the model, and at the verdicts, found."""
+    found = record.diagnosis
+    if found is None:
+        return [Fact("Diagnosis", "nobody looked for signs of masked gradients")]
+    if not found.flags:
+        passes = found.forwards + found.backwards
+        return [Fact("Diagnosis", f"no sign of masked gradients, in {passes:,} passes")]
+    return [Fact("Diagnosis", str(flag)) for flag in found.flags]
 
 
 def _stages_table(record: Record, name: str) -> DataTable:

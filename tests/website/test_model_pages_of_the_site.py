@@ -19,10 +19,18 @@ from satbench.core.content import content_folder
 from satbench.records.flags import Flag
 from satbench.records.record import Diagnosis, Record, parse_record
 from satbench.website.board_page import SiteBoard
-from satbench.website.card_facts import Cards, shipped_cards
+from satbench.website.card_facts import shipped_cards
 from satbench.website.data_table import DataTable, Fact
-from satbench.website.model_page import SiteModel, model_values, record_files, site_models
-from satbench.website.pictures import MOST_SIDE, picture_address, picture_grid, shown_record
+from satbench.website.known import KnownBeside
+from satbench.website.looks import Looks
+from satbench.website.model_page import (
+    SiteContext,
+    SiteModel,
+    model_values,
+    record_files,
+    site_models,
+)
+from satbench.website.pictures import MOST_SIDE, Pictures, picture_address, shown_record
 from satbench.website.record_part import record_path, record_values, shares_of
 
 SHIPPED = "fmnist-sat-tiny-relu-s0"
@@ -39,8 +47,9 @@ def cells(table: DataTable, key: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def cards() -> Cards:
-    return shipped_cards()
+def site() -> SiteContext:
+    """What pages look at, without pictures."""
+    return SiteContext(shipped_cards(), KnownBeside(), Looks(["sat", "fmnist-sat"]))
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +68,9 @@ def test_a_model_on_two_boards_has_one_page(small_records: Sequence[Record]) -> 
     assert len(twice.records) == 4
 
 
-def test_the_numbers_are_those_of_the_row(make_record, cards: Cards) -> None:
+def test_the_numbers_are_those_of_the_row(make_record, site: SiteContext) -> None:
     (model,) = models_of(make_record([0, 1, 1, 3, -1, -1, -1, -1]))
-    (part,) = model_values(model, cards, 0)["boards"]
+    (part,) = model_values(model, site)["boards"]
     row = model.rows[0][1]
 
     measured = ("clean", "pgd50", "autoattack", "best_known")
@@ -124,8 +133,8 @@ def test_the_path_of_a_record_elsewhere_is_not_this_machines(make_record, tmp_pa
     assert record_values(record, 1)["commands"][1] == "satbench verify 'my results/a b.json'"
 
 
-def test_flags_and_their_absence_are_told(make_record, cards: Cards) -> None:
-    flag = Flag("zero-gradients", 7, 160, "the gradient is 0", "run square")
+def test_flags_and_their_absence_are_told(make_record, site: SiteContext) -> None:
+    flag = Flag("training-data", 3, 3, "they are those trained on", "take others")
     plain = make_record([0, 1, -1])
     for diagnosis, flags, looked in (
         (None, [], False),
@@ -133,13 +142,19 @@ def test_flags_and_their_absence_are_told(make_record, cards: Cards) -> None:
         (Diagnosis([flag], 1, 1), [flag], True),
     ):
         (model,) = models_of(replace(plain, diagnosis=diagnosis))
-        values = model_values(model, cards, 0)
+        values = model_values(model, site)
+        (record,) = values["records"]
+        (told,) = (one.text for one in record["facts"] if one.name == "Diagnosis")
+
         assert (values["flags"], values["diagnosed"]) == (flags, looked)
+        assert ("nobody" in told, "training-data" in told) == (not looked, bool(flags))
 
 
-def test_the_card_of_a_shipped_model_is_on_its_page(shipped: list[Record], cards: Cards) -> None:
+def test_the_card_of_a_shipped_model_is_on_its_page(
+    shipped: list[Record], site: SiteContext
+) -> None:
     (model,) = models_of(*shipped)
-    values = model_values(model, cards, 0)
+    values = model_values(model, site)
     told: dict[str, Fact] = {one.name: one for one in (*values["about"], *values["training"])}
 
     assert told["SHA-256 of the weights"].text == shipped[0].model.weights_digest
@@ -149,9 +164,9 @@ def test_the_card_of_a_shipped_model_is_on_its_page(shipped: list[Record], cards
     assert values["evaluate"] == f"satbench eval --model {SHIPPED}"
 
 
-def test_a_model_without_a_card_has_what_its_records_know(make_record, cards: Cards) -> None:
+def test_a_model_without_a_card_has_what_its_records_know(make_record, site: SiteContext) -> None:
     (model,) = models_of(make_record([1, -1], source="file"))
-    values = model_values(model, cards, 0)
+    values = model_values(model, site)
 
     assert values["has_card"] is False
     assert {one.name: one.text for one in values["training"]}["recipe"] == "sat"
@@ -170,7 +185,7 @@ def pixels(address: str) -> np.ndarray:
 def test_the_pictures_are_those_of_the_strongest_record(shipped: list[Record]) -> None:
     shown = shown_record(shipped)
     assert shown is not None
-    grid = picture_grid(shown, 3)
+    grid = Pictures(3).grid(shown)
 
     assert shown.surviving() == min(one.surviving() for one in shipped)
     assert grid is not None
@@ -191,7 +206,7 @@ def test_no_picture_of_a_record_whose_witnesses_are_missing(
 ) -> None:
     moved = replace(shipped[0], path=tmp_path / "r.json")
 
-    assert picture_grid(moved, 2) is None
+    assert Pictures(2).grid(moved) is None
     assert shown_record([replace(shipped[0], path=None)]) is None
 
 

@@ -22,6 +22,7 @@ from satbench.records.record import ModelInfo, Record, write_record
 from satbench.website import bundle
 from satbench.website.board_page import SiteBoard, board_values
 from satbench.website.build import LISTED, chosen_boards, site_files, write_site
+from satbench.website.looks import Looks
 from satbench.website.places import model_place
 
 pytest.importorskip("itables")
@@ -195,7 +196,7 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path: Path) -> None
 def test_a_board_without_records_says_how_to_fill_it() -> None:
     left_out: list[str] = []
     (board,) = chosen_boards("imagenet-linf-4-255", None, left_out)
-    values = board_values(board)
+    values = board_values(board, Looks([]))
 
     assert left_out == []
     assert values["models"] is None

@@ -227,7 +227,8 @@ def test_every_link_leads_to_a_file_or_a_part_of_a_page(browser: Browser, site: 
     for page in pages_of(site):
         browser.open(page)
         links = browser.run(
-            """return [...document.querySelectorAll("a[href]")].map((one) => one.href)"""
+            """return [...document.querySelectorAll("a[href]")].map(
+                (one) => new URL(one.getAttribute("href"), document.baseURI).href)"""
         )
         assert len(links) > 1
         for link in links:
