@@ -22,6 +22,12 @@ MOST_TOML_BYTES = 256 * KIB
 MOST_DEPTH = 64
 """Of lists and objects in one another, in JSON and TOML."""
 
+MOST_KEY_PARTS = 8
+"""Of names with dots between them in TOML, `a.b.c`: Python reads them in quadratic time."""
+
+MOST_VALUES = 2_000_000
+"""Of values in a file in JSON: records of a million images; they are read in two seconds or so."""
+
 LEAST_NUMBER, MOST_NUMBER = -(2**63), 2**64 - 1
 """Of whole numbers, in JSON and TOML: those of 64 bits, as seeds are."""
 

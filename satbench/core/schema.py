@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import stat
 import tomllib
 from collections.abc import Mapping
@@ -21,12 +22,26 @@ from satbench.core.errors import SatbenchError
 from satbench.core.limits import (
     LEAST_NUMBER,
     MOST_DEPTH,
+    MOST_KEY_PARTS,
     MOST_NUMBER,
     MOST_TEXT_BYTES,
     MOST_TOML_BYTES,
+    MOST_VALUES,
 )
 
 T = TypeVar("T")
+
+_PART = r"""(?:[\w-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')[ \t]*\.[ \t]*"""
+_TOML_TOKEN = re.compile(
+    rf"(?P<long_key>(?<![\w-])(?:{_PART}){{{MOST_KEY_PARTS}}})"
+    r'|"{3}(?:[^\\]|\\[\s\S])*?(?:"{3,5}|\Z)'
+    r"|'{3}[\s\S]*?(?:'{3,5}|\Z)"
+    r'|"(?:[^"\\\n]|\\.)*"?'
+    r"|'[^'\n]*'?"
+    r"|\#[^\n]*",
+    re.ASCII,
+)
+"""A name of too many parts, or a string or a comment, in which there is none."""
 
 Number = int | float
 """A number of a file that is written back as it was read: 0 stays 0 and is not made 0.0."""
@@ -63,6 +78,10 @@ def parse_json(text: str, what: str, where: str) -> object:
 
     Raises SatbenchError naming `where`, the field and what is wrong.
     """
+    if (most := sum(map(text.count, ",[{"))) > MOST_VALUES:
+        raise SatbenchError(
+            f"the {what} {where} has {most:,} values or so: expected at most {MOST_VALUES:,}"
+        )
     try:
         values: object = json.loads(text, parse_constant=_refuse, object_pairs_hook=_once)
     except RecursionError:
@@ -109,6 +128,11 @@ def read_toml_values(path: Path, what: str) -> dict[str, Any]:
 
 def parse_toml(text: str, what: str, where: str) -> dict[str, Any]:
     """Read TOML text as plain values.  Raises SatbenchError naming `where` and the field."""
+    if any(token.lastgroup for token in _TOML_TOKEN.finditer(text)):
+        raise SatbenchError(
+            f"the {what} {where} has a name of more than {MOST_KEY_PARTS} parts with dots between "
+            "them; it is not read"
+        )
     try:
         values = tomllib.loads(text)
     except RecursionError:

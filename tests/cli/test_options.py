@@ -104,7 +104,7 @@ def test_a_file_gives_the_same_record_as_the_same_words(run: Run, tmp_path: Path
         ("json = 'yes'", "expected true or false for json, got 'yes'"),
         ("attack = {name = 'pgd'}", "expected a list for attack, got"),
         ("out = ''", "out: expected a path"),
-        ("limit = ", "expected TOML in lab.toml"),
+        ("limit = ", "lab.toml is not TOML"),
     ],
 )
 def test_a_file_with_a_mistake_is_refused_in_a_sentence(

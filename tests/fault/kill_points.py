@@ -2,10 +2,11 @@
 
     python tests/fault/kill_points.py [--sample N] [--json FILE] [COMMAND ...]
 
-A command that writes is run once undisturbed.  Then it is run again and again in a copy of the
-same folder, killed by SIGKILL at its first file operation, at its second, and so on.  After each
-kill the same command is run to its end.  The folder must then hold what the undisturbed run left,
-but for where and when a record was computed.
+Each command that writes (writing_commands.py) is run once undisturbed.  Then it is run again and
+again in a copy of the same folder, killed by SIGKILL at its first file operation, at its second,
+and so on.  After each kill the same command is run to its end.  The folder must then hold what the
+undisturbed run left, but for where and when it was computed.  The command must end well; it may
+say that its files are there already only where the killed one had left all of them.
 """
 
 from __future__ import annotations
@@ -17,77 +18,68 @@ import shutil
 import signal
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent))
+from writing_commands import COMMANDS, Case, expand
+
 WRITES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "os.chmod")
-CLOCK = ("environment", "images_per_second")
-MODEL, OTHER = "fmnist-sat-tiny-relu-s0", "fmnist-sat-tiny-silu-s0"
-IMAGES = ("--n-examples", "8", "--batch-size", "4", "--quiet")
-
-COMMANDS: dict[str, list[str]] = {
-    "eval": ["eval", "--model", MODEL, "--attack", "pgd-2", *IMAGES, "--out", "out"],
-    "challenge": ["challenge", "RECORD", "--attack", "square(queries=5)", "--quiet"],
-    "merge": ["merge", "RECORD", "OTHER", "--out", "out"],
-    "curve": [
-        *("curve", "--model", MODEL, "--attack", "foolbox.fmn(steps=2)", "--at-marks", "pgd-2"),
-        *(*IMAGES, "--out", "out"),
-    ],
-    "transfer": [
-        *("transfer", "--source", OTHER, "--target", MODEL, *IMAGES, "--out", "out"),
-        *("--attack", "transfer(steps=2)"),
-    ],
-    "export": ["export", MODEL, "--out", "out"],
-    "train": [
-        *("train", "--recipe", "fmnist-sat", "--data", "IMAGES", "--arch", "tiny(width=1)"),
-        *("--epochs", "2", "--set", "batch_size=16", "--set", "held_out=8"),
-        *("--set", "ema_decay=0.9", "--device", "cpu", "--threads", "1", "--quiet"),
-        *("--name", "mine", "--out", "out"),
-    ],
-}
+CLOCK = ("environment", "images_per_second", "seconds")
+UNLIKE = ("*.pt", "*.pt2", "lock")
+"""Files that hold where or when they were written, of which only the names are compared."""
 
 
-def given(folder: Path, words: Sequence[str]) -> dict[str, str]:
-    """Make the files that a command starts from: by the word that stands for each, its path."""
-    return {
-        **(_images(folder) if "IMAGES" in words else {}),
-        **(_records(folder) if {"RECORD", "OTHER"} & set(words) else {}),
-    }
+def run(
+    words: Sequence[str],
+    folder: Path,
+    kill_at: int = 0,
+    told: Path | None = None,
+    before: Callable[[Path], None] | None = None,
+) -> int:
+    """Run a command in a forked process, killed at an operation; return its exit code or -9.
 
-
-def _images(folder: Path) -> dict[str, str]:
-    """Write forty images of three patterns under noise."""
-    rng, labels = np.random.default_rng(0), np.arange(40) % 3
-    x = rng.random((3, 1, 8, 8))[labels] + 0.05 * rng.standard_normal((40, 1, 8, 8))
-    np.savez(folder / "images.npz", x=np.clip(x, 0, 1).astype(np.float32), y=labels)
-    return {"IMAGES": "images.npz"}
-
-
-def _records(folder: Path) -> dict[str, str]:
-    made = folder / "given"
-    for attack in ("pgd-3", "square(queries=10)"):
-        words = ["eval", "--model", MODEL, "--attack", attack, *IMAGES, "--out", str(made)]
-        assert run(words, folder) == 0
-    record, other = sorted(made.glob("*.json"))
-    return {"RECORD": str(record.relative_to(folder)), "OTHER": str(other.relative_to(folder))}
-
-
-def run(words: list[str], folder: Path, kill_at: int = 0, count: Path | None = None) -> int:
-    """Run a command in a forked process, killed at an operation; return its exit code or -9."""
+    `told` is a file for the number of operations and the modules that were imported.
+    """
     child = os.fork()
     if child == 0:
-        _command(words, folder, kill_at, count)
+        _command(words, folder, kill_at, told, before)
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status)
 
 
-def _command(words: list[str], folder: Path, kill_at: int, count: Path | None) -> None:
+def _command(
+    words: Sequence[str],
+    folder: Path,
+    kill_at: int,
+    told: Path | None,
+    before: Callable[[Path], None] | None,
+) -> None:
+    code = 1
+    try:
+        code = _watched(words, folder, kill_at, told, before)
+    finally:
+        os._exit(code)
+
+
+def _watched(
+    words: Sequence[str],
+    folder: Path,
+    kill_at: int,
+    told: Path | None,
+    before: Callable[[Path], None] | None,
+) -> int:
     from satbench.cli import main
 
     os.chdir(folder)
+    if before:
+        before(folder)
     done = 0
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -108,10 +100,9 @@ def _command(words: list[str], folder: Path, kill_at: int, count: Path | None) -
         main()
     except SystemExit as end:
         code = int(end.code or 0)
-    if count is not None:
-        before = done
-        count.write_text(str(before))
-    os._exit(code)
+    if told is not None:
+        told.write_text(json.dumps({"operations": done, "modules": list(sys.modules)}))
+    return code
 
 
 def _writes(event: str, arguments: tuple[Any, ...], folder: Path) -> bool:
@@ -140,57 +131,96 @@ def tree(folder: Path) -> dict[str, Any]:
         elif path.suffix in (".json", ".jsonl"):
             texts = [path.read_text()] if path.suffix == ".json" else path.read_text().splitlines()
             found[name] = [_timeless(json.loads(text)) for text in texts]
-        elif path.suffix == ".pt" or path.name == "lock":
+        elif path.suffix == ".npz" and ".runs" in path.parts:
+            with np.load(path) as arrays:
+                found[name] = {one: arrays[one].tolist() for one in arrays if one not in CLOCK}
+        elif any(map(path.match, UNLIKE)):
             found[name] = "file"
         else:
             found[name] = path.read_bytes()
     return found
 
 
-def _timeless(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in CLOCK}
+def _timeless(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {key: _timeless(value) for key, value in values.items() if key not in CLOCK}
+    return [_timeless(value) for value in values] if isinstance(values, list) else values
 
 
-def examine(name: str, sample: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Kill one command at `sample` of its operations, 0 for all; return what came of it."""
+def examine(name: str, sample: int, made: Path) -> dict[str, Any]:
+    """Kill one command at `sample` of its operations, 0 for all; return what came of it.
+
+    `made` is a folder for what commands start from.
+    """
+    case = COMMANDS[name]
     with tempfile.TemporaryDirectory() as base:
-        start = Path(base).resolve() / "start"
-        start.mkdir()
-        names = given(start, COMMANDS[name])
-        words = [names.get(word, word) for word in COMMANDS[name]]
-        whole, count = _copy(start, "whole"), Path(base) / "count"
-        assert run(words, whole, count=count) == 0, f"{name} fails undisturbed"
-        operations, expected = int(count.read_text()), tree(whole)
-        points = range(1, operations + 1)
-        if sample:
-            points = range(max(1, operations // (sample + 1)), operations + 1)[
-                :: max(1, operations // (sample + 1))
-            ][:sample]
-        faults = []
+        start, told = given(case, made), Path(base).resolve() / "told"
+        words, whole = expand(case.words, start), _copy(start, Path(base).resolve() / "whole")
+        assert run(words, whole, told=told, before=case.before) == 0, f"{name} fails undisturbed"
+        counted, expected = json.loads(told.read_text()), tree(whole)
+        _take_in(counted["modules"])
+        operations = counted["operations"]
+        points, faults = _spread(operations, sample), []
         for point in points:
-            folder = _copy(start, f"at-{point}")
-            killed, code = run(words, folder, point), run(words, folder)
-            if killed != -signal.SIGKILL:
-                faults.append(f"operation {point}: ended with {killed} and was not killed")
-            elif code or tree(folder) != expected:
-                differs = {
-                    key
-                    for key in {*expected, *tree(folder)}
-                    if expected.get(key) != tree(folder).get(key)
-                }
-                faults.append(f"operation {point}: exit code {code}, differs in {sorted(differs)}")
+            folder = _copy(start, Path(base).resolve() / f"at-{point}")
+            if fault := _fault(case, words, folder, point, expected):
+                faults.append(f"operation {point}: {fault}")
             shutil.rmtree(folder)
-        say(f"{name}: {operations} file operations, {len(points)} kills, {len(faults)} faults")
-        return {
-            "command": name,
-            "operations": operations,
-            "kills": len(points),
-            "faults": faults,
-        }
+    return {"command": name, "operations": operations, "kills": len(points), "faults": faults}
 
 
-def _copy(start: Path, name: str) -> Path:
-    folder = start.parent / name
+def _fault(case: Case, words: list[str], folder: Path, point: int, expected: object) -> str:
+    """Kill a command at one operation and run it again; return what is wrong then, or nothing."""
+    killed = run(words, folder, point, before=case.before)
+    if killed != -signal.SIGKILL:
+        return f"ended with {killed} and was not killed"
+    was_whole = _differing(folder, expected) == []
+    code = run(words, folder, before=case.before)
+    differs = _differing(folder, expected)
+    is_well = code == 0 or (code == 2 and was_whole)
+    return "" if is_well and not differs else f"exit code {code}, differs in {differs}"
+
+
+def _differing(folder: Path, expected: Any) -> list[str]:
+    try:
+        there = tree(folder)
+    except ValueError as error:
+        return [str(error)]
+    return sorted(key for key in {*expected, *there} if expected.get(key) != there.get(key))
+
+
+def _spread(operations: int, sample: int) -> list[int]:
+    """Return `sample` of the operations, from 1, spread over all of them; all for 0."""
+    if not sample or sample >= operations:
+        return list(range(1, operations + 1))
+    return [1 + (2 * place + 1) * operations // (2 * sample) for place in range(sample)]
+
+
+def given(case: Case, made: Path) -> Path:
+    """Return a folder with what a case starts from: made once."""
+    folder = made / "-".join(["given", *(one.__name__ for one in case.given)])
+    if not folder.exists():
+        begun = folder.with_suffix(".begun")
+        if case.given:
+            *earlier, last = case.given
+            shutil.copytree(given(Case((), tuple(earlier)), made), begun)
+            last(begun, lambda words, place: run(words, place, before=case.before))
+        else:
+            begun.mkdir()
+        begun.rename(folder)
+    return folder
+
+
+def _take_in(modules: Sequence[str]) -> None:
+    """Import what a command imported, once for all the processes that are forked from this one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in modules:
+            with suppress(Exception):
+                import_module(name)
+
+
+def _copy(start: Path, folder: Path) -> Path:
     shutil.copytree(start, folder)
     return folder
 
@@ -204,25 +234,20 @@ def main() -> None:
     """Examine the commands that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("commands", nargs="*", metavar="COMMAND", help=", ".join(COMMANDS))
-    parser.add_argument("--sample", type=int, default=0, help="so many kills; default: all")
+    parser.add_argument("--sample", type=int, default=0, help="so many kills each; default: all")
     parser.add_argument("--json", type=Path, help="write the counts there too")
     asked = parser.parse_args()
     import torch
 
-    import satbench.attacks.packages.foolbox_package
-    import satbench.curve.run
-    import satbench.evaluation.run
-    import satbench.figures.drawing
-    import satbench.proofs.challenging
-    import satbench.proofs.merging
-    import satbench.training.run
-    import satbench.transfer.run  # noqa: F401  (imported once, before all forks)
-
     torch.set_num_threads(1)
-    told = [examine(name, asked.sample, _say) for name in asked.commands or COMMANDS]
-    for one in told:
-        for fault in one["faults"]:
-            _say(f"{one['command']}: {fault}")
+    told = []
+    with tempfile.TemporaryDirectory() as made:
+        for name in asked.commands or COMMANDS:
+            told.append(one := examine(name, asked.sample, Path(made).resolve()))
+            counts = f"{one['operations']} file operations, {one['kills']} kills"
+            _say(f"{name}: {counts}, {len(one['faults'])} faults")
+            for fault in one["faults"]:
+                _say(f"{name}: {fault}")
     if asked.json:
         asked.json.write_text(json.dumps(told, indent=1) + "\n")
     sys.exit(1 if any(one["faults"] for one in told) else 0)

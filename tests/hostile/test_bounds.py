@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from satbench.attacks import attack_spec
 from satbench.core.errors import SatbenchError
+from satbench.core.limits import MOST_KEY_PARTS, MOST_TOML_BYTES, MOST_VALUES
+from satbench.core.schema import parse_json, parse_toml
 from satbench.core.threat import Length, Threat
 from satbench.data import check_name
 from satbench.models._factory import make_module
@@ -79,3 +83,62 @@ def test_too_many_workers_are_refused_in_a_sentence(text: str) -> None:
 def test_a_module_that_cannot_be_named_is_refused_in_a_sentence(text: str) -> None:
     with pytest.raises(SatbenchError, match=r"^expected "):
         make_module(text, "--model PACKAGE.MODULE:FACTORY")
+
+
+LONG = ".".join("a" * (MOST_KEY_PARTS + 1))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a." * (MOST_TOML_BYTES // 2 - 9) + "b = 1",
+        f"{LONG} = 1",
+        f"[{LONG}]",
+        f"b = [1, {{{LONG} = 1}}]",
+        LONG.replace("a", '"\\""').replace(".", " . ") + " = 1",
+        LONG.replace("a", "'#'") + " = 1",
+        f'b = [{{c = """x"""", {LONG} = 1}}]',
+        f"b = [{{c = '''x'''', {LONG} = 1}}]",
+    ],
+)
+def test_a_name_of_many_parts_in_toml_is_refused_before_it_is_read(text: str) -> None:
+    began = time.process_time()
+    with pytest.raises(SatbenchError, match="parts"):
+        parse_toml(text, "suite", "a.toml")
+    assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'b = "{LONG}"  # {LONG}\nc = 1.5',
+        f"b = '''\n{LONG}\n'''",
+        f'b = """\n{LONG} \\""" {LONG}\n"""\n# {LONG}',
+        f"{LONG.removesuffix('.a')} = '{LONG}'",
+    ],
+)
+def test_dots_in_a_text_or_a_comment_are_read(text: str) -> None:
+    assert parse_toml(text, "suite", "a.toml")
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        *('"', '"""', '"\\\\', "'''x''", '"".' * (MOST_KEY_PARTS - 1) + " "),
+        *("[[a]]\n", "a = [[],", "a", "{"),
+    ],
+)
+def test_a_long_text_of_any_shape_is_refused_within_a_second(unit: str) -> None:
+    began = time.process_time()
+    with pytest.raises(SatbenchError):
+        parse_toml(unit * (MOST_TOML_BYTES // len(unit)) + '"', "suite", "a.toml")
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize("unit", ["1,", "[],", '{"a":1},'])
+def test_a_file_of_too_many_values_is_refused_before_they_are_read(unit: str) -> None:
+    text = "[" + unit * MOST_VALUES + "1]"
+    began = time.process_time()
+    with pytest.raises(SatbenchError, match="values"):
+        parse_json(text, "record", "a.json")
+    assert time.process_time() - began < 0.5

@@ -5,13 +5,33 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from satbench.core.crc32c import crc32c, masked
+from satbench.model_zoo.tensorflow_names import layout_of
 
 KINDS = {"float32": 1, "float64": 2, "int64": 9, "float16": 19}
+
+
+def to_tensorflow(network: nn.Module, scope: str = "") -> dict[str, NDArray[Any]]:
+    """Return a network's weights by TensorFlow's names, in its layout."""
+    arrays: dict[str, NDArray[Any]] = {f"{scope}global_step": np.array(3, np.int64)}
+    state = network.state_dict()
+    for ours, (theirs, _) in layout_of(network).origins.items():
+        array = state[ours].numpy()
+        if array.ndim == 4:
+            each = theirs.endswith("depthwise_kernel")
+            array = array.transpose(2, 3, 0, 1) if each else array.transpose(2, 3, 1, 0)
+        elif array.ndim == 2:
+            array = array.T
+        elif "tpu_batch" in theirs:
+            array = array.reshape(1, 1, 1, 1, -1)
+        arrays[scope + theirs] = np.ascontiguousarray(array)
+    return arrays
 
 
 def write_bundle(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from bundles import block, field, table, varint, write_bundle
+from bundles import block, field, table, to_tensorflow, varint, write_bundle
 from click.testing import CliRunner
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -247,23 +247,6 @@ def test_the_names_are_those_that_the_official_code_writes(
 
 
 # The conversion
-
-
-def to_tensorflow(network: nn.Module, scope: str = "") -> Arrays:
-    """Return a network's weights by TensorFlow's names, in its layout."""
-    arrays: Arrays = {f"{scope}global_step": np.array(3, np.int64)}
-    state = network.state_dict()
-    for ours, (theirs, _) in layout_of(network).origins.items():
-        array = state[ours].numpy()
-        if array.ndim == 4:
-            each = theirs.endswith("depthwise_kernel")
-            array = array.transpose(2, 3, 0, 1) if each else array.transpose(2, 3, 1, 0)
-        elif array.ndim == 2:
-            array = array.T
-        elif "tpu_batch" in theirs:
-            array = array.reshape(1, 1, 1, 1, -1)
-        arrays[scope + theirs] = np.ascontiguousarray(array)
-    return arrays
 
 
 def network_of(architecture: str, activation: str = "silu", classes: int = 5) -> nn.Module:

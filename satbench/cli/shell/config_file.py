@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import click
 
 from satbench.cli.shell.paths import FILE
 from satbench.core.errors import SatbenchError, UnknownNameError
+from satbench.core.schema import read_toml_values
 
 _NOT_IN_A_FILE = ("config", "help")
 
@@ -26,12 +26,7 @@ def defaults_of(ctx: click.Context, path: Path) -> dict[str, Any]:
     Keys are the long names of options, with - or _.  Raises SatbenchError if the file is missing
     or is not TOML, if the command has no such option, or if the option does not take the value.
     """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SatbenchError(f"expected a file of options at {path}, found none") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SatbenchError(f"expected TOML in {path}: {error}") from None
+    table = read_toml_values(path, "file of options")
     return {
         param.name: value for param, value in _settings(ctx, path, table) if param.name is not None
     }
