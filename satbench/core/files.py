@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import shutil
 import socket
 import tempfile
 import time
@@ -49,6 +50,49 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder next to `path` that takes its place when the block ends well.
+
+    `path` must not be there.  On an error or an interrupt nothing is left, and what another writer
+    of `path` left behind when it was killed is removed too.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path)
+    temporary = _fresh_folder(path)
+    try:
+        yield temporary
+        for one in temporary.rglob("*"):
+            if one.is_file():
+                with one.open("rb") as file:
+                    os.fsync(file.fileno())
+        temporary.chmod(0o777 & ~_umask())
+        _sync_folder(temporary)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder; it is there whole or not at all, and `sweep` removes the rest."""
+    if path.is_dir():
+        gone = _fresh_folder(path)
+        path.replace(gone)  # which is empty
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def _fresh_folder(path: Path) -> Path:
+    prefix = f".{path.name}.{_HOST}_{os.getpid()}-"
+    return Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix, suffix=".part"))
+
+
+def copy_file(source: Path, path: Path) -> None:
+    """Copy a file; `path` appears whole or not at all."""
+    with atomic_path(path) as temporary:
+        shutil.copyfile(source, temporary)
+
+
 def sweep(path: Path) -> None:
     """Remove what writers of `path` left behind that were killed outright.
 
@@ -60,7 +104,7 @@ def sweep(path: Path) -> None:
             continue
         with suppress(OSError):
             if host == _HOST or time.time() - leftover.stat().st_mtime > _STALE:
-                leftover.unlink()
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 def is_alive(pid: int) -> bool:

@@ -12,7 +12,7 @@ import math
 import re
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -206,6 +206,8 @@ def _strange_within(
     values: list[object] | tuple[object, ...] | dict[str, object], depth: int
 ) -> tuple[str, str] | None:
     if not isinstance(values, dict):
+        if _are_numbers(values):
+            return None
         for number, one in enumerate(values):
             if found := _strange(one, depth + 1):
                 return f"[{number}]{found[0]}", found[1]
@@ -216,6 +218,16 @@ def _strange_within(
         if found := _strange(one, depth + 1):
             return f".{key[:80]}{found[0]}", found[1]
     return None
+
+
+def _are_numbers(values: Sequence[object]) -> bool:
+    """Return whether all are whole numbers within the limits, as the verdicts of a record are."""
+    numbers = [one for one in values if type(one) is int]
+    return (
+        len(numbers) == len(values)
+        and min(numbers, default=0) >= LEAST_NUMBER
+        and max(numbers, default=0) <= MOST_NUMBER
+    )
 
 
 def _text_fault(text: str) -> str:
@@ -241,6 +253,8 @@ def _unknown(values: object, known: object, place: str) -> str:
     if isinstance(values, Mapping) and isinstance(known, Mapping):
         pairs = ((f".{key[:80]}", key in known, v, known.get(key)) for key, v in values.items())
     elif isinstance(values, list) and isinstance(known, list):
+        if not {*map(type, values)} & {dict, list}:
+            return ""
         both = enumerate(zip(values, known, strict=False))
         pairs = ((f"[{number}]", True, *two) for number, two in both)
     else:

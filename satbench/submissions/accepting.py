@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from satbench.board.definition import BoardDefinition, board_definition
 from satbench.core.content import content_folder
+from satbench.core.digests import digest_file
 from satbench.core.errors import SatbenchError
-from satbench.model_zoo.card import read_card, write_card
+from satbench.core.files import copy_file, write_text
+from satbench.model_zoo.card import Card, read_card, write_card
 from satbench.records.record import read_record
 from satbench.records.witnesses import find_witnesses, stored_path
-from satbench.submissions.manifest import CARD, WEIGHTS
+from satbench.submissions.manifest import (
+    CARD,
+    MANIFEST,
+    WEIGHTS,
+    Manifest,
+    check_files,
+    check_manifest,
+    read_manifest,
+)
 from satbench.submissions.reviewing import Review
+
+BEGUN = ".accepting"
+"""In the folder of a board: which submission is being brought there, while it is."""
 
 
 def accept(
@@ -23,37 +36,114 @@ def accept(
 
     Witnesses first, records last, so that the board never has one without the other.  Records that
     it supersedes move to the folder `superseded`, where they can be read and re-checked.  Raises
-    SatbenchError for a submission that is refused, and for files that are there already.
+    SatbenchError for a submission that is refused, for files that are there already, and where
+    another submission was stopped on its way.
     """
     manifest = found.manifest
     if manifest is None or not found.is_acceptable:
         raise SatbenchError(f"the submission is refused: {found.refusals[0]}")
-    board = definition or board_definition(manifest.board)
-    moves: list[tuple[Path, Path]] = []
-    records = manifest.records(found.folder)
-    for path in records:
-        digest = read_record(path).witnesses_digest
-        moves.append((find_witnesses(path, digest), stored_path(board.witnesses, digest)))
-    zoo = zoo or content_folder("model_zoo")
-    if manifest.model == "file":
-        card = read_card(found.folder / CARD)
-        card = replace(card, weights=f"{card.name}.safetensors")
-        weights = zoo / "weights" / card.weights
-        moves.append((found.folder / WEIGHTS, weights))
-    moves += [(path, board.records / path.name) for path in records]
-    for _, new in moves:
-        if new.exists() and new.suffix != ".npz":  # equal witnesses share a file
-            raise SatbenchError(f"expected nothing at {new}, which is there already")
-    for old, new in moves:
-        new.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(old, new)
-    written = [new for _, new in moves]
-    if manifest.model == "file":
-        place = zoo / "cards" / f"{card.name}.json"
-        write_card(card, place)
-        written.append(place)
-    for path in board.records.glob("*.json"):
-        if read_record(path).identity in manifest.supersedes:
-            board.superseded.mkdir(exist_ok=True)
-            written.append(path.replace(board.superseded / path.name))
-    return written
+    bringing = _Bringing(found.folder, manifest, definition, zoo)
+    bringing.begin()
+    return bringing.carry_out()
+
+
+def go_on(
+    folder: Path, definition: BoardDefinition | None = None, zoo: Path | None = None
+) -> list[Path] | None:
+    """Bring the rest of a submission whose acceptance was stopped; None where that is not so.
+
+    It was reviewed then; its files must still have the digests that it tells.
+    """
+    if any(check_files(folder)):
+        return None
+    try:
+        manifest = read_manifest(folder)
+        if any(check_manifest(manifest, folder)):
+            return None
+        bringing = _Bringing(folder, manifest, definition, zoo)
+    except SatbenchError:  # which a review says
+        return None
+    return bringing.carry_out() if bringing.has_begun() else None
+
+
+class _Bringing:
+    """The way of one submission to its board: each step may be done twice."""
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        definition: BoardDefinition | None,
+        zoo: Path | None,
+    ) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.board = definition or board_definition(manifest.board)
+        self.zoo = zoo or content_folder("model_zoo")
+        self.mark = self.board.folder / BEGUN
+
+    def has_begun(self) -> bool:
+        """Whether this very submission is on its way."""
+        return self.mark.is_file() and self.mark.read_text().split("\n")[0] == self._digest()
+
+    def begin(self) -> None:
+        """Write down that it is on its way.  Raises SatbenchError where anything is in the way."""
+        if self.mark.is_file():
+            other = self.mark.read_text().split("\n")[1]
+            raise SatbenchError(
+                f"another submission was stopped on its way to the board {self.board.name}: run "
+                f"satbench review {other} --accept first, or remove {self.mark}"
+            )
+        for old, new in self._files():
+            # Equal witnesses share a file.
+            if new.suffix != ".npz" and new.exists() and digest_file(old) != digest_file(new):
+                raise SatbenchError(f"expected nothing at {new}, which is there already")
+        card = self._card()
+        for new in [*self._records().values(), *([self._place(card)] if card else ())]:
+            if new.exists():
+                raise SatbenchError(f"expected nothing at {new}, which is there already")
+        write_text(self.mark, f"{self._digest()}\n{self.folder}\n")
+
+    def carry_out(self) -> list[Path]:
+        """Do what is left; return where everything is now."""
+        written = []
+        for old, new in self._files():
+            if not new.exists():
+                copy_file(old, new)
+            written.append(new)
+        if card := self._card():
+            write_card(card, self._place(card))
+            written.append(self._place(card))
+        for old, new in self._records().items():
+            copy_file(old, new)
+            written.append(new)
+        for path in self.board.records.glob("*.json"):
+            if read_record(path).identity in self.manifest.supersedes:
+                self.board.superseded.mkdir(exist_ok=True)
+                written.append(path.replace(self.board.superseded / path.name))
+        self.mark.unlink()
+        return written
+
+    def _records(self) -> dict[Path, Path]:
+        """Return where each record goes."""
+        return {path: self.board.records / path.name for path in self.manifest.records(self.folder)}
+
+    def _digest(self) -> str:
+        return digest_file(self.folder / MANIFEST)
+
+    def _card(self) -> Card | None:
+        """Return the card as it is in the zoo; None for a model that is there or elsewhere."""
+        if self.manifest.model != "file":
+            return None
+        card = read_card(self.folder / CARD)
+        return replace(card, weights=f"{card.name}.safetensors")
+
+    def _place(self, card: Card) -> Path:
+        return self.zoo / "cards" / f"{card.name}.json"
+
+    def _files(self) -> Iterator[tuple[Path, Path]]:
+        """Yield the witnesses and the weights, and where they go."""
+        for path in self.manifest.records(self.folder):
+            digest = read_record(path).witnesses_digest
+            yield find_witnesses(path, digest), stored_path(self.board.witnesses, digest)
+        if card := self._card():
+            yield self.folder / WEIGHTS, self.zoo / "weights" / card.weights

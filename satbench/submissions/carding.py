@@ -11,7 +11,7 @@ import torch
 from satbench.core.errors import SatbenchError
 from satbench.core.files import check_folder
 from satbench.core.threat import Threat
-from satbench.model_zoo.card import Card, Training, write_card
+from satbench.model_zoo.card import Card, Training, card_within, write_card
 from satbench.model_zoo.weights import digest_weights, save_weights
 from satbench.models import FileOptions
 from satbench.models.user_zoo import check_answers
@@ -83,10 +83,14 @@ def make_card(weights: Path, options: FileOptions, told: CardTold, out: Path) ->
     )
     check_answers(rebuilt, card)
     path = out / f"{told.name}.json"
-    for file in (path, out / card.weights):
-        if file.exists():
-            raise SatbenchError(f"expected nothing at {file}, which is there already")
-    save_weights(rebuilt, out / card.weights, card)
+    file = out / card.weights
+    # The same command may have been stopped between the two.
+    is_ours = file.is_file() and not path.exists() and card_within(file) == card
+    for one in (path, file):
+        if one.exists() and not is_ours:
+            raise SatbenchError(f"expected nothing at {one}, which is there already")
+    if not is_ours:
+        save_weights(rebuilt, file, card)
     write_card(card, path)
     return path
 

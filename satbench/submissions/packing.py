@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from satbench.board.definition import BoardDefinition, board_definition, board_definitions
 from satbench.core.digests import digest_file
 from satbench.core.errors import SatbenchError
-from satbench.core.files import check_folder
+from satbench.core.files import atomic_folder, check_folder
 from satbench.core.threat import Threat
 from satbench.model_zoo.card import Card, card_of_digest, write_card, zoo_names
 from satbench.model_zoo.weights import save_weights
@@ -66,36 +65,35 @@ def pack(asked: Packing, definition: BoardDefinition | None = None) -> Review:
     check_folder(asked.out.parent)
     records = [read_record(path) for path in asked.records]
     board = definition or _board(asked.board, records)
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=asked.out.parent, prefix=f".{asked.out.name}."))
     try:
-        for record, path in zip(records, asked.records, strict=True):
-            copy = temporary / f"{record_stem(inputs_of(record))}.json"
-            if copy.exists():
-                raise SatbenchError(f"two records have the identity {record.identity[:12]}…")
-            shutil.copyfile(path, copy)
-            shutil.copyfile(find_witnesses(path, record.witnesses_digest), witnesses_path(copy))
-        told = _add_model(asked, records[0], temporary)
-        files = {path.name: digest_file(path) for path in sorted(temporary.iterdir())}
-        manifest = Manifest(
-            board=board.name,
-            division=asked.division,
-            by=asked.by,
-            model=told,
-            files=files,
-            public=asked.model if told == "public" else "",
-            url=asked.url,
-            supersedes=list(asked.supersedes),
-            note=asked.note,
-        )
-        write_manifest(manifest, temporary)
-        temporary.chmod(0o755)
-        temporary.replace(asked.out)
+        with atomic_folder(asked.out) as folder:
+            _fill(asked, board, records, folder)
     except FileNotFoundError as error:
         raise SatbenchError(f"expected {error.filename}, which is missing") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return review(asked.out, fetch=True, data_dir=asked.data_dir, definition=board)
+
+
+def _fill(asked: Packing, board: BoardDefinition, records: Sequence[Record], folder: Path) -> None:
+    """Write the files of a submission to a folder."""
+    for record, path in zip(records, asked.records, strict=True):
+        copy = folder / f"{record_stem(inputs_of(record))}.json"
+        if copy.exists():
+            raise SatbenchError(f"two records have the identity {record.identity[:12]}…")
+        shutil.copyfile(path, copy)
+        shutil.copyfile(find_witnesses(path, record.witnesses_digest), witnesses_path(copy))
+    told = _add_model(asked, records[0], folder)
+    manifest = Manifest(
+        board=board.name,
+        division=asked.division,
+        by=asked.by,
+        model=told,
+        files={path.name: digest_file(path) for path in sorted(folder.iterdir())},
+        public=asked.model if told == "public" else "",
+        url=asked.url,
+        supersedes=list(asked.supersedes),
+        note=asked.note,
+    )
+    write_manifest(manifest, folder)
 
 
 def _board(name: str, records: Sequence[Record]) -> BoardDefinition:

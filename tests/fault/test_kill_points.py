@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -10,16 +11,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
+from writing_commands import COMMANDS
 
+from satbench.cli import cli
 from satbench.cli.shell.failures import STOPPED
-from satbench.core.files import atomic_path, sweep, write_text
+from satbench.core.files import atomic_folder, atomic_path, remove_folder, sweep, write_text
 
 KILLS = Path(__file__).with_name("kill_points.py")
 
 
-def examine(*words: str, out: Path) -> list[dict[str, object]]:
+def examine(*words: str, out: Path) -> list[dict[str, Any]]:
     done = subprocess.run(
         [sys.executable, str(KILLS), *words, "--json", str(out)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "SHOW": "1"},
@@ -27,25 +32,42 @@ def examine(*words: str, out: Path) -> list[dict[str, object]]:
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    told: list[dict[str, object]] = json.loads(out.read_text())
+    told: list[dict[str, Any]] = json.loads(out.read_text())
     return told
 
 
-def test_a_killed_evaluation_leaves_nothing_behind_the_next(tmp_path: Path) -> None:
-    (told,) = examine("eval", "--sample", "2", out=tmp_path / "told.json")
+def leaves(command: click.Command = cli, words: tuple[str, ...] = ()) -> set[str]:
+    """Return the commands that are no groups, such as `models card`."""
+    if not isinstance(command, click.Group):
+        return {" ".join(words)}
+    context = click.Context(command)
+    found = ((name, command.get_command(context, name)) for name in command.list_commands(context))
+    return {leaf for name, one in found if one for leaf in leaves(one, (*words, name))}
 
-    assert told["kills"] == 2
-    assert told["faults"] == []
+
+def test_every_command_is_examined_or_writes_no_file() -> None:
+    examined = {name.partition(" --")[0] for name in COMMANDS}
+
+    assert leaves() - examined == {
+        *("verify", "compare", "reproduce", "show", "datasets", "recipes"),
+        *("models list", "models show", "models presets", "leaderboard show"),
+    }
+    assert all(set(name.split()) <= set(case.words) for name, case in COMMANDS.items())
+
+
+def test_a_killed_command_leaves_nothing_behind_the_next(tmp_path: Path) -> None:
+    told = examine("eval", "submit", "models card", "--sample", "1", out=tmp_path / "told.json")
+
+    assert [(one["kills"], one["faults"]) for one in told] == [(1, [])] * 3
 
 
 @pytest.mark.slow
 def test_no_kill_at_any_file_operation_leaves_anything(tmp_path: Path) -> None:
     told = examine(out=tmp_path / "told.json")
 
-    assert {one["command"]: one["faults"] for one in told} == {
-        name: [] for name in ("eval", "challenge", "merge", "curve", "transfer", "export", "train")
-    }
+    assert {one["command"]: one["faults"] for one in told} == {name: [] for name in COMMANDS}
     assert all(one["kills"] == one["operations"] for one in told)
+    assert sum(one["kills"] for one in told) >= 1_000
 
 
 @pytest.mark.slow
@@ -86,6 +108,38 @@ def test_what_a_dead_writer_left_is_removed_by_the_next_and_a_live_one_stays(
 
     assert left == [mine]
     assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_folder_appears_whole_or_not_at_all_and_what_dead_writers_left_is_removed(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a"
+    with contextlib.suppress(KeyboardInterrupt), atomic_folder(path) as temporary:
+        (temporary / "b").touch()
+        dead = tmp_path / temporary.name.replace(f"_{os.getpid()}-", f"_{2**22 + 1}-")
+        (dead / "c").mkdir(parents=True)
+        raise KeyboardInterrupt
+    left = list(tmp_path.iterdir())
+    with atomic_folder(path) as temporary:
+        (temporary / "b").touch()
+
+    assert left == [dead]
+    assert sorted(tmp_path.rglob("*")) == [path, path / "b"]
+
+
+def test_a_folder_is_removed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    (path / "b").mkdir(parents=True)
+    remove_folder(tmp_path / "none")
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", lambda *_, **__: None)  # as if killed before
+        remove_folder(path)
+
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".a.")
+    left.rename(tmp_path / left.name.replace(f"_{os.getpid()}-", f"_{2**22 + 1}-"))
+    sweep(path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("age", "stays"), [(0, True), (7200, False)])

@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -43,7 +44,8 @@ ENTRY = {
     "autoattack_acc": "59.53",
 }
 
-Run = Callable[[Sequence[str], Path], int]
+Run = Callable[..., int]
+"""Runs a command, given its words and the folder, and `before` as a case has it."""
 
 
 @dataclass(frozen=True)
@@ -116,18 +118,29 @@ def make_board(folder: Path, run: Run) -> None:
     )
 
 
-def submit(folder: Path, run: Run) -> None:
-    """Write a submission of a model of somebody's own to that board."""
+def make_model(folder: Path, run: Run) -> None:
+    """Write weights and a card of somebody's own: those of a shipped model, moved a little."""
     from safetensors.numpy import load_file, save_file
 
-    state = load_file(folder / "model_zoo" / "weights" / f"{MODEL}.safetensors")
-    moved = {name: one * np.asarray(1.01, one.dtype) for name, one in state.items()}
+    from satbench.model_zoo.card import find_card
+
+    state = load_file(find_card(MODEL)[1])
+    moved = {name: np.asarray(one * 1.01, one.dtype) for name, one in state.items()}
     save_file(moved, folder / "net.safetensors")
     _do(run, folder, *CARD)
-    attacks = ("--attack", "pgd-3", "--attack", "square(queries=10)", "--quiet")
-    _do(run, folder, "eval", "--model", "own/own.json", *attacks, *FEW[:2], "--out", "results")
-    words = ("submit", *expand(["results/*.json"], folder), "--by", "me", "--model", "own/own.json")
-    _do(run, folder, *words, "--board", "small", "--out", "submission")
+
+
+def evaluate_model(folder: Path, run: Run) -> None:
+    """Evaluate that model as the board asks."""
+    attacks = ("--attack", "pgd-3", "--attack", "square(queries=10)")
+    images = ("--dataset", "fashion-mnist", "--norm", "linf", "--eps", "0.1", *FEW)
+    _do(run, folder, "eval", "--model", "own/own.json", *attacks, *images, "--out", "results")
+
+
+def submit(folder: Path, run: Run) -> None:
+    """Write a submission of it to the board."""
+    run_here = partial(run, before=here)
+    _do(run_here, folder, *expand(SUBMIT, folder), "--out", "submission")
 
 
 def write_entries(folder: Path, run: Run) -> None:
@@ -185,6 +198,9 @@ CARD = (
     *("--shape", "1x28x28", "--licence", "MIT", "--name", "own", "--out", "own"),
 )
 
+SUBMIT = ("submit", "results/*.json", "--by", "me", "--model", "own/own.json", "--board", "small")
+SUBMITTED = (make_board, make_model, evaluate_model, submit)
+
 COMMANDS: dict[str, Case] = {
     "eval": Case((*EVAL, "--out", "out")),
     "eval --again": Case(
@@ -241,21 +257,14 @@ COMMANDS: dict[str, Case] = {
         ("challenge", RECORD, "--attack", "square(queries=5)", "--quiet"), (evaluate,)
     ),
     "merge": Case(("merge", RECORD, SECOND, "--out", "out"), (evaluate,)),
-    "submit": Case(
-        (
-            *("submit", "results/*.json", "--by", "me", "--model", "own/own.json"),
-            *("--board", "small", "--out", "again"),
-        ),
-        (make_board, submit),
-        here,
-    ),
-    "review": Case(("review", "submission", "--comment", "comment.md"), (make_board, submit), here),
-    "review --accept": Case(("review", "submission", "--accept"), (make_board, submit), here),
-    "models card": Case(CARD[:-2], (make_board, submit)),
-    "models add": Case(("models", "add", "own/own.json", "--zoo", "zoo"), (make_board, submit)),
+    "submit": Case((*SUBMIT, "--out", "submission"), SUBMITTED[:-1], here),
+    "review": Case(("review", "submission", "--comment", "comment.md"), SUBMITTED, here),
+    "review --accept": Case(("review", "submission", "--accept"), SUBMITTED, here),
+    "models card": Case((*CARD[:-1], "again"), (make_model,)),
+    "models add": Case(("models", "add", "own/own.json", "--zoo", "zoo"), (make_model,)),
     "models cards": Case(
-        ("models", "cards", "--records", "leaderboard/small/records", "--out", "pages"),
-        (make_board,),
+        ("models", "cards", "--records", "first", "--out", "pages"),
+        (make_board, evaluate),
         here,
     ),
     "models import-tf1": Case(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -23,7 +24,8 @@ from satbench.models import FileOptions, load_model, request_model
 from satbench.proofs.verification import verify_record
 from satbench.records.record import inputs_of, read_record, record_stem, write_record
 from satbench.records.witnesses import witnesses_path
-from satbench.submissions.accepting import accept
+from satbench.submissions import accepting
+from satbench.submissions.accepting import accept, go_on
 from satbench.submissions.comment import render_review
 from satbench.submissions.manifest import Manifest, read_manifest, write_manifest
 from satbench.submissions.pull_request import review_pull_request
@@ -77,6 +79,46 @@ def test_an_accepted_submission_is_on_the_board_and_in_the_zoo_and_verifies_ther
     assert read_card(tmp_path / "zoo" / "cards" / "mine.json").weights == weights.name
     with pytest.raises(SatbenchError, match="there already"):
         accept(done, board, tmp_path / "zoo")
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_an_acceptance_stopped_at_any_step_goes_on_and_ends_alike(
+    packer, board: BoardDefinition, step: int, monkeypatch, tmp_path: Path
+) -> None:
+    done, steps = packer(), 0
+
+    def stop(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+        if steps > step:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        for name in ("write_text", "copy_file", "write_card"):
+            kept = getattr(accepting, name)
+            patch.setattr(accepting, name, lambda *two, kept=kept: (stop(), kept(*two)))
+        with contextlib.suppress(KeyboardInterrupt):
+            accept(done, board, tmp_path / "zoo")
+    rest = go_on(done.folder, board, tmp_path / "zoo") if 0 < step < 5 else None
+
+    assert (rest is None) == (step in (0, 5))
+    if step:
+        assert len(list(board.records.glob("mine-*.json"))) == 1
+        assert (tmp_path / "zoo" / "cards" / "mine.json").is_file()
+        assert (tmp_path / "zoo" / "weights" / "mine.safetensors").is_file()
+    assert not (board.folder / accepting.BEGUN).exists()
+    assert go_on(done.folder, board, tmp_path / "zoo") is None
+
+
+def test_while_a_submission_is_on_its_way_no_other_is_accepted(
+    packer, board: BoardDefinition, tmp_path: Path
+) -> None:
+    done = packer()
+    (board.folder / accepting.BEGUN).write_text("0\nanother\n")
+    with pytest.raises(SatbenchError, match="satbench review another --accept"):
+        accept(done, board, tmp_path / "zoo")
+    assert go_on(done.folder, board, tmp_path / "zoo") is None
+    assert not (tmp_path / "zoo").exists()
 
 
 def test_a_second_submission_of_the_same_run_is_refused(

@@ -59,17 +59,23 @@ def review(
     """
     from satbench.core.files import write_text
     from satbench.submissions.accepting import accept as bring
+    from satbench.submissions.accepting import go_on
     from satbench.submissions.comment import render_review
     from satbench.submissions.pull_request import review_pull_request
+    from satbench.submissions.reviewing import Review
     from satbench.submissions.reviewing import review as review_folder
 
-    if changed:
+    written = go_on(folder) if accept and not changed else None
+    if written is not None:
+        done = Review(folder, None, (), ("it was accepted before; now all of it is copied",))
+    elif changed:
         done = review_pull_request(folder, changed, fetch=fetch, data_dir=data_dir)
     else:
         done = review_folder(folder, fetch=fetch, data_dir=data_dir)
     if comment:
         write_text(comment, render_review(done))
-    written = bring(done) if accept and done.is_acceptable else []
+    if written is None:
+        written = bring(done) if accept and done.is_acceptable else []
     if as_json:
         tell(json.dumps({**summary(done), "written": [str(path) for path in written]}, indent=2))
     else:
@@ -107,7 +113,7 @@ def tell_review(done: Review) -> None:
         tell(f"refused: {one_line(one)}")
     for one in done.notes:
         tell(f"to look at: {one_line(one)}")
-    if not done.is_acceptable:
+    if not done.is_acceptable or done.manifest is None:
         return
     broken = sum(one.broken for one in done.confirmed)
     tell(f"acceptable: {len(done.confirmed)} records, {broken} images proven broken")

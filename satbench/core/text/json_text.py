@@ -14,6 +14,6 @@ def json_text(value: object, indent: int = 1) -> str:
     '[\n"net\\u202e"\n]\n'
     """
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
-    for letter in {letter for letter in text if letter != "\n" and visible(letter) != letter}:
+    for letter in {letter for letter in set(text) if letter != "\n" and visible(letter) != letter}:
         text = text.replace(letter, json.dumps(letter)[1:-1])
     return text + "\n"

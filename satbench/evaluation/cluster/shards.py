@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 from satbench.attacks import expand, is_own_attack
 from satbench.core.console import BarProgress
 from satbench.core.errors import SatbenchError
-from satbench.core.files import write_text
+from satbench.core.files import copy_file, remove_folder, sweep, write_text
 from satbench.core.limits import whole_number
 from satbench.core.progress.receiver import Progress
 from satbench.core.schema import convert, parse_object, read_text
@@ -165,6 +164,7 @@ def merge_shards(
     different commands.
     """
     out = out or folders[0]
+    sweep(out / FOLDER)
     shards = _whole(folders)
     configs = [_config(model, out, trust) for model in shards[0].models]
     for folder in folders:
@@ -176,7 +176,7 @@ def merge_shards(
         for config in configs:
             progress.model(config.model.text)
             finished.append(evaluate_config(config, progress, shared=shared))
-    shutil.rmtree(out / FOLDER, ignore_errors=True)
+    remove_folder(out / FOLDER)
     return finished
 
 
@@ -220,10 +220,7 @@ def _bring(folder: Path, out: Path) -> None:
         to = out / path.relative_to(folder)
         if path.suffix not in (".npz", ".json") or to.exists():
             continue
-        to.parent.mkdir(parents=True, exist_ok=True)
-        part = to.with_name(f".{to.name}.copy.part")
-        shutil.copyfile(path, part)
-        part.replace(to)
+        copy_file(path, to)
 
 
 def _described(config: EvalConfig) -> ShardedModel:
