@@ -249,6 +249,9 @@ COMMANDS: dict[str, Case] = {
         ("leaderboard", "import", "robustbench", "model_info", "--out", "imported"),
         (write_entries,),
     ),
+    "leaderboard page": Case(
+        ("leaderboard", "page", "--records", "first", "--out", "page"), (evaluate,)
+    ),
     "images": Case(("images", RECORD, "--n", "2", "--out", "out"), (evaluate,)),
     "recheck": Case(
         ("recheck", RECORD, "--images", "2", "--seed", "1", "--out", "out", "--quiet"), (evaluate,)
