@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from satbench.core.markdown import MISSING, percent, table
+from satbench.board.file_names import CSV_FILE
+from satbench.core.markdown import MISSING, long_table, percent
 from satbench.core.templates import fill
 from satbench.records.attack_run import AttackRun
 
@@ -78,7 +79,7 @@ def _benchmark(title: str, each: Sequence[tuple[str, Agreement]]) -> dict[str, o
         "equal": sum(one.ours.left == one.reference.left for one in agreements),
         "same": sum(one.differing == 0 for one in agreements),
         "differing": sum(one.differing for one in agreements),
-        "table": table(_COLUMNS, (_line(name, one) for name, one in each), words=1),
+        "table": long_table(_COLUMNS, (_line(name, one) for name, one in each), 1, CSV_FILE),
     }
 
 

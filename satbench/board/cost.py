@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from satbench.core.markdown import MISSING, code, percent, signed, table
+from satbench.board.file_names import CSV_FILE
+from satbench.core.markdown import MISSING, code, long_list, long_table, percent, signed
 from satbench.core.templates import fill
 from satbench.records.attack_run import AttackRun
 
@@ -89,8 +90,8 @@ def render_costs(benchmarks: Sequence[tuple[str, Sequence[tuple[str, Cost]]]]) -
             {
                 "title": title,
                 "aims": _goals(costs),
-                "table": table(_COLUMNS, map(_line, costs), words=1),
-                "attacks": _specs(costs),
+                "table": long_table(_COLUMNS, map(_line, costs), 1, CSV_FILE),
+                "attacks": long_list(_specs(costs), CSV_FILE),
             }
             for title, costs in benchmarks
         ],
@@ -100,7 +101,7 @@ def render_costs(benchmarks: Sequence[tuple[str, Sequence[tuple[str, Cost]]]]) -
 
 @dataclass(frozen=True)
 class Goal:
-    """A goal of `fast`: on how many of the `measured` models it is `reached`, and which `missed`.
+    """A goal of `fast`: `reached` on so many of the `measured` models; the others are `missed`.
 
     `unmeasured` is the number of models without the numbers to tell.
     """
@@ -108,7 +109,7 @@ class Goal:
     what: str
     reached: int
     measured: int
-    missed: tuple[str, ...]
+    missed: str
     unmeasured: int
 
 
@@ -130,7 +131,13 @@ def _goal(
     answers = [(title, holds(cost)) for title, cost in costs]
     measured = [answer for _, answer in answers if answer is not None]
     missed = tuple(title for title, answer in answers if answer is False)
-    return Goal(what, sum(measured), len(measured), missed, len(answers) - len(measured))
+    return Goal(
+        what,
+        sum(measured),
+        len(measured),
+        long_list(missed, CSV_FILE),
+        len(answers) - len(measured),
+    )
 
 
 def _line(titled: tuple[str, Cost]) -> list[str]:

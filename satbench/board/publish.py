@@ -12,6 +12,7 @@ from satbench.board.calibration import render_flags, trials_of
 from satbench.board.cost import render_costs
 from satbench.board.definition import BoardDefinition, board_definition, board_definitions
 from satbench.board.exports import render_csv, render_json
+from satbench.board.file_names import CSV_FILE, JSON_FILE, PAGE
 from satbench.board.formats.json_schema import render_schema
 from satbench.board.imported.page import render_beside
 from satbench.board.ready import render_ready
@@ -25,7 +26,6 @@ from satbench.core.templates import fill
 from satbench.records.rechecks import read_rechecks
 from satbench.records.record import Record, read_records
 
-PAGE = "LEADERBOARD.md"
 FLAGS = "FLAGS.md"
 BEGIN = "<!-- leaderboard:begin -->"
 END = "<!-- leaderboard:end -->"
@@ -187,8 +187,8 @@ def board_files(
                 for benchmark in board.benchmarks
             ]
         ),
-        out / "leaderboard.csv": render_csv(board),
-        out / "leaderboard.json": render_json(board),
+        out / CSV_FILE: render_csv(board),
+        out / JSON_FILE: render_json(board),
     }
     if readme is not None:
         link = _link(out / page, readme.parent)

@@ -13,13 +13,12 @@ from typing import Literal, cast
 import msgspec
 
 from satbench.board.definition import BoardDefinition, board_definitions
+from satbench.board.file_names import JSON_FILE
 from satbench.core.errors import SatbenchError, UnknownNameError
 from satbench.core.schema import parse_schema, read_text
 
 SCHEMA = 4
 """The schema of `leaderboard.json`."""
-
-FILE = "leaderboard.json"
 
 Order = Literal["best-known", "clean", "transfer", "pgd-50", "autoattack", "fast", "gap", "name"]
 
@@ -138,7 +137,7 @@ def _board(values: Mapping[str, object]) -> BoardNumbers:
 
 
 def _published(definition: BoardDefinition) -> list[BoardNumbers] | None:
-    path = definition.folder / FILE
+    path = definition.folder / JSON_FILE
     if not path.is_file():
         return None
     boards = read_numbers(read_text(path, "board"), str(path))

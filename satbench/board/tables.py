@@ -5,9 +5,20 @@ from __future__ import annotations
 from math import comb
 
 from satbench.board.board import Benchmark, Board
+from satbench.board.file_names import CSV_FILE, JSON_FILE
 from satbench.board.marks import PROMISES
 from satbench.board.rows import COLUMNS, Column, Group, Row, TrainingInfo
-from satbench.core.markdown import MISSING, cell, code, percent, signed, table, title_of
+from satbench.core.markdown import (
+    MISSING,
+    cell,
+    code,
+    long_list,
+    long_table,
+    percent,
+    signed,
+    table,
+    title_of,
+)
 from satbench.core.stats.shown import ALPHA, Effect
 from satbench.core.templates import fill
 from satbench.records.flags import Flag
@@ -80,7 +91,7 @@ def _benchmark(benchmark: Benchmark) -> dict[str, object]:
         "images": _images(dataset),
         "classes": dataset.classes,
         "digest": dataset.digest[:12],
-        "attacks": [code(attack) for attack in attacks],
+        "attacks": long_list([code(attack) for attack in attacks], CSV_FILE),
         "groups": _groups(benchmark),
         "comparisons": _comparisons(benchmark) if benchmark.comparisons else "",
         "differences_shown": sum(
@@ -119,7 +130,7 @@ def _groups(benchmark: Benchmark) -> str:
         ]
         for group in benchmark.groups
     ]
-    return table(head, lines, words=3)
+    return long_table(head, lines, 3, JSON_FILE)
 
 
 def _first_groups(benchmark: Benchmark, rows: int) -> str:
@@ -152,7 +163,7 @@ def _comparisons(benchmark: Benchmark) -> str:
         [*_kind(pair.group), *(_difference(pair.effects.get(column)) for column in _COMPARED)]
         for pair in benchmark.comparisons
     ]
-    return table(head, lines, words=3)
+    return long_table(head, lines, 3, JSON_FILE)
 
 
 def _difference(effect: Effect | None) -> str:
@@ -188,7 +199,7 @@ def _models(benchmark: Benchmark) -> str:
         ]
         for row in benchmark.rows
     ]
-    return table(head, lines, words=6)
+    return long_table(head, lines, 6, CSV_FILE)
 
 
 def mark_text(row: Row) -> str:

@@ -10,6 +10,9 @@ from satbench.core.text.characters import visible
 
 MISSING = "–"
 
+MOST_LINES = 200
+"""Of a table on a page: GitHub shows no page above 512 KiB, and nobody scrolls that far."""
+
 Line = Sequence[str]
 
 _ADDRESS = re.compile(r"(\b(?:https?|ftp|www|mailto|xmpp))([:.])", re.I)
@@ -29,6 +32,21 @@ def table(head: Line, lines: Iterable[Line], words: int) -> str:
     """Return a markdown table whose first `words` columns hold words, and the others numbers."""
     rule = ["---"] * words + ["---:"] * (len(head) - words)
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
+
+
+def long_table(head: Line, lines: Iterable[Line], words: int, file: str) -> str:
+    """Return a table of the first `MOST_LINES` lines; under it, how many more are in `file`."""
+    found = list(lines)
+    shown = table(head, found[:MOST_LINES], words)
+    more = len(found) - MOST_LINES
+    return shown if more <= 0 else f"{shown}\n\nThe other {more:,} rows are in `{file}`."
+
+
+def long_list(names: Sequence[str], file: str) -> str:
+    """Return the first `MOST_LINES` names in one line; then, how many more are in `file`."""
+    shown = ", ".join(names[:MOST_LINES])
+    more = len(names) - MOST_LINES
+    return shown if more <= 0 else f"{shown} and {more:,} more in `{file}`"
 
 
 def cell(text: str) -> str:

@@ -76,6 +76,12 @@ class Claims:
         with suppress(OSError):
             path.unlink()
 
+    def sweep(self) -> None:
+        """Remove the claims of processes that are gone."""
+        for path in self.folder.rglob("*.claim"):
+            if _is_left(path):
+                self.drop(path)
+
     def _beat(self, path: Path, over: threading.Event) -> None:
         while not over.wait(_BEAT):
             self.renew(path)

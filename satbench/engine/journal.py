@@ -75,6 +75,7 @@ class RunStore:
             yield
             return
         if not member.concludes:
+            member.claims(self.folder).sweep()
             raise ConcludedElsewhere("by another process")
         doing = f"concludes this very evaluation ({self.folder})"
         with lock_or_refuse(self.folder / "lock", doing, wait=True, say=say):

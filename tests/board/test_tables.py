@@ -223,3 +223,21 @@ def test_the_rows_of_a_summary_are_shared_among_the_benchmarks(small_board, rows
 )
 def test_percent_has_one_decimal_and_no_negative_zero(share: float, expected: str) -> None:
     assert expected == percent(share)
+
+
+def test_a_long_table_shows_the_first_rows_and_says_how_many_more_there_are(
+    small_board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (largest,) = (one for one in small_board.benchmarks if len(one.rows) > 3)
+    whole = render_markdown(small_board).splitlines()
+    monkeypatch.setattr("satbench.core.markdown.MOST_LINES", 3)
+    short = render_markdown(small_board).splitlines()
+    told = {f"The other {len(largest.rows) - 3} rows are in `leaderboard.csv`."}
+    if len(largest.groups) > 3:
+        told |= {f"The other {len(largest.groups) - 3} rows are in `leaderboard.json`."}
+
+    assert {line for line in short if line.startswith("The other ")} == told
+    assert sum("` and 2 more in `leaderboard.csv`." in line for line in short) == 1
+    assert sum("(`" in line for line in whole) - sum("(`" in line for line in short) == (
+        len(largest.rows) - 3
+    )
