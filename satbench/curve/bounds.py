@@ -21,7 +21,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.schema import read_text
 from satbench.core.threat import Threat
 from satbench.curve.nearest import Nearest
-from satbench.curve.search import told_of
+from satbench.curve.search import without_images
 from satbench.data import Dataset, load_dataset
 from satbench.engine.ball import size
 from satbench.engine.judge import TOLERANCE, predict
@@ -144,7 +144,7 @@ class _Beyond:
         broken = result.indices[result.broken]
         lengths = _lengths(self._nearest, broken, result.witnesses, self._threat)
         self._nearest.offer(0, broken, result.witnesses, lengths)
-        self._results.append(told_of(result))
+        self._results.append(without_images(result))
 
     def bound(self, spec: str, stages: Sequence[int]) -> CurveBound:
         """Return what an attack of these stages came to."""

@@ -80,8 +80,8 @@ class Nearest:
         """Return for how many images the nearest point is this search's."""
         return int((self.owner == owner).sum())
 
-    def told(self) -> list[float | None]:
-        """Return the distances as a curve tells them."""
+    def listed(self) -> list[float | None]:
+        """Return the distances as a curve stores them: None if no point is known."""
         return [float(d) if np.isfinite(d) else None for d in self.distances]
 
     def points(self) -> Witnesses:

@@ -214,7 +214,7 @@ def measure_curve(
             curve = replace(
                 curve,
                 bounds=[*curve.bounds, *bounds],
-                distances=nearest.told(),
+                distances=nearest.listed(),
                 points_digest=points.digest,
             )
             write_witnesses(points, witnesses_path(path))
@@ -306,8 +306,8 @@ def _measure(
         seed=plan.seed,
         attacks=run.costs(),
         bounds=[],
-        reach=reach_of(nearest.told()),
-        distances=nearest.told(),
+        reach=reach_of(nearest.listed()),
+        distances=nearest.listed(),
         points_digest="",
         environment=measured_environment(
             device_of(module), plan.batch_size, clean_seconds, seconds

@@ -57,7 +57,7 @@ class SearchRun:
         else:
             distances = result.margins.astype(np.float64)
             self.nearest.offer(result.stage - 1, found, result.witnesses, distances)
-        self._results[result.stage].append(told_of(result))
+        self._results[result.stage].append(without_images(result))
 
     def survivors(self) -> int:
         """Return for how many images no point is known."""
@@ -92,7 +92,7 @@ class _Searching:
         self.title, self.under = stage.title, f"under {stage.title}"
         self.model, self.context, self.norm = run.judged, run.context, run.norm
         self.due = run.nearest.right
-        self.passes, self.target = Passes(told=run.context.progress.passed), run.target
+        self.passes, self.target = Passes(on_pass=run.context.progress.passed), run.target
         self.trial = Trial([run.target])
         self.counting = CountingModel(run.target, self.passes)
 
@@ -125,7 +125,7 @@ class _Searching:
         )
 
 
-def told_of(result: BatchResult) -> BatchResult:
+def without_images(result: BatchResult) -> BatchResult:
     """Return a result without its images."""
     nothing = np.empty(0, np.float32)
     return replace(result, witnesses=result.witnesses[:0], points=nothing)

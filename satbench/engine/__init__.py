@@ -1,4 +1,4 @@
-"""The engine: runs a suite on the survivors, journals each batch, and judges.
+"""The engine: it runs a suite on the survivors, writes each batch to a journal, and judges.
 
 It imports no attack.
 """

@@ -1,9 +1,9 @@
-"""Another backward for activations: the paper's own operator, turned into an attack.
+"""A replaced backward for activations: the operator of the SAT paper, used by an attacker.
 
 Xie et al., 2020 (arXiv:2006.14536, section 3.2) train with ReLU forward and the gradient of
-parametric softplus backward.  Here the attacker does so: the forward pass stays the model's own,
-while every activation hands back the gradient of softplus, σ(αx), which neither dies nor changes
-sign.  Where a model's own gradients mislead, these often do not.
+parametric softplus backward.  Here the attacker does so.  The forward pass stays the model's own,
+while every activation returns the gradient of softplus, σ(αx), which neither vanishes nor changes
+sign.  If a model's own gradients mislead, these often do not.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from satbench.core.errors import SatbenchError
 from satbench.core.limits import MOST_SPEC_FLOAT
 from satbench.core.specs import show_float
 
-# The activations whose backward is replaced, as torch's modules and users' code call them.  Beside
-# them, a function that dispatches to modes is one if its attribute `is_activation` says so.
+# The activations whose backward is replaced, as torch's modules and users' code call them.  Any
+# other function that dispatches to modes can declare itself with the attribute `is_activation`.
 _ACTIVATIONS: frozenset[Callable[..., Any]] = frozenset(
     {
         F.relu,
@@ -56,9 +56,9 @@ _SOFTPLUS = re.compile(r"^softplus\((?P<alpha>[^)]+)\)$")
 
 @dataclass(frozen=True)
 class Backward:
-    """Which gradient an attack follows: the model's own, or `softplus(alpha)` at activations.
+    """Which gradient an attack uses: the model's own, or that of `softplus(alpha)` at activations.
 
-    `alpha` is None for the model's own.  Written `true` or `softplus(10)`.
+    `alpha` is None for the model's own.  It is written `true` or `softplus(10)`.
     """
 
     alpha: float | None = None
@@ -84,18 +84,18 @@ class Backward:
         return "true" if self.alpha is None else f"softplus({show_float(self.alpha)})"
 
     def applied(self) -> AbstractContextManager[object]:
-        """Return a context: forward passes of any model within it have this backward."""
+        """Return a context in which forward passes of any model have this backward."""
         return nullcontext() if self.alpha is None else _SmoothBackward(self.alpha)
 
 
 _applied: list[float] = []
-"""The alphas of the contexts that are entered now, the innermost last."""
+"""The alphas of the open contexts, the innermost last."""
 
 
-class AppliedNow:
-    """The contexts that are entered now, for a forward that is computed once more, later.
+class OpenContexts:
+    """The contexts that are open now, for a forward that is recomputed later.
 
-    It can be entered again and again, as where a gradient is asked for twice.
+    It can be entered several times, for example when a gradient is computed twice.
     """
 
     def __init__(self) -> None:
@@ -113,7 +113,7 @@ class AppliedNow:
 
 
 class _SmoothBackward(TorchFunctionMode):
-    """Answers calls of activations with the same values and the gradient of softplus."""
+    """Replaces calls of activations: the same values, and the gradient of softplus."""
 
     def __init__(self, alpha: float) -> None:
         super().__init__()
@@ -142,13 +142,13 @@ class _SmoothBackward(TorchFunctionMode):
         if not x.requires_grad:
             return func(*args, **kwargs)
         with torch.no_grad():
-            # On a copy: an activation in place would write into what the model still needs.
+            # On a copy: an in-place activation would overwrite a tensor that the model still needs.
             value = func(x.detach().clone(), *args[1:], **kwargs)
         return _SoftplusGradient.apply(x, value, self._alpha)
 
 
 def _is_activation(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    if func in (F.hardtanh, F.hardtanh_):  # what nn.ReLU6 calls, with 0 for its least value
+    if func in (F.hardtanh, F.hardtanh_):  # nn.ReLU6 calls these with a minimum of 0
         return bool((args[1] if len(args) > 1 else kwargs.get("min_val", -1)) == 0)
     return func in _ACTIVATIONS or getattr(func, "is_activation", False)
 

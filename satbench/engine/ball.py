@@ -1,4 +1,4 @@
-"""The only maths of balls: size, projection, random points, steepest directions."""
+"""All maths of norm balls: size, projection, random points, steepest directions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 from satbench.core.threat import Threat
 from satbench.engine.contract import NoiseOnDevice, NoiseSource
 
-_TINY = 1e-12  # keeps 0 / 0 away; far below any float32 pixel difference
+_TINY = 1e-12  # avoids 0 / 0; far below any float32 pixel difference
 _ORDER = {"l1": 1, "l2": 2, "linf": torch.inf}
-_L1_SHARE = 100  # a step of steepest ascent in L1 moves one pixel in so many
+_L1_SHARE = 100  # a step of steepest ascent in L1 moves one pixel in this many
 
 
 def size(delta: Tensor, threat: Threat) -> Tensor:
@@ -25,8 +25,9 @@ def size(delta: Tensor, threat: Threat) -> Tensor:
 def project(x_adv: Tensor, x: Tensor, threat: Threat) -> Tensor:
     """Project onto the ball around `x` and onto the box [0, 1].  (B, …), (B, …) -> (B, …).
 
-    In Linf and L1 this is the nearest point of the intersection.  In L2 it is not, but it is in
-    both: clipping to a box that holds `x` moves no pixel further from it.
+    In Linf and L1 the result is the nearest point of the intersection.  In L2 it is not the
+    nearest, but it is in both sets: clipping to a box that contains `x` moves no pixel further from
+    `x`.
     """
     delta = x_adv - x
     if threat.norm == "linf":
@@ -39,14 +40,15 @@ def project(x_adv: Tensor, x: Tensor, threat: Threat) -> Tensor:
 
 
 def l1_correction(delta: Tensor, x: Tensor, eps: float) -> Tensor:
-    """Return what takes `x + delta` to the nearest point of the L1 ball and the box together.
+    """Return the correction of `x + delta` to the nearest point in both the L1 ball and the box.
 
-    That point is x + sign(δ) · min(max(|δ| - λ, 0), room), where room is what the box leaves a
-    pixel on its way and λ is the least number ≥ 0 that brings the length down to `eps`.  The
-    length is piecewise linear in λ, so sorting its 2d corners gives λ exactly (Croce & Hein, 2021,
-    "Mind the box", arXiv:2103.01208, proposition 2.1).  A pixel that goes back to `x` is given
-    exactly -δ.  Computed in the dtype of `delta`, with the sums of pyautoattack: Auto-PGD counts
-    changed pixels, and rounding decides about some.  (B, …), (B, …) in [0, 1] -> (B, …).
+    That point is x + sign(δ) · min(max(|δ| - λ, 0), room), where room is the distance of a pixel to
+    the box in the direction of δ, and λ ≥ 0 is the least number that reduces the length to `eps`.
+    The length is piecewise linear in λ, so sorting its 2d corners gives λ exactly (Croce & Hein,
+    2021, "Mind the box", arXiv:2103.01208, proposition 2.1).  A pixel that returns to `x` gets
+    exactly -δ.  Everything is computed in the dtype of `delta`, in the order of summation of
+    pyautoattack, because Auto-PGD counts changed pixels, and rounding decides some of them.
+    (B, …), (B, …) in [0, 1] -> (B, …).
     """
     flat, centre = delta.flatten(1), x.flatten(1)
     length = flat.abs()
@@ -57,7 +59,7 @@ def l1_correction(delta: Tensor, x: Tensor, eps: float) -> Tensor:
     outside = beyond.sum(1, keepdim=True)
     fallen = outside + (falling[:, :-1] * corners.diff(dim=1)).cumsum(1)
     missing = eps - length.sum(1, keepdim=True)
-    # The last corner at which the length is still above eps; the first where there is no other.
+    # The last corner at which the length is still above eps, else the first corner.
     corner = (fallen + missing < 0).sum(1, keepdim=True)
     gone = torch.cat((outside, fallen), 1).gather(1, corner)
     shrink = (-gone - missing) / falling.gather(1, corner) + corners.gather(1, corner)
@@ -66,7 +68,7 @@ def l1_correction(delta: Tensor, x: Tensor, eps: float) -> Tensor:
 
 
 def random_point(x: Tensor, threat: Threat, noise: NoiseSource, restart: int = 0) -> Tensor:
-    """Draw a point uniform in the ball around `x`, clipped to [0, 1].  (B, …) -> (B, …)."""
+    """Draw a uniform random point of the ball around `x`, clipped to [0, 1].  (B, …) -> (B, …)."""
     shape = tuple(x.shape[1:])
     if threat.norm == "linf":
         delta = threat.radius * _uniform(noise, shape, restart, x)
@@ -89,9 +91,10 @@ def random_point(x: Tensor, threat: Threat, noise: NoiseSource, restart: int = 0
 def steepest(grad: Tensor, threat: Threat, x_adv: Tensor | None = None) -> Tensor:
     """Return a direction of norm 1 along which the linearised loss grows.  (B, …) -> (B, …).
 
-    The steepest one in Linf (the sign) and in L2 (grad / ‖grad‖₂); 0 where the gradient is 0.  In
-    L1 the sign on the pixels of largest gradient, 1 in 100, as SLIDE has it (Tramèr & Boneh, 2019,
-    arXiv:1904.13000, section 4); those that the box holds back at `x_adv` are passed over.
+    In Linf (the sign) and L2 (grad / ‖grad‖₂) it is the steepest direction; it is 0 where the
+    gradient is 0.  In L1 it is the sign on the 1 % of pixels with the largest gradient, as in SLIDE
+    (Tramèr & Boneh, 2019, arXiv:1904.13000, section 4), without those that the box stops at
+    `x_adv`.
     """
     if threat.norm == "linf":
         return grad.sign()

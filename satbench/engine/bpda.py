@@ -1,9 +1,9 @@
-"""BPDA: layers keep their own forward and get the backward of a differentiable replacement.
+"""BPDA: layers keep their forward and get the backward of a differentiable replacement.
 
 Backward pass differentiable approximation (Athalye, Carlini & Wagner, 2018, "Obfuscated gradients
 give a false sense of security", arXiv:1802.00420, section 4.1): a layer that is not differentiable,
-or whose gradient says nothing, is run as it is, while gradients pass through a function that is
-near to it; the identity will often do.  Only searches use it.
+or whose gradient is useless, runs unchanged, while gradients pass through a similar function; the
+identity is often enough.  Only searches use it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from satbench.core.errors import SatbenchError, UnknownNameError
 
 
 class Replaced(nn.Module):
-    """A model whose layers named in `replacements` have the backward of what stands beside them.
+    """A model in which each layer named in `replacements` has the backward of its replacement.
 
-    Names are dotted, as `model.named_modules()` gives them.  Values are the model's own, to the
-    bit.  The layers are dressed for the length of a forward and are as they were after it, so that
-    the model itself, called by anybody else, is untouched.
-    Raises UnknownNameError for a name that is no layer; a forward raises SatbenchError where the
-    first one never comes to a named layer, or a replacement answers in another shape.
+    Names are dotted, as in `model.named_modules()`.  Values are bit for bit those of the model.
+    The forwards of the layers are replaced only during a forward of this module, so the model
+    itself does not change for other callers.  Raises UnknownNameError for a name that is not a
+    layer.  A forward raises SatbenchError if the model never calls a named layer, or if a
+    replacement returns another shape.
     """
 
     def __init__(self, model: nn.Module, replacements: Mapping[str, nn.Module]) -> None:
@@ -43,21 +43,21 @@ class Replaced(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K)."""
-        with ExitStack() as dressed:
+        with ExitStack() as patched:
             for name, layer, stand_in in zip(
                 self._names, self._layers, self.stand_ins, strict=True
             ):
-                dressed.enter_context(self._dressed(name, layer, stand_in))
+                patched.enter_context(self._patched(name, layer, stand_in))
             logits: Tensor = self.model(x)
         if self._waiting:
             raise SatbenchError(
-                f"the model's forward never calls the layer {min(self._waiting)!r}, so that a "
-                "replacement of it changes nothing: name one that it calls"
+                f"the model's forward never calls the layer {min(self._waiting)!r}, so its "
+                "replacement has no effect: name a layer that it calls"
             )
         return logits
 
     @contextmanager
-    def _dressed(self, name: str, layer: nn.Module, stand_in: nn.Module) -> Iterator[None]:
+    def _patched(self, name: str, layer: nn.Module, stand_in: nn.Module) -> Iterator[None]:
         own: Callable[..., object] = layer.forward
         before = layer.__dict__.get("forward")
 
@@ -96,11 +96,11 @@ def _check_alike(name: str, value: object, approximate: object) -> None:
     if not isinstance(value, Tensor):
         raise SatbenchError(
             f"expected the layer {name!r} to return one tensor, got {type(value).__name__}: "
-            "name a layer within it"
+            "name a layer inside it"
         )
     if not isinstance(approximate, Tensor) or value.shape != approximate.shape:
         raise SatbenchError(
-            f"expected the replacement of the layer {name!r} to answer as it does, "
+            f"expected the replacement of the layer {name!r} to return the same shape, "
             f"{_shape(value)}, got {_shape(approximate)}"
         )
 
@@ -111,12 +111,12 @@ def _shape(value: object) -> str:
 
 
 def _apart(value: object) -> object:
-    """Return a tensor's contents on their own: a layer may work in place."""
+    """Return a copy of a tensor, because a layer may work in place."""
     return value.detach().clone() if isinstance(value, Tensor) else value
 
 
 class _ValueOfOne(torch.autograd.Function):
-    """The first argument forward, the gradient of the second backward."""
+    """Returns its first argument forward, and passes the gradient to the second."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, approximate: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Claims: which of several processes at one run does which unit.
+"""Claims: which of several processes that share a run does which unit.
 
-A claim only saves work.  Units are written whole and give the same result whoever does them, so two
-processes that do one unit do no harm.  A `Member` says how a process is at runs of several.
+A claim only saves work.  Units are written atomically and have the same result in every process, so
+two processes that do the same unit do no harm.  A `Member` describes the part of one process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from satbench.engine.stage import Stage
 
 STALE = 60.0
-"""Seconds without a sign of life after which a claim of another machine may be taken over."""
+"""Seconds without a heartbeat after which a claim of another machine may be taken over."""
 
 _BEAT = 10.0
 
@@ -32,7 +32,7 @@ _Made = TypeVar("_Made")
 
 
 class Claims:
-    """The claims of one process, as files in the folder of a run that all processes see."""
+    """The claims of one process, as files in the folder of a run, which all processes see."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -40,7 +40,7 @@ class Claims:
 
     @contextmanager
     def held(self, name: str) -> Iterator[bool]:
-        """Try to claim a unit; yield whether it is ours until the end of the block."""
+        """Try to claim a unit for the block; yield whether this process got it."""
         path = self.folder / f"{name}.claim"
         if not self.take(path, self._me):
             yield False
@@ -55,24 +55,24 @@ class Claims:
             self.drop(path)
 
     def take(self, path: Path, owner: str) -> bool:
-        """Claim the file `path` for `owner`; say whether it is theirs now."""
+        """Claim the file `path` for `owner`; return whether they got it."""
         return take_claim(path, owner)
 
     def holder(self, name: str) -> str:
-        """Return who has claimed a unit, `process 4711 on node7`; empty for nobody."""
+        """Return who has claimed a unit, `process 4711 on node7`; empty if nobody has."""
         try:
             host, _, pid = (self.folder / f"{name}.claim").read_text().rpartition(" ")
-        except OSError:  # it was let go of just now
+        except OSError:  # it was released just now
             return ""
         return f"process {pid}" + ("" if host == socket.gethostname() else f" on {host}")
 
     def renew(self, path: Path) -> None:
-        """Give a sign of life."""
+        """Write a heartbeat."""
         with suppress(OSError):
             os.utime(path)
 
     def drop(self, path: Path) -> None:
-        """Let a claim go."""
+        """Release a claim."""
         with suppress(OSError):
             path.unlink()
 
@@ -88,12 +88,12 @@ class Claims:
 
 
 def this_process() -> str:
-    """Return the machine and the number of this process, as claims name their owner."""
+    """Return the machine and number of this process: the owner's name in a claim."""
     return f"{socket.gethostname()} {os.getpid()}"
 
 
 def take_claim(path: Path, owner: str) -> bool:
-    """Make the file `path` for `owner`, or take it over from one who is gone; say whether it was.
+    """Make the file `path` for `owner`, or take it over from a dead process; return if it worked.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -121,7 +121,7 @@ def _is_left(path: Path) -> bool:
     try:
         host, _, pid = path.read_text().rpartition(" ")
         age = time.time() - path.stat().st_mtime
-    except OSError:  # it was let go of just now
+    except OSError:  # it was released just now
         return True
     if host == socket.gethostname() and pid.isdecimal():
         return not is_alive(int(pid))
@@ -129,10 +129,10 @@ def _is_left(path: Path) -> bool:
 
 
 class Member:
-    """How a process is at runs that others are at too: a run's folder is seen by all of them.
+    """The part of a process in a shared run.  Here all processes see the run's folder.
 
-    A process that `leads` holds the run against others, but for those that it has called itself,
-    and writes its record.  One that does not conclude leaves the record to another.
+    A process that `leads` locks the run against all processes that it has not started itself, and
+    writes its record.  One that does not conclude leaves the record to another process.
     """
 
     leads = False
@@ -143,34 +143,34 @@ class Member:
         return Claims(folder)
 
     def stages(self, suite: Sequence[Stage]) -> Sequence[Stage]:
-        """Return the stages that this process is at, the first of the suite or all."""
+        """Return the stages that this process does: the first of the suite, or all."""
         return suite
 
     def spans(self, suite: Sequence[Stage], n: int) -> Iterable[slice]:
-        """Return which of the `n` images this process is at, part after part."""
+        """Return which of the `n` images this process does, part by part."""
         return [slice(None)]
 
     def fetch(self, folder: Path) -> None:
-        """Bring in what others have written for the run in `folder`; here it is there already."""
+        """Fetch what others have written for the run in `folder`; here it is already there."""
 
     def send(self, path: Path) -> None:
-        """Hand on a file of a run that this process has written; here it is there already."""
+        """Send a file that this process has written to the others; here they already see it."""
 
 
 class Leading(Member):
-    """A process that has called others to help it."""
+    """A process that has started others to help it."""
 
     leads = True
 
 
-class ConcludedElsewhere(Exception):  # noqa: N818 - no error: the work of this process is done
-    """All units of a run are done, and another process writes the record, or has written it."""
+class ConcludedElsewhere(Exception):  # noqa: N818 - not an error: the work of this process is done
+    """All units of a run are done, and another process writes or has written the record."""
 
 
 def found_if_concluded(run: Callable[_Given, _Made]) -> Callable[_Given, _Made]:
-    """Make a function that runs what others may be at call itself again when they concluded it.
+    """Decorate a function that does a shared run: call it again when another process concluded it.
 
-    Then it finds what they have written.  In a process that does not conclude, it ends there.
+    The second call finds the record.  In a process that does not conclude, the exception passes.
     """
 
     @wraps(run)
@@ -186,7 +186,7 @@ def found_if_concluded(run: Callable[_Given, _Made]) -> Callable[_Given, _Made]:
 
 
 def member_of(shared: bool | Member) -> Member | None:
-    """Return how a process is at a `shared` run; None where it is there on its own."""
+    """Return the part of this process in a `shared` run; None if the run is not shared."""
     if isinstance(shared, Member):
         return shared
     return Member() if shared else None

@@ -1,4 +1,4 @@
-"""What an attack is.  Searching is its whole job: it never says whether it won (the judge does)."""
+"""The contract of an attack.  An attack only searches; the judge decides whether it succeeded."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class NoiseSource(Protocol):
 
 @runtime_checkable
 class NoiseOnDevice(Protocol):
-    """A source of noise that can draw on the device itself, the same numbers as for the CPU."""
+    """A source of noise that can draw on the device itself; the numbers are those of the CPU."""
 
     def uniform_on(self, shape: tuple[int, ...], device: torch.device, restart: int = 0) -> Tensor:
         """Draw from U(-1, 1) on `device`.  (…) -> (B, …) float32."""
@@ -46,7 +46,7 @@ class NoiseOnDevice(Protocol):
 
 @dataclass(frozen=True)
 class NoiseOfSome:
-    """The noise of some images of a batch: of `rows`, (B,) bool, of the noise `of` the batch."""
+    """The noise of some images of a batch: the `rows`, (B,) bool, of the batch's noise `of`."""
 
     of: NoiseSource
     rows: NDArray[np.bool_]
@@ -68,11 +68,11 @@ _Search = TypeVar("_Search", bound=Callable[..., Tensor])
 
 
 def of_any_batch(search: _Search) -> _Search:
-    """Make a search, the `__call__` of an attack, one for any batch and any caller.
+    """Decorate a search, the `__call__` of an attack, so that it works for any batch and caller.
 
-    It sees detached images in the plain memory layout, with gradients on (`torch.no_grad()` around
-    it turns nothing off), so that its result, detached too, depends on neither.  For an empty batch
-    the model is not asked: many a model cannot answer one.
+    The search gets detached images in the default memory layout, and gradients are on even inside
+    `torch.no_grad()`, so the result, which is detached too, depends on neither.  The model is not
+    called for an empty batch, because many models fail on one.
     """
 
     @wraps(search)
@@ -82,15 +82,15 @@ def of_any_batch(search: _Search) -> _Search:
         if not len(x):
             return x.detach().clone()
         with torch.enable_grad():
-            return search(self, model, _plainly_laid(x), y, threat, noise).detach()
+            return search(self, model, _in_default_layout(x), y, threat, noise).detach()
 
     return cast(_Search, perturb)
 
 
-def _plainly_laid(x: Tensor) -> Tensor:
+def _in_default_layout(x: Tensor) -> Tensor:
     """Return `x` detached, with the strides of a new tensor.
 
-    `contiguous` leaves grey images in channels last as they are, whose strides a convolution sees.
+    `contiguous` does not change grey images in channels last, but a convolution sees their strides.
     """
     x = x.detach()
     plain = tuple(prod(x.shape[axis + 1 :]) for axis in range(x.dim()))
@@ -108,18 +108,18 @@ class Attack(Protocol):
     ) -> Tensor:
         """Perturb `x` within `threat`.
 
-        (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W).  `x` and `y` are left as they are.
+        (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W).  `x` and `y` must not be changed.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Hints:
-    """What earlier stages of the suite learnt about the images of a batch.
+    """What earlier stages of the suite found out about the images of a batch.
 
-    `margins` (B,) is the least margin (logit of the label minus the best other logit) that they
-    reached, infinity where none told; `points` (B, C, H, W) is where, the image itself where none
-    told.
+    `margins` (B,) are the least margins (logit of the label minus the best other logit) that they
+    reported, infinity if none did; `points` (B, C, H, W) are the points of these margins, the
+    images themselves if none was reported.
     """
 
     margins: Tensor
@@ -127,13 +127,13 @@ class Hints:
 
     @classmethod
     def none(cls, x: Tensor) -> Hints:
-        """Return what is known of images that no stage has told of."""
+        """Return the hints for images that no stage has reported on."""
         return cls(torch.full((len(x),), torch.inf, device=x.device), x)
 
 
 @dataclass(frozen=True)
 class Found:
-    """What an informed attack found: the points of least margin it knows, and these margins."""
+    """The result of an informed attack: the known points of least margin, and these margins."""
 
     x_adv: Tensor
     margins: Tensor
@@ -141,13 +141,13 @@ class Found:
 
 @runtime_checkable
 class Informed(Attack, Protocol):
-    """An attack that goes on from what earlier stages found, and informs the later ones."""
+    """An attack that starts from what earlier stages found, and informs the later ones."""
 
     @of_any_batch
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:
-        """Perturb `x` within `threat`, knowing nothing; shapes as for `Attack`."""
+        """Perturb `x` within `threat`, without hints; shapes as for `Attack`."""
         return self.follow(model, x, y, threat, noise, Hints.none(x)).x_adv
 
     def follow(
@@ -159,19 +159,20 @@ class Informed(Attack, Protocol):
         noise: NoiseSource,
         hints: Hints,
     ) -> Found:
-        """Perturb `x` within `threat`, knowing `hints`; shapes as for `Attack`."""
+        """Perturb `x` within `threat`, with `hints`; shapes as for `Attack`."""
         ...
 
 
 @dataclass(frozen=True)
 class History:
-    """What is known of every image when a stage begins; it does not depend on batches.
+    """What is known about every image when a stage begins; it does not depend on batches.
 
-    `survivors` (N,) bool, and `entered` those of when the suite's attack began that the stage is a
-    part of; `margins` (N,) float32, the least margin told, infinity where none was;
-    `broken` says how many images each earlier stage broke, by the stage's part (or spec);
-    `attacked` likewise how many it took on.  `share` (N,) in [0, 1) is a random number an image, a
-    function of the seed, that attack and the image's index, to draw samples with.
+    `survivors` (N,) bool are the images that survive now; `entered` (N,) those that survived when
+    the attack began of which this stage is a part.  `margins` (N,) float32 are the least reported
+    margins, infinity if none was reported.  `broken` is how many images each earlier stage broke,
+    by the stage's part (or spec); `attacked` is how many it attacked.  `share` (N,) in [0, 1) is
+    one random number per image for drawing samples, a function of the seed, the attack and the
+    index.
     """
 
     survivors: NDArray[np.bool_]
@@ -184,15 +185,15 @@ class History:
 
 @runtime_checkable
 class Selective(Protocol):
-    """An attack that takes on some of the survivors only."""
+    """An attack that attacks only some of the survivors."""
 
     def selects(self, history: History) -> NDArray[np.bool_]:
-        """Return which images to take on, (N,) bool; others pass it by."""
+        """Return which images to attack, (N,) bool."""
         ...
 
 
 class Surrogates(Protocol):
-    """Where an attack finds surrogates, and images to query the target with."""
+    """The source of an attack's surrogates, and of images for queries of the target."""
 
     def surrogate(self, name: str) -> nn.Module:
         """Return a surrogate, frozen, in eval mode, on the target's device.
@@ -202,30 +203,30 @@ class Surrogates(Protocol):
         ...
 
     def pool(self, n: int) -> NDArray[np.float32]:
-        """Return up to `n` images that are not under evaluation, (M, C, H, W) in [0, 1]."""
+        """Return up to `n` images that are not evaluated, (M, C, H, W) in [0, 1]."""
         ...
 
 
 class CountedSurrogates(Surrogates, Protocol):
     """The surrogates that a run gives an attack in addition to the target.
 
-    Passes of a surrogate are counted, apart from those of the target.
+    Passes of a surrogate are counted separately from those of the target.
     """
 
     def spent(self, forwards: int, backwards: int) -> None:
-        """Count passes of a surrogate that the attack trained itself."""
+        """Add passes of a surrogate that the attack trained itself to the count."""
         ...
 
 
 @runtime_checkable
 class Prepared(Protocol):
-    """An attack that must be made ready once a run: it needs surrogates, or trains one."""
+    """An attack that needs preparation once in a run: it needs surrogates, or trains one."""
 
     def prepare(
         self, target: Model, surrogates: CountedSurrogates, threat: Threat, seed: int
     ) -> Attack:
-        """Return the attack proper.  Calls of `target` are counted like those of an attack.
+        """Return the attack to run.  Calls of `target` are counted like those of an attack.
 
-        Depends only on its arguments, because a resumed run prepares again.
+        The result may depend only on the arguments, because a resumed run prepares again.
         """
         ...

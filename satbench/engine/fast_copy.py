@@ -1,9 +1,9 @@
-"""The fast copy: a model rewritten so that searches run faster; its rounding differs.
+"""The fast copy: a model rewritten so that searches run faster, with other rounding.
 
-The copy is the graph of the model's forward that torch.fx draws, so that nothing of the model's own
-Python is left in it: layers are called as the model calls them, and most are the model's own.
-Each rewrite is exact in real arithmetic, but none is trusted: `satbench.engine.proof`
-compares every copy with its model.  The judge never uses a copy.
+The copy is the graph of the model's forward as torch.fx traces it, without the model's own Python
+code.  It calls the layers as the model does, and most of them are the model's own.  Each rewrite is
+exact in real arithmetic, but none is trusted: `satbench.engine.proof` compares every copy with its
+model.  The judge never uses a copy.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-_FEW = 4  # input channels for which oneDNN's backward of a strided convolution is slow
-_WIDE = 2**21  # weights from which oneDNN is faster with channels first: 512×512×3×3 has more
+_FEW = 4  # up to this many input channels oneDNN's backward of a strided convolution is slow
+_WIDE = 2**21  # with more weights oneDNN is faster with channels first: 512×512×3×3 has more
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def fast_copy(model: nn.Module, channels_last: bool = True) -> nn.Module | None:
-    """Rewrite a model in eval mode with frozen parameters; None where that would change nothing.
+    """Rewrite a model in eval mode with frozen parameters; None if that would change nothing.
 
     Batch-norms are folded into the convolutions before them, strided convolutions of images become
-    dense ones, and the memory layout is channels last where asked for.  None too where the forward
-    is no graph, as where it branches on pixels or reads what a hook has stored.  The model's own
-    layers are shared, and its weights are left as they are.
+    dense ones, and with `channels_last` the memory layout changes.  The result is also None if the
+    forward is not a graph, for example if it branches on pixels or reads what a hook has stored.
+    The copy shares the model's own layers, and does not change its weights.
     """
     if type(model) is nn.DataParallel and len(model.device_ids) < 2 and _is_bare(model):
-        return fast_copy(model.module, channels_last)  # with one device it does nothing itself
+        return fast_copy(model.module, channels_last)  # with one device the wrapper does nothing
     if not any(type(module) is nn.Conv2d for module in model.modules()):
         return None
     drawn = _drawn(model)
@@ -51,7 +51,7 @@ def fast_copy(model: nn.Module, channels_last: bool = True) -> nn.Module | None:
 
 
 class _Tracer(fx.Tracer):
-    """Draws the calls of layers: a module without children is a layer, whoever wrote it."""
+    """Traces the calls of layers; every module without children counts as a layer."""
 
     def path_of_module(self, mod: nn.Module) -> str:
         try:
@@ -59,9 +59,7 @@ class _Tracer(fx.Tracer):
         except NameError:
             if self.is_leaf_module(mod, ""):
                 raise
-            return (
-                ""  # a part of a chain, chain[1:], is made as it is called: its layers have names
-            )
+            return ""  # a slice, chain[1:], is made when it is called; its layers have names
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if not any(True for _ in m.children()):
@@ -70,13 +68,13 @@ class _Tracer(fx.Tracer):
 
 
 _Drawn = tuple[fx.Graph, dict[str, nn.Module], dict[str, Any]]
-"""The graph of a forward, the layers that it calls, and the tensors that it reads, by name."""
+"""The graph of a forward, and by name the layers that it calls and the tensors that it reads."""
 
 
 def _drawn(model: nn.Module) -> _Drawn | None:
-    """Draw the graph of a model's forward, or return None where there is none.
+    """Trace the graph of a model's forward; None if there is none.
 
-    Hooks and forwards that are set on a module itself may hold on to it: there is no graph then.
+    A hook or a forward that is set on a module itself may refer to it, so then there is no graph.
     """
     tracer = _Tracer()
     modules = list(model.named_modules())
@@ -85,12 +83,13 @@ def _drawn(model: nn.Module) -> _Drawn | None:
     hooked = _has_any_global_hook()  # type: ignore[no-untyped-call]
     if hooked or not all(_is_bare(one) for _, one in modules if id(one) not in known):
         return None
-    # Drawing calls the forward, which may leave its marks: a copy takes them, all but its layers.
+    # Tracing calls the forward, which may store things on the model, so a copy is traced that shares
+    # only layers and parameters.
     shared: dict[int, Any] = {id(one): one for one in (*layers, *model.parameters())}
     try:
         root = copy.deepcopy(model, shared)
         graph = tracer.trace(root)
-    except Exception:  # what cannot be copied, control flow that follows the data, and so on
+    except Exception:  # a model that cannot be copied, control flow that depends on the data, …
         return None
     called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
     read = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
@@ -99,9 +98,9 @@ def _drawn(model: nn.Module) -> _Drawn | None:
 
 
 def _put_together(graph: fx.Graph, held: Mapping[str, Any]) -> fx.GraphModule:
-    """Make a module of a graph and what it calls and reads.
+    """Make a module from a graph and the layers and tensors that it uses.
 
-    All get names of their own: a tensor must not be put into a layer that is the model's, or new.
+    All get new names, so that no tensor is stored in one of the model's layers.
     """
     names = {target: f"held_{number}" for number, target in enumerate(held)}
     for node in graph.nodes:
@@ -111,7 +110,7 @@ def _put_together(graph: fx.Graph, held: Mapping[str, Any]) -> fx.GraphModule:
 
 
 def _is_bare(module: nn.Module) -> bool:
-    """Whether a module runs the forward of its class and nothing else."""
+    """Whether a module runs only the forward of its class."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
     return not any(hooks) and not module._backward_pre_hooks and "forward" not in vars(module)
 
@@ -123,7 +122,7 @@ def _plain(module: nn.Module, kind: type[_Module]) -> TypeGuard[_Module]:
 def _with_folded_batch_norms(
     graph: fx.Graph, layers: Mapping[str, nn.Module]
 ) -> dict[str, nn.Module]:
-    """Fold each batch-norm into the convolution that only it follows; return the layers left."""
+    """Fold each batch-norm into the convolution that only it follows; return the layers."""
     left = dict(layers)
     calls = [node for node in graph.nodes if node.op == "call_module"]
     times = Counter(node.target for node in calls)
@@ -143,7 +142,7 @@ def _with_folded_batch_norms(
 
 
 def _fused(conv: nn.Module, norm: nn.Module) -> _Convolution | None:
-    """Return the convolution that does what `conv` and then `norm` do, None if they are others."""
+    """Return the convolution that equals `conv` followed by `norm`; None for other layers."""
     if not (_plain(conv, nn.Conv2d) and _plain(norm, nn.BatchNorm2d)):
         return None
     if norm.training or norm.running_mean is None or norm.running_var is None:
@@ -160,7 +159,7 @@ def _fused(conv: nn.Module, norm: nn.Module) -> _Convolution | None:
 
 
 def _faster(module: nn.Module, channels_last: bool) -> nn.Module | None:
-    """Return what does the same as a layer and is faster, None if nothing is known to be."""
+    """Return a faster equivalent of a layer; None if none is known."""
     if channels_last and _plain(module, nn.AdaptiveAvgPool2d):
         return _GlobalAverage() if module.output_size in (1, (1, 1)) else None
     if _plain(module, nn.Conv2d) and module.padding_mode == "zeros":
@@ -179,7 +178,7 @@ def _faster(module: nn.Module, channels_last: bool) -> nn.Module | None:
 
 
 class _Convolution(nn.Module):
-    """The convolution `like`, zero-padded, with other weights; they are no parameters."""
+    """A zero-padded convolution like `like`, with other weights, which are not parameters."""
 
     def __init__(self, like: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
@@ -199,7 +198,7 @@ def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
 
 
 class _ChannelsFirst(nn.Module):
-    """A convolution done channels first among others done channels last."""
+    """A convolution that runs channels first while the others run channels last."""
 
     def __init__(self, conv: _Convolution) -> None:
         super().__init__()
@@ -212,7 +211,7 @@ class _ChannelsFirst(nn.Module):
 
 
 class _ToChannelsFirst(torch.autograd.Function):
-    """The identity, which changes the memory layout on the way in and back on the way out."""
+    """The identity; it changes the memory layout forward, and back in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -224,10 +223,10 @@ class _ToChannelsFirst(torch.autograd.Function):
 
 
 class _SpaceToDepth(nn.Module):
-    """A strided convolution of few channels as a dense one of s² times as many pixels a place.
+    """A strided convolution of few channels, as a dense one with s² times as many channels.
 
-    Its backward pass is several times as fast: oneDNN's strided one works channel by channel.
-    An image whose size the stride does not divide goes the usual way.
+    Its backward pass is several times as fast, because oneDNN's strided one works channel by
+    channel.  An image whose size the stride does not divide uses the original convolution.
     """
 
     def __init__(self, conv: _Convolution, channels_last: bool) -> None:
@@ -242,7 +241,7 @@ class _SpaceToDepth(nn.Module):
 
     @staticmethod
     def suits(conv: _Convolution) -> bool:
-        """Whether the rewrite is exact and costs at most half as many multiplications again."""
+        """Whether the rewrite is exact and needs at most 1.5 times the multiplications."""
         channels, kernel, stride = *conv.weight.shape[1:3], conv.stride[0]
         pairs = (conv.weight.shape[2:], conv.stride, conv.padding)
         square = not isinstance(conv.padding, str) and all(len(set(pair)) == 1 for pair in pairs)
@@ -266,15 +265,15 @@ class _SpaceToDepth(nn.Module):
 
 
 def _reach(kernel: int, stride: int, pad: int) -> int:
-    """How many places of the output's grid a kernel reaches to a side."""
+    """How many places of the output's grid a kernel reaches to one side."""
     return max(math.ceil(pad / stride), (kernel - 1 - pad) // stride)
 
 
 class _GlobalAverage(nn.Module):
-    """AdaptiveAvgPool2d(1), whose gradient keeps the memory layout.
+    """AdaptiveAvgPool2d(1) with a gradient that keeps the memory layout.
 
-    The usual one answers channels-last images with a gradient in the other layout, and then each
-    activation before it is a slow copy: on a small net 5 % of the backward pass.
+    For channels-last images, torch's own returns a gradient in the other layout, and then each
+    activation before it makes a slow copy: 5 % of the backward pass of a small network.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The store of unfinished runs: each finished batch is a file, whole or absent."""
+"""The journal of unfinished runs: each finished batch is a file, written atomically."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from satbench.engine.searched import Kind
 from satbench.records.record import ModelInfo, read_record
 
 _MODEL = "model.json"
-"""Beside the batches: what model they are of."""
+"""The file next to the batches that says which model they are of."""
 
 _START = 12
-"""Letters of a model's name that the names of its records begin with, even where they are cut."""
+"""How many letters of a model's name the names of its records have, even if they are cut."""
 
 
 class RunStore:
@@ -38,7 +38,7 @@ class RunStore:
         self._member: Member | None = None
 
     def within(self, name: str) -> RunStore:
-        """Return the journal of a part of this run, in a folder within its own."""
+        """Return the journal of a part of this run, in a subfolder."""
         part = RunStore(self.folder, name)
         part.folder = self.folder / name
         part.folder.mkdir(exist_ok=True)
@@ -47,16 +47,16 @@ class RunStore:
 
     @contextmanager
     def claimed(self, shared: bool | Member = False) -> Iterator[None]:
-        """Hold the run: no other process may work on it meanwhile, but those that share it.
+        """Lock the run for the block: only processes that share it may work on it.
 
-        Raises SatbenchError if one does.  A process that dies lets go by dying.
+        Raises SatbenchError if another one does.  The lock of a dead process ends with it.
         """
         self._member = member_of(shared)
         if self._member and not self._member.leads:
             self.folder.mkdir(parents=True, exist_ok=True)
             yield
             return
-        doing = f"is at this very evaluation ({self.folder})"
+        doing = f"is running the same evaluation ({self.folder})"
         advice = "wait for it, or give --out another folder"
         with lock_or_refuse(self.folder / "lock", doing, advice):
             yield
@@ -65,10 +65,10 @@ class RunStore:
     def concluding(
         self, shared: bool | Member, say: Callable[[str], None] | None = None
     ) -> Iterator[None]:
-        """Hold the end of a shared run, whose units are all done: one process at a time.
+        """Lock the end of a shared run, whose units are all done, for one process at a time.
 
-        `say` is told which process is waited for.  Raises ConcludedElsewhere in a process that is
-        to leave the record to another.
+        `say` is called with a text about the process that this one waits for.  Raises
+        ConcludedElsewhere in a process that must leave the record to another.
         """
         member = member_of(shared)
         if member is None or member.leads:
@@ -77,17 +77,17 @@ class RunStore:
         if not member.concludes:
             member.claims(self.folder).sweep()
             raise ConcludedElsewhere("by another process")
-        doing = f"concludes this very evaluation ({self.folder})"
+        doing = f"is writing the record of the same evaluation ({self.folder})"
         with lock_or_refuse(self.folder / "lock", doing, wait=True, say=say):
             yield
 
     def sharing(self, shared: bool | Member) -> Claims | None:
-        """Return the claims of this process where others share the run."""
+        """Return the claims of this process; None if the run is not shared."""
         member = member_of(shared)
         return member.claims(self.folder) if member else None
 
     def begin(self, model: ModelInfo, fresh: bool) -> None:
-        """Note what is evaluated; a `fresh` run goes on from nothing but a fresh one that stopped.
+        """Write down what is evaluated; a `fresh` run continues only a stopped fresh run.
 
         The run must be claimed.
         """
@@ -99,23 +99,23 @@ class RunStore:
         write_text(self.folder / _MODEL, json.dumps(asdict(model)))
 
     def agreed(self, name: str, value: int) -> int:
-        """Return the number that whoever came first to the run gave for `name`: this, else `value`.
+        """Return the value of `name` that the first process of the run chose; it may be `value`.
 
-        A stopped run, and other processes at it, keep to what was begun with.
+        A resumed run and the other processes of a run must use the same value.
         """
         path = self.folder / name
         with suppress(FileExistsError), path.open("x") as file:
             file.write(str(value))
-        told = path.read_text().strip()
-        return int(told) if told.isdecimal() and int(told) else value
+        text = path.read_text().strip()
+        return int(text) if text.isdecimal() and int(text) else value
 
     def finished(self) -> Iterator[BatchResult]:
-        """Return the batches written so far; a file that cannot be read is run again."""
+        """Return the batches written so far; a batch whose file cannot be read runs again."""
         self._seen.clear()
         return self.news()
 
     def news(self) -> Iterator[BatchResult]:
-        """Return the batches that others have written since the last look."""
+        """Return the batches that others have written since the last call."""
         if self._member:
             self._member.fetch(self.folder)
         for path in sorted(self.folder.glob("*.npz")):
@@ -126,7 +126,7 @@ class RunStore:
                 yield result
 
     def write(self, result: BatchResult) -> None:
-        """Write one batch down, whole or not at all."""
+        """Write one batch atomically."""
         first = f"{int(result.indices[0]):09d}" if len(result.indices) else "prepared"
         name = f"{result.stage:03d}-{first}.npz"
         with atomic_path(self.folder / name) as temporary, temporary.open("wb") as file:
@@ -141,7 +141,7 @@ class RunStore:
         self._leave()
 
     def sweep(self) -> None:
-        """Remove what is left of a run whose record was found: a process was killed at its end."""
+        """Remove the rest of a run whose record exists: a process was killed at its end."""
         if not self.folder.is_dir():
             self._leave()
             return
@@ -150,12 +150,12 @@ class RunStore:
                 self.remove()
 
     def _leave(self) -> None:
-        with suppress(OSError):  # other runs are in it
+        with suppress(OSError):  # there are other runs in it
             self.folder.parent.rmdir()
 
 
 def _read(path: Path) -> BatchResult | None:
-    """Return the batch in a file; None where it cannot be read, and the file is gone then."""
+    """Return the batch in a file; if it cannot be read, remove the file and return None."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return BatchResult(
@@ -172,15 +172,15 @@ def _read(path: Path) -> BatchResult | None:
                 points=stored["points"],
                 search=cast(Kind, str(stored["search"])),
             )
-    except MemoryError:  # the file is whole
+    except MemoryError:  # the file is complete
         raise
-    except Exception:  # every kind of error comes from a zip with a flipped byte
+    except Exception:  # a zip file with a flipped byte can raise any error
         path.unlink(missing_ok=True)
         return None
 
 
 def known_models(out: Path, name: str) -> Iterator[ModelInfo]:
-    """Return the models called `name` that the records and unfinished runs of a folder are of."""
+    """Return the models called `name` in the records and unfinished runs of a folder."""
     start = glob.escape(file_stem([name])[:_START])
     for path in sorted(out.glob(f"{start}*.json")):
         with suppress(SatbenchError):  # a curve, or somebody else's file

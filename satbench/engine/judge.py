@@ -1,7 +1,6 @@
 """The judge: the one place that decides whether an image is broken.
 
-An adversarial image is judged by the untouched model, in eval mode and full float32, whatever
-the search used.
+It uses the original model, in eval mode and full float32, whatever the search used.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from satbench.core.threat import Threat
 from satbench.engine.ball import size
 
 TOLERANCE = {"linf": 1e-6, "l2": 1e-5, "l1": 1e-3}
-"""How far beyond eps a perturbation may measure, in pixels of [0, 1].
+"""By how much the size of a perturbation may exceed eps, in pixels of [0, 1].
 
-The tolerance is there because an attack that projects onto the ball is still off by rounding.  It
-must allow that rounding, and be too small to help an attack.
+An attack that projects onto the ball is still off by rounding.  The tolerance must allow that
+rounding, and be too small to help an attack.
 
-Pixels are float32: adding delta to x and taking x away again moves a pixel by up to 6e-8 in
-Linf, and d = 150,528 pixels (3×224×224) by up to √d · 3e-8 ≈ 1.2e-5 in L2 in the worst case.
-In L1 the worst is d · 3e-8: 1e-4 for 3×32×32 pixels (eps is 12 there), and 4.5e-3 for 3×224×224,
-where a dense change on the ball of eps 60 was measured at 2e-5, because its errors cancel.
+Pixels are float32: adding delta to x and subtracting x again moves a pixel by up to 6e-8 in Linf,
+and d = 150,528 pixels (3×224×224) by up to √d · 3e-8 ≈ 1.2e-5 in L2 in the worst case.  In L1 the
+worst case is d · 3e-8: 1e-4 for 3×32×32 pixels (where eps is 12), and 4.5e-3 for 3×224×224.  There
+the error of a dense change on the ball of eps 60 was measured as 2e-5, because errors cancel.
 """
 
 
@@ -43,15 +42,16 @@ class NonFiniteLogitsError(ModelError):
 def predict(model: nn.Module, x: Tensor) -> Tensor:
     """Return predicted classes, computed in full float32.  (B, C, H, W) -> (B,) int64.
 
-    The model works on a copy of `x`.  Raises NonFiniteLogitsError: the argmax of NaN is a class,
-    so a broken model could look robust; and ModelError where it answers with no logits at all.
+    The model gets a copy of `x`.  Raises NonFiniteLogitsError, because the argmax of NaN is a
+    class, so that a broken model could look robust.  Raises ModelError if the model returns no
+    logits.
     """
     with torch.no_grad(), in_full_precision():
         return _predicted(model, x)
 
 
 def _predicted(model: nn.Module, x: Tensor) -> Tensor:
-    """Predict in halves where the device has no room for all."""
+    """Predict in halves if the device has no memory for all."""
     lack: list[str] = []
     with room_left(lack):
         return answered(ask(model, x), x).argmax(1)
@@ -62,12 +62,12 @@ def _predicted(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def answered(logits: Tensor, x: Tensor) -> Tensor:
-    """Return logits of images `x` if they are answers, for search and judge alike.
+    """Return the logits of images `x` if they are valid; search and judge both use this.
 
-    (B, K), (B, C, H, W) -> (B, K).  Raises NonFiniteLogitsError where they are none
+    (B, K), (B, C, H, W) -> (B, K).  Raises NonFiniteLogitsError if they are not valid answers
     (`satbench.calling.logits.unanswered`).
     """
-    if math.isfinite(logits.detach().sum().item()):  # runs at every pass: the cheap check is first
+    if math.isfinite(logits.detach().sum().item()):  # at every pass, so the cheap check is first
         return logits
     bad = unanswered(logits)
     if bool(bad.any()):
@@ -82,7 +82,7 @@ def answered(logits: Tensor, x: Tensor) -> Tensor:
 
 @contextmanager
 def in_full_precision() -> Iterator[None]:
-    """Keep float32 passes on a GPU in float32: no TF32 in convolutions and products."""
+    """Keep float32 passes on a GPU in float32: no TF32 in convolutions and matrix products."""
     products = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -93,7 +93,7 @@ def in_full_precision() -> Iterator[None]:
 
 
 def broken(model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor, threat: Threat) -> Tensor:
-    """Decide which images `x_adv` breaks.  (B, C, H, W) twice, (B,) labels -> (B,) bool.
+    """Decide which of the images `x_adv` break.  (B, C, H, W) twice, (B,) labels -> (B,) bool.
 
     `model` must be in eval mode.  Raises OutsideBallError for a witness outside the ball (beyond
     `TOLERANCE`), outside [0, 1], not finite, or of another shape or dtype, and

@@ -1,4 +1,4 @@
-"""What a run remembers from stage to stage, and its surrogates."""
+"""The memory of a run: what its stages found out, and its surrogates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from satbench.engine.stage import Stage
 
 
 class UnitResult(Protocol):
-    """A finished batch as far as it is remembered, such as the engine's `BatchResult`."""
+    """The parts of a finished batch that are remembered; `BatchResult` is one."""
 
     @property
     def stage(self) -> int:
@@ -34,24 +34,24 @@ class UnitResult(Protocol):
 
     @property
     def broken(self) -> NDArray[np.bool_]:
-        """The judge's word, (B,)."""
+        """The judge's verdicts, (B,)."""
         ...
 
     @property
     def margins(self) -> NDArray[np.float32]:
-        """Margins told, (B,) or empty."""
+        """Reported margins, (B,) or empty."""
         ...
 
     @property
     def points(self) -> NDArray[np.float32]:
-        """Points told of the survivors, (S, C, H, W) or empty."""
+        """Reported points of the survivors, (S, C, H, W) or empty."""
         ...
 
 
 class Points:
-    """The point of least margin of each image, on the disk, so that memory does not grow with them.
+    """The point of least margin of each image, on disk, so that memory does not grow with them.
 
-    They lie in a temporary file without a name (`TMPDIR` says where).  `shape` is (N, C, H, W).
+    They are in a temporary file without a name (in `TMPDIR`).  `shape` is (N, C, H, W).
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -61,17 +61,17 @@ class Points:
         self._stages = np.zeros(shape[0], int)
 
     def offer(self, result: UnitResult) -> None:
-        """Take over the points told of survivors where none is better; of equals the earlier."""
+        """Keep the reported points that are better than the known ones; on a tie, the earlier."""
         survivors = ~result.broken
-        told = result.margins[survivors]
-        for row, margin, point in zip(result.indices[survivors], told, result.points, strict=True):
+        rows, margins = result.indices[survivors], result.margins[survivors]
+        for row, margin, point in zip(rows, margins, result.points, strict=True):
             if (margin, result.stage) < (self._margins[row], self._stages[row]):
                 self._margins[row], self._stages[row] = margin, result.stage
                 self._file.seek(int(row) * self._size)
                 self._file.write(np.ascontiguousarray(point, np.float32).tobytes())
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the points of images, (B,) -> (B, C, H, W); of one without, anything."""
+        """Return the points of images, (B,) -> (B, C, H, W); undefined for an image without one."""
         points = np.zeros((len(rows), *self._shape), np.float32)
         for place, row in enumerate(rows):
             if np.isfinite(self._margins[row]):
@@ -81,22 +81,22 @@ class Points:
         return points
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         self._file.close()
 
 
 @dataclass(frozen=True)
 class LeastMargins:
-    """What stages before one told: the least margin of each image (N,), and where it was reached.
+    """What the stages before one reported: the least margin of each image (N,), and its point.
 
-    `points` is None where no attack of the suite goes on from others.
+    `points` is None if no attack of the suite uses them.
     """
 
     margins: NDArray[np.float32]
     points: Points | None
 
     def hints(self, batch: NDArray[np.int64], x: Tensor) -> Hints:
-        """Return what is known of the images `x` at the places `batch`."""
+        """Return the hints for the images `x` with the indices `batch`."""
         margins = torch.from_numpy(self.margins[batch]).to(x.device)
         if self.points is None:
             return Hints(margins, x)
@@ -106,17 +106,17 @@ class LeastMargins:
 
 
 class Memory:
-    """The results of a run, stage by stage; what one stage is given is fixed when it begins.
+    """The results of a run, stage by stage; the inputs of a stage are fixed when it begins.
 
-    Of each image the best point is kept (`Points`), for suites with an informed attack alone.  That
-    of an image still to be attacked in a stage can only be from stages before it.
+    The best point of each image is kept (`Points`) only for suites with an informed attack.  The
+    point of an image that a stage has not attacked yet can only come from stages before it.
     """
 
     def __init__(self, shape: tuple[int, ...], suite: Sequence[Stage]) -> None:
         self._shape, self._suite = shape, suite
         informed = any(isinstance(stage.attack, Informed) for stage in suite)
         self._points = Points(shape) if informed else None
-        self._told: dict[int, list[tuple[NDArray[np.int64], NDArray[np.float32]]]] = {}
+        self._reported: dict[int, list[tuple[NDArray[np.int64], NDArray[np.float32]]]] = {}
         self._counts = np.zeros((len(suite) + 1, 2), int)  # attacked, broken
 
     def add(self, result: UnitResult) -> None:
@@ -124,8 +124,8 @@ class Memory:
         self._counts[result.stage] += len(result.indices), int(result.broken.sum())
         if self._points and len(result.margins):
             survivors = ~result.broken
-            told = result.indices[survivors], result.margins[survivors]
-            self._told.setdefault(result.stage, []).append(told)
+            reported = result.indices[survivors], result.margins[survivors]
+            self._reported.setdefault(result.stage, []).append(reported)
             self._points.offer(result)
 
     def __enter__(self) -> Self:
@@ -136,12 +136,12 @@ class Memory:
             self._points.close()
 
     def before(self, number: int) -> LeastMargins:
-        """Return what the stages before `number` told."""
+        """Return what the stages before `number` reported."""
         margins = np.full(self._shape[0], np.inf, np.float32)
-        for rows, told in (
-            pair for stage, pairs in self._told.items() if stage < number for pair in pairs
+        for rows, reported in (
+            pair for stage, pairs in self._reported.items() if stage < number for pair in pairs
         ):
-            margins[rows] = np.minimum(margins[rows], told)
+            margins[rows] = np.minimum(margins[rows], reported)
         return LeastMargins(margins, self._points)
 
     def history(
@@ -151,7 +151,7 @@ class Memory:
         entered: NDArray[np.bool_],
         seed: int,
     ) -> History:
-        """Return what is known of every image when stage `number` begins."""
+        """Return what is known about every image when stage `number` begins."""
         earlier = list(enumerate(self._suite[: number - 1], 1))
         spec = self._suite[number - 1].spec
         share = [generator_for(seed, spec, "share", i).random() for i in range(self._shape[0])]
@@ -166,7 +166,7 @@ class Memory:
 
 
 class CountingSurrogates:
-    """The surrogates of a run, with every pass counted; `trial` is the search that they are for."""
+    """The surrogates of a run, with all passes counted; `trial` is the search that uses them."""
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ class CountingSurrogates:
         self._made: dict[str, nn.Module] = {}
 
     def surrogate(self, name: str) -> nn.Module:
-        """Return another model, made for searching, frozen, in eval mode, on the device."""
+        """Return a surrogate for searching, frozen, in eval mode, on the device."""
         if name not in self._made:
             module = self._given.surrogate(name).requires_grad_(False).to(self._device)
             module.eval()
@@ -190,9 +190,9 @@ class CountingSurrogates:
         return self._made[name]
 
     def pool(self, n: int) -> NDArray[np.float32]:
-        """Return up to `n` images that are not under evaluation."""
+        """Return up to `n` images that are not evaluated."""
         return self._given.pool(n)
 
     def spent(self, forwards: int, backwards: int) -> None:
-        """Count passes of a model that the attack made itself."""
+        """Add passes of a model that the attack made itself to the count."""
         self._passes.add(forwards, backwards)

@@ -1,4 +1,4 @@
-"""An attack that a user hands over as a function or an object, made one of the contract."""
+"""A user's function or object as an attack of the contract."""
 
 from __future__ import annotations
 
@@ -24,13 +24,15 @@ _FORMS = (
 def own_attack(given: object) -> Attack:
     """Return a user's function or object as an attack.
 
-    It is called with (model, x, y, threat, noise), or with (model, x, y, eps) or (model, x, y); an
-    object that is made of parts is taken as it is.  Raises SatbenchError for anything else.
+    It is called with (model, x, y, threat, noise), (model, x, y, eps) or (model, x, y).  An object
+    with parts is returned unchanged.  Raises SatbenchError for anything else.
     """
     if isinstance(given, type):
-        raise SatbenchError(f"expected an attack, got the class {given.__name__}: make one of it")
+        raise SatbenchError(
+            f"expected an attack, got the class {given.__name__}: make an instance of it"
+        )
     if isinstance(given, Composite | Prepared):
-        return given  # type: ignore[return-value]  # which the registry checks
+        return given  # type: ignore[return-value]  # the registry checks it
     arguments = _arguments(given)
     if arguments == 5:
         return given  # type: ignore[return-value]
@@ -41,10 +43,10 @@ def own_attack(given: object) -> Attack:
 
 @dataclass(frozen=True)
 class Plain:
-    """A function of (model, x, y), and of eps where it `takes_eps`.
+    """A function of (model, x, y), and of eps if it `takes_eps`.
 
-    What it draws from torch, NumPy and Python comes from generators that are seeded by the batch,
-    so that a verdict of one that draws depends on the batch size; noise of the contract does not.
+    The random generators of torch, NumPy and Python are seeded for each batch.  So the verdicts of
+    a function that uses them depend on the batch size; those of the contract's noise do not.
     """
 
     function: Callable[..., object]
@@ -67,12 +69,12 @@ class Plain:
 
 
 def _arguments(given: object) -> int | None:
-    """Return with how many of the five arguments an attack is called; None if it cannot be."""
+    """Return how many of the five arguments an attack takes; None if it cannot be called."""
     if not callable(given):
         return None
     try:
         signature = inspect.signature(given)
-    except (TypeError, ValueError):  # a callable that does not tell
+    except (TypeError, ValueError):  # a callable without a signature
         return 5
     for count in (5, 4, 3):
         try:

@@ -1,4 +1,4 @@
-"""Count passes: forwards (F) and input-gradient backwards (B), one image each."""
+"""The count of passes: forwards (F) and input-gradient backwards (B) of one image each."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from satbench.calling.logits import ModelError, ask, without_masks
 
 @dataclass
 class Passes:
-    """How many images went forward and backward; `told` is called with each number of them."""
+    """How many images went forward and backward; `on_pass` is called with each number."""
 
     forwards: int = 0
     backwards: int = 0
-    told: Callable[[int], None] | None = field(default=None, compare=False, repr=False)
+    on_pass: Callable[[int], None] | None = field(default=None, compare=False, repr=False)
 
     def add(self, forwards: int = 0, backwards: int = 0) -> None:
-        """Count passes."""
+        """Add passes to the count."""
         self.forwards += forwards
         self.backwards += backwards
-        if self.told:
-            self.told(forwards + backwards)
+        if self.on_pass:
+            self.on_pass(forwards + backwards)
 
     def take(self) -> tuple[int, int]:
-        """Return what was counted, forwards and backwards, and count from 0 again."""
+        """Return the forwards and backwards so far, and start again from 0."""
         counted = self.forwards, self.backwards
         self.forwards = self.backwards = 0
         return counted
 
     def mark(self) -> Callable[[], None]:
-        """Return what sets the counts back to what they are now."""
+        """Return a function that resets the counts to their values now."""
         before = self.forwards, self.backwards
 
         def reset() -> None:
@@ -46,7 +46,7 @@ class Passes:
 
 @contextmanager
 def not_counted_on_error(reset: Callable[[], None]) -> Iterator[None]:
-    """Call `reset`, what `Passes.mark` returned, where an error ends the block."""
+    """Call `reset`, the result of `Passes.mark`, if an error ends the block."""
     try:
         yield
     except BaseException:
@@ -55,9 +55,9 @@ def not_counted_on_error(reset: Callable[[], None]) -> Iterator[None]:
 
 
 class CountingModel(torch.nn.Module):
-    """A model that counts every image which passes through it, forward and backward.
+    """A model that counts every image that passes through it, forward and backward.
 
-    Its answers are read by `satbench.calling.logits`: float32, and finite where a class is masked.
+    `satbench.calling.logits` reads its answers: float32, with finite values for masked classes.
     """
 
     def __init__(self, model: Callable[[Tensor], object], passes: Passes) -> None:
@@ -84,7 +84,7 @@ class CountingModel(torch.nn.Module):
 
 
 class _CountBackward(torch.autograd.Function):
-    """A copy; its backward counts."""
+    """The identity; its backward counts images."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, passes: Passes) -> Tensor:

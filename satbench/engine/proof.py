@@ -1,11 +1,11 @@
-"""The proof that a fast copy computes the same function as its model, made during the search.
+"""The check, during a search, that a fast copy computes the same function as its model.
 
-A rewritten model may be another function: torch.fx draws one way through a forward, and sees
-neither what hooks store nor what a context changes.  So a copy is compared with its model
-at points that the search evaluates anyway.  The model gets one image of the batch by itself.  The
-copy's logits for this image, computed in the whole batch, must be the same.  The input gradient,
-for the gradient that the attack's loss passes back, must be the same too.  A randomised model
-never agrees with a copy.  Nor does a model whose answer for an image depends on the other images.
+A rewritten model may be another function: torch.fx traces one path through a forward, and sees
+neither what hooks store nor what a context changes.  So a copy is compared with its model at points
+that the search evaluates anyway.  The model gets one image of the batch alone.  The copy's logits
+for this image, computed in the whole batch, must be the same.  The input gradient, for the gradient
+that the attack's loss passes back, must be the same too.  A randomised model never agrees with a
+copy.  Nor does a model whose answer for an image depends on the other images.
 
 The passes of the proof are not counted: a record contains only the passes of the attack.
 """
@@ -23,31 +23,31 @@ from satbench.core.errors import SatbenchError
 from satbench.engine.judge import in_full_precision
 
 LOGITS = 1e-4
-"""How far a logit may be off, in shares of the image's largest: rounding moves it by some 1e-6."""
+"""Largest error of a logit, relative to the image's largest; rounding causes about 1e-6."""
 
 GRADIENT = 1e-3
-"""How far an input gradient may be off, in shares of its length: rounding moves it by some 1e-6."""
+"""Largest error of an input gradient, relative to its length; rounding causes about 1e-6."""
 
 KINKS = 6
-"""At how many points a gradient may be off before the copy is dropped.
+"""At how many points a gradient may be wrong before the copy is dropped.
 
-Where rounding carries an activation over a kink, an honest gradient is off by up to 3 % (at 1 point
-in 10 of a ResNet-50, at fewer of smaller nets); that of another function is off everywhere.
+If rounding moves an activation across a kink, a correct gradient is off by up to 3 % (at 1 point in
+10 for a ResNet-50, at fewer for smaller networks); that of another function is off everywhere.
 """
 
-_TINY = 1e-25  # times which a gradient may be lost in float32
+_TINY = 1e-25  # a gradient multiplied by this may underflow in float32
 
 
 class UnlikeError(SatbenchError):
-    """A fast copy was seen to differ from its model."""
+    """A fast copy differs from its model."""
 
 
 @dataclass
 class Proof:
-    """What is known of a copy in one search.
+    """What is known about a copy in one search.
 
-    A key of `proven` and `doubts` is (whether gradients were asked for, whether of one image).  Of
-    the copy its `forward` is called: a graph that is called itself writes its errors to stderr.
+    A key of `proven` and `doubts` is (whether gradients are needed, whether there is one image).
+    The copy is called by its `forward`, because calling a graph module writes errors to stderr.
     """
 
     model: nn.Module
@@ -58,11 +58,11 @@ class Proof:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether some gradient was off, and none like it was right."""
+        """Whether a gradient was wrong, and none with the same key was right."""
         return bool(self.doubts.keys() - self.proven)
 
     def ask(self, x: Tensor) -> Tensor:
-        """Return the copy's logits, and compare them with the model's where a check is due.
+        """Return the copy's logits, and compare them with the model's if a check is due.
 
         A check is due at the first two calls, and once for each key.  Two calls are needed because
         one of them is likely to be at the images themselves, before any perturbation.  Raises
@@ -93,10 +93,10 @@ class Proof:
         return logits
 
     def _watch(self, copied: _Passed, alone: _Passed, key: tuple[bool, bool]) -> None:
-        """Compare the gradients when the attack asks the copy for one."""
+        """Compare the gradients when the attack computes one of the copy."""
         if not (copied.logits.requires_grad and alone.logits.requires_grad):
             if copied.logits.requires_grad or alone.logits.requires_grad:
-                raise UnlikeError("gradients pass through one only")
+                raise UnlikeError("gradients pass through only one of them")
             self.proven.add(key)
             return
         # A hook of a tensor must not refer to it, or its graph would never be freed.
@@ -107,7 +107,7 @@ class Proof:
                 return
             handle.remove()
             above = upstream.pop()[row][None]
-            if bool(above.abs().amax() < _TINY):  # nothing to see, as where the loss is saturated
+            if bool(above.abs().amax() < _TINY):  # nothing to compare, as with a saturated loss
                 self._compare(alone.x.detach(), 0, key)
             else:
                 self._note(key, _is_alike_gradient(grad[row][None], alone.gradient(above)))
@@ -142,7 +142,7 @@ class Proof:
 
 @dataclass(frozen=True)
 class _Passed:
-    """Images that went through a model, their logits, and the row of the one that is looked at."""
+    """Images that went through a model, their logits, and the row of the compared one."""
 
     x: Tensor
     logits: Tensor
@@ -152,12 +152,12 @@ class _Passed:
     def through(
         cls, model: Callable[[Tensor], object], x: Tensor, row: int, gradient: bool
     ) -> _Passed:
-        """Send images through a model."""
+        """Run images through a model."""
         leaf = x.clone().requires_grad_(gradient)
         return cls(leaf, _logits(model, leaf.clone()), row)
 
     def gradient(self, above: Tensor) -> Tensor:
-        """Return the gradient of that image, times that of its logits, (1, K) -> (1, C, H, W)."""
+        """Return the image's gradient, given that of its logits.  (1, K) -> (1, C, H, W)."""
         wanted = torch.zeros_like(self.x)
         if self.logits.requires_grad:
             upstream = torch.zeros_like(self.logits)
@@ -186,7 +186,7 @@ def _is_alike_gradient(got: Tensor, wanted: Tensor) -> bool:
 
 
 def _is_coarse(x: Tensor) -> bool:
-    """Whether float32 passes are rounded to TF32, so that a search shows nothing finer."""
+    """Whether float32 passes are rounded to TF32, so that only large differences can be seen."""
     products = torch.get_float32_matmul_precision() != "highest"
     return x.is_cuda and (torch.backends.cudnn.allow_tf32 or products)
 

@@ -1,4 +1,4 @@
-"""The runner of a run: it does the stages in order, batch by batch, and records each batch at once.
+"""The runner: it does the stages of a run in order, batch by batch, and writes down each batch.
 
 A unit of work is one stage of a run on one batch of images.  A unit that the journal already holds
 is not run again.  An evaluation, a challenge, a curve and a matrix of transfer attacks are runs of
@@ -34,8 +34,8 @@ CLEAN = 0
 SURVIVED = -1
 """The verdict of an image that no stage broke; any other verdict is the stage that broke it."""
 _NAP = 0.05  # seconds between two checks of what other processes have finished
-_WORTH_A_WORD = 10.0  # seconds of work that a stop loses
-_SILENCE = 40  # naps before it is said whom one waits for
+_REPORTED_LOSS = 10.0  # a stop that loses more seconds of work than this is reported
+_QUIET_NAPS = 40  # naps before the process that this one waits for is named
 
 
 class Images(Protocol):
@@ -60,13 +60,13 @@ def no_margins() -> NDArray[np.float32]:
 class BatchResult:
     """The result of one unit: one stage on one batch.
 
-    `stage` is 0 for the clean pass; `indices` (B,) are places in the data set; `broken` (B,) is
+    `stage` is 0 for the clean pass; `indices` (B,) are indices in the data set; `broken` (B,) is
     the judge's verdict; `witnesses` (broken.sum(), C, H, W) float32 prove it, empty when clean.
-    Passes of other models than the target are `source_forwards` and `source_backwards`.  A result
-    without images is the preparation of its stage.  `margins` (B,) and `points`, those of the
-    images that survive, (B - broken.sum(), C, H, W), are from an informed attack, else empty.
-    A curve keeps the distances of its points as margins, in float64.
-    `search` says what was searched, see `satbench.engine.searched`; empty where nothing was.
+    Passes of models other than the target are `source_forwards` and `source_backwards`.  A result
+    without images is the preparation of its stage.  `margins` (B,) and `points` of the surviving
+    images, (B - broken.sum(), C, H, W), come from an informed attack, else they are empty.  A curve
+    keeps the distances of its points as margins, in float64.  `search` says what was searched (see
+    `satbench.engine.searched`); it is empty if nothing was.
     """
 
     stage: int
@@ -84,14 +84,14 @@ class BatchResult:
 
 
 class Journal(Protocol):
-    """Where finished batches are written down."""
+    """The place where finished batches are written down."""
 
     def finished(self) -> Iterable[BatchResult]:
         """Return the batches written so far, in any order."""
         ...
 
     def write(self, result: BatchResult) -> None:
-        """Write one batch down, whole or not at all."""
+        """Write one batch atomically."""
         ...
 
 
@@ -99,7 +99,7 @@ class SharedJournal(Journal, Protocol):
     """A journal that several processes write to."""
 
     def news(self) -> Iterable[BatchResult]:
-        """Return the batches that others have written since the last look."""
+        """Return the batches that others have written since the last call."""
         ...
 
 
@@ -107,7 +107,7 @@ class Sharing(Protocol):
     """Which process does which unit; `satbench.engine.claims.Claims` is one."""
 
     def held(self, name: str) -> AbstractContextManager[bool]:
-        """Try to claim a unit; the context says whether it is ours until its end."""
+        """Try to claim a unit for a context, which says whether this process got it."""
         ...
 
     def holder(self, name: str) -> str:
@@ -116,7 +116,7 @@ class Sharing(Protocol):
 
 
 class NoJournal:
-    """A journal that keeps nothing, of a run that is over in seconds."""
+    """A journal that keeps nothing, for a run of a few seconds."""
 
     def finished(self) -> list[BatchResult]:
         """Return nothing: nothing was kept."""
@@ -128,17 +128,17 @@ class NoJournal:
 
 @dataclass(frozen=True)
 class Context:
-    """What every unit of a run is done with.
+    """The settings that every unit of a run uses.
 
     `images` go through the models in batches of `batch_size`; no verdict depends on it.  `seed`
-    keys all noise.  Finished units go to `journal`.  `surrogates` is where attacks find theirs.
-    With `sharing`, other processes are at the same run, and the journal is a `SharedJournal`.
-    `replacements` give named layers another backward in searches (BPDA, `satbench.engine.bpda`);
-    the judge knows nothing of them.  A unit may take `timeout` seconds, None for as many as it
-    needs.  `found` is given what each attack returned, broken or not: places (B,), and images
-    (B, C, H, W).  `costs` are those of the stages, the clean pass first, for the progress; empty
-    where nobody knows.  With `checkpointing` searches keep less for the gradient, and compute it
-    again.  `units` are images a unit, by stage, where that is fewer than `batch_size`.
+    determines all noise.  Finished units go to `journal`.  `surrogates` is the source of
+    surrogates. With `sharing`, other processes work on the same run, and the journal is a
+    `SharedJournal`. `replacements` give named layers another backward in searches (BPDA,
+    `satbench.engine.bpda`); the judge does not use them.  A unit may take `timeout` seconds, None
+    for no limit.  `found` is called with what each attack returned, broken or not: indices (B,),
+    and images (B, C, H, W). `costs` are those of the stages, the clean pass first, for the progress
+    bar; empty if unknown. With `checkpointing`, searches keep fewer activations and recompute them.
+    `units` are the images of a unit, by stage, if fewer than `batch_size`.
     """
 
     images: Images
@@ -157,26 +157,25 @@ class Context:
     units: Sequence[int] = ()
 
     def unit(self, number: int) -> int:
-        """Return how many images a stage takes on and writes down at once."""
+        """Return how many images a unit of a stage has."""
         return self.units[number] if number < len(self.units) else self.batch_size
 
     def load(self, batch: NDArray[np.int64], device: torch.device | str) -> tuple[Tensor, Tensor]:
-        """Return images and labels on a device.  (B,) places -> (B, C, H, W), (B,)."""
+        """Return images and labels on a device.  (B,) indices -> (B, C, H, W), (B,)."""
         x = torch.from_numpy(self.images.pixels(batch)).to(device)
         return x, torch.from_numpy(self.images.labels[batch]).to(device)
 
 
 class StageWork(Protocol):
-    """One stage of a run at work.
+    """One stage of a run in progress.
 
-    `model` is the one that is asked, None where several are; `under` says what for, in an error's
-    sentence.  `block` is the number of images that must be seen together, None where it does not
-    matter.
+    `model` is the model that the stage calls, None if it calls several; `under` names the stage in
+    errors.  `block` is the number of images that must be seen together, None if it does not matter.
     """
 
     @property
     def number(self) -> int:
-        """The stage's number, by which its results are known."""
+        """The stage's number, which its results have."""
         ...
 
     @property
@@ -191,7 +190,7 @@ class StageWork(Protocol):
 
     @property
     def model(self) -> nn.Module | None:
-        """The model that is asked."""
+        """The model that the stage calls."""
         ...
 
     @property
@@ -201,27 +200,27 @@ class StageWork(Protocol):
 
     @property
     def due(self) -> NDArray[np.int64]:
-        """The images that the stage takes on, as it was fixed when it began."""
+        """The images of the stage, fixed when it begins."""
         ...
 
     def prepare(self) -> BatchResult | None:
-        """Get ready for the first batch; return what that cost if it is to be written down."""
+        """Prepare for the first batch; return its cost if it is to be written down."""
         ...
 
     def run(self, batch: NDArray[np.int64]) -> BatchResult:
-        """Do one unit.  (B,) places in the data set."""
+        """Do one unit.  (B,) indices in the data set."""
         ...
 
 
 class StagedRun(Protocol):
-    """A run: its stages, and what their results mean for it."""
+    """A run: its stages, and what it does with their results."""
 
     def stages(self) -> Iterable[StageWork]:
         """Yield the stages in order, each when all before it are done."""
         ...
 
     def take(self, result: BatchResult) -> None:
-        """Take in the result of a unit, of this start or an earlier one."""
+        """Take the result of a unit, from this process or an earlier one."""
         ...
 
     def survivors(self) -> int:
@@ -230,21 +229,21 @@ class StagedRun(Protocol):
 
 
 def run_stages(run: StagedRun, context: Context) -> None:
-    """Do every unit of `run` that the journal does not hold, and write each down at once.
+    """Do every unit of `run` that the journal does not have, and write each down at once.
 
-    Where other processes are at the same run, each does the units that no other has claimed, and
-    waits at the end of a stage for those that others do.  Raises SatbenchError from the judge,
-    naming the attack, and for any error of a model or an attack, naming the image.
+    If other processes share the run, each does the units that no other has claimed, and waits at
+    the end of a stage for the others.  Raises SatbenchError from the judge, naming the attack, and
+    for any error of a model or an attack, naming the image.
     """
-    under_way = _UnderWay(run, context)
+    running = _RunInProgress(run, context)
     context.progress.expect(context.costs)
     for result in context.journal.finished():
-        under_way.take(result)
+        running.take(result)
     for stage in run.stages():
-        under_way.finish(stage)
+        running.finish(stage)
 
 
-class _UnderWay:
+class _RunInProgress:
     """A run in progress: it knows which units are done."""
 
     def __init__(self, run: StagedRun, context: Context) -> None:
@@ -254,16 +253,16 @@ class _UnderWay:
         self._prepared: set[int] = set()
 
     def take(self, result: BatchResult) -> None:
-        """Take in the result of a unit."""
+        """Take the result of a unit."""
         if not len(result.indices):
             self._prepared.add(result.stage)
         self._of(result.stage)[result.indices] = True
         self.run.take(result)
 
     def finish(self, stage: StageWork) -> None:
-        """Do all units of a stage that nobody has done."""
-        # What is due was fixed when the stage began, so that a resumed stage, and another process,
-        # cut the batches that one process without a stop would have cut.
+        """Do all units of a stage that are not done yet."""
+        # The images of a stage were fixed when it began, so that a resumed stage and other
+        # processes cut the same batches as one process without a stop.
         due, context = stage.due, self.context
         done = self._of(stage.number)
         context.progress.stage(stage.title, total=len(due), done=int(done[due].sum()))
@@ -283,16 +282,16 @@ class _UnderWay:
                 with self._claimed(stage, unit) as mine:
                     # The journal is read after the claim: the last owner may have written the unit
                     # just before it gave the claim up, and the unit must not be done twice.
-                    self._look_around(stage)
+                    self._take_news(stage)
                     if mine and len(left := unit[~done[unit]]):
                         self.room.do(stage, left, partial(self._do, stage))
                         busy = False
-            if busy:  # other processes have claimed all that is left
+            if busy:  # other processes have claimed all remaining units
                 naps += 1
-                if naps == _SILENCE:
-                    self._say_who_is_at(stage, units)
+                if naps == _QUIET_NAPS:
+                    self._report_wait(stage, units)
                 time.sleep(_NAP)
-                self._look_around(stage)
+                self._take_news(stage)
 
     def _of(self, number: int) -> NDArray[np.bool_]:
         return self._done.setdefault(number, np.zeros(len(self.context.images.labels), bool))
@@ -306,19 +305,19 @@ class _UnderWay:
             try:
                 result = stage.run(batch)
             except KeyboardInterrupt:
-                self._say_what_is_lost(stage, batch, time.monotonic() - begun)
+                self._report_loss(stage, batch, time.monotonic() - begun)
                 raise
         context.journal.write(result)
         self.take(result)
         release_freed_memory()
         context.progress.advance(len(batch), self.run.survivors())
 
-    def _say_what_is_lost(self, stage: StageWork, batch: NDArray[np.int64], seconds: float) -> None:
-        if seconds >= _WORTH_A_WORD:
+    def _report_loss(self, stage: StageWork, batch: NDArray[np.int64], seconds: float) -> None:
+        if seconds >= _REPORTED_LOSS:
             why = f", which must be attacked {stage.block} at a time" if stage.block else ""
             self.context.progress.note(
-                f"{duration(seconds)} of {stage.title} on {len(batch)} images{why}, will be done "
-                "again; all before it is kept"
+                f"{duration(seconds)} of {stage.title} on {len(batch)} images{why}, will be "
+                "repeated; all earlier work is kept"
             )
 
     def _claimed(self, stage: StageWork, unit: NDArray[np.int64]) -> AbstractContextManager[bool]:
@@ -326,18 +325,18 @@ class _UnderWay:
             return nullcontext(True)
         return self.context.sharing.held(_name(stage, unit))
 
-    def _say_who_is_at(self, stage: StageWork, units: Sequence[NDArray[np.int64]]) -> None:
+    def _report_wait(self, stage: StageWork, units: Sequence[NDArray[np.int64]]) -> None:
         if self.context.sharing is None:
             return
         holders = {self.context.sharing.holder(_name(stage, unit)) for unit in units} - {""}
         images = sum(map(len, units))
         for holder in sorted(holders):
             self.context.progress.note(
-                f"waiting for {holder}, which is at the last {images} images of {stage.title}"
+                f"waiting for {holder}, which does the last {images} images of {stage.title}"
             )
 
-    def _look_around(self, stage: StageWork) -> None:
-        """Take in what other processes have done meanwhile."""
+    def _take_news(self, stage: StageWork) -> None:
+        """Take the results of other processes."""
         if self.context.sharing is None:
             return
         for result in cast(SharedJournal, self.context.journal).news():
@@ -358,9 +357,9 @@ def passes_of(result: BatchResult) -> int:
 
 
 def cut(left: NDArray[np.int64], block: int | None, batch_size: int) -> Iterator[NDArray[np.int64]]:
-    """Cut the images that are left into batches, by `batch_size`, or by their places into blocks.
+    """Cut the remaining images into batches of `batch_size`, or by their indices into blocks.
 
-    A block is written down whole, so it is left whole.
+    A block is written down as a whole, so it is never cut.
     """
     if block is None:
         for start in range(0, len(left), batch_size):

@@ -1,6 +1,6 @@
-"""What a search asks: a fast copy of the model that proves itself, else the model.
+"""The model that a search calls: a checked fast copy, else the model itself.
 
-A copy that differs from its model, or fails, is dropped, and the search begins again.
+A copy that differs from its model, or fails, is dropped, and the search starts again.
 """
 
 from __future__ import annotations
@@ -25,29 +25,28 @@ from satbench.core.errors import SatbenchError
 from satbench.engine.bpda import Replaced
 from satbench.engine.fast_copy import fast_copy
 from satbench.engine.judge import answered
-from satbench.engine.machine.checkpointing import Checkpointed, again_on_the_way_back
+from satbench.engine.machine.checkpointing import Checkpointed, recomputed
 from satbench.engine.proof import Proof, UnlikeError
 
 Kind = Literal["", "folded", "plain"]
-"""What was searched: nothing, fast copies only, or a model as it is."""
+"""What was searched: nothing, only fast copies, or an unchanged model."""
 
 T = TypeVar("T")
 
 
 def joint(kinds: Iterable[Kind]) -> Kind:
-    """Return what was searched in all: `plain` where some model was searched as it is."""
+    """Return what was searched in all: `plain` if some model was searched without a copy."""
     found = set(kinds)
     return "plain" if "plain" in found else "folded" if "folded" in found else ""
 
 
 class Searched:
-    """A model as a search asks it: by its fast copy as long as that proves to be the model.
+    """A model for searching; calls go to its fast copy as long as that passes its checks.
 
-    `model` is in eval mode, with frozen parameters.  With `replacements` (layer to what gives it a
-    backward, see `satbench.engine.bpda`) nothing is rewritten, so that the layers stay where they
-    are; nor is it with `checkpointing`, which keeps less for the gradient.  A copy is made when the
-    model is first asked.  What it answers are logits already (`reads_itself`), which nobody needs
-    to read once more.
+    `model` is in eval mode, with frozen parameters.  With `replacements` (layer to the module that
+    gives its backward, see `satbench.engine.bpda`) there is no copy, so that the layers stay in
+    place; nor with `checkpointing`, which saves memory.  The copy is made at the first call.  The
+    answers are already checked logits (`reads_itself`), so callers need not read them again.
     """
 
     reads_itself = True
@@ -62,36 +61,36 @@ class Searched:
         if checkpointing:
             self.model = Checkpointed(self.model)
         self.asked = self.misled = False
-        # Channels last or not: what is left to try.
+        # The memory layouts (channels last or not) that are left to try.
         self._layouts = [] if replacements or checkpointing else [True, False]
-        self._most: int | None = None  # images that the model is asked about at once
+        self._most: int | None = None  # images in one call of the model
         self._proof: Proof | None = None
 
-    def prove_anew(self) -> None:
-        """Take nothing that is known of the copy as proven."""
+    def forget_checks(self) -> None:
+        """Forget all checks of the copy."""
         if self._proof:
             self._proof = Proof(self.model, self._proof.copy)
 
     def settle(self) -> None:
-        """End a search: it was misled by a copy whose gradient was off, and never right."""
+        """End a search: raise if the copy's gradient was wrong at some point and never right."""
         if self._proof and self._proof.is_in_doubt:
             self._mislead()
 
     def stay_plain(self) -> None:
-        """Make do without a copy from now on."""
+        """Use no copy from now on."""
         self._layouts, self._proof = [], None
 
     @property
     def kind(self) -> Kind:
-        """What was asked last: by the current batch of a search."""
+        """What the current batch of a search called."""
         if not self.asked:
             return ""
         return "folded" if self._proof else "plain"
 
     def get_ready(self) -> None:
-        """Make the copy, unless it is there or none is left to try.
+        """Make the copy, unless it exists or no layout is left to try.
 
-        A call does so too; but it may come within a mode of torch functions, which blinds torch.fx.
+        A call does so too, but it may happen inside a torch function mode, where torch.fx fails.
         """
         while self._proof is None and self._layouts:
             restore = generators_now()  # the model's forward may draw
@@ -105,7 +104,7 @@ class Searched:
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K) float32, finite where a class is masked.
 
-        Raises UnlikeError where the search must begin again, and NonFiniteLogitsError.
+        Raises UnlikeError if the search must start again, and NonFiniteLogitsError.
         """
         self.get_ready()
         self.asked = True
@@ -113,7 +112,7 @@ class Searched:
             return self._in_parts(x)
         try:
             logits = self._proof.ask(x)
-        except Exception as error:  # whatever a copy can run into
+        except Exception as error:  # any error of the copy
             if is_out_of_memory(error):
                 raise
             self._mislead()
@@ -121,9 +120,9 @@ class Searched:
         return _settled(logits, x)
 
     def narrow(self, images: int) -> int:
-        """Ask about half as many images at once, without a copy; return how many, 0 for no fewer.
+        """Halve the images of one call, without a copy; return how many, 0 if it cannot be fewer.
 
-        `images` is how many were asked about when there was no room.
+        `images` is how many there were when memory ran out.
         """
         now = min(self._most or images, images)
         if now <= 1:
@@ -133,15 +132,15 @@ class Searched:
         return self._most
 
     def _in_parts(self, x: Tensor) -> Tensor:
-        """Ask the model, about as many images at once as there is room for.
+        """Call the model on as many images at once as fit into memory.
 
-        Of more, the activations are computed again for the gradient, part by part.
+        If there are more, the activations are recomputed for the gradient, part by part.
         """
         if self._most is None or len(x) <= self._most:
             return self._plain(x)
         parts = torch.split(x, self._most)
         if torch.is_grad_enabled() and x.requires_grad:
-            return torch.cat([again_on_the_way_back(self._plain, part) for part in parts])
+            return torch.cat([recomputed(self._plain, part) for part in parts])
         return torch.cat([self._plain(part) for part in parts])
 
     def _plain(self, x: Tensor) -> Tensor:
@@ -152,36 +151,36 @@ class Searched:
 
 
 def _settled(logits: Tensor, x: Tensor) -> Tensor:
-    """Return logits as attacks see them; one look at them is all where there is nothing to do."""
+    """Return logits for attacks; valid finite logits need only one cheap check."""
     logits = kept(logits, x)
     return logits if are_all_in_play(logits) else without_masks(answered(logits, x))
 
 
 class Trial:
-    """A search on fast copies, batch by batch, run again without those that turn out to differ.
+    """A search on fast copies, batch by batch; if a copy differs, the batch runs again without it.
 
-    Each copy proves itself on the first batch that asks for it.
+    Each copy is checked on the first batch that uses it.
     """
 
     def __init__(self, models: Sequence[Searched] = ()) -> None:
         self._models = list(models)
         for one in self._models:
-            one.prove_anew()
+            one.forget_checks()
 
     def add(self, model: nn.Module) -> Searched:
-        """Return another model as this search asks it."""
+        """Return another model for this search."""
         self._models.append(Searched(model))
         return self._models[-1]
 
     @property
     def kind(self) -> Kind:
-        """What the last batch asked."""
+        """What the last batch called."""
         return joint(one.kind for one in self._models)
 
     def run(self, search: Callable[[], T], start_over: Callable[[], object]) -> T:
-        """Return what `search` finds on a batch; `start_over` is called before it runs once more.
+        """Return what `search` finds on a batch; `start_over` is called before it runs again.
 
-        The buffers of the models, and the generators before another run, come back as they were.
+        The buffers of the models are restored, and before another run the random generators too.
         """
         while True:
             restore = generators_now()
@@ -204,12 +203,12 @@ class Trial:
             start_over()
 
     def _was_misled(self, error: Exception | None = None) -> bool:
-        """Settle; whatever a model is said to have done on copies, it is to do without them."""
+        """Return whether a copy misled the search; such a model uses no copy from now on."""
         for one in self._models:
             one.settle()
         misled = any(one.misled for one in self._models)
-        told = isinstance(error, SatbenchError) and not isinstance(error, ModelError)
-        if misled or error is None or told:
+        explained = isinstance(error, SatbenchError) and not isinstance(error, ModelError)
+        if misled or error is None or explained:
             return misled
         copies = [one for one in self._models if one.kind == "folded"]
         for one in copies:

@@ -13,10 +13,10 @@ class Stage:
     """One attack of a suite, ready to run.
 
     `spec` is the canonical text of the suite's attack; `part` names this stage among the parts of
-    a composite attack, else it is empty.  `purpose` keys the noise: the plain attack's name, so
-    that PGD-20 and PGD-50 start alike.  `block` is the number of images that the attack must see
-    together (cut by index), or None where it does not matter.  `short` is a shorter text for people
-    that means the same as `spec`.
+    a composite attack, else it is empty.  `purpose` selects the noise: it is the attack's name, so
+    that PGD-20 and PGD-50 start from the same points.  `block` is the number of images that the
+    attack must see together (cut by index), or None if it does not matter.  `short` is a shorter
+    text for people that means the same as `spec`.
     """
 
     spec: str
@@ -27,7 +27,7 @@ class Stage:
 
     @property
     def traits(self) -> Traits:
-        """What the attack declares about itself."""
+        """The traits that the attack declares."""
         return traits_of(self.attack, self.title)
 
     @property
@@ -37,7 +37,7 @@ class Stage:
 
     @property
     def uses_gradients(self) -> bool:
-        """Whether the attack follows gradients; one that says nothing does."""
+        """Whether the attack uses gradients; the default is yes."""
         return self.traits.uses_gradients
 
     @property

@@ -1,4 +1,4 @@
-"""A suite on the images that still survive, as a run of the one runner."""
+"""The run of a suite on the images that still survive."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def run_suite(
 ) -> NDArray[np.int16]:
     """Run `suite` on every image that survives, and return the verdicts, (N,) int16.
 
-    A verdict is `SURVIVED` (-1), or the number of the stage that broke the image: 0 when it is
-    wrong when clean, 1 for the first stage of the suite, and so on.  Images go to the device of
-    the model's parameters.  Only the images in `span` are run, and the results of others tell them
-    nothing.  The model comes back as it was.  Gradients are on meanwhile, whatever the caller has
-    set.  Raises SatbenchError from the judge, naming the attack, and for any error of the model or
-    an attack, naming the image.
+    A verdict is `SURVIVED` (-1), or the number of the stage that broke the image: 0 if it is wrong
+    when clean, 1 for the first stage of the suite, and so on.  Images go to the device of the
+    model's parameters.  Only the images in `span` are run, and they do not depend on the others.
+    The model does not change.  Gradients are enabled, whatever the caller has set.  Raises
+    SatbenchError from the judge, naming the attack, and for any error of the model or an attack,
+    naming the image.
     """
     warm_cpu()
     shape = (len(context.images.labels), *context.images.pixels(np.empty(0, np.int64)).shape[1:])
@@ -62,7 +62,7 @@ def run_suite(
 
 
 class SuiteRun:
-    """A suite under way on the images of `span`; `verdicts` (N,) are those so far."""
+    """A suite in progress on the images of `span`; `verdicts` (N,) are those so far."""
 
     def __init__(
         self,
@@ -80,13 +80,13 @@ class SuiteRun:
         self._inside[span] = True
 
     def stages(self) -> Iterator[StageWork]:
-        """Yield the clean pass, then each attack, with the images that it takes on."""
+        """Yield the clean pass, then each attack, with its images."""
         yield CleanPass(self.judged, self.context, np.flatnonzero(self._inside))
         for number in range(1, len(self.suite) + 1):
             yield _Attacking(self, number, self._due(number))
 
     def take(self, result: BatchResult) -> None:
-        """Take in the result of a unit."""
+        """Take the result of a unit."""
         self.verdicts[result.indices[result.broken]] = result.stage
         if self._inside[result.indices].all():
             self.memory.add(result)
@@ -106,7 +106,7 @@ class SuiteRun:
         return np.flatnonzero(standing & stage.attack.selects(history))
 
     def _standing(self, number: int) -> NDArray[np.bool_]:
-        """Return who survived until stage `number` began.  -> (N,) bool."""
+        """Return which images survived until stage `number` began.  -> (N,) bool."""
         standing: NDArray[np.bool_] = self._inside & (
             (self.verdicts == SURVIVED) | (self.verdicts >= number)
         )
@@ -114,7 +114,7 @@ class SuiteRun:
 
 
 class CleanPass:
-    """The clean pass: who is wrong without an attack."""
+    """The clean pass: which images are wrong without an attack."""
 
     number, title, under, block = CLEAN, "clean", "under no attack", None
 
@@ -122,10 +122,10 @@ class CleanPass:
         self.model, self.context, self.due = model, context, due
 
     def prepare(self) -> None:
-        """Do nothing: a pass needs nothing made ready."""
+        """Do nothing: a clean pass needs no preparation."""
 
     def run(self, batch: NDArray[np.int64]) -> BatchResult:
-        """Ask the model about one batch."""
+        """Run the model on one batch."""
         started = time.perf_counter()
         x, y = self.context.load(batch, device_of(self.model))
         wrong = (predict(self.model, x) != y).cpu().numpy()
@@ -136,15 +136,15 @@ class CleanPass:
 
 
 class _Attacking:
-    """A stage of the suite at work: the attack, made ready, on the model as searches ask it."""
+    """A stage of the suite in progress: the prepared attack, and the model for searching."""
 
     def __init__(self, run: SuiteRun, number: int, due: NDArray[np.int64]) -> None:
         self.number, self.due, self.stage = number, due, run.suite[number - 1]
         self.judged, self.target, self.context = run.judged, run.target, run.context
         self.known, target = run.memory.before(number), run.target
         self.trial = Trial([target])
-        told = run.context.progress.passed
-        self.passes, self.surrogate_passes = Passes(told=told), Passes(told=told)
+        on_pass = run.context.progress.passed
+        self.passes, self.surrogate_passes = Passes(on_pass=on_pass), Passes(on_pass=on_pass)
         self.searcher = CountingModel(target, self.passes)
         self.proper: Attack = self.stage.attack
 
@@ -160,7 +160,7 @@ class _Attacking:
 
     @property
     def model(self) -> nn.Module:
-        """The model that is asked."""
+        """The model that the stage calls."""
         return self.judged
 
     @property
@@ -169,16 +169,16 @@ class _Attacking:
         return self.stage.block
 
     def narrow(self, images: int) -> int:
-        """Ask the model about half as many images at once; return how many, 0 for no fewer."""
+        """Halve the images of one model call; return how many, 0 if it cannot be fewer."""
         return self.target.narrow(images)
 
     def prepare(self) -> BatchResult | None:
-        """Make the attack ready, and return what that cost; None where there is nothing to do."""
+        """Prepare the attack, and return the cost; None if there is nothing to do."""
         stage, context = self.stage, self.context
         if not isinstance(stage.attack, Prepared):
             return None
         if context.surrogates is None:
-            raise SatbenchError(f"{stage.title} asks for surrogates, and there are none here")
+            raise SatbenchError(f"{stage.title} needs surrogates, and there are none here")
         started = time.perf_counter()
         device, prepare = device_of(self.judged), stage.attack.prepare
         surrogates = CountingSurrogates(
@@ -191,11 +191,11 @@ class _Attacking:
                 self._forget,
             )
         except ModelError as error:
-            raise type(error)(f"{error} (while {stage.title} was made ready)", error.x) from error
-        except SatbenchError:  # says already what to do
+            raise type(error)(f"{error} (while preparing {stage.title})", error.x) from error
+        except SatbenchError:  # it already says what to do
             raise
-        except Exception as error:  # of a user's backward, of a plug-in
-            raise SatbenchError(f"{said(error)} (while {stage.title} was made ready)") from error
+        except Exception as error:  # from a user's backward or a plug-in
+            raise SatbenchError(f"{said(error)} (while preparing {stage.title})") from error
         nothing = np.empty(0, np.int64)
         shape = context.images.pixels(nothing).shape
         return BatchResult(
@@ -215,7 +215,7 @@ class _Attacking:
         x, y = context.load(batch, device_of(self.judged))
         block = int(batch[0]) // stage.block if stage.block else 0
         noise = Noise(context.seed, stage.purpose, tuple(batch.tolist()), block)
-        self._forget()  # passes of a start that ended for want of memory
+        self._forget()  # drop the passes of an attempt that ran out of memory
         self._get_ready()
         try:
             found = self.trial.run(lambda: self._search(x, y, noise, batch), self._forget)
@@ -224,7 +224,10 @@ class _Attacking:
             raise OutsideBallError(f"attack {stage.title}: {error}") from None
         if context.found:
             context.found(batch, found.x_adv)
-        told = found.margins.cpu().numpy()
+        margins = found.margins.cpu().numpy()
+        survivors = (
+            found.x_adv[~fooled].cpu().contiguous().numpy() if len(margins) else no_margins()
+        )
         return BatchResult(
             self.number,
             batch,
@@ -233,8 +236,8 @@ class _Attacking:
             *self.passes.take(),
             time.perf_counter() - started,
             *self.surrogate_passes.take(),
-            margins=told,
-            points=found.x_adv[~fooled].cpu().contiguous().numpy() if len(told) else no_margins(),
+            margins=margins,
+            points=survivors,
             search=self.trial.kind,
         )
 
@@ -246,7 +249,7 @@ class _Attacking:
         return self.proper.follow(self.searcher, x, y, self.context.threat, noise, hints)
 
     def _get_ready(self) -> None:
-        if not self.stage.traits.surrogates:  # else the target may never be asked
+        if not self.stage.traits.surrogates:  # else the target may never be called
             self.target.get_ready()
 
     def _forget(self) -> None:

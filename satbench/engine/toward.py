@@ -1,7 +1,7 @@
-"""A model as an attack on a chosen class sees it: two classes, any other one and the target.
+"""A model for targeted attacks: two classes, the target and all others.
 
-An attack on label 0 of this model looks for images that the model takes for the target.  So one
-rewriting makes targeted attacks of all that need only logits of two classes.
+An attack on label 0 of this model looks for images that the original model classifies as the
+target.  So every attack that needs only two logits becomes a targeted attack.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from satbench.calling.logits import read_logits, without_masks
 
 View = Literal["likelihood", "margin", "distance"]
-"""How the distance d of an image from the target is measured.
+"""How the distance d of an image from the target class is measured.
 
 `likelihood` is the target's logit minus the log-sum-exp of the others, so that a higher
 cross-entropy of this model means a lower one of the target.  `margin` is the target's logit minus
-the largest other.  Both are given as asinh(d), which grows with d, and whose gradients do not
-vanish where the model is sure.  `distance` is the margin itself, for attacks that measure by it.
+the largest other.  Both are returned as asinh(d), which grows with d, and whose gradients do not
+vanish where the model is confident.  `distance` is the margin itself, for attacks that compare it.
 """
 
 
 class Toward(nn.Module):
-    """A model of two classes: 0 where another class than `target` wins, 1 where that does."""
+    """A model with two classes: 1 if it predicts `target`, 0 if it predicts another class."""
 
     def __init__(self, model: nn.Module, target: int, view: View) -> None:
         super().__init__()

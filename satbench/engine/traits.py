@@ -1,9 +1,9 @@
-"""What an attack declares about itself, read and checked in this one place.
+"""The traits that an attack declares, read and checked in this one place.
 
-A trait is an attribute of the class: a `ClassVar`, a property where it depends on a parameter, or
+A trait is an attribute of the class: a `ClassVar`, a property if it depends on a parameter, or
 (`block`, `uses_gradients`) a parameter itself.  A trait that is not declared has its default, so a
-misspelt one would pass unseen: names that are nearly a trait's are refused, as are values of
-another type.  docs/how-to/own-attack.md has the table for people.
+misspelt one would go unnoticed.  Therefore names that are close to a trait's name are refused, and
+so are values of another type.  docs/how-to/own-attack.md has the table of traits.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from satbench.core.errors import SatbenchError
 from satbench.core.specs import is_parameter_type, parameter_types
 from satbench.core.threat import Length, Norm, Threat, show_fraction
 
-if TYPE_CHECKING:  # names are answered without torch
+if TYPE_CHECKING:  # names are looked up without torch
     from satbench.engine.contract import Attack
 
 NORMS: tuple[str, ...] = get_args(Norm)
 
 _TRAITS = ("norms", "uses_gradients", "block", "surrogates", "least_classes")
 _METHODS = ("parts", "prepare", "selects", "follow", "nearest")
-_CLOSE = 0.8  # of difflib's ratio, from which a name is taken for a misspelt one
+_CLOSE = 0.8  # difflib ratio from which a name counts as misspelt
 _MOST_STEP = 2  # in eps: a longer step leaves the ball from any point of it
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What the engine asks of an attack before it runs.
+    """What the engine must know about an attack before it runs.
 
-    `norms` are those it is made for; `uses_gradients` is false for an attack that never follows the
-    target's gradient; `block` is the number of images, by index, that it must see together, None
-    where it does not matter; `surrogates` are the names of its surrogates; `least_classes` is how
-    many classes its loss needs.
+    `norms` are those it supports; `uses_gradients` is false for an attack that never uses the
+    target's gradient; `block` is the number of images, by index, that it must see together, None if
+    it does not matter; `surrogates` are the names of its surrogates; `least_classes` is how many
+    classes its loss needs.
     """
 
     norms: tuple[str, ...] = NORMS
@@ -49,7 +49,7 @@ class Traits:
 
 @runtime_checkable
 class Composite(Protocol):
-    """An attack that is made of others, each run on what the last one left."""
+    """An attack that consists of others, each run on the survivors of the one before."""
 
     def parts(self) -> tuple[tuple[str, Attack], ...]:
         """Return the parts in order, named."""
@@ -57,7 +57,7 @@ class Composite(Protocol):
 
 
 def traits_of(attack: object, name: str = "") -> Traits:
-    """Read the traits of an attack; `name` is what people call it.
+    """Read the traits of an attack; `name` is its name in errors.
 
     Raises SatbenchError for a value of another type than the trait's.
     """
@@ -94,10 +94,10 @@ def traits_of(attack: object, name: str = "") -> Traits:
 
 @cache
 def check_class(name: str, cls: object) -> None:
-    """Check what stands behind a name of the registry.
+    """Check a class that is registered as an attack.
 
-    Raises SatbenchError unless it is a frozen dataclass whose parameters can be written in a spec,
-    that can be called as an attack or has parts, and whose names are not nearly those of traits.
+    Raises SatbenchError unless it is a frozen dataclass, its parameters can be written in a spec,
+    it can be called as an attack or has parts, and no name is nearly that of a trait.
     """
     if not (isinstance(cls, type) and is_dataclass(cls)):
         raise SatbenchError(f"{name}: expected a frozen dataclass behind the name, got {cls!r}")
@@ -118,7 +118,7 @@ def check_attack(name: str, attack: object) -> None:
     """Check the values of an attack's traits, and its parts.
 
     Raises SatbenchError for a value of another type, and for a composite attack without parts or
-    with a part that is no attack.
+    with a part that is not an attack.
     """
     traits_of(attack, name)
     if not isinstance(attack, Composite):
@@ -146,10 +146,10 @@ def check_attack(name: str, attack: object) -> None:
 
 
 def check_fit(spec: str, attack: object, threat: Threat) -> None:
-    """Check that an attack, and one within it, suits a threat model; `spec` is its text.
+    """Check that an attack, and any attack inside it, fits a threat model; `spec` is its text.
 
-    Raises SatbenchError for a norm that it is not made for, and for a step above 2 eps that is not
-    given in units of eps: `step=50` is mostly `steps=50`.
+    Raises SatbenchError for an unsupported norm, and for a step above 2 eps that is not given in
+    units of eps: `step=50` is usually a mistake for `steps=50`.
     """
     name = spec.partition("(")[0]
     norms = traits_of(attack, name).norms
@@ -163,13 +163,13 @@ def check_fit(spec: str, attack: object, threat: Threat) -> None:
         if field.name.endswith("step") and isinstance(value, Length):
             _check_step(name, field.name, value, threat)
         elif is_dataclass(value) and (callable(value) or isinstance(value, Composite)):
-            check_fit(spec, value, threat)  # an attack that chooses images for another one
+            check_fit(spec, value, threat)  # an attack that selects images for another one
 
 
 def check_step_text(name: str, arguments: Mapping[str, str], threat: Threat) -> None:
-    """Check the step in the text of an attack of satbench's own, before the attack is imported.
+    """Check the step in the text of a built-in attack, before the attack is imported.
 
-    Raises SatbenchError as `check_fit`; a text that is no length is told when the attack is built.
+    Raises SatbenchError as `check_fit`.  A text that is not a length is refused later.
     """
     try:
         step = Length.parse(arguments.get("step", "eps"))
@@ -190,7 +190,7 @@ def _check_step(name: str, parameter: str, step: Length, threat: Threat) -> None
     asked = f"did you mean {' or '.join(meant)}? " if meant else ""
     raise SatbenchError(
         f"{name}: expected a {parameter} of at most {_MOST_STEP} eps under {threat}, got {shown}: "
-        f"{asked}A longer one is written in units of eps, {parameter}={times}*eps"
+        f"{asked}Write a longer one in units of eps, {parameter}={times}*eps"
     )
 
 
@@ -205,7 +205,7 @@ def _check_part(name: str, part: object) -> None:
 
 
 def _check_names(name: str, cls: type) -> None:
-    """Refuse public names that are nearly a trait's or a method's of the contract."""
+    """Refuse public names that are nearly those of traits or methods of the contract."""
     parameters = {field.name: field for field in _fields(cls)}
     for own, value in _public(cls):
         if own in _TRAITS:
@@ -229,12 +229,12 @@ def _is_constant(value: object) -> bool:
 def _unknown(name: str, own: str, nearest: list[str]) -> SatbenchError:
     hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(_TRAITS)}"
     return SatbenchError(
-        f"{name}: unknown trait {own!r}: {hint} (a name of the class's own begins with _)"
+        f"{name}: unknown trait {own!r}: {hint} (begin other names of the class with _)"
     )
 
 
 def _would_do(trait: str, field: Field[Any], cls: type) -> bool:
-    """Say whether a parameter is so like a trait, in name and value, that it is taken for one."""
+    """Return whether a parameter resembles a trait so much, in name and value, that it is one."""
     if trait not in _TRAITS or hasattr(cls, trait):
         return False
     default = None if field.default is MISSING else field.default
@@ -267,7 +267,7 @@ def _check_parameters(name: str, cls: type) -> None:
 
 
 def _public(cls: type) -> Iterator[tuple[str, object]]:
-    """Yield the public attributes of a class, inherited ones too, with what stands there."""
+    """Yield the public attributes of a class, including inherited ones, with their values."""
     for holder in cls.__mro__:
         if holder is object or holder.__module__ in ("typing", "satbench.engine.contract"):
             continue
@@ -284,19 +284,19 @@ def _fields(cls: type) -> tuple[Field[Any], ...]:
 
 
 def _own_call(cls: type) -> object:
-    """Return what makes instances callable; every class has `__call__` by its metaclass."""
+    """Return the `__call__` of instances, not that of the metaclass."""
     return next((vars(k)["__call__"] for k in cls.__mro__ if "__call__" in vars(k)), None)
 
 
 def _takes(call: object, arguments: int) -> bool:
-    """Say whether something can be called with so many arguments in order."""
+    """Return whether `call` accepts this number of positional arguments."""
     if not callable(call):
         return False
     try:
         inspect.signature(call).bind(*range(arguments))
     except TypeError:
         return False
-    except ValueError:  # a callable that does not tell its signature
+    except ValueError:  # a callable without a signature
         return True
     return True
 

@@ -145,7 +145,7 @@ class _Making:
         self.number, self.part, self.name = row + 1, part, name
         self.title = self.under = f"on {name}"
         self.context, self.device, self.trial = run.context, run.device, Trial()
-        self.passes = Passes(told=run.context.progress.passed)
+        self.passes = Passes(on_pass=run.context.progress.passed)
         self.due = np.arange(len(run.context.images.labels))
 
     def prepare(self) -> BatchResult:

@@ -356,7 +356,9 @@ except SatbenchError as error:
 
 def test_the_bound_on_a_step_is_exact() -> None:
     check_suite(parse_suite(["pgd(step=16/255)"]), LINF)
-    with pytest.raises(SatbenchError, match=r"got 0\.0628: A longer one .*, step=2\.00175\*eps$"):
+    with pytest.raises(
+        SatbenchError, match=r"got 0\.0628: Write a longer one .*, step=2\.00175\*eps$"
+    ):
         check_suite(parse_suite(["pgd(step=0.0628)"]), LINF)
 
 

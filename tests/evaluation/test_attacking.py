@@ -250,7 +250,7 @@ def test_a_digest_sees_arrays_and_neither_comments_nor_places() -> None:
 @pytest.mark.parametrize(
     ("own", "said"),
     [
-        (Darken, r"^expected an attack, got the class Darken: make one of it$"),
+        (Darken, r"^expected an attack, got the class Darken: make an instance of it$"),
         (lambda x: x, r"^expected an attack as attack\(model, x, y, threat, noise\), .*\(x\)$"),
         (5, r"^expected attacks as a name such as 'pgd-50', an attack, or a list of them, got 5$"),
         (lambda model, x, y: None, r"return adversarial images as a tensor, got NoneType"),

@@ -195,12 +195,12 @@ def test_a_process_that_leads_keeps_others_out_but_not_its_helpers(tmp_path: Pat
     leader, other, helper = (RunStore(tmp_path, "0" * 64) for _ in range(3))
     with leader.claimed(Leading()):
         with (
-            pytest.raises(SatbenchError, match="is at this very evaluation"),
+            pytest.raises(SatbenchError, match="is running the same evaluation"),
             other.claimed(),
         ):
             pass
         with (
-            pytest.raises(SatbenchError, match="is at this very evaluation"),
+            pytest.raises(SatbenchError, match="is running the same evaluation"),
             other.claimed(Leading()),
         ):
             pass

@@ -175,7 +175,7 @@ def test_a_second_process_at_the_same_evaluation_is_refused_in_one_sentence(
         store.claimed(),
         pytest.raises(
             SatbenchError,
-            match=rf"^process {os.getpid()} is at this very evaluation \(.*\); wait for it",
+            match=rf"^process {os.getpid()} is running the same evaluation \(.*\); wait for it",
         ),
     ):
         evaluate(tmp_path)
@@ -256,5 +256,5 @@ def test_of_two_processes_at_the_same_evaluation_the_second_says_so(tmp_path: Pa
         os.kill(first.pid, signal.SIGCONT)
 
     assert (code, len(said.splitlines())) == (2, 1)
-    assert said.startswith(f"satbench: process {first.pid} is at this very evaluation")
+    assert said.startswith(f"satbench: process {first.pid} is running the same evaluation")
     assert finish(first) == (0, "")

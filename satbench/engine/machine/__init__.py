@@ -1,1 +1,1 @@
-"""What a run asks of the machine that it is on: energy, memory, and how many images at once."""
+"""The machine of a run: its energy, its memory, and the best batch size."""

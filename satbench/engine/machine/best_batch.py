@@ -1,4 +1,4 @@
-"""A good batch size: measured on the model and the device, and remembered for the next time."""
+"""A good batch size: measured on the model and the device, and remembered."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from satbench.core.progress.words import duration
 from satbench.engine.searched import Searched
 
 _SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
-_GAIN = 1.05  # how many times more images a second a larger batch must do to be worth its memory
-_PATIENCE = 3.0  # seconds of one step of a batch above which no larger one is tried
+_GAIN = 1.05  # least speed-up at which a larger batch is worth its memory
+_PATIENCE = 3.0  # if a step takes more seconds than this, no larger batch is tried
 
 
 @dataclass(frozen=True)
 class GoodBatch:
-    """A batch size, and where it is from: `remembered` in a file, or just measured."""
+    """A batch size, and its origin: `remembered` in a file, or just measured."""
 
     size: int
     seconds: float
@@ -42,11 +42,11 @@ class GoodBatch:
 def best_batch_size(
     model: nn.Module, x: Tensor, name: str, checkpointing: bool = False, path: Path | None = None
 ) -> GoodBatch:
-    """Return how many images at once a search does best with on the device of `x`.
+    """Return the batch size with which a search is fastest on the device of `x`.
 
-    `model` is in eval mode, with frozen parameters; `x`, (N, C, H, W), are images to try with, the
-    same again where they are fewer.  `name` says what network it is.  What was measured is kept in
-    `path`, by default `batch_sizes.json` in the cache, by network, image, device and threads.
+    `model` is in eval mode, with frozen parameters; `x`, (N, C, H, W), are images to measure with,
+    repeated if there are too few.  `name` identifies the network.  The result is stored in `path`,
+    by default `batch_sizes.json` in the cache, by network, image shape, device and threads.
     """
     path = path or cache_folder() / "batch_sizes.json"
     key = " ".join(
@@ -65,14 +65,14 @@ def best_batch_size(
     begun = time.perf_counter()
     searched = Searched(model, checkpointing=checkpointing)
     size = best_of(_measured(searched, x))
-    with suppress(OSError):  # a cache that cannot be written: it is measured again
+    with suppress(OSError):  # if the cache cannot be written, the next run measures again
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps({**_read(path), key: size}, indent=1) + "\n")
     return GoodBatch(size, time.perf_counter() - begun, False, path)
 
 
 def best_of(measured: Iterator[tuple[int, float]]) -> int:
-    """Return the batch size from which on a larger one gains little; pairs of size and seconds.
+    """Return the smallest batch size that is about as fast as larger ones; pairs of size, seconds.
 
     >>> best_of(iter([(8, 1.0), (16, 1.1), (32, 2.2), (64, 4.4)]))
     16
@@ -91,7 +91,7 @@ def best_of(measured: Iterator[tuple[int, float]]) -> int:
 
 
 def _measured(searched: Searched, x: Tensor) -> Iterator[tuple[int, float]]:
-    """Yield batch sizes with the seconds of a gradient step, as long as there is room."""
+    """Yield batch sizes with the seconds of a gradient step, as long as they fit into memory."""
     for size in _SIZES:
         images = x.repeat(-(-size // len(x)), 1, 1, 1)[:size]
         lack: list[str] = []
@@ -112,7 +112,7 @@ def _step(searched: Searched, x: Tensor) -> None:
 
 
 def _least(call: Callable[[], None], device: torch.device) -> float:
-    """Return the least seconds of a few calls, after one that does not count."""
+    """Return the shortest time of a few calls, after one to warm up."""
     times = []
     for _ in range(3):
         begun = time.perf_counter()
@@ -124,7 +124,7 @@ def _least(call: Callable[[], None], device: torch.device) -> float:
 
 
 def _read(path: Path) -> dict[str, int]:
-    """Return the sizes in a file; none where it cannot be read."""
+    """Return the sizes in a file; empty if it cannot be read."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):

@@ -1,8 +1,8 @@
-"""Gradients with less memory: parts of a network are computed again on the way back.
+"""Gradients with less memory: parts of a network are recomputed in the backward pass.
 
 Gradient checkpointing (Chen, Xu, Zhang & Guestrin, 2016, "Training Deep Nets with Sublinear Memory
-Cost", arXiv:1604.06174): of n layers in a row only the inputs of about √n parts are kept, for one
-forward more.  Values and gradients are those of the network.
+Cost", arXiv:1604.06174): of n consecutive layers only the inputs of about √n parts are kept; this
+costs one more forward.  Values and gradients do not change.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from satbench.engine.backward import AppliedNow
+from satbench.engine.backward import OpenContexts
 
 
-def again_on_the_way_back(call: Callable[..., Any], *args: Any, **named: Any) -> Any:
-    """Return what `call` gives, and compute it again when its gradient is asked for.
+def recomputed(call: Callable[..., Any], *args: Any, **named: Any) -> Any:
+    """Return the result of `call`, and recompute it when its gradient is needed.
 
-    In-place operations write into copies, so that the second time begins with the same.  The
-    generators, and the backward of activations (`satbench.engine.backward`), are those of now.
+    In-place operations write into copies, so that the second call gets the same inputs.  It also
+    gets the random generators and the backward of activations (`satbench.engine.backward`) of now.
     """
-    applied = AppliedNow()
+    applied = OpenContexts()
 
     def on_copies(*given: Any, **options: Any) -> Any:
         return call(*map(_copy, given), **{key: _copy(one) for key, one in options.items()})
@@ -36,10 +36,10 @@ def again_on_the_way_back(call: Callable[..., Any], *args: Any, **named: Any) ->
 
 
 class Checkpointed(nn.Module):
-    """A model whose gradient needs less memory, and one forward more.
+    """A model whose gradient needs less memory and one more forward.
 
-    Its values are compared with the model's own on the first images; where they differ, as where a
-    layer changes what others hold, nothing is computed again, and the gradient needs what it needs.
+    Its values are compared with the model's on the first images.  If they differ, for example
+    because a layer changes the state of another, nothing is recomputed and no memory is saved.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -57,37 +57,37 @@ class Checkpointed(nn.Module):
             if not self._answers_alike(x):
                 self._parts = ()
                 return self.model(x)
-        return self._dressed(x)
+        return self._patched(x)
 
-    def _dressed(self, x: Tensor) -> object:
-        with ExitStack() as dressed:
+    def _patched(self, x: Tensor) -> object:
+        with ExitStack() as patched:
             for part in self._parts:
-                dressed.enter_context(part.dressed())
+                patched.enter_context(part.patched())
             return self.model(x)
 
     def _answers_alike(self, x: Tensor) -> bool:
         one = x.detach()[:1]
         with torch.no_grad():
             plain = self.model(one.clone())
-        found = self._dressed(one.clone().requires_grad_())
+        found = self._patched(one.clone().requires_grad_())
         if not (isinstance(plain, Tensor) and isinstance(found, Tensor)):
-            return True  # it is read, and held against the model's own answer, by the judge
+            return True  # not logits: the judge reads and checks the model's own answer
         return torch.equal(plain, found.detach())
 
 
 @dataclass(frozen=True)
 class Part:
-    """A module that is computed again as a whole; of a Sequential, in runs of layers."""
+    """A module that is recomputed as a whole; a Sequential is recomputed in runs of layers."""
 
     module: nn.Module
     runs: tuple[tuple[nn.Module, ...], ...] = ()
 
     @contextmanager
-    def dressed(self) -> Iterator[None]:
-        """Give the module another forward for a while."""
+    def patched(self) -> Iterator[None]:
+        """Replace the forward of the module for the block."""
         module, own = self.module, self.module.forward
         before = module.__dict__.get("forward")
-        made = self._in_runs if self.runs else lambda *a, **k: again_on_the_way_back(own, *a, **k)
+        made = self._in_runs if self.runs else lambda *a, **k: recomputed(own, *a, **k)
         module.__dict__["forward"] = made
         try:
             yield
@@ -98,7 +98,7 @@ class Part:
 
     def _in_runs(self, x: Any) -> Any:
         for run in self.runs:
-            x = run[0](x) if len(run) == 1 else again_on_the_way_back(_chain(run), x)
+            x = run[0](x) if len(run) == 1 else recomputed(_chain(run), x)
         return x
 
 
@@ -131,7 +131,7 @@ def _parts(module: nn.Module, most: int) -> Iterator[Part]:
 
 
 def _runs(children: list[nn.Module], most: int) -> Iterator[tuple[nn.Module, ...]]:
-    """Cut neighbours into runs of at most so many layers; a larger child is a run of its own."""
+    """Cut consecutive children into runs of at most `most` layers; a larger child is a run."""
     run: list[nn.Module] = []
     for child in children:
         if run and sum(map(_layers, run)) + _layers(child) > most:

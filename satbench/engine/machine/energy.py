@@ -1,8 +1,8 @@
-"""The energy that the machine says it spends, in joules, where it tells.
+"""The energy that the machine reports, in joules.
 
-Processors tell by RAPL (Intel and AMD, the files of Linux's powercap), NVIDIA's GPUs by NVML, where
-its Python package is installed.  What is told is of the whole processor and GPU: of all that ran on
-them meanwhile.
+Processors report it by RAPL (Intel and AMD, the files of Linux's powercap), NVIDIA GPUs by NVML, if
+its Python package is installed.  The numbers are for the whole processor and GPU, with everything
+that ran on them in that time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ POWERCAP = Path("/sys/class/powercap")
 
 @dataclass(frozen=True)
 class Counter:
-    """A counter of joules that begins again from 0 after `span`."""
+    """A counter of joules that restarts from 0 after `span`."""
 
     read: Callable[[], float]
     span: float = math.inf
@@ -30,16 +30,16 @@ class Counter:
 
 @dataclass(frozen=True)
 class Meter:
-    """The counters of a machine; none where it tells nothing."""
+    """The energy counters of a machine; empty if it has none."""
 
     counters: tuple[Counter, ...]
 
     def read(self) -> list[float]:
-        """Return what the counters show."""
+        """Return the values of the counters."""
         return [counter.read() for counter in self.counters]
 
     def since(self, before: Sequence[float]) -> float:
-        """Return the joules since `read` gave `before`; NaN where the machine tells nothing.
+        """Return the joules since `read` returned `before`; NaN if the machine has no counters.
 
         >>> shown = iter([10.0, 13.5])
         >>> meter = Meter((Counter(lambda: next(shown)),))
@@ -53,22 +53,22 @@ class Meter:
 
 
 def meter_of(device: torch.device) -> Meter:
-    """Return the meter of this machine's processors, and of `device` where it is a GPU."""
+    """Return the meter of this machine's processors, and of `device` if it is a GPU."""
     index = (device.index or 0) if device.type == "cuda" else None
     return _meter(index, POWERCAP)
 
 
 @cache
 def _meter(gpu: int | None, powercap: Path) -> Meter:
-    """Return the counters that can be read; on many machines only root may read those of RAPL."""
+    """Return the readable counters; on many machines only root may read those of RAPL."""
     found = [] if gpu is None else _gpu_counters(gpu)
     if gpu is not None and not found:
-        return Meter(())  # what the GPU takes is most: half an answer is none
+        return Meter(())  # without the GPU, which takes most, the sum would mislead
     return Meter(tuple(_readable([*found, *_package_counters(powercap)])))
 
 
 def _package_counters(powercap: Path) -> list[Counter]:
-    """Return a counter for each processor package; those within one are parts of it."""
+    """Return a counter for each processor package; its sub-counters are parts of it."""
     packages = sorted(powercap.glob("intel-rapl:[0-9]*"))
     return [
         Counter(_joules_in(zone / "energy_uj"), _joules_in(zone / "max_energy_range_uj")())
@@ -87,7 +87,7 @@ def _gpu_counters(gpu: int) -> list[Counter]:
         nvml.nvmlInit()
         handle = nvml.nvmlDeviceGetHandleByIndex(gpu)
         nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except Exception:  # no package, no driver, or a GPU that does not tell
+    except Exception:  # no package, no driver, or a GPU without a counter
         return []
     return [Counter(lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3)]
 

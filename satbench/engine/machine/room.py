@@ -1,4 +1,4 @@
-"""How many images a device has room for at once: where there was none, half as many go on."""
+"""Batches that fit into the device's memory: after a failure, batches of half the size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Part = NDArray[np.int64]
 
 
 class Worker(Protocol):
-    """What is at work on images: a stage of a run."""
+    """A stage of a run that works on images."""
 
     @property
     def under(self) -> str:
@@ -29,27 +29,27 @@ class Worker(Protocol):
 
 @runtime_checkable
 class Narrowing(Protocol):
-    """A stage that can ask its model about fewer images at once than are attacked together."""
+    """A stage that can call its model on fewer images at once than it attacks together."""
 
     def narrow(self, images: int) -> int:
-        """Ask about half as many at once; return how many, 0 where it cannot be fewer.
+        """Halve the images of one model call; return how many, 0 if it cannot be fewer.
 
-        `images` is how many were attacked together when there was no room.
+        `images` is how many were attacked together when memory ran out.
         """
         ...
 
 
 class Room:
-    """The room for the images of a run; `say` is told where it was too little."""
+    """The memory for the images of a run; `say` is called with a text when it was too small."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._most: int | None = None  # images at once
 
     def do(self, worker: Worker, unit: Part, work: Callable[[Part], None]) -> None:
-        """Do `work` on a unit; in parts where there is no room for all of its images at once.
+        """Do `work` on a unit, in parts if its images do not fit into memory together.
 
-        Raises NoRoomError where there is none for a single image.
+        Raises NoRoomError if a single image does not fit.
         """
         todo = _cut(unit, self._most) if self._most and not worker.block else [unit]
         while todo:
@@ -63,7 +63,7 @@ class Room:
                     todo = [piece for one in todo for piece in _cut(one, self._most)]
 
     def _halve(self, worker: Worker, part: Part, said: str) -> None:
-        """Go on with half as many images at once as there was no room for."""
+        """Halve the number of images at once, after memory ran out."""
         if worker.block:  # the attack must see them together; the model need not
             most = worker.narrow(len(part)) if isinstance(worker, Narrowing) else 0
         else:
@@ -72,7 +72,8 @@ class Room:
         if not most:
             raise NoRoomError(f"1 image {worker.under}", said)
         self._say(
-            f"no memory left for {len(part)} images at once {worker.under}: going on with {most}; "
+            f"not enough memory for {len(part)} images at once {worker.under}: continuing with "
+            f"{most}; "
             "no verdict depends on it"
         )
 
