@@ -83,8 +83,8 @@ def _drawn(model: nn.Module) -> _Drawn | None:
     hooked = _has_any_global_hook()  # type: ignore[no-untyped-call]
     if hooked or not all(_is_bare(one) for _, one in modules if id(one) not in known):
         return None
-    # Tracing calls the forward, which may store things on the model, so a copy is traced that shares
-    # only layers and parameters.
+    # Tracing calls the forward, which may store things on the model.  So a copy is traced, which
+    # shares only the layers and parameters.
     shared: dict[int, Any] = {id(one): one for one in (*layers, *model.parameters())}
     try:
         root = copy.deepcopy(model, shared)

@@ -1,1 +1,1 @@
-"""The parts of a training run, one idea a module; `loop` goes round over them."""
+"""Training: the loop (`loop`) and its parts."""

@@ -20,36 +20,36 @@ from satbench.networks.build import canonical_architecture
 from satbench.preflight.reading import Data, data_of
 from satbench.recipes import TrainConfig, load_recipe, spelled_out, typed_setting
 from satbench.recipes.config import IN_MEMORY
-from satbench.training.handed_on import BEST_EPOCH, LAST_EPOCH
+from satbench.training.kept_epoch import BEST_EPOCH, LAST_EPOCH
 from satbench.training.own import Loss, OptimizerOf, Own, SchedulerOf, check_parts
+from satbench.training.progress import Step
 from satbench.training.run import default_name, run_training
-from satbench.training.told import Step
 from satbench.training.update.inner import Inner
 from satbench.training.watch import EpochMetrics
 
 OWN = "own"
-"""The architecture and the activation of a network of a user's own, in the config of a run."""
+"""The architecture and activation of a user's own network, in the config of a run."""
 
 
 class Callback:
-    """Something that is told of a run as it goes; override what is wanted."""
+    """An object that is called during a run; override the methods that you need."""
 
     def on_step(self, step: Step) -> None:
-        """Be told of a step that was taken: its loss, learning rate, and the time left."""
+        """Handle the end of a step, with its loss, learning rate, and the time left."""
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
-        """Be told of an epoch that is done: losses and held-out accuracies."""
+        """Handle the end of an epoch, with its losses and held-out accuracies."""
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What a training came to.
+    """The result of a training.
 
-    `model` is in eval mode, on the device of the training; `history` has an entry an epoch;
-    `path` is the file of weights, `card` lies beside it, and `notes` is what else it says.  `best`
+    `model` is in eval mode, on the device of the training; `history` has an entry for each epoch;
+    `path` is the file of weights, `card` the card next to it, and `notes` are its notes.  `best`
     and `last` are the files of weights of the best epoch by held-out PGD-10 accuracy and of the
-    last; the epoch that is handed on has its weights in `path`.  `best` is None where they are
-    lost.
+    last epoch; one of these is the result, whose weights are in `path`.  `best` is None if its
+    weights are lost.
     """
 
     model: nn.Module
@@ -84,25 +84,25 @@ def train(
 ) -> TrainedModel:
     """Train a classifier by adversarial training, and return it with its history.
 
-    `model` takes images (B, C, H, W), float32 in [0, 1], to logits (B, K): normalisation is its
-    first layer.  A copy of it is trained.  Or it is the name of an architecture, such as `"tiny"`.
-    `data` is a pair of images (N, C, H, W), float32 in [0, 1] or uint8, and labels (N,); the name
-    of a data set, such as `"imagefolder:PATH@none"` or `"arrays:train.npz"`; or a torch Dataset or
-    DataLoader, which is read once, in the order of its data set.  The last `held_out` images are
-    kept for the metrics.  `recipe` is the name of a recipe, a path of FILE.toml, or a TrainConfig;
-    `settings` change single values of it, such as `epochs=5, batch_size=64, seed=1`.
+    `model` maps images (B, C, H, W), float32 in [0, 1], to logits (B, K): normalisation is its
+    first layer.  A copy of it is trained.  It can also be the name of an architecture, such as
+    `"tiny"`.  `data` is a pair of images (N, C, H, W), float32 in [0, 1] or uint8, and labels (N,);
+    the name of a data set, such as `"imagefolder:PATH@none"` or `"arrays:train.npz"`; or a torch
+    Dataset or DataLoader, which is read once, in the order of its data set.  The last `held_out`
+    images are kept for the metrics.  `recipe` is the name of a recipe, the path of a FILE.toml, or
+    a TrainConfig; `settings` change single values of it, such as `epochs=5, batch_size=64, seed=1`.
 
-    `attack` is the attack of the training, such as `"pgd(steps=7,step=eps/4)"`, `""` for none.
-    `loss(logits, y)` returns the losses (B,) at the adversarial images, or their mean, in place of
-    the recipe's objective.  `optimizer(parameters)` makes the optimiser; the learning rate is then
-    its own.  `scheduler(optimizer, steps)` makes a schedule of so many steps, which takes one
-    after each step of the optimiser.  `init` are weights to start from: a file, the checkpoint of a
-    run, a model's name or a state dict.  `callbacks` are told of steps and epochs.
+    `attack` is the training attack, such as `"pgd(steps=7,step=eps/4)"`, or `""` for none.
+    `loss(logits, y)` returns the losses (B,) at the adversarial images, or their mean; it replaces
+    the recipe's objective.  `optimizer(parameters)` returns the optimiser, with its own learning
+    rate.  `scheduler(optimizer, steps)` returns a schedule of `steps` steps, one after each step of
+    the optimiser.  `init` are weights to start from: a file, the checkpoint of a run, a model's
+    name or a state dict.  `callbacks` are called after steps and epochs.
 
-    It is the loop of `satbench train`: all lies in the folder `out/name`, where the same call goes
-    on with a stopped run and finds a finished one.  A network of your own is known again by its
-    class, layers and shapes.  torch's global generators are left as they were.  Raises
-    SatbenchError, a ValueError, with one clear sentence for a wrong set-up.
+    It runs the loop of `satbench train`.  All files are in the folder `out/name`; the same call
+    continues a stopped run there, and finds a finished one.  Your own network is recognised by its
+    class, layers and shapes.  torch's global generators do not change.  Raises SatbenchError, a
+    ValueError, with one sentence for a wrong set-up.
 
     >>> import satbench, torch
     >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 2))
@@ -118,7 +118,7 @@ def train(
         network=model, name=name, out=out, device=device, threads=threads, workers=workers
     )
     if out is None:
-        raise SatbenchError("expected out as a folder, got None: training keeps its run there")
+        raise SatbenchError("expected out as a folder, got None: training saves its run there")
     own = Own(
         model if isinstance(model, nn.Module) else None,
         loss,
@@ -128,7 +128,7 @@ def train(
         images=not isinstance(data, str),
     )
     check_parts(own)
-    told = _callbacks(callbacks)
+    called = _callbacks(callbacks)
     config = _config(model, data, recipe, _changes(attack, init, settings))
     Inner.of(config)  # an attack that cannot train is refused before images are read
     images = data_of(data)
@@ -141,16 +141,16 @@ def train(
         None if data_dir is None else Path(data_dir),
         str(device),
         threads,
-        _each(told, "on_epoch", None if quiet else _line(config)),
+        _each(called, "on_epoch", None if quiet else _line(config)),
         quiet,
         workers,
         (lambda note: None) if quiet else lambda note: say(f"note: {note}"),
         images if isinstance(images, Dataset) else None,
         own,
-        _each(told, "on_step", None) if told else None,
+        _each(called, "on_step", None) if called else None,
     )
     if done is None:
-        raise SatbenchError("this process of several does not lead, and hands no model on")
+        raise SatbenchError("only the leading process of a distributed run returns a model")
     trained = done.trained
     best, last = (done.epochs.get(which) for which in (BEST_EPOCH, LAST_EPOCH))
     return TrainedModel(
@@ -181,7 +181,7 @@ def _changes(
     taken = {"architecture": "model", "dataset": "data", "recipe": "recipe"}
     for key, argument in taken.items():
         if key in settings:
-            raise SatbenchError(f"{key} is what {argument} says: leave {key}= out")
+            raise SatbenchError(f"{argument} already sets {key}: leave {key}= out")
     return {key: value for key, value in changes.items() if value is not None}
 
 
@@ -191,12 +191,12 @@ def _config(
     recipe: str | PathLike[str] | TrainConfig,
     changes: dict[str, object],
 ) -> TrainConfig:
-    """Return the config of a run on these images; an own network has no architecture in it."""
+    """Return the config of a run on these images; a user's own network has no architecture."""
     changes["dataset"] = data if isinstance(data, str) else IN_MEMORY
     if isinstance(model, str):
         changes["architecture"] = canonical_architecture(model)
     elif "activation" in changes:
-        raise SatbenchError("activation belongs to an architecture by name: leave activation= out")
+        raise SatbenchError("activation= needs an architecture by name: leave it out")
     if isinstance(recipe, TrainConfig):
         config = _changed(recipe, changes)
     elif isinstance(recipe, str | PathLike):
@@ -208,13 +208,13 @@ def _config(
         )
     if isinstance(model, nn.Module):
         if config.activation_rate != 1:
-            raise SatbenchError("activation_rate belongs to an architecture by name: leave it out")
+            raise SatbenchError("activation_rate= needs an architecture by name: leave it out")
         config = replace(config, architecture=OWN, activation=OWN)
     return config
 
 
 def _changed(config: TrainConfig, changes: dict[str, object]) -> TrainConfig:
-    """Return a config with changes, each checked and spelled out as in a recipe."""
+    """Return a config with changes, each checked and normalised as in a recipe."""
     checked: dict[str, Any] = {key: typed_setting(key, value) for key, value in changes.items()}
     return spelled_out(replace(config, **checked))
 
@@ -229,7 +229,7 @@ def _callbacks(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:
             raise SatbenchError(
                 "expected callbacks with on_step(step) or on_epoch(metrics), got "
                 f"{one.__name__ if isinstance(one, type) else type(one).__name__}: "
-                "make an object of a class that has them"
+                "pass an object of a class that has them"
             )
     return tuple(callbacks)
 
@@ -239,11 +239,11 @@ def _each(
 ) -> Callable[[Any], None]:
     calls = [getattr(one, method) for one in callbacks if hasattr(one, method)]
 
-    def tell(told: object) -> None:
+    def notify(event: object) -> None:
         for call in (*([also] if also else []), *calls):
-            call(told)
+            call(event)
 
-    return tell
+    return notify
 
 
 def _line(config: TrainConfig) -> Callable[[EpochMetrics], None]:

@@ -1,4 +1,4 @@
-"""Ctrl-C waits for the end of a step: half a step can be neither saved nor gone on from."""
+"""Delay of Ctrl-C to the end of a step, because half a step cannot be saved or resumed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from types import FrameType
 
 
 @contextmanager
-def step_in_one_piece(patient: bool) -> Iterator[None]:
-    """Let a Ctrl-C within take effect at the end, as the KeyboardInterrupt that it is.
+def uninterrupted(patient: bool) -> Iterator[None]:
+    """Delay a Ctrl-C to the end of the block, and raise KeyboardInterrupt there.
 
-    A second one takes effect at once, unless `patient`: processes that torchrun started may be
-    told twice.  Does nothing outside the main thread, where no signal arrives.
+    A second one takes effect at once, unless `patient`: a process that torchrun started may get
+    the signal twice.  Does nothing outside the main thread, which gets no signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""A training run on a terminal: a table that grows by a row an epoch, above a progress bar."""
+"""The terminal display of a training run: a table with a row per epoch, and a progress bar."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLUMNS = ("epoch", "rate", "loss", "train adv.", "held-out clean", "PGD-10", "
 
 
 class LiveTable:
-    """Progress on stderr; nothing is shown where that is no terminal, or `quiet`."""
+    """Progress on stderr; it shows nothing if stderr is not a terminal, or with `quiet`."""
 
     def __init__(self, title: str, config: TrainConfig, quiet: bool) -> None:
         self._title, self._config = title, config
@@ -45,17 +45,17 @@ class LiveTable:
             self._live.stop()
 
     def on_step(self, epoch: int, step: int, steps: int) -> None:
-        """A step of an epoch (from 0 on) is done."""
+        """Show that a step of an epoch (from 0) is done."""
         note = f"epoch {epoch + 1}/{self._config.epochs}"
         total = self._config.epochs * steps
         self._bar.update(self._task, completed=epoch * steps + step, total=total, note=note)
 
     def on_epoch(self, metrics: EpochMetrics) -> None:
-        """An epoch is done."""
+        """Show that an epoch is done."""
         self._epochs.append(metrics)
 
     def on_note(self, note: str) -> None:
-        """Something that a user should know of the run."""
+        """Show a note for the user."""
         self._notes.append(note)
 
     def _render(self) -> Group:

@@ -1,9 +1,9 @@
-"""Adversarial training as min-max (Madry et al., 2018, arXiv:1706.06083): one loop.
+"""The loop of adversarial training, a min-max problem (Madry et al., 2018, arXiv:1706.06083).
 
-The inner maximum is an ordinary attack; the outer minimum is SGD.  What a run does is fixed by
-its `TrainConfig`; initial weights, the order of the data, augmentation and the noise of the
-attacker are functions of the seed and of the place in the run, so a stopped run goes on to the
-very same weights, and runs that differ only in the activation start alike and see the same data.
+The inner maximum is an ordinary attack; the outer minimum is SGD.  A `TrainConfig` determines the
+run.  Initial weights, the order of the data, augmentation and the noise of the attack are functions
+of the seed and of the position in the run.  So a resumed run ends in the same weights, and runs
+that differ only in the activation have the same initial weights and see the same data.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from satbench.core.lock import lock_or_refuse
 from satbench.data import Dataset
 from satbench.preflight.preflight import ASKED
 from satbench.recipes import TrainConfig
-from satbench.training.handed_on import Kept, hand_on
+from satbench.training.epochs import METRICS, Run, history_of, writing
 from satbench.training.images.batches import Batches, batches_of
 from satbench.training.images.training_set import TrainingSet
+from satbench.training.kept_epoch import Kept, choose_kept
 from satbench.training.own import NOTHING, Own, check_network, own_copy, put_state
+from satbench.training.progress import Step
 from satbench.training.ranks import ALONE, Ranks
 from satbench.training.saved.best import BEST, BEST_BEFORE
 from satbench.training.saved.checkpoint import Checkpoints, has_checkpoint
 from satbench.training.saved.facts import Facts, difference, facts_of, open_run, other_start
 from satbench.training.start import fresh_model, load_start
-from satbench.training.told import Step
-from satbench.training.under_way import METRICS, Run, history_of, writing
 from satbench.training.update.noise import StepNoise
 from satbench.training.update.schedule import learning_rate
 from satbench.training.update.step import Stepper
@@ -46,10 +46,10 @@ LOCK = "lock"
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run came to: the model that is handed on, in eval mode, and why it is this one.
+    """The result of a run: the model of the chosen epoch, in eval mode, and why it was chosen.
 
-    For the process that leads, `epochs` are the best and the last epoch by these names, and `facts`
-    those that the run began with.
+    In the leading process, `epochs` has the best and the last epoch by name, and `facts` are those
+    at the start of the run.
     """
 
     model: nn.Module
@@ -60,17 +60,17 @@ class Trained:
 
     @property
     def kept_epoch(self) -> int:
-        """The epoch that is handed on; the first is 1."""
+        """The chosen epoch; the first is 1."""
         return self.chosen.metrics.epoch
 
     @property
     def kept(self) -> str:
-        """Why it is this epoch."""
+        """Why this epoch was chosen."""
         return self.chosen.why
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What else there is to know of the run."""
+        """Other notes on the run."""
         return self.chosen.notes
 
 
@@ -86,24 +86,24 @@ def train(
     own: Own = NOTHING,
     after_step: Callable[[Step], None] | None = None,
 ) -> Trained:
-    """Train what `config` says on the training split `data`; go on where `folder` stopped.
+    """Train as `config` says on the training split `data`, or continue the run in `folder`.
 
     The last `config.held_out` images are held out for the metrics of each epoch.  Checkpoints, the
-    best weights so far and a line of metrics an epoch go to `folder`.  `on_epoch(metrics)` and
-    `on_step(epoch, step, steps)` are told of progress, `on_note` of what a user should know,
-    `after_step` of what each step came to.  `own` are parts in place of the recipe's.  In a run of
-    several processes (`ranks`) only the first writes.  torch's global generators are left
-    as they were.  A Ctrl-C takes effect at the end of a step, and leaves a checkpoint of it.
+    best weights so far and one line of metrics per epoch go to `folder`.  `on_step(epoch, step,
+    steps)` and `on_epoch(metrics)` report progress, `on_note` gets notes for the user, `after_step`
+    the result of each step.  The parts in `own` replace those of the recipe.  In a run of several
+    processes (`ranks`) only the first writes.  torch's global generators do not change.  A Ctrl-C
+    takes effect at the end of a step, and leaves a checkpoint there.
 
-    Raises SatbenchError for a bad config, a folder that holds another run, one that began on other
-    data or that another process is at, numbers that are no longer finite, and a full disk.
+    Raises SatbenchError for a bad config, a folder with another run, with a run on other data or
+    with a run in progress, numbers that are not finite, and a full disk.
     """
     warm_cpu()
     opened = data if isinstance(data, TrainingSet) else TrainingSet(data, data.digest)
     data, n = opened.data, len(opened.data) - config.held_out
     if n < config.batch_size:
         raise SatbenchError(
-            f"expected more than {config.batch_size} training images (one batch) beside the "
+            f"expected more than {config.batch_size} training images (one batch) besides the "
             f"{config.held_out} held out, got {len(data)} in all"
         )
     batches = batches_of(data, config, device)
@@ -152,14 +152,14 @@ def train(
                 state, speed = run.steps_of_epoch(state)
                 state, metrics = run.end_epoch(state, speed)
                 on_epoch(metrics)
-        kept, beside = hand_on(run, state)
-        return Trained(stepper.result.eval(), history_of(state), kept, beside, began)
+        kept, epochs = choose_kept(run, state)
+        return Trained(stepper.result.eval(), history_of(state), kept, epochs, began)
 
 
 def _network(
     config: TrainConfig, data: Dataset, device: torch.device, batches: Batches, own: Own
 ) -> nn.Module:
-    """Return the network to train: a fresh one, or a copy of a user's own that has been asked."""
+    """Return the network to train: a new one, or a checked copy of a user's own."""
     if own.network is None:
         return fresh_model(config, data.classes)
     network = own_copy(own.network).to(device)
@@ -170,13 +170,13 @@ def _network(
 
 @contextmanager
 def _claimed(folder: Path, ranks: Ranks) -> Iterator[None]:
-    """Hold the folder of a run: no other process may train it meanwhile."""
+    """Lock the folder of a run, so that no other process trains it."""
     if not ranks.leads:
         yield
         return
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    doing = f"is at this very training ({folder})"
+    doing = f"is running the same training ({folder})"
     with lock_or_refuse(folder / LOCK, doing, "wait for it, or give another --name or --out"):
         yield
 

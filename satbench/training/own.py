@@ -1,4 +1,4 @@
-"""What users bring to a run from Python in place of the recipe's: network, loss, optimiser, …"""
+"""A user's own parts of a training run from Python: network, loss, optimiser, schedule."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from satbench.preflight.preflight import check_set_up
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(B, K) logits, (B,) labels -> (B,) losses, or their mean, ()."""
 OptimizerOf = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-"""The network's parameters -> the optimiser that moves them."""
+"""The network's parameters -> their optimiser."""
 SchedulerOf = Callable[[torch.optim.Optimizer, int], LRScheduler]
-"""The optimiser and the steps of the whole run -> its schedule, which takes a step at each."""
+"""The optimiser and the number of steps of the run -> the learning rate schedule."""
 
 
 @dataclass(frozen=True)
 class Own:
-    """Parts of a run that are no setting of a recipe; None where the recipe decides.
+    """Parts of a run that are not settings of a recipe; None if the recipe decides.
 
-    `state` are weights to start from.  `images` says that the images lie in memory only.
+    `state` are weights to start from.  `images` says that the images exist only in memory.
     """
 
     network: nn.Module | None = None
@@ -47,15 +47,15 @@ class Own:
 
     @property
     def retrainable(self) -> bool:
-        """Whether a command line trains the same again."""
+        """Whether a command line can repeat the training."""
         parts = (self.network, self.loss, self.optimizer, self.scheduler, self.state)
         return not self.images and all(part is None for part in parts)
 
     def described(self) -> str:
-        """Return what a run with these parts is, to know it again; empty for the recipe's own.
+        """Return a text that identifies these parts; empty if all are the recipe's.
 
-        Of the network: its class, its layers and the shapes of its weights; of functions, their
-        names.
+        For the network it has the class, the layers and the shapes of the weights; for functions,
+        the names.
         """
         parts = {
             "network": "" if self.network is None else _network_text(self.network),
@@ -66,72 +66,72 @@ class Own:
         return "; ".join(f"{part} {text}" for part, text in parts.items() if text)
 
     def weights(self) -> str:
-        """Return the digest of the weights that the run is given to begin with; empty for none."""
+        """Return the digest of the given initial weights; empty for none."""
         found = {} if self.network is None else {"network": digest_weights(self.network)}
         if self.state is not None:
             found["state"] = _digest_of_state(self.state)
         return digest_json(found) if found else ""
 
     def notes(self) -> tuple[str, ...]:
-        """Return what the card is to say of the parts."""
-        told = []
+        """Return the notes on these parts for the card."""
+        notes = []
         if self.loss is not None:
-            told.append(
+            notes.append(
                 f"the loss is the user's own, {name_of(self.loss)}; objective, beta and "
                 "label_smoothing of the recipe do not apply"
             )
         if self.optimizer is not None:
-            told.append(
+            notes.append(
                 f"the optimiser is the user's own, {name_of(self.optimizer)}; momentum, nesterov, "
                 "weight_decay, activation_rate, learning_rate and schedule of the recipe do not "
                 "apply"
             )
         if self.scheduler is not None:
-            told.append(
+            notes.append(
                 f"the learning rate is scheduled by the user's own {name_of(self.scheduler)}; "
                 "schedule, warm_up and milestones of the recipe do not apply"
             )
         if self.state is not None:
-            told.append(f"starts from a state dict, SHA-256 {_digest_of_state(self.state)[:12]}…")
-        return tuple(told)
+            notes.append(f"starts from a state dict, SHA-256 {_digest_of_state(self.state)[:12]}…")
+        return tuple(notes)
 
 
 NOTHING = Own()
-"""A run that is the recipe's in all its parts."""
+"""A run in which all parts are the recipe's."""
 
 
 def own_copy(network: nn.Module) -> nn.Module:
-    """Return a copy of a user's network to train.  Raises SatbenchError where it cannot be one."""
+    """Return a copy of a user's network to train.  Raises SatbenchError if it cannot be copied."""
     check_module(network)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise SatbenchError(
-            "expected a network with weights to train, got one without: set requires_grad of some"
+            "expected a network with trainable weights, got one without: set requires_grad"
         )
     try:
         return deepcopy(network)
-    except Exception as error:  # a user's own code raises what it likes
+    except Exception as error:  # a user's own code can raise anything
         raise SatbenchError(
-            f"expected a network that copy.deepcopy copies, got {type(error).__name__}: {error}"
+            f"expected a network that copy.deepcopy can copy, got {type(error).__name__}: {error}"
         ) from None
 
 
 def check_network(network: nn.Module, x: Tensor, y: Tensor, classes: int, threat: str) -> None:
-    """Ask a user's network about a few images what an evaluation asks.
+    """Check a user's network on a few images, as an evaluation does.
 
-    (B, C, H, W) in [0, 1], (B,).  Raises SatbenchError for answers that mean nothing.
+    (B, C, H, W) in [0, 1], (B,).  Raises SatbenchError for invalid answers.
     """
     check_set_up(network, dataset_from_tensors(x, y, classes), Threat.parse(threat))
 
 
 def put_state(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Put a state dict into a network, strictly.  Raises SatbenchError where it does not fit."""
+    """Load a state dict into a network, strictly.  Raises SatbenchError if it does not fit."""
     load_state(network, dict(state), Path("init"))
 
 
 def checked_loss(loss: Loss, logits: Tensor, y: Tensor) -> Tensor:
     """Return the mean of a user's loss.  (B, K), (B,) -> ().
 
-    Raises SatbenchError for anything but a loss of each image, or their mean, with a gradient.
+    Raises SatbenchError unless it returns a loss for each image, or their mean, with a gradient.
     """
     losses = loss(logits, y)
     if not isinstance(losses, Tensor):
@@ -150,7 +150,7 @@ def checked_loss(loss: Loss, logits: Tensor, y: Tensor) -> Tensor:
 
 
 def check_parts(own: Own) -> None:
-    """Raise SatbenchError for a part that is no function, before anything is read or made."""
+    """Raise SatbenchError for a part that is not a function, before anything is read or made."""
     for name, part, example in (
         ("loss", own.loss, "torch.nn.CrossEntropyLoss()"),
         ("optimizer", own.optimizer, "lambda parameters: torch.optim.Adam(parameters, 1e-3)"),
@@ -159,7 +159,7 @@ def check_parts(own: Own) -> None:
         made = isinstance(part, torch.optim.Optimizer | LRScheduler)
         if isinstance(part, type) and issubclass(part, nn.Module):
             raise SatbenchError(
-                f"expected {name}= as a function, got the class {part.__name__}: make one, "
+                f"expected {name}= as a function, got the class {part.__name__}: make an instance, "
                 f"{part.__name__}()"
             )
         if part is not None and (made or not callable(part)):
@@ -169,28 +169,28 @@ def check_parts(own: Own) -> None:
     bad = [k for k, v in (own.state or {}).items() if not isinstance(v, Tensor)]
     if bad:
         raise SatbenchError(
-            f"expected init as a state dict of tensors, got {bad[0]} as another thing: pass "
+            f"expected init as a state dict of tensors, got another type for {bad[0]}: pass "
             "model.state_dict()"
         )
 
 
 def on_device(loss: Loss | None, device: torch.device) -> Loss | None:
-    """Bring the tensors of a loss that is a module, such as weights of classes, to a device.
+    """Move the tensors of a loss that is a module, such as class weights, to a device.
 
-    Raises SatbenchError for one with parameters, which no optimiser would move.
+    Raises SatbenchError for a loss with parameters, which no optimiser would train.
     """
     if not isinstance(loss, nn.Module):
         return loss
     if any(True for _ in loss.parameters()):
         raise SatbenchError(
-            "expected loss= without parameters of its own, which are not trained: make them "
+            "expected loss= without parameters, which would not be trained: make them "
             "buffers, or part of the network"
         )
     return deepcopy(loss).to(device)
 
 
 def own_optimizer(factory: OptimizerOf, network: nn.Module) -> torch.optim.Optimizer:
-    """Make a user's optimiser for a network.  Raises SatbenchError for what is not one."""
+    """Make a user's optimiser for a network.  Raises SatbenchError if it is not an optimiser."""
     optimizer = factory([p for p in network.parameters() if p.requires_grad])
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise SatbenchError(
@@ -199,14 +199,14 @@ def own_optimizer(factory: OptimizerOf, network: nn.Module) -> torch.optim.Optim
     own = {id(parameter) for parameter in network.parameters()}
     if any(id(p) not in own for group in optimizer.param_groups for p in group["params"]):
         raise SatbenchError(
-            "expected optimizer= to move the parameters that it is given, got others: satbench "
+            "expected optimizer= to use the parameters that it is given, got others: satbench "
             "trains a copy of the network; write optimizer=lambda parameters: SGD(parameters, 0.1)"
         )
     step = list(signature(optimizer.step).parameters.values())
     if any(p.default is Parameter.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in step):
         raise SatbenchError(
-            f"expected an optimiser that takes a step from gradients, got "
-            f"{type(optimizer).__name__}, which needs a closure"
+            f"expected an optimiser whose step needs no closure, got "
+            f"{type(optimizer).__name__}, which needs one"
         )
     return optimizer
 
@@ -214,28 +214,28 @@ def own_optimizer(factory: OptimizerOf, network: nn.Module) -> torch.optim.Optim
 def own_scheduler(
     factory: SchedulerOf, optimizer: torch.optim.Optimizer, steps: int
 ) -> LRScheduler:
-    """Make a user's schedule over so many steps.  Raises SatbenchError for what is not one."""
+    """Make a user's schedule of `steps` steps.  Raises SatbenchError if it is not a schedule."""
     scheduler = factory(optimizer, steps)
     if isinstance(scheduler, ReduceLROnPlateau) or not isinstance(scheduler, LRScheduler):
         raise SatbenchError(
-            "expected scheduler= to return a schedule of torch.optim.lr_scheduler that takes a "
-            f"step without a metric, got {type(scheduler).__name__}"
+            "expected scheduler= to return a schedule of torch.optim.lr_scheduler that needs no "
+            f"metric, got {type(scheduler).__name__}"
         )
     try:
         kept = io.BytesIO()
         torch.save(scheduler.state_dict(), kept)
         kept.seek(0)
         torch.load(kept, weights_only=True)
-    except Exception:  # pickle and torch raise what they like
+    except Exception:  # pickle and torch can raise anything
         raise SatbenchError(
-            f"expected a schedule that a checkpoint can hold, got {type(scheduler).__name__} with "
-            "objects in its state; LambdaLR with a plain function will do"
+            f"expected a schedule that a checkpoint can store, got {type(scheduler).__name__} with "
+            "objects in its state; LambdaLR with a plain function works"
         ) from None
     return scheduler
 
 
 def name_of(part: object) -> str:
-    """Name a function, a class or an object of a user's; empty for None."""
+    """Return the name of a user's function, class or object; empty for None."""
     if part is None:
         return ""
     name = getattr(part, "__qualname__", None)

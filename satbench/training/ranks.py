@@ -1,4 +1,4 @@
-"""Several processes at one run (`torchrun`): who is who, and what they tell each other."""
+"""The processes of a distributed run (`torchrun`): their ranks, and their communication."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from satbench.core.errors import SatbenchError
 
 @dataclass(frozen=True)
 class Ranks:
-    """The place of this process among those of the run."""
+    """The rank of this process in the run."""
 
     rank: int = 0
     world: int = 1
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes, and speaks to the user."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def share(self, batch: int, parts: int = 1) -> NDArray[np.int64]:
-        """Return which rows of a batch are computed here, part after part.
+        """Return the rows of a batch that this process computes, part by part.
 
-        Each of its parts is shared evenly, so that a part holds the same images however many
-        processes there are.  Raises SatbenchError for a batch that does not split evenly.
+        Each part is divided evenly, so that a part has the same images for any number of processes.
+        Raises SatbenchError for a batch that cannot be divided evenly.
         """
         if batch % (self.world * parts):
             raise SatbenchError(
-                f"expected a batch_size that {self.world} processes times {parts} parts divide, "
-                f"got {batch}"
+                f"expected a batch_size that is a multiple of {self.world} processes × {parts} "
+                f"parts, got {batch}"
             )
         return np.arange(batch).reshape(parts, self.world, -1)[:, self.rank].ravel()
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes reach this point."""
         if self.world > 1:
             dist.barrier()
 
@@ -54,9 +54,9 @@ class Ranks:
         return values
 
     def agree_on_buffers(self, network: nn.Module) -> None:
-        """Give all processes the mean of their running statistics.
+        """Set the running statistics of all processes to their mean.
 
-        So each has the network that is saved, and a stopped run goes on alike.
+        Then each process has the network that is saved, and a resumed run is the same.
         """
         if self.world == 1:
             return
@@ -74,10 +74,10 @@ ALONE = Ranks()
 
 @contextmanager
 def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
-    """Join the processes that `torchrun` started, if it did; yield the place here and the device.
+    """Join the processes that `torchrun` started, if any; yield the rank and the device.
 
-    They speak through NCCL on GPUs, one each, and through gloo on the CPU.  Raises SatbenchError
-    for a device that is not there.
+    They communicate through NCCL on GPUs (one each), and through gloo on the CPU.  Raises
+    SatbenchError for a device that does not exist.
     """
     if not dist.is_torchelastic_launched():
         yield ALONE, choose_device(device)
@@ -95,6 +95,6 @@ def joined(device: str) -> Iterator[tuple[Ranks, torch.device]]:
 
 
 def bare(network: nn.Module) -> nn.Module:
-    """Return the network itself where torch.compile has wrapped it."""
+    """Return the network without the wrapper of torch.compile."""
     inside = getattr(network, "_orig_mod", network)
     return inside if isinstance(inside, nn.Module) else network

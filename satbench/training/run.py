@@ -1,4 +1,4 @@
-"""A training run as a user sees it: a folder with a log, weights, a card, and what to do next."""
+"""A training run for the user: a folder with a log, weights, a card, and the next command."""
 
 from __future__ import annotations
 
@@ -14,28 +14,27 @@ from satbench.data import Dataset, evaluation_set_of
 from satbench.model_zoo.card import Card, write_card
 from satbench.model_zoo.weights import save_weights
 from satbench.recipes import TrainConfig, overrides_of
-from satbench.training.handed_on import holding
+from satbench.training.epochs import writing
 from satbench.training.images.folders import default_workers
 from satbench.training.images.training_set import fair_set, open_training_set
+from satbench.training.kept_epoch import holding
 from satbench.training.live import LiveTable
 from satbench.training.loop import EpochMetrics, Trained, train
 from satbench.training.own import NOTHING, Own, name_of
+from satbench.training.progress import Step
 from satbench.training.ranks import joined
 from satbench.training.saved.facts import Facts
 from satbench.training.saved.own_card import write_own_card
 from satbench.training.saved.run_card import run_card
 from satbench.training.saved.tensorboard import write_events
-from satbench.training.told import Step
-from satbench.training.under_way import writing
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What a finished run left behind.
+    """The files of a finished run.
 
-    `test_set` is what the model is evaluated on by default, None where there is nothing; the
-    command is empty where there is none.  `epochs` are the weights and cards of the best epoch
-    and of the last, by these words.
+    `test_set` is the default data set to evaluate the model on, None if there is none; the command
+    is then empty.  `epochs` are the weights and cards of the best and the last epoch, by name.
     """
 
     weights: Path
@@ -61,13 +60,13 @@ def run_training(
     own: Own = NOTHING,
     after_step: Callable[[Step], None] | None = None,
 ) -> TrainingRun | None:
-    """Train as `config` says in the folder `out/name`, or go on there; write weights and card.
+    """Train as `config` says in the folder `out/name`, or continue there; write weights and card.
 
-    Under `torchrun` the processes share each batch; one of them writes and speaks, the others
-    return None.  Each has `workers` processes that read the files of a folder of images (for None
-    as many as cores, up to 8); nothing depends on their number.  From Python,
-    `given` are training images, `own` parts in place of the recipe's.  Raises SatbenchError for a
-    missing or corrupt training set, a device that is not there, and a folder of another run.
+    Under `torchrun` the processes share each batch; one of them writes and prints, the others
+    return None.  Each has `workers` processes that read a folder of images (None: one per core, at
+    most 8); the result does not depend on their number.  From Python, `given` are training images,
+    and the parts in `own` replace those of the recipe.  Raises SatbenchError for a missing or
+    corrupt training set, a device that does not exist, and a folder of another run.
     """
     name = name or default_name(config)
     folder = out / name
@@ -108,9 +107,9 @@ def default_name(config: TrainConfig) -> str:
 
 
 def train_command(config: TrainConfig, processes: int = 1, threads: int | None = None) -> str:
-    """Return the command that trains the same weights again, with so many processes and threads.
+    """Return the command that trains the same weights again, with `processes` and `threads`.
 
-    The threads are torch's at the moment if unset.
+    The default of `threads` is torch's current number.
     """
     program = (
         ("satbench",)
@@ -147,19 +146,19 @@ def _finish(
             folder / f"{label}.json",
         )
         with holding(trained.model, kept.state) as model:
-            told = run_card(
+            made = run_card(
                 *(label, weights.name, model, config, data, facts),
                 *((kept.why, kept.metrics), again, kept.notes),
             )
             if is_new:
-                save_weights(model, weights, None if own.network else told)
+                save_weights(model, weights, None if own.network else made)
         if own.network:
-            write_own_card(told, name_of(own.network), card)
+            write_own_card(made, name_of(own.network), card)
         else:
-            write_card(told, card)
-        written[which] = weights, card, told
-    weights, card, told = written.pop("")
-    trained_on = told.training.dataset if told.training else config.dataset
+            write_card(made, card)
+        written[which] = weights, card, made
+    weights, card, made = written.pop("")
+    trained_on = made.training.dataset if made.training else config.dataset
     test_set = None if own.images else evaluation_set_of(trained_on)
     command = "" if own.network or own.images else _eval_command(config, card, test_set)
     epochs = {which: files[:2] for which, files in written.items()}

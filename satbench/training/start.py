@@ -1,4 +1,4 @@
-"""The weights that a run begins with: fresh ones, or those of a model that is trained further."""
+"""The initial weights of a run: random ones, or those of another model."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from satbench.training.saved.checkpoint import CorruptError, is_checkpoint, read
 
 
 def fresh_model(config: TrainConfig, classes: int) -> nn.Module:
-    """Build the untrained model of a run: its weights are a function of the seed.
+    """Build the untrained model of a run; its weights are a function of the seed.
 
-    torch's global generator is left as it was.
+    torch's global generator does not change.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -27,18 +27,18 @@ def fresh_model(config: TrainConfig, classes: int) -> nn.Module:
 
 
 def load_start(model: nn.Module, start: str) -> str:
-    """Put the weights that `start` names into a fresh model; return a note on it.
+    """Load the weights that `start` names into a new model; return a note.
 
     `start` is the checkpoint of a run, a file of weights (FILE#KEY for one of several sets in it),
-    or the name of a model in the zoo.  Where the last layer tells another number of classes apart,
-    it stays fresh.  Raises SatbenchError for what is missing, corrupt, or does not fit.
+    or the name of a model in the zoo.  If the last layer has another number of classes, it keeps
+    its random weights.  Raises SatbenchError if the weights are missing, corrupt, or do not fit.
     """
     text, _, copy = start.partition("#")
     path = Path(text)
     if path.suffix and path.exists():
         state = _state_of(path, copy)
     elif path.suffix:
-        raise SatbenchError(f"expected weights to start from at {path}, which is missing")
+        raise SatbenchError(f"expected weights to start from at {path}, found none")
     else:
         _, path = find_card(text)
         state = read_state(path)
@@ -62,7 +62,7 @@ def _state_of(path: Path, copy: str) -> dict[str, Tensor]:
 
 
 def _other_head(model: nn.Module, state: dict[str, Tensor]) -> list[str]:
-    """Return the tensors of the last layer, if it alone has another shape than in `state`."""
+    """Return the tensors of the last layer, if only it has another shape than in `state`."""
     own = model.state_dict()
     other = [n for n in own if n in state and own[n].shape != state[n].shape]
     matrices = [name for name in own if own[name].dim() > 1]

@@ -1,4 +1,4 @@
-"""What is watched during a run, on held-out training images: never on the test set."""
+"""Measurements during a run on held-out training images, never on the test set."""
 
 from __future__ import annotations
 
@@ -21,46 +21,46 @@ from satbench.training.saved.checkpoint import NotFiniteError
 from satbench.training.update.inner import Inner
 
 LOOKED_AT = 64
-"""How many of the held-out images are looked at within an epoch."""
+"""How many held-out images a check within an epoch uses."""
 LEAST_STEPS = 10
-"""How many steps are between two looks at least."""
+"""Least number of steps between two checks."""
 _AT_ONCE = 250
-_FAR = 3.0  # standard errors, beyond which a difference is not owed to the choice of images
+_FAR = 3.0  # standard errors from which a difference is not due to the choice of images
 _SMALL_GAP = 0.1
 _NEAR_CHANCE = 0.99
 
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """What one epoch came to.  Accuracies are shares in [0, 1].
+    """The metrics of one epoch.  Accuracies are shares in [0, 1].
 
-    `checks` are the looks within the epoch: `step`, and accuracies `attack` and `pgd10` on a few
+    `checks` are the checks within the epoch: `step`, and accuracies `attack` and `pgd10` on a few
     images.  `collapsed` says that single-step training has overfitted catastrophically.
     """
 
     epoch: int
     loss: float
-    """Mean loss over the training batches as they were trained on (adversarial)."""
+    """Mean loss over the adversarial training batches."""
     train_accuracy: float
-    """Accuracy on those same adversarial training images."""
+    """Accuracy on the same adversarial training images."""
     held_out_clean: float
     held_out_pgd10: float
     learning_rate: float
     images_per_second: float
     warning: str = ""
     held_out_attack: float | None = None
-    """Accuracy under the attack of the training itself; None for standard training."""
+    """Accuracy under the training attack; None for standard training."""
     collapsed: bool = False
     checks: list[dict[str, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Held:
-    """How a model does on held-out images.  Accuracies are shares in [0, 1].
+    """The accuracies of a model on held-out images, shares in [0, 1].
 
-    `attack` is the accuracy under the attack of the training itself, None for standard training;
-    `error` is the standard error of its difference from that under PGD-10, `pgd10`.  `trained` is
-    the accuracy on the adversarial images of the training, as they were trained on.
+    `attack` is the accuracy under the training attack, None for standard training; `pgd10` that
+    under PGD-10, and `error` the standard error of their difference.  `trained` is the accuracy on
+    the adversarial training images.
     """
 
     clean: float
@@ -72,14 +72,14 @@ class Held:
 
     @property
     def gap(self) -> float:
-        """How much PGD-10 finds that the attack of the training does not."""
+        """How many more images PGD-10 breaks than the training attack, as a share."""
         return 0.0 if self.attack is None else self.attack - self.pgd10
 
     def as_check(self, step: int, collapsed: bool) -> dict[str, float]:
-        """Return a look within an epoch as its line of metrics keeps it."""
+        """Return a check within an epoch, in the form of the metrics file."""
         attack = {} if self.attack is None else {"attack": self.attack}
-        told = {"step": step, "trained": self.trained, **attack, "pgd10": self.pgd10}
-        return told | ({"collapsed": 1} if collapsed else {})
+        check = {"step": step, "trained": self.trained, **attack, "pgd10": self.pgd10}
+        return check | ({"collapsed": 1} if collapsed else {})
 
 
 def held_out_accuracies(
@@ -91,9 +91,9 @@ def held_out_accuracies(
     device: torch.device,
     ranks: Ranks,
 ) -> Held:
-    """Measure on some held-out images, in eval mode and float32; processes share the images.
+    """Measure a model on held-out images, in eval mode and float32; processes share the images.
 
-    Raises NotFiniteError where the model gives an answer that is not finite.
+    Raises NotFiniteError if an answer of the model is not finite.
     """
     model.eval()
     pgd10, threat = parse_attack("pgd-10"), Threat.parse(config.threat)
@@ -126,19 +126,20 @@ def held_out_accuracies(
 
 
 def looks(config: TrainConfig, steps: int) -> frozenset[int]:
-    """Return the steps of an epoch after which held-out images are looked at, the end aside."""
+    """Return the steps of an epoch after which there is a check, without the last step."""
     parts = min(config.checks, steps // LEAST_STEPS)
     return frozenset(round(part * steps / parts) for part in range(1, parts))
 
 
 def has_collapsed(config: TrainConfig, held: Held, classes: int) -> bool:
-    """Return whether a model resists the attack of its training and no stronger one.
+    """Return whether a model resists its training attack but no stronger one.
 
     That is catastrophic overfitting of single-step training (Wong et al., 2020, arXiv:2001.03994,
-    section 5.4).  On the held-out images the two differ by `overfitting_drop`, or by a tenth and
-    PGD-10 leaves less than half.  Or the model resists the attack on the images of the training
-    alone, and PGD-10 leaves next to nothing of the others: less than half of what guessing does,
-    and less than a quarter of what is right there and here.  Either by three standard errors.
+    section 5.4).  There are two signs; both must exceed three standard errors.  First: on held-out
+    images the accuracies under the two attacks differ by `overfitting_drop`, or they differ by a
+    tenth and PGD-10 accuracy is below half of the other.  Second: the model resists its attack only
+    on training images, and held-out PGD-10 accuracy is below half of chance level, below a quarter
+    of the accuracy on training images, and below a quarter of the held-out clean accuracy.
     """
     if held.attack is None:
         return False
@@ -152,11 +153,11 @@ def has_collapsed(config: TrainConfig, held: Held, classes: int) -> bool:
 
 
 def overfitting(config: TrainConfig, history: Sequence[EpochMetrics], now: EpochMetrics) -> str:
-    """Return what to say of an epoch that has overfitted, else nothing.
+    """Return a warning about an epoch that has overfitted, else nothing.
 
-    Standard training has no robustness to lose.  A fall below the best epoch that the attack of the
-    training sees as well is no catastrophic overfitting (robust overfitting: Rice et al., 2020,
-    arXiv:2002.11569).
+    Standard training has no robustness to lose.  If the accuracy under the training attack falls
+    below the best epoch as well, it is not catastrophic overfitting but robust overfitting (Rice et
+    al., 2020, arXiv:2002.11569).
     """
     if now.collapsed and now.held_out_attack is not None:
         resisted = _resisted(now.held_out_attack, now.train_accuracy)
@@ -169,13 +170,13 @@ def overfitting(config: TrainConfig, history: Sequence[EpochMetrics], now: Epoch
         return ""
     return (
         f"held-out PGD-10 accuracy fell from {best.held_out_pgd10:.1%} (epoch {best.epoch}) to "
-        f"{now.held_out_pgd10:.1%} (epoch {now.epoch}), and that under the attack of the training "
-        "with it: robust overfitting, or too high a learning rate"
+        f"{now.held_out_pgd10:.1%} (epoch {now.epoch}), and so did that under the training attack: "
+        "robust overfitting, or the learning rate is too high"
     )
 
 
 def collapse(check: dict[str, float], epoch: int) -> str:
-    """Return what to say of a collapse that a look within an epoch found."""
+    """Return a warning about a collapse that a check within an epoch found."""
     return (
         f"accuracy was {_resisted(check['attack'], check['trained'])}, and {check['pgd10']:.1%} "
         f"under PGD-10, at step {check['step']:.0f} of epoch {epoch}: catastrophic overfitting"
@@ -184,26 +185,25 @@ def collapse(check: dict[str, float], epoch: int) -> str:
 
 def _resisted(held: float, trained: float) -> str:
     return (
-        f"{trained:.1%} on the images trained on and {held:.1%} on held-out ones under the attack "
-        "of the training"
+        f"{trained:.1%} on training images and {held:.1%} on held-out ones under the training "
+        "attack"
     )
 
 
 def collapse_within(metrics: EpochMetrics) -> str:
-    """Return what to say of a collapse within an epoch, else nothing."""
-    told = [collapse(check, metrics.epoch) for check in metrics.checks if "collapsed" in check]
-    return told[0] if told else ""
+    """Return a warning about a collapse within an epoch, else nothing."""
+    found = [collapse(check, metrics.epoch) for check in metrics.checks if "collapsed" in check]
+    return found[0] if found else ""
 
 
 def history_notes(
     history: Sequence[EpochMetrics], kept: EpochMetrics, chance: float
 ) -> Iterator[str]:
-    """Yield what the card should say of the epochs of a run, of which `kept` is handed on."""
+    """Yield notes on the epochs of a run for the card; `kept` is the chosen epoch."""
     seen = [m.epoch for m in history if m.collapsed or collapse_within(m)]
     if seen:
-        handed = "the weights handed on are among them" if kept.epoch in seen else ""
-        handed = handed or "the weights handed on are of another epoch"
-        yield f"catastrophic overfitting was seen in epoch {_listed(seen)}; {handed}"
+        which = "one of these" if kept.epoch in seen else "another epoch"
+        yield f"catastrophic overfitting in epoch {_listed(seen)}; the weights are of {which}"
     idle = [m.epoch for m in history if no_better_than_chance(m, chance)]
     if idle:
         yield f"the loss was at chance level ({chance:.3g}) in epoch {_listed(idle)}"
@@ -214,30 +214,30 @@ def _listed(epochs: Sequence[int]) -> str:
 
 
 def best_of(history: Sequence[EpochMetrics]) -> EpochMetrics | None:
-    """Return the epoch of greatest held-out PGD-10 accuracy, the first of equals.
+    """Return the epoch with the greatest held-out PGD-10 accuracy, on a tie the first.
 
-    One that has not collapsed is better than any that has.
+    An epoch without a collapse is better than any with one.
     """
     return max(history, key=lambda m: (not m.collapsed, m.held_out_pgd10), default=None)
 
 
 def chance_level(config: TrainConfig, labels: NDArray[np.int64], classes: int) -> float:
-    """Return the least mean loss of an answer that does not depend on the image, in nats."""
+    """Return the least mean loss, in nats, of a model that ignores the image."""
     shares = np.bincount(labels, minlength=classes) / len(labels)
     shares = shares * (1 - config.label_smoothing) + config.label_smoothing / classes
-    told = shares[shares > 0]
-    entropy = float(-(told * np.log(told)).sum())
+    positive = shares[shares > 0]
+    entropy = float(-(positive * np.log(positive)).sum())
     # MART adds -log(1 - p) of the best other class.
     return entropy - (math.log(1 - 1 / classes) if config.objective == "mart" else 0.0)
 
 
 def no_better_than_chance(metrics: EpochMetrics, chance: float) -> str:
-    """Return what to say of an epoch whose loss an answer without looking reaches, else nothing."""
+    """Return a warning about an epoch whose loss is not below chance level, else nothing."""
     if metrics.loss < _NEAR_CHANCE * chance:
         return ""
     return (
-        f"the mean loss of epoch {metrics.epoch} was {metrics.loss:.3g}, no better than that of "
-        f"one answer to all images, {chance:.3g} (chance level): lower learning_rate, or train on"
+        f"the mean loss of epoch {metrics.epoch} was {metrics.loss:.3g}, not below chance level "
+        f"({chance:.3g}, one answer for all images): lower learning_rate, or train longer"
     )
 
 

@@ -159,7 +159,7 @@ def test_a_second_process_at_the_same_run_is_refused_and_spoils_nothing(whole: s
     Path("runs", NAME).mkdir(exist_ok=True, parents=True)
     with lock_or_refuse(Path("runs", NAME, "lock"), "is at it"):
         before = files()
-        assert f"process {os.getpid()} is at this very training" in told(train())
+        assert f"process {os.getpid()} is running the same training" in told(train())
         assert before == files()
 
     assert (0, whole) == (train().exit_code, weights())

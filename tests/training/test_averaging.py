@@ -94,7 +94,7 @@ def test_the_average_is_what_a_run_evaluates_and_hands_on(
         return Held(0.0, 0.0)
 
     monkeypatch.setattr(Stepper, "end_epoch", remember)
-    monkeypatch.setattr("satbench.training.under_way.held_out_accuracies", measure)
+    monkeypatch.setattr("satbench.training.epochs.held_out_accuracies", measure)
     done = train(replace(config, **changes), toy, tmp_path, CPU)
 
     assert seen == [average for _, average in ends]

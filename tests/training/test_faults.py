@@ -30,7 +30,7 @@ from satbench.data import Dataset, ImageTree, ResizeCrop, open_tree
 from satbench.model_zoo.card import read_card
 from satbench.model_zoo.weights import digest_weights
 from satbench.recipes import TrainConfig
-from satbench.training.interrupts import step_in_one_piece
+from satbench.training.interrupts import uninterrupted
 from satbench.training.loop import train
 from satbench.training.run import run_training
 from satbench.training.saved.checkpoint import STATE, has_checkpoint, read_checkpoint
@@ -209,7 +209,7 @@ def test_a_second_training_of_a_run_is_refused(
     train(config, toy, tmp_path, CPU, on_step=try_too)
 
     assert seen == [
-        f"process {os.getpid()} is at this very training ({tmp_path}); wait for it, or give "
+        f"process {os.getpid()} is running the same training ({tmp_path}); wait for it, or give "
         "another --name or --out"
     ]
 
@@ -247,8 +247,8 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(
         train(config, toy, folder, CPU)
 
     assert str(told.value) == (
-        f"cannot write to {folder} (File too large): make room there, then the same command goes "
-        "on from what is saved"
+        f"cannot write to {folder} (File too large): free some space, then give the same command "
+        "to continue"
     )
     assert list(folder.glob("*.part")) == []
     assert digest_weights(train(config, toy, folder, CPU).model) == whole[0]
@@ -394,7 +394,7 @@ def test_a_patient_step_ends_however_often_ctrl_c_is_pressed() -> None:
     ends = []
 
     def step() -> None:
-        with step_in_one_piece(patient=True):
+        with uninterrupted(patient=True):
             for _ in range(3):
                 signal.raise_signal(signal.SIGINT)
             ends.append(True)
@@ -407,7 +407,7 @@ def test_a_patient_step_ends_however_often_ctrl_c_is_pressed() -> None:
 
 def test_the_users_own_handler_of_ctrl_c_comes_back() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with step_in_one_piece(patient=False):
+    with uninterrupted(patient=False):
         assert signal.getsignal(signal.SIGINT) != before
 
     assert signal.getsignal(signal.SIGINT) == before
@@ -484,5 +484,5 @@ def test_of_two_commands_at_one_run_the_second_says_so(tmp_path: Path) -> None:
     first.send_signal(signal.SIGCONT)
 
     assert (code, len(said.splitlines())) == (2, 1)
-    assert said.startswith(f"satbench: process {first.pid} is at this very training")
+    assert said.startswith(f"satbench: process {first.pid} is running the same training")
     assert ended(first)[0] == 0

@@ -223,7 +223,7 @@ def gradients_seen(
 
     monkeypatch.setattr("satbench.training.loop.fresh_model", lambda config, classes: Spy())
     monkeypatch.setattr(
-        "satbench.training.under_way.held_out_accuracies", lambda *args: Held(0.0, 0.0)
+        "satbench.training.epochs.held_out_accuracies", lambda *args: Held(0.0, 0.0)
     )
     train(replace(config, epochs=1, batch_size=32), toy, folder, CPU)
     return seen

@@ -19,7 +19,7 @@ from satbench.data import Dataset, ImageTree
 from satbench.model_zoo.card import read_card
 from satbench.model_zoo.weights import digest_weights
 from satbench.recipes import TrainConfig
-from satbench.training import under_way
+from satbench.training import epochs
 from satbench.training.loop import train
 
 CPU = torch.device("cpu")
@@ -30,7 +30,7 @@ def train_in_a_child(config: TrainConfig, data: Dataset, folder: Path) -> int:
     child = os.fork()
     if child:
         return child
-    under_way.SAVE_EVERY_SECONDS = -1.0
+    epochs.SAVE_EVERY_SECONDS = -1.0
     try:
         train(config, data, folder, CPU)
     finally:

@@ -62,7 +62,7 @@ def measured_as(
         digests.append(digest_weights(model))
         return Held(0.8, pgd10[len(digests) - 1], attack[len(digests) - 1], error=0.01)
 
-    monkeypatch.setattr("satbench.training.under_way.held_out_accuracies", measure)
+    monkeypatch.setattr("satbench.training.epochs.held_out_accuracies", measure)
     return digests
 
 
@@ -152,14 +152,12 @@ def test_a_collapse_is_warned_of_and_the_last_epoch_handed_on(
     assert [m.collapsed for m in done.history] == [False, False, False, True, False]
     assert [m.warning for m in done.history] == [
         *("", "", ""),
-        f"accuracy is {done.history[3].train_accuracy:.1%} on the images trained on and 75.0% on "
-        "held-out ones under the attack of the training, and 24.0% under PGD-10 (epoch 4): "
+        f"accuracy is {done.history[3].train_accuracy:.1%} on training images and 75.0% on "
+        "held-out ones under the training attack, and 24.0% under PGD-10 (epoch 4): "
         "catastrophic overfitting",
         "",
     ]
-    assert done.notes == (
-        "catastrophic overfitting was seen in epoch 4; the weights handed on are of another epoch",
-    )
+    assert done.notes == ("catastrophic overfitting in epoch 4; the weights are of another epoch",)
 
 
 def test_a_fall_that_the_attack_of_the_training_sees_too_is_not_called_catastrophic(
@@ -216,7 +214,7 @@ def test_a_collapse_from_the_first_epoch_on_is_seen(
             "rollback": (seen[1 % len(seen)], 2, 5),
         }[on_overfitting]
     )
-    assert "the weights handed on are among them" in done.notes[0]
+    assert "the weights are of one of these" in done.notes[0]
 
 
 def test_a_collapsed_epoch_is_never_better_than_one_that_is_not() -> None:
@@ -284,8 +282,8 @@ def looked(collapsing: set[int], images: list[int], monkeypatch: pytest.MonkeyPa
         images.append(len(given[4]))
         return Held(0.8, 0.1, 0.7, 0.01) if len(images) in collapsing else Held(0.8, 0.4, 0.5, 0.01)
 
-    monkeypatch.setattr("satbench.training.under_way.held_out_accuracies", measure)
-    monkeypatch.setattr("satbench.training.under_way.LOOKED_AT", 3)
+    monkeypatch.setattr("satbench.training.epochs.held_out_accuracies", measure)
+    monkeypatch.setattr("satbench.training.epochs.LOOKED_AT", 3)
 
 
 def test_long_epochs_are_looked_into(config: TrainConfig) -> None:
@@ -371,7 +369,7 @@ def test_a_run_killed_after_a_look_goes_on_alike(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = train(long, toy, tmp_path / "whole", CPU)
-    monkeypatch.setattr("satbench.training.under_way.SAVE_EVERY_SECONDS", -1.0)
+    monkeypatch.setattr("satbench.training.epochs.SAVE_EVERY_SECONDS", -1.0)
     for place in ((0, 2), (0, 3), (1, 3)):
         with pytest.raises(power_cut):
             train(long, toy, tmp_path / "cut", CPU, on_step=cut_at(*place))

@@ -23,7 +23,7 @@ from satbench.model_zoo.weights import digest_weights
 from satbench.models import load_model, request_model
 from satbench.networks.build import canonical_activation
 from satbench.recipes import TrainConfig, load_recipe, recipe_names
-from satbench.training import under_way
+from satbench.training import epochs
 from satbench.training.images.batches import OnDevice
 from satbench.training.loop import EpochMetrics, StepNoise, fresh_model, learning_rate, train
 from satbench.training.run import default_name, run_training, train_command
@@ -304,7 +304,7 @@ def test_a_stopped_run_goes_on_to_the_very_same_weights(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(under_way, "SAVE_EVERY_SECONDS", save_every)
+    monkeypatch.setattr(epochs, "SAVE_EVERY_SECONDS", save_every)
     with pytest.raises(PowerCutError):
         train(CONFIG, toy, tmp_path, CPU, on_step=stop_at(epoch, step))
 
@@ -317,7 +317,7 @@ def test_a_stopped_run_goes_on_to_the_very_same_weights(
 def test_a_resumed_run_does_not_repeat_the_steps_it_saved(
     toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(under_way, "SAVE_EVERY_SECONDS", -1.0)
+    monkeypatch.setattr(epochs, "SAVE_EVERY_SECONDS", -1.0)
     with pytest.raises(PowerCutError):
         train(CONFIG, toy, tmp_path, CPU, on_step=stop_at(1, 3))
     done: list[tuple[int, int]] = []

@@ -52,14 +52,12 @@ def test_set_changes_a_setting_and_the_card_tells_the_command() -> None:
 @pytest.mark.usefixtures("_toy")
 def test_a_warning_of_overfitting_goes_to_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = iter([Held(0.9, 0.5, 0.5), Held(0.9, 0.1, 0.8)])
-    monkeypatch.setattr(
-        "satbench.training.under_way.held_out_accuracies", lambda *_: next(measured)
-    )
+    monkeypatch.setattr("satbench.training.epochs.held_out_accuracies", lambda *_: next(measured))
     done = run(*SMALL, *SETS, "--epochs", "2", "--quiet")
 
     assert (
-        "80.0% on held-out ones under the attack of the training, and 10.0% under PGD-10 (epoch "
-        "2): catastrophic overfitting"
+        "80.0% on held-out ones under the training attack, and 10.0% under PGD-10 (epoch 2): "
+        "catastrophic overfitting"
     ) in done.stderr
 
 

@@ -28,9 +28,9 @@ from satbench.data import Dataset, load_dataset
 from satbench.model_zoo.card import read_card
 from satbench.model_zoo.weights import digest_weights
 from satbench.recipes import TrainConfig
-from satbench.training import under_way
+from satbench.training import epochs
 from satbench.training.loop import train as loop
-from satbench.training.told import Step
+from satbench.training.progress import Step
 from satbench.training.watch import EpochMetrics
 
 ROOT = Path(__file__).parents[2]
@@ -157,7 +157,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
                 raise KeyboardInterrupt
 
     whole = run(out=tmp_path / "whole", **parts)
-    monkeypatch.setattr(under_way, "SAVE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(epochs, "SAVE_EVERY_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         run(callbacks=[Stop()], **parts)
     log = Log()

@@ -17,7 +17,7 @@ from satbench.core.errors import SatbenchError
 from satbench.data import Dataset
 from satbench.model_zoo.weights import digest_weights, load_weights, save_weights
 from satbench.recipes import TrainConfig
-from satbench.training import under_way
+from satbench.training import epochs
 from satbench.training.loop import Trained, fresh_model, train
 from satbench.training.saved.checkpoint import (
     BEFORE,
@@ -76,7 +76,7 @@ def test_the_older_generation_is_the_end_of_an_epoch(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(under_way, "SAVE_EVERY_SECONDS", -1.0)
+    monkeypatch.setattr(epochs, "SAVE_EVERY_SECONDS", -1.0)
     found = []
     for place in ((0, 3), (1, 2), (1, 4)):
         with pytest.raises(power_cut):
@@ -199,9 +199,7 @@ def test_a_checkpoint_can_be_read_by_plain_torch(
 def thrice(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
     """Return a config of three epochs, each better than the last, of which the best is kept."""
     left = iter([0.1, 0.2, 0.3])
-    monkeypatch.setattr(
-        under_way, "held_out_accuracies", lambda *_: Held(0.8, next(left), 0.3, 0.1)
-    )
+    monkeypatch.setattr(epochs, "held_out_accuracies", lambda *_: Held(0.8, next(left), 0.3, 0.1))
     return replace(config, epochs=3, keep="best", batch_size=32)
 
 
@@ -225,7 +223,7 @@ def test_a_kill_between_the_best_weights_and_their_checkpoint_leaves_no_trace(
     whole = train(thrice, toy, tmp_path / "whole" / "run", CPU)
     accuracies = iter([0.1, 0.2, 0.3, 0.3])  # the third epoch is measured twice
     monkeypatch.setattr(
-        under_way, "held_out_accuracies", lambda *_: Held(0.8, next(accuracies), 0.3, 0.1)
+        epochs, "held_out_accuracies", lambda *_: Held(0.8, next(accuracies), 0.3, 0.1)
     )
     save = Checkpoints.save
 
@@ -323,7 +321,7 @@ def test_a_loss_that_is_no_longer_finite_ends_the_run_and_leaves_the_good_checkp
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(under_way, "SAVE_EVERY_SECONDS", save_every)
+    monkeypatch.setattr(epochs, "SAVE_EVERY_SECONDS", save_every)
     Poison(4 + 3, monkeypatch).loss()
     said = diverging(config, toy, tmp_path)
 
@@ -358,7 +356,7 @@ def test_nothing_that_is_not_finite_is_saved(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(under_way, "SAVE_EVERY_SECONDS", -1.0)
+    monkeypatch.setattr(epochs, "SAVE_EVERY_SECONDS", -1.0)
     Poison(4 + 2, monkeypatch).after(change)
     said = diverging(replace(config, ema_decay=0.9), toy, tmp_path)
 
@@ -497,9 +495,7 @@ def test_a_corrupt_checkpoint_is_not_begun_with(
     config: TrainConfig, toy: Dataset, copied: Path, tmp_path: Path
 ) -> None:
     flip(copied / STATE, 2000)
-    with pytest.raises(
-        SatbenchError, match=r"^the checkpoint .* is corrupt \(its SHA-256 is another"
-    ):
+    with pytest.raises(SatbenchError, match=r"^the checkpoint .* is corrupt \(its SHA-256 is not"):
         train(replace(config, init=str(copied / STATE)), toy, tmp_path / "next", CPU)
 
 

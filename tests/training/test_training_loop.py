@@ -21,7 +21,7 @@ from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.model_zoo.weights import digest_weights
 from satbench.recipes import TrainConfig, load_recipe
-from satbench.training import under_way
+from satbench.training import epochs
 from satbench.training.loop import Trained, fresh_model, train
 from satbench.training.ranks import ALONE
 from satbench.training.update.step import Stepper
@@ -163,7 +163,7 @@ def test_a_stopped_run_goes_on_to_the_very_same_weights_with_any_setting(
 ) -> None:
     changed = replace(config, **EXTRAS[extra])
     whole = train(changed, toy, tmp_path / "whole", CPU)
-    monkeypatch.setattr(under_way, "SAVE_EVERY_SECONDS", -1.0)
+    monkeypatch.setattr(epochs, "SAVE_EVERY_SECONDS", -1.0)
     for place in ((0, 2), (1, 1), (1, 4)):
         with pytest.raises(power_cut):
             train(changed, toy, tmp_path / "cut", CPU, on_step=cut_at(*place))
@@ -174,7 +174,7 @@ def test_a_stopped_run_goes_on_to_the_very_same_weights_with_any_setting(
 def test_every_one_of_these_settings_changes_the_weights(
     config: TrainConfig, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(under_way, "held_out_accuracies", lambda *_: Held(0.5, 0.5))
+    monkeypatch.setattr(epochs, "held_out_accuracies", lambda *_: Held(0.5, 0.5))
     digests = set()
     for settings in ({}, *EXTRAS.values()):
         for key, value in settings.items() or [("seed", 0)]:
@@ -228,7 +228,7 @@ def test_parts_train_what_the_batch_does_but_for_batch_norm_which_is_said(
 
     assert with_norm > 1e-3
     assert notes[0].startswith(
-        "batch-norm takes its statistics over 2 images at a time, not over the batch of 8: "
+        "batch-norm computes its statistics over 2 images at a time, not over the batch of 8: "
     )
     assert without < 1e-6
     assert not any("batch-norm" in note for note in no_notes)

@@ -214,7 +214,7 @@ def test_images_that_lie_sorted_by_class_are_put_in_a_fixed_order_and_said(
 
     assert opened.digest == lying.digest
     assert opened.notes == (
-        "the images of toy lie sorted by class: they are taken in a fixed random order",
+        "the images of toy are sorted by class: they are used in a fixed random order",
     )
     assert sorted(map(bytes, opened.data.images)) == sorted(map(bytes, toy.images))
     assert set(opened.data.labels[-8:].tolist()) == {0, 1, 2}
@@ -228,7 +228,7 @@ def test_classes_of_which_none_is_held_out_are_named(
     monkeypatch.setattr("satbench.training.images.training_set.load_dataset", lambda *_, **__: data)
     (note,) = open_training_set(replace(small, held_out=30)).notes
 
-    assert note.startswith("of class 2 no image is among the 30 held out, the last of toy: ")
+    assert note.startswith("the 30 held-out images, the last of toy, have none of class 2: ")
     assert open_training_set(small).notes == ()  # with so few, chance may leave some out
 
 

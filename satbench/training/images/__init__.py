@@ -1,1 +1,1 @@
-"""Training images: where they come from, in which order, and in what batches."""
+"""Training images: their sources, their order, and their batches."""

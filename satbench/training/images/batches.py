@@ -1,4 +1,4 @@
-"""Training images as batches on the device."""
+"""Batches of training images on the device."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from satbench.training.update.augment import Augmentation
 
 
 class Batches(Protocol):
-    """Where the loop gets images from: by row, so that order and place are the loop's alone."""
+    """The source of images for the loop, by row, so that only the loop decides the order."""
 
     def train(
         self, epoch: int, rows: Sequence[NDArray[np.int64]]
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield augmented images in [0, 1] and labels for each of the batches to come.
+        """Yield augmented images in [0, 1] and labels for each batch of `rows`.
 
-        (B,) -> (B, C, H, W), (B,).  A function of the epoch (from 0 on) and the rows alone.
+        (B,) -> (B, C, H, W), (B,).  A function of only the epoch (from 0) and the rows.
         """
         ...
 
     def held_out(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Return images as they are and labels.  (B,) -> (B, C, H, W), (B,)."""
+        """Return images without augmentation, and labels.  (B,) -> (B, C, H, W), (B,)."""
         ...
 
 
 def batches_of(data: Dataset, config: TrainConfig, device: torch.device) -> Batches:
-    """Return where a run gets the images of a data set from."""
+    """Return the source of batches for a data set."""
     if isinstance(data, ImageTree):
         return FromFiles(data, config, device)
     return OnDevice(data, config, device)
 
 
 class OnDevice:
-    """A data set that lies on the device whole, as stored (bytes for small images)."""
+    """A data set that is on the device as a whole, as stored (bytes for small images)."""
 
     def __init__(self, data: Dataset, config: TrainConfig, device: torch.device) -> None:
         images, labels = (np.require(a, requirements="W") for a in (data.images, data.labels))
         self._images = torch.from_numpy(images).to(device)
         self._labels = torch.from_numpy(labels).to(device)
-        # A tensor on the device, for CUDA multiplies by the inverse of a number instead, which
-        # is not what the processor computes.
+        # A tensor on the device: CUDA multiplies by the inverse of a Python number instead, and the
+        # result differs from that of the CPU.
         self._white = torch.tensor(255, dtype=torch.float32, device=device)
         if config.augment == "resized-crop-flip":
             raise SatbenchError(
@@ -60,7 +60,7 @@ class OnDevice:
     def train(
         self, epoch: int, rows: Sequence[NDArray[np.int64]]
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield augmented images in [0, 1] and labels for each of the batches to come."""
+        """Yield augmented images in [0, 1] and labels for each batch of `rows`."""
         augments = self._augment.kind != "none"
         drawn = self._augment.draws(epoch, len(self._labels)) if augments else None
         for some in rows:
@@ -70,7 +70,7 @@ class OnDevice:
             yield self._scaled(x), y
 
     def held_out(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Return images as they are and labels.  (B,) -> (B, C, H, W), (B,)."""
+        """Return images without augmentation, and labels.  (B,) -> (B, C, H, W), (B,)."""
         x, y = self._stored(rows)
         return self._scaled(x), y
 

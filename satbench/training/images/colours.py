@@ -1,4 +1,4 @@
-"""Changes of an image's colours, as the published loader of SAT makes them; in worker processes."""
+"""Colour augmentation of images, as in the published loader of SAT; runs in worker processes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ COMPONENTS = np.array(
 )
 """The principal components of ImageNet's pixels, (red, green, blue) by component."""
 SPREADS = np.array([0.2175, 0.0188, 0.0045])
-"""What multiplies each of them, of pixels in [0, 1]; both as in Facebook's fb.resnet.torch."""
+"""The factor of each component, for pixels in [0, 1]; both as in Facebook's fb.resnet.torch."""
 
 
 def jittered(picture: Image, jitter: float, generator: np.random.Generator) -> Image:
     """Multiply brightness, contrast and saturation by factors from U(1 - jitter, 1 + jitter).
 
-    They are changed in a random order, as by torchvision's ColorJitter.
+    They are changed in a random order, as in torchvision's ColorJitter.
     """
     from torchvision.transforms.v2 import functional as v2
 
@@ -36,7 +36,7 @@ def lit(picture: Image, deviation: float, generator: np.random.Generator) -> Ima
 
     Each component is weighted by its spread and a factor from N(0, deviation²): the lighting noise
     of Krizhevsky et al., 2012 (ImageNet Classification with Deep Convolutional Neural Networks),
-    section 4.1.  The pixels stay bytes, rounded and held in 0 … 255.
+    section 4.1.  The pixels stay bytes, rounded and clipped to 0 … 255.
     """
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""Training images from files, read, cropped and flipped by worker processes."""
+"""Training images from files; worker processes read, crop and flip them."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 Read = tuple[NDArray[np.uint8], NDArray[np.int64]]
 AREA, RATIO, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10
-"""Shares of the image's area, ratios of width to height, and tries (torchvision's defaults)."""
+"""Range of area, range of width to height, and number of tries (torchvision's defaults)."""
 _PIECE = 32  # held-out images that a worker reads at once
 
 
 def default_workers(world: int) -> int:
-    """Return how many processes read images for each of `world` processes: all cores, up to 8."""
+    """Return how many readers each of `world` processes has: its share of the cores, at most 8."""
     here = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if here else os.cpu_count() or 1
     return max(1, min(8, cores // world))
 
 
 class FromFiles:
-    """Batches of a tree of images: a function of (seed, epoch, image), whoever reads them."""
+    """Batches of a tree of images; each image is a function of (seed, epoch, image)."""
 
     def __init__(self, tree: ImageTree, config: TrainConfig, device: torch.device) -> None:
         self._tree, self._config, self._device = tree, config, device
@@ -69,7 +69,7 @@ class FromFiles:
             yield x.float() / self._white, y
 
     def held_out(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Return images as evaluation sees them, and labels.  (B,) -> (B, 3, H, W), (B,)."""
+        """Return images as in an evaluation, and labels.  (B,) -> (B, 3, H, W), (B,)."""
         views = Views(self._tree, self._config.seed, 0, random=False)
         pieces = np.array_split(rows, math.ceil(len(rows) / _PIECE))
         x, y = (torch.cat(parts) for parts in zip(*self._read(views, pieces), strict=True))
@@ -78,9 +78,9 @@ class FromFiles:
     def _read(
         self, views: Views, rows: Sequence[NDArray[np.int64]]
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        # Its own generator, for a loader draws a seed for its workers, which nothing here uses.
+        # A separate generator: the loader draws a seed for its workers, which nothing here uses.
         loader: DataLoader[Read | str] = DataLoader(
-            views,  # type: ignore[arg-type]  # an index of it is the rows of a whole batch
+            views,  # type: ignore[arg-type]  # an index is the rows of a whole batch
             batch_size=None,
             sampler=rows,
             num_workers=min(self._tree.workers, len(rows)),
@@ -96,7 +96,7 @@ class FromFiles:
 
 @dataclass(frozen=True)
 class Views:
-    """What a worker computes: the images of some rows of a tree, in its size, in one epoch."""
+    """The images that a worker reads: rows of a tree, resized, in one epoch."""
 
     tree: ImageTree
     seed: int
@@ -106,7 +106,7 @@ class Views:
     lighting: float = 0.0
 
     def __getitem__(self, rows: NDArray[np.int64]) -> Read | str:
-        """Return images as bytes and labels, or what is wrong, for no error outlives a worker.
+        """Return images as bytes and labels; or an error as text, because workers lose exceptions.
 
         (B,) -> (B, 3, H, W), (B,).
         """
@@ -123,7 +123,7 @@ class Views:
             view = resized_crop_flip(self.tree.picture(row), size, generator)
         else:
             view = self.tree.view(row)
-        # Streams of their own: the crops are the same with and without.
+        # Separate streams, so that the crops are the same with and without colours.
         if self.jitter:
             colours = generator_for(self.seed, "colour jitter", self.epoch, row)
             view = jittered(view, self.jitter, colours)
@@ -133,14 +133,14 @@ class Views:
 
 
 def _as_read(read: Any) -> Any:
-    # Arrays go through a pipe; tensors would need a socket and an open file each.
+    # Arrays go through a pipe; each tensor would need a socket and an open file.
     return read
 
 
 def at_side(tree: ImageTree, side: int) -> ImageTree:
-    """Return the same images, side × side, with as much of each as at the size of `tree`.
+    """Return the same images at side × side, with the same part of each picture as in `tree`.
 
-    For a `side` of 0 they stay as they are.
+    With `side` 0 nothing changes.
     """
     if side == 0:
         return tree
@@ -154,9 +154,9 @@ def at_side(tree: ImageTree, side: int) -> ImageTree:
 def resized_crop_flip(
     picture: Image, size: tuple[int, int], generator: np.random.Generator
 ) -> Image:
-    """Resize a random part (bilinear) to `size` (width, height), mirrored in half of the cases.
+    """Resize a random part (bilinear) to `size` (width, height), mirrored with probability 1/2.
 
-    The part is drawn as by Szegedy et al., 2015, arXiv:1409.4842, section 6.
+    The part is drawn as in Szegedy et al., 2015, arXiv:1409.4842, section 6.
     """
     from PIL.Image import Resampling, Transpose
 
@@ -168,9 +168,9 @@ def resized_crop_flip(
 def random_box(
     width: int, height: int, generator: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """Draw a part of random area and ratio: left, upper, right, lower, in pixels.
+    """Draw a part with random area and ratio: left, upper, right, lower, in pixels.
 
-    Where none of ten draws fits, it is the middle, as large as the ratios allow.
+    If none of ten draws fits, it is the largest centred part with an allowed ratio.
     """
     for _ in range(TRIES):
         area = width * height * generator.uniform(*AREA)

@@ -1,4 +1,4 @@
-"""The images of a training run, opened as its config says, in a fair order."""
+"""The training set of a run, opened by its config and put into a fair order."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from satbench.data import Dataset, load_dataset, open_tree, training_rule
 from satbench.recipes import TrainConfig
 
 _ENOUGH = 10
-"""From so many held-out images a class on, one that has none is worth a word."""
+"""With at least this many held-out images per class on average, a class without any is noted."""
 
 
 @dataclass(frozen=True)
 class TrainingSet:
     """Images to train on, the last of them held out.
 
-    `digest` is that of the whole set as it lies there, before any were put in order or chosen;
-    `notes` say what a user should know of it.
+    `digest` is that of the whole set as stored, before ordering and selection; `notes` are for the
+    user.
     """
 
     data: Dataset
@@ -32,9 +32,9 @@ class TrainingSet:
 def open_training_set(
     config: TrainConfig, data_dir: Path | None = None, workers: int = 0
 ) -> TrainingSet:
-    """Open the training set of a config; `workers` processes are to read files of images.
+    """Open the training set of a config; `workers` processes read files of images.
 
-    Raises SatbenchError for a set that is missing or corrupt, and for too large a subset.
+    Raises SatbenchError for a set that is missing or corrupt, and for a subset that is too large.
     """
     if config.dataset.startswith("imagefolder:"):
         rule = training_rule(config.dataset, config.crop, config.resize, config.interpolation)
@@ -47,15 +47,15 @@ def open_training_set(
 def fair_set(config: TrainConfig, data: Dataset) -> TrainingSet:
     """Return the images of `data` that a config trains on, in a fair order.
 
-    Those that lie sorted by class are put into one fixed random order, that of folders of images,
-    for the last are held out.  With `subset` so many are chosen at random, the same for every
-    seed.  Raises SatbenchError for too large a subset.
+    Images that are sorted by class get one fixed random order, as for folders of images, because
+    the last ones are held out.  With `subset`, that many are chosen at random, the same for every
+    seed.  Raises SatbenchError for a subset that is too large.
     """
     digest, notes = data.digest, []
     if bool((np.diff(data.labels) >= 0).all()) and data.labels[0] != data.labels[-1]:
         data = data.taken(generator_for("imagefolder order").permutation(len(data)))
         notes.append(
-            f"the images of {data.name} lie sorted by class: they are taken in a fixed random order"
+            f"the images of {data.name} are sorted by class: they are used in a fixed random order"
         )
     if config.subset:
         order = generator_for("subset", digest).permutation(len(data))
@@ -70,6 +70,6 @@ def _classes_not_held_out(config: TrainConfig, data: Dataset) -> list[str]:
         return []
     classes = listed([str(label) for label in missing])
     return [
-        f"of class {classes} no image is among the {config.held_out} held out, the last of "
-        f"{data.name}: the metrics tell nothing of it; shuffle the images once"
+        f"the {config.held_out} held-out images, the last of {data.name}, have none of class "
+        f"{classes}: the metrics do not cover it; shuffle the images once"
     ]

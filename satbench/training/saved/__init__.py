@@ -1,1 +1,1 @@
-"""What a training run saves: checkpoints, the facts of the run, cards, logs."""
+"""The files of a training run: checkpoints, the facts of the run, cards, logs."""

@@ -1,4 +1,4 @@
-"""The best weights of a run so far, and the best before them, each with its digest."""
+"""The best weights of a run so far, and the previous best, each with its digest."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from satbench.model_zoo.weights import save_weights
 BEST, BEST_BEFORE = "best.safetensors", "best.before.safetensors"
 
 Best = dict[str, Any]
-"""`epoch`, and `digest`, the SHA-256 of the file (empty in runs of an older satbench)."""
+"""`epoch`, and `digest`, the SHA-256 of the file (empty for a run of an older satbench)."""
 
 
 def keep_best(
     model: nn.Module, card: Card | None, folder: Path, epoch: int, kept: tuple[Best, ...]
 ) -> tuple[Best, ...]:
-    """Save the weights of an epoch as the best, with their card; return what is kept, best first.
+    """Save the weights of an epoch as the best, with their card; return the kept ones, best first.
 
     The best so far become those before, if they are what was written.  They are those before
     already where a kill came between these weights and the checkpoint that names them.  A network
@@ -35,7 +35,7 @@ def keep_best(
 
 
 def find_best(folder: Path, best: Best) -> Path | None:
-    """Return the file that holds these weights, bit by bit; None where none does any more."""
+    """Return the file with exactly these weights; None if there is none any more."""
     for path in (folder / BEST, folder / BEST_BEFORE):
         if path.exists() and best["digest"] in ("", digest_file(path)):
             return path

@@ -1,8 +1,8 @@
-"""Checkpoints of a training run: finite, whole, with a checksum, two generations of them.
+"""Checkpoints of a training run: finite, atomic, with a checksum, in two generations.
 
-A checkpoint is what torch.save writes, and behind it a line with the SHA-256 of all before, which
-torch.load passes over.  It is read without running any code in it.  The older generation is the
-end of an epoch, as soon as there is one.
+A checkpoint is a file of torch.save, followed by a line with the SHA-256 of everything before it,
+which torch.load ignores.  Reading it runs no code from it.  The older generation is the end of an
+epoch, as soon as there is one.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _PIECE = 2**20
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The place in a run: epochs done, steps done in this one, and the sums of its metrics.
+    """A position in a run: epochs done, steps done in this epoch, and the sums of its metrics.
 
-    `history` holds the metrics of the epochs done, one dictionary each, and `checks` those of the
-    looks within this one; `ended` says that it ends here, before its last step.  `best` names the
-    weights that are kept as the best, the best first.  `notes` are what the card is to say of the
-    run; `stopped` says why the run ended before its last epoch, if it did.
+    `history` has the metrics of the finished epochs, one dictionary each, and `checks` those of the
+    checks within this one; `ended` says that it ends here, before its last step.  `best` lists the
+    kept best weights, the best first.  `notes` are the notes on the run for the card; `stopped`
+    says why the run ended before its last epoch, if it did.
     """
 
     epoch: int = 0
@@ -53,25 +53,25 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
 
     def at(self, step: int, sums: Tensor) -> Checkpoint:
-        """Return the place after so many steps of the epoch, with sums of loss and accuracy."""
+        """Return the position after `step` steps of the epoch, with sums of loss and accuracy."""
         loss, accuracy = sums.tolist()
         return replace(self, step=step, loss_sum=loss, accuracy_sum=accuracy)
 
     def noting(self, *notes: str) -> Checkpoint:
-        """Return the same place with more notes; none is there twice."""
+        """Return the same position with more notes, without duplicates."""
         return replace(self, notes=tuple(dict.fromkeys((*self.notes, *filter(None, notes)))))
 
 
 class NotFiniteError(Exception):
-    """Something that was to be saved holds NaN or infinity; the message says what."""
+    """The state to save has NaN or infinity; the message says where."""
 
 
 class CorruptError(Exception):
-    """A checkpoint that cannot be read, or is not what was written."""
+    """A checkpoint cannot be read, or is not what was written."""
 
 
 class Checkpoints:
-    """The checkpoints of a run in its folder, and what they put back and keep."""
+    """The checkpoints of a run in its folder, and the objects that they save and restore."""
 
     def __init__(
         self,
@@ -87,20 +87,20 @@ class Checkpoints:
         self._newest_is: Literal["end of epoch", "within epoch", "unusable"] = "unusable"
 
     def load(self) -> Checkpoint:
-        """Put the run back to where it stopped, if it had started.
+        """Restore the run to where it stopped, if it had started.
 
-        Learning rate, order, noise and augmentation are functions of the place, and torch's
-        generator is set from it at every step: the place stands for them all.  Where the newest
-        generation is corrupt, the older one is taken, and the place notes it.  Where it is missing,
-        a kill came between the two renames of `save`, and nothing is noted.  Raises SatbenchError
-        where neither can be used.
+        Learning rate, order, noise and augmentation are functions of the position, and torch's
+        generator is seeded from it at every step, so the position determines them all.  If the
+        newest generation is corrupt, the older one is used, and a note says so.  If it is missing,
+        a kill came between the two renames of `save`, and there is no note.  Raises SatbenchError
+        if neither can be used.
         """
         if not has_checkpoint(self._newest.parent):
             return Checkpoint()
         for path in (self._newest, self._before):
             try:
                 place = self._put_back(read_checkpoint(path))
-            except Exception:  # noqa: S112 (a broken file can cause every kind of error)
+            except Exception:  # noqa: S112 (a broken file can raise any error)
                 continue
             if path == self._newest:
                 self._newest_is = "within epoch" if place.step else "end of epoch"
@@ -113,10 +113,10 @@ class Checkpoints:
         )
 
     def save(self, place: Checkpoint) -> None:
-        """Write the state of the run down, atomically, and keep an older generation of it.
+        """Write the state of the run atomically, and keep an older generation.
 
-        Raises NotFiniteError, and changes nothing, where the state holds NaN or infinity; OSError
-        where it cannot be written.
+        Raises NotFiniteError, and changes nothing, if the state has NaN or infinity; OSError if it
+        cannot be written.
         """
         state: dict[str, Any] = {
             "model": self._network.state_dict(),
@@ -146,28 +146,28 @@ class Checkpoints:
         return place
 
     def _rotate(self) -> None:
-        # The older generation is the end of an epoch; until there is one, the place before.
+        # The older generation is the end of an epoch; until there is one, the previous position.
         none_yet = self._newest_is == "within epoch" and not self._before.exists()
         if self._newest.exists() and (none_yet or self._newest_is == "end of epoch"):
             self._newest.replace(self._before)
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Return whether a run has begun to train in `folder`."""
+    """Return whether `folder` has a checkpoint of a run."""
     return any((folder / name).exists() for name in (STATE, BEFORE))
 
 
 def check_finite(state: object) -> None:
-    """Raise NotFiniteError, which names the first of them, unless all tensors are finite."""
+    """Raise NotFiniteError, which names the first bad tensor, unless all are finite."""
     for name, tensor in _tensors(state, ()):
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise NotFiniteError(".".join(name))
 
 
 def last_good(folder: Path) -> tuple[Path, str] | None:
-    """Return the checkpoint to begin anew from after a divergence, and its place in words.
+    """Return the checkpoint to restart from after a divergence, and its position in words.
 
-    It is the last end of an epoch that is kept, else the newest; None where there is none.
+    It is the last kept end of an epoch, else the newest checkpoint; None if there is none.
     """
     found: list[tuple[Path, Checkpoint]] = []
     for path in (folder / STATE, folder / BEFORE):
@@ -175,48 +175,48 @@ def last_good(folder: Path) -> tuple[Path, str] | None:
             found.append((path, _place(read_checkpoint(path))))
         except (CorruptError, OSError):
             continue
-    found.sort(key=lambda one: one[1].step > 0)  # stable: of equals the newest stays first
+    found.sort(key=lambda one: one[1].step > 0)  # stable: on a tie the newest stays first
     return (found[0][0], where(found[0][1])) if found else None
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Return whether a file is a checkpoint of a run (and not only weights)."""
+    """Return whether a file is a checkpoint of a run, not just weights."""
     return _seal_of(path) is not None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint as data: `model`, `optimiser`, `place`, and `average` where there is one.
+    """Read a checkpoint as data: `model`, `optimiser`, `place`, and `average` if there is one.
 
-    Raises CorruptError unless it is, bit by bit, what was written; OSError where it is missing.
+    Raises CorruptError unless it is exactly what was written; OSError if it is missing.
     """
     seal = _seal_of(path)
     if seal is not None and _digest(path) != seal:
-        raise CorruptError("its SHA-256 is another than it says")
+        raise CorruptError("its SHA-256 is not the one it states")
     try:
-        if seal is None:  # as written before there were seals: each file in the zip has a CRC
+        if seal is None:  # an old file without a checksum line: each file in the zip has a CRC
             with zipfile.ZipFile(path) as file:
                 if file.testzip() is not None:
-                    raise CorruptError("a CRC in it is another than it says")
+                    raise CorruptError("one of its CRCs is not the one it states")
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         whole = "place" in saved and bool(saved.get("sealed")) == (seal is not None)
     except (CorruptError, FileNotFoundError):
         raise
-    except Exception as error:  # torch lets every kind of error through
+    except Exception as error:  # torch can raise any error here
         raise CorruptError(type(error).__name__) from None
     if not whole:
-        raise CorruptError("it is not a whole checkpoint")
+        raise CorruptError("it is not a complete checkpoint")
     return saved
 
 
 def where(place: Checkpoint) -> str:
-    """Return a place in words."""
+    """Return a position in words."""
     if place.step:
         return f"step {place.step} of epoch {place.epoch + 1}"
     return f"the end of epoch {place.epoch}"
 
 
 def _place(saved: dict[str, Any]) -> Checkpoint:
-    """Return the place in a checkpoint.  Raises CorruptError for one of another form."""
+    """Return the position in a checkpoint.  Raises CorruptError if it has another form."""
     try:
         check_plain(saved["place"], "place of a checkpoint", STATE)
         return convert(saved["place"], Checkpoint, "place of a checkpoint", STATE)
@@ -235,16 +235,16 @@ def _tensors(state: object, name: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
 def _write(state: dict[str, Any], file: BinaryIO) -> None:
     sealed = _Sealed(file)
     try:
-        torch.save(state, sealed)  # type: ignore[arg-type]  # it only writes and flushes
+        torch.save(state, sealed)  # type: ignore[arg-type]  # torch only writes and flushes
     except Exception:
-        if sealed.failed is not None:  # torch buries it under an error of its own
+        if sealed.failed is not None:  # torch hides it behind its own error
             raise sealed.failed from None
         raise
     file.write(b"\nsha256 " + sealed.sha.hexdigest().encode() + b"\n")
 
 
 class _Sealed:
-    """A file that hashes what goes into it, and remembers why it could not be written."""
+    """A file that hashes its contents as they are written, and remembers why a write failed."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self.sha = file, hashlib.sha256()
@@ -270,7 +270,7 @@ def _seal_of(path: Path) -> str | None:
 
 
 def _digest(path: Path) -> str:
-    """Return the SHA-256 of what is before the seal."""
+    """Return the SHA-256 of everything before the checksum line."""
     sha, left = hashlib.sha256(), path.stat().st_size - _SEAL_LENGTH
     with path.open("rb") as file:
         while left > 0:

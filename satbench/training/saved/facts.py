@@ -1,4 +1,4 @@
-"""What the bits of a run depend on beside its config: the data, and what computes them."""
+"""The facts of a run that its bits depend on, besides its config: data, device, processes."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ _FILES_READ = 64
 
 @dataclass(frozen=True)
 class Facts:
-    """`data` is the digest of the training set, `device` the kind of processor or the GPU's name.
+    """The data and the machine of a run.
 
-    It is of the whole set, whatever of it is trained on.  `files` is the digest of some whole
-    files of a folder of images, whose `data` is of names and sizes alone.  `own` tells of the parts
-    that are the user's own, and `weights` is the digest of those that were given to begin with.
+    `data` is the digest of the whole training set, even if only a part of it is used; `device` is
+    the kind of processor or the GPU's name.  For a folder of images, `data` covers only names and
+    sizes, and `files` is the digest of the contents of some files.  `own` describes the user's own
+    parts, and `weights` is the digest of the given initial weights.
     """
 
     data: str
@@ -48,7 +49,7 @@ class Facts:
 
 
 def facts_of(opened: TrainingSet, device: torch.device, ranks: Ranks, own: Own = NOTHING) -> Facts:
-    """Return the facts of a run that begins or goes on now."""
+    """Return the facts of a run that starts or continues now."""
     return Facts(
         data=opened.digest,
         threads=torch.get_num_threads(),
@@ -63,10 +64,10 @@ def facts_of(opened: TrainingSet, device: torch.device, ranks: Ranks, own: Own =
 
 
 def open_run(folder: Path, config: TrainConfig, now: Facts, leftovers: tuple[str, ...]) -> Facts:
-    """Claim `folder` for a run; return the facts that it began with.
+    """Claim `folder` for a run; return the facts from the start of the run.
 
-    Removes what was left of half-written files.  Raises SatbenchError if the folder holds a run of
-    another config, or one that began on other data.
+    Removes half-written files.  Raises SatbenchError if the folder has a run with another config or
+    other data.
     """
     path = folder / CONFIG
     for name in (CONFIG, STATE, BEFORE, *leftovers):
@@ -84,7 +85,7 @@ def open_run(folder: Path, config: TrainConfig, now: Facts, leftovers: tuple[str
 
 
 def difference(began: Facts, now: Facts) -> str:
-    """Return a sentence on what makes the bits of a run differ that goes on, else nothing."""
+    """Return a sentence on changes that make the bits of a resumed run differ, else nothing."""
     changed = [
         f"{name} {new} for {old}"
         for name, (old, new) in _pairs(began, now)
@@ -99,12 +100,12 @@ def difference(began: Facts, now: Facts) -> str:
 
 
 def other_start(began: Facts, now: Facts) -> str:
-    """Return a sentence where other weights are given than a run began with, else nothing."""
+    """Return a sentence if the given initial weights are not those of the run, else nothing."""
     if began.weights == now.weights:
         return ""
     return (
-        "goes on from its checkpoint, which began with other weights than those given now; for a "
-        "run that begins with these, give another name="
+        "continues from its checkpoint, which started from other weights than the given ones; to "
+        "start a run from these, give another name="
     )
 
 
@@ -135,7 +136,7 @@ def _check_config(folder: Path, found: dict[str, object], config: TrainConfig) -
 
 
 def _facts(found: dict[str, object], now: Facts, where: str) -> Facts:
-    """Return the facts in a config; those of an older satbench, which kept none, are today's."""
+    """Return the facts in a config; a config of an older satbench has none, so use those of now."""
     kept = found.get(_KEY)
     if not isinstance(kept, dict):
         return now
@@ -149,8 +150,8 @@ def _check_data(folder: Path, began: Facts, now: Facts) -> None:
     if began.data == now.data:
         what = "the same names and sizes, other bytes"
     raise SatbenchError(
-        f"{folder} holds a run that began on other training data ({what}); give it the data that "
-        "it began with, choose another --name or --out, or remove that folder"
+        f"{folder} holds a run that began on other training data ({what}); give it the same data, "
+        "choose another --name or --out, or remove that folder"
     )
 
 
@@ -164,7 +165,7 @@ def _check_own(folder: Path, began: Facts, now: Facts) -> None:
 
 
 def _some_files(tree: ImageTree) -> str:
-    """Return the digest of some files, whole: each of a class and place of its own."""
+    """Return the digest of the contents of some files, spread over the classes."""
     order = generator_for("files read", tree.digest).permutation(len(tree.files))
     names = sorted(tree.files[row] for row in order[:_FILES_READ])
     return digest_json([(name, digest_file(tree.folder / name)) for name in names])

@@ -1,4 +1,4 @@
-"""What is to be told of a network of a user's own: no card, for satbench cannot build it."""
+"""The description of a user's own network; it is not a card, because satbench cannot build it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from satbench.model_zoo.card import OWN_NETWORK, Card
 
 
 def write_own_card(card: Card, network: str, path: Path) -> None:
-    """Write what a card would say of a user's own network, with its class for an architecture.
+    """Write the contents of a card for a user's own network, with its class as architecture.
 
-    It has a schema of its own, so that nobody takes it for the card of a model that satbench
-    builds.
+    It has a different schema, so that it cannot be mistaken for the card of a model that satbench
+    can build.
     """
-    told = card.to_dict()
+    contents = card.to_dict()
     for key in ("architecture", "activation", "licence", "schema"):
-        del told[key]
-    if told["training"]:
+        del contents[key]
+    if contents["training"]:
         for key in ("architecture", "activation"):
-            told["training"]["config"].pop(key, None)
+            contents["training"]["config"].pop(key, None)
     use = (
         "a network of its author's own, which satbench cannot build: make the network, load the "
         "weights with safetensors.torch.load_model, and pass it to satbench.evaluate"
     )
-    values = {"schema": OWN_NETWORK, "network": network, "use": use, **told}
+    values = {"schema": OWN_NETWORK, "network": network, "use": use, **contents}
     write_text(path, json.dumps(values, indent=2) + "\n")

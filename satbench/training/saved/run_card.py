@@ -1,4 +1,4 @@
-"""The card of what a run trained: it lies beside the weights, and within them."""
+"""The card of a trained model, which is stored next to the weights and inside them."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def run_card(
 ) -> Card:
     """Return the card of `model`, trained as `config` says on the training split `data`.
 
-    `facts` are those that the run began with.  `weights` is the name of its file, `kept` why it is
-    this epoch's model, and the epoch's metrics; `command` trains it again; `notes` say what else
-    there is to know of the run.
+    `facts` are those from the start of the run.  `weights` is the name of the file, `kept` says why
+    this epoch was chosen and has its metrics; `command` trains it again; `notes` are other notes on
+    the run.
     """
     why, metrics = kept
     training = Training(
@@ -37,7 +37,7 @@ def run_card(
         seed=config.seed,
         threat=config.threat,
         attack=config.attack,
-        dataset=data.origin or config.dataset,  # with the rule for pixels spelt out
+        dataset=data.origin or config.dataset,  # with the full rule for pixels
         data_digest=facts.data,
         command=command,
         kept=why,

@@ -1,4 +1,4 @@
-"""The metrics of each epoch as TensorBoard reads them, where it is installed."""
+"""The metrics of each epoch for TensorBoard, if it is installed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def write_events(folder: Path, metrics: EpochMetrics) -> None:
         return
     from torch.utils.tensorboard import SummaryWriter
 
-    # One file an epoch: a stopped run leaves none open, and goes on in the same curves.
+    # One file per epoch: a stopped run leaves no open file, and a resumed one adds to the curves.
     with SummaryWriter(str(folder), filename_suffix=f".{metrics.epoch}") as writer:
         for name, value in asdict(metrics).items():
             if name == "warning":

@@ -1,1 +1,1 @@
-"""One update of the weights: noise, attack, objective, step, averages."""
+"""One update of the weights: noise, attack, objective, step, average."""

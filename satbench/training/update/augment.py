@@ -1,4 +1,4 @@
-"""Augmentation of small images on the device: a function of (seed, epoch, image)."""
+"""Augmentation of small images on the device, as a function of (seed, epoch, image)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from satbench.core.noise import generator_for
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A random horizontal flip, and for `crop-flip` a random crop of the image in a black frame.
+    """A random horizontal flip and, for `crop-flip`, a random crop of the zero-padded image.
 
-    Both are usual for CIFAR, with a frame of 4 pixels (He et al., 2016, arXiv:1512.03385, section
-    4.2).  What happens to an image depends on nothing but (seed, epoch, its index), so that a
-    stopped run goes on alike and a batch may be split.
+    Both are standard for CIFAR, with padding of 4 pixels (He et al., 2016, arXiv:1512.03385,
+    section 4.2).  The result depends only on (seed, epoch, index of the image), so that a resumed
+    run is the same and a batch may be split.
     """
 
     kind: Literal["none", "flip", "crop-flip"]
@@ -37,7 +37,7 @@ class Augmentation:
         return drawn
 
     def __call__(self, x: Tensor, drawn: Tensor) -> Tensor:
-        """Crop and flip each image by its own draws.  (B, C, H, W), (B, 3) -> (B, C, H, W)."""
+        """Crop and flip each image by its draws.  (B, C, H, W), (B, 3) -> (B, C, H, W)."""
         if self.kind == "none":
             return x
         batch, channels, height, width = x.shape

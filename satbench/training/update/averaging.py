@@ -1,4 +1,4 @@
-"""Averages of the weights along a run, which are evaluated and saved in their place."""
+"""Averages of the weights over a run, which are evaluated and saved instead of the weights."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from satbench.recipes import TrainConfig
 
 
 class Average:
-    """The moving (EMA) or even (SWA) average of a network's weights, as a network.
+    """The moving (EMA) or even (SWA) average of a network's weights, itself a network.
 
-    Running statistics of batch-norm are averaged like weights; whole numbers are copied.  The
+    Running statistics of batch-norm are averaged like weights; integers are copied.  The
     moving average has decay min(d, (1 + t) / (10 + t)) after t updates, so that a short run is
-    not dominated by the initial weights; it is taken after every step (Polyak & Juditsky, 1992;
+    not dominated by the initial weights; it is updated after every step (Polyak & Juditsky, 1992;
     used in adversarial training by Gowal et al., 2020, arXiv:2010.03593, section 4.3).  The even
-    average is taken at the end of each epoch from `swa_from` on (Izmailov et al., 2018,
+    average is updated at the end of each epoch from `swa_from` on (Izmailov et al., 2018,
     arXiv:1803.05407, algorithm 1; differs from the paper: statistics of batch-norm are averaged,
-    not measured again, because that would cost a pass over the training images).
+    not recomputed, because that would cost a pass over the training images).
     """
 
     def __init__(self, config: TrainConfig, network: nn.Module) -> None:
         self._config = config
         self.updates, self._share = 0, 0.0
-        # With the device, the counter is there too, and no step waits for it.
+        # With the device given, the counter is on it too, and no step waits for a copy.
         device = next((parameter.device for parameter in network.parameters()), None)
         self._averaged = AveragedModel(network, device, self._moved, use_buffers=True)
         self._averaged.requires_grad_(False)
-        self._averaged.n_averaged.fill_(1)  # at 0 the first update would forget the start
+        self._averaged.n_averaged.fill_(1)  # at 0 the first update would drop the start
 
     @property
     def network(self) -> nn.Module:
@@ -39,14 +39,14 @@ class Average:
         return module
 
     def after_step(self, network: nn.Module) -> None:
-        """Take in the weights after a step."""
+        """Update the average after a step."""
         if self._config.ema_decay:
             past = self.updates + 1
             decay = min(self._config.ema_decay, (1 + past) / (10 + past))
             self._take(network, 1 - decay)
 
     def after_epoch(self, network: nn.Module, epoch: int) -> None:
-        """Take in the weights after an epoch; the first is 1."""
+        """Update the average after an epoch; the first is 1."""
         if self._config.swa_from:
             if epoch < self._config.swa_from:
                 self.network.load_state_dict(network.state_dict())
@@ -54,11 +54,11 @@ class Average:
                 self._take(network, 1 / (self.updates + 1))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint needs."""
+        """Return the state for a checkpoint."""
         return {"network": self.network.state_dict(), "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to a checkpoint."""
+        """Restore the state of a checkpoint."""
         self.network.load_state_dict(state["network"])
         self.updates = state["updates"]
 
@@ -71,5 +71,5 @@ class Average:
 
 
 def average_of(config: TrainConfig, network: nn.Module) -> Average | None:
-    """Return the average that a config asks for."""
+    """Return the average that a config specifies; None if there is none."""
     return Average(config, network) if config.ema_decay or config.swa_from else None

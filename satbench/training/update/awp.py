@@ -15,11 +15,11 @@ _TINY = 1e-12
 def perturbed_weights(
     network: nn.Module, size: float, grads: Callable[[], object]
 ) -> Iterator[None]:
-    """Move the weights within along the gradient of the loss, by `size` relative to each layer.
+    """Move the weights along the gradient of the loss for the block, by `size` per layer.
 
-    `grads` leaves the gradient of the batch in `.grad`.  The weights w of each convolution or
-    linear layer become w + γ ‖w‖ g/‖g‖ (algorithm 1 and equation 10, one step); they come back
-    bit by bit, and so do the buffers that `grads` moves (running statistics of batch-norm).
+    `grads` computes the gradient of the batch into `.grad`.  The weights w of each convolution or
+    linear layer become w + γ ‖w‖ g/‖g‖ (algorithm 1 and equation 10, one step); `size` is γ.  They
+    are restored exactly, and so are the buffers that `grads` changes (statistics of batch-norm).
     """
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     grads()
@@ -28,7 +28,7 @@ def perturbed_weights(
     with torch.no_grad():
         for weight in weights:
             grad = weight.grad
-            assert grad is not None  # noqa: S101 (for mypy: chosen so above)
+            assert grad is not None  # noqa: S101 (for mypy: selected above)
             weight.add_(grad, alpha=float(size * weight.norm() / grad.norm().clamp_min(_TINY)))
         for name, buffer in network.named_buffers():
             buffer.copy_(buffers[name])

@@ -1,4 +1,4 @@
-"""The inner maximum: an attack on the model that is being trained."""
+"""The inner maximum: an attack on the model in training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from satbench.training.update.objectives import autocast
 
 @dataclass(frozen=True)
 class Inner:
-    """The attacker of a run, with all that a recipe says about how it searches."""
+    """The training attack of a run, with all settings of the recipe."""
 
     config: TrainConfig
     attack: Attack
@@ -32,24 +32,24 @@ class Inner:
 
     @classmethod
     def of(cls, config: TrainConfig) -> Inner | None:
-        """Return the attacker of a config, None for standard training.
+        """Return the training attack of a config, None for standard training.
 
-        Raises SatbenchError for an attack that could leave processes waiting for each other, that
-        cannot search in training, or that does not suit the threat model.
+        Raises SatbenchError for an attack that could make processes wait for each other, that
+        cannot be used in training, or that does not fit the threat model.
         """
         if not config.attack:
             return None
         attack, threat = parse_training_attack(config.attack), Threat.parse(config.threat)
         if isinstance(attack, Composite | Prepared):
             raise SatbenchError(
-                "expected an attack that can search while a network is trained, such as pgd or "
+                "expected an attack that can be used in training, such as pgd or "
                 f"trades, got {short_spec(config.attack)}, which has parts or surrogates"
             )
         check_fit(config.attack, attack, threat)
         may_end_early = isinstance(attack, PGD) and (attack.keep == "any" or attack.restarts > 1)
         if config.sync_batch_norm and config.attack_mode == "train" and may_end_early:
             raise SatbenchError(
-                "with sync_batch_norm and attack_mode train all processes must take the same "
+                "with sync_batch_norm and attack_mode train all processes must make the same "
                 "passes; give the attack keep=last and restarts=1"
             )
         return cls(config, attack, threat)
@@ -57,7 +57,7 @@ class Inner:
     def perturb(
         self, network: nn.Module, x: Tensor, y: Tensor, noise: NoiseSource, clean: bool
     ) -> Tensor:
-        """Perturb a batch, from the clean images where `clean`; weights and modes come back.
+        """Perturb a batch, starting from the clean images if `clean`; the network does not change.
 
         (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W), detached.
         """
@@ -77,9 +77,9 @@ class Inner:
 
 
 def starts_clean(config: TrainConfig, epoch: int, step: int) -> bool:
-    """Return whether the attacker of this step starts from the clean images.
+    """Return whether the attack of this step starts from the clean images.
 
-    One draw a batch, as the SAT code has it; a function of (seed, epoch, step).
+    It is one draw per batch, as in the SAT code, a function of (seed, epoch, step).
     """
     if not config.clean_start:
         return False
@@ -89,7 +89,7 @@ def starts_clean(config: TrainConfig, epoch: int, step: int) -> bool:
 
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """Let no weight gradient be prepared within: an attack needs those of the images alone."""
+    """Turn off weight gradients for the block: an attack needs only those of the images."""
     trained = [p for p in bare(network).parameters() if p.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)

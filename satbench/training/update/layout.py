@@ -1,8 +1,8 @@
-"""The gradient of global pooling in the memory layout of what was pooled.
+"""The gradient of global pooling, in the memory layout of its input.
 
-The backward of torch's pooling hands on a gradient whose channels come first.  Where all else is
-channels-last, the ReLU in front of it then walks two layouts at once: on a processor many
-times slower, which a small net's training step feels.
+The backward of torch's pooling returns a gradient with channels first.  If everything else is
+channels last, the ReLU before it then reads two layouts at once.  On a CPU this is many times
+slower, which is noticeable in the training step of a small network.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 def pools(network: nn.Module) -> list[nn.Module]:
-    """Return the layers of a network that pool each channel to one number."""
+    """Return the layers of a network that average each channel to one number."""
     return [
         module
         for module in network.modules()
@@ -26,11 +26,11 @@ def pools(network: nn.Module) -> list[nn.Module]:
 
 @contextmanager
 def layout_kept(found: list[nn.Module]) -> Iterator[None]:
-    """Within, gradients come out of the pools `found` in the layout that the ReLU before needs.
+    """Make the pools `found` return gradients in the layout of the ReLU before, for the block.
 
-    The gradient of ReLU is a copy or 0, the same bits in any layout.  Behind other activations
-    nothing is changed: rounding depends on the layout there, and models are trained again to the
-    bit.
+    The gradient of ReLU is a copy or 0, so its bits are the same in any layout.  After other
+    activations nothing changes: their rounding depends on the layout, and models must be
+    reproducible to the bit.
     """
     hooks = [pool.register_forward_pre_hook(_watch) for pool in found]
     try:

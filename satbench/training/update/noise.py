@@ -1,10 +1,10 @@
-"""The attacker's noise in training: a function of the place in the run and in the batch.
+"""The noise of the training attack, as a function of the position in the run and in the batch.
 
 A step has one stream of uniform numbers, Philox 4×64-10 (Salmon et al., 2011, "Parallel random
-numbers: as easy as 1, 2, 3"), which the images of the batch take in order.  It is a function of a
-counter, so whoever computes a part of a batch begins to draw where that part begins: it draws no
-number that it does not need, and the noise of an image is the same in any share of the batch, on
-any device.
+numbers: as easy as 1, 2, 3"), which the images of the batch use in order.  Philox is a function of
+a counter, so a process that computes a part of a batch starts to draw where that part starts.  It
+draws no unneeded numbers, and the noise of an image is the same in any part of the batch and on any
+device.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from satbench.training.update.philox import NUMBERS, uniform_numbers
 
 @dataclass(frozen=True)
 class StepNoise:
-    """The attacker's noise in one training step.
+    """The noise of the attack in one training step.
 
-    `first` and `rows` name the part of the batch that is computed here (None: all that follow).
+    `first` and `rows` are the part of the batch that is computed here (None: all that follow).
     """
 
     seed: int
@@ -48,7 +48,7 @@ class StepNoise:
         return drawn
 
     def uniform_on(self, shape: tuple[int, ...], device: torch.device, restart: int = 0) -> Tensor:
-        """Draw the very same numbers on a device.  (C, H, W) -> (B, C, H, W)."""
+        """Draw the same numbers on a device.  (C, H, W) -> (B, C, H, W)."""
         if device.type == "cpu":
             return torch.from_numpy(self.uniform(shape, restart))
         size = math.prod(shape)
@@ -58,7 +58,7 @@ class StepNoise:
 
     def normal(self, shape: tuple[int, ...], restart: int = 0) -> NDArray[np.float32]:
         """Draw from N(0, 1).  (C, H, W) -> (B, C, H, W)."""
-        # How many numbers a normal one takes is random, so each image has a counter of its own.
+        # A normal number uses a random count of uniform ones, so each image has its own counter.
         key, drawn = (
             key_of(*self._key(restart), "normal"),
             np.empty((self._rows, *shape), np.float32),

@@ -1,4 +1,4 @@
-"""The outer minimum: what the weights descend on, given the images the attacker found."""
+"""The outer minimum: the loss of the weights at the adversarial images."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from satbench.training.own import Loss, checked_loss
 
 
 class Objective(nn.Module):
-    """A network together with its loss, so that a step is one forward of one module.
+    """A network with its loss as one module, so that a step is one forward.
 
-    `network` is what computes (it may be compiled); its parameters are this module's.  `loss` is
-    a user's own, at the adversarial images, in place of the objective.
+    `network` may be compiled; its parameters are this module's.  `loss`, a user's own at the
+    adversarial images, replaces the objective.
     """
 
     def __init__(self, config: TrainConfig, network: nn.Module, loss: Loss | None = None) -> None:
         super().__init__()
         self.network = network
         self._config = config
-        self._loss = None if loss is None else (loss,)  # a module within is no part of this one
+        self._loss = None if loss is None else (loss,)  # in a tuple, so that it is not a submodule
 
     def forward(self, x: Tensor, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean loss and the logits of `x_adv`.
@@ -43,16 +43,16 @@ class Objective(nn.Module):
 
 
 def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
-    """Return the context of a training pass: bfloat16 where the config says so."""
+    """Return the context of a training pass: bfloat16 if the config says so."""
     return torch.autocast(device.type, torch.bfloat16, config.precision == "bfloat16")
 
 
 def adversarial_cross_entropy(
     model: Model, x_adv: Tensor, y: Tensor, label_smoothing: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Return the mean cross-entropy on `x_adv` and the logits there.
+    """Return the mean cross-entropy at `x_adv` and the logits there.
 
-    Madry et al., 2018, arXiv:1706.06083, equation 2.1; label smoothing spreads that share of the
+    Madry et al., 2018, arXiv:1706.06083, equation 2.1; label smoothing spreads this share of the
     label evenly over all classes (Szegedy et al., 2016, arXiv:1512.00567, section 7).
     """
     logits = wide(model(x_adv))
@@ -86,7 +86,7 @@ def mart(model: Model, x: Tensor, x_adv: Tensor, y: Tensor, beta: float) -> tupl
     clean = wide(model(x))
     label = y.view(-1, 1)
     other = logits.scatter(1, label, -torch.inf).argmax(1, keepdim=True)
-    # log(1 - p) as the share of all others, which stays finite where p rounds to 1.
+    # log(1 - p) as the log-sum of all other classes, which stays finite if p rounds to 1.
     log_rest = logits.scatter(1, other, -torch.inf).logsumexp(1) - logits.logsumexp(1)
     boosted = F.cross_entropy(logits, y, reduction="none") - log_rest
     doubt = 1 - clean.softmax(1).gather(1, label).squeeze(1)

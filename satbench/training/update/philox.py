@@ -1,7 +1,7 @@
-"""Philox 4×64-10 on any device: the numbers that NumPy draws, bit by bit, from anywhere on.
+"""Philox 4×64-10 on any device: exactly NumPy's numbers, from any position of the stream.
 
 Salmon et al., 2011, "Parallel random numbers: as easy as 1, 2, 3", SC '11, section 3.3.  Unsigned
-64-bit words live in int64 tensors, whose sums and products wrap to the same bits.
+64-bit words are stored in int64 tensors, whose sums and products wrap to the same bits.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 NUMBERS = 8
-"""How many float32 numbers a counter gives: two of each of its four words."""
+"""How many float32 numbers a counter gives: two for each of its four words."""
 
 _MULTIPLIERS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
 _WEYL = (0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B)
 _ROUNDS, _LOW, _WORD = 10, 2**32 - 1, 2**64
-_AT_ONCE = 2**20  # counters, so that a large batch needs no large memory beside
+_AT_ONCE = 2**20  # counters per chunk, so that a large batch needs little extra memory
 
 
 def uniform_numbers(key: int, start: int, count: int, device: torch.device) -> Tensor:
-    """Return numbers `start` to `start + count` of the stream in [0, 1) with a 128-bit key.
+    """Return numbers `start` to `start + count` of the stream of a 128-bit key, in [0, 1).
 
     They are those of `numpy.random.Generator(numpy.random.Philox(key=key)).random`, float32.
     -> (count,) float32 on `device`.
@@ -37,7 +37,7 @@ def uniform_numbers(key: int, start: int, count: int, device: torch.device) -> T
 def _words(key: int, blocks: Tensor) -> Tensor:
     """Return the four words of some blocks.  (N,) -> (N, 4)."""
     zero = torch.zeros_like(blocks)
-    # NumPy counts up before it computes.
+    # NumPy increments the counter before it computes.
     words = [blocks + 1, zero, zero, zero]
     keys = [key % _WORD, key // _WORD]
     for _ in range(_ROUNDS):
@@ -56,7 +56,7 @@ def _words(key: int, blocks: Tensor) -> Tensor:
 
 
 def _product(number: int, word: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the upper and the lower word of a product of two words."""
+    """Return the upper and the lower word of the product of two words."""
     low, high = word & _LOW, _upper(word)
     low_low, low_high = low * (number & _LOW), low * (number >> 32)
     high_low, high_high = high * (number & _LOW), high * (number >> 32)
@@ -72,7 +72,7 @@ def _floats(words: Tensor) -> Tensor:
 
 
 def _upper(word: Tensor) -> Tensor:
-    return (word >> 32) & _LOW  # the shift carries the sign along
+    return (word >> 32) & _LOW  # the shift extends the sign
 
 
 def _signed(number: int) -> int:

@@ -1,4 +1,4 @@
-"""Learning rates as a function of the place in the run."""
+"""The learning rate as a function of the position in the run."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from satbench.recipes import TrainConfig
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
     """Return the rate at `step` of `steps`.
 
-    All schedules rise linearly from `warm_up_start` over the share `warm_up` of the run.  Then:
+    All schedules rise linearly from `warm_up_start` over the fraction `warm_up` of the run.  Then:
 
-    - `one-cycle`: half a cosine, from where the rise ends down to 0 at the end;
+    - `one-cycle`: half a cosine, from the end of the rise down to 0 at the end;
     - `linear`: a straight line down to 0 (Wong et al., 2020, arXiv:2001.03994, section 4.1);
-    - `cosine`: half a cosine over the whole run, of which the rise replaces the beginning
+    - `cosine`: half a cosine over the whole run, whose beginning the rise replaces
       (Loshchilov & Hutter, 2017, arXiv:1608.03983, equation 5, without restarts);
     - `step`: the peak, times `factor` from the end of each epoch in `milestones` on;
     - `constant`: the peak.

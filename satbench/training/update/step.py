@@ -28,7 +28,7 @@ from satbench.training.update.sync_norm import synchronised
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Images that go through the network at once: a batch, or a part of one."""
+    """Images that go through the network together: a batch or a part of one."""
 
     x: Tensor
     x_adv: Tensor
@@ -36,11 +36,11 @@ class MicroBatch:
 
 
 class Stepper:
-    """Takes the steps of a run; holds what they change: network, optimiser, average.
+    """Does the steps of a run, and holds their state: network, optimiser, average.
 
     `network` is the network on `device`; in a distributed run it is the same in all processes
-    after every step.  A user's own optimiser and schedule (of `steps` steps in all) take the place
-    of the recipe's, and then the learning rate is theirs (`by_recipe` is False).
+    after every step.  A user's own optimiser and schedule (of `steps` steps in all) replace those
+    of the recipe and set the learning rate (`by_recipe` is then False).
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class Stepper:
         )
         self.average = average_of(config, network)
         self._config, self._ranks = config, ranks
-        # Compiled or not, both share the weights.
+        # The compiled network shares the weights.
         self._fast = cast(nn.Module, torch.compile(network)) if config.compile else network
         self._objective: nn.Module = Objective(config, self._fast, on_device(own.loss, device))
         if ranks.world > 1:
             self._objective = DistributedDataParallel(self._objective)
         self._inner = Inner.of(config)
         self._pools = [] if config.compile else pools(network)
-        # Not torch.manual_seed, which on a machine without a GPU remembers every call of its own.
+        # Not torch.manual_seed, which on a machine without a GPU stores every call.
         self._generator = (
             torch.cuda.default_generators[device.index or 0]
             if device.type == "cuda"
@@ -84,14 +84,14 @@ class Stepper:
         )
 
     def __call__(self, x: Tensor, y: Tensor, epoch: int, step: int, rate: float) -> Tensor:
-        """Train on this process' share of a batch at the given learning rate.
+        """Train on this process's share of a batch at the given learning rate.
 
-        Returns the mean loss and the accuracy on the images trained on, as two float64 numbers,
-        of the whole batch.  Draws nothing but functions of (seed, epoch, step).
+        Returns the mean loss and the accuracy on the training images of the whole batch, as two
+        float64 numbers.  All random numbers are functions of (seed, epoch, step).
         """
         config, ranks = self._config, self._ranks
         seed = generator_for(config.seed, "torch", epoch, step, ranks.rank).integers(2**63)
-        self._generator.manual_seed(int(seed))  # for layers that draw, such as dropout
+        self._generator.manual_seed(int(seed))  # for random layers, such as dropout
         if self.by_recipe:
             for group in self.optimiser.param_groups:
                 group["lr"] = rate * group.get("factor", 1.0)
@@ -99,9 +99,9 @@ class Stepper:
             parts = self._attacked(x, y, epoch, step)
             if config.awp and epoch + 1 >= config.awp_from:
                 with perturbed_weights(self.network, config.awp, lambda: self._grads(parts)):
-                    told = self._grads(parts)
+                    sums = self._grads(parts)
             else:
-                told = self._grads(parts)
+                sums = self._grads(parts)
         if config.gradient_clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
         self.optimiser.step()
@@ -110,15 +110,15 @@ class Stepper:
         ranks.agree_on_buffers(self.network)
         if self.average:
             self.average.after_step(self.network)
-        return ranks.total(told) / ranks.world
+        return ranks.total(sums) / ranks.world
 
     def end_epoch(self, epoch: int) -> None:
-        """Note that an epoch is done; the first is 1."""
+        """Update the average at the end of an epoch; the first is 1."""
         if self.average:
             self.average.after_epoch(self.network, epoch)
 
     def averaged(self) -> dict[str, Any] | None:
-        """Return a copy of an average that the end of an epoch changes, to go back to."""
+        """Return a copy of the average before the end of an epoch changes it, else None."""
         if self.average is None or not self._config.swa_from:
             return None
         return deepcopy(self.average.state_dict())
@@ -130,7 +130,7 @@ class Stepper:
 
     @property
     def result(self) -> nn.Module:
-        """The network that is evaluated and saved."""
+        """The network to evaluate and save."""
         return self.average.network if self.average else self.network
 
     def _attacked(self, x: Tensor, y: Tensor, epoch: int, step: int) -> list[MicroBatch]:
@@ -150,19 +150,19 @@ class Stepper:
         return parts
 
     def _grads(self, parts: list[MicroBatch]) -> Tensor:
-        """Leave the gradient of the mean loss in `.grad`; return loss and accuracy, (2,)."""
+        """Compute the gradient of the mean loss into `.grad`; return loss and accuracy, (2,)."""
         self.optimiser.zero_grad(set_to_none=True)
-        told = torch.zeros(2, dtype=torch.float64, device=parts[0].y.device)
+        sums = torch.zeros(2, dtype=torch.float64, device=parts[0].y.device)
         self._objective.train()
         for part in parts:
-            # Only the last part of a batch tells the other processes the sum of all.
+            # Only the last part of a batch synchronises the sum with the other processes.
             with self._alone(part is not parts[-1]):
                 with Backward.parse(self._config.update_backward).applied():
                     loss, logits = self._objective(part.x, part.x_adv, part.y)
                 (loss / len(parts)).backward()
             right = (logits.detach().argmax(1) == part.y).float().mean()
-            told += torch.stack([loss.detach(), right]).double() / len(parts)
-        return told
+            sums += torch.stack([loss.detach(), right]).double() / len(parts)
+        return sums
 
     def _alone(self, alone: bool) -> AbstractContextManager[object]:
         if alone and isinstance(self._objective, DistributedDataParallel):
@@ -171,9 +171,9 @@ class Stepper:
 
 
 def optimiser_of(config: TrainConfig, network: nn.Module) -> torch.optim.SGD:
-    """Return SGD with momentum.  Biases, batch-norm and activations' parameters do not decay.
+    """Return SGD with momentum, without weight decay for biases, batch-norm and activations.
 
-    The rate of a group is that of the step, times its `factor` where it has one.
+    The rate of a group is that of the step, times its `factor` if it has one.
     """
     own = _of_activations(config, network) if config.activation_rate != 1 else []
     slow = {id(p) for p in own}
@@ -194,7 +194,7 @@ def optimiser_of(config: TrainConfig, network: nn.Module) -> torch.optim.SGD:
 
 
 def _of_activations(config: TrainConfig, network: nn.Module) -> list[nn.Parameter]:
-    """Return the trained parameters of the activation that the config names, each once."""
+    """Return the trainable parameters of the activation in the config, each once."""
     kind = type(build_activation(config.activation)())
     sites = [module for module in network.modules() if isinstance(module, kind)]
     return list(dict.fromkeys(p for site in sites for p in site.parameters()))

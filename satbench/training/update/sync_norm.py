@@ -14,10 +14,10 @@ from satbench.recipes import TrainConfig
 
 
 def synchronised(network: nn.Module, device: torch.device) -> nn.Module:
-    """Return the network with every batch-norm taking its statistics over all processes.
+    """Return the network with statistics of every batch-norm over all processes.
 
-    On a GPU these are torch's own layers; torch has none for the CPU, where ours compute the
-    same.  Names of parameters and buffers stay.
+    On a GPU it uses torch's own layers; torch has none for the CPU, so ours compute the same
+    there.  Names of parameters and buffers do not change.
     """
     if device.type == "cuda":
         convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
@@ -29,29 +29,29 @@ def synchronised(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def statistics_note(config: TrainConfig, network: nn.Module, processes: int) -> str:
-    """Return what to say of batch-norm that does not see the whole batch at once, else nothing.
+    """Return a note if batch-norm does not see the whole batch at once, else nothing.
 
-    In the parts of a batch (`accumulate`), and in processes without `sync_batch_norm`, each has
-    statistics of its own; all else adds up to what the whole batch gives.
+    Each part of a batch (`accumulate`), and each process without `sync_batch_norm`, has its own
+    statistics; everything else adds up to the result of the whole batch.
     """
     shares = config.accumulate * (1 if config.sync_batch_norm else processes)
     if shares == 1 or not any(isinstance(m, _BatchNorm) for m in network.modules()):
         return ""
     return (
-        f"batch-norm takes its statistics over {config.batch_size // shares} images at a time, not "
-        f"over the batch of {config.batch_size}: other weights than those of the whole batch at "
-        "once (docs/training.md says how far)"
+        f"batch-norm computes its statistics over {config.batch_size // shares} images at a time, "
+        f"not over the batch of {config.batch_size}: the weights differ from those of a run with "
+        "the whole batch (docs/training.md says how far)"
     )
 
 
 class _SyncBatchNorm2d(nn.BatchNorm2d):
-    """Batch-norm whose mean and variance are those of the batches of all processes together."""
+    """Batch-norm with mean and variance over the batches of all processes."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         if not self.training:
             return super().forward(x)
-        # Sums, not means, travel: processes may hold batches of different size.
+        # Exchange sums, not means: processes may have batches of different size.
         count = x.new_full((1,), x.numel() / x.shape[1])
         local = torch.cat([x.sum((0, 2, 3)), count])
         sums = _sum_over_all(local)
@@ -82,7 +82,7 @@ def _sum_over_all(values: Tensor) -> Tensor:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes, of values forward and of gradients backward."""
+    """The sum over all processes: of values forward, and of gradients backward."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:

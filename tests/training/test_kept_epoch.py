@@ -34,7 +34,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         digests.append(digest_weights(model))
         return Held(0.8, [0.3, 0.5, 0.45][len(digests) - 1], 0.5, error=0.01)
 
-    monkeypatch.setattr("satbench.training.under_way.held_out_accuracies", measure)
+    monkeypatch.setattr("satbench.training.epochs.held_out_accuracies", measure)
     return digests
 
 
@@ -53,11 +53,11 @@ def digest_of(card: Path) -> str:
     return digest_weights(load_model(request_model(str(card)), 3).module)
 
 
-@pytest.mark.parametrize(("keep", "handed_on"), [("last", 2), ("best", 1)])
+@pytest.mark.parametrize(("keep", "kept_epoch"), [("last", 2), ("best", 1)])
 @pytest.mark.parametrize("again", [False, True])
 def test_both_epochs_have_a_card_that_loads_their_weights(
     keep: str,
-    handed_on: int,
+    kept_epoch: int,
     again: bool,
     config: TrainConfig,
     toy: Dataset,
@@ -77,7 +77,7 @@ def test_both_epochs_have_a_card_that_loads_their_weights(
         which: card.name for which, card in cards.items()
     }
     assert (seen[1], seen[2]) == (digest_of(cards["best"]), digest_of(cards["last"]))
-    assert seen[handed_on] == digest_of(done.card) == digest_weights(done.trained.model)
+    assert seen[kept_epoch] == digest_of(done.card) == digest_weights(done.trained.model)
     best, last = (read_card(cards[which]).training for which in ("best", "last"))
     assert best
     assert last

@@ -1,4 +1,4 @@
-"""What a run hands on: the weights of one epoch, and beside them the best and the last epoch's."""
+"""The result of a run: the weights of one epoch, with those of the best and the last epoch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from satbench.core.errors import SatbenchError
 from satbench.model_zoo.checkpoints import read_state
 from satbench.model_zoo.fitting import load_state
 from satbench.recipes import TrainConfig
+from satbench.training.epochs import Run, history_of
 from satbench.training.saved.best import BEST, find_best
 from satbench.training.saved.checkpoint import Checkpoint
-from satbench.training.under_way import Run, history_of
 from satbench.training.watch import EpochMetrics, history_notes
 
 BEST_EPOCH, LAST_EPOCH = "best", "last"
@@ -23,9 +23,9 @@ BEST_EPOCH, LAST_EPOCH = "best", "last"
 
 @dataclass(frozen=True)
 class Kept:
-    """An epoch whose weights are kept: its metrics, why it is this one, and what else to say.
+    """An epoch whose weights are kept: its metrics, why it was chosen, and notes.
 
-    `state` are the weights; None where they are those of the model that is handed on.
+    `state` are the weights, None if they are those of the resulting model.
     """
 
     metrics: EpochMetrics
@@ -36,19 +36,19 @@ class Kept:
 
 @dataclass(frozen=True)
 class _Best:
-    """The best epoch whose weights can be read; `path` is None where it is the last epoch."""
+    """The best epoch whose weights can be read; `path` is None if it is the last epoch."""
 
     metrics: EpochMetrics
     path: Path | None
     lost: tuple[str, ...] = ()
 
 
-def hand_on(run: Run, state: Checkpoint) -> tuple[Kept, dict[str, Kept]]:
-    """Choose the epoch that is handed on, and put its weights into the stepper's result.
+def choose_kept(run: Run, state: Checkpoint) -> tuple[Kept, dict[str, Kept]]:
+    """Choose the epoch that is the result, and load its weights into the stepper's model.
 
-    Returns it, and in the process that leads the last epoch (`LAST_EPOCH`) and the best
-    (`BEST_EPOCH`, unless its weights are lost).  Raises SatbenchError where the best weights are to
-    be handed on and cannot be read.
+    Returns that epoch and, in the leading process, the last epoch (`LAST_EPOCH`) and the best one
+    (`BEST_EPOCH`, unless its weights are lost).  Raises SatbenchError if the best epoch is chosen
+    and its weights cannot be read.
     """
     config, last, best = run.config, history_of(state)[-1], _best(run, state)
     rolled_back = config.on_overfitting == "rollback" and (bool(state.stopped) or last.collapsed)
@@ -59,7 +59,7 @@ def hand_on(run: Run, state: Checkpoint) -> tuple[Kept, dict[str, Kept]]:
         epochs[BEST_EPOCH] = Kept(best.metrics, why, _notes(run, state, best.metrics, best.lost))
     elif which == BEST_EPOCH:
         raise SatbenchError(
-            f"the best weights {run.folder / BEST} are corrupt, and so are those before them; "
+            f"the best weights {run.folder / BEST} are corrupt, and so are the second best; "
             f"remove {run.folder} to train again"
         )
     if state.stopped or rolled_back:
@@ -78,7 +78,7 @@ def hand_on(run: Run, state: Checkpoint) -> tuple[Kept, dict[str, Kept]]:
 
 @contextmanager
 def holding(model: nn.Module, state: dict[str, Tensor] | None) -> Iterator[nn.Module]:
-    """Yield a model with other weights for a while; None leaves it as it is."""
+    """Yield a model with other weights for the block; None keeps its own."""
     if state is None:
         yield model
         return

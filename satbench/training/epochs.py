@@ -1,4 +1,4 @@
-"""A run under way: its epochs, what is measured and saved at their ends, and what is handed on."""
+"""The epochs of a run: training steps, checks on held-out images, checkpoints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from satbench.core.noise import generator_for
 from satbench.data import Dataset
 from satbench.recipes import TrainConfig
 from satbench.training.images.batches import Batches
-from satbench.training.interrupts import step_in_one_piece
+from satbench.training.interrupts import uninterrupted
+from satbench.training.progress import Step
 from satbench.training.ranks import Ranks
 from satbench.training.saved.best import BEST, Best, find_best, keep_best
 from satbench.training.saved.checkpoint import (
@@ -32,7 +33,6 @@ from satbench.training.saved.checkpoint import (
 )
 from satbench.training.saved.facts import Facts
 from satbench.training.saved.run_card import run_card
-from satbench.training.told import Step
 from satbench.training.update.inner import Inner
 from satbench.training.update.schedule import learning_rate
 from satbench.training.update.step import Stepper
@@ -52,28 +52,29 @@ from satbench.training.watch import (
 
 SAVE_EVERY_SECONDS = 30.0
 GPU_LOOKS_EVERY = 50
-"""Steps between two looks at the loss on a GPU, which has to come to the end of a step for it."""
+"""Steps between two reads of the loss on a GPU; a read waits for the GPU to finish."""
 METRICS = "metrics.jsonl"
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Say in one sentence what keeps a run from being written to its folder."""
+    """Turn an OSError of writing to the folder into one sentence."""
     try:
         yield
     except OSError as error:
         raise SatbenchError(
-            f"cannot write to {folder} ({error.strerror or error}): make room there, then the same "
-            "command goes on from what is saved"
+            f"cannot write to {folder} ({error.strerror or error}): free some space, then give the "
+            "same command to continue"
         ) from None
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run under way; its place is a `Checkpoint` that goes in and comes out.
+    """A run in progress; methods take its position, a `Checkpoint`, and return the next one.
 
-    It began with `facts`, which the process that leads knows.  `n` images are trained on, and those
-    behind them are held out; an answer without looking has the mean loss `chance`.
+    `facts` are from the start of the run, and only the leading process has them.  The first `n`
+    images are trained on, and the others are held out.  `chance` is the mean loss of a model that
+    ignores the image.
     """
 
     config: TrainConfig
@@ -94,7 +95,7 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """Steps of an epoch."""
+        """The number of steps of an epoch."""
         return self.n // self.config.batch_size
 
     def is_over(self, state: Checkpoint) -> bool:
@@ -102,33 +103,33 @@ class Run:
         return state.epoch >= self.config.epochs or bool(state.stopped)
 
     def resumed(self) -> Checkpoint:
-        """Go back to where the run stopped, if it had begun; look whether its best weights do."""
+        """Restore the run to where it stopped, if it had started; check its best weights."""
         state = self.checkpoints.load()
         best = best_of(history_of(state))
-        if best and not state.best:  # of an older satbench, which kept no digest
+        if best and not state.best:  # of an older satbench, without digests
             state = replace(state, best=({"epoch": best.epoch, "digest": ""},))
         whole = tuple(kept for kept in state.best if find_best(self.folder, kept))
         lost = state.best[: state.best.index(whole[0])] if whole else state.best
         if len(whole) < len(state.best):
             state = replace(state, best=whole)
-        if lost:  # second best weights that are missing are not: better ones took their place
+        if lost:  # missing second best weights do not matter: the best ones replaced them
             epochs = " and ".join(str(kept["epoch"]) for kept in lost)
             state = state.noting(
                 f"the best weights, of epoch {epochs}, were corrupt or missing and are not used"
             )
         if state.history:
-            self.write_metrics(state)  # the line of an epoch may be what a kill kept from the disk
+            self.write_metrics(state)  # a kill may have prevented the write of an epoch's line
         return state
 
     def steps_of_epoch(self, state: Checkpoint) -> tuple[Checkpoint, float]:
-        """Train to the end of an epoch.  Returns the place there, and images per second."""
+        """Train to the end of an epoch.  Returns the position there, and images per second."""
         first, started = state.step, time.monotonic()
         at_end = state if state.ended else _Epoch(self, state).go()
         seconds = max(time.monotonic() - started, 1e-9)
         return at_end, (at_end.step - first) * self.config.batch_size / seconds
 
     def end_epoch(self, state: Checkpoint, speed: float) -> tuple[Checkpoint, EpochMetrics]:
-        """Measure on the held-out images, and write down the epoch and the weights if best."""
+        """Measure on the held-out images, write down the epoch, and save the weights if best."""
         stepper, before = self.stepper, self.stepper.averaged()
         try:
             stepper.end_epoch(state.epoch + 1)
@@ -148,7 +149,7 @@ class Run:
         return state, metrics
 
     def look(self, network: nn.Module, images: int) -> Held:
-        """Measure a network on so many of the held-out images.  Raises NotFiniteError."""
+        """Measure a network on the first `images` held-out images.  Raises NotFiniteError."""
         rows = np.arange(self.n, self.n + images)
         inner = Inner.of(self.config)
         return held_out_accuracies(
@@ -156,14 +157,14 @@ class Run:
         )
 
     def ends_by(self, history: Sequence[EpochMetrics]) -> bool:
-        """Whether an overfitting ends the run, after the epochs of `history`."""
+        """Return whether overfitting ends the run, after the epochs of `history`."""
         if self.config.on_overfitting == "rollback":
-            best = best_of(history)  # with none to go back to, training may still recover
+            best = best_of(history)  # without a good epoch, training continues and may recover
             return best is not None and not best.collapsed
         return self.config.on_overfitting == "stop"
 
     def save(self, state: Checkpoint) -> None:
-        """Write the place and all that goes with it; what is not finite is not written."""
+        """Write a checkpoint, unless the state is not finite."""
         if self.ranks.leads:
             try:
                 with writing(self.folder):
@@ -172,14 +173,14 @@ class Run:
                 raise self.diverged(f"{error} held NaN or infinity", where(state)) from None
 
     def write_metrics(self, state: Checkpoint) -> None:
-        """Write a line for each epoch done; the file is whole at any time."""
+        """Write a line for each finished epoch, atomically."""
         if self.ranks.leads:
             lines = (json.dumps(epoch) + "\n" for epoch in state.history)
             with writing(self.folder):
                 write_text(self.folder / METRICS, "".join(lines))
 
     def diverged(self, what: str, at: str) -> SatbenchError:
-        """Return the error of a training that diverged: what is kept, and the way on."""
+        """Return the error for a training that diverged: what is kept, and how to continue."""
         good, rate = last_good(self.folder), self.config.learning_rate / 10
         if good is None:
             return SatbenchError(
@@ -188,8 +189,8 @@ class Run:
             )
         return SatbenchError(
             f"{what} at {at}: training diverged; the last good checkpoint is {good[0]} "
-            f"({good[1]}): begin another run from it with --from {good[0]} "
-            f"--set learning_rate={rate:g} --name NEW, or anew with warm_up or gradient_clip"
+            f"({good[1]}): start another run from it with --from {good[0]} "
+            f"--set learning_rate={rate:g} --name NEW, or train again with warm_up or gradient_clip"
         )
 
     def _metrics(self, state: Checkpoint, held: Held, speed: float) -> EpochMetrics:
@@ -213,7 +214,7 @@ class Run:
         return replace(metrics, warning="; ".join(filter(None, warnings)))
 
     def _after(self, state: Checkpoint, metrics: EpochMetrics) -> Checkpoint:
-        """Return the place after an epoch, and save its weights if they are the best."""
+        """Return the position after an epoch, and save its weights if they are the best."""
         history = history_of(state)
         kept = [history[best["epoch"] - 1] for best in state.best]
         best = state.best
@@ -230,29 +231,29 @@ class Run:
 
     def _keep_best(self, metrics: EpochMetrics, kept: tuple[Best, ...]) -> tuple[Best, ...]:
         """Save the weights of an epoch as the best so far, with their card in the file."""
-        if self.facts is None:  # the process that leads writes
+        if self.facts is None:  # only the leading process writes
             return ({"epoch": metrics.epoch, "digest": ""},)
         why = f"epoch {metrics.epoch}, best so far by held-out PGD-10 accuracy"
         name, model = f"{self.folder.name}-best", self.stepper.result
-        told = run_card(name, BEST, model, self.config, self.data, self.facts, (why, metrics))
-        card = None if self.own_network else told
+        described = run_card(name, BEST, model, self.config, self.data, self.facts, (why, metrics))
+        card = None if self.own_network else described
         with writing(self.folder):
             return keep_best(model, card, self.folder, metrics.epoch, kept)
 
 
 class _Epoch:
-    """The steps of an epoch: what changes from step to step."""
+    """The state of an epoch that changes from step to step."""
 
     def __init__(self, run: Run, state: Checkpoint) -> None:
         self._run, self._state, self._done = run, state, state.step
         sums = torch.tensor([state.loss_sum, state.accuracy_sum], dtype=torch.float64)
         self._sums = sums.to(run.device)
         self._looks = looks(run.config, run.steps)
-        self._torn = False  # within a step
+        self._torn = False  # in the middle of a step
         self._started, self._taken = time.monotonic(), 0
 
     def go(self) -> Checkpoint:
-        """Take the steps that are left; return the place at the end."""
+        """Do the remaining steps; return the position at the end."""
         run, saved = self._run, time.monotonic()
         try:
             for x, y in self._batches():
@@ -268,7 +269,7 @@ class _Epoch:
                 run.save(self._place())
             raise
         self._check_loss()
-        return self._place()  # waits for a GPU to come to the end, too
+        return self._place()  # this also waits for the GPU
 
     def _place(self) -> Checkpoint:
         return self._state.at(self._done, self._sums)
@@ -287,22 +288,22 @@ class _Epoch:
         if not run.stepper.by_recipe:
             rate = run.stepper.optimiser.param_groups[0]["lr"]
         self._torn = True
-        with step_in_one_piece(patient=run.ranks.world > 1):
-            told = run.stepper(x, y, epoch, self._done, rate)
-            self._sums += told
+        with uninterrupted(patient=run.ranks.world > 1):
+            sums = run.stepper(x, y, epoch, self._done, rate)
+            self._sums += sums
             self._done += 1
             self._torn = False
         if run.after_step:
-            run.after_step(self._told(told, rate))
+            run.after_step(self._report(sums, rate))
         if run.device.type == "cpu" or self._done % GPU_LOOKS_EVERY == 0:
             self._check_loss()
 
-    def _told(self, told: Tensor, rate: float) -> Step:
+    def _report(self, sums: Tensor, rate: float) -> Step:
         run, epoch = self._run, self._state.epoch
         self._taken += 1
         left = (run.config.epochs - epoch) * run.steps - self._done
         each = (time.monotonic() - self._started) / self._taken
-        return Step(epoch + 1, self._done, run.steps, rate, left * each, told)
+        return Step(epoch + 1, self._done, run.steps, rate, left * each, sums)
 
     def _check_loss(self) -> None:
         if not bool(torch.isfinite(self._sums).all()):
@@ -310,14 +311,14 @@ class _Epoch:
             raise self._run.diverged(f"the loss was {float(self._sums[0])}", at)
 
     def _look(self) -> bool:
-        """Look at a few held-out images, and at all where these tell of a collapse.
+        """Check on a few held-out images, and on all if these show a collapse.
 
         Returns whether the run ends here.
         """
         run, state = self._run, self._state
         if any("collapsed" in check for check in state.checks):
-            return False  # the epoch has been told of
-        # The even average takes weights in at the ends of epochs alone.
+            return False  # this epoch has already been reported
+        # The even average is updated only at the ends of epochs.
         network = run.stepper.network if run.config.swa_from else run.stepper.result
         try:
             held = run.look(network, min(LOOKED_AT, run.config.held_out))
@@ -343,5 +344,5 @@ class _Epoch:
 
 
 def history_of(state: Checkpoint) -> list[EpochMetrics]:
-    """Return the metrics of the epochs done."""
+    """Return the metrics of the finished epochs."""
     return [EpochMetrics(**past) for past in state.history]
