@@ -1,1 +1,1 @@
-"""The diagnosis: signs that gradients hide how easily a model is fooled."""
+"""The diagnosis: signs of masked gradients, which make a model look more robust than it is."""

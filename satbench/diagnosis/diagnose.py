@@ -1,10 +1,10 @@
-"""The diagnosis: look for signs that a model's gradients hide how easily it is fooled.
+"""The diagnosis: it looks for signs of masked gradients, and raises flags.
 
-An attack that follows gradients finds nothing where they are zero, wrong or random, and a model
+An attack that uses gradients finds nothing if they are zero, wrong or random, and a model
 without robustness then looks robust (Athalye, Carlini & Wagner, 2018, arXiv:1802.00420; Carlini
 et al., 2019, arXiv:1902.06705; Pintor et al., 2022, arXiv:2106.09947).  AutoAttack looks for some
 of these signs on its first batch and prints a warning (Croce & Hein, 2020, arXiv:2003.01690,
-`checks.py` of its code); here they are looked for on all images, and become flags.
+`checks.py` of its code).  The diagnosis uses more images, and its signs become flags.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from satbench.engine.runner import Images
 from satbench.records.flags import Flag
 
 EXAMINED = 500
-"""How many images are looked at, unless a caller wants more or none."""
+"""How many images are examined, unless the caller wants more or none."""
 
 ATTACKED = 64
-"""How many of them are looked at on attacked points too."""
+"""How many of them are also examined at attacked points."""
 
 
 class _Question(Protocol):
@@ -47,7 +47,7 @@ class _Question(Protocol):
 
 @dataclass(frozen=True)
 class _Diagnosis:
-    """Who is at work, for the sentence of an error."""
+    """The worker's name in errors."""
 
     under: str = "in the diagnosis"
     block: int | None = None
@@ -57,7 +57,7 @@ class _Diagnosis:
 class Findings:
     """What the diagnosis found, and what it cost.
 
-    `places` gives for each flag the places in the data set of the images that it holds for.
+    `places` has for each flag the indices of its images in the data set.
     """
 
     flags: tuple[Flag, ...]
@@ -78,12 +78,12 @@ def probe(
 ) -> Findings:
     """Look for signs of masked gradients on the images at `indices`, those right when clean.
 
-    `most` images are looked at, spread evenly over more.  Each costs 3 forwards and 2 backwards:
-    its logits twice, the gradients of the cross-entropy and of the margin z_y - max z_j, and the
-    logits of a nearby point.  `ATTACKED` of them cost 3 forwards and a backward more, at attacked
-    points; answers that differ, 2 forwards.  A batch may take `timeout` seconds.  `seed` is what a
-    randomised model draws from; the caller's generators and the model come back as they were.  A
-    model without gradients is one whose gradients are zero.
+    At most `most` images are examined, evenly spread.  Each costs 3 forwards and 2 backwards: its
+    logits twice, the gradients of the cross-entropy and of the margin z_y - max z_j, and the logits
+    of a nearby point.  `ATTACKED` of them cost 3 forwards and a backward more, at attacked points;
+    answers that differ cost 2 more forwards.  A batch may take `timeout` seconds.  `seed` is for
+    randomised models; the model and the caller's random generators do not change.  A model without
+    gradients counts as one with zero gradients.
     """
     if not most:
         return Findings((), {}, 0, 0)
@@ -117,14 +117,14 @@ def probe(
 
 
 def looked_at(flags: Sequence[Flag], forwards: int, right: int) -> int:
-    """Return how many of `right` images a diagnosis with these flags and forwards looked at.
+    """Return how many of `right` images a diagnosis with these flags and forwards examined.
 
-    Diagnoses from before there was `EXAMINED` looked at all of them.
+    Older diagnoses, without `EXAMINED`, examined all of them.
     """
     seen = [flag.of for flag in flags if flag.name in _SIGNS]
     if seen:
         return max(seen)
-    # No answer differed: each image cost 3 forwards, and each at attacked points 3 more.
+    # No answer differed: each image cost 3 forwards, and each attacked one 3 more.
     attacked = -(-right // _stride(right))
     return right if forwards >= 3 * (right + attacked) else min(right, EXAMINED)
 
@@ -134,7 +134,7 @@ def _stride(examined: int) -> int:
 
 
 def _spread(indices: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Return `most` places that are spread evenly over more; fewer as they are."""
+    """Return `most` evenly spread indices; if there are fewer, all of them."""
     if len(indices) <= most:
         return indices
     return indices[np.linspace(0, len(indices) - 1, most).astype(np.int64)]

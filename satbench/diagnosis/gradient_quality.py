@@ -1,14 +1,14 @@
-"""Measures of how well the gradient of the cross-entropy guides a search, image by image.
+"""Measures, image by image, of how well the gradient of the cross-entropy guides a search.
 
-Xie et al., 2020 (arXiv:2006.14536, section 3) trace the weakness of ReLU nets under adversarial
-training to the quality of their gradients.  These measures put a number on it.  None of them
-changes where the loss L is multiplied by a constant: every gradient is compared with itself
-nearby.  They are not free of confidence all the same: with logits twice as large the cross-entropy
-is another function, whose own curvature counts, so compare nets of like accuracy.
+Xie et al., 2020 (arXiv:2006.14536, section 3) explain the weakness of ReLU networks under
+adversarial training by the quality of their gradients.  These measures quantify it.  None of them
+changes if the loss L is multiplied by a constant, because every gradient is compared with gradients
+nearby.  But they depend on confidence: with logits twice as large the cross-entropy is another
+function with another curvature.  So compare networks of similar accuracy.
 
-Gradients are those of the cross-entropy of the logits as they come (float32 for a float32 model),
-for that is what attacks follow; values of the loss are taken from the same logits in float64, and
-all reductions are made in float64.
+Gradients are those of the cross-entropy of the unchanged logits (float32 for a float32 model), as
+attacks use them.  Values of the loss are computed from the same logits in float64, and all
+reductions are in float64.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from satbench.engine.ball import project, random_point, steepest
 from satbench.engine.contract import Model, NoiseSource
 
 DRAWS = 4
-"""How many random points of the ball the gradient at the image is compared with."""
+"""How many random points of the ball are compared with the image."""
 
 STEPS = 10
 """Steps of each of the two searches: for the largest loss, and for the largest linearity error."""
@@ -43,7 +43,7 @@ STEP = 0.25
 """The length of a step of a search, in eps."""
 
 PURPOSE = "gradient-quality"
-"""What the noise of an image is drawn for."""
+"""The purpose of the noise of an image."""
 
 MEASURES: dict[str, str] = {
     "gradient cosine": "cosine of the gradients at the image and at a random point of the ball, "
@@ -63,7 +63,7 @@ MEASURES: dict[str, str] = {
     "vanished gradients": "share of images whose gradient is exactly 0 everywhere, in [0, 1]; "
     "the measures before leave them out",
 }
-"""The measures, in order: the name, and a sentence on what it is."""
+"""The measures, in order: name and description."""
 
 
 def measure(
@@ -72,46 +72,46 @@ def measure(
     """Return the measures of each image, by the names in `MEASURES`.
 
     (B, C, H, W) in [0, 1], (B,) labels -> (B,) float64 each.  Write L for the cross-entropy, g for
-    its gradient at x, and η for the way to a point uniform in the ball, clipped to [0, 1] (differs
-    from GradAlign, which does not clip: a model is defined on [0, 1] alone); means and maxima are
-    over `draws` of them.
+    its gradient at x, and η for the step to a uniformly random point of the ball, clipped to [0, 1]
+    (differs from GradAlign, which does not clip, because a model is defined only on [0, 1]).  Means
+    and maxima are over `draws` of them.
 
     - gradient cosine: mean of cos(g, ∇L(x+η)), in [-1, 1] (Andriushchenko & Flammarion, 2020,
       arXiv:2007.02617, "GradAlign");
     - path cosine: mean of cos(∇L(x_k), ∇L(x_k+1)), in [-1, 1], along the `STEPS` gradients of PGD
       from a uniform point, steps of eps/4 (after Madry et al., 2018, arXiv:1706.06083);
-    - sign flips: mean share of pixels where sign g differs from sign ∇L(x+η) (0 is a sign of its
-      own), in [0, 1]: what attacks in Linf take from the gradient;
+    - sign flips: mean share of pixels where sign g differs from sign ∇L(x+η) (0 counts as a third
+      sign), in [0, 1]: attacks in Linf use only the sign;
     - gradient Lipschitz: ‖∇L(x+η) - g‖₂ / (‖g‖₂ ‖η‖₂), mean and maximum, at least 0; the unit is
       one over the L2 distance between images in [0, 1];
     - linearity error: γ / R with γ = max |L(x+δ) - L(x) - δᵀg|, found by `STEPS` steps of eps/4
       from a uniform point (Qin et al., 2019, arXiv:1907.02610), and R the largest
-      |L(x+δ) - L(x)| or |δᵀg| at any point visited here, by the other searches too; in [0, 2], and
-      0 where R is.  Each of them can be near 0 at the maximiser, R cannot;
+      |L(x+δ) - L(x)| or |δᵀg| at any point visited by any of the searches; in [0, 2], and 0 if R
+      is 0.  Each of the two can be near 0 at the maximiser, but R cannot;
     - single-step share: max(0, L(x') - L(x)) with x' one step of eps from x (FGSM; Goodfellow et
       al., 2015, arXiv:1412.6572), over the largest rise at x' or on the path of PGD, in [0, 1]:
-      what training with a single step relies on;
+      single-step training relies on it;
     - zero entries: share of the entries of g that are exactly 0, in [0, 1];
     - vanished gradients: 1 where all of them are, else 0.
 
-    NaN stands where a measure is undefined: in all but the last two where g vanishes, and in
-    single-step share where no point has a higher loss than x.  A gradient that vanishes elsewhere
-    has the cosine 0 with any other.  An image costs `draws` + 24 forwards and `draws` + 21
-    backwards.  Raises SatbenchError for fewer draws than 1.
+    An undefined measure is NaN: all but the last two if g vanishes, and the single-step share if no
+    point has a higher loss than x.  A gradient that vanishes elsewhere has cosine 0 with any other.
+    An image costs `draws` + 24 forwards and `draws` + 21 backwards.  Raises SatbenchError for fewer
+    than 1 draw.
     """
     if draws < 1:
         raise SatbenchError(f"expected draws of 1 or more, got {draws}")
-    look = _Look(model, y)
-    origin = look.at(x)
+    loss = _Loss(model, y)
+    origin = loss.at(x)
     points = [random_point(x, threat, noise, number) for number in range(draws + 2)]
-    path = _path(look, x, points[draws], threat)
-    single = look.at(project(x + _step(origin.grad, threat), x, threat), grad=False)
-    search = _linearity_search(look, origin, points[draws + 1], threat)
-    nearby = [look.at(point) for point in points[:draws]]
+    path = _path(loss, x, points[draws], threat)
+    single = loss.at(project(x + _step(origin.grad, threat), x, threat), grad=False)
+    search = _linearity_search(loss, origin, points[draws + 1], threat)
+    nearby = [loss.at(point) for point in points[:draws]]
     steepness = torch.stack([_steepness(origin, point) for point in nearby])
     rise = single.loss - origin.loss
     best = torch.stack([point.loss for point in (*path, single)]).amax(0) - origin.loss
-    error = torch.stack([origin.misjudged(point).abs() for point in search]).amax(0)
+    error = torch.stack([origin.error_to(point).abs() for point in search]).amax(0)
     change = torch.stack(
         [origin.largest_change(point) for point in (*nearby, *path, *search, single)]
     ).amax(0)
@@ -144,12 +144,12 @@ def gradient_measures(
 ) -> dict[str, float]:
     """Return the mean over images of each measure, by the names in `MEASURES`.
 
-    `images` (N, C, H, W) in [0, 1], `labels` (N,) and `indices` (N,), their places in the data set,
-    with which and `seed` their noise is drawn: neither order nor `batch_size` matters but for
-    rounding in the model.  An image for which a measure is undefined (see `measure`) is left out of
-    its mean, and a name for which none is left is left out of the result.  The model is measured in
-    eval mode on the device of its parameters, and comes back as it was.
-    Raises SatbenchError where there are no images, or not as many labels or indices.
+    `images` (N, C, H, W) are in [0, 1], with `labels` (N,) and `indices` (N,) in the data set.
+    Noise is a function of the index and `seed`, so order and `batch_size` do not matter, except for
+    rounding in the model.  The mean of a measure leaves out images where it is undefined (see
+    `measure`); a measure without any image is not in the result.  The model is measured in eval
+    mode on the device of its parameters, and does not change.  Raises SatbenchError if there are no
+    images, or another number of labels or indices.
     """
     if not len(images) == len(labels) == len(indices) > 0:
         raise SatbenchError(
@@ -172,34 +172,34 @@ def gradient_measures(
 
 @dataclass(frozen=True)
 class _Point:
-    """Images (B, …), their losses (B,) in float64, and the gradients (B, …), 0 if not asked for."""
+    """Images (B, …), their losses (B,) in float64, and gradients (B, …), 0 if not computed."""
 
     x: Tensor
     loss: Tensor
     grad: Tensor
 
-    def foretold(self, other: _Point) -> Tensor:
-        """Return how much the loss changes on the way to `other` by the gradient, (B,)."""
+    def predicted(self, other: _Point) -> Tensor:
+        """Return the change of the loss to `other` that the gradient predicts, (B,)."""
         return _dot(other.x.double() - self.x.double(), self.grad)
 
-    def misjudged(self, other: _Point) -> Tensor:
-        """Return how much more it changes in truth, (B,)."""
-        return other.loss - self.loss - self.foretold(other)
+    def error_to(self, other: _Point) -> Tensor:
+        """Return the error of that prediction, (B,)."""
+        return other.loss - self.loss - self.predicted(other)
 
     def largest_change(self, other: _Point) -> Tensor:
-        """Return the larger of both changes, at least 0, (B,)."""
-        return torch.maximum((other.loss - self.loss).abs(), self.foretold(other).abs())
+        """Return the larger of the true and the predicted change, at least 0, (B,)."""
+        return torch.maximum((other.loss - self.loss).abs(), self.predicted(other).abs())
 
 
 @dataclass(frozen=True)
-class _Look:
-    """Looks at the cross-entropy of a model at labels (B,)."""
+class _Loss:
+    """The cross-entropy of a model at labels (B,)."""
 
     model: Model
     y: Tensor
 
     def at(self, x: Tensor, grad: bool = True) -> _Point:
-        """Return the loss at `x` (B, …), a forward, and the gradient if asked for, a backward."""
+        """Return the loss at `x` (B, …), and with `grad` its gradient."""
         leaf = x.detach().clone().requires_grad_(grad)
         with torch.set_grad_enabled(grad), torch.autocast(x.device.type, enabled=False):
             logits = self.model(leaf)
@@ -212,24 +212,24 @@ class _Look:
         return _Point(leaf.detach(), loss, torch.zeros_like(x) if found is None else found)
 
 
-def _path(look: _Look, x: Tensor, start: Tensor, threat: Threat) -> list[_Point]:
+def _path(loss: _Loss, x: Tensor, start: Tensor, threat: Threat) -> list[_Point]:
     """Return the points of PGD on the loss: `STEPS` with gradients, and the last without."""
-    points = [look.at(start)]
+    points = [loss.at(start)]
     for number in range(1, STEPS + 1):
         ahead = points[-1].x + STEP * _step(points[-1].grad, threat, points[-1].x)
-        points.append(look.at(project(ahead, x, threat), grad=number < STEPS))
+        points.append(loss.at(project(ahead, x, threat), grad=number < STEPS))
     return points
 
 
-def _linearity_search(look: _Look, origin: _Point, start: Tensor, threat: Threat) -> list[_Point]:
+def _linearity_search(loss: _Loss, origin: _Point, start: Tensor, threat: Threat) -> list[_Point]:
     """Return the points of PGD on |L(x+δ) - L(x) - δᵀg|, as `_path` does."""
-    points = [look.at(start)]
+    points = [loss.at(start)]
     for number in range(1, STEPS + 1):
         here = points[-1]
-        upward = torch.where(origin.misjudged(here) < 0, -1.0, 1.0).to(here.x.dtype)
+        upward = torch.where(origin.error_to(here) < 0, -1.0, 1.0).to(here.x.dtype)
         grad = upward.view(-1, *[1] * (here.x.dim() - 1)) * (here.grad - origin.grad)
         ahead = project(here.x + STEP * _step(grad, threat, here.x), origin.x, threat)
-        points.append(look.at(ahead, grad=number < STEPS))
+        points.append(loss.at(ahead, grad=number < STEPS))
     return points
 
 
@@ -252,7 +252,7 @@ def _cosine(grad: Tensor, other: Tensor) -> Tensor:
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:
-    """Divide, with 0 where the denominator is 0."""
+    """Divide; the result is 0 where the denominator is 0."""
     return torch.where(below == 0, 0, above / torch.where(below == 0, 1, below))
 
 

@@ -1,6 +1,6 @@
-"""The signs of masked gradients, image by image: what `satbench.diagnosis.diagnose` makes flags of.
+"""The signs of masked gradients, image by image; `satbench.diagnosis.diagnose` makes flags of them.
 
-An attack that follows gradients finds nothing where they are zero, wrong or random (Athalye,
+An attack that uses gradients finds nothing if they are zero, wrong or random (Athalye,
 Carlini & Wagner, 2018, arXiv:1802.00420; Pintor et al., 2022, arXiv:2106.09947).
 """
 
@@ -23,26 +23,26 @@ NEARBY = 0.01
 """The distance from an image to the point at which its gradient is tested, in eps."""
 
 WRONG_BY = 0.5
-"""The share of a change of the margin beyond which the gradient misjudges it.
+"""If the gradient's error exceeds this share of the margin's change, it misjudges the change.
 
-On 3,000 test images and the 19 honest models that ship, the worst was 0.39 (a kink of a ReLU
-net, the 99.9th percentile was 0.24); behind a detached part 0.5 is passed by 99 % of the images.
+On 3,000 test images and the 19 honest shipped models the worst was 0.39 (a kink of a ReLU network;
+the 99.9th percentile was 0.24).  With a detached part, 99 % of the images exceed 0.5.
 """
 
 NEGLIGIBLE = 0.01
-"""The share of the margin that the gradient must account for over the whole range of pixels.
+"""The least share of the margin that the gradient explains over the whole range of pixels.
 
 On the same images and models the least was 0.09.
 """
 
 PROBABLE = 1e-5
-"""How far from a probability vector logits may be to be called one (AutoAttack's own number)."""
+"""Largest distance of logits from a probability vector to count as one (AutoAttack's value)."""
 
 TINY = 1e-12
-"""The length below which attacks in L2 take a gradient for zero (`satbench.engine.ball`)."""
+"""The length below which attacks in L2 treat a gradient as zero (`satbench.engine.ball`)."""
 
 TARGETS = 9
-"""How many target classes AutoAttack's targeted attacks take (arXiv:2003.01690, section 4)."""
+"""How many target classes AutoAttack's targeted attacks try (arXiv:2003.01690, section 4)."""
 
 MASKED = (
     "randomised",
@@ -53,13 +53,13 @@ MASKED = (
     "unstable-gradient",
     "dynamic-gradient",
 )
-"""The signs that a search by gradients is not to be trusted with an image."""
+"""The signs that a search by gradients cannot be trusted for an image."""
 
 
 def examine(
     model: Model, x: Tensor, y: Tensor, threat: Threat, rounding: float = FLOAT32
 ) -> dict[str, Tensor]:
-    """Return for each sign which images it holds for.  (B, C, H, W), (B,) -> (B,) bool each.
+    """Return for each sign the images that show it.  (B, C, H, W), (B,) -> (B,) bool each.
 
     `rounding` is how coarsely the model computes (`satbench.calling.rounding`).  Each image costs 3
     forwards and 2 backwards.
@@ -88,7 +88,7 @@ def examine(
         "zero-gradient": zero,
         "vanishing-loss-gradient": _vanishes(loss_grad, grad, threat),
         "negligible-gradient": ~zero & _is_negligible(grad, margin),
-        # Noise and a gradient of zero are causes of their own.
+        # Noise and a zero gradient are separate causes.
         "unstable-gradient": ~zero & ~randomised & _misjudges(grad, nearby - x, change, unit),
         "dynamic-gradient": every if calls else ~every,
         "few-classes": every if classes_in_play(logits) <= TARGETS else ~every,
@@ -101,9 +101,9 @@ def compare(
 ) -> dict[str, Tensor]:
     """Find out why two answers to the same images differ.
 
-    (B, C, H, W), (B, K) twice -> (B,) bool each.  One was given while gradients were recorded, the
-    other without and to one half of the batch at a time.  Where they agree this costs nothing, else
-    two forwards an image.
+    (B, C, H, W), (B, K) twice -> (B,) bool each.  One was computed with gradients recorded, the
+    other without, in two halves of the batch.  If they agree this costs nothing, else two forwards
+    an image.
     """
     same = same_up_to(rounding)
     none = torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -123,8 +123,9 @@ def examine_modes(
 ) -> dict[str, Tensor]:
     """Compare answers to attacked images with gradients recorded and without.
 
-    (B, C, H, W), (B,) -> (B,) bool each.  The points lie a whole eps from the images, where a model
-    that knows them again must answer for itself.  Each image costs 3 forwards and a backward.
+    (B, C, H, W), (B,) -> (B,) bool each.  The points are a whole eps from the images, so a model
+    that recognises the images cannot answer from memory.  Each image costs 3 forwards and a
+    backward.
     """
     with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
         leaf = x.clone().requires_grad_()
@@ -138,7 +139,7 @@ def examine_modes(
 
 
 def _in_halves(model: Model, x: Tensor) -> Tensor:
-    """Ask about every other image, then about those between.  (B, C, H, W) -> (B, K)."""
+    """Return the logits, computed in two batches of every other image.  (B, C, H, W) -> (B, K)."""
     if len(x) < 2:
         return model(x)
     first, second = model(x[::2]), model(x[1::2])
@@ -153,7 +154,7 @@ def _is_probability(logits: Tensor) -> Tensor:
 
 
 def _size(logits: Tensor) -> Tensor:
-    """Return the largest logit of each image, masked classes aside.  (B, K) -> (B,)."""
+    """Return the largest logit of each image, without masked classes.  (B, K) -> (B,)."""
     return torch.where(logits > MASKED_LOGIT, logits, 0).abs().amax(1)
 
 
@@ -162,11 +163,11 @@ def _is_zero(grad: Tensor) -> Tensor:
 
 
 def _vanishes(loss_grad: Tensor, grad: Tensor, threat: Threat) -> Tensor:
-    """Tell where the cross-entropy has lost the gradient that the margin still has.
+    """Return where the cross-entropy has lost the gradient that the margin still has.
 
-    Its gradient is about 1 - p_y times the margin's.  From a margin of 104 on, that is 0 in
-    float32.  Attacks in Linf take its sign, so it is lost where most of its pixels are 0;
-    attacks in L2 divide by its length, so it is lost below `TINY` (a margin of about 30) as well.
+    Its gradient is about 1 - p_y times the margin's.  From a margin of 104 on, this is 0 in
+    float32.  Attacks in Linf use its sign, so it is lost if most of its pixels are 0.  Attacks in
+    L2 divide by its length, so it is also lost below `TINY` (a margin of about 30).
     """
     moving = (grad != 0).flatten(1)
     lost = moving & (loss_grad == 0).flatten(1)
@@ -177,23 +178,23 @@ def _vanishes(loss_grad: Tensor, grad: Tensor, threat: Threat) -> Tensor:
 
 
 def _is_negligible(grad: Tensor, margin: Tensor) -> Tensor:
-    """Tell where even pixels moved by 1 each would, by the gradient, leave the margin as it is."""
+    """Return where the gradient is too small to change the margin even if each pixel moved by 1."""
     return grad.double().abs().flatten(1).sum(1) < NEGLIGIBLE * margin.double()
 
 
 def _misjudges(grad: Tensor, delta: Tensor, change: Tensor, unit: Tensor) -> Tensor:
-    """Tell where the gradient misjudges the change of the margin over `delta` by more than half.
+    """Return where the gradient misjudges the change of the margin over `delta` by more than half.
 
-    Over so short a way a gradient that belongs to the logits is right but for curvature and
-    rounding; rounding is allowed 100 times `unit`, (B,), the last place of the largest logit.
+    Over such a short distance the true gradient is right up to curvature and rounding; the
+    tolerance for rounding is 100 times `unit`, (B,), the last place of the largest logit.
     """
-    foretold = (grad.double() * delta.double()).flatten(1).sum(1)
-    largest = torch.maximum(foretold.abs(), change.double().abs())
-    return (change.double() - foretold).abs() > WRONG_BY * largest + 100 * unit.double()
+    predicted = (grad.double() * delta.double()).flatten(1).sum(1)
+    largest = torch.maximum(predicted.abs(), change.double().abs())
+    return (change.double() - predicted).abs() > WRONG_BY * largest + 100 * unit.double()
 
 
 def _step(x: Tensor, threat: Threat) -> float:
-    """Return how far each pixel moves to the nearby point: `NEARBY` of eps, spread over all."""
+    """Return how far each pixel moves to the nearby point: `NEARBY` of eps over all pixels."""
     power = {"linf": 0.0, "l2": 0.5, "l1": 1.0}[threat.norm]
     return float(NEARBY * threat.radius / x[0].numel() ** power)
 
@@ -211,7 +212,7 @@ def _margin(logits: Tensor, y: Tensor, rival: Tensor) -> Tensor:
 def _gradient(value: Tensor, x: Tensor) -> Tensor:
     try:
         (grad,) = torch.autograd.grad(value, x, retain_graph=True, allow_unused=True)
-    except Exception as error:  # no graph, or whatever a user's backward raises: none to follow
+    except Exception as error:  # no graph, or an error of the user's backward: there is no gradient
         if is_out_of_memory(error):
             raise
         return torch.zeros_like(x)
@@ -222,7 +223,7 @@ def _gradient(value: Tensor, x: Tensor) -> Tensor:
 def _autograd_calls() -> Iterator[list[str]]:
     """Yield a list that grows by a name with each call of autograd while the block runs."""
     calls: list[str] = []
-    # Whichever way a model reaches autograd, grad() and backward() both end in the engine.
+    # A model can call grad() or backward(); both end in autograd's engine.
     names = [
         name
         for name in ("grad", "backward", "_engine_run_backward")

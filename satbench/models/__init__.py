@@ -1,4 +1,4 @@
-"""From what a user names to a model: zoo name, card, file of weights, other people's zoos, code.
+"""Models from what a user names: a zoo name, a card, a file of weights, another zoo, or code.
 
 A new source is one module with a frozen dataclass (see `_loaded.ModelSource`) and one line in
 SOURCES.
@@ -20,7 +20,7 @@ from satbench.model_zoo.presets import find_preset
 from satbench.models._factory import load_factory, load_plugin, make_module
 from satbench.models._file_options import FileKeywords, FileOptions
 from satbench.models._loaded import LoadedModel, ModelSource, describe_module
-from satbench.models._local import Told
+from satbench.models._local import WithFile
 from satbench.models.carded import check_agrees, load_card
 from satbench.models.weight_files import card_of_file, card_of_run, load_file
 from satbench.records.flags import flags_from_assumed
@@ -37,7 +37,7 @@ SOURCES = Registry(
         Entry(
             "torchvision",
             "satbench.models._torchvision:Torchvision",
-            "torchvision:resnet50@IMAGENET1K_V2, a classifier with the weights named; or @FILE",
+            "torchvision:resnet50@IMAGENET1K_V2, a classifier with named weights; or @FILE",
             "https://pytorch.org/vision/stable/models.html",
         ),
         Entry(
@@ -55,14 +55,14 @@ SOURCES = Registry(
         Entry(
             "torchhub",
             "satbench.models._torchhub:TorchHub",
-            "torchhub:OWNER/REPO@REF:ENTRY, code of a GitHub repository that you trust",
+            "torchhub:OWNER/REPO@REF:ENTRY, the code of a GitHub repository that you trust",
             "https://pytorch.org/hub",
         ),
     ),
 )
 
 MODELS = Registry("model")
-"""Models by the names that plug-ins give them, in the group `satbench.models`."""
+"""Models that plug-ins register in the group `satbench.models`."""
 
 _PLUG_IN = "plug-in"
 FILE_ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar", ".th")
@@ -70,11 +70,11 @@ FILE_ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar", ".th")
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """What the user asked for, checked as far as it can be without torch.
+    """The model that the user named, checked as far as possible without torch.
 
-    `text` is what the user wrote.  `card` is there for a zoo name, the path of a card or of a run,
-    and a file of weights that is known; `weights` is then where its weights belong; `source` is
-    there for `PREFIX:NAME`.  `options` say how a file of weights is to be read.
+    `text` is what the user wrote.  A zoo name, the path of a card or of a run, and a known file of
+    weights have a `card`, and `weights`, the path of its weights.  `PREFIX:NAME` has a `source`.
+    `options` say how to read a file of weights.
     """
 
     text: str
@@ -86,31 +86,31 @@ class ModelRequest:
 
     @property
     def dataset(self) -> str | None:
-        """The name of the data set that the model was made for, if that is known."""
+        """The name of the data set that the model is for, if known."""
         if self.card:
             return self.card.training.dataset if self.card.training else None
         return (self.source.dataset or None) if self.source else None
 
     @property
     def classes(self) -> int | None:
-        """How many classes the model tells apart, if its card says."""
+        """The number of classes of the model, if its card says it."""
         return self.card.classes if self.card else None
 
     @property
     def threat(self) -> str | None:
-        """The threat model that the model was made for, such as `linf:8/255`, if known."""
+        """The threat model that the model was trained for, such as `linf:8/255`, if known."""
         if self.card:
             return self.card.training.threat if self.card.training else None
         return (self.source.threat or None) if self.source else None
 
 
 def has_a_name(source: str) -> bool:
-    """Whether a model of this source (see `ModelInfo.source`) can be had again by its name."""
+    """Whether a model of this source (see `ModelInfo.source`) can be loaded by its name."""
     return source in ("zoo", "user-zoo", "factory", *SOURCES.names()) or source.startswith(_PLUG_IN)
 
 
 def is_of_own_code(source: str) -> bool:
-    """Whether the code of a model of this source is its user's, so that weights do not name it."""
+    """Whether a model of this source is the user's own code, which weights do not identify."""
     return source in ("factory", "python", "torchhub") or source.startswith(_PLUG_IN)
 
 
@@ -123,23 +123,23 @@ def request_model(
     keys: str = "",
     drop_keys: Sequence[str] = (),
 ) -> ModelRequest:
-    """Check what the user named.  Imports no torch, but to find out what a pickle holds.
+    """Check the model that the user named.  Imports torch only to look into a pickle.
 
-    The fields of `FileOptions` say how a file of weights is to be read.  Raises SatbenchError: an
-    unknown name (with the nearest), a missing file, a file of weights that neither says nor is told
-    what it belongs to, options for what is no file, a source whose package is not installed.
+    The fields of `FileOptions` say how to read a file of weights.  Raises SatbenchError for an
+    unknown name (with the nearest known one), a missing file, a file of weights for an unknown
+    network, options without a file, and a source whose package is not installed.
     """
     options = FileOptions(architecture, activation, preset, normalize, keys, drop_keys)
     if options.preset:
         find_preset(options.preset)
     request = _requested(text, options)
-    if options.given and isinstance(request.source, Told) and request.source.file:
-        return replace(request, source=request.source.told(options))
-    told = [one for one in options.given if request.card is None or one not in _OF_A_CARD]
-    if request.kind != _FOREIGN and told:
+    if options.given and isinstance(request.source, WithFile) and request.source.file:
+        return replace(request, source=request.source.with_options(options))
+    given = [one for one in options.given if request.card is None or one not in _OF_A_CARD]
+    if request.kind != _FOREIGN and given:
         raise SatbenchError(
-            f"{' and '.join(told)}: for files of weights that do not say themselves what they are, "
-            f"and {text} is none"
+            f"{' and '.join(given)}: only for files of weights that do not name their network; "
+            f"{text} is not one"
         )
     return request
 
@@ -170,17 +170,17 @@ def _requested(text: str, options: FileOptions) -> ModelRequest:
     if colon and prefix and name and "/" not in prefix:
         return ModelRequest(text, "factory")
     if "/" in text and not colon:
-        raise SatbenchError(f"expected a model at {text}, and there is neither a file nor a folder")
+        raise SatbenchError(f"expected a model at {text}, found neither a file nor a folder")
     raise UnknownNameError("model", text, [*zoo_names(), *user_names(), *MODELS.names()])
 
 
 def load_model(request: ModelRequest, classes: int, exactly: bool = True) -> LoadedModel:
-    """Build the model and load its weights; `classes` is the data set's count.
+    """Build the model and load its weights; `classes` is that of the data set.
 
-    Where the data set may have more classes than its labels show, `exactly` is false, and a file of
-    weights says itself how many there are.  Raises SatbenchError: weights that are missing,
-    corrupt, of another digest than the card says, of another network than was said, or that do not
-    fit, a factory that cannot be imported, fails, or returns no module.
+    If the data set may have more classes than its labels show, `exactly` is false, and a file of
+    weights decides how many there are.  Raises SatbenchError for weights that are missing, corrupt,
+    not those of the card, or that do not fit, and for a factory that cannot be imported, fails, or
+    returns no module.
     """
     options = request.options
     if request.card and request.weights:
@@ -207,19 +207,19 @@ def _warn_of_assumed(text: str, loaded: LoadedModel) -> None:
 
 
 _FOREIGN = "file of weights"
-_OF_A_CARD = ("--arch", "--activation", "--preset")  # which are compared with it
+_OF_A_CARD = ("--arch", "--activation", "--preset")  # these are compared with the card
 
 
 def _request_file(text: str, path: Path, options: FileOptions) -> ModelRequest:
     if not os.path.isfile(path):
-        raise SatbenchError(f"expected weights at {path}, which is missing")
-    told = options.preset or (options.architecture and options.activation)
-    if card := card_of_file(text, told=bool(told)):
+        raise SatbenchError(f"expected weights at {path}, found none")
+    described = options.preset or (options.architecture and options.activation)
+    if card := card_of_file(text, described=bool(described)):
         return ModelRequest(text, "file", card, path, options=options)
-    if not told:
+    if not described:
         raise SatbenchError(
-            f"weights alone do not say what they belong to: give --arch and --activation with "
-            f"{text}, a --preset such as trades, or the name of the card beside it"
+            f"weights alone do not say what network they are for: give --arch and --activation "
+            f"with {text}, a --preset such as trades, or the name of its card"
         )
     return ModelRequest(text, _FOREIGN, options=options)
 

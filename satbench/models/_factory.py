@@ -1,4 +1,4 @@
-"""Models of a user's code, `package.module:name`: a model, a function, or a factory of one."""
+"""Models from a user's code, `package.module:name`: a model, a function, or a factory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def load_factory(text: str) -> LoadedModel:
     """Load the model that `text` names, or call its factory.  Raises SatbenchError."""
     made = make_module(text, "--model PACKAGE.MODULE:FACTORY")
-    made.eval()  # whose answer is not used: a train() of the user's own may return nothing
+    made.eval()  # the result is not used, because a user's own train() may return nothing
     info = describe_module(made, text, "factory")
     return LoadedModel(made, replace(info, architecture=text), None)
 
@@ -29,7 +29,7 @@ def load_factory(text: str) -> LoadedModel:
 def load_plugin(entry: Entry) -> LoadedModel:
     """Call the factory that a plug-in registered in the group `satbench.models`.
 
-    Raises SatbenchError where the plug-in is broken, or makes no module.
+    Raises SatbenchError if the plug-in is broken or returns no module.
     """
     made = _called(entry.load(), entry.target)
     made.eval()
@@ -38,14 +38,14 @@ def load_plugin(entry: Entry) -> LoadedModel:
 
 
 def make_module(text: str, expected: str) -> nn.Module:
-    """Return the model of a name, `package.module:name`: a Module, or a factory that makes one.
+    """Return the model named `package.module:name`: a Module, or the result of a factory.
 
-    A function that takes images is a model itself.  `expected` says how the name is given.  Raises
-    SatbenchError where it cannot be imported, fails, or returns no module.
+    A function that takes images is itself a model.  `expected` describes the option in errors.
+    Raises SatbenchError if it cannot be imported, fails, or returns no module.
     """
     module_name, _, attribute = text.partition(":")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does, so that a local file is found
+        sys.path.insert(0, str(Path.cwd()))  # like `python -m`, so that a local file is found
     try:
         factory = getattr(import_module(module_name), attribute)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
@@ -57,7 +57,7 @@ def _called(factory: object, text: str) -> nn.Module:
     from torch import nn
 
     from satbench.calling.function import Function
-    from satbench.calling.modules import check_module  # needs torch, which names do without
+    from satbench.calling.modules import check_module  # needs torch, unlike names
 
     if isinstance(factory, nn.Module):
         return check_module(factory)
@@ -77,7 +77,7 @@ def _called(factory: object, text: str) -> nn.Module:
 
 
 def _takes_images(thing: object) -> bool:
-    """Say whether a function wants just one argument: it is a model, not what makes one."""
+    """Return whether a function needs exactly one argument: then it is a model, not a factory."""
     if isinstance(thing, type) or not callable(thing):
         return False
     try:

@@ -1,4 +1,4 @@
-"""What a user says of a file of weights that does not say it itself."""
+"""The options that describe a file of weights, if it does not describe itself."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from satbench.core.errors import SatbenchError
 
 @dataclass(frozen=True)
 class FileOptions:
-    """How a file of weights is to be read; empty is what the file says, or what is usual.
+    """How to read a file of weights; an empty field means what the file says, or the default.
 
-    `architecture` and `activation` are specs; `preset` stands for both, for a normalisation and
-    for a layout (`satbench.model_zoo.presets`).  `normalize` says how the network normalises its
-    pixels, a name or `MEAN;STD`; `keys` is the beginning of the names of the tensors that are
-    meant, `drop_keys` of those that are not.
+    `architecture` and `activation` are specs; `preset` replaces both, and the normalisation and
+    layout (`satbench.model_zoo.presets`).  `normalize` says how the network normalises pixels, a
+    name or `MEAN;STD`.  Only tensors whose names begin with `keys` are used, without those that
+    begin with one of `drop_keys`.
     """
 
     architecture: str | None = None
@@ -32,19 +32,19 @@ class FileOptions:
         object.__setattr__(self, "drop_keys", several)
         if self.preset and self.architecture:
             raise SatbenchError(
-                f"the preset {self.preset!r} says which architecture it is: give --preset or "
-                "--arch; settings go with the preset, such as 'trades(depth=28)'"
+                f"the preset {self.preset!r} includes the architecture: give --preset or --arch, "
+                "not both; settings go into the preset, such as 'trades(depth=28)'"
             )
 
     @property
     def given(self) -> list[str]:
-        """The options that were given, as the command line names them."""
+        """The given options, by their names on the command line."""
         names = [one.name for one in fields(self) if getattr(self, one.name)]
         return [f"--{_SHORT.get(name, name).replace('_', '-')}" for name in names]
 
 
 class FileKeywords(TypedDict, total=False):
-    """The fields of FileOptions as keywords."""
+    """The fields of `FileOptions` as keyword arguments."""
 
     architecture: str | None
     activation: str | None

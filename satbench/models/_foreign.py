@@ -1,4 +1,4 @@
-"""Networks for files of weights that do not say what they are of."""
+"""Networks for files of weights that do not name their network."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 class Built:
     """A network with its weights, in eval mode.
 
-    `architecture` and `activation` are canonical specs; where its normalisation is none that the
-    architecture names, the text tells it behind the spec.  `assumed` tells what neither the file
-    nor the user said, `normalize=cifar10`, with spaces between; empty if nothing.
+    `architecture` and `activation` are canonical specs; a normalisation that the architecture has
+    no name for follows the spec.  `assumed` lists what neither the file nor the user said, such as
+    `normalize=cifar10`, separated by spaces; it is empty if nothing was assumed.
     """
 
     module: nn.Module
@@ -34,10 +34,10 @@ class Built:
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What the options, or their preset, say: the architectures are tried in order.
+class _Options:
+    """The options, or those of the preset; the architectures are tried in order.
 
-    `fallback` is a preset's normalisation, which a file's own constants come before.
+    `fallback` is a preset's normalisation; the file's own constants take precedence.
     """
 
     architectures: tuple[str, ...]
@@ -50,29 +50,29 @@ class _Told:
 def build_for(
     state: dict[str, Tensor], options: FileOptions, path: Path, classes: int, exactly: bool
 ) -> Built:
-    """Build the network that `options` tell of for the weights `state`, read at `path`.
+    """Build the network that `options` describe for the weights `state`, read from `path`.
 
-    Unless `exactly`, the weights say how many classes there are, at least `classes`.  Raises
-    SatbenchError for unknown parts, weights that do not fit, and constants of a normalisation that
-    are not those of the file.
+    Unless `exactly`, the weights decide how many classes there are, at least `classes`.  Raises
+    SatbenchError for unknown parts, weights that do not fit, and a normalisation that differs from
+    that of the file.
     """
-    told = _told(options)
-    for part in told.unused:
+    given = _read_options(options)
+    for part in given.unused:
         state = {n: t for n, t in state.items() if f".{part}." not in f".{n}"}
     fault: SatbenchError | None = None
-    for architecture in told.architectures:
+    for architecture in given.architectures:
         try:
-            return _built(architecture, told, state, path, classes, exactly)
+            return _built(architecture, given, state, path, classes, exactly)
         except SatbenchError as error:
             fault = fault or error
     raise fault or SatbenchError("expected an architecture, got none")
 
 
-def _told(options: FileOptions) -> _Told:
+def _read_options(options: FileOptions) -> _Options:
     if not options.preset:
-        return _Told((options.architecture or "",), options.activation or "", options.normalize)
+        return _Options((options.architecture or "",), options.activation or "", options.normalize)
     preset = find_preset(options.preset)
-    return _Told(
+    return _Options(
         preset.architectures,
         options.activation or preset.activation,
         options.normalize,
@@ -83,7 +83,7 @@ def _told(options: FileOptions) -> _Told:
 
 def _built(
     architecture: str,
-    told: _Told,
+    given: _Options,
     state: dict[str, Tensor],
     path: Path,
     classes: int,
@@ -97,21 +97,21 @@ def _built(
     )
     from satbench.networks.normalize import normalize_text
 
-    module = build_network(architecture, told.activation, classes)
+    module = build_network(architecture, given.activation, classes)
     if not exactly and (there := classes_in(module, state)) > classes:
-        module = build_network(architecture, told.activation, there)
+        module = build_network(architecture, given.activation, there)
     own = [normalize_text(layer) for layer in _layers(module)]
     if not own:
-        module = _behind_a_normalisation(module, told, state)
+        module = _behind_a_normalisation(module, given, state)
     from_file = load_state(module, state, path)
-    said = told.normalize or split_spec(architecture)[1].get("statistics")
-    assumed = settled(_layers(module), said, told.fallback, from_file, path)
+    said = given.normalize or split_spec(architecture)[1].get("statistics")
+    assumed = settled(_layers(module), said, given.fallback, from_file, path)
     now = [normalize_text(layer) for layer in _layers(module)]
     return Built(
         module.eval(),
         canonical_architecture(architecture) if now == own else _text(architecture, now[0]),
-        canonical_activation(told.activation),
-        " ".join((*assumed, *_untold(architecture))),
+        canonical_activation(given.activation),
+        " ".join((*assumed, *_not_in_weights(architecture))),
     )
 
 
@@ -121,13 +121,15 @@ def _layers(module: nn.Module) -> list[Normalize]:
     return [layer for layer in module.modules() if isinstance(layer, Normalize)]
 
 
-def _behind_a_normalisation(network: nn.Module, told: _Told, state: dict[str, Tensor]) -> nn.Module:
-    """Put a normalisation before a network without one, where the file or the user has one."""
+def _behind_a_normalisation(
+    network: nn.Module, given: _Options, state: dict[str, Tensor]
+) -> nn.Module:
+    """Add a normalisation before a network without one, if the file or the user gives one."""
     from satbench.model_zoo.normaliser import normalisers
     from satbench.networks.normalize import parse_normalize
 
     found = normalisers(state)
-    if said := told.normalize or told.fallback:
+    if said := given.normalize or given.fallback:
         mean, std = parse_normalize(said)
         return normalized(network, mean, std)
     channels = len(found[0].mean) if found else 0
@@ -137,10 +139,10 @@ def _behind_a_normalisation(network: nn.Module, told: _Told, state: dict[str, Te
 def settled(
     layers: list[Normalize], said: str | None, fallback: str | None, from_file: bool, path: Path
 ) -> list[str]:
-    """Give the layers their constants, and return what had to be assumed of them.
+    """Set the constants of the normalisation layers, and return what was assumed.
 
-    What the file tells comes first, then what the user has `said`, then the `fallback` of a preset;
-    a user who says otherwise than the file is wrong.  Raises SatbenchError.
+    The constants come from the file, else from the user (`said`), else from the `fallback` of a
+    preset.  Raises SatbenchError if the user contradicts the file.
     """
     from satbench.networks.normalize import normalize_text, set_constants
 
@@ -151,8 +153,8 @@ def settled(
                 set_constants(layer, said)
             if said and normalize_text(layer) != own:
                 raise SatbenchError(
-                    f"the weights {path} carry the normalisation that they were trained with, "
-                    f"{own}, which is not {said}: leave out what says otherwise"
+                    f"the weights {path} include the normalisation of their training, "
+                    f"{own}, which is not {said}: leave out --normalize"
                 )
         elif said or fallback:
             set_constants(layer, said or fallback or "")
@@ -161,19 +163,19 @@ def settled(
     return []
 
 
-def _untold(architecture: str) -> list[str]:
-    """Return the settings of an architecture that no weights tell and that nobody gave."""
+def _not_in_weights(architecture: str) -> list[str]:
+    """Return the settings of an architecture that neither the weights nor the user give."""
     from satbench.networks import ARCHITECTURES
     from satbench.networks.build import canonical_architecture
 
     name, given = split_spec(architecture)
     own = split_spec(canonical_architecture(architecture))[1]
-    names: tuple[str, ...] = getattr(ARCHITECTURES[name].load(), "untold", ())
+    names: tuple[str, ...] = getattr(ARCHITECTURES[name].load(), "not_in_weights", ())
     return [f"{one}={own[one]}" for one in names if one not in given]
 
 
 def _text(architecture: str, normalisation: str) -> str:
-    """Return an architecture's canonical text with another normalisation than it has of itself."""
+    """Return an architecture's canonical text with this normalisation."""
     from satbench.networks.build import canonical_architecture
     from satbench.networks.normalize import Statistics
 

@@ -1,4 +1,4 @@
-"""Files of the Hugging Face Hub and of torch's own cache, fetched where they are not there."""
+"""Files of the Hugging Face Hub and of torch's cache, downloaded if missing."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ from satbench.core.errors import SatbenchError
 
 
 def hub_file(repo: str, name: str, revision: str = "") -> Path | None:
-    """Return a file of a repository, fetched if it is not in the hub's cache.
+    """Return a file of a repository, downloaded if it is not in the hub's cache.
 
-    None where the repository has no such file, and where that cannot be asked and the cache has
-    it not.  Raises SatbenchError where there is no such repository, or none that may be read.
+    None if the repository has no such file, or if the hub cannot be reached and the cache does not
+    have it.  Raises SatbenchError if the repository does not exist or cannot be read.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
     try:
         return Path(hf_hub_download(repo, name, revision=revision or None))
-    except EntryNotFoundError:  # or, its subclass, that the network is away
+    except EntryNotFoundError:  # or its subclass for a missing network
         return None
     except (OSError, ValueError) as error:
-        raise SatbenchError(f"{repo} cannot be fetched from the hub ({one_line(error)})") from None
+        raise SatbenchError(
+            f"{repo} cannot be downloaded from the hub ({one_line(error)})"
+        ) from None
 
 
 def torch_hub_file(url: str) -> Path:
-    """Return a file of torch's own cache, fetched there if need be.
+    """Return a file of torch's cache, downloaded if missing.
 
-    A name such as `resnet50-0676ba61.pth` tells the beginning of its digest, which is checked
-    each time.  Raises SatbenchError for another digest, and where it cannot be fetched.
+    A name such as `resnet50-0676ba61.pth` has the first digits of the digest, which is checked
+    each time.  Raises SatbenchError for another digest, and if it cannot be downloaded.
     """
     import torch
 
@@ -42,7 +44,7 @@ def torch_hub_file(url: str) -> Path:
 
 
 def digest_in_name(name: str) -> str:
-    """Return the beginning of a file's digest that its name tells, as torch has it; else nothing.
+    """Return the first digits of a file's digest from its name, in torch's form; else nothing.
 
     >>> digest_in_name("resnet50-0676ba61.pth")
     '0676ba61'
@@ -52,5 +54,5 @@ def digest_in_name(name: str) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """Return the beginning of what an error says, without its line breaks."""
+    """Return the beginning of an error's message, on one line."""
     return " ".join(str(error).split())[:300]

@@ -1,4 +1,4 @@
-"""Repositories of the Hugging Face Hub, and folders like them: safetensors and what they are of."""
+"""Repositories of the Hugging Face Hub, and such folders: safetensors with a card or config."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 CARD = "satbench.json"
-"""The name of a card of satbench in a repository; the weights that it names lie beside it."""
+"""The name of a card of satbench in a repository; its weights are next to it."""
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _OURS = {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
-"""Settings by which timm would read weights from elsewhere, and unpickle them."""
+"""Settings that would make timm read other weights and unpickle them."""
 
 _FORM = re.compile(r"^[\w.-]+/[\w.-]+$")
 
@@ -45,7 +45,7 @@ class HuggingFace:
         if (folder := Path(name).expanduser()).is_dir():
             return cls(text, "", "", folder)
         if name.startswith(("/", "~", "./", "../")):
-            raise SatbenchError(f"expected a folder at {folder}, and there is none")
+            raise SatbenchError(f"expected a folder at {folder}, found none")
         repo, at, revision = name.partition("@")
         if not _FORM.match(repo) or (at and not revision):
             raise SatbenchError(
@@ -55,10 +55,10 @@ class HuggingFace:
         return cls(text, repo, revision)
 
     def load(self, classes: int) -> LoadedModel:
-        """Build what the repository's card, else its configuration, says, and load it.
+        """Build the model of the repository's card, else of its configuration, and load it.
 
-        Raises SatbenchError for files that are missing or cannot be fetched, a configuration that
-        is neither timm's nor transformers', and weights that do not fit.
+        Raises SatbenchError for files that are missing or cannot be downloaded, a configuration
+        that is neither timm's nor transformers', and weights that do not fit.
         """
         card_path = self._optional(CARD)
         if card_path:
@@ -69,12 +69,12 @@ class HuggingFace:
             raise SatbenchError(
                 f"expected {CARD} or a {_CONFIG} of timm or transformers in {self.text}, found "
                 "neither: check the name"
-                + ("" if self.folder else ", and that the network or the hub's cache has it")
+                + ("" if self.folder else ", and the network or the hub's cache")
             )
         config = _read(config_path, self.text)
         if "model_type" in config:
             return self._from_transformers(config_path, config)
-        if "satbench" in config and "pretrained_cfg" not in config:  # of `satbench export`
+        if "satbench" in config and "pretrained_cfg" not in config:  # from `satbench export`
             weights = self._file(_WEIGHTS)
             if within := card_within(weights):
                 return self._from_card(within, weights)
@@ -92,8 +92,8 @@ class HuggingFace:
         self._file(_WEIGHTS)
         if self._optional(PROCESSOR) is None:
             raise SatbenchError(
-                f"expected a file {PROCESSOR} in {self.text}, which tells how pixels are "
-                "normalised: save it, processor.save_pretrained(folder)"
+                f"expected a file {PROCESSOR} in {self.text}, which says how to normalise "
+                "pixels: save it with processor.save_pretrained(folder)"
             )
         module = build_with_weights(config_path.parent, self.text)
         return self._described(module, f"transformers:{config['model_type']}")
@@ -119,7 +119,7 @@ class HuggingFace:
     def _file(self, name: str) -> Path:
         path = self._optional(name)
         if path is None:
-            raise SatbenchError(f"expected a file {name} in {self.text}, which has none")
+            raise SatbenchError(f"expected a file {name} in {self.text}, found none")
         return path
 
     def _optional(self, name: str) -> Path | None:
@@ -135,11 +135,11 @@ def _read(path: Path, text: str) -> dict[str, Any]:
 
 def _network(text: str, config: dict[str, Any]) -> nn.Module:
     timm = import_timm()
-    told, architecture = config.get("pretrained_cfg", config), config.get("architecture", "")
-    if not timm.is_model(architecture) or not {"mean", "std"} <= told.keys():
+    pretrained, architecture = config.get("pretrained_cfg", config), config.get("architecture", "")
+    if not timm.is_model(architecture) or not {"mean", "std"} <= pretrained.keys():
         raise SatbenchError(
             f"the {_CONFIG} of {text} is neither timm's nor transformers': expected architecture "
-            f"and pretrained_cfg with mean and std, or model_type; a {CARD} would say what to build"
+            f"and pretrained_cfg with mean and std, or model_type, or a {CARD}"
         )
     settings = config.get("model_args", {})
     if refused := sorted(_OURS & settings.keys()):
@@ -148,10 +148,12 @@ def _network(text: str, config: dict[str, Any]) -> nn.Module:
         network: nn.Module = timm.create_model(
             architecture,
             pretrained=False,
-            pretrained_cfg=dict(told),
-            num_classes=config.get("num_classes", told.get("num_classes")),
+            pretrained_cfg=dict(pretrained),
+            num_classes=config.get("num_classes", pretrained.get("num_classes")),
             **settings,
         )
-    except Exception as error:  # whatever timm makes of a stranger's settings
-        raise SatbenchError(f"timm cannot build what {text} asks for: {one_line(error)}") from error
+    except Exception as error:  # timm can raise anything for a stranger's settings
+        raise SatbenchError(
+            f"timm cannot build the network of {text}: {one_line(error)}"
+        ) from error
     return network

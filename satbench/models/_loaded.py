@@ -1,4 +1,4 @@
-"""What every source of models hands over, and what the sources share."""
+"""The result of every source of models, and what the sources share."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in eval mode on the CPU, with what a record says of it."""
+    """A model in eval mode on the CPU, with its description for a record."""
 
     module: nn.Module
     info: ModelInfo
     card: Card | None
 
     def check_images(self, shape: tuple[int, ...], dataset: str) -> None:
-        """Raise SatbenchError unless images (C, H, W) are of the shape that the card asks for."""
+        """Raise SatbenchError unless images (C, H, W) have the shape on the card."""
         if self.card and self.card.input_shape != shape:
             raise SatbenchError(
                 f"expected images of shape {self.card.input_shape} for {self.info.name}, "
                 f"got {shape} from {dataset}"
-                + ("; PATH@none leaves images as they are" if "imagefolder:" in dataset else "")
+                + ("; PATH@none does not resize images" if "imagefolder:" in dataset else "")
             )
 
 
 class ModelSource(Protocol):
-    """Where a model comes from, `PREFIX:NAME`: a frozen dataclass of the parts of NAME.
+    """A source of models, `PREFIX:NAME`: a frozen dataclass of the parts of NAME.
 
-    `dataset` and `threat` say what the model was made for, empty where its name does not tell.
+    `dataset` and `threat` say what the model is for; they are empty if its name does not say it.
     """
 
     @property
@@ -53,11 +53,11 @@ class ModelSource(Protocol):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `PREFIX:NAME` as far as torch is not needed for it.  Raises SatbenchError."""
+        """Read `PREFIX:NAME` as far as possible without torch.  Raises SatbenchError."""
         ...
 
     def load(self, classes: int) -> LoadedModel:
-        """Fetch the weights where they are not here yet, and build the model.
+        """Download the weights if they are missing, and build the model.
 
         `classes` is the data set's count.  Raises SatbenchError.
         """
@@ -65,7 +65,7 @@ class ModelSource(Protocol):
 
 
 def describe_module(module: nn.Module, name: str, source: str) -> ModelInfo:
-    """Return what a record says of a module that has no card."""
+    """Return the description of a module without a card for a record."""
     from satbench.calling.function import Function
     from satbench.model_zoo.weights import digest_weights
 
@@ -106,7 +106,7 @@ def need(package: str, extra: str, what: str) -> None:
 
 
 def import_timm() -> ModuleType:
-    """Import timm.  That it calls parts of torch in old ways is not the user's to hear."""
+    """Import timm, without its warnings about its use of torch."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return import_module("timm")
@@ -114,10 +114,10 @@ def import_timm() -> ModuleType:
 
 @contextmanager
 def strangers_code() -> Iterator[None]:
-    """Run another library's loading code: what it prints goes to stderr, and it unpickles nothing.
+    """Run another library's loading code: its prints go to stderr, and it cannot unpickle.
 
-    torch's own default, `weights_only=True`, can be switched off by an environment variable; it
-    is out of force meanwhile.
+    An environment variable can turn off torch's default, `weights_only=True`; it has no effect
+    inside the block.
     """
     from satbench.model_zoo.checkpoints import harmless_globals
 

@@ -1,4 +1,4 @@
-"""Weights in a file of one's own for the networks of other libraries: `SOURCE:NAME@FILE`."""
+"""A user's own weights for networks of other libraries: `SOURCE:NAME@FILE`."""
 
 from __future__ import annotations
 
@@ -20,59 +20,61 @@ _OF_A_FILE = ("--normalize", "--keys", "--drop-keys")
 
 
 @runtime_checkable
-class Told(Protocol):
-    """A source whose weights may lie in a file that does not say everything itself."""
+class WithFile(Protocol):
+    """A source that can take its weights from a file, which options may describe."""
 
     @property
     def file(self) -> LocalFile | None: ...
 
-    def told(self, options: FileOptions) -> Self:
-        """Return the source with what the user says of its file.  Raises SatbenchError."""
+    def with_options(self, options: FileOptions) -> Self:
+        """Return the source with options for its file.  Raises SatbenchError."""
         ...
 
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file of weights, `PATH` or `PATH#COPY`, and what its user says of it."""
+    """A file of weights, `PATH` or `PATH#COPY`, with the options that describe it."""
 
     text: str
     options: FileOptions = field(default_factory=FileOptions)
 
     @classmethod
     def at(cls, text: str) -> Self:
-        """Return the file at a path.  Raises SatbenchError where there is none."""
+        """Return the file at a path.  Raises SatbenchError if there is none."""
         file = cls(text)
         if not file.path.is_file():
-            raise SatbenchError(f"expected weights at {file.path}, which is missing")
+            raise SatbenchError(f"expected weights at {file.path}, found none")
         return file
 
     @property
     def path(self) -> Path:
-        """Where it lies."""
+        """The path without the copy."""
         return Path(self.text.partition("#")[0]).expanduser()
 
     @property
     def name(self) -> str:
-        """What a record calls it: its name without the ending."""
+        """The name in a record: the file's name without the ending."""
         copy = self.text.partition("#")[2]
         return self.path.stem + (f"#{copy}" if copy else "")
 
     def state(self) -> dict[str, Tensor]:
-        """Read the tensors that are meant.  Raises SatbenchError."""
+        """Read the chosen tensors.  Raises SatbenchError."""
         from satbench.model_zoo.checkpoints import picked, read_state
 
         state = read_state(self.path, self.text.partition("#")[2])
         return picked(state, self.options.keys, self.options.drop_keys, self.path)
 
-    def told(self, options: FileOptions, source: str) -> LocalFile:
-        """Return it with what the user says of it.  Raises SatbenchError for what is known."""
+    def with_options(self, options: FileOptions, source: str) -> LocalFile:
+        """Return the file with options.  Raises SatbenchError for options that `source` implies."""
         if wrong := [one for one in options.given if one not in _OF_A_FILE]:
-            raise SatbenchError(f"{source} says already what {' and '.join(wrong)} would say")
+            raise SatbenchError(
+                f"{source} already determines {' and '.join(wrong)}: leave out these options"
+            )
         return replace(self, options=options)
 
 
 def is_file(text: str) -> bool:
-    """Whether what follows an @ means a file: one that is there, or a path by its look."""
+    """Whether the text after an @ is a file: it exists, or it looks like a path."""
     path = text.partition("#")[0]
     return os.path.isfile(Path(path).expanduser()) or "/" in path or os.sep in path or "." in path
 
@@ -84,12 +86,12 @@ def load_local(
     constants: Callable[[nn.Module], tuple[tuple[float, ...], tuple[float, ...]]],
     classes: int,
 ) -> LoadedModel:
-    """Build a network for as many classes as a file has weights for, and load it, strictly.
+    """Build a network with the number of classes of a file's weights, and load them strictly.
 
-    `make` takes the number of classes, `constants` gives the mean and the deviation that are usual
-    for the network: they are assumed where neither the file nor its user tells others, and the
-    record says so.  `classes` is the data set's count, for files that do not tell.  Raises
-    SatbenchError for weights that do not fit, and constants that are not those of the file.
+    `make` takes the number of classes.  `constants` returns the usual mean and deviation of the
+    network; they are assumed if neither the file nor the user gives others, and the record says so.
+    `classes` is that of the data set, for files that do not show it.  Raises SatbenchError for
+    weights that do not fit, and for constants that differ from those of the file.
     """
     from satbench.model_zoo.fitting import classes_in, load_state
     from satbench.networks.normalize import Normalize, normalize_text

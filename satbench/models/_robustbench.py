@@ -32,7 +32,7 @@ _THREATS = {
 }
 
 _CONSTANTS = {"mu", "sigma", "mean", "std"}
-"""Last parts of the names of buffers that RobustBench's classes set themselves: normalisation."""
+"""Last parts of the names of buffers that RobustBench's classes set: the normalisation."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +63,19 @@ class RobustBench:
 
     @property
     def dataset(self) -> str:
-        """Return the data set of that name here; ImageNet is a folder of the user's."""
+        """Return satbench's name of the data set; ImageNet is a folder of the user."""
         return self.benchmark if self.benchmark != "imagenet" else ""
 
     @property
     def threat(self) -> str:
-        """Return the threat model of that leaderboard."""
+        """Return the threat model of the leaderboard."""
         return _THREATS[self.benchmark, self.norm]
 
     def load(self, classes: int) -> LoadedModel:
-        """Build the entry's architecture and load its checkpoint, fetched if it is not here.
+        """Build the entry's architecture and load its checkpoint, downloaded if missing.
 
-        Raises SatbenchError for an unknown entry, a checkpoint that cannot be fetched, is
-        corrupt or would run code, and weights of the architecture that it lacks.
+        Raises SatbenchError for an unknown entry, a checkpoint that cannot be downloaded, is
+        corrupt or would run code, and for missing weights.
         """
         from satbench.models._robustbench_shim import import_robustbench
 
@@ -102,34 +102,34 @@ class RobustBench:
         return entries[self.name]
 
     def _folder(self) -> Path:
-        """Return the folder of RobustBench's layout: the chosen, a `models` here, or the cache."""
+        """Return the folder with RobustBench's layout: the chosen one, `./models`, or the cache."""
         if os.environ.get("SATBENCH_ROBUSTBENCH"):
             return Path(os.environ["SATBENCH_ROBUSTBENCH"])
-        here = Path("models")  # where RobustBench itself looks
+        here = Path("models")  # RobustBench itself looks here
         if any((here / self.benchmark / self.norm).glob(f"{self.name}.pt*")):
             return here
         return cache_folder() / "robustbench"
 
     def _checkpoints(self, folder: Path, entry: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
-        """Yield where each file of the entry belongs, and its id at Google Drive."""
+        """Yield the path of each file of the entry, and its id at Google Drive."""
         path = folder / self.benchmark / self.norm / f"{self.name}.pt"
         ids = entry["gdrive_id"]
-        if isinstance(ids, list):  # an ensemble has a file a member
+        if isinstance(ids, list):  # an ensemble has a file for each member
             yield from ((path.with_name(f"{path.name}_m{i}.pt"), one) for i, one in enumerate(ids))
-        elif ids:  # others are fetched by timm or torchvision
+        elif ids:  # timm or torchvision downloads others
             yield path, ids
 
     def _address(self, package: ModuleType) -> str:
-        """Return where the weights of an entry are that RobustBench leaves timm or torch to fetch.
+        """Return the address of weights that RobustBench downloads through timm or torch.
 
-        Raises SatbenchError for an entry that neither knows.
+        Raises SatbenchError for an entry that neither of them knows.
         """
         name = f"{self.name.lower().replace('-', '_')}_{self.benchmark}_{self.norm.lower()}"
         timm = package.utils.timm
         if timm.is_model(name):
             return str(timm.get_pretrained_cfg(name).url)
         if self.name != "Standard_R50":
-            raise SatbenchError(f"RobustBench's entry {self.name} names no weights")
+            raise SatbenchError(f"RobustBench's entry {self.name} has no weights")
         from torchvision.models import ResNet50_Weights
 
         return str(ResNet50_Weights.IMAGENET1K_V1.url)
@@ -137,7 +137,7 @@ class RobustBench:
     def _built(self, package: ModuleType, folder: Path, file: Path) -> nn.Module:
         try:
             with _strict(package.utils), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what RobustBench calls in old ways is its own
+                warnings.simplefilter("ignore")  # deprecation warnings of RobustBench
                 model: nn.Module = package.utils.load_model(
                     model_name=self.name,
                     model_dir=folder,
@@ -146,7 +146,7 @@ class RobustBench:
                 )
         except SatbenchError:
             raise
-        except Exception as error:  # RobustBench, timm and torch each have errors of their own
+        except Exception as error:  # RobustBench, timm and torch have different errors
             said = f"{type(error).__name__}: {one_line(error)}"
             raise SatbenchError(
                 f"RobustBench cannot load {self.name} from {file} ({said})"
@@ -156,7 +156,7 @@ class RobustBench:
 
 
 def _provide(package: ModuleType, path: Path, gdrive_id: str) -> None:
-    """Fetch a checkpoint as RobustBench does unless it is here, and see that it is data alone."""
+    """Download a checkpoint as RobustBench does, if missing, and check that it is only data."""
     from satbench.model_zoo.checkpoints import check_kind, read_pickle
 
     if not path.is_file():
@@ -164,12 +164,12 @@ def _provide(package: ModuleType, path: Path, gdrive_id: str) -> None:
         fetch: Callable[[str, Path], None] = package.utils.download_gdrive_new
         try:
             fetch(gdrive_id, path)
-            reason = "nothing came"
-        except Exception as error:  # gdown and requests each have errors of their own
+            reason = "the download is empty"
+        except Exception as error:  # gdown and requests have different errors
             reason = one_line(error)
         if not path.is_file():
             raise SatbenchError(
-                f"expected the checkpoint at {path}, and it cannot be fetched ({reason}): fetch "
+                f"the checkpoint {path} is missing and cannot be downloaded ({reason}): download "
                 f"https://drive.google.com/file/d/{gdrive_id} in a browser and put it there"
             )
     check_kind(path)
@@ -177,7 +177,7 @@ def _provide(package: ModuleType, path: Path, gdrive_id: str) -> None:
 
 
 def _provide_from(url: str) -> Path:
-    """Fetch weights to where timm and torchvision look for them, and see that they are data."""
+    """Download weights to the caches of timm and torchvision, and check that they are data."""
     from satbench.model_zoo.checkpoints import check_kind, read_pickle
 
     path = torch_hub_file(url)
@@ -188,10 +188,10 @@ def _provide_from(url: str) -> Path:
 
 @contextmanager
 def _strict(utils: ModuleType) -> Iterator[None]:
-    """Hold RobustBench to every weight of the architecture.
+    """Make RobustBench require every weight of the architecture.
 
-    For some entries it takes a checkpoint that lacks the constants of the normalisation, and then
-    any other weight may be lacking too.  Here the constants alone may.
+    For some entries it accepts a checkpoint without the constants of the normalisation, and then
+    any other weight may be missing too.  Here only the constants may be missing.
     """
     lenient = utils._safe_load_state_dict
 
@@ -205,7 +205,7 @@ def _strict(utils: ModuleType) -> Iterator[None]:
         )
         if lacking:
             raise SatbenchError(
-                f"the checkpoint of {name} is not of RobustBench's architecture: it lacks "
+                f"the checkpoint of {name} does not fit RobustBench's architecture: it lacks "
                 f"{len(lacking)} weights, such as {', '.join(lacking[:4])}"
             )
         loaded: nn.Module = lenient(model, name, state, dataset)

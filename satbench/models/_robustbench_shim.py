@@ -1,10 +1,9 @@
-"""Import RobustBench 1.1.1, whose wheel asks for two modules that a fresh install lacks.
+"""The import of RobustBench 1.1.1, whose wheel needs two modules that a fresh install lacks.
 
-`robustbench/__init__.py` imports its data loaders, which want `pkg_resources` (gone from
-setuptools 82), and its `eval`, which wants a module `autoattack` that no package on PyPI has.
-Nothing that builds or loads a model needs either.  While RobustBench is imported, and no longer,
-small stand-ins are in their place; where the real ones are installed, those are taken.
-Afterwards `import robustbench` works everywhere in the process.
+`robustbench/__init__.py` imports its data loaders, which need `pkg_resources` (removed in
+setuptools 82), and its `eval`, which needs a module `autoattack` that is not on PyPI.  Building and
+loading models needs neither.  Only during the import of RobustBench, small stand-ins replace the
+modules that are not installed.  Afterwards `import robustbench` works everywhere in the process.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ VERSION = "1.1.1"
 
 
 def check_version() -> None:
-    """Raise SatbenchError unless `import robustbench` gives the files of RobustBench 1.1.1.
+    """Raise SatbenchError unless `import robustbench` imports the files of RobustBench 1.1.1.
 
-    torchattacks brings an old copy under the same name: before it on the path, or written over
-    its files by pip.  Imports nothing.
+    torchattacks brings an old copy under the same name, which may come first on the path or
+    overwrite its files.  Imports nothing.
     """
     spec = find_spec("robustbench")
     origin = Path(spec.origin).resolve() if spec and spec.origin else None
@@ -39,8 +38,8 @@ def check_version() -> None:
         installed = distribution("robustbench")
     except PackageNotFoundError:
         raise SatbenchError(
-            f"the package robustbench in {origin} is not RobustBench {VERSION} but another "
-            f"package's copy, as torchattacks ships an old one: {remedy}, in an environment "
+            f"the package robustbench in {origin} is not RobustBench {VERSION} but a copy from "
+            f"another package (torchattacks ships an old one): {remedy}, in an environment "
             "without that package"
         ) from None
     if installed.version != VERSION:
@@ -50,32 +49,32 @@ def check_version() -> None:
         )
     if foreign := _foreign_file(installed, origin):
         raise SatbenchError(
-            f"{foreign} is not a file of RobustBench {VERSION}, which is installed: another "
-            f"package has put its copy in the way, as torchattacks does with an old one; {remedy}"
+            f"{foreign} is not a file of the installed RobustBench {VERSION}: another package "
+            f"has overwritten it (torchattacks ships an old copy); {remedy}"
         )
 
 
 def import_robustbench() -> ModuleType:
     """Import RobustBench and return it, with `robustbench.utils` and its model zoo loaded.
 
-    Raises SatbenchError where it is not RobustBench 1.1.1, or cannot be imported even so.
+    Raises SatbenchError if it is not RobustBench 1.1.1, or if the import fails.
     """
     check_version()
     with stand_ins(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what RobustBench and timm call in old ways is theirs
+        warnings.simplefilter("ignore")  # deprecation warnings of RobustBench and timm
         try:
             package = importlib.import_module("robustbench")
             importlib.import_module("robustbench.utils")
         except Exception as error:
             raise SatbenchError(
                 f"robustbench is installed but cannot be imported ({type(error).__name__}: "
-                f"{error}): pip install 'satbench[robustbench]' brings the versions it wants"
+                f"{error}): pip install 'satbench[robustbench]' installs the versions that it needs"
             ) from error
     return package
 
 
 def _foreign_file(installed: Distribution, origin: Path | None) -> Path | None:
-    """Return a file of the package that is not as the distribution's list of files has it."""
+    """Return a file of the package that differs from the distribution's list of files."""
     for file in installed.files or ():
         if file.suffix != ".py" or file.parts[0] != "robustbench":
             continue
@@ -94,7 +93,7 @@ def _foreign_file(installed: Distribution, origin: Path | None) -> Path | None:
 
 @contextmanager
 def stand_ins() -> Iterator[None]:
-    """Hold stand-ins in `sys.modules` for those modules that are not installed."""
+    """Put stand-ins into `sys.modules` for the modules that are not installed."""
     made = [
         module
         for top, make in (("pkg_resources", _pkg_resources), ("autoattack", _autoattack))
@@ -113,7 +112,7 @@ def stand_ins() -> Iterator[None]:
 
 def _pkg_resources() -> list[ModuleType]:
     def resource_filename(module: str, name: str) -> str:
-        """Return the path of a file beside the module of that name."""
+        """Return the path of a file next to the module of that name."""
         return str(Path(str(sys.modules[module].__file__)).parent / name)
 
     stand_in = ModuleType("pkg_resources")
@@ -123,14 +122,14 @@ def _pkg_resources() -> list[ModuleType]:
 
 def _autoattack() -> list[ModuleType]:
     package, state = ModuleType("autoattack"), ModuleType("autoattack.state")
-    package.__path__ = []  # which makes it a package, so that it may have a part
+    package.__path__ = []  # makes it a package, so that it can have submodules
     vars(package).update(AutoAttack=_NotHere, state=state)
     vars(state).update(EvaluationState=_NotHere)
     return [package, state]
 
 
 class _NotHere:
-    """What RobustBench's own benchmark() would call."""
+    """The stand-in for the class that RobustBench's benchmark() calls."""
 
     def __init__(self, *_: object, **__: object) -> None:
         raise SatbenchError(

@@ -1,7 +1,7 @@
-"""Pretrained models of timm, normalised as their configuration says.
+"""Pretrained models of timm, with the normalisation of their configuration.
 
-timm builds the network and fits the published weights to it; the file is fetched and read here.
-timm 1.0.9 cannot fetch with huggingface_hub 1 or later, and unpickles some files.
+timm builds the network and adapts the published weights to it.  satbench downloads and reads the
+file, because timm 1.0.9 cannot download with huggingface_hub 1 or later, and unpickles some files.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Timm:
-    """`timm:NAME` or `timm:NAME.TAG`, such as `timm:resnet50.a1_in1k`; `@FILE` behind it.
+    """`timm:NAME` or `timm:NAME.TAG`, such as `timm:resnet50.a1_in1k`, or either with `@FILE`.
 
-    With a tag, the file holds those very weights; without, weights of anyone for that network.
+    With a tag, the file must have exactly those weights; without one, any weights of that network.
     """
 
     text: str
@@ -36,37 +36,41 @@ class Timm:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Take the name.  Raises SatbenchError for a missing file, and where timm is missing."""
+        """Read the name.  Raises SatbenchError if the file or timm is missing."""
         name, at, file = text.partition(":")[2].partition("@")
         if at and not file:
             raise SatbenchError(f"expected timm:NAME@FILE, got {text!r}")
         need("timm", "timm", text)
         return cls(text, name, LocalFile.at(file) if at else None)
 
-    def told(self, options: FileOptions) -> Self:
-        """Return it with what the user says of its file.  Raises SatbenchError with a tag."""
+    def with_options(self, options: FileOptions) -> Self:
+        """Return the source with options for its file.  Raises SatbenchError with a tag."""
         if "." in self.name:
-            raise SatbenchError(f"{' and '.join(options.given)}: timm says all of {self.name}")
-        return replace(self, file=self.file and self.file.told(options, self.text))
+            raise SatbenchError(
+                f"{' and '.join(options.given)}: timm already determines these for {self.name}"
+            )
+        return replace(self, file=self.file and self.file.with_options(options, self.text))
 
     def load(self, classes: int) -> LoadedModel:
-        """Build the network with its published weights, fetched if need be.
+        """Build the network with its published weights, downloaded if missing.
 
-        Raises SatbenchError for an unknown name or tag, and weights that cannot be had, are
-        corrupt or do not fit.
+        Raises SatbenchError for an unknown name or tag, and for weights that cannot be downloaded,
+        are corrupt or do not fit.
         """
         from satbench.model_zoo.checkpoints import read_state
 
         timm, base = import_timm(), self.name.partition(".")[0]
         if self.file and base == self.name:
             return self._from_file(self.file, classes)
-        told = self._configuration()
-        state = self.file.state() if self.file else read_state(_weights_file(self.name, told))
+        configuration = self._configuration()
+        state = (
+            self.file.state() if self.file else read_state(_weights_file(self.name, configuration))
+        )
         try:
             network: nn.Module = timm.create_model(
                 self.name, pretrained=True, pretrained_cfg_overlay={"state_dict": state}
             )
-        except Exception as error:  # of timm or torch, each with errors of its own
+        except Exception as error:  # timm and torch have different errors
             raise SatbenchError(f"timm cannot load {self.name}: {one_line(error)}") from error
         module = behind_its_normalisation(network)
         name, source = (self.file.name, "file") if self.file else (self.text, "timm")
@@ -93,44 +97,46 @@ class Timm:
         tags = [one.partition(".")[2] for one in timm.list_pretrained(f"{base}.*")]
         if tag and tag not in tags:
             raise UnknownNameError(f"weights of timm's {base}", tag, tags)
-        told = timm.get_pretrained_cfg(self.name)
-        if told is None or not told.has_weights:
+        configuration = timm.get_pretrained_cfg(self.name)
+        if configuration is None or not configuration.has_weights:
             raise SatbenchError(f"timm has no pretrained weights for {base}: name another model")
-        return told
+        return configuration
 
 
 def behind_its_normalisation(network: nn.Module) -> nn.Module:
-    """Return a network of timm as a model in pixel space, by its own mean and deviation."""
-    told: Any = network.pretrained_cfg
-    told.pop("state_dict", None)  # a second copy of the weights
+    """Return a network of timm as a model in pixel space, with its own mean and deviation."""
+    configuration: Any = network.pretrained_cfg
+    configuration.pop("state_dict", None)  # a second copy of the weights
     return normalized(network, *_constants(network))
 
 
 def _constants(network: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    told: Any = network.pretrained_cfg
-    return tuple(told["mean"]), tuple(told["std"])
+    configuration: Any = network.pretrained_cfg
+    return tuple(configuration["mean"]), tuple(configuration["std"])
 
 
-def _weights_file(model: str, told: Any) -> Path:
-    """Return the file of weights that timm's configuration of a model tells of, fetched or not."""
-    if told.hf_hub_id:
-        for name in _safe_names(told.hf_hub_filename):
-            if path := hub_file(told.hf_hub_id, name):
+def _weights_file(model: str, configuration: Any) -> Path:
+    """Return the file of weights in timm's configuration of a model, downloaded if missing."""
+    if configuration.hf_hub_id:
+        for name in _safe_names(configuration.hf_hub_filename):
+            if path := hub_file(configuration.hf_hub_id, name):
                 return path
-        where = f"{told.hf_hub_id} at the Hugging Face Hub"
+        where = f"{configuration.hf_hub_id} at the Hugging Face Hub"
         raise SatbenchError(
-            f"expected the weights of timm's {model} in {where}, or in the hub's cache: "
-            "the first time they are fetched, so see that the network is there; a file that is "
-            f"here already is timm:{model}@FILE"
+            f"cannot find the weights of timm's {model} in {where} or in the hub's cache: "
+            "the first use downloads them, so check the network; for a local file give "
+            f"timm:{model}@FILE"
         )
-    if not isinstance(told.url, str) or told.custom_load:
+    if not isinstance(configuration.url, str) or configuration.custom_load:
         raise SatbenchError(f"timm has no weights for {model} that can be read safely")
-    name = told.url.rpartition("/")[2]
-    return download(told.url, cache_folder() / "timm" / name, sha256_check(digest_in_name(name)))
+    name = configuration.url.rpartition("/")[2]
+    return download(
+        configuration.url, cache_folder() / "timm" / name, sha256_check(digest_in_name(name))
+    )
 
 
 def _safe_names(chosen: str | None) -> tuple[str, ...]:
-    """Return the names that a file of weights may have in a repository, the safest first."""
+    """Return the possible names of a file of weights in a repository, the safest first."""
     if not chosen:
         return ("model.safetensors", "pytorch_model.bin")
     safe = chosen.replace("pytorch_model.bin", "model.safetensors")

@@ -1,8 +1,7 @@
 """Models of a GitHub repository's hubconf.py.  This runs the repository's code.
 
-satbench runs code that is not the user's own only for those who said that they trust it, each
-repository by its name.  torch's own memory of trusted repositories is not asked: it trusts
-whatever was downloaded once.
+satbench runs a stranger's code only if the user trusts it, by the name of the repository.  It does
+not use torch's own list of trusted repositories, which trusts everything downloaded once.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from satbench.models._hub import one_line
 from satbench.models._loaded import LoadedModel, describe_module, strangers_code
 
 TRUST = "SATBENCH_TRUST"
-"""The environment variable that lists trusted repositories, OWNER/REPO, with commas between."""
+"""The environment variable with the trusted repositories, OWNER/REPO, separated by commas."""
 
 _FORM = re.compile(r"^torchhub:([\w.-]+/[\w.-]+)@([^:@\s]+):(.+)$")
 
@@ -43,7 +42,7 @@ class TorchHub:
         form = _FORM.match(text)
         if not form:
             raise SatbenchError(
-                "expected torchhub:OWNER/REPO@REF:ENTRY, REF being a tag or a commit so that the "
+                "expected torchhub:OWNER/REPO@REF:ENTRY with a tag or commit as REF, so that the "
                 f"code is always the same, got {text!r}"
             )
         repo, ref, spec = form.groups()
@@ -51,17 +50,17 @@ class TorchHub:
         if repo not in trusted:
             raise SatbenchError(
                 f"{text} runs the code of github.com/{repo} on this machine: read it, and if you "
-                f"trust it give {TRUST}={repo} in the environment"
+                f"trust it set {TRUST}={repo} in the environment"
             )
         entry, arguments = split_spec(spec)
         return cls(text, repo, ref, entry, tuple(arguments.items()))
 
     def load(self, classes: int) -> LoadedModel:
-        """Fetch the repository unless torch has it, and call the entry.
+        """Download the repository if torch does not have it, and call the entry.
 
-        Its arguments are numbers, true, false, or text.  The model takes pixels in [0, 1] if the
-        entry's does; satbench adds no normalisation.  Raises SatbenchError for whatever the
-        repository raises, and for what is no module.
+        Its arguments are numbers, true, false, or text.  satbench adds no normalisation, so the
+        model must take pixels in [0, 1].  Raises SatbenchError for any error of the repository,
+        and if the result is not a module.
         """
         import torch
         from torch import nn
@@ -74,7 +73,7 @@ class TorchHub:
                     f"{self.repo}:{self.ref}",
                     self.entry,
                     trust_repo=True,
-                    skip_validation=True,  # which would ask GitHub, also for what is here
+                    skip_validation=True,  # the validation would ask GitHub, even for a local copy
                     verbose=False,
                     **settings,
                 )

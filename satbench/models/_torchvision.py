@@ -1,4 +1,4 @@
-"""Classifiers of torchvision, with the weights it publishes or a file of one's own."""
+"""Classifiers of torchvision, with its published weights or a user's file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _TRANSFORMING = ("googlenet", "inception_v3")
-"""Networks that normalise once more where torchvision publishes the weights."""
+"""Networks that normalise a second time with torchvision's published weights."""
 
 
 @dataclass(frozen=True)
@@ -35,22 +35,22 @@ class Torchvision:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Split the name.  Raises SatbenchError for one without a name, and a missing file."""
+        """Split the text.  Raises SatbenchError for a missing name or file."""
         name, _, weights = text.partition(":")[2].partition("@")
         if not name:
             raise SatbenchError(f"expected torchvision:NAME@WEIGHTS, got {text!r}")
         return cls(text, name, weights, LocalFile.at(weights) if is_file(weights) else None)
 
-    def told(self, options: FileOptions) -> Self:
-        """Return it with what the user says of its file.  Raises SatbenchError."""
-        return replace(self, file=self.file and self.file.told(options, self.text))
+    def with_options(self, options: FileOptions) -> Self:
+        """Return the source with options for its file.  Raises SatbenchError."""
+        return replace(self, file=self.file and self.file.with_options(options, self.text))
 
     def load(self, classes: int) -> LoadedModel:
-        """Build the network behind the normalisation of its weights, fetched if need be.
+        """Build the network with the normalisation of its weights, downloaded if missing.
 
-        Raises SatbenchError for an unknown name, weights that do not exist (with those that do),
-        files of another digest than their name tells, models that are no classifiers, and files
-        that do not fit.
+        Raises SatbenchError for an unknown name, unknown weights (with the known ones), a file
+        with another digest than in its name, a model that is not a classifier, and a file that does
+        not fit.
         """
         from torchvision.models import get_model_weights, list_models
 
@@ -82,9 +82,9 @@ class Torchvision:
         return LoadedModel(module, replace(info, architecture=f"torchvision:{self.name}"), None)
 
     def _built(self, chosen: Any, state: dict[str, Any], path: Path) -> nn.Module:
-        """Let torchvision build the network for its weights, which it does otherwise than without.
+        """Let torchvision build the network for its weights; without them it builds another one.
 
-        It is handed the tensors, which were read as data, where it would read the file itself.
+        It gets tensors that were read as data, instead of reading the file itself.
         """
         from torchvision.models import get_model
 
@@ -107,8 +107,8 @@ class Torchvision:
             return replace(loaded, info=replace(loaded.info, name=file.name, source="file"))
         if self.name in _TRANSFORMING:
             raise SatbenchError(
-                f"no file tells whether torchvision's {self.name} normalises its input once more "
-                "(transform_input): expected the file that torchvision publishes, got "
+                f"a file does not say whether torchvision's {self.name} normalises its input a "
+                "second time (transform_input): expected the file that torchvision publishes, got "
                 f"{file.path}; build the network in a function, --model package.module:factory"
             )
         preset = known[0].transforms()
@@ -128,7 +128,7 @@ class Torchvision:
 
 
 def _published_as(known: list[Any], path: Path) -> Any:
-    """Return the weights of torchvision that a file is, by its digest; None for another file."""
+    """Return the published weights with the digest of a file; None for another file."""
     wanted = {digest_in_name(one.url.rpartition("/")[2]): one for one in known}
     digest = digest_file(path)
     return next((one for start, one in wanted.items() if start and digest.startswith(start)), None)

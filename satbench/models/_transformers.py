@@ -1,6 +1,6 @@
-"""Image classifiers of Hugging Face's transformers, with what their image processor does to pixels.
+"""Image classifiers of Hugging Face's transformers, with the pixel values of their processor.
 
-Nothing of a stranger's runs: weights are safetensors, and code in a repository is left alone.
+No code of a stranger runs: weights are safetensors, and code in a repository is ignored.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from satbench.models._loaded import strangers_code
 from satbench.networks.normalize import Normalize
 
 CONFIG, PROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
-"""The files of a folder, or of a repository, that are needed."""
+"""The needed files of a folder or repository."""
 
 _OF_PIXELS = ("do_rescale", "do_normalize", "do_flip_channel_order")
-"""What a processor may do to values; all else that it does is to the size."""
+"""What a processor may do to values; its other operations change the size."""
 
 _SAME = 1e-4
 
@@ -29,9 +29,9 @@ _SAME = 1e-4
 def build_with_weights(folder: Path, text: str) -> nn.Module:
     """Build the classifier in a folder: from pixels in [0, 1] to logits, in eval mode.
 
-    `text` is what the user calls it.  Raises SatbenchError for what transformers cannot build
-    without running code of the folder, weights that do not fit, and an image processor that does
-    to pixels more than to move and scale each channel.
+    `text` is the user's name for it.  Raises SatbenchError if transformers cannot build it without
+    code from the folder, if weights do not fit, and if the image processor does more to pixels than
+    shift and scale each channel.
     """
     transformers = import_module("transformers")
     before = transformers.logging.get_verbosity()
@@ -40,26 +40,26 @@ def build_with_weights(folder: Path, text: str) -> nn.Module:
     here = {"local_files_only": True, "trust_remote_code": False}
     try:
         with strangers_code():
-            network, told = transformers.AutoModelForImageClassification.from_pretrained(
+            network, loading = transformers.AutoModelForImageClassification.from_pretrained(
                 folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **here
             )
             processor = transformers.AutoImageProcessor.from_pretrained(folder, **here)
-    except Exception as error:  # whatever transformers makes of a stranger's files
+    except Exception as error:  # transformers can raise anything for a stranger's files
         raise SatbenchError(f"transformers cannot load {text}: {one_line(error)}") from error
     finally:
         transformers.logging.set_verbosity(before)
-    wrong = {kind: sorted(map(str, names)) for kind, names in told.items() if names}
+    wrong = {kind: sorted(map(str, names)) for kind, names in loading.items() if names}
     if wrong:
         said = "; ".join(f"{kind}: {', '.join(names[:3])}" for kind, names in wrong.items())
         raise SatbenchError(
             f"the weights of {text} do not fit an image classifier of its configuration ({said}): "
-            "expected a model that was trained and saved as one"
+            "expected a model that was trained and saved as an image classifier"
         )
     return nn.Sequential(*_first_layers(processor, text), _Logits(network)).eval()
 
 
 class _Logits(nn.Module):
-    """A classifier of transformers, which returns its logits and nothing else."""
+    """A classifier of transformers that returns only its logits."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -83,9 +83,10 @@ class _Channels(nn.Module):
 
 
 def _first_layers(processor: Any, text: str) -> list[nn.Module]:
-    """Measure what a processor does to the values of pixels; return layers that do the same.
+    """Measure what a processor does to pixel values; return layers that do the same.
 
-    It is shown black, and each channel at its brightest; then a random image is done both ways.
+    It gets a black image, and one with each channel at its maximum.  Then a random image is
+    processed both ways and compared.
     """
     size, kind = 8, type(processor).__name__
     probes = torch.zeros(4, 3, size, size, dtype=torch.uint8)
@@ -104,21 +105,21 @@ def _first_layers(processor: Any, text: str) -> list[nn.Module]:
             layers.insert(0, _Channels(order.tolist()))
         got = nn.Sequential(*layers)((noise / 255)[None])[0]
         off = float((got - _processed(processor, noise.to(torch.uint8))).abs().max())
-    except Exception as error:  # whatever a processor raises for an image that is small
+    except Exception as error:  # a processor can raise anything for a small image
         raise SatbenchError(
             f"cannot tell what the {kind} of {text} does to pixels ({one_line(error)}): "
             "wrap the model in a function, --model package.module:factory"
         ) from error
     if not off <= _SAME * max(1.0, float(got.abs().max())):
         raise SatbenchError(
-            f"the {kind} of {text} does more to pixels than to move and scale each channel: "
+            f"the {kind} of {text} does more to pixels than shift and scale each channel: "
             "wrap the model in a function, --model package.module:factory"
         )
     return layers
 
 
 def _processed(processor: Any, image: Tensor) -> Tensor:
-    """Return an image, (3, H, W) uint8, as a processor gives it where it keeps the size."""
+    """Return an image, (3, H, W) uint8, as processed, if the processor keeps the size."""
     off = {
         name: False
         for name in vars(processor) | vars(type(processor))
@@ -128,5 +129,5 @@ def _processed(processor: Any, image: Tensor) -> Tensor:
         image, return_tensors="pt", input_data_format="channels_first", **off
     )["pixel_values"][0]
     if pixels.shape != image.shape:
-        raise SatbenchError(f"it makes {tuple(pixels.shape)} of {tuple(image.shape)}")
+        raise SatbenchError(f"it turns the shape {tuple(image.shape)} into {tuple(pixels.shape)}")
     return pixels.float()

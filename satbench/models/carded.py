@@ -1,4 +1,4 @@
-"""Models with a card: the shipped zoo, the user's own, and a card by its path."""
+"""Models with a card: the shipped zoo, the user's zoo, and a card by its path."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def load_card(card: Card, path: Path, source: str, copy: str = "") -> LoadedModel:
-    """Build a card's model and load its weights from `path`, else from where the card says.
+    """Build a card's model and load its weights from `path`, else from the card's address.
 
     `copy` names one of several sets of weights in the file.  Raises SatbenchError for weights that
     are missing, corrupt, not the card's, or do not fit.
@@ -32,7 +32,7 @@ def load_card(card: Card, path: Path, source: str, copy: str = "") -> LoadedMode
 
 
 def card_info(card: Card, source: str) -> ModelInfo:
-    """Return what a record says of a card's model."""
+    """Return the description of a card's model for a record."""
     return ModelInfo(
         name=card.name,
         source=source,
@@ -45,7 +45,7 @@ def card_info(card: Card, source: str) -> ModelInfo:
 
 
 def check_agrees(card: Card, options: FileOptions, text: str) -> None:
-    """Raise SatbenchError where the user says that a card's weights are of another network."""
+    """Raise SatbenchError if the user's options contradict the card of the weights."""
     from satbench.networks.build import canonical_activation, canonical_architecture
 
     said = options
@@ -66,7 +66,7 @@ def check_agrees(card: Card, options: FileOptions, text: str) -> None:
 
 
 def weights_file(card: Card, path: Path) -> Path:
-    """Return where a card's weights lie: at `path`, else in the cache, fetched if need be."""
+    """Return the path of a card's weights: `path`, else the cache, downloaded if missing."""
     return path if path.is_file() or not card.url else _fetched(card)
 
 
@@ -91,14 +91,14 @@ def _fetched(card: Card) -> Path:
 
 
 def _training(card: Card) -> dict[str, Any]:
-    told = card.training
-    if told is None:
+    training = card.training
+    if training is None:
         return {}
     return {
-        "recipe": told.recipe,
-        "seed": told.seed,
-        "threat": told.threat,
-        "attack": told.attack,
-        "dataset": told.dataset,
-        "data_digest": told.data_digest,
+        "recipe": training.recipe,
+        "seed": training.seed,
+        "threat": training.threat,
+        "attack": training.attack,
+        "dataset": training.dataset,
+        "data_digest": training.data_digest,
     }

@@ -1,4 +1,4 @@
-"""Export a model: to files that load without satbench, and to the Hugging Face Hub's layout."""
+"""Exports of a model: files that load without satbench, and the Hugging Face Hub's layout."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from satbench.model_zoo.timm_names import timm_model_name, timm_state
 from satbench.models import LoadedModel
 
 AGREE = 1e-4
-"""How far logits of an export may be from the model's, of the largest logit."""
+"""Largest difference between logits of an export and the model, relative to the largest logit."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,15 @@ class Exported:
 def export_model(model: LoadedModel, form: str, folder: Path) -> Exported:
     """Write a model in one of `FORMS` to `folder`.
 
-    What can be run is run, and its logits compared with the model's.  Raises SatbenchError for an
-    unknown form, a package that is missing, and logits that differ by more than rounding.
+    If the export can be run here, its logits are compared with the model's.  Raises SatbenchError
+    for an unknown form, a missing package, and logits that differ by more than rounding.
     """
     if form not in FORMS:
-        raise SatbenchError(f"expected a form among {', '.join(FORMS)}, got {form!r}")
+        raise SatbenchError(f"expected one of the forms {', '.join(FORMS)}, got {form!r}")
     if model.card is None:
         raise SatbenchError(
-            "expected a model with a card, which says the shape of its images: "
-            "satbench models add gives weights one"
+            "expected a model with a card, which has the shape of its images: "
+            "make one with satbench models card"
         )
     folder.mkdir(parents=True, exist_ok=True)
     return FORMS[form](model, folder)
@@ -79,7 +79,7 @@ def _torch_export(model: LoadedModel, folder: Path) -> Exported:
 def _torchscript(model: LoadedModel, folder: Path) -> Exported:
     path = folder / f"{model.info.name}.torchscript.pt"
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # torch.jit is deprecated, and asked for
+        warnings.simplefilter("ignore")  # torch.jit is deprecated, but the user wants it
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
             model.module, _images(model), check_trace=False
         )
@@ -100,7 +100,7 @@ def _onnx(model: LoadedModel, folder: Path) -> Exported:
         ) from None
     batch = torch.export.Dim("batch", min=1, max=65_536)
     with warnings.catch_warnings(), atomic_path(path) as temporary:
-        warnings.simplefilter("ignore")  # of the exporter about its own parts
+        warnings.simplefilter("ignore")  # the exporter's warnings about itself
         torch.onnx.export(
             model.module,
             (_images(model),),
@@ -124,7 +124,7 @@ def _onnx(model: LoadedModel, folder: Path) -> Exported:
 def _hub(model: LoadedModel, folder: Path) -> Exported:
     """Write a folder in the layout of the Hugging Face Hub: model card, config, weights."""
     card = model.card
-    assert card is not None  # noqa: S101 (`export_model` has asked)
+    assert card is not None  # noqa: S101 (`export_model` has checked)
     program = _torch_export(model, folder)
     timm_name = timm_model_name(card.architecture, card.activation)
     state: Mapping[str, Tensor] = model.module.state_dict()
@@ -168,9 +168,9 @@ def _timm_code(name: str, classes: int) -> str:
 def push_to_hub(folder: Path, repository: str) -> str:
     """Upload an exported folder to `ORG/NAME` on the Hugging Face Hub; return its address.
 
-    The environment variable HF_ENDPOINT names another server that answers as the Hub does.
+    The environment variable HF_ENDPOINT selects another server with the same interface.
 
-    Raises SatbenchError where huggingface_hub is missing or the Hub refuses.
+    Raises SatbenchError if huggingface_hub is missing or the Hub refuses.
     """
     try:
         from huggingface_hub import HfApi
@@ -180,7 +180,7 @@ def push_to_hub(folder: Path, repository: str) -> str:
     try:
         api.create_repo(repository, exist_ok=True)
         api.upload_folder(repo_id=repository, folder_path=str(folder))
-    except Exception as error:  # errors of the network, of the token, of the name
+    except Exception as error:  # errors of the network, the token, the name
         said = str(error).strip().splitlines()
         raise SatbenchError(
             f"cannot push to {repository} ({type(error).__name__}: {said[0] if said else ''}): "
@@ -191,22 +191,22 @@ def push_to_hub(folder: Path, repository: str) -> str:
 
 def _images(model: LoadedModel) -> Tensor:
     """Return two random images of the model's shape: (2, C, H, W) in [0, 1]."""
-    assert model.card is not None  # noqa: S101 (`export_model` has asked)
+    assert model.card is not None  # noqa: S101 (`export_model` has checked)
     return torch.rand(2, *model.card.input_shape, generator=torch.Generator().manual_seed(0))
 
 
 @torch.no_grad()
 def _check(model: LoadedModel, exported: Callable[[Tensor], Tensor], path: Path) -> None:
-    """Raise SatbenchError, and remove the file, where an export answers otherwise."""
-    # Three images: not the number that the export was made with.
+    """Raise SatbenchError, and remove the file, if an export gives other logits."""
+    # Three images, because the export was made with another number.
     x = torch.cat([_images(model), _images(model)[:1].flip(-1)])
     expected, got = model.module(x), exported(x)
     apart = float((got - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
     if not apart <= AGREE:
         path.unlink(missing_ok=True)
         raise SatbenchError(
-            f"the export {path.name} answers otherwise than the model, by {apart:.2g} of the "
-            "largest logit; nothing was kept: use another form"
+            f"the logits of the export {path.name} differ from the model's by {apart:.2g} of the "
+            "largest logit; it was removed: use another form"
         )
 
 
@@ -216,4 +216,4 @@ FORMS: Mapping[str, Callable[[LoadedModel, Path], Exported]] = {
     "onnx": _onnx,
     "hub": _hub,
 }
-"""The forms of an export by name: each writes files to a folder, and checks what it wrote."""
+"""The forms of an export by name; each function writes files to a folder and checks them."""

@@ -1,4 +1,4 @@
-"""Convert a TensorFlow checkpoint of Xie et al., 2020, to safetensors with a card."""
+"""The conversion of a TensorFlow checkpoint of Xie et al., 2020, to safetensors with a card."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from satbench.model_zoo.tensor_bundle import TensorBundle
 
 @dataclass(frozen=True)
 class ImportRequest:
-    """Which checkpoint becomes which model.
+    """The options of an import: the checkpoint, and the model that it becomes.
 
-    `checkpoint` is the prefix of its files, or any one of them.  `channels` is the order in which
-    its network takes colours, `auto` that of the official code: BGR for ResNets, RGB for
-    EfficientNets.  `averaged` takes the moving averages of the weights, or not; None where the
-    checkpoint has one set of weights.  `size` is the height and width of the images that it is
-    for, None the usual one of the architecture.  Tensors in `drop`, prefixes of names, are left
-    out.  An empty `name` is that of the checkpoint.
+    `checkpoint` is the prefix of its files, or one of them.  `channels` is the order of colours
+    that its network expects; `auto` is that of the official code: BGR for ResNets, RGB for
+    EfficientNets. `averaged` chooses the moving averages of the weights or the weights, None if the
+    checkpoint has one set.  `size` is the height and width of its images, None for the usual ones
+    of the architecture.  Tensors whose names begin with one of `drop` are left out.  An empty
+    `name` means that of the checkpoint.
     """
 
     checkpoint: Path
@@ -41,11 +41,11 @@ _FAMILIES = ("resnet", "resnext", "efficientnet")
 
 
 def import_checkpoint(wanted: ImportRequest, out: Path) -> Path:
-    """Write `out/NAME/NAME.safetensors` and the card beside it; -> the path of the card.
+    """Write `out/NAME/NAME.safetensors` and its card; return the path of the card.
 
-    The network takes RGB pixels in [0, 1] and pads as TensorFlow does.  Needs no TensorFlow.
-    Raises SatbenchError for a checkpoint that is missing, corrupt, of another architecture or
-    activation, and where a model of the name is there already; then nothing is written.
+    The network takes RGB pixels in [0, 1] and pads like TensorFlow.  TensorFlow is not needed.
+    Raises SatbenchError, and writes nothing, for a checkpoint that is missing, corrupt, or of
+    another architecture or activation, and if a model of this name exists.
     """
     from satbench.model_zoo.fitting import load_state
     from satbench.model_zoo.tensor_bundle import open_bundle
@@ -63,7 +63,7 @@ def import_checkpoint(wanted: ImportRequest, out: Path) -> Path:
     name = wanted.name or bundle.prefix.name
     path = out / name / f"{name}.json"
     if path.exists():
-        raise SatbenchError(f"{path} is there already: give --name or --out, or remove it")
+        raise SatbenchError(f"{path} exists already: give --name or --out, or remove it")
     network = build_network(architecture, wanted.activation, wanted.classes).eval()
     layout = layout_of(network)
     channels = layout.channels if wanted.channels == "auto" else wanted.channels
@@ -82,7 +82,7 @@ def import_checkpoint(wanted: ImportRequest, out: Path) -> Path:
         training=None,
         origin=_origin(bundle, channels, wanted.averaged),
     )
-    check_answers(network, replace(card, input_shape=(3, 64, 64)))  # as well, and soon done
+    check_answers(network, replace(card, input_shape=(3, 64, 64)))  # another size, a quick check
     save_weights(network, path.parent / card.weights, card)
     write_card(card, path)
     return path
@@ -94,7 +94,8 @@ def padded_as_tensorflow(architecture: str) -> str:
     >>> padded_as_tensorflow("resnet(depth=101)")
     'resnet(depth=101,padding=tensorflow)'
 
-    Raises SatbenchError where it asks for another, and for a family that TensorFlow has none of.
+    Raises SatbenchError if it sets another padding, and for a family without TensorFlow
+    checkpoints.
     """
     name, arguments = split_spec(architecture)
     if name not in _FAMILIES:
@@ -103,7 +104,7 @@ def padded_as_tensorflow(architecture: str) -> str:
         )
     if arguments.get("padding", "tensorflow") != "tensorflow":
         raise SatbenchError(
-            f"expected padding=tensorflow in {architecture}: the checkpoint's network pads so"
+            f"expected padding=tensorflow in {architecture}: the network of the checkpoint pads so"
         )
     shown = (f"{key}={value}" for key, value in {**arguments, "padding": "tensorflow"}.items())
     return f"{name}({','.join(shown)})"

@@ -1,4 +1,4 @@
-"""The user's own zoo: a card is looked at closely once, and its model then has a name."""
+"""The user's own zoo: a model is checked once with its card, and then has a name."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _NAME = re.compile(r"^[A-Za-z0-9][\w.+-]*$")
 def add_model(path: Path) -> Card:
     """Check the card at `path` and its weights, and copy both to the user's zoo.
 
-    `path` may be the folder of a run too, or a file of weights that carries its card.  The weights
-    lie beside the card, or are fetched from its `url`.  They must be those of the card's digest,
-    fit the network strictly, and give finite logits.  Raises SatbenchError for a fault in any of
-    this, and for a name that is taken; then the zoo is as it was.
+    `path` can also be the folder of a run, or a file of weights that contains its card.  The
+    weights are next to the card, or are downloaded from its `url`.  They must have the card's
+    digest, fit the network exactly, and give finite logits.  Otherwise, and if the name is taken,
+    raises SatbenchError, and the zoo does not change.
     """
     card, weights = _found(path)
     _check_name(card)
@@ -38,7 +38,7 @@ def add_model(path: Path) -> Card:
     check_answers(loaded.module, card)
     folder = user_zoo()
     write_bytes(folder / card.weights, weights_file(card, weights).read_bytes())
-    # The card comes last: a zoo never names a model whose weights are not there.
+    # The card is written last, so that the zoo never lists a model without weights.
     write_card(card, folder / f"{card.name}.json")
     return card
 
@@ -49,21 +49,21 @@ def _found(path: Path) -> tuple[Card, Path]:
     if path.suffix != ".json" and path.is_file():
         if card := card_of_file(str(path)):
             return card, path
-        raise SatbenchError(f"expected a card, got {path}, which carries none: name the card of it")
+        raise SatbenchError(f"expected a card, got {path}, which contains none: give its card")
     card = read_card(path)
     return card, path.parent / card.weights
 
 
 def check_answers(module: torch.nn.Module, card: Card) -> None:
-    """Raise SatbenchError unless a model is what its card says, with finite logits on grey images.
+    """Raise SatbenchError unless a model fits its card and has finite logits for grey images.
 
-    The number of parameters and of classes and the shape of the images are looked at.
+    It checks the number of parameters, the number of classes and the shape of the images.
     """
     count = sum(p.numel() for p in module.parameters())
     if count != card.parameters:
         raise SatbenchError(
-            f"the card of {card.name} tells of {card.parameters} parameters, the network has "
-            f"{count}: mend the card"
+            f"the card of {card.name} says {card.parameters} parameters, the network has "
+            f"{count}: correct the card"
         )
     grey = torch.full((2, *card.input_shape), 0.5)
     try:
@@ -89,16 +89,16 @@ def _check_name(card: Card) -> None:
         )
     if card.name in zoo_names():
         raise SatbenchError(
-            f"{card.name!r} is the name of a model that ships with satbench: give the card another"
+            f"{card.name!r} is the name of a model that ships with satbench: rename the card"
         )
     if card.name in user_names():
         raise SatbenchError(
-            f"{user_zoo()} has a model {card.name!r} already: give the card another name, or "
+            f"{user_zoo()} already has a model {card.name!r}: rename the card, or "
             f"remove {card.name}.json there first"
         )
     taken = {read_card(user_zoo() / f"{name}.json").weights: name for name in user_names()}
     if card.weights in taken:
         raise SatbenchError(
-            f"the weights of {taken[card.weights]!r} in {user_zoo()} are called {card.weights} "
-            "too: give the file and the card another name for them"
+            f"the weights of {taken[card.weights]!r} in {user_zoo()} are also called "
+            f"{card.weights}: rename the file, and its name on the card"
         )

@@ -1,4 +1,4 @@
-"""Files of weights by their path: those that say what they are, and those that have to be told."""
+"""Files of weights by their path: those that name their network, and those that need options."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from satbench.models._loaded import LoadedModel, describe_module
 from satbench.models.carded import card_info, check_agrees
 
 
-def card_of_file(text: str, told: bool = False) -> Card | None:
-    """Return the card of `PATH` or `PATH#COPY`: the one within it, else that of its weights.
+def card_of_file(text: str, described: bool = False) -> Card | None:
+    """Return the card of `PATH` or `PATH#COPY`: the one in the file, else the one with its weights.
 
-    Weights of the shipped models and of the user's are known by their digest.  It imports torch for
-    pickles, and leaves these to `load_file` where the user has `told` what they are.  Raises
-    SatbenchError for a card that is malformed, and for a pickle that cannot be read.
+    Weights of the shipped models and of the user's zoo are recognised by their digest.  Pickles
+    need torch; if the user has `described` the file, they are left to `load_file`.  Raises
+    SatbenchError for a malformed card, and for a pickle that cannot be read.
     """
     place, _, copy = text.partition("#")
     path = Path(place)
     if card := card_within(path):
         return card
-    return None if told and not is_safetensors(path) else card_of_weights(path, copy)
+    return None if described and not is_safetensors(path) else card_of_weights(path, copy)
 
 
 def card_of_run(folder: Path) -> tuple[Card, Path]:
-    """Return the card that a finished run of `satbench train` left in its folder, and its weights.
+    """Return the card of a finished run of `satbench train` in its folder, and its weights.
 
-    Raises SatbenchError for a folder of something else, and for a run that goes on.
+    Raises SatbenchError for another folder, and for an unfinished run.
     """
     cards = [path for path in sorted(folder.glob("*.json")) if path.name != "config.json"]
     stems = {path.stem for path in cards}
-    # Of one run, the cards of its best and its last epoch stand beside that of what it handed on.
+    # A run also writes the cards of its best and its last epoch.
     cards = [path for path in cards if _without_epoch(path.stem) not in stems]
     named = [path for path in cards if path.stem == folder.resolve().name]
     if len(found := named or cards) == 1:
@@ -43,31 +43,30 @@ def card_of_run(folder: Path) -> tuple[Card, Path]:
         return card, folder / card.weights
     if found:
         shown = ", ".join(path.name for path in found)
-        raise SatbenchError(f"the folder {folder} holds several cards ({shown}): name one of them")
+        raise SatbenchError(f"the folder {folder} has several cards ({shown}): give one of them")
     if (best := folder / "best.safetensors").is_file():
         raise SatbenchError(
-            f"the run in {folder} has not come to its end: train it to the end, or name the best "
-            f"weights so far, {best}"
+            f"the run in {folder} is not finished: train it to the end, or give the best weights "
+            f"so far, {best}"
         )
     raise SatbenchError(
-        f"expected the folder of a run of `satbench train` with its card, got {folder}, which has "
-        "none"
+        f"expected the folder of a run of `satbench train` with a card, found no card in {folder}"
     )
 
 
 def _without_epoch(stem: str) -> str:
-    """Return `NAME` of `NAME-best` or `NAME-last`, nothing of others."""
+    """Return `NAME` of `NAME-best` or `NAME-last`, else an empty text."""
     name, _, epoch = stem.rpartition("-")
     return name if epoch in ("best", "last") else ""
 
 
 def load_file(text: str, options: FileOptions, classes: int, exactly: bool = True) -> LoadedModel:
-    """Build the network that `options` tell of and load `PATH` or `PATH#COPY` into it, strictly.
+    """Build the network that `options` describe and load `PATH` or `PATH#COPY` into it, strictly.
 
-    Unless `exactly`, the file says how many classes there are, at least `classes`.  What neither
-    the file nor the options tell is assumed, and told in `ModelInfo.assumed`.  Raises SatbenchError
-    for unknown parts, weights that are missing, corrupt, unsafe, or that do not fit, and where the
-    weights are known to be of another network.
+    Unless `exactly`, the file decides how many classes there are, at least `classes`.  What neither
+    the file nor the options say is assumed, and listed in `ModelInfo.assumed`.  Raises
+    SatbenchError for unknown parts, for weights that are missing, corrupt, unsafe, or that do not
+    fit, and if the weights are known to be of another network.
     """
     from satbench.model_zoo.checkpoints import picked, read_state
     from satbench.model_zoo.weights import digest_weights

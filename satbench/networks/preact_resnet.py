@@ -29,7 +29,7 @@ class PreActResNet:
     named as in their code, and do not tell what a shortcut reads.
     """
 
-    untold: ClassVar = ("shortcut",)
+    not_in_weights: ClassVar = ("shortcut",)
 
     depth: int = 18
     shortcut: Literal["activated", "raw"] = "activated"

@@ -1,1 +1,1 @@
-"""Preflight: what is asked of images and of a model before an attack runs."""
+"""Preflight: checks of the images and the model before an attack runs."""

@@ -1,4 +1,4 @@
-"""What a model answers to the first images, held against what attacks and judge will ask of it."""
+"""Checks of a model's answers to the first images against what attacks and judge need."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from satbench.engine.stage import Stage
 from satbench.preflight.independence import find_dependence, suspects
 
 DEPENDENT = 0.25
-"""The share of images that depend on their batch from which on the model is refused.
+"""If more than this share of images depends on the batch, the model is refused.
 
-Rounding alone may turn a hard decision within a model, such as the sign in a binary net, for an
-image now and then: the diagnosis counts those.
+Rounding alone may flip a hard decision inside a model, such as the sign in a binary network, for a
+few images.  The diagnosis counts those.
 """
 
 FEW = 4
-"""How many images the counted model is asked about: all were asked about before."""
+"""How many images the counted model is run on; it was run on all of them before."""
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What attacks need of a model: a gradient, and so many classes, which `attack` needs."""
+    """What attacks need: a gradient, and at least `classes` classes, which `attack` needs."""
 
     gradients: bool = True
     classes: int = 2
@@ -55,10 +55,10 @@ class Needs:
 
 @dataclass(frozen=True)
 class Learnt:
-    """What preflight learnt of a model that passed.
+    """What preflight found out about a model that passed.
 
-    `notes` are what a reader of the result should know, a sentence each; `parameters` are those of
-    layers in eval mode that the model calls and nn.Module does not know.
+    `notes` are for readers of the result, one sentence each; `parameters` are those of layers in
+    eval mode that the model calls but nn.Module does not know.
     """
 
     notes: tuple[str, ...] = ()
@@ -66,7 +66,7 @@ class Learnt:
 
 
 def check_answers(model: nn.Module, x: Tensor, dataset: Dataset, needs: Needs) -> Learnt:
-    """Check the logits of many images, and their gradient, for layers that the model does not know.
+    """Check the logits of many images, their gradient, and layers that nn.Module does not know.
 
     Raises SatbenchError.
     """
@@ -77,7 +77,7 @@ def check_answers(model: nn.Module, x: Tensor, dataset: Dataset, needs: Needs) -
         return answers[-1]
 
     leaf = x.clone().requires_grad_()
-    given = leaf.clone()  # autograd lets a model write into this one, and so it can be caught
+    given = leaf.clone()  # autograd lets a model write into this copy, so that it can be detected
     try:
         with watched(model) as hidden:
             logits = ask(listen, given, copied=False)
@@ -104,7 +104,7 @@ def check_answers(model: nn.Module, x: Tensor, dataset: Dataset, needs: Needs) -
 
 
 def _in_use(parameters: dict[str, nn.Parameter], logits: Tensor) -> dict[str, nn.Parameter]:
-    """Return those that the logits depend on, as far as autograd can tell."""
+    """Return the parameters that the logits depend on, as far as autograd can tell."""
     wanted = {place: one for place, one in parameters.items() if one.requires_grad}
     if not wanted or not logits.requires_grad:
         return {}
@@ -112,7 +112,7 @@ def _in_use(parameters: dict[str, nn.Parameter], logits: Tensor) -> dict[str, nn
         grads = torch.autograd.grad(
             logits.sum(), list(wanted.values()), retain_graph=True, allow_unused=True
         )
-    except Exception as error:  # whatever a user's backward raises
+    except Exception as error:  # from the user's backward
         if is_out_of_memory(error):
             raise
         return wanted
@@ -123,8 +123,8 @@ def _in_use(parameters: dict[str, nn.Parameter], logits: Tensor) -> dict[str, nn
 def _with_hidden(hidden: Hidden, loose: dict[str, nn.Parameter], notes: list[str]) -> Learnt:
     if names := ", ".join([*hidden.called, *loose]):
         notes.append(
-            f"nn.Module does not know of all the model's weights ({names}); they are as in eval "
-            "mode, and the digest of the weights leaves them out"
+            f"nn.Module does not know all weights of the model ({names}); they are used as in "
+            "eval mode, and the digest of the weights does not include them"
         )
     parameters = {p for module in hidden.called.values() for p in module.parameters()}
     parameters = parameters - set(hidden.model.parameters()) | set(loose.values())
@@ -132,7 +132,7 @@ def _with_hidden(hidden: Hidden, loose: dict[str, nn.Parameter], notes: list[str
 
 
 def check_one_image(model: nn.Module, x: Tensor) -> None:
-    """Check that one image is answered like many, and left as it is where no gradient is taken.
+    """Check that one image works like many, and that it is not changed without gradients.
 
     Raises SatbenchError.
     """
@@ -141,18 +141,18 @@ def check_one_image(model: nn.Module, x: Tensor) -> None:
         with torch.no_grad():
             ask(model, given, copied=False)
     except ModelError as error:
-        todo = "keep the dimension of the batch, x.flatten(1) in place of x.squeeze()"
+        todo = "keep the batch dimension, for example x.flatten(1) instead of x.squeeze()"
         causes = ", ".join(suspects(model))
         raise SatbenchError(
-            f"the model answers many images, but not one alone ({error}): {causes or todo}"
+            f"the model works for many images, but not for one alone ({error}): {causes or todo}"
         ) from error
     _check_untouched(given, x)
 
 
 def check_counted(model: nn.Module, x: Tensor, needs: Needs) -> None:
-    """Check that the model, counted as in searches, answers some images and one.
+    """Check that the model, with its passes counted as in searches, works for some images and one.
 
-    Not its fast copy, which proves itself in every search and is dropped where it fails.
+    This is not its fast copy, which is checked in every search and dropped if it fails.
     Raises SatbenchError.
     """
     searcher = CountingModel(model, Passes())
@@ -166,23 +166,23 @@ def check_counted(model: nn.Module, x: Tensor, needs: Needs) -> None:
             raise
         except Exception as error:
             raise SatbenchError(
-                f"the model answers, but not as attacks ask it ({said(error)}): let it take images "
-                "that are the result of other operations, and pass gradients on for a single one"
+                f"the model works, but not as attacks call it ({said(error)}): it must accept "
+                "images that are the result of other operations, and gradients of a single one"
             ) from error
 
 
 def check_independence(model: nn.Module, x: Tensor) -> None:
-    """Raise SatbenchError where the answers to a quarter of the images hang on the others."""
+    """Raise SatbenchError if the answers to a quarter of the images depend on the others."""
     found = find_dependence(model, x)
     if found is None or found.share < DEPENDENT:
         return
     causes = list(suspects(model)) or [
-        "as with x - x.mean(0), a layer without batch_first=True, or answers kept by address"
+        "such as x - x.mean(0), a layer without batch_first=True, or a cache by address"
     ]
     raise SatbenchError(
-        f"expected the answer to an image to be its own, got other logits for "
-        f"{int(found.images.sum())} of {len(x)} images in other company (by up to "
-        f"{found.most:.1%}): {', '.join(causes[:3])}; mend that, or let the model ask itself image "
+        f"expected logits that do not depend on the rest of the batch, got other logits for "
+        f"{int(found.images.sum())} of {len(x)} images in another batch (by up to "
+        f"{found.most:.1%}): {', '.join(causes[:3])}; correct that, or run the network image "
         "by image, torch.cat([net(one) for one in x.split(1)])"
     )
 
@@ -190,17 +190,17 @@ def check_independence(model: nn.Module, x: Tensor) -> None:
 def _check_untouched(given: Tensor, x: Tensor) -> None:
     if not torch.equal(given, x):
         raise SatbenchError(
-            "expected the model to leave its input alone, it wrote into it: "
-            "let it work on a copy, x = x.clone()"
+            "expected the model not to change its input, but it wrote into it: "
+            "work on a copy, x = x.clone()"
         )
 
 
 def _remedy(model: nn.Module, x: Tensor) -> str:
-    """Guess why a model fails on `x`, or say nothing."""
+    """Guess why a model fails on `x`; return an empty text if there is no guess."""
     strange = {p.dtype for p in model.parameters() if p.is_floating_point()} - {torch.float32}
     if strange:
         dtype = str(strange.pop()).removeprefix("torch.")
-        return f"; its weights are {dtype}, turn them to float32, model.float()"
+        return f"; its weights are {dtype}: convert them with model.float()"
     if x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
         return "; if the channels come last, write x.permute(0, 3, 1, 2)"
     return ""
@@ -209,19 +209,19 @@ def _remedy(model: nn.Module, x: Tensor) -> str:
 def _check_width(width: int, dataset: Dataset) -> None:
     if width == 1:
         raise SatbenchError(
-            "expected one logit a class, got a single logit: "
-            "give a binary classifier two, torch.cat([-z, z], 1)"
+            "expected one logit per class, got a single logit: "
+            "a binary classifier needs two, torch.cat([-z, z], 1)"
         )
     if dataset.more_classes and width < dataset.classes:
         raise SatbenchError(
-            f"expected at least {dataset.classes} logits an image, got {width}: "
-            f"labels go up to {int(dataset.labels.max())} and count from 0"
+            f"expected at least {dataset.classes} logits per image, got {width}: "
+            f"labels go up to {int(dataset.labels.max())} and start from 0"
         )
     if not dataset.more_classes and width != dataset.classes:
         raise SatbenchError(
-            f"wrong class count: expected {dataset.classes} logits an image for "
-            f"{dataset.name}, got {width}; take the dataset that the model was trained "
-            f"for, or number its classes as the model does (--classes {width} or FILE.json)"
+            f"wrong number of classes: expected {dataset.classes} logits per image for "
+            f"{dataset.name}, got {width}; use the data set that the model was trained "
+            f"on, or number its classes as the model does (--classes {width} or FILE.json)"
         )
 
 
@@ -232,7 +232,7 @@ def _check_finite(logits: Tensor) -> None:
             "NaN or infinity" if bool((logits.isnan() | (logits == torch.inf)).any()) else "-inf"
         )
         todo = (
-            "a model must answer every image of [0, 1]"
+            "a model must give finite logits for every image in [0, 1]"
             if kinds != "-inf"
             else "a class is masked for every image or for none; log_softmax() has no -inf"
         )
@@ -246,22 +246,22 @@ def _check_size(logits: Tensor) -> None:
     largest = float(logits.detach().max())
     if largest > LARGEST_LOGIT:
         raise SatbenchError(
-            f"expected logits of at most {LARGEST_LOGIT:g}, got {largest:.3g}: logits so far apart "
-            "are taken for masks of classes; divide them by a constant, no prediction changes"
+            f"expected logits of at most {LARGEST_LOGIT:g}, got {largest:.3g}: such large logits "
+            "count as masks of classes; divide them by a constant, which changes no prediction"
         )
 
 
 def _check_gradient(logits: Tensor, x: Tensor) -> None:
     try:
         (grad,) = torch.autograd.grad(logits.sum(), x)
-    except Exception as error:  # autograd's own errors, and whatever a user's backward raises
+    except Exception as error:  # errors of autograd or of the user's backward
         raise SatbenchError(
-            f"no gradient reaches the pixels ({said(error)}), so that white-box attacks would "
-            "find nothing: take detach() and no_grad() out of the model, give a "
-            "non-differentiable layer a differentiable backward (BPDA), or attack with square alone"
+            f"no gradient reaches the pixels ({said(error)}), so white-box attacks would "
+            "find nothing: remove detach() and no_grad() from the model, give a "
+            "non-differentiable layer a differentiable backward (BPDA), or attack only with square"
         ) from error
     if not bool(grad.isfinite().all()):
         raise SatbenchError(
             "expected finite gradients, got NaN or infinity for some pixels: white-box attacks "
-            "would find nothing; mend the layer that divides by 0, or attack with square alone"
+            "would find nothing; correct the layer that divides by 0, or attack only with square"
         )

@@ -1,4 +1,4 @@
-"""Images and labels as attacks need them: dtypes, shapes and ranges, checked on every image."""
+"""Checks of images and labels: dtypes, shapes and ranges, on every image."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ Array = Tensor | NDArray[np.generic]
 
 
 def dataset_from_tensors(x: Array, y: Array, classes: int | None = None) -> Dataset:
-    """Make a dataset of a user's images and labels.  (N, C, H, W) float32 in [0, 1], (N,) int64.
+    """Make a data set from a user's images and labels.
 
-    Torch tensors and numpy arrays are taken, from any device; memory is shared where it can be.
-    `classes` is how many there are; None means as many as the labels need.
-    Raises SatbenchError for pixels or labels of another dtype, shape or range, and for no images.
+    (N, C, H, W) float32 in [0, 1], (N,) int64.  Torch tensors from any device and numpy arrays are
+    accepted; memory is shared if possible.  `classes` is their number, None for as many as the
+    labels need.  Raises SatbenchError for pixels or labels with another dtype, shape or range, and
+    for no images.
     """
     images = np.ascontiguousarray(_to_numpy(_checked_pixels(x)), dtype=np.float32)
     labels = np.ascontiguousarray(_to_numpy(_checked_labels(y)), dtype=np.int64)
@@ -56,7 +57,7 @@ def _checked_labels(y: Array) -> Array:
     shape = tuple(y.shape)
     if len(shape) != 1:
         one_hot = len(shape) == 2 and shape[1] > 1
-        todo = "turn one-hot labels into numbers, y.argmax(1)" if one_hot else "y.reshape(-1)"
+        todo = "convert one-hot labels with y.argmax(1)" if one_hot else "y.reshape(-1)"
         raise SatbenchError(f"expected labels of shape (N,), got shape {shape}: {todo}")
     dtype = _dtype(y)
     if dtype != "int64":
@@ -86,21 +87,21 @@ def _check_contents(array: Array, what: str) -> None:
 
 
 def check_dataset(dataset: Dataset) -> None:
-    """Raise SatbenchError for pixels or labels of another dtype, shape or range, or none."""
+    """Raise SatbenchError for pixels or labels with a wrong dtype, shape or range, or for none."""
     images = dataset.images
     if images.ndim != 4:
         raise SatbenchError(
             f"expected images of shape (N, C, H, W), got shape {images.shape}: "
             "a grey image has C = 1, a single image N = 1"
         )
-    if images.dtype != np.uint8:  # whose every value is a pixel
+    if images.dtype != np.uint8:  # every uint8 value is a valid pixel
         _checked_pixels(images)
     _checked_labels(dataset.labels)
     if images.size == 0:
         raise SatbenchError(f"expected at least one image, got an empty set, {images.shape}")
     if len(images) != len(dataset.labels):
         raise SatbenchError(
-            f"expected one label an image, got {len(images)} images and "
+            f"expected one label per image, got {len(images)} images and "
             f"{len(dataset.labels)} labels"
         )
     _check_range(images)
@@ -110,7 +111,7 @@ def check_dataset(dataset: Dataset) -> None:
 def _check_range(images: NDArray[np.uint8] | NDArray[np.float32]) -> None:
     if images.dtype == np.uint8:
         return
-    with np.errstate(invalid="ignore"):  # NaN is answered in words below
+    with np.errstate(invalid="ignore"):  # NaN is reported below
         low, high = float(images.min()), float(images.max())
     if not np.isfinite([low, high]).all():
         first = next(row for row, image in enumerate(images) if not np.isfinite(image).all())
@@ -121,7 +122,7 @@ def _check_range(images: NDArray[np.uint8] | NDArray[np.float32]) -> None:
     if low >= 0 and high <= 1:
         return
     if low < 0:
-        todo = "pass pixels as they are, normalisation belongs into the model as its first layer"
+        todo = "pass pixels without normalisation, which must be the first layer of the model"
     elif high > 2:
         todo = "divide them by 255"
     else:
@@ -132,11 +133,11 @@ def _check_range(images: NDArray[np.uint8] | NDArray[np.float32]) -> None:
 def _check_classes(labels: NDArray[np.int64], classes: int) -> None:
     low, high = int(labels.min()), int(labels.max())
     if low < 0:
-        raise SatbenchError(f"expected labels that count from 0, got {low}: leave such images out")
+        raise SatbenchError(f"expected labels that start from 0, got {low}: leave such images out")
     if high >= classes:
         raise SatbenchError(
             f"expected labels in 0…{classes - 1} for {classes} classes, got {high}: "
-            "labels count from 0"
+            "labels start from 0"
         )
 
 

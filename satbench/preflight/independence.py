@@ -1,7 +1,7 @@
-"""Whether the answer to an image is its own: alone, among others, and in any order.
+"""The check that the answer to an image does not depend on the other images of the batch.
 
-The robustness of an image means nothing where its logits hang on the rest of the batch, and then no
-verdict is the same for another batch size.
+If the logits of an image depend on the rest of the batch, its robustness is undefined, and verdicts
+depend on the batch size.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from satbench.engine.judge import in_full_precision
 _SEED = 0
 
 ALONE, GROUP = 8, 8
-"""How many images are asked about one by one, and how many of the others at a time.
+"""How many images are run one by one, and how many of the others at a time.
 
-A model that mixes the images of a batch answers a group of 8 otherwise than all 32.  One that does
-so only for a batch of one image is seen on the first 8.
+A model that mixes the images of a batch gives other answers for a group of 8 than for all 32.  One
+that does so only for a batch of one image is detected on the first 8.
 """
 
 
 @dataclass(frozen=True)
 class Dependence:
-    """Which images, (B,) bool, get other logits in other company, and by how much at most.
+    """Which images, (B,) bool, get other logits in another batch, and the largest difference.
 
-    `share` is that of the images, or that of those asked about one by one, if it is greater.
+    `share` is the share of all images, or of the images run one by one, whichever is greater.
     """
 
     images: Tensor
@@ -40,12 +40,12 @@ class Dependence:
 
 
 def find_dependence(model: Callable[[Tensor], object], x: Tensor) -> Dependence | None:
-    """Compare answers to images (B, C, H, W) together with those in shuffled groups and one by one.
+    """Compare answers to images (B, C, H, W) in one batch, in shuffled groups and one by one.
 
-    None where they agree but for rounding.  For a model that draws random numbers from the global
-    generators, which are seeded here, each image keeps its place and its draw while its neighbours
-    change; of one that is random in another way nothing can be said, and None is returned.
-    Raises ModelError where the model fails on one image, or on others in that order.
+    None if they agree up to rounding.  If a model draws from the global random generators, which
+    are seeded here, each image keeps its position and its draw while its neighbours change.  If a
+    model is random in another way, nothing can be concluded, and the result is None.  Raises
+    ModelError if the model fails on one image or on another order.
     """
     together = _answers(model, x)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(_SEED)).to(x.device)
@@ -58,7 +58,7 @@ def find_dependence(model: Callable[[Tensor], object], x: Tensor) -> Dependence 
         return None
     same = same_up_to(rounding_of(model, x[:1]))
     if bool((apart(together, _answers(model, x)) > same).any()):
-        return None  # random in a way of its own
+        return None  # random in another way
     if bool((apart(together, _answers(model, x, _SEED + 1)) > same).any()):
         gap = _gap_in_place(model, x, together)
     images = ~(gap <= same)
@@ -69,20 +69,20 @@ def find_dependence(model: Callable[[Tensor], object], x: Tensor) -> Dependence 
 
 
 def suspects(model: nn.Module) -> Iterator[str]:
-    """Yield the layers that are known to mix the images of a batch, and why, in words."""
+    """Yield descriptions of layers that are known to mix the images of a batch."""
     for name, module in model.named_modules():
         kind = type(module)
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             if module.running_mean is None:
                 yield f"the layer {name!r} has no running statistics"
             elif module.training:
-                yield f"the layer {name!r} stays in train mode"
+                yield f"the layer {name!r} is in train mode"
         elif "quantized.dynamic" in kind.__module__:
-            yield f"the layer {name!r} is quantised by the range of the batch"
+            yield f"the layer {name!r} quantises by the range of the batch"
 
 
 def _gap_in_place(model: Callable[[Tensor], object], x: Tensor, together: Tensor) -> Tensor:
-    """Keep each image in its place while its neighbours change; return how far answers move."""
+    """Keep each image in its position and change its neighbours; return the change of answers."""
     others = x.roll(1, 0).flip(3) if len(x) > 1 else 1 - x
     gap = torch.zeros(len(x), device=x.device)
     for first in (0, 1):
@@ -93,7 +93,7 @@ def _gap_in_place(model: Callable[[Tensor], object], x: Tensor, together: Tensor
 
 
 def _alike(logits: Tensor, others: Tensor, x: Tensor) -> Tensor:
-    """Return logits that are as many an image as others.  Raises ModelError if they are not."""
+    """Return `logits` if they have as many classes as `others`, else raise ModelError."""
     if logits.shape[1] != others.shape[1]:
         raise ModelError(
             f"expected {others.shape[1]} logits for every image, got {logits.shape[1]} for some", x

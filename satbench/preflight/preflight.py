@@ -1,7 +1,7 @@
-"""Preflight: refuse a wrong set-up in one sentence, before an attack makes a number of it.
+"""Preflight: it refuses a wrong set-up in one sentence, before an attack runs.
 
-The model is asked what attacks and judge will ask: many images and one, with gradients and without,
-through the counter of passes, and the same image in other company.
+The model is called as attacks and judge will call it: on many images and one, with gradients and
+without, with its passes counted, and on the same image in another batch.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from satbench.preflight.image_checks import check_dataset
 __all__ = ["ASKED", "Learnt", "Needs", "check_set_up"]
 
 ASKED = 32
-"""How many images the model is asked about; pixels and labels are checked on all of them."""
+"""How many images the model is run on; pixels and labels are checked on all images."""
 
 COMPANY = 4
-"""How many it is asked about at least, whatever the batch size: an image needs company."""
+"""The least number, for any batch size: an image must be compared with itself among others."""
 
 
 def check_set_up(
@@ -53,12 +53,12 @@ def check_set_up(
     timeout: float | None = None,
     batch_size: int = ASKED,
 ) -> Learnt:
-    """Raise SatbenchError where evaluating `model` on `images` would give a meaningless number.
+    """Raise SatbenchError if the evaluation of `model` on `images` would be meaningless.
 
-    Pixels and labels are checked on all images; the model is asked about the first `ASKED`, or
-    `batch_size` of them, fewer where there is no memory for so many, and for what the attacks
-    `needs`.  Each of four such questions may take `timeout` seconds.  The model comes back as it
-    was, and so do the global generators.
+    Pixels and labels are checked on all images.  The model runs on the first `ASKED` or
+    `batch_size` of them, fewer if memory is short; `needs` is what the attacks need.  Each of four
+    such checks may take `timeout` seconds.  The model and the global random generators do not
+    change.
     """
     check_module(model)
     if not isinstance(images, Dataset):
@@ -73,7 +73,7 @@ def check_set_up(
         )
     if torch.is_inference_mode_enabled():
         raise SatbenchError(
-            "expected to run outside torch.inference_mode(), in which no gradient exists: leave it"
+            "expected to run outside torch.inference_mode(), which has no gradients: leave it"
         )
     check_dataset(images)
     count = min(ASKED, len(images), max(batch_size, COMPANY))
@@ -84,7 +84,7 @@ def check_set_up(
 def _ask_about(
     model: nn.Module, images: Dataset, needs: Needs, timeout: float | None, count: int
 ) -> Learnt:
-    """Ask the model what attacks and judge will ask, about the first `count` images."""
+    """Call the model as attacks and judge will, on the first `count` images."""
     pixels = torch.from_numpy(images.pixels(np.arange(count)))
     with borrowed(model) as judged, own_generators(device_of(model), 0):
         x = pixels.to(device_of(model))
@@ -102,7 +102,7 @@ def _ask_about(
 
 @contextmanager
 def _named(x: Tensor) -> Iterator[None]:
-    """Name the first images of the set that a model fails on, where it is not all of `x`."""
+    """Name the first images that a model fails on, if it does not fail on all of `x`."""
     try:
         yield
     except ModelError as error:

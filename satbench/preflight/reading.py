@@ -1,4 +1,4 @@
-"""Images and labels of a user's own as a data set: arrays, a torch Dataset or a DataLoader."""
+"""A user's own images and labels as a data set, from arrays, a torch Dataset or a DataLoader."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from satbench.preflight.image_checks import check_dataset, dataset_from_tensors
 Arrays = tuple[Tensor | NDArray[np.float32], Tensor | NDArray[np.int64]]
 Loader = TorchDataset[Any] | DataLoader[Any]
 Images = Tensor | NDArray[np.float32] | NDArray[np.uint8] | Sequence[Any]
-"""(N, C, H, W), float32 in [0, 1] or uint8, or a list of as many (C, H, W)."""
+"""(N, C, H, W), float32 in [0, 1] or uint8, or a list of N arrays (C, H, W)."""
 Labels = Tensor | NDArray[np.int64] | Sequence[int]
 
 Data = str | Dataset | Arrays | TorchDataset[Any] | DataLoader[Any]
-"""What training images may be given as."""
+"""The accepted types of training images."""
 
 _BATCH = 256
 _TWICE = 32
-"""So many images of a torch Dataset are read twice, to see whether it draws at random."""
+"""This many images of a torch Dataset are read twice, to detect random transforms."""
 
 
 def images_given(
     x: Images | Loader, y: Labels | None = None, n_examples: int | None = None
 ) -> Dataset:
-    """Return the images and labels that somebody has, as a data set.
+    """Return a user's images and labels as a data set.
 
     `x` is an array or a list of images, with labels `y`; or a torch Dataset or DataLoader, which
-    has the labels and is read once, in the order of its data set.  uint8 is taken for 0…255, which
-    is said on stderr.  Raises SatbenchError for any other thing, and for pixels or labels of
+    has the labels and is read once, in the order of its data set.  uint8 pixels mean 0…255, and a
+    line on stderr says so.  Raises SatbenchError for another type, and for pixels or labels with
     another shape or range.
     """
     if y is None:
@@ -59,14 +59,14 @@ def images_given(
 
 
 def _stacked(x: object) -> Any:
-    """Return a list of images as one array; anything else as it is."""
+    """Return a list of images as one array; anything else unchanged."""
     if not isinstance(x, list | tuple) or not x:
         return x
     if not all(isinstance(one, Tensor | np.ndarray) for one in x):
         strange = next(one for one in x if not isinstance(one, Tensor | np.ndarray))
         raise SatbenchError(
             f"expected a list of tensors or arrays (C, H, W), got one with {kind_of(strange)}: "
-            "torchvision.transforms.functional.to_tensor(image) makes one of a PIL image"
+            "torchvision.transforms.functional.to_tensor(image) converts a PIL image"
         )
     shapes = list(dict.fromkeys(tuple(one.shape) for one in x))
     if len(shapes) > 1:
@@ -77,7 +77,7 @@ def _stacked(x: object) -> Any:
 
 
 def _numbers(y: object) -> Any:
-    """Return a list of labels as an array; anything else as it is."""
+    """Return a list of labels as an array; anything else unchanged."""
     if isinstance(y, list | tuple) and y and all(isinstance(one, Integral | Tensor) for one in y):
         return np.array([int(one) for one in y], np.int64)
     return y
@@ -88,38 +88,38 @@ def _is_bytes(images: Tensor | NDArray[Any]) -> bool:
 
 
 def _of_bytes(images: Tensor | NDArray[Any], labels: Any) -> Dataset:
-    """Return images of 0…255 as a data set, which keeps the bytes."""
+    """Return images in 0…255 as a data set, which stores the bytes."""
     pixels = np.asarray(images.cpu() if isinstance(images, Tensor) else images)
     if pixels.size and pixels.max() <= 1:
         raise SatbenchError(
-            f"expected uint8 pixels of 0 to 255, got 0 to {pixels.max()}: x.float() if they are "
-            "already of [0, 1]"
+            f"expected uint8 pixels of 0 to 255, got 0 to {pixels.max()}: write x.float() if they "
+            "are already in [0, 1]"
         )
     if pixels.ndim == 4 and pixels.shape[-1] in (1, 3) and pixels.shape[1] not in (1, 3):
         raise SatbenchError(
             f"expected images of shape (N, C, H, W), got shape {pixels.shape}: "
-            "x.permute(0, 3, 1, 2) puts the channels first"
+            "put the channels first with x.permute(0, 3, 1, 2)"
         )
-    # The labels' own checks are those of floats, which one image stands for.
+    # The labels are checked together with one image as floats.
     checked = dataset_from_tensors(np.zeros((len(labels), 1, 1, 1), np.float32), labels)
     dataset = replace(checked, images=np.ascontiguousarray(pixels))
     check_dataset(dataset)
-    say("satbench: uint8 pixels are taken for 0…255, which the model sees divided by 255")
+    say("satbench: uint8 pixels are read as 0…255 and divided by 255 for the model")
     return dataset
 
 
 def data_of(data: Data, n_examples: int | None = None) -> Dataset | str:
-    """Return images as a data set, or the name of one as it is.
+    """Return images as a data set; the name of a data set is returned unchanged.
 
-    A DataLoader or a torch Dataset is read once, in the order of its data set, whatever the order
-    of the loader; `n_examples` stops after so many images.  Raises SatbenchError for another thing,
-    pixels or labels that an evaluation refuses too, and images that come out differently each time.
+    A DataLoader or a torch Dataset is read once, in the order of its data set, for any order of the
+    loader, up to `n_examples` images.  Raises SatbenchError for another type, for pixels or labels
+    that an evaluation refuses, and for images that differ each time.
     """
     if isinstance(data, str | Dataset):
         return data
     if isinstance(data, tuple | list):
         if len(data) != 2:
-            raise SatbenchError(f"expected data as a pair (x, y), got {len(data)} things")
+            raise SatbenchError(f"expected data as a pair (x, y), got {len(data)} items")
         return images_given(*data)
     if isinstance(data, DataLoader):
         return _read(_in_order(data), n_examples)
@@ -135,7 +135,7 @@ def data_of(data: Data, n_examples: int | None = None) -> Dataset | str:
 
 
 def _in_order(loader: DataLoader[Any]) -> Iterable[Any]:
-    """Return a loader of the same images in the order of the data set, none left out."""
+    """Return a loader of all the same images in the order of the data set."""
     dataset = loader.dataset
     if isinstance(dataset, IterableDataset):
         return loader
@@ -144,7 +144,7 @@ def _in_order(loader: DataLoader[Any]) -> Iterable[Any]:
     if not isinstance(sampler, SequentialSampler) and not whole:
         raise SatbenchError(
             f"expected a DataLoader that goes through its data set once, got one with a "
-            f"{type(sampler).__name__}: pass the images that are meant as a torch Dataset, such as "
+            f"{type(sampler).__name__}: pass the wanted images as a torch Dataset, such as "
             "torch.utils.data.Subset"
         )
     _check_fixed(dataset)
@@ -158,7 +158,7 @@ def _in_order(loader: DataLoader[Any]) -> Iterable[Any]:
 
 
 def _check_fixed(dataset: TorchDataset[Any]) -> None:
-    """Raise SatbenchError where the data set draws at random, for it is read only once."""
+    """Raise SatbenchError if the data set is random, because it is read only once."""
     for row in range(min(_TWICE, len(cast(Any, dataset)))):
         first, second = (
             _pair(dataset[row], "a data set of pairs (image, label)") for _ in range(2)
@@ -170,9 +170,9 @@ def _check_fixed(dataset: TorchDataset[Any]) -> None:
             )
         if not np.array_equal(np.asarray(first[0]), np.asarray(second[0]), equal_nan=True):
             raise SatbenchError(
-                f"expected images that are the same each time, got another image {row} at the "
-                "second look: leave random transforms out, and set augment='crop-flip', which "
-                "draws anew in every epoch"
+                f"expected images that are the same each time, but image {row} differs in the "
+                "second read: remove random transforms, and set augment='crop-flip', which "
+                "draws again in every epoch"
             )
 
 
@@ -199,14 +199,14 @@ def _pairs(batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
     try:
         for batch in batches:
             yield _pair(batch, "batches (images, labels)")
-    except RuntimeError as error:  # images of several sizes cannot be put into one batch
+    except RuntimeError as error:  # images of several sizes do not fit into one batch
         if "stack" not in str(error):
             raise
         raise SatbenchError("expected images of one shape, got several: resize them") from None
 
 
 def _pair(batch: Any, wanted: str) -> tuple[Any, Any]:
-    """Take images and labels out of what a data set or a loader gives: a pair, or a dict."""
+    """Return images and labels from an item of a data set or a loader: a pair, or a dict."""
     if isinstance(batch, tuple | list) and len(batch) == 2:
         return batch[0], batch[1]
     if isinstance(batch, Mapping):

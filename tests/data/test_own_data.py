@@ -76,7 +76,7 @@ def test_a_file_may_be_given_a_name_and_a_class_count(run: Run, few: Path) -> No
 def test_a_class_count_that_is_told_must_be_the_models(run: Run, few: Path) -> None:
     done = run("eval", "--model", SHIPPED, "--data", few, "--classes", "11", "--eps", "0.1")
 
-    assert "wrong class count: expected 11 logits an image for few, got 10" in str(done.exception)
+    assert "wrong number of classes: expected 11 logits per image for few" in str(done.exception)
 
 
 def test_a_file_called_like_a_data_set_is_not_taken_for_it(run: Run, few: Path) -> None:
@@ -230,9 +230,7 @@ def test_classes_of_another_count_than_the_models_are_refused_with_the_way_on(
         *("--dataset", f"imagefolder:{folder}@none", "--classes", "folders"),
     )
 
-    assert "wrong class count: expected 2 logits an image for imagefolder:val@none, got 1000" in (
-        str(done.exception)
-    )
+    assert "expected 2 logits per image for imagefolder:val@none, got 1000" in (str(done.exception))
     assert "--classes" in str(done.exception)
 
 

@@ -277,7 +277,7 @@ CASES = [
     ),
     Case(
         "normalised images",
-        r"^expected pixels in \[0, 1\], got -0\..*: .* normalisation belongs into the model",
+        r"^expected pixels in \[0, 1\], got -0\..*: .* first layer of the model",
         x=changed_images(lambda x: (x - 0.5) / 0.25),
     ),
     Case("NaN pixel", r"^expected finite pixels, .*image 3\): repair", x=with_pixel(torch.nan)),
@@ -361,22 +361,22 @@ CASES = [
     ),
     Case(
         "label 2 of 2 classes",
-        r"^expected at least 3 logits an image, got 2: labels go up to 2",
+        r"^expected at least 3 logits per image, got 2: labels go up to 2",
         y=changed_labels(lambda y: y + torch.arange(5) // 4),
     ),
     Case(
         "label -1",
-        r"^expected labels that count from 0, got -1: leave such images out$",
+        r"^expected labels that start from 0, got -1: leave such images out$",
         y=changed_labels(lambda y: y - 2 * (torch.arange(5) // 4)),
     ),
     Case(
         "fewer labels than images",
-        r"^expected one label an image, got 5 images and 4 labels",
+        r"^expected one label per image, got 5 images and 4 labels",
         y=changed_labels(lambda y: y[:4]),
     ),
     Case(
         "more labels than images",
-        r"^expected one label an image, got 5 images and 6 labels",
+        r"^expected one label per image, got 5 images and 6 labels",
         y=lambda: torch.ones(6, dtype=torch.int64),
     ),
     Case(
@@ -409,7 +409,7 @@ CASES = [
     Case("infinite logits", NOT_FINITE + "5 of 5", model=after(lambda z: z / 0)),
     Case(
         "detached logits",
-        r"^no gradient reaches the pixels .* take detach\(\) and no_grad\(\)",
+        r"^no gradient reaches the pixels .* remove detach\(\) and no_grad\(\)",
         model=after(lambda z: z.detach()),
     ),
     Case("no_grad in the forward", r"^no gradient reaches the pixels", model=Closed),
@@ -431,7 +431,7 @@ CASES = [
     Case("a masked class", model=after(with_masked_class)),
     Case(
         "one logit",
-        r"^expected one logit a class, got a single logit: .* two, torch\.cat",
+        r"^expected one logit per class, got a single logit: .* two, torch\.cat",
         model=after(lambda z: z[:, :1]),
         y=changed_labels(lambda y: 0 * y),
     ),
@@ -442,7 +442,7 @@ CASES = [
     ),
     Case(
         "model that writes into the images",
-        r"^expected the model to leave its input alone",
+        r"^expected the model not to change its input",
         model=before(lambda x: x.mul_(0.5)),
     ),
     Case(

@@ -61,7 +61,7 @@ def test_bytes_are_taken_for_0_to_255_and_it_is_said(capsys: pytest.CaptureFixtu
         assert np.array_equal(found.images, grey.numpy())
         assert np.array_equal(found.pixels(np.arange(10)), (grey / 255).numpy())
 
-    assert capsys.readouterr().err.count("uint8 pixels are taken for 0…255") == 3
+    assert capsys.readouterr().err.count("uint8 pixels are read as 0…255") == 3
 
 
 def test_channels_last_is_named() -> None:

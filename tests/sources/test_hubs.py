@@ -303,7 +303,7 @@ def test_a_repository_with_a_card_is_built_and_loaded(
         (
             {"model_args": {"dpeth": 3}},
             {},
-            r"^timm cannot build what hf:org/robust asks for: .*dpeth",
+            r"^timm cannot build the network of hf:org/robust: .*dpeth",
         ),
         (
             {},
@@ -410,7 +410,7 @@ def test_a_repository_that_is_not_trusted_is_not_run(
 
 @pytest.mark.parametrize("text", ["torchhub:owner/repo:net", "torchhub:owner@v1:net", "torchhub:x"])
 def test_a_name_without_a_revision_is_refused(text: str) -> None:
-    with pytest.raises(SatbenchError, match=r"^expected torchhub:OWNER/REPO@REF:ENTRY, REF being"):
+    with pytest.raises(SatbenchError, match=r"^expected torchhub:OWNER/REPO@REF:ENTRY with a tag"):
         request_model(text)
 
 

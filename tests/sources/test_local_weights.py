@@ -157,7 +157,7 @@ def test_constants_in_a_file_come_before_those_of_the_library(
         got = load(text).module(x)
 
     torch.testing.assert_close(got, answers(squeezenet, x, mean, std), rtol=0, atol=1e-6)
-    with pytest.raises(SatbenchError, match=r"carry the normalisation .* which is not cifar10"):
+    with pytest.raises(SatbenchError, match=r"include the normalisation .* which is not cifar10"):
         load(text, normalize="cifar10")
 
 
@@ -208,7 +208,7 @@ def test_a_file_that_cannot_be_meant_is_refused_with_the_reason(
         f"{TORCHVISION}@{other}": "do not fit the model .*check --arch",
         f"{TIMM}@{path}": "do not fit the model .*check --arch",
         f"torchvision:fcn_resnet50@{path}": "expected a classifier of images, got",
-        f"torchvision:inception_v3@{path}": "no file tells whether .* once more",
+        f"torchvision:inception_v3@{path}": "a file does not say whether .* second time",
     }
     for text, said in cases.items():
         with pytest.raises(SatbenchError, match=f"^(the weights .*)?{said}"):
@@ -222,8 +222,8 @@ def test_a_file_that_cannot_be_meant_is_refused_with_the_reason(
     ("text", "options", "said"),
     [
         ("torchvision:resnet50@IMAGENET1K_V1", {"normalize": "none"}, "for files of weights"),
-        ("timm:test_vit.r160_in1k@{file}", {"keys": "net"}, "timm says all of"),
-        ("timm:test_vit@{file}", {"preset": "trades"}, "says already what --preset would say"),
+        ("timm:test_vit.r160_in1k@{file}", {"keys": "net"}, "timm already determines these"),
+        ("timm:test_vit@{file}", {"preset": "trades"}, "already determines --preset"),
         ("torchvision:resnet18@{file}", {"architecture": "x", "activation": "relu"}, "--arch and"),
         ("hf:org/repo", {"normalize": "none"}, "for files of weights"),
     ],

@@ -386,7 +386,7 @@ def test_the_weights_or_their_averages_are_taken(
 def test_a_model_that_is_there_is_not_written_over(small: Arrays, tmp_path: Path) -> None:
     card = converted(small, tmp_path)
     before = card.read_bytes()
-    with pytest.raises(SatbenchError, match=r"is there already: give --name or --out"):
+    with pytest.raises(SatbenchError, match=r"exists already: give --name or --out"):
         converted(small, tmp_path)
     assert card.read_bytes() == before
 

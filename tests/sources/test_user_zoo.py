@@ -124,7 +124,7 @@ def test_a_card_with_a_fault_is_refused_and_the_zoo_stays_as_it_was(
 
 def test_a_name_of_the_users_is_not_given_twice(make_card: MakeCard) -> None:
     add_model(make_card())
-    with pytest.raises(SatbenchError, match=r"has a model 'mine' already: give the card another"):
+    with pytest.raises(SatbenchError, match=r"already has a model 'mine': rename the card"):
         add_model(make_card())
 
 

@@ -151,7 +151,7 @@ def test_what_agrees_with_known_weights_is_as_if_it_had_not_been_said(
 
 @pytest.mark.parametrize("text", ["runs/none", "./w", "/no/such/w.model"])
 def test_a_path_where_nothing_is_is_not_taken_for_a_name(text: str) -> None:
-    with pytest.raises(SatbenchError, match=rf"^expected a model at {text}, and there is neither"):
+    with pytest.raises(SatbenchError, match=rf"^expected a model at {text}, found neither"):
         request_model(text)
 
 
@@ -335,7 +335,7 @@ def test_folders_that_are_no_finished_run_are_refused(trained: Path, tmp_path: P
     with pytest.raises(SatbenchError, match=r"expected the folder of a run of `satbench train`"):
         request_model(str(tmp_path))
     (tmp_path / "best.safetensors").write_bytes((trained / "best.safetensors").read_bytes())
-    with pytest.raises(SatbenchError, match=r"has not come to its end: .*/best\.safetensors$"):
+    with pytest.raises(SatbenchError, match=r"is not finished: .*/best\.safetensors$"):
         request_model(str(tmp_path))
     for name in ("a.json", "b.json"):
         (tmp_path / name).write_bytes((trained / "mine.json").read_bytes())
@@ -424,7 +424,7 @@ def test_constants_in_the_file_come_before_those_of_the_architecture(tmp_path: P
 )
 def test_constants_in_the_file_are_not_contradicted(said: dict[str, str], tmp_path: Path) -> None:
     torch.save(network(f"{COLOUR[:-1]},statistics=imagenet)").state_dict(), tmp_path / "w.pt")
-    with pytest.raises(SatbenchError, match=r"carry the normalisation .* imagenet, which is not"):
+    with pytest.raises(SatbenchError, match=r"include the normalisation .* imagenet, which is not"):
         load(tmp_path / "w.pt", **{"architecture": COLOUR, "activation": "relu", **said})
 
 
@@ -569,14 +569,14 @@ OPTIONS = {
 @pytest.mark.parametrize("name", ["torchvision:resnet18@IMAGENET1K_V1", "package.module:factory"])
 def test_options_for_files_are_refused_for_what_is_none(option: str, name: str) -> None:
     shown = option.replace("_", "-").replace("architecture", "arch")
-    with pytest.raises(SatbenchError, match=rf"^--{shown}: for files of weights that do not say"):
+    with pytest.raises(SatbenchError, match=rf"^--{shown}: only for files of weights that do not"):
         request_model(name, **{option: OPTIONS[option]})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("option", ["normalize", "keys", "drop_keys"])
 def test_options_that_change_what_a_card_tells_are_refused(option: str, shipped_file: Path) -> None:
     for name in (SHIPPED, str(shipped_file)):
-        with pytest.raises(SatbenchError, match=r"for files of weights that do not say"):
+        with pytest.raises(SatbenchError, match=r"for files of weights that do not name"):
             request_model(name, **{option: OPTIONS[option]})  # type: ignore[arg-type]
 
 
