@@ -67,16 +67,16 @@ def card(
     WEIGHTS is a file that `satbench eval --model` can read, with the same options.  The weights
     must fit the network exactly.  docs/how-to/card.md describes the fields.
     """
-    from satbench.submissions.carding import CardTold, make_card
+    from satbench.submissions.carding import CardFields, make_card
 
     if not file.preset and not (file.architecture and file.activation):
         raise SatbenchError(
             "say what network the weights are for: give --arch and --activation, or --preset"
         )
-    told = CardTold(
+    fields = CardFields(
         name, _shape(shape), licence, origin, recipe, seed, threat, attack, dataset, command
     )
-    path = make_card(weights, file, told, out)
+    path = make_card(weights, file, fields, out)
     if as_json:
         tell(json.dumps({"name": name, "card": str(path)}, indent=2))
         return

@@ -1,1 +1,1 @@
-"""The curve of robust accuracy against eps: how it is computed, bounded and reported."""
+"""The curve of robust accuracy against eps: computation, bounds and report."""

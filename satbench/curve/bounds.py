@@ -1,7 +1,7 @@
-"""What a curve must lie below: the records of the same model, and an attack at the curve's marks.
+"""Upper bounds of a curve: records of the same model, and attacks at the marks of the curve.
 
-A minimum-norm search misses points that a search within a ball of given size finds.  Their verdicts
-bound the curve: an image that anything broke within eps is no further away than eps.
+A minimum-norm search misses points that a search in a ball of fixed size finds.  So the verdicts of
+such searches bound the curve: if an image is broken within eps, its distance is at most eps.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from satbench.records.record import SURVIVED, WRONG_CLEAN, ModelInfo, Record, pa
 from satbench.records.witnesses import Witnesses, find_witnesses, read_witnesses
 
 LAYOUT = "curves"
-"""The folder of curves within the folder of results, by default: both are looked through."""
+"""The default folder of curves inside the folder of results; records are looked up in both."""
 
 
 def record_folders(out: Path) -> list[Path]:
-    """Return where records may lie: the boards that ship with satbench, and the user's folder."""
+    """Return the folders with records: those of the shipped boards, and the user's folder."""
     boards = [folder for one in board_definitions() for folder in (one.records, one.reference)]
     return [*boards, *([out.parent] if out.name == LAYOUT else []), out]
 
@@ -47,10 +47,10 @@ def record_folders(out: Path) -> list[Path]:
 def records_of(
     info: ModelInfo, data: Dataset, norm: str, folders: Sequence[Path]
 ) -> Iterator[tuple[Path, Record]]:
-    """Yield the records of a model on the images of `data` within balls of `norm`, each once.
+    """Yield the records of a model on the images of `data` in the norm `norm`, each once.
 
-    Those that went through images in a random order have others, and are left out.  A file that
-    is no record, or a broken one, is passed by.
+    Records with images in a random order have other images, and are left out.  A file that is not a
+    valid record is skipped.
     """
     seen: set[str] = set()
     for folder in folders:
@@ -71,7 +71,7 @@ def records_of(
 
 
 def name_of(record: Record) -> str:
-    """Return what a bound by a record is called."""
+    """Return the name of a bound by a record."""
     return f"record {record.identity}"
 
 
@@ -83,10 +83,10 @@ def bound_by_record(
     batch_size: int,
     data_dir: Path | None,
 ) -> CurveBound:
-    """Bring distances down to the verdicts of a record.
+    """Lower the distances to the verdicts of a record.
 
-    Its witnesses are judged anew, and give points; what cannot be confirmed here, or has no
-    witness, counts by its verdict where the images are the very same.
+    Its witnesses are judged again, and give points.  A verdict that cannot be confirmed here, or
+    has no witness, counts if the images are exactly the same.
     """
     threat = Threat.of(record.norm, record.eps)
     verdicts = np.array(record.verdicts[: len(nearest.data)])
@@ -101,7 +101,7 @@ def bound_by_record(
 def bound_by_attack(
     module: nn.Module, nearest: Nearest, suite: Sequence[Stage], context: Context
 ) -> list[CurveBound]:
-    """Attack the images without a point within eps there; return a bound for each attack."""
+    """Attack the images that have no point within eps yet; return a bound for each attack."""
     journal = _Beyond(nearest, context.threat, context.journal)
     run_suite(module, suite, replace(context, journal=journal))
     return [
@@ -111,7 +111,7 @@ def bound_by_attack(
 
 
 class _Beyond:
-    """A journal to which the images that have a point within eps are wrong when clean."""
+    """A journal in which images that have a point within eps are wrong when clean."""
 
     def __init__(self, nearest: Nearest, threat: Threat, within: Journal) -> None:
         self._nearest, self._threat, self._within = nearest, threat, within
@@ -119,19 +119,19 @@ class _Beyond:
         self._results: list[BatchResult] = []
 
     def finished(self) -> Iterator[BatchResult]:
-        """Say that only the others are left, and what was found of them before a stop."""
+        """Yield that only the others are left, then the batches written before a stop."""
         nothing = np.empty((0, *self._nearest.data.shape), np.float32)
         every = np.arange(len(self._beyond))
         yield BatchResult(CLEAN, every, ~self._beyond, nothing, 0, 0, seconds=0.0)
         yield from self._of_these(self._within.finished())
 
     def news(self) -> Iterator[BatchResult]:
-        """Return what other processes have found since the last look."""
+        """Return the batches of other processes since the last call."""
         yield from self._of_these(cast(SharedJournal, self._within).news())
 
     def _of_these(self, results: Iterable[BatchResult]) -> Iterator[BatchResult]:
         for result in results:
-            if self._beyond[result.indices].all():  # else a record has come meanwhile
+            if self._beyond[result.indices].all():  # else a new record has appeared
                 self._take(result)
                 yield result
 
@@ -147,7 +147,7 @@ class _Beyond:
         self._results.append(without_images(result))
 
     def bound(self, spec: str, stages: Sequence[int]) -> CurveBound:
-        """Return what an attack of these stages came to."""
+        """Return the bound by an attack with these stages."""
         mine = [result for result in self._results if result.stage in stages]
         return CurveBound(
             spec,
@@ -166,7 +166,7 @@ def _same(one: ModelInfo, other: ModelInfo) -> bool:
 
 
 def _same_images(record: Record, data: Dataset, data_dir: Path | None) -> bool:
-    """Say whether the images of a record begin with those of `data`, or the other way round."""
+    """Return whether the images of a record begin with those of `data`, or the other way round."""
     n, digest = record.dataset.n, record.dataset.digest
     if n <= len(data):
         return data.first(n).digest == digest
@@ -180,7 +180,7 @@ def _same_images(record: Record, data: Dataset, data_dir: Path | None) -> bool:
 
 
 def _witnesses(path: Path, record: Record) -> Witnesses | None:
-    """Return the witnesses of a record where they lie with it, whole and unchanged."""
+    """Return the witnesses of a record; None if they are missing or changed."""
     file = find_witnesses(path, record.witnesses_digest)
     if not file.is_file():
         return None
@@ -198,7 +198,7 @@ def _confirm(
     threat: Threat,
     batch_size: int,
 ) -> int:
-    """Judge witnesses of images that have no point so near; return how many were taken."""
+    """Judge witnesses of images that have no nearer point; return how many were taken."""
     if witnesses is None or witnesses.images.shape[1:] != nearest.data.shape:
         return 0
     indices, images = witnesses.indices, witnesses.images

@@ -1,4 +1,4 @@
-"""The nearest adversarial point of each image that anything found: what a curve is made of."""
+"""The nearest known adversarial point of each image, from which a curve is made."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from satbench.records.witnesses import Witnesses
 
 
 class Nearest:
-    """The nearest confirmed point of each image so far, and which search's it is.
+    """The nearest confirmed point of each image so far, and the search that found it.
 
-    `distances` (N,) float64: 0 for an image that is wrong when clean, infinite where no point is
-    known.  An image whose distance is from a verdict without its witness has no point.
+    `distances` (N,) float64 are 0 for an image that is wrong when clean, and infinite if no point
+    is known.  An image whose distance comes from a verdict without a witness has no point.
     """
 
     def __init__(self, data: Dataset) -> None:
@@ -28,7 +28,7 @@ class Nearest:
 
     @classmethod
     def of(cls, curve: Curve, points: Witnesses, data: Dataset) -> Nearest:
-        """Return what a curve and its points say."""
+        """Return the distances and points of a curve."""
         nearest = cls(data)
         nearest.distances[:] = [np.inf if d is None else d for d in curve.distances]
         nearest.images = dict(zip(points.indices.tolist(), points.images, strict=True))
@@ -59,7 +59,7 @@ class Nearest:
         images: NDArray[np.float32],
         distances: NDArray[np.float64],
     ) -> int:
-        """Take what is nearer than what is known, and return how many images that is."""
+        """Take the points that are nearer than the known ones; return how many there are."""
         taken = 0
         for index, image, distance in zip(indices.tolist(), images, distances, strict=True):
             if distance < self.distances[index]:
@@ -69,7 +69,7 @@ class Nearest:
         return taken
 
     def offer_verdicts(self, broken: NDArray[np.int64], eps: float) -> int:
-        """Take it that there are points within `eps`, which are not known; likewise."""
+        """Lower the distance of `broken` images to `eps`, without points; return how many."""
         new = broken[self.distances[broken] > eps]
         self.distances[new] = eps
         for index in new.tolist():
@@ -77,7 +77,7 @@ class Nearest:
         return len(new)
 
     def credit(self, owner: int) -> int:
-        """Return for how many images the nearest point is this search's."""
+        """Return for how many images the search `owner` found the nearest point."""
         return int((self.owner == owner).sum())
 
     def listed(self) -> list[float | None]:

@@ -1,4 +1,4 @@
-"""What a curve says, as a table for people and as plain data."""
+"""The results of a curve, as a table and as plain data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from satbench.records.curves import Curve, marks_of
 
 
 def curve_table(curves: Sequence[Curve]) -> Table:
-    """Return accuracy with its interval at some eps, and the median distance, of each model."""
+    """Return a table with the accuracy of each model at some eps, and the median distance."""
     marks = marks_of(curves)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column(f"right (%) within {curves[0].norm}", no_wrap=True)
@@ -88,7 +88,7 @@ def _median(curve: Curve) -> str:
 
 
 def passes_of(curve: Curve) -> str:
-    """Say how many passes, forwards and backwards, all searches for an image took."""
+    """Return how many passes, forwards and backwards, all searches took for an image."""
     spent = sum(attack.forwards + attack.backwards for attack in curve.attacks)
     spent += sum(bound.forwards + bound.backwards for bound in curve.bounds)
     images = max(attack.attacked for attack in curve.attacks)

@@ -1,4 +1,4 @@
-"""The curve of robust accuracy against eps: minimum-norm attacks, every distance confirmed."""
+"""The curve of robust accuracy against eps, by minimum-norm attacks with confirmed distances."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ from satbench.records.witnesses import read_witnesses, witnesses_path, write_wit
 
 @dataclass(frozen=True)
 class CurvePlan:
-    """What a curve is to be made of, apart from the model.
+    """The settings of a curve, except the model.
 
     `attacks` are specs of minimum-norm attacks; the nearest point that any of them finds counts.
-    At each eps of `marks` (None for those that a table of the curve shows) the attacks `at_marks`
-    look for what these missed; empty means PGD-50, or Square where no attack follows gradients.
-    Records of the same model, published ones and those in the curve's folder, bound it too.
+    At each eps of `marks` (None for those in a table of the curve) the attacks `at_marks` look for
+    what these missed; empty means PGD-50, or Square if no attack uses gradients.  Records of the
+    same model, published ones and those in the curve's folder, bound it too.
     """
 
     dataset: Dataset
@@ -81,7 +81,7 @@ class CurvePlan:
 
 @dataclass(frozen=True)
 class Measured:
-    """A curve, where it lies, and whether it was already there."""
+    """A curve, its path, and whether it already existed."""
 
     curve: Curve
     path: Path
@@ -89,7 +89,7 @@ class Measured:
 
 
 def minimum_norm_suite(attacks: Sequence[str], norm: str) -> tuple[Stage, ...]:
-    """Read minimum-norm attacks.  Raises SatbenchError for any other, or one unfit for `norm`."""
+    """Read minimum-norm attacks.  Raises SatbenchError for any other, or one without `norm`."""
     suite = parse_suite(attacks)
     for stage in suite:
         if not isinstance(stage.attack, MinimumNorm):
@@ -99,7 +99,7 @@ def minimum_norm_suite(attacks: Sequence[str], norm: str) -> tuple[Stage, ...]:
             )
         if norm not in stage.traits.norms:
             raise SatbenchError(
-                f"expected attacks for {norm}, got {stage.title}, which knows "
+                f"expected attacks for {norm}, got {stage.title}, which supports "
                 f"{' and '.join(stage.traits.norms)} only"
             )
     return suite
@@ -112,10 +112,10 @@ def measure_configs(
     begins: Callable[[EvalConfig], None] = lambda config: None,
     shared: bool | Member = False,
 ) -> list[Measured]:
-    """Measure the curves that the command line was asked for; the radii in `configs` are unused.
+    """Measure the curves of a command; the radii in `configs` are not used.
 
-    They are of one norm and data set, and all are brought down at the marks of their common table.
-    `begins` is called with each model before its curve.  Several processes may work on `shared`
+    They have one norm and data set, and all are bounded at the marks of their common table.
+    `begins` is called with each model before its curve.  Other processes may work on `shared`
     curves.
     """
     made, bounded = [], []
@@ -169,15 +169,14 @@ def measure_curve(
     fresh: bool = False,
     shared: bool | Member = False,
 ) -> Measured:
-    """Measure how far the nearest adversarial point of each image lies, on the model's device.
+    """Measure the distance of the nearest adversarial point of each image, on the model's device.
 
-    The curve and its points are written to the folder `out`.  If the curve of the same inputs is
-    there already, it is returned, unless it is to be made `fresh`, brought down by what was not yet
-    held against it: records that have come since, attacks at other marks.  Other processes may be
-    at a `shared` curve.  The model comes back as it was.  Raises SatbenchError from preflight, the
-    judge, or attacks that do not fit.
+    The curve and its points are written to the folder `out`.  If the curve of the same inputs
+    already exists, it is returned, unless `fresh`; it is first bounded by new records and by
+    attacks at new marks.  Other processes may work on a `shared` curve.  The model does not change.
+    Raises SatbenchError from preflight, the judge, or attacks that do not fit.
     """
-    suite, told = minimum_norm_suite(plan.attacks, plan.norm), progress or NoProgress()
+    suite, shown = minimum_norm_suite(plan.attacks, plan.norm), progress or NoProgress()
     bounding = _bounding_suite(plan, suite)
     check_set_up(
         module,
@@ -199,13 +198,13 @@ def measure_curve(
     with store.claimed(shared):
         store.begin(info, fresh)
         known = None if fresh else _found(path, inputs.identity, data)
-        work = _Work(plan, store, told, shared)
+        work = _Work(plan, store, shown, shared)
         curve, nearest = known or _measure(module, inputs, suite, work)
         bounds = [
             *_by_records(module, curve, nearest, plan, out),
             *_at_marks(module, curve, nearest, bounding, work),
         ]
-        with store.concluding(shared, told.note):
+        with store.concluding(shared, shown.note):
             now = _found(path, inputs.identity, data) if shared else known
             if now and not _missing(bounds, now[0]):
                 store.remove()
@@ -230,7 +229,7 @@ def _missing(bounds: Sequence[CurveBound], curve: Curve) -> bool:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What decides a curve, but for what it is bounded by."""
+    """Everything that decides a curve, except its bounds."""
 
     info: ModelInfo
     dataset: DatasetInfo
@@ -238,7 +237,7 @@ class _Inputs:
 
 
 def _bounding_suite(plan: CurvePlan, suite: tuple[Stage, ...]) -> tuple[Stage, ...]:
-    """Return the attacks at the marks.  Raises SatbenchError where one does not suit the norm."""
+    """Return the attacks at the marks.  Raises SatbenchError if one does not support the norm."""
     default = "pgd-50" if any(stage.uses_gradients for stage in suite) else "square"
     threat = Threat.of(plan.norm, "1")
     bounding = parse_suite(with_surrogates(plan.at_marks or (default,), plan.dataset.name, threat))
@@ -247,7 +246,7 @@ def _bounding_suite(plan: CurvePlan, suite: tuple[Stage, ...]) -> tuple[Stage, .
 
 
 def _found(path: Path, identity: str, data: Dataset) -> tuple[Curve, Nearest] | None:
-    """Return the curve of an identity and its points, if both are there."""
+    """Return the curve with an identity and its points, if both exist."""
     points = witnesses_path(path)
     if not (path.exists() and points.exists()):
         return None
@@ -261,7 +260,7 @@ def _found(path: Path, identity: str, data: Dataset) -> tuple[Curve, Nearest] | 
 
 @dataclass(frozen=True)
 class _Work:
-    """A curve that is being computed: its plan, its journal and its progress."""
+    """A curve in progress: its plan, its journal and its progress bar."""
 
     plan: CurvePlan
     store: RunStore
@@ -269,7 +268,7 @@ class _Work:
     shared: bool | Member
 
     def context(self, threat: Threat | None = None, part: str = "") -> Context:
-        """Return what the units are run with, those of a part in a journal of its own."""
+        """Return the context of the units; those of a `part` have their own journal."""
         store = self.store.within(part) if part else self.store
         plan = self.plan
         return Context(
@@ -288,7 +287,7 @@ class _Work:
 def _measure(
     module: nn.Module, inputs: _Inputs, suite: tuple[Stage, ...], work: _Work
 ) -> tuple[Curve, Nearest]:
-    """Run the minimum-norm attacks, or go on where they stopped; the curve has no bounds yet."""
+    """Run the minimum-norm attacks, or continue them; the curve has no bounds yet."""
     plan, context = work.plan, work.context()
     data = plan.dataset
     nearest = Nearest(data)
@@ -319,7 +318,7 @@ def _measure(
 def _by_records(
     module: nn.Module, curve: Curve, nearest: Nearest, plan: CurvePlan, out: Path
 ) -> list[CurveBound]:
-    """Bring the curve down to the records of its model that were not yet held against it."""
+    """Bound the curve by the records of its model that do not bound it yet."""
     done = {bound.by for bound in curve.bounds}
     new = [
         (path, record)
@@ -336,7 +335,7 @@ def _by_records(
 def _at_marks(
     module: nn.Module, curve: Curve, nearest: Nearest, suite: tuple[Stage, ...], work: _Work
 ) -> list[CurveBound]:
-    """Bring the curve down to attacks at marks where they have not yet run, the least eps first."""
+    """Bound the curve by attacks at marks where they have not run yet, the least eps first."""
     plan, bounds = work.plan, list[CurveBound]()
     done = {(bound.by, bound.eps) for bound in curve.bounds}
     for eps in sorted(marks_of([curve]) if plan.marks is None else plan.marks):

@@ -1,4 +1,4 @@
-"""Minimum-norm attacks on every image that is right when clean, as a run of the one runner."""
+"""The run of minimum-norm attacks on every image that is right when clean."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from satbench.records.curves import CurveAttack
 
 
 class SearchRun:
-    """Minimum-norm attacks under way; `nearest` takes in the points that they find.
+    """Minimum-norm attacks in progress; `nearest` gets the points that they find.
 
-    Stage 0 is the clean pass; the attacks are stages 1, 2, …  The result of a unit holds the points
+    Stage 0 is the clean pass; the attacks are stages 1, 2, …  The result of a unit has the points
     as witnesses, and their distances as margins.
     """
 
@@ -50,7 +50,7 @@ class SearchRun:
             yield _Searching(self, number, stage)
 
     def take(self, result: BatchResult) -> None:
-        """Take in the points of a unit."""
+        """Take the points of a unit."""
         found = result.indices[result.broken]
         if result.stage == CLEAN:
             self.nearest.distances[found] = 0
@@ -69,7 +69,7 @@ class SearchRun:
         return [sum(result.seconds for result in stage) for stage in self._results]
 
     def costs(self) -> list[CurveAttack]:
-        """Return what each attack found and cost."""
+        """Return the findings and the cost of each attack."""
         return [
             CurveAttack(
                 stage.spec,
@@ -85,7 +85,7 @@ class SearchRun:
 
 
 class _Searching:
-    """One minimum-norm attack at work."""
+    """One minimum-norm attack in progress."""
 
     def __init__(self, run: SearchRun, number: int, stage: Stage) -> None:
         self.number, self.stage, self.block = number, stage, stage.block
@@ -97,7 +97,7 @@ class _Searching:
         self.counting = CountingModel(run.target, self.passes)
 
     def prepare(self) -> None:
-        """Get the searched copy of the model ready."""
+        """Prepare the fast copy of the model."""
         self.target.get_ready()
 
     def run(self, batch: NDArray[np.int64]) -> BatchResult:

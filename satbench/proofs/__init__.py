@@ -1,1 +1,1 @@
-"""Proofs: check a record, challenge it, merge it with others."""
+"""Proofs: verifying records, challenging them, merging them, and running them again."""

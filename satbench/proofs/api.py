@@ -1,7 +1,6 @@
-"""The Python interface to records: `satbench.verify`, `satbench.challenge`, `satbench.merge`.
+"""The Python interface to records: `satbench.verify`, `challenge`, `merge` and `load_record`.
 
-A record of a model or of images of one's own names neither so that others could find them: whoever
-has them gives them.
+A record of a user's own model or images does not say where to find them, so the caller passes them.
 """
 
 from __future__ import annotations
@@ -42,18 +41,18 @@ def verify(
     *,
     trust: Sequence[str] = (),
 ) -> Verified:
-    """Re-check a record and its witnesses, and return the number that it confirms.
+    """Verify a record and its witnesses, and return the number that this confirms.
 
-    `record` is one that `satbench.evaluate` returned, or the path of its file; its witnesses lie
-    beside the file.  `model` and the images `x` and labels `y` are those that were evaluated, as
-    for `satbench.evaluate`; what the result still holds may be left out, and a model or data set
-    that the record names, where it is known here by its digest.  Any other name in a record is
-    taken for what it means only if it is among `trust`, for it may mean code to run or a server to
-    ask.  One forward pass an image and a witness; no attack is run again.  Confirmed is an upper
-    bound: every image counted as broken is broken.
+    `record` is one that `satbench.evaluate` returned, or the path of its file; its witnesses are
+    next to the file.  `model`, the images `x` and the labels `y` are those that were evaluated, as
+    for `satbench.evaluate`.  They can be left out if the result still has them, or if the record
+    names a model or data set that is known here by its digest.  Any other name in a record is
+    ignored unless it is among `trust`, because it could run code or ask a server.  There is one
+    forward pass per image and witness; no attack runs.  This confirms an upper bound: every image
+    that counts as broken is broken.
 
-    Raises SatbenchError for a record that cannot be read, and where model or images are missing;
-    what else is wrong is in `faults`, a sentence each.
+    Raises SatbenchError for a record that cannot be read, and for a missing model or images.
+    Everything else that is wrong is in `faults`, one sentence each.
 
     >>> import satbench, torch
     >>> x, y = torch.rand(20, 1, 8, 8), torch.arange(20) % 2
@@ -74,12 +73,12 @@ def load_record(
     *,
     trust: Sequence[str] = (),
 ) -> Result:
-    """Read a record, and return it with all that `satbench.evaluate`'s has.
+    """Read a record, and return it as a result like that of `satbench.evaluate`.
 
-    `model`, `x`, `y` and `trust` are as for `satbench.verify`: they are asked only for what needs
-    them, such as `.show(8)`, and only where the record does not name them.  Nothing is checked but
-    the form of the file; `satbench.verify` checks the rest.  Raises SatbenchError for a file that
-    is missing or no record.
+    `model`, `x`, `y` and `trust` are as for `satbench.verify`.  They are needed only for methods
+    such as `.show(8)`, and only if the record does not name them.  Only the form of the file is
+    checked; `satbench.verify` checks the rest.  Raises SatbenchError for a file that is missing or
+    is not a record.
 
     >>> import satbench
     >>> name = "fmnist-sat-tiny-silu-s0"
@@ -110,16 +109,16 @@ def challenge(
     progress: bool = True,
     trust: Sequence[str] = (),
 ) -> Result:
-    """Attack what survives in a record, and return a new record of what fell.
+    """Attack the survivors of a record, and return a new record with the result.
 
-    `record`, `model`, `x`, `y` and `trust` are as for `satbench.verify`, which is done first.
+    `record`, `model`, `x`, `y` and `trust` are as for `satbench.verify`, which runs first.
     `attacks`, `seed`, `batch_size`, `device`, `bpda` and `fresh` are as for `satbench.evaluate`;
-    `images` is a file of adversarial images instead of attacks.  `by` says who challenges.  The new
-    record lies in the folder `out`, by default beside the old one, which is left as it is; robust
-    accuracy can only fall.
+    `images` is a file of adversarial images, instead of attacks.  `by` says who challenges.  The
+    new record is written to the folder `out`, by default that of the old one, which does not
+    change.  Robust accuracy can only fall.
 
     Raises SatbenchError for a record that does not hold, for one without survivors, and for an
-    attack that it has had with the same seed.
+    attack that it already has with the same seed.
 
     >>> import satbench, torch
     >>> x, y = torch.rand(20, 1, 8, 8), torch.arange(20) % 2
@@ -155,13 +154,13 @@ def challenge(
         bpda or {},
         fresh,
     )
-    with progress_of("challenge", progress) as told:
-        done = run_challenge(asked, told)
+    with progress_of("challenge", progress) as shown:
+        done = run_challenge(asked, shown)
     if done.refused:
         say(f"satbench: {done.refused}")
     if done.found:
         made = done.record.environment.finished
-        say(f"satbench: found {done.path}, made {made}: nothing was run; fresh=True runs it anew")
+        say(f"satbench: found {done.path}, made {made}: nothing was run; fresh=True runs it again")
     plain = replace(done.record, path=done.path.absolute(), found=done.found)
     return _beside(Result.of(plain, given), record)
 
@@ -175,11 +174,11 @@ def merge(
     out: str | PathLike[str] | None = None,
     trust: Sequence[str] = (),
 ) -> Result:
-    """Unite records of one model on the same images into a new one, and return it.
+    """Merge records of one model on the same images into a new one, and return it.
 
-    `model`, `x`, `y` and `trust` are as for `satbench.verify`, which is done first for each.  What
-    any of them broke is broken.  The new record lies in the folder `out`, by default beside the
-    first one.
+    `model`, `x`, `y` and `trust` are as for `satbench.verify`, which runs first for each.  An image
+    is broken if it is broken in any of them.  The new record is written to the folder `out`, by
+    default that of the first one.
 
     Raises SatbenchError for records that do not hold, or do not belong together.
 
@@ -204,17 +203,19 @@ def merge(
 
 
 def _path(record: Record | str | PathLike[str]) -> Path:
-    """Return where a record lies; one in memory must be the one in its file."""
+    """Return the path of a record; a record in memory must equal the one in its file."""
     check_arguments(record=record)
     if not isinstance(record, Record):
         return Path(record)
     if record.path is None:
         raise SatbenchError(
-            "expected a record with its witnesses beside it, got one that lies in no file: "
-            "give one that satbench.evaluate returned, or a path"
+            "expected a record file with witnesses next to it, got a record without a file: "
+            "pass one that satbench.evaluate returned, or a path"
         )
     if read_record(record.path) != record:
-        raise SatbenchError(f"expected the record given at {record.path}, where another lies now")
+        raise SatbenchError(
+            f"expected the given record at {record.path}, but the file was replaced"
+        )
     return record.path
 
 
@@ -234,7 +235,7 @@ def _given(
 
 
 def _given_with(record: Record | str | PathLike[str], given: Given) -> Given:
-    """Return `given`, and what it leaves open as a result knows it that `evaluate` returned."""
+    """Return `given`, completed by the model and images that a result of `evaluate` has."""
     if not isinstance(record, Result):
         return given
     known = record.given
@@ -244,6 +245,6 @@ def _given_with(record: Record | str | PathLike[str], given: Given) -> Given:
 
 
 def _beside(new: Result, *old: Record | str | PathLike[str]) -> Result:
-    """Return `new`, which may lie in a temporary folder that goes with a record of `old`."""
-    weakref.finalize(new, lambda *_: None, *old)  # holds them for as long as `new` is there
+    """Return `new`, which may be in a temporary folder that is removed with a record of `old`."""
+    weakref.finalize(new, lambda *_: None, *old)  # keeps them alive as long as `new`
     return new

@@ -1,4 +1,4 @@
-"""Challenge a record: attack its survivors alone, and write down what fell as a new record."""
+"""Challenges: attacks on only the survivors of a record, with a new record as the result."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ from satbench.records.witnesses import WitnessSpool, witnesses_path, write_witne
 
 @dataclass(frozen=True)
 class Challenge:
-    """What a record is challenged with: `attacks`, or a file of `images` that somebody made.
+    """The options of a challenge: `attacks`, or a file of `images` from elsewhere.
 
-    `by` is who challenges; `seed` keys all noise.  The new record is written to `out`, by default
-    the folder of the old one.  `given` has what the record does not name, or not here; `bpda` names
-    layers with another backward, and what gives it.  With `fresh`, a challenge that was run already
-    is run anew.  A batch may take `timeout` seconds.
+    `by` is who challenges; `seed` determines all noise.  The new record is written to `out`, by
+    default the folder of the old one.  `given` has the model and images if the record does not name
+    them, or not by a known name.  `bpda` maps layers to the source of another backward.  With
+    `fresh`, a challenge that already ran runs again.  A batch may take `timeout` seconds.
     """
 
     record: Path
@@ -76,9 +76,9 @@ class Challenge:
 
 @dataclass(frozen=True)
 class Challenged:
-    """The new record, where it lies, whether it was already there, and the one it came from.
+    """The new record, its path, whether it already existed, and the record that it came from.
 
-    `refused` is one sentence about images handed in that do not count; empty if all do.
+    `refused` is one sentence about given images that do not count; empty if all count.
     """
 
     record: Record
@@ -89,13 +89,13 @@ class Challenged:
 
 
 def run_challenge(challenge: Challenge, progress: Progress | None = None) -> Challenged:
-    """Challenge a record, or go on where the same challenge stopped.
+    """Challenge a record, or continue the same challenge if it was stopped.
 
-    The record is re-checked first, and left as it is.  The new one has its stages, then those of
-    the challenge, and its witnesses with the new ones.  It is written even if nothing was broken:
-    the model has withstood more.  Raises SatbenchError for a record that does not hold or has no
-    survivors, for an attack that it has had with the same seed, and for a model with other
-    gradients than the record's.
+    The record is verified first, and does not change.  The new one has its stages, then those of
+    the challenge, and the witnesses of both.  It is written even if nothing was broken, because the
+    model survived more attacks.  Raises SatbenchError for a record that does not hold or has no
+    survivors, for an attack that it already has with the same seed, and for a model whose gradients
+    differ from the record's.
     """
     device = choose_device(challenge.device)
     out = challenge.out or challenge.record.parent
@@ -130,7 +130,7 @@ def _check_subject(challenge: Challenge, subject: Subject) -> None:
     if subject.other_gradients:
         raise SatbenchError(
             f"the model has the logits of the record {challenge.record}, but other gradients: "
-            "evaluate it anew, or give the record's model and name its layers' gradients with bpda"
+            "evaluate it again, or give the record's model, with bpda for its layers"
         )
 
 
@@ -140,7 +140,7 @@ def _found(path: Path, planned: Record) -> Record | None:
 
 
 def with_result_flags(record: Record) -> Record:
-    """Look again for signs of masked gradients in which stage broke what; others stay."""
+    """Return the record with its flags about which stage broke what recomputed."""
     if record.diagnosis is None:
         return record
     found = flags_from_result(record.verdicts, _kinds(record), record.dataset.classes)
@@ -151,7 +151,7 @@ def with_result_flags(record: Record) -> Record:
 def _kinds(record: Record) -> list[Kind]:
     known: dict[tuple[str, str], Kind] = {}
     for spec in record.suite:
-        with suppress(SatbenchError):  # of an older protocol, or a third party's images: no sign
+        with suppress(SatbenchError):  # an older protocol or images from elsewhere give no sign
             known |= {(spec, stage.part): kind_of(stage) for stage in parse_suite([spec])}
     return [known.get((stage.attack, stage.part), "white-box") for stage in record.stages]
 
@@ -166,13 +166,13 @@ def write_proven(proven: Proven, path: Path) -> None:
 
 
 class _OnSurvivors:
-    """A journal to which the images that fell before are wrong when clean: nobody attacks them."""
+    """A journal in which images broken before are wrong when clean, so they are not attacked."""
 
     def __init__(self, store: RunStore, subject: Subject) -> None:
         self._store, self._subject = store, subject
 
     def finished(self) -> Iterator[BatchResult]:
-        """Return the batches written so far, and first that the survivors alone are left."""
+        """Yield first that only the survivors are left, then the batches written so far."""
         verdicts = np.array(self._subject.record.verdicts)
         nothing = np.empty((0, *self._subject.dataset.shape), np.float32)
         every = np.arange(len(verdicts))
@@ -180,7 +180,7 @@ class _OnSurvivors:
         yield from self._store.finished()
 
     def write(self, result: BatchResult) -> None:
-        """Write one batch down, whole or not at all."""
+        """Write one batch atomically."""
         self._store.write(result)
 
 
@@ -190,7 +190,7 @@ def _suite(challenge: Challenge, subject: Subject) -> tuple[tuple[Stage, ...], s
         suite = parse_suite(with_surrogates(challenge.attacks, record.dataset.name, threat))
         check_suite(suite, threat)
         return suite, ""
-    whole = record.n  # images in a random order are asked for in just this order
+    whole = record.n  # images in a random order must be given in exactly this order
     if not record.dataset.population:
         named, folder = challenge.given.dataset or record.dataset.name, challenge.given.data_dir
         whole = len(load_dataset(named, "test", None, folder) if isinstance(named, str) else named)
@@ -229,7 +229,7 @@ def _run(plan: Plan, subject: Subject, store: RunStore, progress: Progress) -> P
     context = evaluation.context(plan.suite, _OnSurvivors(store, subject), progress)
     verdicts = run_suite(module, plan.suite, context)
     signs = Findings((), {}, 0, 0)
-    if subject.record.diagnosis is None:  # the record is from before there was one
+    if subject.record.diagnosis is None:  # the record is older than the diagnosis
         right = np.flatnonzero(np.array(subject.record.verdicts) != WRONG_CLEAN)
         signs = probe(
             searched, images, threat, right, batch_size, evaluation.seed, evaluation.timeout

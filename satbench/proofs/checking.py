@@ -1,4 +1,4 @@
-"""The check of a record's verdicts, as a run of the one runner: clean pass, then witnesses."""
+"""The check of a record's verdicts, as a run: the clean pass, then the witnesses."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def check_verdicts(
     """Return a sentence for each verdict that does not hold, in the order of the images.
 
     Each image goes through `model` once without an attack, and each witness once.  Nothing is
-    journalled, because the check of a record takes seconds.  Raises SatbenchError for an error of
-    the model, naming the image.
+    written to a journal, because the check takes seconds.  Raises SatbenchError for an error of the
+    model, naming the image.
     """
     context = Context(dataset, Threat.of(record.norm, record.eps), NoJournal())
     run = _CheckRun(model, record, witnesses, context)
@@ -37,7 +37,7 @@ def check_verdicts(
 
 
 class _CheckRun:
-    """A check under way."""
+    """A check in progress."""
 
     def __init__(
         self, model: nn.Module, record: Record, witnesses: Witnesses, context: Context
@@ -53,7 +53,7 @@ class _CheckRun:
         yield _Witnesses(self)
 
     def take(self, result: BatchResult) -> None:
-        """Take in which images are wrong, or which witnesses fool the model."""
+        """Take which images are wrong, or which witnesses fool the model."""
         if result.stage == CLEAN:
             self._wrong[result.indices] = result.broken
         else:
@@ -93,7 +93,7 @@ class _Witnesses:
         self._row = {index: row for row, index in enumerate(self.due.tolist())}
 
     def prepare(self) -> None:
-        """Do nothing: a pass needs nothing made ready."""
+        """Do nothing: a pass needs no preparation."""
 
     def run(self, batch: NDArray[np.int64]) -> BatchResult:
         """Judge the witnesses of one batch."""

@@ -1,9 +1,9 @@
-"""Hold what a record claims beside its witnesses against what can be computed without attacking.
+"""The check of a record's claims that have no witness, as far as possible without attacking.
 
-Witnesses prove that images are broken.  Survivors, and by how hard a search they survived, are the
-record's word; but the word has to fit: the suite must be of attacks that exist, the passes those of
-its attacks, the images and the model those found here, the flags those that the model gives.
-docs/trust.md lists what is left.
+Witnesses prove that images are broken.  Which images survive, and how hard the search was, is only
+the record's word.  But the record must be consistent: the attacks of the suite must exist, the
+passes must fit them, the images and the model must be those found here, and the flags those of the
+model. docs/trust.md lists what remains unchecked.
 """
 
 from __future__ import annotations
@@ -44,26 +44,27 @@ from satbench.records.record import WRONG_CLEAN, Record, StageResult
 from satbench.records.witnesses import Witnesses
 
 LEAST, MOST, BESIDE = 0.5, 6, 60
-"""How many passes a stage may tell of: from this share of what its attack makes, to so many times.
+"""The allowed passes of a stage, relative to what its attack should make: least and most.
 
-`BESIDE` are passes on an image that are made whatever the attack is.  On the committed records,
-stages make 0.75 to 2.2 times (docs/trust.md); in L1 restarts are five times as many.
+`BESIDE` are passes on an image that any attack may make in addition.  On the committed records,
+stages make 0.75 to 2.2 times the expected passes (docs/trust.md); in L1 restarts are five times as
+many.
 """
 
 REACH = 0.99
-"""The share of eps that the largest of some perturbations reaches, where each may reach all of it.
+"""The share of eps that the largest of several perturbations must reach, if each may reach eps.
 
-`FEW` witnesses say nothing.
+With only `FEW` witnesses there is no check.
 """
 FEW = 10
 
 NEARLY = 0.02
-"""The share of images for which a flag may hold here and not in the record: machines round."""
+"""The share of images whose flag may differ between here and the record, by rounding."""
 
 
 @dataclass(frozen=True)
 class OpenedRecord:
-    """What was found here of what a record speaks of."""
+    """A record with its model and images, as found here."""
 
     record: Record
     witnesses: Witnesses
@@ -72,7 +73,7 @@ class OpenedRecord:
 
 
 def check_claims(found: OpenedRecord, given: Given) -> Iterator[str]:
-    """Yield what does not fit, a sentence each; no attack is run."""
+    """Yield the inconsistencies, one sentence each; no attack is run."""
     record = found.record
     yield from _check_images(record, found.dataset, given)
     yield from _check_suite(record, given)
@@ -84,28 +85,28 @@ def check_claims(found: OpenedRecord, given: Given) -> Iterator[str]:
 
 
 def _check_form(record: Record) -> Iterator[str]:
-    """Check what a run writes down, in its way."""
+    """Check the form of what a run writes."""
     threat, model = Threat.of(record.norm, record.eps), record.model
     if (record.norm, record.eps) != (threat.norm, show_fraction(threat.eps)):
         yield f"the threat model is not written as satbench does, {threat}"
     if record.schema > 1 and record.diagnosis is None:
         yield "the diagnosis is missing, which every record of schema 2 has"
     if record.schema > 1 and is_of_own_code(model.source) and not model.answers_digest:
-        yield f"a model given as a {model.source} is known by its answers, which are missing"
+        yield f"a model given as a {model.source} is identified by its answers, which are missing"
 
 
 def _check_images(record: Record, dataset: Dataset, given: Given) -> Iterator[str]:
-    told = record.dataset
-    if told.split != dataset.split:
-        yield f"the images are of the split {dataset.split}, in the record of {told.split!r}"
-    if told.split != USER and told.classes != dataset.classes:
-        yield f"the images are of {dataset.classes} classes, in the record of {told.classes}"
-    if given.dataset is None and told.name != dataset.name:
-        yield f"the images are called {dataset.name}, in the record {told.name!r}"
+    recorded = record.dataset
+    if recorded.split != dataset.split:
+        yield f"the images are of the split {dataset.split}, in the record of {recorded.split!r}"
+    if recorded.split != USER and recorded.classes != dataset.classes:
+        yield f"the images are of {dataset.classes} classes, in the record of {recorded.classes}"
+    if given.dataset is None and recorded.name != dataset.name:
+        yield f"the images are called {dataset.name}, in the record {recorded.name!r}"
 
 
 def _check_suite(record: Record, given: Given) -> Iterator[str]:
-    """Check that the suite is of attacks that there are, and its stages their parts."""
+    """Check that the attacks of the suite exist, and that the stages are their parts."""
     here: dict[str, str] = {}
     for spec in record.suite:
         name = _name_of(spec)
@@ -127,11 +128,11 @@ def _check_suite(record: Record, given: Given) -> Iterator[str]:
             yield f"the record tells of a suite {name!r} that it did not run"
     for spec in filter(is_own_attack, record.suite):
         parts = _parts(spec)
-        told = [stage.part for stage in record.stages if stage.attack == spec]
+        ran = [stage.part for stage in record.stages if stage.attack == spec]
         if isinstance(parts, str):
             yield f"the attack {spec} cannot be read here: {parts}"
-        elif told and sorted(set(told)) != sorted({stage.part for stage in parts}):
-            missing = {stage.part for stage in parts} ^ set(told)
+        elif ran and sorted(set(ran)) != sorted({stage.part for stage in parts}):
+            missing = {stage.part for stage in parts} ^ set(ran)
             yield f"the stages of {spec} are not its parts: {', '.join(sorted(missing))}"
 
 
@@ -143,14 +144,14 @@ def _name_of(spec: str) -> str:
 
 
 def _is_of_a_file(name: str, record: Record) -> bool:
-    """Say whether an attack is a suite of a user's own file, with the digest in its name."""
+    """Return whether an attack is a suite from a user's own file, with the digest in its name."""
     digest = record.suites.get(name, "")
     return name.startswith("suite.") and bool(digest) and name.endswith(f"-{digest[:12]}")
 
 
 @cache
 def _parts(spec: str) -> tuple[Stage, ...] | str:
-    """Return the stages of an attack of satbench's own, or why there are none."""
+    """Return the stages of a built-in attack, or why there are none."""
     try:
         return parse_suite([spec])
     except SatbenchError as error:
@@ -158,7 +159,7 @@ def _parts(spec: str) -> tuple[Stage, ...] | str:
 
 
 def _stages(record: Record, given: Given) -> list[Stage | None]:
-    """Return for each stage of a record what it ran, None where that is not known here."""
+    """Return for each stage of a record the stage that it ran, None if that is unknown here."""
     known: dict[tuple[str, str], Stage] = {}
     for spec in record.suite:
         if is_own_attack(spec) or _name_of(spec) in given.trust:
@@ -170,25 +171,25 @@ def _stages(record: Record, given: Given) -> list[Stage | None]:
 def _check_expenses(record: Record, stages: Sequence[Stage | None]) -> Iterator[str]:
     flags = record.diagnosis.flags if record.diagnosis else []
     is_random = any(flag.name == "randomised" for flag in flags)
-    for told, stage in zip(record.stages, stages, strict=True):
+    for result, stage in zip(record.stages, stages, strict=True):
         if stage is None:
             continue
-        title = f"{told.attack.partition('(')[0]}/{told.part}".rstrip("/")
-        if told.passed_over and not isinstance(stage.attack, Selective):
-            yield f"{title} passed over {told.passed_over} images, which it never does"
+        title = f"{result.attack.partition('(')[0]}/{result.part}".rstrip("/")
+        if result.passed_over and not isinstance(stage.attack, Selective):
+            yield f"{title} passed over {result.passed_over} images, which it never does"
         expected = expenses_of(stage.attack, record.dataset.classes)
         if expected:
-            yield from _check_passes(told, expected, title, is_random)
+            yield from _check_passes(result, expected, title, is_random)
 
 
 def _check_passes(
-    told: StageResult, expected: Expenses, title: str, is_random: bool
+    result: StageResult, expected: Expenses, title: str, is_random: bool
 ) -> Iterator[str]:
-    held = 0 if is_random else told.attacked - told.broken
+    held = 0 if is_random else result.attacked - result.broken
     pairs = {
-        "forwards": (told.forwards, expected.forwards),
-        "backwards": (told.backwards, expected.backwards),
-        "backwards of surrogates": (told.source_backwards, expected.surrogates),
+        "forwards": (result.forwards, expected.forwards),
+        "backwards": (result.backwards, expected.backwards),
+        "backwards of surrogates": (result.source_backwards, expected.surrogates),
     }
     for what, (count, each) in pairs.items():
         if count < LEAST * each * held:
@@ -196,13 +197,13 @@ def _check_passes(
                 f"{title} tells of {count} {what} on {held} images that held, where each takes "
                 f"about {each}"
             )
-        most = told.attacked * (MOST * each + BESIDE)
+        most = result.attacked * (MOST * each + BESIDE)
         if count > most and what != "backwards of surrogates":
-            yield f"{title} tells of {count} {what} on {told.attacked} images: more than {most}"
+            yield f"{title} tells of {count} {what} on {result.attacked} images: more than {most}"
 
 
 def _check_reach(found: OpenedRecord, stages: Sequence[Stage | None]) -> Iterator[str]:
-    """Check that perturbations are as large as eps lets them: else eps was raised afterwards."""
+    """Check that perturbations use the whole eps; otherwise eps was raised afterwards."""
     record, witnesses = found.record, found.witnesses
     threat, verdicts = Threat.of(record.norm, record.eps), np.array(record.verdicts)
     if record.norm != "linf":
@@ -216,8 +217,8 @@ def _check_reach(found: OpenedRecord, stages: Sequence[Stage | None]) -> Iterato
     reach = float(size(moved, threat).max()) / threat.radius
     if reach < REACH:
         yield (
-            f"no witness moves a pixel by more than {reach:.1%} of eps {record.eps}, where such "
-            "searches begin with more: eps was raised after the attack"
+            f"no witness moves a pixel by more than {reach:.1%} of eps {record.eps}, but such "
+            "searches start with more: eps was raised after the attack"
         )
 
 
@@ -229,9 +230,9 @@ def _check_replacements(record: Record, module: nn.Module) -> Iterator[str]:
 
 
 def flags_here(found: OpenedRecord, given: Given) -> list[Flag] | None:
-    """Return the flags that the model and the verdicts give here; None where that is not known.
+    """Return the flags that the model and the verdicts give here; None if that is unknown.
 
-    It is not where searches ran a replacement of a layer whose code is its user's.
+    It is unknown if searches used a user's own replacement of a layer.
     """
     record = found.record
     if any(text != IDENTITY for text in record.replacements.values()):
@@ -247,11 +248,11 @@ def flags_here(found: OpenedRecord, given: Given) -> list[Flag] | None:
     seed = next((stage.seed for stage in record.stages if stage.seed is not None), record.seed)
     threat = Threat.of(record.norm, record.eps)
     assumed = flags_from_assumed(record.model.assumed, record.n)
-    if not_diagnosed(told := record.diagnosis.flags if record.diagnosis else []):
-        left_out = [flag for flag in told if flag.name == NOT_DIAGNOSED]
+    if not_diagnosed(recorded := record.diagnosis.flags if record.diagnosis else []):
+        left_out = [flag for flag in recorded if flag.name == NOT_DIAGNOSED]
         return [*left_out, *assumed, *of_result]
     forwards = record.diagnosis.forwards if record.diagnosis else 0
-    most = looked_at(told, forwards, len(right))
+    most = looked_at(recorded, forwards, len(right))
     key = (
         record.model.weights_digest,
         record.model.architecture,
@@ -273,23 +274,23 @@ def flags_here(found: OpenedRecord, given: Given) -> list[Flag] | None:
 
 
 _PROBED: dict[tuple[object, ...], tuple[Flag, ...]] = {}
-"""What models of a card were seen to give: a board has several records of each."""
+"""A cache of the flags of models with a card: a board has several records of each."""
 _MOST_PROBED = 1000
 
 
 def check_flags(record: Record, here: Sequence[Flag]) -> Iterator[str]:
-    """Yield where the flags of a record are not those that the model and the verdicts give.
+    """Yield where the flags of a record differ from those of the model and the verdicts here.
 
-    Those that follow from the record itself are the same on any machine.  A record from before
-    there was a diagnosis tells of none.
+    Flags that follow from the record itself are the same on any machine.  A record that is older
+    than the diagnosis has none.
     """
     if record.diagnosis is None:
         return
-    told = {flag.name: flag.images for flag in record.diagnosis.flags}
+    recorded = {flag.name: flag.images for flag in record.diagnosis.flags}
     computed = {flag.name: flag.images for flag in here}
     most = max(1, round(NEARLY * record.n))
-    for name in computed | told:
-        mine, theirs = computed.get(name, 0), told.get(name, 0)
+    for name in computed | recorded:
+        mine, theirs = computed.get(name, 0), recorded.get(name, 0)
         is_exact = name in RESULT_FLAGS or name.startswith("assumed-")
         if abs(mine - theirs) > (0 if is_exact else most) and name != "training-data":
             yield (

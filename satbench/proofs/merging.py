@@ -1,4 +1,4 @@
-"""Merge the files of several records of one model into a new record."""
+"""Merging of record files of one model into a new record."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from satbench.records.record import Record, inputs_of, read_record, record_stem
 
 @dataclass(frozen=True)
 class Merged:
-    """The new record, where it lies, and how many images survived in each of the old ones."""
+    """The new record, its path, and how many images survived in each of the old ones."""
 
     record: Record
     path: Path
@@ -27,10 +27,10 @@ class Merged:
 def merge_files(
     paths: Sequence[Path], given: Given | None = None, out: Path | None = None
 ) -> Merged:
-    """Re-check the records at `paths`, unite them and write the new record to the folder `out`.
+    """Verify the records at `paths`, merge them, and write the new record to the folder `out`.
 
-    By default that of the first record.  Raises SatbenchError for less than two records, one that
-    does not hold, one given twice, and records that do not belong together.
+    The default of `out` is the folder of the first record.  Raises SatbenchError for fewer than two
+    records, one that does not hold, one given twice, and records that do not belong together.
     """
     if len(paths) < 2:
         raise SatbenchError(f"expected two records or more to merge, got {len(paths)}")
@@ -41,7 +41,7 @@ def merge_files(
     for path, subject in zip(paths, subjects, strict=True):
         if subject.record.identity in seen:
             raise SatbenchError(
-                f"{seen[subject.record.identity]} and {path} are the same record: name it once"
+                f"{seen[subject.record.identity]} and {path} are the same record: give it once"
             )
         seen[subject.record.identity] = path
     merged, witnesses = merge_records([(one.record, one.witnesses) for one in subjects])

@@ -1,8 +1,8 @@
-"""Re-attack a random sample of what a record claims to survive, with a seed nobody could foresee.
+"""Rechecks: attacks on a random sample of a record's claimed survivors, with an unforeseeable seed.
 
-Witnesses prove that images are broken; that the others hold is the record's word.  Were many of
-them breakable, a random sample would hold some: how many there can be at most follows exactly from
-the hypergeometric distribution (`satbench.core.stats.intervals.unseen_bound`).
+Witnesses prove that images are broken; that the others survive is only claimed.  If many of them
+were breakable, a random sample would contain some.  The hypergeometric distribution gives an exact
+bound (`satbench.core.stats.intervals.unseen_bound`).
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ from satbench.records.rechecks import RecheckRecord, drawn_survivors, read_reche
 from satbench.records.record import PROTOCOL, ModelInfo, Record
 
 MOST_NAME = 200
-"""Letters in the name of who rechecked."""
+"""Most letters in the name of who rechecked."""
 
 
 @dataclass(frozen=True)
 class Recheck:
-    """What a record is re-checked with.
+    """The options of a recheck.
 
-    `images` is how many of the claimed survivors are attacked, at random; `attacks` are specs, by
-    default those of the record itself; `seed` draws the sample and keys all noise, and is drawn
-    itself unless it is given, for who knows it beforehand can prepare.
+    `images` is how many random claimed survivors are attacked; `attacks` are specs, by default
+    those of the record.  `seed` determines the sample and all noise.  Its default is random,
+    because somebody who knows it beforehand could prepare a record for it.
     """
 
     record: Path
@@ -68,9 +68,9 @@ class Recheck:
 
 @dataclass(frozen=True)
 class Rechecked:
-    """What came of it: of `survivors` that the record of `n` images claims, some were attacked.
+    """The result of a recheck of some of the `survivors` that a record of `n` images claims.
 
-    `sampled` are their places in the data set, `broken` those that fell.
+    `sampled` are their indices in the data set, `broken` those that were broken.
     """
 
     name: str
@@ -84,12 +84,12 @@ class Rechecked:
 
     @property
     def breakable(self) -> int:
-        """How many of the claimed survivors these attacks would break at most (95 %)."""
+        """At most how many of the claimed survivors these attacks would break (95 %)."""
         return unseen_bound(len(self.broken), len(self.sampled), self.survivors)
 
     @property
     def too_high(self) -> float:
-        """By how much the robust accuracy is too high at most, in [0, 1] (95 %)."""
+        """At most by how much the robust accuracy is too high, in [0, 1] (95 %)."""
         return self.breakable / self.n
 
     def __str__(self) -> str:
@@ -102,11 +102,11 @@ class Rechecked:
 
 
 def recheck_record(asked: Recheck, progress: Progress | None = None) -> Rechecked:
-    """Attack a random sample of a record's survivors again, and bound by how much it is too high.
+    """Attack a random sample of a record's survivors, and bound how far the record is too high.
 
     The record is verified first.  Nothing is written.  Raises SatbenchError for a record that does
-    not hold or claims no survivor, and for one whose attacks are not satbench's own and not named
-    in `attacks`.
+    not hold or claims no survivors, and if the record's attacks are not built-in and `attacks` is
+    empty.
     """
     seed = secrets.randbits(32) if asked.seed is None else asked.seed
     device = choose_device(asked.device)
@@ -144,7 +144,7 @@ def recheck_record(asked: Recheck, progress: Progress | None = None) -> Rechecke
 
 
 def kept_recheck(done: Rechecked, by: str = "") -> RecheckRecord:
-    """Return what a board keeps of a recheck; `by` says who made it, in up to 200 letters.
+    """Return a recheck in the form that a board keeps; `by` says who made it, in up to 200 letters.
 
     Raises SatbenchError for another name.
     """
@@ -169,13 +169,13 @@ def kept_recheck(done: Rechecked, by: str = "") -> RecheckRecord:
 
 
 def unverified_records(definition: BoardDefinition) -> list[Path]:
-    """Return for each model of a board without the mark `verified` where its lowest record lies."""
+    """Return the path of the lowest record of each model of a board without the mark `verified`."""
     records, rechecks = definition.read_records(), read_rechecks(definition.rechecks)
     return lowest_unverified(records, rechecks)
 
 
 def lowest_unverified(records: Sequence[Record], rechecks: Sequence[RecheckRecord]) -> list[Path]:
-    """Return where the record of least robust accuracy lies, for each model without the mark."""
+    """Return the path of the record of least robust accuracy, for each model without the mark."""
     (benchmark,) = build_board(records, rechecks=rechecks).benchmarks
     lowest: dict[tuple[str, ...], Record] = {}
     for record in sorted(records, key=lambda one: (one.surviving(), one.identity)):
@@ -197,7 +197,7 @@ def _suite(asked: Recheck, subject: Subject) -> tuple[Stage, ...]:
         own = [spec for spec in record.suite if is_own_attack(spec)]
         if not own:
             raise SatbenchError(
-                "the record names no attack of satbench's own: say what to attack with, --attack"
+                "the record names no built-in attack: give the attack for the recheck, --attack"
             )
         suite = parse_suite(own)
         for name in {name for stage in suite for name in stage.traits.surrogates}:
@@ -207,7 +207,7 @@ def _suite(asked: Recheck, subject: Subject) -> tuple[Stage, ...]:
 
 
 class _OnSample:
-    """A journal to which all images but the sample are wrong when clean: nobody attacks them."""
+    """A journal in which all images outside the sample are wrong when clean: none is attacked."""
 
     def __init__(self, subject: Subject, sample: NDArray[np.int64]) -> None:
         self._subject, self._sample = subject, sample
@@ -220,4 +220,4 @@ class _OnSample:
         yield BatchResult(CLEAN, every, gone, nothing, 0, 0, seconds=0.0)
 
     def write(self, result: BatchResult) -> None:
-        """Keep nothing: what falls is told, and nothing is recorded."""
+        """Keep nothing: broken images are reported, not recorded."""

@@ -1,4 +1,4 @@
-"""What a record and the same run, run again, say otherwise: image by image, stage by stage."""
+"""The differences between a record and a repetition of its run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SURROUNDINGS = ("satbench", "torch", "python", "platform", "device", "threads")
 
 @dataclass(frozen=True)
 class Differing:
-    """An image whose verdict is another: what it fell to `then` and `now`, or `nothing`."""
+    """An image whose verdict differs: the attack that broke it `then` and `now`, or `nothing`."""
 
     image: int
     then: str
@@ -34,12 +34,13 @@ class Differing:
 
 @dataclass(frozen=True)
 class Reproduced:
-    """What came out otherwise; nothing did where all is empty.
+    """The differences; if all fields are empty there are none.
 
-    `record` is the one that was given, `again` the one that its inputs give here.  `images` are the
-    verdicts that differ, `witnesses` the images broken both times by other pixels, None where the
-    record's witnesses cannot be read.  `counts` and `flags` are a sentence each; `surroundings` has
-    what is another machine's or version's, name to then and now, and is no difference itself.
+    `record` is the given one, `again` the one that its inputs give here.  `images` are the verdicts
+    that differ, `witnesses` the images that were broken both times with different pixels, None if
+    the record's witnesses cannot be read.  `counts` and `flags` have one sentence each.
+    `surroundings` has the differences of machine and versions, name to then and now; they do not
+    count as differences of the result.
     """
 
     record: Record
@@ -52,7 +53,7 @@ class Reproduced:
 
     @property
     def is_same(self) -> bool:
-        """Whether verdicts, witnesses, counts and flags are the record's."""
+        """Whether verdicts, witnesses, counts and flags are those of the record."""
         return not (self.images or self.counts or self.flags) and self.witnesses == ()
 
     def __str__(self) -> str:
@@ -72,7 +73,7 @@ class Reproduced:
 def compare_runs(
     record: Record, again: Record, kept: Witnesses | None, found: Witnesses
 ) -> Reproduced:
-    """Hold a record with the witnesses `kept`, if they can be read, against the same run anew."""
+    """Compare a record and its witnesses `kept`, if they can be read, with the repeated run."""
     then, now = np.array(record.verdicts), np.array(again.verdicts)
     images = [
         Differing(index, _fate(record, index), _fate(again, index))
@@ -122,9 +123,9 @@ def _other_flags(record: Record, again: Record) -> Iterator[str]:
     if record.diagnosis is None or again.diagnosis is None:
         return
     then, now = (
-        {flag.name: flag.images for flag in told.diagnosis.flags if flag.name != "training-data"}
-        for told in (record, again)
-        if told.diagnosis
+        {flag.name: flag.images for flag in one.diagnosis.flags if flag.name != "training-data"}
+        for one in (record, again)
+        if one.diagnosis
     )
     for name in sorted(then.keys() | now.keys()):
         if then.get(name) != now.get(name):

@@ -1,7 +1,7 @@
-"""Run again what a record describes, and say image by image what comes out otherwise.
+"""Repetitions of a record's run, with a report of every image whose result differs.
 
-Noise is a function of seed, attack, restart and image, so that on the same machine, with the same
-versions, nothing does.  On another one rounding may break one image or another.
+Noise is a function of seed, attack, restart and image.  So with the same machine and versions
+nothing differs.  On another machine rounding may change a few images.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ from satbench.records.witnesses import WitnessSpool, find_witnesses, read_witnes
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What is run again: the record, and as for `satbench.proofs.challenging.Challenge` the rest.
+    """The options of a repetition: the record, and others as for `challenging.Challenge`.
 
-    A batch is as large as the record says, and the CPU has as many threads.
+    Batch size and threads are those of the record.
     """
 
     record: Path
@@ -62,11 +62,11 @@ class Reproduction:
 
 
 def reproduce_record(asked: Reproduction, progress: Progress | None = None) -> Reproduced:
-    """Run again what a record describes; nothing is written.
+    """Repeat the run of a record; nothing is written.
 
-    Challenges are run again behind what they challenged.  Raises SatbenchError where the model, the
-    images, an attack or a surrogate is not the record's, and for records that tell too little: of
-    another protocol, merged ones, and those with images that somebody handed in.
+    Challenges are repeated after the run that they challenged.  Raises SatbenchError if the model,
+    the images, an attack or a surrogate is not that of the record, and for records that do not say
+    enough: those of another protocol, merged ones, and those with images from elsewhere.
     """
     record = read_record(asked.record)
     if faults := check_record(record):
@@ -97,20 +97,20 @@ class _Part:
 
 
 def _parts(record: Record, given: Given) -> list[_Part]:
-    """Return what is to be run, in order.  Raises SatbenchError for what cannot be run again."""
+    """Return the parts to run, in order.  Raises SatbenchError if one cannot be repeated."""
     for why, holds in (
         (
-            "is merged of others: reproduce those, for each ran on images of its own",
+            "is merged from others: reproduce those, because each ran on different images",
             any(stage.apart for stage in record.stages),
         ),
         (
-            "holds images that somebody handed in, of which it keeps only those that broke the "
-            "model: satbench verify checks them",
+            "has images from elsewhere, and keeps only those that broke the model: satbench "
+            "verify checks them",
             any(stage.attack.startswith("images(") for stage in record.stages),
         ),
         (
-            f"is of an older protocol than {PROTOCOL}: its attacks ran by other code; "
-            "satbench eval makes a new record",
+            f"is of an older protocol than {PROTOCOL}: other code ran its attacks; "
+            "make a new record with satbench eval",
             any((stage.protocol or record.protocol) != PROTOCOL for stage in record.stages),
         ),
     ):
@@ -126,7 +126,7 @@ def _parts(record: Record, given: Given) -> list[_Part]:
     here = suite_digests(record.suite)
     for name, digest in record.suites.items():
         if here.get(name, digest) != digest:
-            raise SatbenchError(f"the suite {name} here is another than the record's")
+            raise SatbenchError(f"the suite {name} here is not the one of the record")
     parts = [
         _Part(tuple(dict.fromkeys(one.attack for one in stages)), seed, by)
         for (_, seed, by), stages in (
@@ -146,7 +146,7 @@ def _parts(record: Record, given: Given) -> list[_Part]:
 
 
 def _found(record: Record, given: Given) -> tuple[Dataset, LoadedModel]:
-    """Return images and model.  Raises SatbenchError where they are not the record's."""
+    """Return images and model.  Raises SatbenchError if they are not those of the record."""
     dataset = find_images(record, given)
     if dataset is None or dataset.digest != record.dataset.digest:
         raise SatbenchError(
@@ -163,7 +163,7 @@ def _found(record: Record, given: Given) -> tuple[Dataset, LoadedModel]:
 
 
 class _Again:
-    """A record's runs, run again."""
+    """The repetition of a record's runs."""
 
     def __init__(
         self, record: Record, dataset: Dataset, loaded: LoadedModel, asked: Reproduction
@@ -175,20 +175,22 @@ class _Again:
             if text != IDENTITY and text not in asked.given.trust:
                 raise SatbenchError(
                     f"the record replaced the gradient of the layer {layer} by the code {text!r}: "
-                    f"if you mean to run it, give --trust {text}"
+                    f"if you want to run it, give --trust {text}"
                 )
         made = load_replacements(texts)
         self.replacements = with_effect(made, loaded.module, dataset)
         for layer, one in self.replacements.items():
             if one.text != record.replacements[layer]:
-                raise SatbenchError(f"what replaces the gradient of {layer} here is other code")
+                raise SatbenchError(
+                    f"the replacement of the gradient of {layer} is other code here"
+                )
 
     @property
     def stand_ins(self) -> dict[str, torch.nn.Module]:
         return {name: one.module for name, one in self.replacements.items()}
 
     def run(self, parts: Sequence[_Part], device: torch.device, progress: Progress) -> Proven:
-        """Run part after part, each on what the one before left; -> the record, its witnesses."""
+        """Run the parts in order, each on the survivors of the last; return record, witnesses."""
         done = self._run(parts[0], device, progress, None)
         for part in parts[1:]:
             run = self._run(part, device, progress, np.array(done[0].verdicts))
@@ -248,14 +250,14 @@ class _Again:
 
 
 class _InMemory:
-    """A journal in memory; nobody attacks the images that fell `before`, (N,) verdicts or None."""
+    """A journal in memory; images broken `before`, (N,) verdicts or None, are not attacked."""
 
     def __init__(self, shape: tuple[int, ...], before: NDArray[np.int64] | None) -> None:
         self.results: list[BatchResult] = []
         self._shape, self._before = shape, before
 
     def finished(self) -> Iterator[BatchResult]:
-        """Return what was run so far."""
+        """Return the batches so far."""
         if self._before is not None:
             every = np.arange(len(self._before))
             nothing = np.empty((0, *self._shape), np.float32)

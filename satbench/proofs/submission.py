@@ -1,4 +1,4 @@
-"""Adversarial images that a third party made: read without running its code, judged here."""
+"""Adversarial images from a third party: read without running its code, and judged here."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _DTYPES = ("float32", "float64", "uint8")
 
 @dataclass(frozen=True, eq=False)
 class Submission:
-    """An attack whose search is done: `images` (N, C, H, W), one for each image of the data set.
+    """An attack that returns given images: `images` (N, C, H, W), one per image of the data set.
 
-    Those that are not `allowed` (N,) are not looked at.
+    Those that are not `allowed` (N,) are ignored.
     """
 
     images: NDArray[np.float32]
@@ -40,31 +40,31 @@ class Submission:
     uses_gradients: ClassVar[bool] = False
 
     def selects(self, history: History) -> NDArray[np.bool_]:
-        """Return which images to take on: the allowed ones."""
+        """Return which images to attack: the allowed ones."""
         return self.allowed
 
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:
-        """Return the images handed in for those of the batch.  -> (B, C, H, W)."""
+        """Return the given images for those of the batch.  -> (B, C, H, W)."""
         places = list(cast(Noise, noise).indices)
         return torch.from_numpy(self.images[places]).to(x.device)
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """The stage that judges a file of images, and one sentence on those that do not count."""
+    """The stage that judges a file of images, and a sentence about those that do not count."""
 
     stage: Stage
     refused: str
 
 
 def read_submission(path: Path, dataset: Dataset, whole: int, threat: Threat) -> Submitted:
-    """Read adversarial images of `dataset`, or of the `whole` split that it is the start of.
+    """Read adversarial images of `dataset`, or of the `whole` split that it is the beginning of.
 
-    `.pt` holds a tensor (or one tensor under a name), `.npy` and `.npz` an array (or one), of
-    shape (N, C, H, W) and dtype float32 or float64 in [0, 1], or uint8, which is divided by 255.
-    Raises SatbenchError for another kind of file, and if no image is allowed by `threat`.
+    `.pt` has a tensor (or one named tensor), `.npy` and `.npz` have one array, of shape
+    (N, C, H, W) and dtype float32 or float64 in [0, 1], or uint8, which is divided by 255.  Raises
+    SatbenchError for another kind of file, and if `threat` allows none of the images.
     """
     images = _as_pixels(_read(path), path, dataset, whole)
     allowed, refused = _allowed(dataset.pixels(np.arange(len(dataset))), images, threat)
@@ -91,11 +91,11 @@ def _read(path: Path) -> NDArray[np.generic]:
             raise SatbenchError(f"expected adversarial images as .pt, .npy or .npz, got {path}")
     except SatbenchError:
         raise
-    except Exception as error:  # a corrupt zip and a forbidden pickle raise every kind of error
-        # Torch's own sentence goes on to say how to run the code in the file.
+    except Exception as error:  # a corrupt zip or a forbidden pickle can raise any error
+        # Torch's own message explains how to run the code in the file.
         raise SatbenchError(
-            f"expected nothing but tensors or arrays in {path}, for nothing else is read from it; "
-            f"it is corrupt, or holds objects ({type(error).__name__})"
+            f"expected only tensors or arrays in {path}: it is corrupt, or has other objects, "
+            f"which are not read ({type(error).__name__})"
         ) from None
     (found,) = _members(found) if len(_members(found)) == 1 else (found,)
     if isinstance(found, Tensor) and str(found.dtype).removeprefix("torch.") in _DTYPES:
@@ -109,7 +109,7 @@ def _read(path: Path) -> NDArray[np.generic]:
 
 
 def _check_unpacked(path: Path) -> None:
-    if zipfile.is_zipfile(path):  # others are not packed
+    if zipfile.is_zipfile(path):  # other files are not compressed
         with zipfile.ZipFile(path) as archive:
             check_archive(archive, path)
 
@@ -136,7 +136,7 @@ def _as_pixels(
 def _allowed(
     clean: NDArray[np.float32], images: NDArray[np.float32], threat: Threat
 ) -> tuple[NDArray[np.bool_], str]:
-    """Find the images that `threat` allows, as the judge will, and say of how many it does not."""
+    """Return which images `threat` allows, as for the judge, and a sentence about the others."""
     x, x_adv = torch.from_numpy(clean), torch.from_numpy(images)
     finite = x_adv.isfinite().flatten(1).all(1)
     beyond = torch.maximum(-x_adv, x_adv - 1).flatten(1).amax(1).nan_to_num()

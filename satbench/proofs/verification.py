@@ -1,8 +1,8 @@
-"""Re-check a record: digests, schema, sums, clean predictions, and every witness.
+"""Verification of a record: digests, schema, sums, clean predictions, and every witness.
 
-One forward pass per image and per witness, and the diagnosis anew; no attack is run again.  What
-is proven is the upper bound: every image counted as broken is broken.  What is not: that no
-stronger attack exists, and that a survivor was attacked as the suite says.  docs/trust.md has the
+It takes one forward pass per image and per witness, and runs the diagnosis again; no attack is run.
+It proves an upper bound: every image that counts as broken is broken.  It does not prove that no
+stronger attack exists, or that a survivor was attacked as the suite says.  docs/trust.md has the
 list.
 """
 
@@ -36,12 +36,12 @@ from satbench.records.witnesses import Witnesses, find_witnesses, read_witnesses
 
 @dataclass(frozen=True)
 class Verified:
-    """What a check of a record came to: the number that it confirms, or what is wrong.
+    """The result of a verification: the number that it confirms, or what is wrong.
 
-    `images` verdicts and `witnesses` were checked; `faults` has a sentence for each thing that is
-    wrong.  By the record, `clean_correct` images are right when nobody attacks, and `surviving`
-    after its attacks.  Where nothing is wrong, `broken` images are proven broken, and that the
-    others survive is the record's word.
+    `images` verdicts and `witnesses` were checked; `faults` has a sentence for everything that is
+    wrong.  According to the record, `clean_correct` images are right without an attack, and
+    `surviving` after its attacks.  If nothing is wrong, `broken` images are proven broken; that the
+    others survive is only the record's word.
     """
 
     path: Path
@@ -53,12 +53,12 @@ class Verified:
 
     @property
     def confirmed(self) -> bool:
-        """Whether nothing is wrong: robust accuracy is no more than the record says."""
+        """Whether nothing is wrong: robust accuracy is at most what the record says."""
         return not self.faults
 
     @property
     def broken(self) -> int:
-        """How many images do not survive by the record, those wrong when clean included."""
+        """How many images do not survive according to the record, with those wrong when clean."""
         return self.images - self.surviving
 
     @property
@@ -79,10 +79,9 @@ class Verified:
 
 @dataclass(frozen=True)
 class Subject:
-    """A record that holds, with its witnesses and what it speaks of, as it was found here.
+    """A record that holds, with its witnesses, and its model and images as found here.
 
-    `other_gradients` says that the model here gives other gradients than the record's did, though
-    the same logits.
+    `other_gradients` says that the model here has the record's logits but other gradients.
     """
 
     record: Record
@@ -93,29 +92,29 @@ class Subject:
 
 
 def verify_record(path: Path, given: Given | None = None) -> Verified:
-    """Re-check the record at `path` and its witnesses; see the module's head for what that proves.
+    """Verify the record at `path` and its witnesses; the module's docstring says what it proves.
 
-    Raises SatbenchError for a record that cannot be read at all, or a model or data set that
-    cannot be had; everything else that is wrong is in the result, a sentence each.
+    Raises SatbenchError for a record that cannot be read, or a missing model or data set.
+    Everything else that is wrong is in the result, one sentence each.
     """
     with own_generators(torch.device("cpu"), 0):
         return _examine(path, given or Given())[0]
 
 
 def open_record(path: Path, given: Given | None = None) -> Subject:
-    """Re-check a record in order to go on from it.  Raises SatbenchError if anything is wrong."""
+    """Verify a record before it is used.  Raises SatbenchError if anything is wrong."""
     verified, subject = _examine(path, given or Given())
     if subject is None:
         more = len(verified.faults) - 1
-        rest = f" (and {more} faults more, which satbench verify names)" if more else ""
+        rest = f" (satbench verify lists {more} more faults)" if more else ""
         raise SatbenchError(f"the record {path} does not hold: {verified.faults[0]}{rest}")
     return subject
 
 
 def committed_records() -> list[Path]:
-    """Return the records that ship with satbench: those of its boards, and those beside them.
+    """Return the records that ship with satbench: those of its boards, and others in their folders.
 
-    These are reference runs, and records that were withdrawn.
+    The others are reference runs and withdrawn records.
     """
     folders = [
         folder
@@ -128,12 +127,12 @@ def committed_records() -> list[Path]:
 def _examine(path: Path, given: Given) -> tuple[Verified, Subject | None]:
     record = read_record(path)
     faults = check_record(record)
-    told = Verified(path, record.n, 0, faults, record.clean_correct, record.surviving())
+    verified = Verified(path, record.n, 0, faults, record.clean_correct, record.surviving())
     try:
         witnesses = read_witnesses(find_witnesses(path, record.witnesses_digest), most=record.n)
     except SatbenchError as error:
-        return replace(told, faults=[*faults, str(error)]), None
-    told = replace(told, witnesses=len(witnesses.indices))
+        return replace(verified, faults=[*faults, str(error)]), None
+    verified = replace(verified, witnesses=len(witnesses.indices))
     faults += check_witness_list(record, witnesses)
     dataset = find_images(record, given)
     if dataset is None or dataset.digest != record.dataset.digest:
@@ -146,7 +145,7 @@ def _examine(path: Path, given: Given) -> tuple[Verified, Subject | None]:
     faults += check_model(record, loaded)
     faults += check_surrogates(record, dataset, given) if dataset else ()
     if faults or dataset is None:
-        return told, None
+        return verified, None
     found = OpenedRecord(record, witnesses, dataset, loaded)
     faults += check_claims(found, given)
     differing = differing_answers(record, dataset, loaded)
@@ -160,8 +159,8 @@ def _examine(path: Path, given: Given) -> tuple[Verified, Subject | None]:
     if not faults and not differing:
         faults += _check_diagnosis(found, given)
     if faults:
-        return told, None
-    return told, Subject(record, witnesses, dataset, loaded, differing == "gradients")
+        return verified, None
+    return verified, Subject(record, witnesses, dataset, loaded, differing == "gradients")
 
 
 def _check_diagnosis(found: OpenedRecord, given: Given) -> list[str]:
@@ -173,7 +172,7 @@ def _check_diagnosis(found: OpenedRecord, given: Given) -> list[str]:
 
 
 def differing_answers(record: Record, dataset: Dataset, loaded: LoadedModel) -> Difference:
-    """Say in what a model of somebody's own code differs from that of the record."""
+    """Return in what a user's own model differs from that of the record."""
     if is_of_own_code(loaded.info.source):
         threat = Threat.of(record.norm, record.eps)
         check_set_up(loaded.module, dataset, threat, Needs(gradients=False))
@@ -184,29 +183,29 @@ def differing_answers(record: Record, dataset: Dataset, loaded: LoadedModel) -> 
 
 
 def check_model(record: Record, loaded: LoadedModel) -> Iterator[str]:
-    """Yield in what the model found here is not the one that the record tells of."""
-    told, here = record.model, loaded.info
-    if here.weights_digest != told.weights_digest:
+    """Yield the differences between the model found here and that of the record."""
+    recorded, here = record.model, loaded.info
+    if here.weights_digest != recorded.weights_digest:
         yield (
             f"the weights are not the record's: {here.name} here has digest "
-            f"{here.weights_digest[:12]}…, the record {told.weights_digest[:12]}…"
+            f"{here.weights_digest[:12]}…, the record {recorded.weights_digest[:12]}…"
         )
         return
     fields = ["parameters"]
-    if loaded.card and told.source in ("zoo", "user-zoo"):
+    if loaded.card and recorded.source in ("zoo", "user-zoo"):
         fields = ["name", "architecture", "activation", "parameters", "training"]
-    elif loaded.card and told.training:
+    elif loaded.card and recorded.training:
         fields = ["parameters", "training"]
     for name in fields:
-        if getattr(here, name) != getattr(told, name):
+        if getattr(here, name) != getattr(recorded, name):
             yield (
-                f"the model is not as the record tells: its {name} here is "
-                f"{getattr(here, name)!r}, in the record {getattr(told, name)!r}"
+                f"the model is not as in the record: its {name} here is "
+                f"{getattr(here, name)!r}, in the record {getattr(recorded, name)!r}"
             )
 
 
 def check_witness_list(record: Record, witnesses: Witnesses) -> list[str]:
-    """Return where witnesses are not those of a record's broken verdicts, a sentence each."""
+    """Return where witnesses do not match a record's broken verdicts, one sentence each."""
     faults = []
     if witnesses.digest != record.witnesses_digest:
         faults.append("the witnesses are not the record's: their digest differs")

@@ -1,4 +1,4 @@
-"""Recipes: TOML files that say what a training run does, with the source of each value."""
+"""Recipes: TOML files with the settings of a training run and the source of each value."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def recipe_names() -> list[str]:
 
 
 def recipe_summary(name: str) -> str:
-    """Return a recipe's sentence about itself.  Raises UnknownNameError."""
+    """Return a recipe's summary.  Raises UnknownNameError."""
     return cast(str, _read(name).get("summary", ""))
 
 
 def recipe_sources(name: str) -> list[str]:
     """Return the arXiv numbers of the papers that a recipe's file names, sorted.
 
-    Raises UnknownNameError for none that ships with satbench.
+    Raises UnknownNameError for a recipe that does not ship with satbench.
 
     >>> recipe_sources("fmnist-sat")
     ['2001.03994', '2002.11569', '2006.14536']
@@ -44,11 +44,11 @@ def recipe_sources(name: str) -> list[str]:
 
 
 def load_recipe(name: str, **changes: object) -> TrainConfig:
-    """Read the recipe `name`, with `changes` for some of its values (None leaves one as it is).
+    """Read the recipe `name`, with `changes` of some values (None changes nothing).
 
-    `name` is that of a recipe that ships with satbench, or the path of a user's own FILE.toml.
-    Specs are spelled out in full, so that equal runs have equal configs.
-    Raises UnknownNameError for an unknown recipe, SatbenchError for a bad value.
+    `name` is a recipe that ships with satbench, or the path of a user's FILE.toml.  Specs are
+    written in full, so that equal runs have equal configs.  Raises UnknownNameError for an unknown
+    recipe, SatbenchError for a bad value.
     """
     values = _read(name)
     values.pop("summary", None)
@@ -71,7 +71,7 @@ def spelled_out(config: TrainConfig) -> TrainConfig:
 
     Raises SatbenchError for a spec of an unknown thing.
     """
-    # Only now, for it imports torch, and a wrong name is answered without.
+    # Imported late, because it imports torch, and a wrong name must be reported without it.
     from satbench.engine.backward import Backward
     from satbench.networks.build import canonical_activation, canonical_architecture
 
@@ -86,10 +86,10 @@ def spelled_out(config: TrainConfig) -> TrainConfig:
 
 
 def overrides_of(config: TrainConfig) -> list[str]:
-    """Return the `KEY=VALUE` texts that make `config` of its recipe.
+    """Return the `KEY=VALUE` texts that turn its recipe into `config`.
 
-    Architecture, activation, seed and epochs are left out: they have options of their own.  A
-    config that was made without a recipe has no such texts.
+    Architecture, activation, seed and epochs are left out, because they have their own options.  A
+    config without a recipe has no such texts.
     """
     own = ("architecture", "activation", "seed", "epochs")
     try:

@@ -1,4 +1,4 @@
-"""What a training run does: one frozen dataclass, every value checked."""
+"""The settings of a training run: one frozen dataclass with every value checked."""
 
 from __future__ import annotations
 
@@ -15,56 +15,56 @@ from satbench.data import Interpolation, check_name
 from satbench.engine.traits import check_step_text
 
 TRAINING_ATTACKS = ("trades",)
-"""Inner attackers beside the attacks of an evaluation (`satbench.training.update.inner`)."""
+"""Training attacks that are not attacks of an evaluation (`satbench.training.update.inner`)."""
 
 IN_MEMORY = "tensors"
-"""The dataset of a run on images that were given from Python, as those are called."""
+"""The name of the data set of a run on images from Python."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Everything that the weights of a training run depend on.
 
-    The data: `held_out` counts the images at the end of the training set that are kept for the
-    metrics; `augment` is what is done to the others, with `crop_padding` pixels around the image.
-    `subset` counts the images that are taken of the training set, at random, the same for every
-    seed; 0 for all.  Of a folder of images, `crop` is the side in pixels that they are cropped to,
-    and `crop_schedule` the sides from some epochs on, the first being 1, such as `1:128,6:224`;
-    held-out images are of the size `crop` throughout.  `resize` is the length that their shortest
-    side gets before, by `interpolation`, or none; empty, images of just the size `crop` are left
-    as they are, and others get what `satbench.data.training_rule` says.  A rule in the name of the
-    data set, imagefolder:PATH@RULE, stands in place of all three.  `colour_jitter` is how far
-    brightness, contrast and saturation of the others are changed, each by a factor within 1 ± so
-    much, and `lighting` the standard deviation of their noise along the principal components of
-    colour (`satbench.training.images.colours`).
+    The data: `held_out` is the number of images at the end of the training set that are kept for
+    the metrics; `augment` is the augmentation of the others, with `crop_padding` pixels around the
+    image.  `subset` is the number of images that are used, chosen at random, the same for every
+    seed; 0 for all.  For a folder of images, `crop` is the side in pixels of the crops, and
+    `crop_schedule` gives other sides from some epochs on (the first is 1), such as `1:128,6:224`;
+    held-out images always have the size `crop`.  `resize` is the length of the shortest side before
+    cropping, by `interpolation`, or `none`.  If it is empty, images that already have the size
+    `crop` are not resized, and others follow `satbench.data.training_rule`.  A rule in the name of
+    the data set, imagefolder:PATH@RULE, replaces all three.  `colour_jitter` is the range of random
+    factors, 1 ± `colour_jitter`, for brightness, contrast and saturation of the training images,
+    and `lighting` the standard deviation of noise along the principal components of colour
+    (`satbench.training.images.colours`).
 
-    The inner attacker: `attack` is its spec, empty for standard training; `attack_mode` is the
-    mode of batch-norm while it searches; `clean_start` is the share of batches that it starts
-    from the clean image; `attack_backward` is the gradient of activations in its passes, `true`
-    (their own) or `softplus(10)` (Xie et al., 2020, arXiv:2006.14536, section 3.2).
+    The training attack: `attack` is its spec, empty for standard training; `attack_mode` is the
+    mode of batch-norm during the search; `clean_start` is the share of batches that start from the
+    clean images; `attack_backward` is the gradient of activations in its passes, `true` (their own)
+    or `softplus(10)` (Xie et al., 2020, arXiv:2006.14536, section 3.2).
 
     The outer step: `objective`, with the weight `beta` of the robust term of trades and mart;
-    `update_backward` as `attack_backward`, in the passes of the update; `gradient_clip` is the
-    greatest L2 norm of the gradient, 0 for any; `awp` is the size of the adversarial weight
+    `update_backward` is like `attack_backward`, in the passes of the update; `gradient_clip` is the
+    largest L2 norm of the gradient, 0 for no limit; `awp` is the size of the adversarial weight
     perturbation relative to the weights, 0 for none, from epoch `awp_from` on (the first is 1).
 
     The learning rate: `schedule` (`training.update.schedule`); `warm_up` is the share of the run
     over which the rate rises, from `warm_up_start`; `milestones` are the epochs after which the
-    rate of `step` is multiplied by `factor`.  Trained parameters of activations follow the rate
-    times `activation_rate` (0: they stay as they start).
+    schedule `step` multiplies the rate by `factor`.  Trainable parameters of activations have the
+    rate times `activation_rate` (0: they do not change).
 
     The weights: `ema_decay` of their moving average, 0 for none; `swa_from` is the epoch from
-    whose end on they are averaged evenly, 0 for never; `keep` is the epoch that is handed on,
-    `best` by held-out PGD-10 accuracy; `init` names the weights to start from, empty for fresh
-    ones.
+    whose end on they are averaged evenly, 0 for never; `keep` chooses the epoch of the result,
+    `best` by held-out PGD-10 accuracy, or `last`; `init` names the weights to start from, empty for
+    random ones.
 
-    The watch: `on_overfitting` says what happens when held-out PGD-10 accuracy is lower by
-    `overfitting_drop` (a share; 0.2 as in the code of Wong et al., 2020, arXiv:2001.03994) or more
-    than that under the attack of the training, or than the best epoch's; it is looked at `checks`
-    times an epoch, in long epochs.
+    The checks: `on_overfitting` says what happens when held-out PGD-10 accuracy is lower than that
+    under the training attack, or than that of the best epoch, by at least `overfitting_drop` (a
+    share; 0.2 as in the code of Wong et al., 2020, arXiv:2001.03994).  Long epochs have `checks`
+    checks.
 
-    How it is computed: `precision` of the passes (weights stay float32, as does every measured
-    accuracy); `accumulate` parts that a batch goes through the network in; `channels_last`;
+    The computation: `precision` of the passes (weights and measured accuracies stay float32);
+    `accumulate` is the number of parts of a batch; `channels_last`;
     `compile` (torch.compile); `sync_batch_norm` over the processes of a distributed run.
 
     Raises SatbenchError for a value out of range or an unknown name.
@@ -184,19 +184,21 @@ class TrainConfig:
             (not resized, f"expected resize none or pixels, such as 256, got {self.resize!r}"),
             (not plain and not self.attack, f"objective {self.objective} needs an attack"),
             (not plain and self.beta == 0, f"objective {self.objective} needs a beta above 0"),
-            (plain and self.beta > 0, "beta belongs to the objectives trades and mart"),
+            (plain and self.beta > 0, "beta is only for the objectives trades and mart"),
             (
                 self.objective == "mart" and self.label_smoothing > 0,
                 "objective mart has no label smoothing",
             ),
             (
                 (self.schedule == "step") != bool(self.milestones),
-                "the schedule step and milestones go together, such as milestones = [50, 75]",
+                "the schedule step needs milestones, such as milestones = [50, 75], and they need "
+                "it",
             ),
             (not rising, f"expected rising milestones, got {list(self.milestones)}"),
             (
                 self.batch_size % self.accumulate != 0,
-                f"expected a batch_size that {self.accumulate} parts divide, got {self.batch_size}",
+                f"expected a batch_size that is a multiple of accumulate, {self.accumulate}, got "
+                f"{self.batch_size}",
             ),
             (
                 self.ema_decay > 0 and self.swa_from > 0,
@@ -219,14 +221,14 @@ class TrainConfig:
                 raise SatbenchError(said)
 
     def crop_at(self, epoch: int) -> int:
-        """Return the side that the schedule gives an epoch; the first is 1, and 0 is for none."""
+        """Return the side of the crops in an epoch by the schedule; the first is 1; 0 for none."""
         return [0, *(side for first, side in _crops(self.crop_schedule) if first <= epoch)][-1]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the config as JSON values.
 
-        Settings that later versions brought are left out at their defaults, so that a run of an
-        earlier version goes on and its card stays the same.
+        Settings that were added later are left out at their defaults, so that a run of an earlier
+        version can be resumed and its card does not change.
         """
         values = asdict(self)
         for field in fields(self):

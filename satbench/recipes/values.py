@@ -1,4 +1,4 @@
-"""Values of settings: from the text of `--set KEY=VALUE` or from TOML to the setting's type."""
+"""Conversion of settings from the text of `--set KEY=VALUE` or from TOML to their types."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def show_override(key: str, value: object) -> str:
 
 
 def typed(key: str, value: object) -> object:
-    """Return a TOML or Python value as the setting `key` keeps it.
+    """Return a TOML or Python value in the type of the setting `key`.
 
     Raises SatbenchError for an unknown setting or a value of another type.
     """

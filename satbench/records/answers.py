@@ -1,9 +1,9 @@
-"""Answers: numbers by which a model of its user's own code is known again.  No torch.
+"""Answers: numbers that identify a model of a user's own code.  No torch.
 
-Such a model is not known by its weights: other code may use the same weights, and code may have
-weights that no module registers.  So a record keeps a few numbers for each of the first images, as
-it is and moved: projections of the logits and of an input gradient (`evaluation.own_code`).  Two
-models are the same where these agree up to rounding, which differs between machines.
+Weights do not identify such a model: other code may use the same weights, and code may have weights
+that no module registers.  So a record keeps a few numbers for each of the first images, unchanged
+and moved: projections of the logits and of an input gradient (`evaluation.own_code`).  Two models
+are the same if these agree up to rounding, which differs between machines.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from numpy.typing import NDArray
 from satbench.records.record import ModelInfo
 
 PROBES = 4
-"""How many numbers of an image are of its logits, and how many of its gradient."""
+"""How many numbers an image has for its logits, and how many for its gradient."""
 
 LOGITS = 1e-4
-"""By how much an image's answers may differ between machines in the logits, relatively.
+"""The largest relative difference of an image's logit answers between machines.
 
-Float32 sums in another order move them by up to 6e-6 (docs/decisions/0011-own-code.md).
+Float32 sums in another order change them by up to 6e-6 (docs/decisions/0011-own-code.md).
 """
 
 GRADIENTS, KINKS = 1e-2, 1e-1
-"""By how much in the gradients: half the images by no more than the first, any by the second.
+"""The same for gradients: the first bound for half of the images, the second for each image.
 
-A unit of a ReLU net that lies near its kink falls on the other side by rounding: that moves the
-gradient of a few images by up to 5.3e-2 (same place), and of the others by 3e-5.
+Rounding moves a ReLU unit that is near its kink to the other side.  This changes the gradient of a
+few images by up to 5.3e-2 (same file), and of the others by 3e-5.
 """
 
 Difference = Literal["", "logits", "gradients"]
 
 
 def show_answers(values: NDArray[np.float64]) -> str:
-    """Return answers as text.  (N, 2 * PROBES), those of the logits first."""
+    """Return answers as text.  (N, 2 * PROBES), the logits first."""
     return " ".join(f"{value:.6g}" for value in np.nan_to_num(values).ravel())
 
 
@@ -47,15 +47,15 @@ def digest_answers(answers: str) -> str:
     return hashlib.sha256(answers.encode()).hexdigest()
 
 
-def difference(told: str, here: str) -> Difference:
-    """Say in what two models' answers differ by more than rounding: first the logits count.
+def difference(recorded: str, here: str) -> Difference:
+    """Return in what two models' answers differ by more than rounding; logits are compared first.
 
-    Where one was asked about fewer images, those count.  A text that holds no answers differs in
+    If one has answers for fewer images, only those are compared.  A text without answers differs in
     the logits from all others.
     """
-    if told == here:
+    if recorded == here:
         return ""
-    mine, theirs = _parse(told), _parse(here)
+    mine, theirs = _parse(recorded), _parse(here)
     if mine is None or theirs is None:
         return "logits"
     both = min(len(mine), len(theirs))
@@ -67,7 +67,7 @@ def difference(told: str, here: str) -> Difference:
 
 
 def same_model(one: ModelInfo, other: ModelInfo) -> bool:
-    """Whether two models have the same weights and, where these do not tell, the same answers."""
+    """Whether two models have the same weights and, if weights do not decide, the same answers."""
     if one.weights_digest != other.weights_digest:
         return False
     if one.answers and other.answers:
@@ -76,9 +76,9 @@ def same_model(one: ModelInfo, other: ModelInfo) -> bool:
 
 
 def known_again(info: ModelInfo, known: Iterable[ModelInfo]) -> ModelInfo:
-    """Return `info` with the answers of the first of `known` that is the same model, if one is.
+    """Return `info` with the answers of the first of `known` that is the same model, if any.
 
-    So that rounding does not make another model of it.  A model without answers stays as it is.
+    So rounding does not make it a different model.  A model without answers does not change.
     """
     if not info.answers:
         return info
@@ -87,13 +87,16 @@ def known_again(info: ModelInfo, known: Iterable[ModelInfo]) -> ModelInfo:
 
 
 def surrogate_text(weights_digest: str, answers: str) -> str:
-    """Return what a record says of a surrogate."""
+    """Return the description of a surrogate for a record."""
     return f"{weights_digest} {answers}".strip()
 
 
-def same_surrogate(told: str, here: str) -> bool:
+def same_surrogate(recorded: str, here: str) -> bool:
     """Whether two such texts are of the same model."""
-    (mine, _, mine_answers), (theirs, _, their_answers) = told.partition(" "), here.partition(" ")
+    (mine, _, mine_answers), (theirs, _, their_answers) = (
+        recorded.partition(" "),
+        here.partition(" "),
+    )
     return mine == theirs and not difference(mine_answers, their_answers)
 
 
@@ -108,7 +111,7 @@ def _parse(answers: str) -> NDArray[np.float64] | None:
 
 
 def _apart(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how far the answers about each image lie apart, relative to the larger one."""
+    """Return the difference of the answers for each image, relative to the larger one."""
     sizes = np.maximum(np.linalg.norm(one, axis=1), np.linalg.norm(other, axis=1))
     apart: NDArray[np.float64] = np.linalg.norm(one - other, axis=1)
     apart[sizes > 0] /= sizes[sizes > 0]

@@ -1,4 +1,4 @@
-"""One attack of a suite as a record describes it: what it left, and what it cost."""
+"""One attack of a suite in a record: how many images it left, and what it cost."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from satbench.records.record import SURVIVED, Record, StageResult
 
 @dataclass(frozen=True)
 class AttackRun:
-    """An attack that ran on what the attacks `before` it had left.
+    """An attack that ran on the survivors of the attacks `before` it.
 
-    `standing` says of each image whether it was right behind it, `clean` how many were right
-    before any attack.
+    `standing` says of each image whether it was right after the attack; `clean` is how many were
+    right before any attack.
     """
 
     attack: str
@@ -44,24 +44,24 @@ class AttackRun:
 
     @property
     def arguments(self) -> str:
-        """What stands between the brackets of its spec."""
+        """The text between the brackets of its spec."""
         return self.attack.partition("(")[2].removesuffix(")")
 
     @property
     def left(self) -> int:
-        """How many images were right behind it."""
+        """How many images were right after it."""
         return sum(self.standing)
 
     @property
     def accuracy(self) -> float:
-        """Their share of all images."""
+        """The share of all images that were right after it."""
         return self.left / len(self.standing)
 
     @property
     def passes(self) -> Fraction | None:
-        """Passes, forwards and backwards, of the model and of surrogates.
+        """Passes, forwards and backwards, of the model and surrogates, per image right when clean.
 
-        For each image that was right when clean; None where none was, or none got this far.
+        None if no image was right when clean, or if none was attacked.
         """
         if not any(stage.attacked for stage in self.stages):
             return None
@@ -74,10 +74,10 @@ def passes_of(stage: StageResult) -> int:
 
 
 def attack_runs(records: Iterable[Record]) -> list[AttackRun]:
-    """Return the attacks of records; without those that met images which another run had spared.
+    """Return the attacks of records, without those that ran after a stage of another run.
 
-    Behind a stage that ran apart (in a merged record) the verdicts do not tell what each attack
-    would have left by itself.
+    After a stage that ran apart (in a merged record) the verdicts do not say how many images each
+    attack would have left.
     """
     return [run for record in records for run in _runs(record)]
 

@@ -1,4 +1,4 @@
-"""What an audit proves: how far AutoAttack could still lower a record's robust accuracy."""
+"""Audits: a bound on how far AutoAttack could still lower a record's robust accuracy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from satbench.records.record import Record, StageResult
 
 @dataclass(frozen=True)
 class AuditCounts:
-    """What an audit saw: of `survivors`, the `weakest` and a random `sampled` met AutoAttack.
+    """The counts of an audit: AutoAttack ran on the `weakest` and on `sampled` other `survivors`.
 
     It broke `weakest_broken` and `sampled_broken` of them.
     """
@@ -30,10 +30,10 @@ class AuditCounts:
 
 @dataclass(frozen=True)
 class AuditResult(AuditCounts):
-    """An audit with what it proves.
+    """An audit and what it proves.
 
-    With 95 % confidence AutoAttack would break no more than `unseen` of the survivors that it did
-    not get to see, `points` percentage points of all images.
+    With 95 % confidence AutoAttack would break at most `unseen` of the survivors that it did not
+    attack, that is `points` percentage points of all images.
     """
 
     unseen: int
@@ -58,7 +58,7 @@ def audit_of(record: Record) -> AuditResult | None:
 
 
 def audit_counts(record: Record, suite: Sequence[str]) -> AuditCounts | None:
-    """Return what the last audit of a suite that a record ran saw; None if there is none."""
+    """Return the counts of the last audit of a suite in a record; None if there is none."""
     audits = [
         numbers for spec, numbers in record.attack_stages() if spec in suite and is_audit(spec)
     ]
@@ -70,14 +70,14 @@ def audit_counts(record: Record, suite: Sequence[str]) -> AuditCounts | None:
 
 
 def is_audit(spec: str) -> bool:
-    """Whether a canonical spec is an audit's."""
+    """Whether a canonical spec is that of an audit."""
     return spec.startswith("audit(")
 
 
 def united_unseen(audits: Sequence[AuditCounts]) -> float:
-    """Return how many survivors that audits did not get to see AutoAttack would break at most.
+    """Return how many survivors outside the audits AutoAttack would break at most.
 
-    In all the records together, with 95 % confidence; 0 for no audit (`pooled_unseen_bound`).
+    It is for all records together, with 95 % confidence; 0 without audits (`pooled_unseen_bound`).
     """
     return pooled_unseen_bound([(one.sampled_broken, one.sampled, one.others) for one in audits])
 

@@ -1,4 +1,4 @@
-"""The check of a record against itself, without the model, the images or torch."""
+"""The consistency check of a record, without the model, the images or torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from satbench.records.record import (
 
 
 def check_record(record: Record) -> list[str]:
-    """Return what is wrong within a record, a sentence each; an empty list if nothing is."""
+    """Return the inconsistencies of a record, one sentence each."""
     faults = []
     if not 1 <= record.protocol <= PROTOCOL:
         faults.append(f"the record is of protocol {record.protocol}, not 1 to {PROTOCOL}")
@@ -50,19 +50,20 @@ def check_record(record: Record) -> list[str]:
     return faults
 
 
-def _follows(record: Record, told: Sequential) -> bool:
+def _follows(record: Record, sequential: Sequential) -> bool:
     if not 1 <= record.n <= record.dataset.population:
         return False
     found = confidence_sequence(record.surviving(), record.n, record.dataset.population)
     return all(
-        isclose(a, b, abs_tol=1e-9) for a, b in zip(found, (told.low, told.high), strict=True)
+        isclose(a, b, abs_tol=1e-9)
+        for a, b in zip(found, (sequential.low, sequential.high), strict=True)
     )
 
 
 def _check_sums(record: Record) -> list[str]:
     faults: list[str] = []
     surviving = record.clean_correct
-    apart: dict[str, int] = {}  # what the stages of another run left, in that run
+    apart: dict[str, int] = {}  # how many images the stages of another run left in that run
     for number, stage in enumerate(record.stages, 1):
         counted = record.verdicts.count(number)
         if stage.apart:
@@ -88,7 +89,7 @@ def _check_stage(stage: StageResult, counted: int, surviving: int) -> list[str]:
 def _check_apart(stage: StageResult, counted: int, left: int | None, right: int) -> list[str]:
     """Check a stage that ran on the survivors of another record.
 
-    Some of what it broke an earlier record broke too, so its verdicts may be fewer, not more.
+    An earlier record may have broken some of the same images, so it may have fewer verdicts.
     """
     faults = []
     standing = stage.attacked + stage.passed_over

@@ -1,7 +1,7 @@
 """The curve of robust accuracy against eps as data.  JSON in and out, no torch.
 
-A curve has one distance an image: that of the nearest point that the judge confirmed.
-At eps, the images whose distance is larger are right.
+A curve has one distance per image: that of the nearest point that the judge confirmed.  At eps, the
+images with a larger distance are right.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ CURVE_SCHEMA = 2
 
 KIND = "curve"
 
-_PLACE = "@distances@"  # holds the place of the distances while the rest is indented
+_PLACE = "@distances@"  # placeholder of the distances while the rest is indented
 
 
 @dataclass(frozen=True)
 class CurveAttack:
     """One minimum-norm attack of a curve.
 
-    `attack` is its canonical spec.  It looked at `attacked` images, found a point for `found` of
-    them and the nearest of these attacks for `nearest`; the search cost `forwards` and `backwards`
-    passes.  `search` says what was searched, as in a record's stages.
+    `attack` is its canonical spec.  It attacked `attacked` images, found a point for `found` of
+    them and the nearest point of all attacks for `nearest`; the search cost `forwards` and
+    `backwards` passes.  `search` says what was searched, as in a record's stages.
     """
 
     attack: str
@@ -55,11 +55,11 @@ class CurveAttack:
 
 @dataclass(frozen=True)
 class CurveBound:
-    """Verdicts within one eps to which a curve was brought down.
+    """Verdicts within one eps that bound a curve.
 
-    `by` is the canonical spec of an attack, or `record IDENTITY`.  Of the `attacked` images that it
-    looked at, it brought `broken` down to eps; the search cost `forwards` and `backwards` passes.
-    `search` says what was searched, as in a record's stages.
+    `by` is the canonical spec of an attack, or `record IDENTITY`.  Of `attacked` images it lowered
+    `broken` to eps; the search cost `forwards` and `backwards` passes.  `search` says what was
+    searched, as in a record's stages.
     """
 
     by: str
@@ -75,12 +75,12 @@ class CurveBound:
 class Curve:
     """Robust accuracy against eps for one model, data set, norm, list of attacks and seed.
 
-    `distances` has one number an image, in the data set's order and in pixels of [0, 1]: 0 for an
-    image that is wrong when clean, None where no attack found a point at any distance.  They are
-    those of the minimum-norm `attacks`, brought down by `bounds`.  The points are the witnesses
-    beside the curve, `points_digest` is their SHA-256; an image that only a record without its
-    witnesses tells of has none.  `reach` is where the minimum-norm attacks' curve has come down,
-    from which the marks follow.  `chance` is the share of the commonest label.
+    `distances` has one number per image, in the data set's order and in pixels of [0, 1]: 0 for an
+    image that is wrong when clean, None if no attack found a point at any distance.  They are those
+    of the minimum-norm `attacks`, lowered by `bounds`.  The points are the witnesses next to the
+    curve, `points_digest` is their SHA-256; an image that is bounded only by a record without
+    witnesses has none.  `reach` is the eps near which the minimum-norm attacks' curve has fallen;
+    the marks follow from it.  `chance` is the share of the most common label.
     """
 
     identity: str
@@ -119,24 +119,24 @@ class Curve:
         return wilson_interval(self.surviving(eps), self.n)
 
     def steps(self) -> list[float]:
-        """Return the distances at which the curve falls, ascending, from 0 on."""
+        """Return the distances at which the curve falls, ascending, from 0."""
         return sorted({0.0, *(d for d in self.distances if d is not None)})
 
     @property
     def grey_radius(self) -> float:
-        """The eps from which on every image can be made uniformly grey.
+        """The eps within which every image can be made uniformly grey.
 
-        From there on all images share a point, to which the model gives one answer, so that robust
-        accuracy is no more than the share of one label.
+        From there on all images share a point, for which the model has one answer, so that robust
+        accuracy is at most the share of one label.
         """
         pixels = float(prod(self.shape))
         return 0.5 * {"linf": 1.0, "l2": sqrt(pixels), "l1": pixels}[self.norm]
 
     def masking_sign(self) -> str | None:
-        """Say in a sentence that the curve cannot be the model's; None if it can.
+        """Return a sentence if the curve cannot be the model's; None if it can.
 
         Large perturbations break any model (Carlini et al., 2019, "On evaluating adversarial
-        robustness", arXiv:1902.06705, section 5.1): a curve that stays up shows attacks that fail.
+        robustness", arXiv:1902.06705, section 5.1), so a curve that stays up shows failing attacks.
         """
         held = self.surviving(self.grey_radius) / self.n
         advice = "a sign of gradient masking: add attacks that need no gradients, such as "
@@ -164,19 +164,19 @@ class Curve:
 
 
 MARKS = 4
-"""At how many eps above 0 a table says what is left."""
+"""How many eps above 0 a table shows."""
 
 
 def reach_of(distances: Sequence[float | None]) -> float:
-    """Return the eps within which 19 of 20 broken images are broken, 0.001 at least."""
+    """Return the eps within which 19 of 20 broken images are broken, at least 0.001."""
     found = sorted(distance for distance in distances if distance)
     return max([1e-3, *(found[int(0.95 * (len(found) - 1))] for _ in found[:1])])
 
 
 def marks_of(curves: Sequence[Curve]) -> list[float]:
-    """Return 0 and `MARKS` round values of eps up to about where the curves have come down.
+    """Return 0 and `MARKS` round values of eps up to about where the curves have fallen.
 
-    They follow from the minimum-norm attacks alone, so that what bounds a curve moves no mark.
+    They depend only on the minimum-norm attacks, so that bounds of a curve do not move them.
     """
     rough = max(curve.reach for curve in curves) / MARKS
     power = 10.0 ** floor(log10(rough))
@@ -206,7 +206,7 @@ def curve_identity(
 def parse_curve(text: str, where: str) -> Curve:
     """Read a curve from JSON text.  Raises SatbenchError naming `where` and what is wrong."""
     values = parse_schema(text, "curve", where, (1, CURVE_SCHEMA), KIND)
-    if values["schema"] == 1:  # before there were bounds
+    if values["schema"] == 1:  # without bounds
         read = convert(values | {"bounds": [], "reach": 0.0}, Curve, "curve", where)
         curve = replace(read, schema=CURVE_SCHEMA, reach=reach_of(read.distances))
     else:
@@ -217,7 +217,7 @@ def parse_curve(text: str, where: str) -> Curve:
 
 
 def _fault(curve: Curve) -> str:
-    """Return what is wrong with a curve beyond the types of its fields, empty if nothing is."""
+    """Return what is wrong with a curve besides the types of its fields; empty if nothing is."""
     if any(distance is not None and distance < 0 for distance in curve.distances):
         return "distances: expected numbers from 0 on, or null"
     if not curve.distances or len(curve.distances) != curve.dataset.n:

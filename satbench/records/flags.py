@@ -14,7 +14,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.stats.intervals import wilson_interval
 
 Kind = Literal["white-box", "gradient-free", "transfer"]
-"""What an attack knows: the model's gradients, its answers alone, or another model's gradients."""
+"""What an attack knows: the model's gradients, only its answers, or another model's gradients."""
 
 NOTABLE = 0.002
 """The least share of all images that is a sign: that at which AutoAttack warns of Square.
@@ -25,9 +25,9 @@ Croce & Hein, 2020, arXiv:2003.01690; `check_square_sr` of its code.
 
 @dataclass(frozen=True)
 class Flag:
-    """A sign not to believe a number, of `images` out of `of` images that were looked at.
+    """A reason to doubt a number, seen on `images` out of `of` examined images.
 
-    `cause` says what it comes from and `run` what to run against it, in one sentence each.
+    `cause` is the likely cause and `run` what to run against it, one sentence each.
     """
 
     name: str
@@ -60,10 +60,10 @@ _SIGNS: tuple[tuple[Kind, str, str, str], ...] = (
 
 
 AT_CHANCE = "clean-at-chance"
-"""The name of the flag for a clean accuracy that guessing would reach too."""
+"""The name of the flag for a clean accuracy that is no better than guessing."""
 
 GUESSED, WORKING = 0.01, 0.05
-"""How likely guessing must be to do as well, and a working model to do as badly, for that flag.
+"""The limits for that flag: how likely guessing does so well, or a working model so badly.
 
 A working model is right on half of what guessing gets wrong.  So a handful of images raises no
 flag, and with many the accuracy must be significantly above chance to raise none.
@@ -98,7 +98,7 @@ def flags_from_result(
     classes: int = 0,
     also: Collection[str] = (),
 ) -> list[Flag]:
-    """Find signs of masked gradients in which attack broke what, and clean accuracy at chance.
+    """Find signs of masked gradients in the verdicts, and clean accuracy at chance level.
 
     `verdicts` are a record's, one an image: -1 survived, 0 wrong when clean, k broken by stage k;
     `kinds` says of each stage what it knows; `classes` is how many there are, 0 if unknown.  A
@@ -130,30 +130,30 @@ def flags_from_result(
 
 
 def flags_from_assumed(assumed: str, n: int) -> list[Flag]:
-    """Flag what had to be assumed of a model, `normalize=cifar10 …`, for all `n` images."""
+    """Flag assumptions about a model, `normalize=cifar10 …`, for all `n` images."""
     flags = []
     for setting in assumed.split():
         name, _, value = setting.partition("=")
-        told = "normalisation" if name == "normalize" else name
+        what = "normalisation" if name == "normalize" else name
         option = "--normalize" if name == "normalize" else f"--arch '…({name}=…)'"
-        cause = f"the file of weights does not tell its {told}, and {value} was assumed"
+        cause = f"the file of weights does not tell its {what}, and {value} was assumed"
         run = f"say what it was trained with, {option} or --preset, and evaluate it again"
-        flags.append(Flag(f"assumed-{told}", n, n, cause, run))
+        flags.append(Flag(f"assumed-{what}", n, n, cause, run))
     return flags
 
 
 NOT_DIAGNOSED = "not-diagnosed"
-"""The name of the flag for a record whose user did without the diagnosis."""
+"""The name of the flag for a record without a diagnosis."""
 
 
 def flag_not_diagnosed(n: int) -> Flag:
-    """Flag `n` images on which nobody looked for signs of masked gradients."""
+    """Flag `n` images that were not examined for signs of masked gradients."""
     cause = "the evaluation was asked to leave out the search for signs of masked gradients"
     return Flag(NOT_DIAGNOSED, n, n, cause, "evaluate it with the diagnosis")
 
 
 def not_diagnosed(flags: Sequence[Flag]) -> bool:
-    """Tell whether the flags of a record say that its user did without the diagnosis."""
+    """Return whether the flags of a record say that there was no diagnosis."""
     return any(flag.name == NOT_DIAGNOSED for flag in flags)
 
 
@@ -164,8 +164,8 @@ def flags_from_training_data(n: int) -> list[Flag]:
 
 
 def _chance(right: int, n: int, classes: int) -> list[Flag]:
-    """Flag `right` of `n` images where guessing among `classes` does as well (see `GUESSED`)."""
-    from scipy.special import bdtr, bdtrc  # takes a while, and most readers of records need it not
+    """Flag a clean accuracy, `right` of `n`, that guessing among `classes` reaches (`GUESSED`)."""
+    from scipy.special import bdtr, bdtrc  # a slow import that most readers of records do not need
 
     if classes < 2:
         return []

@@ -1,7 +1,7 @@
-"""Records from records: a challenge's stages behind its parent's, and the union of several.
+"""New records from records: a challenge after its parent, and several records merged.
 
-Verdicts only get worse by it: what one record broke stays broken, with the witness that proves
-it.  Records are never edited; each function returns a new one, whose stages say where they ran.
+Verdicts only get worse: an image broken in one record stays broken, with its witness.  Records are
+never edited; each function returns a new one, whose stages say where they ran.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ def plan_challenge(
     sources: dict[str, str],
     replacements: dict[str, str],
 ) -> Record:
-    """Return what a challenge of `parent` by `stages` will be recorded as, its outcome aside.
+    """Return the record of a challenge of `parent` by `stages`, without its outcome.
 
-    Its identity is final: it follows from the inputs, which are those of the challenge and, by
-    their identities, those of the runs before it.  Raises SatbenchError for an attack that the
-    parent ran already with the same seed, and for other weights under the name of a source.
+    Its identity is final, because it follows from the inputs: those of the challenge and the
+    identities of the runs before it.  Raises SatbenchError for an attack that the parent already
+    ran with the same seed, and for other weights under the name of a source.
     """
     before = _brought(parent)
     _refuse_repeats(before, stages, seed)
@@ -62,17 +62,17 @@ def plan_challenge(
 
 
 def add_challenge(parent: Proven, run: Proven, by: str = "") -> Proven:
-    """Put a run on the survivors of `parent` behind it; who ran it is told by its stages.
+    """Append a run on the survivors of `parent`; its stages say who ran it.
 
-    `run` has verdict 0 for the images that it left alone, and nothing else but theirs.
-    Raises SatbenchError as `plan_challenge`, and for a run that was not on the survivors.
+    `run` has verdict 0 for exactly the images that it did not attack.  Raises SatbenchError as
+    `plan_challenge`, and for a run that was not on the survivors.
     """
     (before, proofs), (after, found) = parent, run
-    told, new = np.array(before.verdicts), np.array(after.verdicts)
-    if not np.array_equal(told == SURVIVED, new != WRONG_CLEAN):
-        raise SatbenchError("expected a challenge of just the images that survived the record")
+    verdicts_before, new = np.array(before.verdicts), np.array(after.verdicts)
+    if not np.array_equal(verdicts_before == SURVIVED, new != WRONG_CLEAN):
+        raise SatbenchError("expected a challenge of exactly the images that survived the record")
     shift = len(before.stages)
-    verdicts = np.where(new > WRONG_CLEAN, new + shift, told)
+    verdicts = np.where(new > WRONG_CLEAN, new + shift, verdicts_before)
     stages = [replace(stage, by=by) for stage in after.stages]
     planned = plan_challenge(before, stages, after.seed, after.sources, after.replacements)
     seconds = before.environment.stage_seconds + after.environment.stage_seconds
@@ -88,12 +88,11 @@ def add_challenge(parent: Proven, run: Proven, by: str = "") -> Proven:
 
 
 def merge_records(given: Sequence[Proven]) -> Proven:
-    """Unite records of the same model, images and threat model.
+    """Merge records of the same model, images and threat model.
 
-    Each image is broken by the first record that broke it, by that one's stage and with its
-    witness.  A stage that several records hold is there once.  Times, versions and the diagnosis
-    are those of the first record that has them.  Raises SatbenchError for records that do not
-    belong together.
+    A broken image has the stage and the witness of the first record that broke it.  A stage that
+    several records have is listed once.  Times, versions and the diagnosis are those of the first
+    record that has them.  Raises SatbenchError for records that do not belong together.
     """
     first = given[0][0]
     verdicts = np.array(first.verdicts)
@@ -114,9 +113,9 @@ def merge_records(given: Sequence[Proven]) -> Proven:
                 seconds.append(spent)
                 numbers[key] = len(stages)
             number_here.append(numbers[key])
-        told = np.array(record.verdicts)
-        new = np.flatnonzero((verdicts == SURVIVED) & (told > WRONG_CLEAN))
-        verdicts[new] = np.array(number_here)[told[new]]
+        verdicts_before = np.array(record.verdicts)
+        new = np.flatnonzero((verdicts == SURVIVED) & (verdicts_before > WRONG_CLEAN))
+        verdicts[new] = np.array(number_here)[verdicts_before[new]]
         _refuse_conflicts(new, verdicts, known, record)
         proofs.append(_only(witnesses, new))
         sources = _united("source", sources, record.sources)
@@ -137,7 +136,7 @@ def merge_records(given: Sequence[Proven]) -> Proven:
 
 
 def _brought(record: Record) -> list[StageResult]:
-    """Return a record's stages as another record holds them: each says where it ran."""
+    """Return a record's stages in the form for another record: each says where it ran."""
     return [
         stage
         if stage.origin
@@ -172,7 +171,7 @@ def _proven(
 
 
 def _looked_again(planned: Record, verdicts: NDArray[np.int64]) -> Sequential | None:
-    # The order is random whatever is run on it, and the sequence holds whenever one stops.
+    # The order is random for any attack, and the confidence sequence is valid at any stop.
     if planned.sequential is None:
         return None
     survived = int((verdicts == SURVIVED).sum())
@@ -192,10 +191,10 @@ def _refuse_repeats(
     handed_in = {stage.attack for stage in before if stage.attack.startswith("images(")}
     for stage in stages:
         if stage.attack in handed_in:
-            raise SatbenchError("the record has met these images already; they would break no more")
+            raise SatbenchError("the record already has these images; they would break nothing new")
         if (stage.attack, seed) in ran:
             raise SatbenchError(
-                f"the record has {stage.attack} with seed {seed} already; "
+                f"the record already has {stage.attack} with seed {seed}; "
                 "give another --seed, or another attack"
             )
 
@@ -226,7 +225,7 @@ def _belonging(record: Record) -> dict[str, object]:
 def _refuse_conflicts(
     new: NDArray[np.int64], verdicts: NDArray[np.int64], known: int, record: Record
 ) -> None:
-    # A stage that an earlier record holds too broke the same images there.
+    # A stage that an earlier record also has broke the same images there.
     strange = new[verdicts[new] <= known]
     if len(strange):
         raise SatbenchError(

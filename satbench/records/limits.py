@@ -1,4 +1,4 @@
-"""The limits that a record keeps to, whatever was measured: what no run of satbench would write."""
+"""The limits of a record: values that no run of satbench would write."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ BORN = datetime(2026, 11, 24, tzinfo=UTC)
 """The day of the first record."""
 
 SCHEMA_2 = datetime(2026, 11, 24, 6, tzinfo=UTC)
-"""From then on no record of schema 1 was made; protocol 2 came with schema 2."""
+"""From this day on no record of schema 1 was made; protocol 2 came with schema 2."""
 
 MOST_PASSES = 10**12
-"""The passes that no stage makes: a thousand years of a GPU."""
+"""More passes than any stage makes: a thousand years of a GPU."""
 
 _VERSION = re.compile(r"\d[\w.+-]{0,39}", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -24,7 +24,7 @@ _MOST_LETTERS = 200
 
 
 def check_limits(record: Record) -> Iterator[str]:
-    """Yield what no run would have written, a sentence each."""
+    """Yield what no run would have written, one sentence each."""
     yield from _check_age(record)
     yield from _check_model(record)
     yield from _check_credits(record)
@@ -44,7 +44,7 @@ def check_limits(record: Record) -> Iterator[str]:
 
 
 def _check_age(record: Record) -> Iterator[str]:
-    """Check that a record of an older schema is one: it lacks what came later."""
+    """Check that a record of an older schema lacks what was added later."""
     if record.schema > 1:
         if record.protocol < 2:
             yield f"a record of schema {record.schema} is of protocol 2 or later, not 1"
@@ -78,7 +78,7 @@ def _check_model(record: Record) -> Iterator[str]:
 
 
 def _check_credits(record: Record) -> Iterator[str]:
-    """Check who is said to have run what: only a challenge, behind stages of another run."""
+    """Check the names of challengers: only a challenge has one, after stages of another run."""
     for number, stage in enumerate(record.stages, 1):
         if not stage.by:
             continue
@@ -99,26 +99,26 @@ def _check_order(stages: list[StageResult]) -> Iterator[str]:
             yield f"{stage.attack} comes from a record of no identity, {stage.origin[:20]!r}"
 
 
-def _check_environment(told: Environment) -> Iterator[str]:
+def _check_environment(environment: Environment) -> Iterator[str]:
     for name in ("satbench", "torch", "python"):
-        if not _VERSION.fullmatch(getattr(told, name)):
-            yield f"the environment's {name} is no version: {getattr(told, name)[:40]!r}"
+        if not _VERSION.fullmatch(getattr(environment, name)):
+            yield f"the environment's {name} is no version: {getattr(environment, name)[:40]!r}"
     for name in ("platform", "device"):
-        text = getattr(told, name)
+        text = getattr(environment, name)
         if not text or len(text) > _MOST_LETTERS or not text.isprintable():
             yield f"the environment's {name} is none: {text[:40]!r}"
-    if not (1 <= told.threads <= 100_000 and 1 <= told.batch_size <= 10**9):
-        yield f"no run has {told.threads} threads and batches of {told.batch_size}"
+    if not (1 <= environment.threads <= 100_000 and 1 <= environment.batch_size <= 10**9):
+        yield f"no run has {environment.threads} threads and batches of {environment.batch_size}"
     for name in ("flops", "joules"):
-        if (getattr(told, name) or 0) < 0:
-            yield f"no run takes {getattr(told, name)} {name}"
-    made, now = _moment(told.finished), datetime.now(UTC)
+        if (getattr(environment, name) or 0) < 0:
+            yield f"no run takes {getattr(environment, name)} {name}"
+    made, now = _moment(environment.finished), datetime.now(UTC)
     if made is None or not BORN <= made <= now + timedelta(days=1):
         yield (
-            f"the record was finished at {told.finished[:40]!r}: expected a time such as "
+            f"the record was finished at {environment.finished[:40]!r}: expected a time such as "
             f"{BORN.isoformat()}, from then until now"
         )
-    seconds = [told.clean_seconds, *told.stage_seconds]
+    seconds = [environment.clean_seconds, *environment.stage_seconds]
     if not all(math.isfinite(one) and 0 <= one <= 1e9 for one in seconds):
         yield "the environment tells of times that are no seconds from 0 to 1e9"
 

@@ -1,8 +1,8 @@
-"""Recheck records: that somebody attacked a random sample of a record's survivors again.
+"""Recheck records: attacks on a random sample of a record's survivors.
 
-They lie in a folder of their own beside a board's records, `rechecks`, into which only the board's
-keeper puts files.  Everything in one but which images fell follows from its seed and its record, so
-that it can be checked without attacking; and the attack itself can be run again, with the seed.
+They are in the folder `rechecks` of a board, into which only the board's keeper puts files.
+Everything in one, except which images were broken, follows from its seed and its record, so it can
+be checked without attacking.  The attack itself can be repeated with the seed.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class RecheckRecord:
-    """A sample of the survivors that a record claims, attacked again.
+    """A recheck of a random sample of a record's claimed survivors.
 
-    `record` is that record's identity and `record_digest` the SHA-256 of its text; `model` is there
-    for people.  Of the `survivors` among `n` images, those at `sampled` were attacked by `attacks`
-    with `seed`, which draws the sample and keys all noise, and those at `broken` fell.  With 95 %
-    confidence these attacks would break `breakable` of the survivors at most.  `by` says who
+    `record` is that record's identity and `record_digest` the SHA-256 of its text; `model` is for
+    people.  Of the `survivors` among `n` images, those at `sampled` were attacked by `attacks` with
+    `seed`, which determines the sample and all noise, and those at `broken` were broken.  With 95 %
+    confidence these attacks would break at most `breakable` of the survivors.  `by` says who
     rechecked, `finished` when.
     """
 
@@ -68,14 +68,14 @@ class RecheckRecord:
 
 
 def record_digest(record: Record) -> str:
-    """Return the SHA-256 of a record's text: a recheck is of this record, to the byte."""
+    """Return the SHA-256 of a record's text: a recheck is of exactly these bytes."""
     return sha256(record.to_json().encode()).hexdigest()
 
 
 def drawn_survivors(record: Record, images: int, seed: int) -> NDArray[np.int64]:
-    """Return the places of so many claimed survivors, drawn at random by `seed`, ascending.
+    """Return the indices of `images` random claimed survivors, drawn by `seed`, ascending.
 
-    Of fewer survivors, all.  Raises SatbenchError where the record claims none.
+    If there are fewer survivors, all.  Raises SatbenchError if the record claims none.
     """
     survivors = np.flatnonzero(np.array(record.verdicts) == SURVIVED)
     if not len(survivors):
@@ -100,10 +100,10 @@ def write_recheck(recheck: RecheckRecord, path: Path) -> None:
 
 
 def read_rechecks(folder: Path, left_out: list[str] | None = None) -> list[RecheckRecord]:
-    """Read the recheck records of a folder, which need not be there, ordered by file name.
+    """Read the recheck records of a folder, which need not exist, ordered by file name.
 
-    Raises SatbenchError for the first bad one; where a list `left_out` is given, the bad ones are
-    left out instead, and the list gets a sentence for each.
+    Raises SatbenchError for the first bad one; with a list `left_out`, bad ones are left out
+    instead, and the list gets a sentence for each.
     """
     found = []
     for path in sorted(folder.glob("*.json")):
@@ -117,7 +117,7 @@ def read_rechecks(folder: Path, left_out: list[str] | None = None) -> list[Reche
 
 
 def check_recheck(recheck: RecheckRecord, record: Record) -> Iterator[str]:
-    """Yield what in a recheck does not follow from its record and its seed, a sentence each."""
+    """Yield what in a recheck does not follow from its record and its seed, one sentence each."""
     if recheck.record_digest != record_digest(record):
         yield "the record that it rechecked is another: its digest differs"
         return

@@ -1,7 +1,7 @@
 """The record: the finished result of a run as data.  JSON in and out, no torch.
 
-Everything a reader needs to re-check the result is in it or named by a digest.  Two runs of the
-same inputs give the same bytes, but for `environment` (times, host, versions) and, on another
+Everything that a reader needs to check the result is in it or named by a digest.  Two runs of the
+same inputs give the same bytes, except for `environment` (times, host, versions) and, on another
 machine, for what was searched (`search` of a stage).
 """
 
@@ -23,10 +23,10 @@ from satbench.core.schema import Number, convert, parse_schema, read_text
 from satbench.records.flags import Flag
 
 SCHEMA = 2
-"""The schema of new records; those of schema 1, which lack what came later, are read too."""
+"""The schema of new records; those of schema 1, which lack later fields, can be read too."""
 
 PROTOCOL = 2
-"""Goes up with every change of the program that can move a number.
+"""The protocol; it rises with every change of the program that can change a number.
 
 1: `autoattack` and its parts ran by the package pyautoattack.  2: they run by satbench's own
 engine, and `autoattack-reference` by the package.
@@ -46,13 +46,12 @@ class ModelInfo:
 
     `source` says how it was given: `zoo`, `user-zoo`, `file`, `factory`, `python`, `plug-in NAME`,
     or a source such as `robustbench`.  `weights_digest` is the SHA-256 of its named tensors.
-    `training` says how it was trained as far as its card knows: recipe, seed, attack, …; empty for
-    a model without a card.  `answers` are numbers of its logits and gradients on the first images
-    (`satbench.records.answers`), for models whose code is the user's: weights alone do not tell
-    two of these apart.  `answers_digest` is their SHA-256; older records have it of rounded logits,
-    and no answers.
-    `assumed` tells what neither a file of weights nor its user said of the network, such as
-    `normalize=cifar10`, with spaces between; empty if nothing was assumed.
+    `training` says how it was trained according to its card: recipe, seed, attack, …; it is empty
+    for a model without a card.  `answers` are numbers of its logits and gradients on the first
+    images (`satbench.records.answers`), for models of a user's own code, which weights alone do not
+    identify.  `answers_digest` is their SHA-256; older records have a digest of rounded logits, and
+    no answers.  `assumed` lists what neither a file of weights nor the user said about the network,
+    such as `normalize=cifar10`, separated by spaces; it is empty if nothing was assumed.
     """
 
     name: str
@@ -69,9 +68,9 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """The images: the first `n` of a named split, with the SHA-256 of just these.
+    """The images: the first `n` of a named split, with the SHA-256 of exactly these.
 
-    Where `population` is above 0, the first `n` of a random order of that many.
+    If `population` is above 0, they are the first `n` of a random order of that many.
     """
 
     name: str
@@ -86,20 +85,20 @@ class DatasetInfo:
 class StageResult:
     """One stage of the suite.
 
-    `attack` is the canonical spec of the suite's attack and `part` the stage's name within it
-    (empty for an attack of one stage).  `attacked` images came in, `broken` of them the judge
-    found broken; the search cost `forwards` and `backwards` passes of the model, and
-    `source_forwards` and `source_backwards` of surrogates, which it was given or trained.
-    `passed_over` images survived until here, and the stage did not take them on.
+    `attack` is the canonical spec of the suite's attack and `part` the stage's name in it (empty
+    for an attack of one stage).  The stage attacked `attacked` images, and the judge found `broken`
+    of them broken.  The search cost `forwards` and `backwards` passes of the model, and
+    `source_forwards` and `source_backwards` of surrogates, given or trained.  `passed_over` images
+    survived until here, but the stage did not attack them.
 
-    `by` says who ran a challenge.  `origin`, `seed` and `protocol` tell of a stage that another
-    record brought in: that record's identity, and what it ran with; None for the record's own.  A
-    stage that ran `apart` came to its numbers in a record of its own: not on what the stages
-    before it left here, so that fewer verdicts than `broken` may name it.
+    `by` says who ran a challenge.  `origin`, `seed` and `protocol` describe a stage from another
+    record: that record's identity, and the seed and protocol of its run; None for the record's own
+    stages.  A stage that ran `apart` has the numbers of its own record, where other stages ran
+    before it.  So fewer verdicts than `broken` may name it.
 
-    `search` is `folded` where fast copies were searched, each proven to be its model, and `plain`
-    where a model was searched as it is; empty where none was, and in older records.  It makes no
-    other result, and may differ on another machine.
+    `search` is `folded` if fast copies were searched, each checked against its model, and `plain`
+    if a model was searched directly; it is empty if none was, and in older records.  It does not
+    affect the result, and may differ on another machine.
     """
 
     attack: str
@@ -121,11 +120,11 @@ class StageResult:
 
 @dataclass(frozen=True)
 class Environment:
-    """What may differ between two runs of the same inputs: versions, host, times in seconds.
+    """The parts that may differ between two runs of the same inputs: versions, host, seconds.
 
-    `flops` are those of the clean pass and the stages, of the model itself, and `joules` what the
-    machine says that it spent meanwhile, with all else that ran on it; None where nobody knows, and
-    in older records.
+    `flops` are those of the model itself in the clean pass and the stages, and `joules` what the
+    machine reports for that time, with everything else that ran on it; None if unknown, and in
+    older records.
     """
 
     satbench: str
@@ -143,7 +142,7 @@ class Environment:
 
 
 def leave_out_unknown(environment: dict[str, Any]) -> None:
-    """Take out what nobody knows: files from before it was told keep their bytes."""
+    """Remove unknown fields, so that older files keep their bytes."""
     for name in ("flops", "joules"):
         if environment[name] is None:
             del environment[name]
@@ -151,7 +150,7 @@ def leave_out_unknown(environment: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Signs that robustness may be overstated, and the passes that looking for them cost."""
+    """Signs that robustness may be overstated, and the passes that the diagnosis cost."""
 
     flags: list[Flag]
     forwards: int
@@ -160,10 +159,10 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Sequential:
-    """A run that looked after each chunk of images, and stopped once the interval was narrow.
+    """A run that computed the interval after each chunk of images, and stopped once it was narrow.
 
     `low` and `high` bound the share of the whole population that survives, at 95 % whenever one
-    stops looking; the run went on until they were no more than `width` apart.
+    stops; the run continued until they were at most `width` apart.
     """
 
     width: Number
@@ -175,16 +174,15 @@ class Sequential:
 class Record:
     """The finished result of one run.
 
-    `verdicts` has one number an image, in the data set's order: -1 survived, 0 wrong when clean,
-    k the stage (counted from 1) that broke it.  `witnesses_digest` is the SHA-256 of the
-    witnesses beside the record.  `sources` are the surrogates, name to digest of
-    weights.  `replacements` are the layers that searches ran a differentiable replacement of
-    (BPDA), name to what replaced it.  `notes` are what a reader should know of how the model was
-    read, a sentence each.  `suites` are the suite files that were run, name to digest of their
-    parts.
+    `verdicts` has one number per image, in the data set's order: -1 survived, 0 wrong when clean, k
+    broken by stage k (counted from 1).  `witnesses_digest` is the SHA-256 of the witnesses next to
+    the record.  `sources` are the surrogates, name to digest of weights.  `replacements` are the
+    layers with a differentiable replacement in searches (BPDA), name to replacement.  `notes` tell
+    a reader how the model was used, one sentence each.  `suites` are the suite files that were run,
+    name to digest of their parts.
 
-    Two fields say how this object came about, and are in no file: `path` is the file that it was
-    read from or written to, and `found` whether `satbench.evaluate` found it there, made before.
+    Two fields are about this object and are not in the file: `path` is the file that it was read
+    from or written to, and `found` says whether `satbench.evaluate` found it there.
     """
 
     identity: str
@@ -216,7 +214,7 @@ class Record:
 
     @property
     def clean_correct(self) -> int:
-        """How many images the model gets right when nobody attacks."""
+        """How many images the model gets right without an attack."""
         return sum(verdict != WRONG_CLEAN for verdict in self.verdicts)
 
     def surviving(self, stages: int | None = None) -> int:
@@ -227,7 +225,7 @@ class Record:
     def attack_stages(self) -> list[tuple[str, list[int]]]:
         """Return the attacks of the suite in order, each with the numbers (from 1) of its stages.
 
-        An attack that was run again as a challenge, with another seed, is there twice.
+        An attack that ran again as a challenge, with another seed, is listed twice.
         """
         numbered = groupby(
             enumerate(self.stages, 1), key=lambda pair: (pair[1].attack, pair[1].origin)
@@ -243,18 +241,18 @@ class Record:
         """Return the record as JSON text; `parse_record` is its inverse."""
         values = {name: value for name, value in asdict(self).items() if name not in _IN_NO_FILE}
         for stage in values["stages"]:
-            if not stage["search"]:  # records from before it was told keep their bytes
+            if not stage["search"]:  # older records keep their bytes
                 del stage["search"]
         leave_out_unknown(values["environment"])
         verdicts = json.dumps(values.pop("verdicts"), separators=(",", ":"))
-        # One line for the verdicts, so that a diff of two records can be read.
+        # One line for the verdicts, so that a diff of two records is readable.
         values["verdicts"] = _PLACE
         return json.dumps(values, indent=1).replace(f'"{_PLACE}"', verdicts) + "\n"
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What decides the outcome of a run, and so its identity."""
+    """Everything that decides the outcome of a run, and so its identity."""
 
     model: ModelInfo
     dataset: DatasetInfo
@@ -269,12 +267,12 @@ class Inputs:
 
 
 def inputs_of(record: Record) -> Inputs:
-    """Return the inputs that a record tells of."""
+    """Return the inputs in a record."""
     return Inputs(**{one.name: getattr(record, one.name) for one in fields(Inputs)})
 
 
 def record_stem(inputs: Inputs) -> str:
-    """Name a record's file: for people to read, with the identity's first digits behind."""
+    """Return the name of a record's file: readable, with the first digits of the identity."""
     threat = f"{inputs.norm}-{inputs.eps.replace('/', 'over')}"
     words = (inputs.model.name, inputs.dataset.name, threat, identity_of(inputs)[:8])
     return file_stem(words)
@@ -282,18 +280,18 @@ def record_stem(inputs: Inputs) -> str:
 
 def history_of(stages: Sequence[StageResult]) -> list[list[str | int | bool | None]]:
     """Return where each of `stages` comes from; empty if all are of one evaluation."""
-    told = [
+    lines = [
         [stage.attack, stage.part, stage.origin, stage.by, stage.seed, stage.protocol, stage.apart]
         for stage in stages
     ]
-    return told if any(line[2:] != ["", "", None, None, False] for line in told) else []
+    return lines if any(line[2:] != ["", "", None, None, False] for line in lines) else []
 
 
 def identity_of(inputs: Inputs) -> str:
     """Return the identity of a run: the SHA-256 of its inputs.
 
-    Device and batch size do not enter it, for the verdicts do not depend on them; the model's
-    name does not either, its weights do.
+    Device and batch size are not in it, because the verdicts do not depend on them.  The model's
+    weights are in it, but not its name.
     """
     values = {
         "protocol": inputs.protocol,
@@ -307,7 +305,7 @@ def identity_of(inputs: Inputs) -> str:
         "seed": inputs.seed,
         "suite": inputs.suite,
     }
-    # Left out where empty, so that identities from before there were any stay what they are.
+    # Left out if empty, so that older identities do not change.
     later = {
         "sources": inputs.sources,
         "replacements": inputs.replacements,
@@ -318,7 +316,7 @@ def identity_of(inputs: Inputs) -> str:
 
 
 class _Trained(TypedDict, total=False):
-    """What a record tells of the training of a model that has a card."""
+    """The training of a model with a card, in a record."""
 
     recipe: str
     seed: int
@@ -355,8 +353,8 @@ def read_records(
 ) -> list[Record]:
     """Read every record of a folder, ordered by file name.
 
-    Raises SatbenchError for the first bad one; where a list `left_out` is given, the bad ones are
-    left out instead, and the list gets a sentence for each.
+    Raises SatbenchError for the first bad one; with a list `left_out`, bad ones are left out
+    instead, and the list gets a sentence for each.
     """
     if not folder.is_dir():
         raise SatbenchError(f"expected a folder of records, got {str(folder)!r}")

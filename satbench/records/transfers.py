@@ -30,10 +30,10 @@ KIND = "transfer"
 
 @dataclass(frozen=True)
 class TransferSource:
-    """What images were made on.
+    """A source of a matrix: the models that images were made on.
 
-    `weights` are the digests of the models behind it, by name: one, or several for an ensemble.
-    Making an image for every test image, once for all targets, cost so many passes of them.
+    `weights` are the digests of its models by name: one, or several for an ensemble.  `forwards`
+    and `backwards` are the passes to make one image for every test image, once for all targets.
     `search` says what was searched, as in a record's stages.
     """
 
@@ -46,13 +46,13 @@ class TransferSource:
 
 @dataclass(frozen=True)
 class TransferTarget:
-    """One target: how many images it has right, by the judge's word.
+    """One target: how many images it gets right, as the judge decided.
 
-    `correct` has one count a source; an image that is wrong when clean is wrong under every
-    source.  `white_box` says which sources hold the target itself.  Over the others, `worst` is
-    the number of images right under all of them (None where there are no others), and `broken_by`
-    counts the images right when clean by how many of them broke it, 0, 1, ….  Its `forwards` are
-    the judge's: one an image when clean, and one an image and source.
+    `correct` has one count per source; an image that is wrong when clean is wrong under every
+    source.  `white_box` says which sources contain the target itself.  Over the others, `worst` is
+    the number of images right under all of them (None if there are no others), and `broken_by`
+    counts the images right when clean by how many sources broke them, 0, 1, ….  Its `forwards` are
+    those of the judge: one per clean image, and one per image and source.
     """
 
     model: ModelInfo

@@ -1,4 +1,4 @@
-"""Witnesses: the adversarial images that prove a record's verdicts, in a file of their own."""
+"""Witnesses: the adversarial images that prove a record's verdicts, in a separate file."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from satbench.core.files import atomic_path
 from satbench.core.limits import MOST_WITNESS_BYTES, check_archive
 
 _CHUNK_BYTES = 2**20
-_HEADER = 10_000  # letters: a header of more is none of ours, and slow to read
+_HEADER = 10_000  # letters; a longer header is not ours, and slow to read
 
 
 @dataclass(frozen=True)
 class Witnesses:
     """The adversarial images that prove the broken verdicts of a record.
 
-    `indices` (M,) int64 are places in the data set, ascending; `images` (M, C, H, W) float32.
+    `indices` (M,) int64 are indices in the data set, ascending; `images` (M, C, H, W) float32.
     """
 
     indices: NDArray[np.int64]
@@ -41,9 +41,9 @@ class Witnesses:
 
 
 class WitnessSpool:
-    """Witnesses on their way into a file.
+    """Witnesses that are being collected for a file.
 
-    They wait on the disk, in a file without a name in `folder`, so that memory does not grow with
+    They are kept on disk, in a file without a name in `folder`, so that memory does not grow with
     their number.  `shape` is that of one image, (C, H, W).
     """
 
@@ -59,14 +59,14 @@ class WitnessSpool:
         self._file.close()
 
     def add(self, indices: NDArray[np.int64], images: NDArray[np.float32]) -> None:
-        """Take in some: places in the data set (M,), in any order, and images (M, C, H, W)."""
+        """Add witnesses: indices in the data set (M,), in any order, and images (M, C, H, W)."""
         self._file.seek(0, 2)
         self._file.write(np.ascontiguousarray(images, "<f4").tobytes())
         self._added.append(indices.astype(np.int64))
 
     @property
     def indices(self) -> NDArray[np.int64]:
-        """The places in the data set of all that were added, ascending."""
+        """The indices of all added witnesses in the data set, ascending."""
         return np.sort(self._unsorted())
 
     @property
@@ -84,7 +84,7 @@ class WitnessSpool:
         """Write them losslessly and compactly, atomically; `read_witnesses` is the inverse.
 
         The four bytes of the floats are stored as four planes, which compress far better.  The
-        lowest level takes a third of the usual one's time, and 3.5 % more bytes.
+        lowest compression level takes a third of the default's time, and 3.5 % more bytes.
         """
         indices = self.indices
         with (
@@ -110,7 +110,7 @@ class WitnessSpool:
         return np.concatenate([np.empty(0, np.int64), *self._added])
 
     def _chunks(self) -> Iterator[NDArray[np.float32]]:
-        """Yield the images in the order of their places, (B, C, H, W) little-endian float32."""
+        """Yield the images in the order of their indices, (B, C, H, W) little-endian float32."""
         size = 4 * int(np.prod(self.shape))
         order = np.argsort(self._unsorted(), kind="stable")
         per_chunk = max(1, _CHUNK_BYTES // size)
@@ -123,21 +123,21 @@ class WitnessSpool:
 
 
 def witnesses_path(record_path: Path) -> Path:
-    """Return where the witnesses of a record are: next to it, `NAME.witnesses.npz`."""
+    """Return the path of witnesses next to a record, `NAME.witnesses.npz`."""
     return record_path.with_name(record_path.name.removesuffix(".json") + ".witnesses.npz")
 
 
 def stored_path(folder: Path, digest: str) -> Path:
-    """Return where witnesses of a digest lie in the `witnesses` folder of a board."""
+    """Return the path of witnesses with a digest in the `witnesses` folder of a board."""
     return folder / f"{digest[:16]}.npz"
 
 
 def find_witnesses(record_path: Path, digest: str) -> Path:
-    """Return where the witnesses of a record are: next to it, else in the folder of its board.
+    """Return the path of the witnesses of a record: next to it, else in the folder of its board.
 
-    A board keeps witnesses by their digest in `witnesses`, beside its `records`, so that a clone
-    can leave them out and records of equal witnesses share a file.  A text that is no digest names
-    no file there: it could climb out of the folder.
+    A board keeps witnesses by their digest in `witnesses`, next to its `records`, so that a clone
+    can leave them out and records with equal witnesses share a file.  A text that is not a digest
+    names no file there, because it could leave the folder.
     """
     beside = witnesses_path(record_path)
     if not digest.isalnum():
@@ -147,7 +147,7 @@ def find_witnesses(record_path: Path, digest: str) -> Path:
 
 
 def store_witnesses(record_path: Path, digest: str, folder: Path) -> Path:
-    """Move the witnesses next to a record into the folder of a board; return where they are."""
+    """Move the witnesses next to a record into the folder of a board; return their path."""
     beside, stored = witnesses_path(record_path), stored_path(folder, digest)
     if beside.is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -164,10 +164,10 @@ def write_witnesses(witnesses: Witnesses, path: Path) -> None:
 
 
 def read_witnesses(path: Path, most: int | None = None) -> Witnesses:
-    """Read witnesses, at most so many, where that is known.
+    """Read witnesses, at most `most`, if given.
 
     Raises SatbenchError for a missing or corrupt file, and, before anything is unpacked, for one
-    that declares to hold more images, or more than `MOST_WITNESS_BYTES`.
+    that declares more images, or more than `MOST_WITNESS_BYTES`.
     """
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
@@ -187,15 +187,15 @@ def read_witnesses(path: Path, most: int | None = None) -> Witnesses:
             f"expected witnesses at {path}, which are missing (a wheel and a sparse clone "
             "leave out those of the boards: git sparse-checkout disable brings them)"
         ) from None
-    except Exception as error:  # every kind of error comes from a zip with a flipped byte
+    except Exception as error:  # a zip file with a flipped byte can raise any error
         said = str(error)[:200]
         raise SatbenchError(f"the witnesses {path} are corrupt ({said})") from None
 
 
 def _declared_shape(archive: zipfile.ZipFile, path: Path, most: int | None) -> tuple[int, ...]:
-    """Return the shape (4, M, C, H, W) of the planes, once it is as small as it should be.
+    """Return the shape (4, M, C, H, W) of the planes, if it is within the limits.
 
-    Raises SatbenchError or ValueError otherwise; nothing but two headers is unpacked.
+    Raises SatbenchError or ValueError otherwise; only two headers are unpacked.
     """
     check_archive(archive, path, MOST_WITNESS_BYTES)
     with archive.open("indices.npy") as member:

@@ -1,1 +1,1 @@
-"""Submissions to a board: packed by who submits, reviewed without running their code, accepted."""
+"""Submissions to a board: packing, review without running their code, and acceptance."""

@@ -1,4 +1,4 @@
-"""Bring an accepted submission to its board: the keeper's step, in a checkout."""
+"""Acceptance of a submission to its board: the keeper's step, in a checkout."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BEGUN = ".accepting"
 def accept(
     found: Review, definition: BoardDefinition | None = None, zoo: Path | None = None
 ) -> list[Path]:
-    """Copy the files of a reviewed submission to its board and the model zoo; return where.
+    """Copy the files of a reviewed submission to its board and the model zoo; return their paths.
 
     Witnesses first, records last, so that the board never has one without the other.  Records that
     it supersedes move to the folder `superseded`, where they can be read and re-checked.  Raises

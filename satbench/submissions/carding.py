@@ -1,4 +1,4 @@
-"""Make a card for weights that were trained elsewhere, and a safetensors file that goes with it."""
+"""Cards for weights that were trained elsewhere, with a safetensors file."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _LETTERS = 2000
 
 
 @dataclass(frozen=True)
-class CardTold:
-    """What a person says of weights, where the file cannot: see docs/how-to/card.md.
+class CardFields:
+    """The fields of a card that the file of weights cannot provide; see docs/how-to/card.md.
 
     `shape` is that of an image, (C, H, W).  `recipe`, `seed`, `threat`, `attack` and `dataset` say
-    how the model was trained, all of them or none; `attack` is empty for training without an
-    adversary.  `command` makes the weights again.
+    how the model was trained; give all or none.  `attack` is empty for training without attacks.
+    `command` makes the weights again.
     """
 
     name: str
@@ -43,46 +43,46 @@ class CardTold:
     command: str = ""
 
 
-def make_card(weights: Path, options: FileOptions, told: CardTold, out: Path) -> Path:
-    """Write `NAME.safetensors` and `NAME.json` to the folder `out`; return where the card lies.
+def make_card(weights: Path, options: FileOptions, fields: CardFields, out: Path) -> Path:
+    """Write `NAME.safetensors` and `NAME.json` to the folder `out`; return the path of the card.
 
-    The weights must fit the network of `options` strictly and give finite logits on images of the
-    shape.  Raises SatbenchError for anything else, for what the options leave to be assumed, and
-    for files that are there already.
+    The weights must fit the network of `options` exactly and give finite logits for images of the
+    shape.  Raises SatbenchError otherwise, for options that would have to be assumed, and for files
+    that exist already.
     """
-    _check(told)
+    _check(fields)
     check_folder(out)
     loaded = load_file(str(weights), options, 2, exactly=False)
     info, module = loaded.info, loaded.module
     if info.assumed:
         raise SatbenchError(
             f"neither {weights} nor the options say {info.assumed.replace(' ', ' and ')}, and a "
-            "card assumes nothing: give --normalize, or the setting in --arch"
+            "card must not assume it: give --normalize, or the setting in --arch"
         )
     architecture = info.architecture.partition(" normalised by ")[0]
-    classes = _classes(module, told.shape)
+    classes = _classes(module, fields.shape)
     rebuilt = build_network(architecture, info.activation, classes).eval()
     if rebuilt.state_dict().keys() != module.state_dict().keys():
         raise SatbenchError(
-            f"a card cannot say {info.architecture!r}: the architecture has no layer for the "
+            f"a card cannot describe {info.architecture!r}: the architecture has no layer for the "
             "normalisation; evaluate the checkpoint with its options, without a card"
         )
-    rebuilt.load_state_dict(module.state_dict())  # the normalisation's constants are among these
+    rebuilt.load_state_dict(module.state_dict())  # this includes the constants of the normalisation
     card = Card(
-        name=told.name,
+        name=fields.name,
         architecture=architecture,
         activation=info.activation,
         parameters=info.parameters,
-        input_shape=told.shape,
+        input_shape=fields.shape,
         classes=classes,
-        weights=f"{told.name}.safetensors",
+        weights=f"{fields.name}.safetensors",
         weights_digest=digest_weights(rebuilt),
-        licence=told.licence,
-        training=_training(told),
-        origin=told.origin,
+        licence=fields.licence,
+        training=_training(fields),
+        origin=fields.origin,
     )
     check_answers(rebuilt, card)
-    path = out / f"{told.name}.json"
+    path = out / f"{fields.name}.json"
     file = out / card.weights
     # The same command may have been stopped between the two.
     is_ours = file.is_file() and not path.exists() and card_within(file) == card
@@ -104,39 +104,48 @@ def _classes(module: torch.nn.Module, shape: tuple[int, int, int]) -> int:
         raise SatbenchError(f"the network cannot take images of shape {shape}: {line}") from error
 
 
-def _check(told: CardTold) -> None:
-    if not NAME.fullmatch(told.name):
+def _check(fields: CardFields) -> None:
+    if not NAME.fullmatch(fields.name):
         raise SatbenchError(
             "expected a name of letters, digits, '.', '_', '+' and '-' that begins with a letter "
-            f"or a digit, got {told.name!r}"
+            f"or a digit, got {fields.name!r}"
         )
-    texts = (told.licence, told.origin, told.recipe, told.attack, told.dataset, told.command)
+    texts = (
+        fields.licence,
+        fields.origin,
+        fields.recipe,
+        fields.attack,
+        fields.dataset,
+        fields.command,
+    )
     for text in texts:
         if len(text) > _LETTERS or not text.isprintable():
             raise SatbenchError(
                 f"expected a line of up to {_LETTERS} printable letters, got {text[:60]!r}"
             )
-    if not told.licence.strip():
+    if not fields.licence.strip():
         raise SatbenchError("expected the licence of the weights, such as MIT, or 'unknown'")
 
 
-def _training(told: CardTold) -> Training | None:
-    """Return how the model was trained; None where nothing was said."""
-    if not (told.recipe or told.threat or told.dataset or told.attack or told.seed is not None):
+def _training(fields: CardFields) -> Training | None:
+    """Return how the model was trained; None if nothing was given."""
+    if not (
+        fields.recipe or fields.threat or fields.dataset or fields.attack or fields.seed is not None
+    ):
         return None
-    if not (told.recipe and told.threat and told.dataset) or told.seed is None:
+    if not (fields.recipe and fields.threat and fields.dataset) or fields.seed is None:
         raise SatbenchError(
-            "a card tells of the training as a whole, so that models can be compared: give "
-            "--recipe, --seed, --threat and --dataset, or none of them"
+            "a card describes the training completely, so that models can be compared: give all of "
+            "--recipe, --seed, --threat and --dataset, or none"
         )
     return Training(
-        recipe=told.recipe,
-        seed=told.seed,
-        threat=str(Threat.parse(told.threat)),
-        attack=told.attack,
-        dataset=told.dataset,
+        recipe=fields.recipe,
+        seed=fields.seed,
+        threat=str(Threat.parse(fields.threat)),
+        attack=fields.attack,
+        dataset=fields.dataset,
         data_digest="",
-        command=told.command,
+        command=fields.command,
         kept="",
         held_out={},
         config={},

@@ -1,4 +1,4 @@
-"""What records change on a board: their row, and the ranks of others."""
+"""The changes of a board by new records: their row, and the ranks of others."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Moved:
 
 @dataclass(frozen=True)
 class BoardChange:
-    """The row that records give a model, the one that it had `before`, if any, and who moves.
+    """The new row of a model, its row `before`, if any, and the models whose rank changes.
 
-    `models` is how many models the board then has.
+    `models` is how many models the board has afterwards.
     """
 
     row: Row
@@ -38,9 +38,9 @@ class BoardChange:
 
 
 def change_of(board: BoardDefinition, records: Sequence[Record]) -> BoardChange:
-    """Return what `records`, all of one model, change on a board.
+    """Return the changes of a board by `records`, all of one model.
 
-    Raises SatbenchError for records that the board cannot count beside its own.
+    Raises SatbenchError for records that the board cannot count.
     """
     there = board.read_records([])
     rechecks = read_rechecks(board.rechecks, [])
@@ -50,8 +50,8 @@ def change_of(board: BoardDefinition, records: Sequence[Record]) -> BoardChange:
     ).benchmarks
     if len(after) != 1:
         raise SatbenchError(
-            f"the images of the record are others than those of the board {board.name}: their "
-            "digest differs"
+            f"the images of the record are not those of the board {board.name}: their digest "
+            "differs"
         )
     row = _row(after[0], records[0].model)
     assert row is not None  # noqa: S101 (its records are among those of the board)

@@ -1,4 +1,4 @@
-"""A review as markdown, for a comment: every name in it is shown and does nothing."""
+"""A review as markdown for a comment, with every name escaped."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from satbench.submissions.change import BoardChange
 from satbench.submissions.reviewing import Review
 
 _MOST = 20
-"""Sentences and moves that a comment lists."""
+"""Most sentences and moves that a comment lists."""
 
 
 def render_review(found: Review) -> str:
-    """Return a comment on a submission: what is refused, the row, and what moves on the board."""
+    """Return a comment on a submission: the refusals, the row, and the changes of the board."""
     return "\n\n".join(_parts(found)) + "\n"
 
 
@@ -68,7 +68,7 @@ def _row_table(lines: list[tuple[str, ...]]) -> str:
 
 
 def _line(when: str, row: Row | None) -> tuple[str, ...]:
-    assert row is not None  # noqa: S101 (asked only where there is one)
+    assert row is not None  # noqa: S101 (called only if there is one)
     values = (row.value(column) for column in COLUMNS)
     numbers = (MISSING if value is None else percent(value) for value in values)
     title = title_of(row.model.name, row.model.weights_digest)

@@ -1,4 +1,4 @@
-"""What a submission says of itself: `submission.json`, and which files its folder holds."""
+"""The manifest of a submission, `submission.json`, and the files of its folder."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ SCHEMA = 1
 MANIFEST, CARD, WEIGHTS = "submission.json", "card.json", "weights.safetensors"
 
 MOST_BYTES = 2 * GIB
-"""Of all files of a submission: 25,000 witnesses of 3 × 224 × 224, packed, and the weights."""
+"""Limit for all files of a submission: 25,000 witnesses of 3 × 224 × 224, and the weights."""
 MOST_FILES = 64
 
 Division = Literal["closed", "open"]
 ModelFrom = Literal["shipped", "file", "public", "elsewhere"]
-"""Where a reviewer has the model from: satbench's zoo, `weights.safetensors`, a public zoo by name,
-or an address, where nobody looks without a person's wish."""
+"""The source of the model for a reviewer: satbench's zoo, `weights.safetensors`, a public zoo by
+name, or an address, which is used only if a person wants it."""
 
 Line = Annotated[str, Meta(max_length=200)]
 _Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
@@ -43,17 +43,17 @@ PUBLIC = re.compile(
     r"|hf:[\w-][\w.-]*/[\w-][\w.-]*(@\w+)?",
     re.ASCII,
 )
-"""Names of public models that a reviewer may fetch: none of them names code of a submitter's."""
+"""Names of public models that a reviewer may download: none of them runs a submitter's code."""
 
 
 @dataclass(frozen=True)
 class Manifest:
     """The file `submission.json`.
 
-    `board` is the name of a board, `by` who submits.  `files` are all others in the folder, name to
-    SHA-256.  `model` says where the model is had from; `public` is its name there, `url` an
-    address.  `supersedes` are identities of records on the board that this submission replaces,
-    and `note` says why, or what else there is to know.
+    `board` is the name of a board, `by` who submits.  `files` are all other files of the folder,
+    name to SHA-256.  `model` is the source of the model; `public` is its name there, `url` an
+    address.  `supersedes` are identities of records on the board that this submission replaces, and
+    `note` says why, or anything else.
     """
 
     board: Line
@@ -69,7 +69,7 @@ class Manifest:
     schema: int = SCHEMA
 
     def records(self, folder: Path) -> list[Path]:
-        """Return where the records lie, by name."""
+        """Return the paths of the records, ordered by name."""
         names = sorted(name for name in self.files if name.endswith(".json") and name != CARD)
         return [folder / name for name in names]
 
@@ -87,9 +87,9 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
 
 
 def check_files(folder: Path) -> Iterator[str]:
-    """Yield what a folder holds that no submission may: links, folders, too much; nothing is read.
+    """Yield what a submission must not have: links, folders, too many files; nothing is read.
 
-    Raises SatbenchError where it is no folder.
+    Raises SatbenchError if it is not a folder.
     """
     if folder.is_symlink() or not folder.is_dir():
         raise SatbenchError(f"expected the folder of a submission, got {str(folder)!r}")
@@ -99,18 +99,18 @@ def check_files(folder: Path) -> Iterator[str]:
         yield f"the folder holds {len(found)} files: expected at most {MOST_FILES}"
         return
     for path in found:
-        told = path.lstat()
-        if not stat.S_ISREG(told.st_mode):
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
             yield f"{path.name!r} is a link or a folder: a submission holds plain files only"
         elif not _NAME.fullmatch(path.name):
             yield f"{path.name!r}: expected names of letters, digits, '.', '_', '+' and '-'"
-        total += told.st_size
+        total += status.st_size
     if total > MOST_BYTES:
         yield f"the files have {total:,} bytes: expected at most {MOST_BYTES:,}"
 
 
 def check_manifest(manifest: Manifest, folder: Path) -> Iterator[str]:
-    """Yield where the files of a folder are not those that its manifest names, a sentence each."""
+    """Yield where the files of a folder are not those of its manifest, one sentence each."""
     named, there = set(manifest.files), {path.name for path in folder.iterdir()} - {MANIFEST}
     for name in sorted(named - there):
         what = (
@@ -129,8 +129,8 @@ def check_manifest(manifest: Manifest, folder: Path) -> Iterator[str]:
         yield "the submission holds no record"
     for name in sorted((named & there) - known):
         yield (
-            f"{name!r} is no part of a submission: expected records, their witnesses, {CARD} and "
-            f"{WEIGHTS}"
+            f"{name!r} does not belong in a submission: expected records, their witnesses, {CARD} "
+            f"and {WEIGHTS}"
         )
     yield from _check_words(manifest)
 
@@ -146,7 +146,7 @@ def _check_words(manifest: Manifest) -> Iterator[str]:
     if manifest.model == "file" and not {CARD, WEIGHTS} <= files:
         yield f"the model is a file: expected {CARD} and {WEIGHTS}"
     if manifest.model != "file" and WEIGHTS in files:
-        yield f"{WEIGHTS} is there, and the model is told to be {manifest.model}"
+        yield f"there is {WEIGHTS}, but the model is declared as {manifest.model}"
     if manifest.model == "public" and not PUBLIC.fullmatch(manifest.public):
         yield (
             f"public: expected robustbench:DATASET/THREAT/NAME, torchvision:NAME@WEIGHTS, "

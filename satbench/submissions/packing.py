@@ -1,4 +1,4 @@
-"""Pack records, witnesses, card and weights into one folder, and review it at once."""
+"""Packing of records, witnesses, card and weights into one folder, with a review."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from satbench.submissions.reviewing import Review, review
 
 @dataclass(frozen=True)
 class Packing:
-    """What is to be packed.
+    """The options of packing.
 
-    `records` are of one model, `by` is who submits.  `board` is by default the one whose images and
-    threat model they have.  `model` is what `satbench eval --model` took, by default the model
-    whose weights are known here by their digest.  Where its weights may not be passed on,
-    `with_weights` is false, and `url` says where they can be had.  `supersedes` are identities of
-    records on the board that these replace.
+    `records` are of one model, `by` is who submits.  `board` is by default the one with the same
+    images and threat model.  `model` is a name for `satbench eval --model`, by default the known
+    model with the weights' digest.  If the weights must not be published, `with_weights` is false,
+    and `url` is their address.  `supersedes` are identities of records on the board that these
+    replace.
     """
 
     records: tuple[Path, ...]
@@ -55,13 +55,13 @@ class Packing:
 
 
 def pack(asked: Packing, definition: BoardDefinition | None = None) -> Review:
-    """Write a submission to the folder `out`, which must not be there, and return its review.
+    """Write a submission to the folder `out`, which must not exist, and return its review.
 
-    The folder appears whole or not at all.  Raises SatbenchError for records that cannot be read or
-    are of no board, and for a model whose card or weights cannot be had.
+    The folder is written atomically.  Raises SatbenchError for records that cannot be read or
+    belong to no board, and for a model whose card or weights are missing.
     """
     if asked.out.exists():
-        raise SatbenchError(f"expected a folder that is not there yet, got {asked.out}")
+        raise SatbenchError(f"expected a folder that does not exist yet, got {asked.out}")
     check_folder(asked.out.parent)
     records = [read_record(path) for path in asked.records]
     board = definition or _board(asked.board, records)
@@ -97,7 +97,7 @@ def _fill(asked: Packing, board: BoardDefinition, records: Sequence[Record], fol
 
 
 def _board(name: str, records: Sequence[Record]) -> BoardDefinition:
-    """Return the board of a name, else that of the images and the threat model of the records."""
+    """Return the board with a name, else that of the images and threat model of the records."""
     if not records:
         raise SatbenchError("expected at least one record to submit, got none")
     if name:
@@ -110,12 +110,12 @@ def _board(name: str, records: Sequence[Record]) -> BoardDefinition:
     names = ", ".join(one.name for one in board_definitions())
     raise SatbenchError(
         f"no board is of {data.n} {data.split} images of {data.name} within {threat}; there are "
-        f"{names}: evaluate as the board.toml of one says, or name one with --board"
+        f"{names}: evaluate as one of their board.toml says, or give --board"
     )
 
 
 def _add_model(asked: Packing, record: Record, folder: Path) -> ModelFrom:
-    """Write card and weights to `folder`, and return where a reviewer has the model from."""
+    """Write card and weights to `folder`, and return the source of the model for a reviewer."""
     if asked.model and PUBLIC.fullmatch(asked.model):
         return "public"
     digest = record.model.weights_digest
@@ -147,7 +147,7 @@ def _found(asked: Packing, digest: str) -> tuple[Card, Path]:
     request = request_model(name)
     if request.card is None or request.weights is None:
         raise SatbenchError(
-            f"{name} has no card, so that nobody could build it from data: make one with "
+            f"{name} has no card, so it cannot be built from data: make one with "
             "satbench models card, or name an entry of a public zoo"
         )
     return request.card, request.weights

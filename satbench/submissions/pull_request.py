@@ -1,4 +1,4 @@
-"""A pull request with a submission: it may change files in its own folder, and nothing else."""
+"""The review of a pull request with a submission, which may change only its own folder."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def review_pull_request(
 ) -> Review:
     """Review the one submission that a pull request brings, as `review` does.
 
-    `root` is its checkout, which is only read, and `changed` a file of the paths that it changes,
-    each ended by NUL, as `git diff --name-only -z` lists them.  Raises SatbenchError where that
-    file is missing.
+    `root` is its checkout, which is only read, and `changed` is a file with the changed paths, each
+    ended by NUL, as written by `git diff --name-only -z`.  Raises SatbenchError if that file is
+    missing.
     """
     paths = [PurePosixPath(path) for path in _paths(changed)]
     names = sorted({path.parts[1] for path in paths if _is_within(path)})
@@ -35,8 +35,8 @@ def review_pull_request(
         for path in stray
     )
     if len(names) != 1:
-        told = f"expected one folder in {FOLDER}/ that the pull request brings, got {len(names)}"
-        return Review(root, None, (*faults, told))
+        fault = f"expected one folder in {FOLDER}/ that the pull request brings, got {len(names)}"
+        return Review(root, None, (*faults, fault))
     folder = root / FOLDER / names[0]
     if faults or folder.parent.is_symlink():
         return Review(folder, None, faults or (f"{FOLDER} is a link",))

@@ -1,7 +1,7 @@
-"""What a reviewer asks of a submission, and what it would change on the board.
+"""The review of a submission, and what it would change on the board.
 
-No code of the submitter's is run: records, cards and witnesses are data, weights are safetensors
-for architectures of satbench, and a public model is fetched by name only where that is allowed.
+No code of the submitter runs: records, cards and witnesses are data, weights are safetensors for
+architectures of satbench, and a public model is downloaded by name only if that is allowed.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ from satbench.submissions.manifest import (
 
 @dataclass(frozen=True)
 class Review:
-    """What a review found.
+    """The result of a review.
 
-    `refusals` are the reasons to refuse the submission, a sentence each; `notes` say what a person
-    still has to look at.  `confirmed` are the records whose broken images were proven broken.
-    `change` is what accepting it does to the board; None where it is refused.
+    `refusals` are the reasons to refuse the submission, one sentence each; `notes` say what a
+    person must still check.  `confirmed` are the records whose broken images were proven broken.
+    `change` is what accepting it changes on the board; None if it is refused.
     """
 
     folder: Path
@@ -62,7 +62,7 @@ class Review:
 
     @property
     def is_acceptable(self) -> bool:
-        """Whether nothing speaks against it."""
+        """Whether there is no reason to refuse it."""
         return not self.refusals
 
 
@@ -75,8 +75,8 @@ def review(
 ) -> Review:
     """Review the submission in `folder` for its board, or for the `definition` given.
 
-    With `fetch`, a public model is fetched from where its name says.  Raises SatbenchError where
-    there is no such folder.
+    With `fetch`, a public model is downloaded from the source in its name.  Raises SatbenchError if
+    the folder does not exist.
     """
     if faults := list(check_files(folder)):
         return Review(folder, None, tuple(faults))
@@ -105,7 +105,7 @@ class _Reviewing:
         self.notes: list[str] = []
 
     def review(self) -> Review:
-        """Look at everything, the cheap things first."""
+        """Do all checks, the cheap ones first."""
         records = self._records()
         card = self._card(records)
         self.refusals += self._check_names(records)
@@ -129,7 +129,7 @@ class _Reviewing:
         )
 
     def _records(self) -> list[Record]:
-        """Return the records that can be read; whatever is wrong with one is a refusal."""
+        """Return the records that can be read; every fault is a refusal."""
         found: list[Record] = []
         on_board = {record.identity for record in self.board.read_records([])}
         for path in self.manifest.records(self.folder):
@@ -149,7 +149,7 @@ class _Reviewing:
             if first and _kind(record) != _kind(found[0]):
                 self.refusals.append(
                     f"the records are of two models, {first.name!r} and {record.model.name!r}: "
-                    "submit each in a folder of its own"
+                    "submit each in its own folder"
                 )
         return found
 
@@ -157,7 +157,7 @@ class _Reviewing:
         if (record.schema, record.protocol) != (SCHEMA, PROTOCOL):
             yield (
                 f"it is of schema {record.schema} and protocol {record.protocol}: expected "
-                f"{SCHEMA} and {PROTOCOL}, those of records that are made today"
+                f"{SCHEMA} and {PROTOCOL}, those of new records"
             )
         stem = record_stem(inputs_of(record))
         if path.stem != stem:
@@ -168,7 +168,7 @@ class _Reviewing:
             yield "it stopped at an interval, on images in a random order: expected the board's"
 
     def _card(self, records: Sequence[Record]) -> Card | None:
-        """Return the card of the model, checked against the records; shipped ones have theirs."""
+        """Return the card of the model, checked against the records; shipped models have one."""
         path = self.folder / CARD
         if not path.is_file() or not records:
             return None
@@ -178,7 +178,7 @@ class _Reviewing:
             self.refusals.append(str(error))
             return None
         model = records[0].model
-        told = {
+        compared = {
             "name": (card.name, model.name),
             "architecture": (card.architecture, model.architecture),
             "activation": (card.activation, model.activation),
@@ -187,7 +187,7 @@ class _Reviewing:
         }
         self.refusals += [
             f"the card says {name} {mine!r}, the record {theirs!r}"
-            for name, (mine, theirs) in told.items()
+            for name, (mine, theirs) in compared.items()
             if mine != theirs
         ]
         if card.url or card.weights != WEIGHTS:
@@ -197,15 +197,15 @@ class _Reviewing:
         known = card_of_digest(card.weights_digest)
         if known and known.name in zoo_names():
             self.refusals.append(
-                f"the weights are those of {known.name}, which ships already: submit records of it "
+                f"the weights are those of {known.name}, which already ships: submit its records "
                 "without a card"
             )
         elif card.name in zoo_names():
-            self.refusals.append(f"the name {card.name!r} is that of a model that ships already")
+            self.refusals.append(f"the name {card.name!r} is that of a shipped model")
         return card
 
     def _check_names(self, records: Sequence[Record]) -> Iterator[str]:
-        """Check that a model is called what its card or its public zoo calls it."""
+        """Check that the name of a model is that of its card or of its public zoo."""
         manifest = self.manifest
         for record in records:
             model = record.model
@@ -224,7 +224,7 @@ class _Reviewing:
                     yield f"the weights are those of {known.name}, not of a model {model.name}"
 
     def _check_suites(self, records: Sequence[Record]) -> Iterator[str]:
-        """Check that a closed submission ran the board's suites, all of them, as the board does."""
+        """Check that a closed submission ran exactly the board's suites, as the board does."""
         if self.manifest.division == "open":
             if self.manifest.model == "elsewhere":
                 self.notes.append("the witnesses are not judged here: the weights are elsewhere")
@@ -240,8 +240,8 @@ class _Reviewing:
                 )
             if record.seed or record.replacements or record.history or record.model.assumed:
                 yield (
-                    "closed division: expected seed 0, no replaced gradients, no challenge, and "
-                    "nothing assumed of the model; the open division takes others"
+                    "closed division: expected seed 0, no replaced gradients, no challenge, and no "
+                    "assumptions about the model; the open division accepts other records"
                 )
         for suite in wanted:
             if suite not in [*there, *(tuple(one.suite) for one in ours)]:
@@ -261,7 +261,7 @@ class _Reviewing:
             yield "supersedes: expected a note that says why"
 
     def _judge(self, records: Sequence[Record], card: Card | None) -> Iterator[Verified]:
-        """Yield what the witnesses prove, where the model can be had."""
+        """Yield what the witnesses prove, if the model is available."""
         given = self._given(card)
         for record in records:
             assert record.path is not None  # noqa: S101 (it was read from a file)
@@ -278,14 +278,14 @@ class _Reviewing:
             self.refusals += [f"{record.path.name}: {fault}" for fault in faults]
 
     def _check_public_name(self, record: Record, given: Given) -> Iterator[str]:
-        """Check that a public model is called in a record what its zoo calls it."""
+        """Check that the name of a public model in a record is that of its zoo."""
         if self.manifest.model == "public":
             name = find_model(record, given).info.name
             if record.model.name != name:
                 yield f"{self.manifest.public} is called {name}, in the record {record.model.name}"
 
     def _given(self, card: Card | None) -> Given | None:
-        """Return what the model is found by; None where it is not to be had here."""
+        """Return how to find the model; None if it is not available here."""
         manifest = self.manifest
         if manifest.model == "shipped":
             return Given(data_dir=self.data_dir)
@@ -301,7 +301,7 @@ class _Reviewing:
 
 
 def _check_images(record: Record, path: Path, data_dir: Path | None) -> Iterator[str]:
-    """Check witnesses as far as that goes without the model: places, ball and pixels."""
+    """Check witnesses as far as possible without the model: indices, ball and pixels."""
     witnesses = read_witnesses(witnesses_path(path), most=record.n)
     yield from check_witness_list(record, witnesses)
     with own_generators(torch.device("cpu"), 0):
@@ -318,7 +318,7 @@ def _check_images(record: Record, path: Path, data_dir: Path | None) -> Iterator
 
 
 def board_suites(board: BoardDefinition) -> list[tuple[str, ...]]:
-    """Return the suites of a board as records name them: the canonical specs, in order."""
+    """Return the suites of a board in the form of records: the canonical specs, in order."""
     return [
         tuple(
             dict.fromkeys(

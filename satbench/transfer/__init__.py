@@ -1,1 +1,1 @@
-"""The matrix of transfer attacks: how it is asked for, computed and reported."""
+"""The matrix of transfer attacks: its options, computation and report."""

@@ -1,4 +1,4 @@
-"""What `satbench transfer` was asked for, as one frozen value; names are checked before torch."""
+"""The options of `satbench transfer` as one frozen value, checked before torch is imported."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ ATTACK = "transfer"
 class TransferConfig:
     """Sources × targets × data set × threat model × seed.
 
-    `base` holds what does not depend on the models; its own model is the first target, its one
-    attack names no sources.
+    `base` has the options that do not depend on the models; its model is the first target, and its
+    only attack has no sources.
     """
 
     sources: tuple[str, ...]
@@ -45,12 +45,12 @@ def transfer_config(
     fresh: bool = False,
     timeout: float | None = None,
 ) -> TransferConfig:
-    """Check what was asked for and fill in what was not.
+    """Check the options and fill in the defaults.
 
-    The data set and the threat model default to those that the first target was trained for, the
-    sources to the benchmark's surrogates, the targets to all other models of the zoo that
-    were trained on the data set.  Raises SatbenchError: unknown or double names, another attack
-    than `transfer`, sources named twice over, and what is missing.
+    The defaults: the data set and the threat model that the first target was trained for, the
+    benchmark's surrogates as sources, and all other models of the zoo that were trained on the data
+    set as targets.  Raises SatbenchError for unknown or repeated names, another attack than
+    `transfer`, sources in the attack, and missing options.
     """
     name, arguments = split_spec(attack)
     if name != ATTACK:
@@ -99,7 +99,7 @@ def _trained_on(dataset: str | None) -> list[str]:
         name: training.dataset for name in zoo_names() if (training := zoo_card(name).training)
     }
     wanted = dataset or next(iter(trained.values()), None)
-    names = [name for name, told in trained.items() if told == wanted]
+    names = [name for name, used in trained.items() if used == wanted]
     if not names:
         raise SatbenchError(
             f"no model of the zoo was trained on {wanted}: name targets with --target MODEL"

@@ -1,4 +1,4 @@
-"""The matrix of transfer attacks as a run of the one runner: images are made, then judged."""
+"""The run of a matrix of transfer attacks: adversarial images are made, then judged."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from satbench.records.transfers import TransferSource, TransferTarget
 
 
 class MatrixRun:
-    """A matrix under way.
+    """A matrix in progress.
 
-    Stages 1 … S make the images of the S sources.  For each target follow 1 + S stages: the clean
-    pass, and the judge on the images of each source.  All images are held in memory.
+    Stages 1 … S make the images of the S sources.  Then each target has 1 + S stages: the clean
+    pass, and the judge on the images of each source.  All images are kept in memory.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class MatrixRun:
             module.cpu()
 
     def take(self, result: BatchResult) -> None:
-        """Take in the images, or the verdicts, of a unit."""
+        """Take the images or the verdicts of a unit."""
         column, row = self._place(result.stage)
         if column is None:
             self.images[row, result.indices] = result.witnesses
@@ -76,11 +76,11 @@ class MatrixRun:
         self._kinds[result.stage].append(result.search)
 
     def survivors(self) -> int:
-        """Return how many images the target that is judged still gets right."""
+        """Return how many images the current target still gets right."""
         return int(self.right.all(1).sum(1).max(initial=0))
 
     def _place(self, number: int) -> tuple[int | None, int]:
-        """Return the target, None while images are made, and the source of a stage."""
+        """Return the target and the source of a stage; no target while images are made."""
         made = len(self.parts)
         if number <= made:
             return None, number - 1
@@ -97,7 +97,7 @@ class MatrixRun:
         return sum(self._seconds.values()) - sum(self.making_seconds)
 
     def sources(self) -> list[TransferSource]:
-        """Return what is told of each source."""
+        """Return the results for each source."""
         return [
             TransferSource(
                 name,
@@ -110,7 +110,7 @@ class MatrixRun:
         ]
 
     def judged(self) -> list[TransferTarget]:
-        """Return what is told of each target."""
+        """Return the results for each target."""
         return [
             self._target(loaded, right)
             for loaded, right in zip(self.targets, self.right, strict=True)
@@ -196,7 +196,7 @@ class _Judging:
         self.due = np.arange(len(run.context.images.labels))
 
     def prepare(self) -> None:
-        """Do nothing: a pass needs nothing made ready."""
+        """Do nothing: a pass needs no preparation."""
 
     def run(self, batch: NDArray[np.int64]) -> BatchResult:
         """Judge one batch."""
@@ -214,14 +214,14 @@ class _Judging:
 
 
 def _is_itself(target: ModelInfo, source: ModelInfo) -> bool:
-    """Whether a source is the target; code tells them apart where both are their user's."""
-    told = bool(target.answers and source.answers)
+    """Whether a source is the target; two models of a user's own are compared by their code."""
+    answered = bool(target.answers and source.answers)
     same = target.weights_digest == source.weights_digest
-    return same and not (told and difference(target.answers, source.answers))
+    return same and not (answered and difference(target.answers, source.answers))
 
 
 def _nobody(x: Tensor) -> Tensor:
-    raise AssertionError("no target is asked while images are made")
+    raise AssertionError("no target is called while images are made")
 
 
 def _shape(context: Context) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""What a transfer matrix says, for people: a table for terminals, one in markdown, plain data."""
+"""Reports on a transfer matrix: a table for terminals, one in markdown, and plain data."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def matrix_rows(matrix: TransferMatrix) -> list[tuple[str, list[str]]]:
 
 
 def matrix_table(matrix: TransferMatrix) -> Table:
-    """Return the matrix for a terminal: a line a target, the sources numbered; see `legend`."""
+    """Return the matrix for a terminal: a line per target, numbered sources; see `legend`."""
     rows = matrix_rows(matrix)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("target", overflow="fold")
@@ -50,7 +50,7 @@ def matrix_table(matrix: TransferMatrix) -> Table:
 
 
 def note(matrix: TransferMatrix) -> str:
-    """Say what the numbers are."""
+    """Return a sentence that explains the numbers."""
     said = (
         "Robust accuracy (%) of each target under images made on each source, judged on the "
         "target; the worst case is over the sources, image by image."
@@ -64,7 +64,7 @@ def note(matrix: TransferMatrix) -> str:
 
 
 def legend(matrix: TransferMatrix) -> str:
-    """Return the names of the numbered sources, with what they cost, a line each."""
+    """Return the names of the numbered sources with their cost, one line each."""
     return "\n".join(
         f"S{number}  {one_line(source.name)}: {source.forwards:,} forwards, "
         f"{source.backwards:,} backwards"
@@ -104,7 +104,7 @@ def matrix_markdown(matrix: TransferMatrix) -> str:
 
 
 def draw_matrix(matrix: TransferMatrix, beside: Path) -> tuple[list[Path], str]:
-    """Draw the heat map beside the matrix; return its files, or why there are none."""
+    """Draw the heat map next to the matrix; return its files, or why there are none."""
     try:
         check_can_draw()
     except SatbenchError as error:

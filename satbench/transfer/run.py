@@ -1,4 +1,4 @@
-"""The matrix of transfer attacks: images made once a source, and judged by every target."""
+"""The matrix of transfer attacks: images are made once per source, and judged on every target."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from satbench.transfer.matrix_run import MatrixRun
 
 @dataclass(frozen=True)
 class MeasuredTransfer:
-    """A matrix, where it lies, and whether it was already there."""
+    """A matrix, its path, and whether it already existed."""
 
     matrix: TransferMatrix
     path: Path
@@ -55,12 +55,11 @@ class MeasuredTransfer:
 def measure_transfer(
     config: TransferConfig, progress: Progress | None = None, shared: bool | Member = False
 ) -> MeasuredTransfer:
-    """Measure the matrix, or return the one of the same inputs that lies in the folder `out`.
+    """Measure the matrix, or return an existing one of the same inputs in the folder `out`.
 
-    With `config.base.fresh` it is measured even so.  All images of all sources are held in memory.
-    Other processes may be at a `shared` matrix.
-    Raises SatbenchError for models that do not fit the data set or each other, from preflight, and
-    from the judge.
+    With `config.base.fresh` it is always measured.  All images of all sources are kept in memory.
+    Other processes may work on a `shared` matrix.  Raises SatbenchError for models that do not fit
+    the data set or each other, from preflight, and from the judge.
     """
     base = config.base
     device = choose_device(base.device)
@@ -132,7 +131,7 @@ def _models(
     device: torch.device,
     uses_gradients: bool,
 ) -> dict[str, LoadedModel]:
-    """Load models and check that each fits the data set, by what the user wrote."""
+    """Load models by the user's names, and check that each fits the data set."""
     return {
         request.text: _checked(
             load_model(request, dataset.classes), dataset, base, device, uses_gradients

@@ -168,9 +168,9 @@ def test_what_is_missing_or_of_another_kind_is_said_in_a_sentence(
 
 def test_a_record_that_lies_in_no_file_cannot_be_verified(tmp_path: Path) -> None:
     record = evaluate(tmp_path)
-    with pytest.raises(SatbenchError, match="got one that lies in no file"):
+    with pytest.raises(SatbenchError, match="got a record without a file"):
         satbench.verify(replace(record, path=None), Net(), X, Y)
-    with pytest.raises(SatbenchError, match=r"where another lies now$"):
+    with pytest.raises(SatbenchError, match=r"but the file was replaced$"):
         satbench.verify(replace(record, seed=5), Net(), X, Y)
     with pytest.raises(SatbenchError, match="expected record as a Record or the path"):
         satbench.verify(5, Net(), X, Y)  # type: ignore[arg-type]

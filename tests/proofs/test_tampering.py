@@ -255,7 +255,7 @@ def test_a_model_told_of_wrongly_is_found_resealed(
     forgery.change(model=replace(forgery.record.model, **values))
 
     (fault,) = forgery.faults()
-    assert fault.startswith("the model is not as the record tells: ")
+    assert fault.startswith("the model is not as in the record: ")
     assert said in fault
 
 

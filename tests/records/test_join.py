@@ -104,7 +104,7 @@ def test_the_identity_of_a_challenge_holds_its_seed_its_author_and_its_parent(ma
 
 def test_the_same_attack_with_the_same_seed_is_refused(make_record) -> None:
     parent = proven(make_record([-1], [SQUARE]))
-    with pytest.raises(SatbenchError, match=r"with seed 0 already; give another --seed"):
+    with pytest.raises(SatbenchError, match=r"with seed 0; give another --seed"):
         add_challenge(parent, proven(make_record([-1], [SQUARE])))
 
 
@@ -140,7 +140,7 @@ def test_a_challenge_of_a_challenge_keeps_where_each_stage_ran(make_record) -> N
 
 def test_a_run_that_was_not_on_the_survivors_is_no_challenge(make_record) -> None:
     parent = proven(make_record([1, -1], [SQUARE]))
-    with pytest.raises(SatbenchError, match="just the images that survived"):
+    with pytest.raises(SatbenchError, match="exactly the images that survived"):
         add_challenge(parent, proven(make_record([1, -1], [FAB])))
 
 

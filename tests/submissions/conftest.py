@@ -16,7 +16,7 @@ from satbench.board.definition import BoardDefinition, read_definition
 from satbench.data import Dataset
 from satbench.model_zoo.card import find_card
 from satbench.models import FileOptions
-from satbench.submissions.carding import CardTold, make_card
+from satbench.submissions.carding import CardFields, make_card
 from satbench.submissions.packing import Packing, pack
 from satbench.submissions.reviewing import Review
 
@@ -50,9 +50,9 @@ def own_card(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if value.is_floating_point():
             value += 0.01 * value.abs() * torch.randn(value.shape, generator=generator)
     save_file(state, folder / "net.safetensors")
-    told = CardTold("mine", (1, 28, 28), "MIT", "a test")
+    fields = CardFields("mine", (1, 28, 28), "MIT", "a test")
     options = FileOptions("tiny(width=8)", "relu")
-    return make_card(folder / "net.safetensors", options, told, folder)
+    return make_card(folder / "net.safetensors", options, fields, folder)
 
 
 @pytest.fixture(scope="session")
