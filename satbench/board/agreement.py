@@ -1,4 +1,4 @@
-"""How well our own AutoAttack agrees with the package that defines it, image by image."""
+"""The agreement of satbench's AutoAttack with the package that defines it, image by image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Agreement:
-    """Our AutoAttack and the reference on one model; `spread` is the reference over its seeds."""
+    """Our AutoAttack and the reference on one model; `spread` are the reference's other seeds."""
 
     ours: AttackRun
     reference: AttackRun
@@ -29,20 +29,20 @@ class Agreement:
 
     @property
     def differing(self) -> int:
-        """How many images survived under one and were broken under the other."""
+        """How many images survived one and were broken by the other."""
         pairs = zip(self.ours.standing, self.reference.standing, strict=True)
         return sum(ours != theirs for ours, theirs in pairs)
 
     @property
     def is_alike(self) -> bool:
-        """Whether both ran behind the same attacks and with the same parameters."""
+        """Whether both ran after the same attacks and with the same parameters."""
         return _setting(self.ours) == _setting(self.reference)
 
 
 def agreement_of(runs: Iterable[AttackRun]) -> Agreement | None:
-    """Pair our AutoAttack with a reference of its seed; None for a model that lacks one of them.
+    """Pair our AutoAttack with a reference of the same seed; None if the model lacks one of them.
 
-    Runs behind the same attacks and with the same parameters are preferred, then the least seed.
+    Runs after the same attacks and with the same parameters are preferred, then the least seed.
     """
     ordered = sorted(
         runs, key=lambda run: (run.seed, len(run.before), run.attack, run.before, run.identity)

@@ -1,4 +1,4 @@
-"""The board: everything that the tables show, computed from records alone."""
+"""The board: everything that the tables show, computed only from records."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from satbench.records.record import DatasetInfo, ModelInfo, Record
 class Benchmark:
     """Models that were attacked on the same images under the same threat model.
 
-    `rows` are ordered by best known accuracy, `groups` by its mean.  `told_apart` is how many
-    pairs of models the test tells apart.  `columns` are those shown.
+    `rows` are ordered by best known accuracy, `groups` by its mean.  `told_apart` is how many pairs
+    of models the test distinguishes.  `columns` are the shown columns.
     """
 
     dataset: DatasetInfo
@@ -57,13 +57,12 @@ def build_board(
 ) -> Board:
     """Build the board; the order of the records does not matter.
 
-    `references` are records to compare with (AutoAttack by the package that defines it): they
-    enter costs and agreement, no column; those of models that have no other record enter nothing.
-    `rechecks` give rows their marks.
-    Raises SatbenchError for no records, for two of the same run, and for one that `check_record`
-    finds fault with; where a list `left_out` is given, such records, and the second of the same
-    run, are left out instead, and the list gets a sentence for each; likewise for a recheck that
-    does not follow from its record.
+    `references` are records to compare with (AutoAttack by the package that defines it): they are
+    used for costs and agreement, not for columns, and only for models with other records.
+    `rechecks` give rows their marks.  Raises SatbenchError for no records, for two of the same run,
+    and for one that fails `check_record`.  With a list `left_out`, such records, and the second of
+    the same run, are left out instead, and the list gets a sentence for each; likewise a recheck
+    that does not follow from its record.
     """
     seen: dict[str, Record] = {}
     records = _countable(records, seen, left_out)
@@ -89,7 +88,7 @@ def defined_board(definition: BoardDefinition, left_out: list[str] | None = None
     """Build the board of a definition from its records.
 
     Raises SatbenchError for no records, and for records that do not belong there or cannot be
-    counted; where a list `left_out` is given, as `build_board`.
+    counted; a list `left_out` works as for `build_board`.
     """
     records = definition.read_records(left_out)
     if not records:
@@ -137,7 +136,7 @@ def _refuse_doubles(record: Record, seen: Mapping[str, Record]) -> None:
 def _countable(
     records: Sequence[Record], seen: dict[str, Record], left_out: list[str] | None
 ) -> list[Record]:
-    """Return the records that can be counted; the first bad one is raised or all are left out."""
+    """Return the records that can be counted; bad ones are left out, or the first is raised."""
     found = []
     for record in records:
         try:
@@ -179,8 +178,8 @@ def _by_model(records: Sequence[Record]) -> Mapping[tuple[str, ...], list[Record
     models: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     firsts: list[ModelInfo] = []
     for record in records:
-        # As in a run's identity: the same tensors under another activation are another model, and
-        # so are those under other code; rounding alone makes none.
+        # As in a run's identity: the same tensors with another activation or other code are another
+        # model; rounding alone does not make one.
         model = known_again(record.model, firsts)
         firsts.append(model)
         key = (model.weights_digest, model.architecture, model.activation, model.answers_digest)

@@ -1,4 +1,4 @@
-"""Two records of two models on the same images, compared image by image."""
+"""The comparison of two records on the same images, image by image."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from satbench.records.record import SURVIVED, WRONG_CLEAN, Record, read_record
 
 @dataclass(frozen=True)
 class Churn:
-    """Images that one model has right after the attacks, and the other has not.
+    """Images that one model gets right after the attacks, and the other does not.
 
-    `stands` is the place of the model that has them right, 0 or 1; `broken_by` says what the other
-    fell to: a part of an attack, or `no attack` where it is wrong when clean.  `images` are the
-    places of the images in the data set.
+    `stands` is the position of the model that gets them right, 0 or 1; `broken_by` is what broke
+    the other: a part of an attack, or `no attack` if it is wrong when clean.  `images` are the
+    indices of the images in the data set.
     """
 
     stands: int
@@ -35,9 +35,9 @@ class RecordComparison:
     """How much more robust one model is than another on the same `n` images.
 
     `robust` are the two robust accuracies, shares in [0, 1]; `difference` is the first minus the
-    second, with its 95 % `interval`.  `only_first` images are right after the attacks for the first
-    model only, `only_second` for the second only; `p` is the exact McNemar test's.  `churn` has
-    each of these images once, by what broke it.
+    second, with its 95 % `interval`.  `only_first` images are right after the attacks only for the
+    first model, `only_second` only for the second; `p` is that of the exact McNemar test.  `churn`
+    has each of these images once, by what broke it.
     """
 
     names: tuple[str, str]
@@ -52,7 +52,7 @@ class RecordComparison:
 
     @property
     def shown(self) -> bool:
-        """Whether the two are shown to differ, at p < 0.05: one comparison, no correction."""
+        """Whether a difference is shown, at p < 0.05: one comparison, no correction."""
         return self.p < ALPHA
 
     def __str__(self) -> str:
@@ -73,8 +73,8 @@ def compare(
     """Compare the robust accuracy of two models on the same images, under the same threat model.
 
     `first` and `second` are records or the paths of their files.  The test is paired, by image
-    (McNemar, 1947).  Raises SatbenchError for records of other images, threat models or attacks
-    than each other: the difference would not be the models' own.
+    (McNemar, 1947).  Raises SatbenchError for records with different images, threat models or
+    attacks, because the difference would not be due to the models.
 
     >>> import satbench
     >>> records = [
@@ -85,13 +85,13 @@ def compare(
     50
     """
     one, other = (_read(record) for record in (first, second))
-    for what, told in (
+    for what, values in (
         ("images", (one.dataset.digest, other.dataset.digest)),
         ("threat model", (f"{one.norm}:{one.eps}", f"{other.norm}:{other.eps}")),
         ("attacks", (_attacks(one), _attacks(other))),
     ):
-        if told[0] != told[1]:
-            shown = " and ".join(text if len(text) < 60 else f"{text[:12]}…" for text in told)
+        if values[0] != values[1]:
+            shown = " and ".join(text if len(text) < 60 else f"{text[:12]}…" for text in values)
             raise SatbenchError(f"expected two records of the same {what}, got {shown}")
     stands = [np.array(record.verdicts) == SURVIVED for record in (one, other)]
     compared = _compared((one.model.name, other.model.name), stands)
@@ -99,7 +99,7 @@ def compare(
 
 
 def broken_by(record: Record, verdict: int) -> str:
-    """Name what a verdict above -1 says that an image fell to, for people.
+    """Return what broke an image with a verdict above -1, for people.
 
     >>> from satbench.board.publish import published_records
     >>> broken_by(published_records()[0], 0)

@@ -1,4 +1,4 @@
-"""What a verdict costs: the fast suite beside AutoAttack, model by model."""
+"""The cost of a verdict: the fast suite compared with AutoAttack, model by model."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from satbench.core.templates import fill
 from satbench.records.attack_run import AttackRun
 
 ALLOWED = Fraction(1, 1000)
-"""How far above AutoAttack's robust accuracy the fast suite's may lie, a share of all images."""
+"""How far the fast suite's robust accuracy may be above AutoAttack's, a share of all images."""
 
 CHEAPER = 12
-"""How many times fewer passes it must need."""
+"""By which factor it must need fewer passes."""
 
 _COLUMNS = (
     "Model",
@@ -32,7 +32,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Cost:
-    """The runs of one model whose cost is compared; None for what no record holds."""
+    """The runs of one model whose cost is compared; None if no record has the run."""
 
     autoattack: AttackRun | None
     fast: AttackRun | None
@@ -47,17 +47,17 @@ class Cost:
 
     @property
     def ratio(self) -> Fraction | None:
-        """Passes of AutoAttack by passes of fast."""
+        """Passes of AutoAttack divided by passes of fast."""
         return _ratio(self.autoattack, self.fast)
 
     @property
     def reference_ratio(self) -> Fraction | None:
-        """Passes of pyautoattack's AutoAttack by passes of fast."""
+        """Passes of pyautoattack's AutoAttack divided by passes of fast."""
         return _ratio(self.reference, self.fast)
 
     @property
     def is_as_strong(self) -> bool | None:
-        """Whether fast is no more than `ALLOWED` above AutoAttack; None if not measured."""
+        """Whether fast is at most `ALLOWED` above AutoAttack; None if not measured."""
         return None if self.difference is None else self.difference <= ALLOWED
 
     @property
@@ -67,7 +67,7 @@ class Cost:
 
 
 def cost_of(runs: Iterable[AttackRun]) -> Cost:
-    """Choose from the runs of a model those to compare: the least behind others, the least seed."""
+    """Choose the runs of a model to compare: those after the fewest others, with the least seed."""
     alone_or_behind_pgd = [
         run for run in runs if all(attack.startswith("pgd(") for attack in run.before)
     ]
@@ -101,9 +101,9 @@ def render_costs(benchmarks: Sequence[tuple[str, Sequence[tuple[str, Cost]]]]) -
 
 @dataclass(frozen=True)
 class Goal:
-    """A goal of `fast`: `reached` on so many of the `measured` models; the others are `missed`.
+    """A goal of `fast`: how many of the `measured` models `reached` it, and which `missed` it.
 
-    `unmeasured` is the number of models without the numbers to tell.
+    `unmeasured` is the number of models without the needed numbers.
     """
 
     what: str
@@ -170,7 +170,7 @@ def _passes(run: AttackRun | None) -> str:
 def _times(ratio: Fraction | None) -> str | None:
     if ratio is None:
         return None
-    # Rounded down: 11.96 must not read as 12.
+    # Rounded down, so that 11.96 is not shown as 12.
     return f"{int(10 * ratio) / 10:,.1f}"
 
 

@@ -1,6 +1,6 @@
-"""Boards as data: a folder in `leaderboard/` with a `board.toml`, records and what they give.
+"""Boards as data: folders in `leaderboard/` with a `board.toml`, records and generated files.
 
-A new board is one such file.
+A new board needs only a `board.toml`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _Read = TypeVar("_Read")
 
 @dataclass(frozen=True)
 class _BoardFile:
-    """What stands in `board.toml`."""
+    """The contents of `board.toml`."""
 
     schema: int
     summary: str
@@ -42,7 +42,7 @@ class _BoardFile:
 
 @dataclass(frozen=True)
 class BoardDefinition:
-    """A board: which images, which threat model, which suites, which columns.
+    """A board: its images, threat model, suites and columns.
 
     The first `n` images of `split` of `dataset` are attacked within `threat`.  Each of `suites`, a
     list of attacks in order, runs on every model.  `columns` are shown, in this order.
@@ -64,17 +64,17 @@ class BoardDefinition:
 
     @property
     def records(self) -> Path:
-        """The folder of the records that the tables are made of."""
+        """The folder of the records for the tables."""
         return self.folder / "records"
 
     @property
     def reference(self) -> Path:
-        """The folder of the records that others are compared with; it need not be there."""
+        """The folder of the reference records; it need not exist."""
         return self.folder / "reference"
 
     @property
     def imported(self) -> Path:
-        """The folder of rows that others published; it need not be there."""
+        """The folder of rows that others published; it need not exist."""
         return self.folder / "imported"
 
     @property
@@ -89,7 +89,7 @@ class BoardDefinition:
 
     @property
     def rechecks(self) -> Path:
-        """The folder of the recheck records, which give rows their marks; it need not be there."""
+        """The folder of the recheck records, which give rows their marks; it need not exist."""
         return self.folder / "rechecks"
 
     @property
@@ -104,29 +104,29 @@ class BoardDefinition:
 
     @property
     def superseded(self) -> Path:
-        """The folder of records that were withdrawn: kept to be read, in no table."""
+        """The folder of withdrawn records, which are kept but are in no table."""
         return self.folder / "superseded"
 
     def read_records(self, left_out: list[str] | None = None) -> list[Record]:
         """Read the records of the board, ordered by file name.
 
-        Raises SatbenchError, naming the file, for one of other images or another threat model;
-        where a list `left_out` is given, as `satbench.records.record.read_records`.
+        Raises SatbenchError, naming the file, for one with other images or another threat model; a
+        list `left_out` works as for `satbench.records.record.read_records`.
         """
         return (
             read_records(self.records, left_out, self.read_record) if self.records.is_dir() else []
         )
 
     def read_references(self, left_out: list[str] | None = None) -> list[Record]:
-        """Read the records that others are compared with; likewise."""
+        """Read the reference records, like `read_records`."""
         there = self.reference.is_dir()
         return read_records(self.reference, left_out, self.read_record) if there else []
 
     def read_imported(self, left_out: list[str] | None = None) -> list[Imported]:
-        """Read the rows that others published, one publication a file, ordered by file name.
+        """Read the rows that others published, one publication per file, ordered by file name.
 
-        Raises SatbenchError for a bad file; where a list `left_out` is given, the file is left out
-        instead, and the list gets a sentence.
+        Raises SatbenchError for a bad file; with a list `left_out`, the file is left out instead,
+        and the list gets a sentence.
         """
         found = []
         for path in sorted((*self.imported.glob("*.toml"), *self.imported.glob("*.json"))):
@@ -184,7 +184,7 @@ class BoardDefinition:
         return "" if same else f"it has {data.n} {data.split} images of {data.name}"
 
     def read_record(self, path: Path) -> Record:
-        """Read a record.  Raises SatbenchError for one of other images or threat model."""
+        """Read a record.  Raises SatbenchError for other images or another threat model."""
         record = read_record(path)
         data = record.dataset
         found = (data.name, data.split, data.n, Threat.of(record.norm, record.eps))
@@ -204,7 +204,7 @@ def board_definitions() -> list[BoardDefinition]:
 
 
 def board_definition(name: str) -> BoardDefinition:
-    """Return the board of a name.  Raises UnknownNameError with the nearest name."""
+    """Return the board with a name.  Raises UnknownNameError with the nearest name."""
     found = {one.name: one for one in board_definitions()}
     if name not in found:
         raise UnknownNameError("board", name, found)

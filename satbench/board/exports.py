@@ -1,4 +1,4 @@
-"""The board for programs: CSV and JSON, with all digits."""
+"""The board as CSV and JSON, for programs, with all digits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Numbers = dict[str, object]
 
 
 def render_csv(board: Board) -> str:
-    """Return one line a model: shares in [0, 1] and counts; empty where nothing was measured."""
+    """Return one line per model: shares in [0, 1] and counts; empty if not measured."""
     lines = [
         {**_benchmark_numbers(benchmark), **_model_numbers(row)}
         for benchmark in board.benchmarks
@@ -27,12 +27,12 @@ def render_csv(board: Board) -> str:
 
 
 def csv_lines(benchmark: Benchmark) -> list[str]:
-    """Return the lines of a benchmark's CSV without their ends, the first with the names."""
+    """Return the lines of a benchmark's CSV without line ends, first the header."""
     return render_csv(Board((benchmark,))).splitlines()
 
 
 def model_objects(benchmark: Benchmark) -> list[dict[str, object]]:
-    """Return the objects of a benchmark's models, as the JSON has them."""
+    """Return a benchmark's models as the objects of the JSON."""
     return [_model_numbers(row) for row in benchmark.rows]
 
 
@@ -94,9 +94,9 @@ def _model_numbers(row: Row) -> _Numbers:
 
 
 def _beside_numbers(row: Row) -> _Numbers:
-    """Return a model's flags, and the numbers of COST.md and AGREEMENT.md in full.
+    """Return a model's flags, and the numbers of COST.md and AGREEMENT.md with all digits.
 
-    Passes are for each image that was right when clean.
+    Passes are per image that was right when clean.
     """
     cost, agreement = row.cost, row.agreement
     runs = {"autoattack": cost.autoattack, "fast": cost.fast, "reference": cost.reference}
@@ -175,5 +175,5 @@ def _comparison_numbers(pair: Comparison) -> _Numbers:
 
 
 def _stable(value: float) -> float:
-    # The last bits of a quantile belong to scipy's version; the board must not.
+    # The last bits of a quantile depend on scipy's version; the board must not.
     return round(value, 12)

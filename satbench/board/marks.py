@@ -1,4 +1,4 @@
-"""The mark of a row: how far its numbers were checked by somebody other than who made them."""
+"""The mark of a row: how far its numbers were checked by a second person."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ PROMISES: Mapping[Mark, str] = {
     "unverified": "each broken image has a witness; that the others survive is the record's word",
     "imported": "the numbers are those of another publication; satbench measured nothing",
 }
-"""What each mark promises, the strongest first."""
+"""The promise of each mark, the strongest first."""
 
 LEAST_IMAGES = 50
-"""The size of a sample that earns the mark; of fewer survivors, all."""
+"""The size of a sample that earns the mark; if there are fewer survivors, all."""
 
 MOST_POINTS = 0.05
-"""By how much a verified number can be too high at most, as a share of all images."""
+"""By how much a verified number can be too high, at most, as a share of all images."""
 
 STRONG = ("autoattack(", "autoattack-reference(", "fast(")
-"""What one of the attacks of a recheck begins with: a weak attack breaks nothing anywhere."""
+"""One attack of a recheck must begin with one of these: a weak attack breaks nothing anywhere."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What attacking survivors of a row again showed: of `sampled` images, `broken` fell.
+    """The result of rechecks of a row: of `sampled` survivors, `broken` were broken.
 
-    With 95 % confidence the `attacks` would break `breakable` of the images that survive in the row
-    at most; `too_high` is that as a share of all images.
+    With 95 % confidence the `attacks` would break at most `breakable` of the images that survive in
+    the row; `too_high` is that as a share of all images.
     """
 
     sampled: int
@@ -53,10 +53,10 @@ def checked_of(
 ) -> Checked | None:
     """Return the check of a row whose `robust` images (N,) survive in all its `records`.
 
-    The recheck with the largest sample counts, whatever fell in it.  Its bound is one on all that
-    its record claims to survive.  Images that fell in it, and that a record has proven broken
-    since, are among these, and no longer among the row's.  None where no recheck is of these
-    records, large enough, and with a strong attack.
+    The recheck with the largest sample counts, whatever it broke.  Its bound is for all survivors
+    that its record claims.  These include images that it broke and that a record has proven broken
+    since, which are no longer among the row's survivors.  None if no recheck is of these records,
+    large enough, and with a strong attack.
     """
     ours = {record.identity for record in records}
     found = [
@@ -81,7 +81,7 @@ def checked_of(
 
 
 def mark_of(robust: NDArray[np.bool_], checked: Checked | None) -> Mark:
-    """Return the mark of a row with records; one without survivors leaves nothing to trust."""
+    """Return the mark of a row with records; without survivors there is nothing to trust."""
     if not robust.any():
         return "verified"
     return "verified" if checked and checked.too_high <= MOST_POINTS else "unverified"

@@ -1,6 +1,7 @@
-"""Model cards for people: a markdown page for each model that ships, and a list of them.
+"""Pages of the shipped models: a markdown page for each, and a list of them.
 
-Written from cards, records, registries and recipes alone: the same of these, the same bytes.
+They are written only from cards, records, registries and recipes; the same inputs give the same
+bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from satbench.records.record import Record
 
 INDEX = "README.md"
 PICTURES, SHOWN = "pictures", 4
-"""The folder of the pages' pictures, and how many images each shows."""
+"""The folder of the pages' pictures, and how many images a picture shows."""
 
 _SHARES: tuple[Column, ...] = tuple(column for column in COLUMNS if column != "gap")
 _BOARD = "../../leaderboard/README.md"
@@ -40,10 +41,10 @@ class BenchmarkRow:
 
 
 def pictured(cards: Sequence[Card], records: Sequence[Record]) -> dict[str, Record]:
-    """Return the record whose broken images a model's page shows, by the name of the model.
+    """Return by model name the record whose broken images the model's page shows.
 
-    It is the one that leaves fewest images right; models of whose images none is broken are left
-    out, and records that lie in no file.
+    It is the one with the fewest survivors.  Models without a broken image and records without a
+    file are left out.
     """
     found: dict[tuple[str, str, str], Record] = {}
     for record in records:
@@ -65,10 +66,10 @@ def picture_command(name: str, record: Record) -> str:
 def pages(
     cards: Sequence[Card], surrogates: Sequence[str], records: Sequence[Record]
 ) -> dict[str, str]:
-    """Return the name and the text of each page: one a card, and the list of all.
+    """Return the name and the text of each page: one per card, and the list of all.
 
-    `surrogates` are the names of the surrogates.  Records of models without a card
-    enter nothing.  Raises SatbenchError for records that cannot be counted.
+    `surrogates` are the names of the surrogates.  Records of models without a card are ignored.
+    Raises SatbenchError for records that cannot be counted.
     """
     results, shown = _results(records), pictured(cards, records)
     found = {card.name: results.get(_key(card), []) for card in cards}
@@ -84,7 +85,7 @@ def pages(
 def page(
     card: Card, results: Sequence[BenchmarkRow], is_surrogate: bool, shown: Record | None = None
 ) -> str:
-    """Return the page of one model, with a picture of the images that `shown` says are broken."""
+    """Return the page of one model, with a picture of the broken images of the record `shown`."""
     values = {
         "card": card,
         "training": card.training,
@@ -103,10 +104,10 @@ def page(
 def stale_pages(
     contents: Mapping[Path, str], folder: Path, shown: Sequence[str] = ()
 ) -> list[Path]:
-    """Return the pages in `folder` that are missing, hold something else, or are of no model.
+    """Return the pages in `folder` that are missing, differ, or belong to no model.
 
-    And the pictures, of the models `shown`, that are missing or of no model.  What they hold is not
-    compared, for it changes with the version of matplotlib.
+    It also returns pictures of the models `shown` that are missing or belong to no model.  Their
+    contents are not compared, because they depend on the version of matplotlib.
     """
     pictures = {folder / PICTURES / f"{name}.png" for name in shown}
     surplus = set(folder.glob("*.md")) - set(contents)
@@ -159,12 +160,14 @@ def network_text(architecture: str) -> str:
     return " ".join(" ".join(text.split()) for text in texts if text)
 
 
-def _training_facts(told: Training) -> list[tuple[str, str]]:
-    held_out = told.config.get("held_out")
+def _training_facts(training: Training) -> list[tuple[str, str]]:
+    held_out = training.config.get("held_out")
     images = f"of {held_out:,} " if isinstance(held_out, int) else "of "
-    mode = told.config.get("attack_mode")
+    mode = training.config.get("attack_mode")
     searched = f", batch-norm in {mode} mode" if mode else ""
-    shares = ", ".join(f"{cell(what)} {percent(share)} %" for what, share in told.held_out.items())
+    shares = ", ".join(
+        f"{cell(what)} {percent(share)} %" for what, share in training.held_out.items()
+    )
     return [
         ("recipe", f"{code(told.recipe)}: {cell(recipe_text(told.recipe))}"),
         ("threat model", code(told.threat) if told.attack else "none"),
@@ -173,8 +176,8 @@ def _training_facts(told: Training) -> list[tuple[str, str]]:
         ("data", f"{cell(told.dataset)}, training split, SHA-256 {code(told.data_digest)}"),
         ("kept", cell(told.kept) + (", as the recipe says" if told.kept == "last epoch" else "")),
         ("held out", f"{shares}, {images}training images that no step saw"),
-        *(("note", cell(note)) for note in told.notes),
-        ("made with", cell(f"satbench {told.satbench}, torch {told.torch}")),
+        *(("note", cell(note)) for note in training.notes),
+        ("made with", cell(f"satbench {training.satbench}, torch {training.torch}")),
     ]
 
 
@@ -182,7 +185,7 @@ def recipe_text(name: str) -> str:
     """Return what a recipe does, in one sentence."""
     try:
         return recipe_summary(name)
-    except UnknownNameError:  # a recipe of the trainer's own
+    except UnknownNameError:  # a user's own recipe
         return "not of satbench"
 
 
@@ -219,16 +222,16 @@ def _index(cards: Sequence[Card], found: Mapping[str, Sequence[BenchmarkRow]]) -
     head = ("model", "activation", "recipe", "parameters", "clean", "best known", "95 %")
     lines = []
     for card in sorted(cards, key=lambda card: card.name):
-        told, results = card.training, found[card.name]
+        training, results = card.training, found[card.name]
         numbers = [(MISSING, MISSING, MISSING)]
-        if results:  # of several benchmarks the first; the page has them all
+        if results:  # the first of several benchmarks; the page has all
             row = results[0].row
             numbers = [(percent(row.clean.value), *_numbers(row.best_known))]
         lines.append(
             (
                 f"[{cell(card.name)}]({card.name}.md)",
                 code(card.activation),
-                cell(told.recipe) if told else MISSING,
+                cell(training.recipe) if training else MISSING,
                 f"{card.parameters:,}",
                 *numbers[0],
             )

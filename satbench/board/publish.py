@@ -1,4 +1,4 @@
-"""The committed files: what they should hold, which are out of date, and writing them."""
+"""The committed files of boards: their contents, which are out of date, and writing them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def published_records() -> list[Record]:
 
 
 def published_board(left_out: list[str] | None = None) -> Board:
-    """Return all boards that ship with satbench as one; `left_out` as `build_board` fills it.
+    """Return all boards that ship with satbench as one; `left_out` works as for `build_board`.
 
     >>> board = published_board()
     >>> all(benchmark.rows for benchmark in board.benchmarks)
@@ -50,8 +50,8 @@ def published_board(left_out: list[str] | None = None) -> Board:
 def chosen_board(name: str | None, records: Path | None, left_out: list[str]) -> Board:
     """Return the board `name`, that of a folder of `records`, or all that ship with satbench.
 
-    Raises SatbenchError for both, for an unknown name and for no records; `left_out` as
-    `build_board` fills it.
+    Raises SatbenchError for both, for an unknown name and for no records; `left_out` works as for
+    `build_board`.
     """
     if name is not None and records is not None:
         raise SatbenchError("expected --board or --records, got both")
@@ -61,12 +61,12 @@ def chosen_board(name: str | None, records: Path | None, left_out: list[str]) ->
 
 
 def named_board(name: str, left_out: list[str]) -> Board:
-    """Return the board of a name.  Raises UnknownNameError, and SatbenchError for no records."""
+    """Return the board with a name.  Raises UnknownNameError, and SatbenchError for no records."""
     return defined_board(board_definition(name), left_out)
 
 
 def published_files(left_out: list[str] | None = None) -> dict[Path, str]:
-    """Return the files that a checkout holds of its boards, and what each should hold.
+    """Return the files of a checkout's boards with their contents.
 
     They are the pages, CSV and JSON of each board, the list of boards, the JSON's schema,
     COST.md, AGREEMENT.md and FLAGS.md in `docs`, and the table in the README.  Raises
@@ -77,7 +77,7 @@ def published_files(left_out: list[str] | None = None) -> dict[Path, str]:
     if not readme.is_file():
         raise SatbenchError(
             "expected a checkout of satbench, whose boards can be written; "
-            "give the records to make a board of, --records FOLDER"
+            "give the records for a board, --records FOLDER"
         )
     contents: dict[Path, str] = {}
     definitions = board_definitions()
@@ -89,7 +89,7 @@ def published_files(left_out: list[str] | None = None) -> dict[Path, str]:
         files = board_files(defined_board(one, left_out), one.folder, docs=docs, flags=docs / FLAGS)
         files[one.folder / PAGE] += f"\n{render_beside(imported)}\n" if imported else ""
         contents |= {path: text for path, text in files.items() if path.parent == one.folder}
-    whole = published_board(None if left_out is None else [])  # the same, told above
+    whole = published_board(None if left_out is None else [])  # its faults are reported above
     both = board_files(whole, boards, readme, docs, page="README.md")
     contents |= {path: text for path, text in both.items() if path.parent != boards}
     contents[boards / "README.md"] = _catalogue(definitions)
@@ -99,7 +99,7 @@ def published_files(left_out: list[str] | None = None) -> dict[Path, str]:
 
 
 def _catalogue(definitions: Sequence[BoardDefinition]) -> str:
-    """Return the list of boards, as the README of their folder."""
+    """Return the list of boards, which is the README of their folder."""
     lines = [
         (
             f"[{one.name}]({one.name}/{PAGE})",
@@ -131,14 +131,14 @@ def _flags_page(
 
 
 def reference_folder(records: Path) -> Path:
-    """Return where the records lie that a folder's are compared with: beside it, `reference`."""
+    """Return the folder of the reference records of a folder: `reference`, next to it."""
     return records.resolve().parent / "reference"
 
 
 def read_board(records: Path, left_out: list[str] | None = None) -> Board:
-    """Build the board of a folder of records, and of the reference records beside it, if any.
+    """Build the board of a folder of records, with the reference records next to it, if any.
 
-    Raises SatbenchError for none or a bad one; where a list `left_out` is given, as `build_board`.
+    Raises SatbenchError for no records or a bad one; a list `left_out` works as for `build_board`.
     """
     found = read_records(records, left_out)
     references = reference_folder(records)
@@ -160,7 +160,7 @@ def board_files(
     page: str = PAGE,
     flags: Path | None = None,
 ) -> dict[Path, str]:
-    """Return the files of a board in the folder `out`, and what each should hold.
+    """Return the files of a board in the folder `out` with their contents.
 
     The pages on cost and agreement go to `docs`, by default to `out` as well; `flags` is where the
     page on flags is, if anywhere.  Of `readme` only
@@ -203,7 +203,7 @@ def _link(page: Path, folder: Path) -> str:
 
 
 def stale_files(contents: Mapping[Path, str]) -> list[Path]:
-    """Return the files that are missing or hold something else."""
+    """Return the files that are missing or differ."""
     return [
         path
         for path, text in contents.items()

@@ -1,4 +1,4 @@
-"""Who is better than whom: models by a paired test, activations by their paired training seeds."""
+"""Rankings: models by a paired test, activations by paired training seeds."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _TESTED: tuple[Column, ...] = tuple(column for column in COLUMNS if column != "g
 def rank_rows(rows: Sequence[Row]) -> tuple[list[Row], int]:
     """Return the models of one benchmark by best known accuracy, each with its set of ranks.
 
-    The number is that of the pairs of models that are told apart.
+    The number is how many pairs of models the test distinguishes.
 
-    Two models are told apart by the exact McNemar test on the same images, at p < 0.05 after Holm's
+    The exact McNemar test on the same images distinguishes two models at p < 0.05 after Holm's
     correction over all pairs of the benchmark.  A model's best rank is 1 + the number of models
-    that are shown to be better, its worst the number of those that are not shown to be worse.
-    Neither falls along the order.
+    that are shown to be better, its worst rank the number of models that are not shown to be worse.
+    Both are monotone in the order.
     """
     ordered = sorted(rows, key=_order)
     n = len(ordered)
@@ -43,25 +43,25 @@ def rank_rows(rows: Sequence[Row]) -> tuple[list[Row], int]:
 
 
 def told_apart(ordered: Sequence[Row]) -> list[tuple[int, int]]:
-    """Return the places (better, worse) of all pairs that the test tells apart."""
+    """Return the positions (better, worse) of all pairs that the test distinguishes."""
     if len(ordered) < 2:
         return []
-    robust = np.array([row.robust for row in ordered], np.float64)  # counts are exact, and faster
+    robust = np.array([row.robust for row in ordered], np.float64)  # exact counts, and faster
     first, second = np.triu_indices(len(ordered), 1)
-    # The images that one of two models has right and the other wrong.
+    # The images that one of two models gets right and the other wrong.
     only = np.rint(robust @ (1 - robust).T).astype(np.int64)
     p_values = holm(mcnemar_p_of_counts(only[first, second], only[second, first]))
-    told = np.array(p_values) < ALPHA
-    return list(zip(first[told].tolist(), second[told].tolist(), strict=True))
+    distinct = np.array(p_values) < ALPHA
+    return list(zip(first[distinct].tolist(), second[distinct].tolist(), strict=True))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A group and the ReLU group that differs from it only in the activation.
+    """A group and the ReLU group that differs only in the activation.
 
     `effects` are the activation's accuracy minus ReLU's, column by column, over the training seeds
-    that both have; of a column that no such seed has there is none.  In each column p is corrected
-    for the number of comparisons of the benchmark.
+    that both have; a column without such a seed has none.  In each column p is corrected for the
+    number of comparisons of the benchmark.
     """
 
     group: Group
@@ -72,7 +72,7 @@ class Comparison:
 def compare_with_relu(groups: Sequence[Group]) -> list[Comparison]:
     """Pair each group of another activation with its ReLU twin, in the groups' order.
 
-    Groups of unknown training have no twin; nor has a pair that shares no training seed.
+    Groups of unknown training, and groups without a common training seed, have no twin.
     """
     known = [group for group in groups if group.first.training.is_known]
     twins = {

@@ -1,4 +1,4 @@
-"""The page of a board on which nothing has been measured yet."""
+"""The page of a board without records."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from satbench.core.templates import fill
 from satbench.data import AT_A_PATH
 
 SHIPPED = "fashion-mnist"
-"""The data set that the models that ship with satbench are made for."""
+"""The data set of the shipped models."""
 
 
 def fill_command(definition: BoardDefinition) -> str:
-    """Return the command that measures a model on a board, or all shipped ones.
+    """Return the command that measures a model, or all shipped ones, on a board.
 
     >>> from satbench.board.definition import board_definition
     >>> fill_command(board_definition("fashion-mnist-l2-1"))

@@ -1,4 +1,4 @@
-"""From records to rows (one a model) and groups (models that differ in the training seed alone)."""
+"""Rows (one per model) and groups (models that differ only in the training seed) from records."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Share:
 
 @dataclass(frozen=True)
 class TrainingInfo:
-    """How a model was trained, as far as its record knows; `attack` is empty for no adversary."""
+    """How a model was trained, according to its record; `attack` is empty for no adversary."""
 
     recipe: str | None
     seed: int | None
@@ -69,15 +69,15 @@ class TrainingInfo:
 
     @property
     def is_control(self) -> bool:
-        """Whether it is known to have been trained without an adversary."""
+        """Whether it is known that there was no adversarial training."""
         return self.attack == ""
 
 
 @dataclass(frozen=True)
 class RankSet:
-    """The ranks that a model may have: `best` is 1 + the number of models shown to be better.
+    """The possible ranks of a model: `best` is 1 + the number of models shown to be better.
 
-    `worst` is the number of all models less those shown to be worse.
+    `worst` is the number of all models minus those shown to be worse.
     """
 
     best: int
@@ -89,7 +89,7 @@ class RankSet:
 
 @dataclass(frozen=True)
 class Row:
-    """A model on a benchmark: what all its records together say.
+    """A model on a benchmark, from all its records.
 
     `robust` has one truth value an image: whether it survived in every record.  `records` are
     these, `attacks` are the specs they ran, and the search cost `passes_per_image` (forward and
@@ -131,7 +131,7 @@ class Row:
         )
 
     def share(self, column: Column) -> Share | None:
-        """Return the accuracy of a column; None where no record ran the attack, and for the gap."""
+        """Return the accuracy of a column; None if no record ran the attack, and for the gap."""
         shares: dict[Column, Share | None] = {
             "clean": self.clean,
             "transfer": self.transfer,
@@ -145,7 +145,7 @@ class Row:
     def value(self, column: Column) -> float | None:
         """Return a column's number, a share of the images.
 
-        The gap is PGD-50 minus the lower of AutoAttack and fast, where one of them ran.
+        The gap is PGD-50 minus the lower of AutoAttack and fast, if one of them ran.
         """
         if column == "gap":
             strong = [share.count for share in (self.autoattack, self.fast) if share]
@@ -167,16 +167,16 @@ class Summary:
 
 @dataclass(frozen=True)
 class Group:
-    """Models that were trained alike and differ in the seed alone; never empty.
+    """Models with the same training that differ only in the seed; never empty.
 
-    A model of unknown recipe or seed is a group of its own.
+    A model of unknown recipe or seed is a separate group.
     """
 
     rows: tuple[Row, ...]
 
     @property
     def first(self) -> Row:
-        """One of its models, to read from it what they share."""
+        """One of its models, for the properties that all share."""
         return self.rows[0]
 
     @property
@@ -187,7 +187,7 @@ class Group:
     def by_seed(self, column: Column) -> dict[int | None, float]:
         """Return a column's number for each training seed that has it.
 
-        Should two models share a seed (trained twice, on other machines say), it is their mean.
+        If two models have the same seed (trained twice on different machines), it is their mean.
         """
         values = defaultdict(list)
         for row in self.rows:
@@ -197,9 +197,9 @@ class Group:
         return {seed: fmean(found) for seed, found in values.items()}
 
     def masks_by_seed(self, column: Column) -> dict[int | None, NDArray[np.float64]]:
-        """Return for each training seed that has a column which images are right, (N,) in [0, 1].
+        """Return which images are right, (N,) in [0, 1], for each training seed with the column.
 
-        Should two models share a seed, it is their mean.
+        If two models have the same seed, it is their mean.
         """
         found = defaultdict(list)
         for row in self.rows:
@@ -208,7 +208,7 @@ class Group:
         return {seed: np.mean(masks, axis=0) for seed, masks in found.items()}
 
     def summary(self, column: Column) -> Summary | None:
-        """Return a column's mean over the training seeds; None where no seed has it."""
+        """Return a column's mean over the training seeds; None if no seed has it."""
         values = list(self.by_seed(column).values())
         if not values:
             return None
@@ -220,10 +220,10 @@ def make_row(
     references: Sequence[Record] = (),
     rechecks: Sequence[RecheckRecord] = (),
 ) -> Row:
-    """Join the records of one model on one benchmark; `references` are beside the board.
+    """Return the row of one model on one benchmark; `references` are its reference records.
 
-    A column counts the images that survived in every record that ran its attack; a stage that
-    several records hold cost its passes once.  `rechecks`, of any records, give it its mark.
+    A column counts the images that survived in every record that ran its attack.  The passes of a
+    stage that several records have count once.  `rechecks`, of any records, give it its mark.
     """
     survivors = [_standing(record, 0) for record in records]
     clean = np.logical_and.reduce(survivors)
@@ -264,7 +264,7 @@ def make_row(
 
 
 def _searches(records: Sequence[Record]) -> list[StageResult]:
-    """Return the stages that were run, each once: a challenged record holds its parent's too."""
+    """Return the stages that were run, each once: a challenge also has those of its parent."""
     ran = {
         (stage.origin or record.identity, stage.attack, stage.part): stage
         for record in records
@@ -274,7 +274,7 @@ def _searches(records: Sequence[Record]) -> list[StageResult]:
 
 
 def make_groups(rows: Sequence[Row]) -> list[Group]:
-    """Gather the models that differ in the training seed alone, the most robust group first.
+    """Group the models that differ only in the training seed, the most robust group first.
 
     Within a group the seeds ascend.
     """
@@ -309,7 +309,7 @@ def _pgd50_stage(record: Record) -> int | None:
 
 
 def _transfer_stage(record: Record) -> int | None:
-    # Behind its last part: the worst case over its sources.
+    # After its last part: the worst case over its sources.
     return _last_stage(record, "transfer(", behind="transfer(")
 
 
@@ -322,9 +322,9 @@ def _fast_stage(record: Record) -> int | None:
 
 
 def _last_stage(record: Record, spec: str | tuple[str, ...], behind: str = "") -> int | None:
-    """Return the last stage whose attack starts with `spec`, where all before start with `behind`.
+    """Return the last stage whose attack begins with `spec`, if all before begin with `behind`.
 
-    Behind an attack of another kind the survivors would say nothing of PGD or transfer alone.
+    After an attack of another kind the survivors say nothing about PGD or transfer alone.
     """
     last = None
     for number, stage in enumerate(record.stages, 1):
@@ -340,7 +340,7 @@ def _share(mask: NDArray[np.bool_]) -> Share:
 
 
 def _as_named(record: Record) -> tuple[bool, str, str]:
-    # The same weights may have been given as a zoo entry and as a file: the zoo's name is theirs.
+    # The same weights may be a zoo entry and a file: prefer the name in the zoo.
     return record.model.source != "zoo", record.model.name, record.identity
 
 

@@ -1,4 +1,4 @@
-"""The board as markdown for people: tables here, text in templates."""
+"""The board as markdown: the tables are made here, the text is in templates."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def render_summary(board: Board, page: str, rows: int = SUMMARY_ROWS) -> str:
     """Return the first rows of each benchmark, for a README; `page` links to the rest.
 
     A row is a kind of model: training, architecture and activation.  There are `rows` in all, and
-    at least one a benchmark.
+    at least one per benchmark.
     """
     each = max(1, rows // max(1, len(board.benchmarks)))
     benchmarks = [
@@ -79,7 +79,7 @@ def render_summary(board: Board, page: str, rows: int = SUMMARY_ROWS) -> str:
 
 
 def recipe_title(training: TrainingInfo) -> str:
-    """Return the recipe's name for people; a control is marked as such."""
+    """Return the recipe's name for people, with a mark for a control."""
     return (training.recipe or MISSING) + CONTROL * training.is_control
 
 
@@ -153,7 +153,7 @@ def _mean(group: Group, column: Column, spread: bool = True) -> str:
         text += f" ± {percent(summary.sd)}"
     if column == "best_known":
         text = f"**{text}**"
-    # A mean over some of the seeds must not pass for one over all.
+    # Mark a mean over only some of the seeds.
     return text if summary.seeds == group.seeds else f"{text} ({summary.seeds} of {group.seeds})"
 
 
@@ -203,7 +203,7 @@ def _models(benchmark: Benchmark) -> str:
 
 
 def mark_text(row: Row) -> str:
-    """Return a row's mark for people, with by how many points the number can be too high."""
+    """Return a row's mark for people, with how many points the number can be too high."""
     if row.mark != "verified" or row.checked is None:
         return row.mark
     return f"{row.mark} (≤ {percent(row.checked.too_high)})"

@@ -212,7 +212,7 @@ _OF_A_CARD = ("--arch", "--activation", "--preset")  # these are compared with t
 
 def _request_file(text: str, path: Path, options: FileOptions) -> ModelRequest:
     if not os.path.isfile(path):
-        raise SatbenchError(f"expected weights at {path}, found none")
+        raise SatbenchError(f"expected weights at {path}, which is missing")
     described = options.preset or (options.architecture and options.activation)
     if card := card_of_file(text, described=bool(described)):
         return ModelRequest(text, "file", card, path, options=options)

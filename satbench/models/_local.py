@@ -43,7 +43,7 @@ class LocalFile:
         """Return the file at a path.  Raises SatbenchError if there is none."""
         file = cls(text)
         if not file.path.is_file():
-            raise SatbenchError(f"expected weights at {file.path}, found none")
+            raise SatbenchError(f"expected weights at {file.path}, which is missing")
         return file
 
     @property

@@ -38,7 +38,7 @@ def load_start(model: nn.Module, start: str) -> str:
     if path.suffix and path.exists():
         state = _state_of(path, copy)
     elif path.suffix:
-        raise SatbenchError(f"expected weights to start from at {path}, found none")
+        raise SatbenchError(f"expected weights to start from at {path}, which is missing")
     else:
         _, path = find_card(text)
         state = read_state(path)

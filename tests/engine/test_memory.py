@@ -261,5 +261,5 @@ def test_preparing_is_written_down_once_however_often_a_run_is_stopped(
 def test_an_attack_with_surrogates_is_refused_where_there_are_none(
     mean_model: nn.Module, three: Dataset
 ) -> None:
-    with pytest.raises(SatbenchError, match="asks for surrogates"):
+    with pytest.raises(SatbenchError, match="needs surrogates"):
         run(mean_model, three, [stage("t", FromTwin())], Journal())

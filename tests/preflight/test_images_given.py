@@ -67,7 +67,7 @@ def test_bytes_are_taken_for_0_to_255_and_it_is_said(capsys: pytest.CaptureFixtu
 def test_channels_last_is_named() -> None:
     grey = (255 * X).round().to(torch.uint8).permute(0, 2, 3, 1)
 
-    with pytest.raises(SatbenchError, match=r"\(10, 4, 4, 3\): x\.permute\(0, 3, 1, 2\)"):
+    with pytest.raises(SatbenchError, match=r"\(10, 4, 4, 3\): .* x\.permute\(0, 3, 1, 2\)"):
         images_given(grey, Y)
 
 

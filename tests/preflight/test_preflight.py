@@ -186,7 +186,9 @@ def test_a_list_of_labels_is_refused() -> None:
 
 
 def test_one_hot_labels_are_refused_with_the_remedy() -> None:
-    with pytest.raises(SatbenchError, match=r"got shape \(100, 10\): turn one-hot .* y\.argmax\(1"):
+    with pytest.raises(
+        SatbenchError, match=r"got shape \(100, 10\): convert one-hot .* y\.argmax\(1"
+    ):
         dataset_from_tensors(X, torch.eye(10)[Y])
 
 
@@ -846,7 +848,7 @@ def test_a_model_comes_back_untouched() -> None:
 def test_a_refused_model_comes_back_untouched() -> None:
     model = rich_model()
     before = traces(model)
-    with pytest.raises(SatbenchError, match="wrong class count"):
+    with pytest.raises(SatbenchError, match="wrong number of classes"):
         check(model, replace(NAMED, classes=12))
 
     assert traces(model) == before

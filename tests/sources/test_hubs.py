@@ -199,7 +199,7 @@ def test_a_model_of_timm_takes_pixels(write_repo: WriteRepo, tmp_path: Path) -> 
 
 def test_weights_of_timm_that_cannot_be_had_are_told(write_repo: WriteRepo) -> None:
     with pytest.raises(
-        SatbenchError, match=r"^expected the weights of timm's test_vit in timm/test_vit\.r160"
+        SatbenchError, match=r"^cannot find the weights of timm's test_vit in timm/test_vit\.r160"
     ):
         load("timm:test_vit")
 
@@ -284,7 +284,7 @@ def test_a_repository_with_a_card_is_built_and_loaded(
             {},
             r"^expected satbench\.json or a config\.json of timm or transformers in hf:org/robust",
         ),
-        ({}, {}, r"^expected a file model\.safetensors in hf:org/robust, which has none$"),
+        ({}, {}, r"^expected a file model\.safetensors in hf:org/robust, found none$"),
         (
             {"architecture": "bert"},
             {},

@@ -105,7 +105,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "width": ({"architecture": "tiny(width=3)"}, r"do not fit the model .*in another size"),
     "activation": ({"activation": "sulu"}, r"^unknown activation 'sulu': did you mean 'silu'"),
     "classes": ({"classes": 4}, r"likely weights for 3 classes"),
-    "parameters": ({"parameters": 5}, r"tells of 5 parameters, the network has 1\d\d\d: mend"),
+    "parameters": ({"parameters": 5}, r"says 5 parameters, the network has 1\d\d\d: correct"),
     "shape": ({"input_shape": (3, 28, 28)}, r"mine.*\(3, 28, 28\)|expected images of shape"),
     "missing weights": ({"weights": "none.pt"}, r"^expected weights at .*none\.pt, which is miss"),
     "weights elsewhere": ({"weights": "../w.safetensors"}, r"^expected the name of a file beside"),
@@ -131,7 +131,7 @@ def test_a_name_of_the_users_is_not_given_twice(make_card: MakeCard) -> None:
 def test_two_models_do_not_share_a_file_of_weights(make_card: MakeCard) -> None:
     add_model(make_card())
     with pytest.raises(
-        SatbenchError, match=r"the weights of 'mine' in .* are called w\.safetensors"
+        SatbenchError, match=r"the weights of 'mine' in .* are also called w\.safet"
     ):
         add_model(make_card(name="other"))
 

@@ -330,7 +330,7 @@ X, Y = torch.rand(40, 1, 8, 8), torch.arange(40) % 3
     ("wrong", "said"),
     [
         ({"model": net}, "model"),
-        ({"model": nn.Flatten()}, "weights to train"),
+        ({"model": nn.Flatten()}, "trainable weights"),
         ({"model": net(classes=2)}, "classes"),
         ({"model": net(pixels=63)}, "63"),
         ({"data": (X * 2 - 1, Y)}, r"pixels in \[0, 1\]"),
@@ -354,7 +354,7 @@ X, Y = torch.rand(40, 1, 8, 8), torch.arange(40) % 3
         ({"activation": "silu"}, "activation"),
         ({"attack": "pdg-3"}, "pgd"),
         ({"attack": 3}, "attack"),
-        ({"attack": "autoattack"}, "search while"),
+        ({"attack": "autoattack"}, "used in training"),
         ({"loss": 3}, "loss"),
         ({"loss": nn.CrossEntropyLoss}, "loss"),
         ({"loss": lambda logits, y: logits}, "shape"),

@@ -254,7 +254,7 @@ def test_best_weights_that_are_all_corrupt_are_told_in_a_sentence(
     for name in ("best.safetensors", "best.before.safetensors"):
         flip(tmp_path / name, -9)
     with pytest.raises(
-        SatbenchError, match=r"^the best weights .* are corrupt, and so are those be"
+        SatbenchError, match=r"^the best weights .* are corrupt, and so are the seco"
     ):
         train(thrice, toy, tmp_path, CPU)
 

@@ -1,4 +1,4 @@
-"""The formats that a board is exported in: the same records, the same bytes on any machine."""
+"""The export formats of a board; the same records give the same bytes on any machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from satbench.board.formats.latex import render_latex
 
 @dataclass(frozen=True)
 class Format:
-    """A format of one text: what it is for, and how a board is written in it."""
+    """A format with one text: its purpose, and the function that writes a board."""
 
     summary: str
     render: Callable[[Board], str]
@@ -29,4 +29,4 @@ FORMATS: Mapping[str, Format] = {
     "markdown": Format("an appendix for a paper: set-up, models, what to cite", render_appendix),
     "bibtex": Format("the papers that the rows rest on", render_bibtex),
 }
-"""The formats of one text; `robustbench` writes a folder (`satbench.board.formats.entries`)."""
+"""The formats with one text; `robustbench` writes a folder (`satbench.board.formats.entries`)."""

@@ -1,4 +1,4 @@
-"""The board as markdown for the appendix of a paper: set-up, then each model."""
+"""The board as markdown for the appendix of a paper: the set-up, then each model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from satbench.core.threat import show_fraction
 
 
 def render_appendix(board: Board) -> str:
-    """Return for each benchmark what was measured, and a table of all models."""
+    """Return the set-up of each benchmark, and a table of all models."""
     values = {"benchmarks": [_benchmark(one) for one in board.benchmarks]}
     return fill("appendix.md", values).rstrip() + "\n"
 

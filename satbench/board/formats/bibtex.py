@@ -1,4 +1,4 @@
-"""What the rows of a board rest on, as BibTeX: attacks, networks, data sets, recipes, satbench."""
+"""The sources of a board's rows as BibTeX: attacks, networks, data sets, recipes, satbench."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ METHODS = {
     "si": "1908.06281",
     "vmi": "2103.15571",
 }
-"""The papers of the methods that the attack `transfer` joins (`satbench.attacks.transfer`)."""
+"""The papers of the methods that the attack `transfer` combines (`satbench.attacks.transfer`)."""
 
 KEYS = {"Krizhevsky, 2009": "krizhevsky2009cifar"}
 """Entries of sources that are not on arXiv."""
@@ -47,7 +47,7 @@ _SPLIT = re.compile(r"[()+,=]")
 
 
 def render_bibtex(board: Board) -> str:
-    """Return the entries that the board's rows rest on, sorted by key, and that of satbench."""
+    """Return the entries for the sources of the board's rows, sorted by key, and for satbench."""
     rows = [row for benchmark in board.benchmarks for row in benchmark.rows]
     datasets = [benchmark.dataset.name for benchmark in board.benchmarks]
     found = {key for row in rows for key in sources_of(row)}
@@ -56,7 +56,7 @@ def render_bibtex(board: Board) -> str:
 
 
 def sources_of(row: Row) -> set[str]:
-    """Return what one row rests on: arXiv numbers, and keys of what is not there."""
+    """Return the sources of one row: arXiv numbers, and keys of sources that are not on arXiv."""
     found = {key for spec in row.attacks for key in attack_sources(spec)}
     found |= _of(ARCHITECTURES, row.model.architecture) | _of(ACTIVATIONS, row.model.activation)
     if row.training.attack:
@@ -67,7 +67,7 @@ def sources_of(row: Row) -> set[str]:
 
 
 def attack_sources(spec: str) -> set[str]:
-    """Return what an attack rests on: its own source, its parts', and its methods'.
+    """Return the sources of an attack: its own, and those of its parts and methods.
 
     >>> sorted(attack_sources("autoattack(version=standard,block=250)"))
     ['1907.02044', '1912.00049', '2003.01690', '2103.01208']

@@ -1,4 +1,4 @@
-"""Rows of a board as entries of RobustBench: the JSON files that its leaderboard is made of."""
+"""Rows of a board as entries of RobustBench: the JSON files of its leaderboard."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from satbench.core.threat import show_fraction
 from satbench.recipes import recipe_names
 
 FOLDERS = {"linf": "Linf", "l2": "L2"}
-"""RobustBench's names of norms; it has no leaderboard of another."""
+"""RobustBench's names of norms; it has no leaderboard for others."""
 
 
 @dataclass(frozen=True)
 class About:
-    """What RobustBench asks for beside the numbers, and no record knows."""
+    """The fields that RobustBench needs besides the numbers, and that no record has."""
 
     name: str
     authors: str
@@ -44,7 +44,7 @@ SHIPPED = About(
     venue="Unpublished",
     additional_data=False,
 )
-"""What is said of a model of one of satbench's own recipes."""
+"""The fields of a model that was trained by one of satbench's recipes."""
 
 
 def read_about(path: Path) -> dict[str, About]:
@@ -64,8 +64,8 @@ def robustbench_entries(
 ) -> dict[str, str]:
     """Return the files of a board's rows, `DATASET/THREAT/NAME.json` -> text.
 
-    A row that RobustBench has no place for is left out, and the list gets a sentence: one without
-    AutoAttack, under another norm, or of a model that nothing is said about.
+    A row that does not fit RobustBench is left out, and the list gets a sentence: a row without
+    AutoAttack, with another norm, or of a model that `about` does not describe.
     """
     files = {}
     for benchmark in board.benchmarks:
@@ -73,7 +73,7 @@ def robustbench_entries(
             try:
                 path, entry = _entry(benchmark, row, about)
                 if path in files:
-                    raise SatbenchError("a model of that name has an entry already")
+                    raise SatbenchError("a model with that name already has an entry")
             except SatbenchError as error:
                 left_out.append(f"{visible(row.model.name)}: {error}")
                 continue

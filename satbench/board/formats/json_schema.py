@@ -24,7 +24,7 @@ _ACCURACIES = [column for column in COLUMNS if column != "gap"]
 
 
 def render_schema() -> str:
-    """Return the schema as text; it refuses fields that it does not name."""
+    """Return the schema as text; it refuses unknown fields."""
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A leaderboard of satbench",

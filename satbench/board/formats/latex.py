@@ -1,4 +1,4 @@
-"""The board as LaTeX: tables with booktabs, numbers in columns of siunitx."""
+"""The board as LaTeX: tables with booktabs, and numbers in siunitx columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from satbench.board.rows import COLUMNS, Column, Group
 from satbench.core.text.latex_text import latex
 
 MISSING = "{--}"
-"""In braces siunitx takes it for text."""
+"""In braces, so that siunitx treats it as text."""
 
 _HEAD = (
     "% Written by satbench leaderboard export --format latex, from records only.\n"
@@ -19,7 +19,7 @@ _HEAD = (
 
 
 def render_latex(board: Board) -> str:
-    """Return two tables a benchmark: kinds of models over training seeds, then each model.
+    """Return two tables per benchmark: kinds of models over training seeds, then each model.
 
     Accuracies are percent with one decimal, as on the board's page.
     """
@@ -114,7 +114,7 @@ def _mean(group: Group, column: Column) -> str:
     summary = group.summary(column)
     if summary is None:
         return f"{MISSING} & {MISSING}"
-    # A mean over some of the seeds must not pass for one over all; siunitx takes braces for text.
+    # Mark a mean over only some of the seeds; siunitx treats braces as text.
     some = summary.seeds != group.seeds
     seeds = rf"{{\textsuperscript{{{summary.seeds} of {group.seeds}}}}}" if some else ""
     return f"{_number(summary.mean)}{seeds} & {_number(summary.sd)}"

@@ -1,1 +1,1 @@
-"""Rows whose numbers others published: read, shown beside a board, never mixed with its own."""
+"""Rows with numbers that others published: shown on a board's page, apart from its own rows."""

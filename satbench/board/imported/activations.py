@@ -1,4 +1,4 @@
-"""The activations of other benchmarks' entries: a table of names, each line with its source."""
+"""The activations of other benchmarks' entries: a table of names with the source of each line."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ SCHEMA = 1
 SMOOTH = frozenset(
     {"silu", "gelu", "softplus", "parametric-softplus", "pssilu", "mish", "celu", "smooth-relu"}
 )
-"""Activations whose slope has no jump; ELU with another α than 1 has one, and is not named here."""
+"""Activations whose slope has no jump; ELU with α other than 1 has one, so it is not listed."""
 
 UNSMOOTH = frozenset({"mean-sparse"})
-"""Operators that jump: a network that has one before its activations is neither kind."""
+"""Operators with a jump: a network with one before its activations is neither kind."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """An entry's activation, what other activations its smaller parts have, and who says so."""
+    """An entry's activation, other activations of its smaller parts, and the source."""
 
     activation: str
     source: str
@@ -38,9 +38,9 @@ class _Table:
 
 
 def activation_table(path: Path | None = None) -> Mapping[str, Known]:
-    """Return what is known of RobustBench's entries, by `DATASET/THREAT/NAME`.
+    """Return what is known about RobustBench's entries, by `DATASET/THREAT/NAME`.
 
-    Raises SatbenchError naming the file and the field, for an entry without a source too.
+    Raises SatbenchError naming the file and the field, also for an entry without a source.
 
     >>> activation_table()["cifar10/Linf/Wang2023Better_WRN-28-10"].activation
     'silu'

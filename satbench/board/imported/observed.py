@@ -1,8 +1,8 @@
-"""Smooth against ReLU among imported rows: an association, with the noise of papers.
+"""Smooth activations against ReLU among imported rows: an association, clustered by paper.
 
-Nobody chose the activations of published models at random.  Who takes a smooth one also takes more
-data, larger networks and newer recipes.  So what is computed here says how such models differ, not
-what an activation does; `satbench study` trains twins for that.
+The activations of published models were not chosen at random.  Models with a smooth one also have
+more data, larger networks and newer recipes.  So the numbers here say how such models differ, not
+what an activation does.  `satbench study` trains models that differ only in the activation.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from satbench.core.stats.intervals import CONFIDENCE
 from satbench.core.stats.shown import Effect, adjusted
 
 LEAST_PAPERS = 5
-"""How many papers of each kind there must be for an interval: with fewer it is far too narrow."""
+"""How many papers of each kind an interval needs: with fewer it is far too narrow."""
 
 NOMINAL = "Standard"
-"""How the name of an entry that was trained without an adversary begins, in RobustBench."""
+"""The beginning of the names of entries without adversarial training, in RobustBench."""
 
 Kind = Literal["smooth", "relu"]
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What imported rows of one benchmark say of smooth activations and ReLU.
+    """Smooth activations against ReLU among the imported rows of one benchmark.
 
-    `entries` and `papers` count each kind's; `unknown` entries have no known activation, `neither`
-    one that is no ReLU and has a jump.  `means` are shares.  `crude` is the difference of the means
-    (smooth minus ReLU) and `within` that among entries of the same architecture, and with extra or
-    synthetic data or without alike; `strata` counts such groups that hold both kinds, and
-    `compared` their entries.  Effects count papers as seeds.  `twins` are pairs of one paper that
-    differ, as far as the entries tell, in the activation only.
+    `entries` and `papers` are counts of each kind; `unknown` entries have no known activation,
+    `neither` is for activations that are not ReLU and have a jump.  `means` are shares.  `crude` is
+    the difference of the means (smooth minus ReLU), and `within` that among entries with the same
+    architecture and the same kind of training data (extra, synthetic or neither); `strata` counts
+    such groups with both kinds, and `compared` their entries.  Effects count papers as seeds.
+    `twins` are pairs of one paper that, according to the entries, differ only in the activation.
     """
 
     benchmark: str
@@ -57,10 +57,9 @@ class Observed:
 
 
 def smooth_against_relu(benchmarks: Sequence[Sequence[ImportedRow]]) -> list[Observed]:
-    """Compare the kinds on each benchmark; p is corrected for their number (Holm), each column.
+    """Compare the kinds on each benchmark; p is corrected for their number (Holm), per column.
 
-    Rows of models that were trained without an adversary are left out, and those without a robust
-    accuracy.
+    Rows without adversarial training and rows without a robust accuracy are left out.
     """
     found = [_observed(rows) for rows in benchmarks if rows]
     crude = adjusted([one.crude for one in found])
@@ -77,13 +76,12 @@ def clustered_effect(
     clusters: Sequence[str],
     strata: Sequence[str] | None = None,
 ) -> Effect | None:
-    """Return how much higher `values` are where `treated`, (E,) each, with the noise of clusters.
+    """Return by how much `values` are higher where `treated`, (E,) each, with clustered noise.
 
-    Within each of `strata` the entries are compared with each other only; one stratum by default.
-    The variance is clustered (Liang & Zeger, 1986, with the factor G / (G - 1)), t has G - 1
-    degrees of freedom, and G counts the clusters that carry weight.  None where no stratum holds
-    both kinds.  There is no interval for fewer than `LEAST_PAPERS` clusters of either kind.
-    Raises SatbenchError for lengths that differ.
+    Entries are compared only within each of `strata`, by default one.  The variance is clustered
+    (Liang & Zeger, 1986, with the factor G / (G - 1)), t has G - 1 degrees of freedom, and G counts
+    the clusters with weight.  None if no stratum has both kinds.  There is no interval for fewer
+    than `LEAST_PAPERS` clusters of either kind.  Raises SatbenchError for lengths that differ.
     """
     groups = np.asarray(strata if strata is not None else [""] * len(values))
     if not len(values) == len(treated) == len(clusters) == len(groups):

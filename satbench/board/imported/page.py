@@ -1,4 +1,4 @@
-"""Imported rows as markdown for people, and as CSV and JSON."""
+"""Imported rows as markdown, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from satbench.core.text.csv_text import csv_text
 from satbench.core.text.json_text import json_text
 
 ATTACKED = ("linf", "l2", "l1")
-"""Norms of threat models; images of other rows are corrupted by no adversary."""
+"""Norms of threat models; images of other rows are corrupted without an adversary."""
 
 
 def observed(imported: Imported) -> list[Observed]:
-    """Return what the rows say of smooth activations against ReLU, benchmark by benchmark."""
+    """Return smooth activations against ReLU among the rows, benchmark by benchmark."""
     benchmarks = imported.benchmarks().values()
     return smooth_against_relu([rows for rows in benchmarks if rows[0].norm in ATTACKED])
 
@@ -47,7 +47,7 @@ def render_imported(imported: Imported) -> str:
 
 
 def render_beside(publications: Sequence[Imported]) -> str:
-    """Return the section of a board's page that shows imported rows; empty where there are none."""
+    """Return the section of a board's page with imported rows; empty if there are none."""
     values = {
         "promise": PROMISES["imported"],
         "publications": [
@@ -91,7 +91,7 @@ def rows_table(rows: Sequence[ImportedRow]) -> str:
 
 
 def answer_table(found: Sequence[Observed]) -> str:
-    """Return smooth against ReLU as a markdown table, a line a benchmark."""
+    """Return smooth against ReLU as a markdown table with a line per benchmark."""
     head = [
         *("Benchmark", "Smooth", "ReLU", "Not known", "Left out", "Mean, smooth", "Mean, ReLU"),
         *("Difference", "Among alike entries", "Alike"),
@@ -100,7 +100,7 @@ def answer_table(found: Sequence[Observed]) -> str:
 
 
 def render_imported_csv(imported: Imported) -> str:
-    """Return one line a row; empty where the publication does not say."""
+    """Return one line per row; a field is empty if the publication does not say it."""
     return csv_text(
         [
             {**msgspec.to_builtins(row), "beside": " ".join(row.beside)}

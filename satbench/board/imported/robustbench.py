@@ -1,4 +1,4 @@
-"""RobustBench's entries: read into imported rows, and the shape in which one is written.
+"""RobustBench's entries: reading them as imported rows, and their form for writing.
 
 RobustBench (Croce et al., 2021, arXiv:2010.09670) keeps a JSON file for each entry of its
 leaderboards, `model_info/DATASET/THREAT/NAME.json`.
@@ -31,10 +31,10 @@ _WHAT = "entry of RobustBench"
 
 @dataclass(frozen=True)
 class RobustBenchEntry:
-    """An entry as RobustBench's files have it: these keys and types, those with UNSET at will.
+    """An entry in the form of RobustBench's files; fields with UNSET are optional.
 
-    Accuracies are percent as text.  `autoattack_acc` is there where images are attacked,
-    `corruptions_acc` where they are corrupted.
+    Accuracies are percent as text.  `autoattack_acc` is for attacked images, `corruptions_acc` for
+    corrupted ones.
     """
 
     link: str
@@ -69,7 +69,7 @@ def entry_of(values: object, where: str) -> RobustBenchEntry:
 
 
 def plain_entry(entry: RobustBenchEntry) -> dict[str, Any]:
-    """Return an entry as its JSON has it, without the keys that are not set."""
+    """Return an entry in the form of its JSON, without the keys that are not set."""
     plain: dict[str, Any] = msgspec.to_builtins(entry)
     return plain
 
@@ -77,10 +77,9 @@ def plain_entry(entry: RobustBenchEntry) -> dict[str, Any]:
 def import_robustbench(folder: Path, left_out: list[str]) -> Imported:
     """Read a folder of RobustBench's entries, `DATASET/THREAT/NAME.json`, into imported rows.
 
-    The folders say which leaderboard an entry is on, as in RobustBench's own code: some files name
-    another data set inside.  An entry that cannot be read is left out, and `left_out` gets a
-    sentence.  Raises SatbenchError
-    for a folder without entries.
+    The folder decides the leaderboard of an entry, as in RobustBench's own code, because some files
+    name another data set.  An entry that cannot be read is left out, and `left_out` gets a
+    sentence. Raises SatbenchError for a folder without entries.
     """
     if not folder.is_dir():
         raise SatbenchError(f"expected a folder with RobustBench's model_info, got {folder}")
@@ -148,14 +147,14 @@ def _row(path: Path, table: Any) -> ImportedRow:
 
 
 def _parsed(text: str, where: str) -> dict[str, Any]:
-    """Read an entry's JSON; RobustBench has one that gives a name twice, with the same value."""
+    """Read an entry's JSON; one of RobustBench's entries has a name twice, with the same value."""
     try:
         pairs = json.loads(text, object_pairs_hook=list)
-    except (ValueError, RecursionError):  # said better there
+    except (ValueError, RecursionError):  # the reader below has a better message
         return parse_object(text, _WHAT, where)
     if isinstance(pairs, list) and len(set(map(repr, pairs))) < len(pairs):
         pairs = [pair for place, pair in enumerate(pairs) if pair not in pairs[:place]]
-        with suppress(ValueError, TypeError):  # a list of something else
+        with suppress(ValueError, TypeError):  # a list of other values
             if len({name for name, _ in pairs}) == len(pairs):
                 text = json.dumps(dict(pairs))
     return parse_object(text, _WHAT, where)
@@ -174,5 +173,5 @@ def _order(row: ImportedRow) -> tuple[str, int, float, str]:
 
 
 def papers(rows: Sequence[ImportedRow]) -> int:
-    """Return how many papers rows come from."""
+    """Return the number of papers of the rows."""
     return len({row.link or row.paper for row in rows})

@@ -1,4 +1,4 @@
-"""Rows that others published: accuracies without the outcome of each image, marked 'imported'."""
+"""Rows that others published: accuracies without the result of each image, marked 'imported'."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _PERCENT = re.compile(r"\d{1,3}(\.\d{1,6})?", re.ASCII)
 class ImportedRow:
     """A model on a benchmark, with the numbers of a publication.
 
-    `clean` and `robust` are percent as they were published, digit for digit; `robust` is what was
-    left of the accuracy after `attack`, and `lower` what a later evaluation left, if any.  `n` is
-    the number of images and `activation` the network's, None where the publication does not say;
-    `activation_source` says who does, and `beside` which others the network has in small parts.
-    `extra_data` says whether it was trained on more images than those of the data set.  `doubted`
-    repeats the publication's own warning.  `where` is the place in the publication.
+    `clean` and `robust` are percent with the published digits; `robust` is the accuracy after
+    `attack`, and `lower` a lower number of a later evaluation, if any.  `n` is the number of images
+    and `activation` that of the network, None if the publication does not say; `activation_source`
+    is the source, and `beside` lists other activations of small parts.  `extra_data` says whether
+    it was trained on more images than those of the data set.  `doubted` repeats the publication's
+    own warning.  `where` is the place in the publication.
     """
 
     name: str
@@ -65,7 +65,7 @@ class ImportedRow:
 
 @dataclass(frozen=True)
 class Imported:
-    """The rows of one publication: a benchmark's data or a paper; `link` is where it is."""
+    """The rows of one publication: a benchmark's data or a paper; `link` is its address."""
 
     title: str
     source: str
@@ -93,9 +93,10 @@ class _File:
 
 
 def read_imported(path: Path) -> Imported:
-    """Read a file of imported rows, TOML by hand or JSON by `satbench leaderboard import`.
+    """Read a file of imported rows: hand-written TOML, or JSON by `satbench leaderboard import`.
 
-    In TOML `[common]` holds what all rows share.  Raises SatbenchError naming file and field.
+    In TOML `[common]` has the fields that all rows share.  Raises SatbenchError naming file and
+    field.
     """
     if path.suffix == ".toml":
         values = read_toml_values(path, "file of imported rows")
@@ -116,7 +117,7 @@ def read_imported(path: Path) -> Imported:
 
 
 def check_rows(rows: Sequence[ImportedRow], where: str) -> None:
-    """Raise SatbenchError for a number that is no percentage, and for a row that is there twice."""
+    """Raise SatbenchError for a number that is not a percentage, and for a repeated row."""
     seen = set()
     for row in rows:
         for field in ("clean", "robust", "lower"):

@@ -1,4 +1,4 @@
-"""The answer of imported rows in a terminal of 100 columns."""
+"""The comparison of imported rows for a terminal of 100 columns."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ from satbench.core.stats.shown import Effect
 _CAPTION = (
     "Mean robust accuracy, smooth minus ReLU, in points, with a 95 % interval clustered by paper; "
     "alike: within groups of the same architecture, eps and kind of training data; *: p < 0.05 "
-    "after Holm's correction. An association, not an effect: nobody drew the activations at "
-    "random, and smooth models often have more data, larger networks and later recipes."
+    "after Holm's correction. An association, not an effect: the activations were not chosen at "
+    "random, and smooth models often have more data, larger networks and newer recipes."
 )
 
 
 def answer(imported: Imported, found: Sequence[Observed]) -> Table:
-    """Return smooth against ReLU, a line a benchmark, below the counts of the rows."""
+    """Return smooth against ReLU, a line per benchmark, below the counts of the rows."""
     known = sum(row.activation is not None for row in imported.rows)
     table = Table(
         title=words(
-            f"{imported.title}: {len(imported.rows)} rows imported, "
-            f"the activation of {known} is known"
+            f"{imported.title}: {len(imported.rows)} rows imported, {known} with a known activation"
         ),
         title_justify="left",
         box=box.SIMPLE_HEAD,
