@@ -285,7 +285,7 @@ def test_a_disk_that_is_full_within_a_checkpoint_leaves_the_one_before(
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(
-        SatbenchError, match=rf"^cannot write to .* \({os.strerror(kind)}\): make r"
+        SatbenchError, match=rf"^cannot write to .* \({os.strerror(kind)}\): free s"
     ):
         train(config, toy, cut, CPU)
 
