@@ -169,12 +169,12 @@ def _training_facts(training: Training) -> list[tuple[str, str]]:
         f"{cell(what)} {percent(share)} %" for what, share in training.held_out.items()
     )
     return [
-        ("recipe", f"{code(told.recipe)}: {cell(recipe_text(told.recipe))}"),
-        ("threat model", code(told.threat) if told.attack else "none"),
-        ("attacker", f"{code(told.attack)}{searched}" if told.attack else "none"),
-        ("seed", str(told.seed)),
-        ("data", f"{cell(told.dataset)}, training split, SHA-256 {code(told.data_digest)}"),
-        ("kept", cell(told.kept) + (", as the recipe says" if told.kept == "last epoch" else "")),
+        ("recipe", f"{code(training.recipe)}: {cell(recipe_text(training.recipe))}"),
+        ("threat model", code(training.threat) if training.attack else "none"),
+        ("attacker", f"{code(training.attack)}{searched}" if training.attack else "none"),
+        ("seed", str(training.seed)),
+        ("data", f"{cell(training.dataset)}, training split, SHA-256 {code(training.data_digest)}"),
+        ("kept", cell(training.kept) + (", as the recipe says" if training.kept == "last epoch" else "")),
         ("held out", f"{shares}, {images}training images that no step saw"),
         *(("note", cell(note)) for note in training.notes),
         ("made with", cell(f"satbench {training.satbench}, torch {training.torch}")),
