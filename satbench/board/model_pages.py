@@ -174,7 +174,7 @@ def _training_facts(training: Training) -> list[tuple[str, str]]:
         ("attacker", f"{code(training.attack)}{searched}" if training.attack else "none"),
         ("seed", str(training.seed)),
         ("data", f"{cell(training.dataset)}, training split, SHA-256 {code(training.data_digest)}"),
-        ("kept", cell(training.kept) + (", as the recipe says" if training.kept == "last epoch" else "")),
+        ("kept", cell(training.kept) + (", as the recipe says" * (training.kept == "last epoch"))),
         ("held out", f"{shares}, {images}training images that no step saw"),
         *(("note", cell(note)) for note in training.notes),
         ("made with", cell(f"satbench {training.satbench}, torch {training.torch}")),

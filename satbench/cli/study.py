@@ -162,7 +162,7 @@ def study(
     from satbench.studies import load_study
     from satbench.studies.images import DatasetCache
     from satbench.studies.plan import DEFAULT_EXAMPLES, StudyOptions, parse_seeds
-    from satbench.studies.store import Places, told_digests, trained_digests
+    from satbench.studies.store import Places, kept_digests, trained_digests
     from satbench.studies.sweep import outlook, parse_sweep, plan_sweep, plan_swept
 
     if sweep_seeds and not sweep:
@@ -189,7 +189,7 @@ def study(
 
         images: DatasetCache = Outlines(data_dir, trained_digests(places), _teller(quiet))
     else:
-        images = DatasetCache(data_dir, told_digests(places) if check or only == "page" else None)
+        images = DatasetCache(data_dir, kept_digests(places) if check or only == "page" else None)
     pages = docs or Path("docs/studies", recipe or "", f"sweep-{swept.key}" if swept else "")
     if check:
         ctx.exit(_check(plan_swept(definition, chosen, images, places), places, images, pages))
@@ -252,10 +252,10 @@ def _overview(
     from satbench.core.files import write_text
     from satbench.studies.images import DatasetCache
     from satbench.studies.pages.build import check_texts, overview
-    from satbench.studies.store import Places, told_digests
+    from satbench.studies.store import Places, kept_digests
 
     kept = Places(*places)
-    pages = overview(kept, DatasetCache(data_dir, told_digests(kept)), docs, Path("README.md"))
+    pages = overview(kept, DatasetCache(data_dir, kept_digests(kept)), docs, Path("README.md"))
     if check:
         said = check_texts(pages, "satbench study --overview")
         if said:

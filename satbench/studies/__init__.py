@@ -1,9 +1,9 @@
-"""The studies: sections of the SAT paper as experiments that one command repeats.
+"""Studies: sections of the SAT paper as experiments that one command runs.
 
-A study is a frozen `Study` (`design`), which a function of the recipe's name returns; a new one is
-one module in `definitions` and one line in `registry`.  `plan` turns it into training runs,
+A study is a frozen `Study` (`design`), returned by a function of the recipe's name.  A new one
+needs a module in `definitions` and a line in `registry`.  `plan` turns it into training runs,
 `runner` finds or trains their models and evaluates them, `effects` compares the arms, and `pages`
-writes the page and its figures from the runs that are kept.
+writes the page and its figures from the kept runs.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from satbench.studies.registry import STUDIES
 
 
 def load_study(name: str, recipe: str | None = None) -> Study:
-    """Return the study of a name for a recipe, by default that for Fashion-MNIST.
+    """Return the study with a name for a recipe, by default the recipe for Fashion-MNIST.
 
-    Raises UnknownNameError with the nearest name; SatbenchError for a recipe that the study has
-    no arms for.
+    Raises UnknownNameError with the nearest name, and SatbenchError for a recipe without arms in
+    the study.
     """
     build = cast(Callable[[str], Study], STUDIES[name].load())
     return build(recipe or DEFAULT_RECIPE)

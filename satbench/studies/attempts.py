@@ -1,4 +1,4 @@
-"""Runs that failed, known to all workers of one command: none is tried again and again."""
+"""Failed runs, shared by all workers of a command, so that none is tried forever."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from pathlib import Path
 from satbench.core.errors import SatbenchError
 
 ALLOWED = 2
-"""How often a run is begun: once more after a worker died over it, for that may be the worker's."""
+"""How often a run is started: once more after a worker died, which may be the worker's fault."""
 
 
 @dataclass(frozen=True)
 class Attempts:
-    """A file a run in `folder`, with a letter for each attempt that has not come to its end.
+    """A file per run in `folder`, with a letter for each attempt that has not finished.
 
-    Only who holds the claim of a run touches its file.  `say` is told what failed.
+    Only the process that holds the claim of a run writes its file.  `say` reports failures.
     """
 
     folder: Path
     say: Callable[[str], None]
 
     def spent(self, key: str) -> bool:
-        """Whether a run failed, or was begun too often."""
+        """Whether a run failed, or was started too often."""
         path = self.folder / key
         return path.is_file() and path.stat().st_size >= ALLOWED
 
     @contextmanager
     def made(self, key: str, label: str) -> Iterator[None]:
-        """Note an attempt.  A SatbenchError is said and ends here; the run is not tried again."""
+        """Record an attempt.  A SatbenchError is reported and ends here, and the run has failed."""
         path = self.folder / key
         with path.open("a", encoding="ascii") as file:
             file.write("x")

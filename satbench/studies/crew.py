@@ -1,4 +1,4 @@
-"""The workers of a study: a process a device, each taking runs by the claims that there are."""
+"""The workers of a study: one process per device; each claims runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from satbench.studies.worker import STOPPED, Job
 
 Say = Callable[[str], None]
 
-_MOST = 1_024  # workers of one command
+_MOST = 1_024  # workers of one command at most
 
 
 def parse_workers(text: str) -> tuple[str, ...]:
@@ -51,16 +51,16 @@ def parse_workers(text: str) -> tuple[str, ...]:
 
 
 def share_out(runner: Runner, part: Part, devices: Sequence[str], say: Say, warn: Say) -> None:
-    """Do what is missing of a study with a worker process a device.
+    """Do the missing runs of a study with one worker process per device.
 
-    `say` is told of progress, a line at a time with the worker's name before it; `warn` of a
-    worker that ended early: the others go on.  A Ctrl-C ends all, each at the end of its step.
-    Raises SatbenchError for runs that could not be made, after all others.
+    `say` reports progress, line by line with the worker's name; `warn` reports a worker that ended
+    early, while the others continue.  A Ctrl-C ends all, each at the end of its step.  Raises
+    SatbenchError for failed runs, after all others are done.
     """
     total = [cell for cell in runner.plan.cells if runner.is_open(cell, part)]
     if not total:
         return
-    for cell in total:  # fetched once, before many look for it
+    for cell in total:  # download data once, before the workers need it
         if cell.config and not runner.models.find(cell):
             runner.images.training(cell.config)
     with TemporaryDirectory() as attempts:
@@ -80,13 +80,13 @@ def share_out(runner: Runner, part: Part, devices: Sequence[str], say: Say, warn
     left = [cell.label for cell in runner.plan.cells if runner.is_open(cell, part)]
     if left:
         raise SatbenchError(
-            f"{len(left)} of {len(total)} runs could not be made: {listed(left)}; what went "
-            "wrong is said above, and the same command tries them again"
+            f"{len(left)} of {len(total)} runs failed: {listed(left)}; the errors are above, and "
+            "the same command tries them again"
         )
 
 
 def _own(job: Job, device: str, devices: Sequence[str]) -> Job:
-    """Return the job for a device; processes on the CPU share its cores."""
+    """Return the job for a device; processes on the CPU divide its cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     shared = max(1, (cores or 1) // devices.count("cpu")) if device == "cpu" else None
     return replace(job, device=device, threads=job.threads or shared)
@@ -125,7 +125,7 @@ class _Crew:
 
     def _follow(self, process: subprocess.Popen[bytes], name: str, job: Job) -> None:
         if process.stdin:
-            with suppress(OSError):  # it ended before it heard of the job: its exit code tells
+            with suppress(OSError):  # it ended before it read the job: its exit code says why
                 pickle.dump(job, process.stdin)
                 process.stdin.flush()
         for line in process.stderr or ():
@@ -135,10 +135,10 @@ class _Crew:
         code = process.wait()
         if code not in (0, STOPPED) and not self.stopping:
             how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-            self.warn(f"[{name}] this worker {how}; the others go on with its runs")
+            self.warn(f"[{name}] this worker {how}; the others take over its runs")
 
     def _stop(self, started: Sequence[subprocess.Popen[bytes]]) -> None:
-        """Ask each worker to stop, and wait; a second Ctrl-C ends them at once."""
+        """Tell each worker to stop, and wait; a second Ctrl-C ends them at once."""
         try:
             for process in started:
                 process.send_signal(signal.SIGINT)
@@ -150,7 +150,7 @@ class _Crew:
 
 
 def _start() -> subprocess.Popen[bytes]:
-    # A session of its own: a Ctrl-C reaches a worker from here only, and only once.
+    # Its own session, so that a Ctrl-C reaches a worker only from here, and only once.
     return subprocess.Popen(
         [sys.executable, "-m", "satbench.studies.worker"],
         stdin=subprocess.PIPE,
@@ -164,5 +164,5 @@ def _start() -> subprocess.Popen[bytes]:
 def _close(process: subprocess.Popen[bytes]) -> None:
     for pipe in (process.stdin, process.stderr):
         if pipe:
-            with suppress(OSError):  # what was not read by a worker that ended
+            with suppress(OSError):  # text that an ended worker did not read
                 pipe.close()

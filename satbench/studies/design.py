@@ -1,4 +1,4 @@
-"""What a study is: arms that are trained alike but for one thing, evaluated alike."""
+"""The design of a study: arms whose training differs in one thing, with the same evaluation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from satbench.core.errors import SatbenchError
 
 @dataclass(frozen=True)
 class Arm:
-    """One row of a study: a way to train, or a model that is given.
+    """One row of a study: a way to train, or a given model.
 
-    `settings` are settings of a recipe (`satbench.recipes.TrainConfig`) in place of the base
-    recipe's, as text or as values.  With `model`, a name that `satbench eval --model` takes,
-    nothing is trained, and there is one run instead of one a seed.
+    `settings` replace settings of the recipe (`satbench.recipes.TrainConfig`), as text or values.
+    With `model`, a name that `satbench eval --model` takes, nothing is trained, and there is one
+    run instead of one per seed.
     """
 
     name: str
@@ -25,9 +25,9 @@ class Arm:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Values of a setting of which each arm gets its own, by held-out robust accuracy.
+    """Values of a setting, from which each arm gets the best by held-out robust accuracy.
 
-    Each arm is trained with each value; `seeds` are those that the choice is made on, empty for the
+    Each arm is trained with each value; `seeds` are those for the choice, empty for the
     seeds of the study.
     """
 
@@ -38,7 +38,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Choice:
-    """The value of a sweep that an arm got, and the scores of all values, in the sweep's order.
+    """The chosen value of a sweep for an arm, and the scores of all values, in the sweep's order.
 
     `setting` is the text `KEY=VALUE`.  A score is the mean accuracy under PGD-10 on held-out
     training images, in [0, 1].
@@ -52,10 +52,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class StudyColumn:
-    """One column: a suite of attacks, by default within the threat model of the training.
+    """One column: a suite of attacks, by default with the threat model of the training.
 
-    `eps_factor` multiplies the radius.  With `worst_of`, names of other columns, nothing is
-    run: an image survives if it does in all of them.
+    `eps_factor` multiplies the radius.  With `worst_of`, names of other columns, nothing is run: an
+    image survives if it survives in all of them.
     """
 
     name: str
@@ -66,7 +66,7 @@ class StudyColumn:
 
 @dataclass(frozen=True)
 class Pair:
-    """A question to the data: is `arm` more robust than `baseline`, seed by seed?"""
+    """A question: is `arm` more robust than `baseline`, seed by seed?"""
 
     arm: str
     baseline: str
@@ -76,8 +76,8 @@ class Pair:
 class Pool:
     """The primary question: are the arms of some pairs, on average, more robust?
 
-    `name` and `baseline` say in words what the arms and their baselines are together.  Raises
-    SatbenchError for no pair, or one that is there twice.
+    `name` and `baseline` describe the arms and their baselines in words.  Raises SatbenchError for
+    no pair, or a repeated one.
     """
 
     name: str
@@ -93,13 +93,13 @@ class Pool:
 
     @property
     def arm(self) -> str:
-        """What stands in the place of a pair's arm: the name."""
+        """The name, used like the arm of a pair."""
         return self.name
 
 
 @dataclass(frozen=True)
 class PaperNumbers:
-    """What the paper says: shown beside ours, never mixed with it.  Cells are markdown."""
+    """The paper's numbers: shown apart from ours.  Cells are markdown."""
 
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -108,7 +108,7 @@ class PaperNumbers:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a figure: at each place on the x axis the name of an arm or of a column."""
+    """A line of a figure: for each position on the x axis the name of an arm or a column."""
 
     name: str
     places: tuple[tuple[float, str], ...]
@@ -116,10 +116,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Axis:
-    """Lines of robust accuracy over a number.
+    """Lines of robust accuracy against a number.
 
-    `over` says what the places of the lines name.  Over arms, each arm is read in the verdict and
-    in the paper's column; over columns, a line's `name` is its arm.
+    `over` says whether the lines name arms or columns.  For arms, the verdict and the paper's
+    column are shown; for columns, a line's `name` is its arm.
     """
 
     label: str
@@ -132,17 +132,16 @@ class Axis:
 class Study:
     """A section of the paper as an experiment.
 
-    `base` are settings over the recipe that all arms share.  Runs of one seed start from the same
-    weights where the architecture allows it, and see the data in the same order, so that
-    contrasts are paired by seed.  `verdict` is the name of the evaluation that verdicts rest on,
-    `paper_verdict` the one that the paper used.  `primary` is tested alone, before the contrasts,
-    which are corrected for their number.  A study `about` "gaps" asks first how much of what the
-    verdict finds the paper's evaluation leaves undiscovered, one about "convergence" whether the
-    attack has converged along the first of its axes; `masked` are the arms that are made to hide
-    from an attack by gradient.  `measured` asks for the gradient measures too.
-    `axes` are figures of robust accuracy over a number; `shapes` are activations, by the names
-    that a figure of them and their derivatives shows; `caveats` say what could be wrong beside
-    what holds for every study.
+    `base` are changes of the recipe that all arms share.  Runs of one seed start from the same
+    weights if the architecture allows it, and see the data in the same order, so that contrasts are
+    paired by seed.  `verdict` is the name of the evaluation for verdicts, `paper_verdict` the one
+    that the paper used.  `primary` is tested by itself, before the contrasts, which are corrected
+    for their number.  A study `about` "gaps" first asks how much the paper's evaluation misses of
+    what the verdict finds; one about "convergence" asks whether the attack has converged along its
+    first axis.  `masked` are arms made to resist gradient attacks.  `measured` adds the gradient
+    measures. `axes` are figures of robust accuracy against a number; `shapes` are activations by
+    name, for a figure of them and their derivatives; `caveats` are caveats besides those of every
+    study.
     """
 
     name: str
@@ -178,7 +177,7 @@ class Study:
         _check((*asked, *self.masked), arms, "arms")
         if self.primary and self.primary.name in arms:
             raise SatbenchError(
-                f"expected a name of its own for the primary question, got that of the arm "
+                f"expected a different name for the primary question, got that of the arm "
                 f"{self.primary.name!r}"
             )
         _check((self.verdict, self.paper_verdict, *worst), columns, "columns")
@@ -197,4 +196,4 @@ class Study:
 def _check(asked: Sequence[str], known: Sequence[str], what: str) -> None:
     for name in asked:
         if name not in known:
-            raise SatbenchError(f"expected among {what} {', '.join(known)}; got {name!r}")
+            raise SatbenchError(f"expected one of the {what} {', '.join(known)}; got {name!r}")

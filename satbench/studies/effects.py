@@ -1,4 +1,4 @@
-"""What the runs of a study show: differences paired by seed and image, with their noise."""
+"""The effects in a study: differences paired by seed and image, with intervals."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from satbench.studies.run_file import SURVIVED, WRONG, StudyRun
 from satbench.studies.sheet import ArmRuns, Sheet, outcomes_of, verdicts_of
 
 COLLAPSE = 0.2
-"""How far below the median of its arm a run's robust accuracy must lie to be named."""
+"""How far below the median of its arm a run's robust accuracy must be to count as collapsed."""
 
 _Side = tuple[ArmRuns, StudyRun]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The answer to one contrast: by the strongest verdict, as the paper measured, and clean.
+    """The answer to one contrast: by the strongest verdict, by the paper's evaluation, and clean.
 
-    None where the two arms share no seed that is evaluated; of a pool, where its pairs do not.
+    A part is None if the two arms (for a pool, its pairs) have no evaluated seed in common.
     """
 
     pair: Pair | Pool
@@ -36,12 +36,12 @@ class Finding:
 
     @property
     def verdict(self) -> Verdict:
-        """What the strongest verdict shows."""
+        """The answer by the strongest verdict."""
         return self.robust.verdict if self.robust else "too few seeds"
 
     @property
     def changes(self) -> bool:
-        """Whether the paper's evaluation comes to another conclusion."""
+        """Whether the paper's evaluation gives another conclusion."""
         if self.robust is None or self.paper is None:
             return False
         return self.paper.verdict != self.robust.verdict
@@ -49,7 +49,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Spread:
-    """A mean over seeds with its standard deviation (n − 1), which one seed does not have."""
+    """A mean over seeds with its standard deviation (n − 1), None for one seed."""
 
     mean: float
     deviation: float | None
@@ -57,7 +57,7 @@ class Spread:
 
 
 def findings_of(sheet: Sheet) -> tuple[Finding, ...]:
-    """Return the answer to each contrast of a study, in order, p adjusted in each column."""
+    """Return the answer to each contrast of a study, in order, with p adjusted in each column."""
     robust = effects_of(sheet, sheet.study.verdict)
     paper = effects_of(sheet, sheet.study.paper_verdict)
     clean = adjusted(
@@ -67,7 +67,7 @@ def findings_of(sheet: Sheet) -> tuple[Finding, ...]:
 
 
 def primary_of(sheet: Sheet) -> Finding | None:
-    """Return the answer to the primary question, tested alone; None where a study has none."""
+    """Return the answer to the primary question, tested by itself; None if there is none."""
     if sheet.study.primary is None:
         return None
     return Finding(
@@ -81,8 +81,8 @@ def primary_of(sheet: Sheet) -> Finding | None:
 def pooled_effect(sheet: Sheet, pool: Pool, column: str, clean: bool = False) -> Effect | None:
     """Return the effect of the mean over a pool's pairs, image by image and seed by seed.
 
-    Only seeds count for which all pairs are evaluated; None where there is none.  Raises
-    SatbenchError for pairs on different images.
+    Only seeds with all pairs evaluated count; None if there is none.  Raises SatbenchError for
+    pairs on different images.
     """
     sides = [side for pair in pool.pairs for sides in _sides(sheet, pair) for side in sides]
     _check_images(sheet, sides, column)
@@ -99,7 +99,7 @@ def effects_of(sheet: Sheet, column: str) -> list[Effect | None]:
 
 
 def gap_of(sheet: Sheet, row: ArmRuns) -> Effect | None:
-    """Return how much higher the paper's column reads than the verdict; None where nothing is."""
+    """Return by how much the paper's column is above the verdict; None without runs."""
     return _difference(
         (_survived(verdicts_of(sheet, row, run, column)) for column in _both(sheet))
         for run in row.runs
@@ -107,13 +107,13 @@ def gap_of(sheet: Sheet, row: ArmRuns) -> Effect | None:
 
 
 def accuracies(sheet: Sheet, row: ArmRuns, column: str) -> dict[int, float]:
-    """Return the robust accuracy of each run that is evaluated, by seed."""
+    """Return the robust accuracy of each evaluated run, by seed."""
     found = {run.seed: verdicts_of(sheet, row, run, column) for run in row.runs}
     return {seed: text.count(SURVIVED) / len(text) for seed, text in found.items() if text}
 
 
 def clean_accuracies(sheet: Sheet, row: ArmRuns) -> dict[int, float]:
-    """Return the clean accuracy of each run that is evaluated in any column, by seed."""
+    """Return the clean accuracy of each run with any evaluation, by seed."""
     shares = {}
     for run in row.runs:
         for column in sheet.columns:
@@ -124,7 +124,7 @@ def clean_accuracies(sheet: Sheet, row: ArmRuns) -> dict[int, float]:
 
 
 def spread(values: Iterable[float]) -> Spread | None:
-    """Return mean and deviation of a number over seeds; None for no number."""
+    """Return mean and deviation of a number over seeds; None without numbers."""
     numbers = list(values)
     if not numbers:
         return None
@@ -132,9 +132,9 @@ def spread(values: Iterable[float]) -> Spread | None:
 
 
 def measure_difference(sheet: Sheet, pair: Pair, name: str) -> Effect | None:
-    """Return the difference of a gradient measure, paired by seed, in the unit of the measure.
+    """Return the difference of a gradient measure, paired by seed, in the measure's unit.
 
-    Its interval is over seeds alone: a measure is kept as a mean over images.
+    Its interval is only over seeds, because a measure is stored as a mean over images.
     """
     arm, baseline = (_measured(sheet.row(one), name) for one in (pair.arm, pair.baseline))
     differences = [arm[seed] - baseline[seed] for seed in arm if seed in baseline]
@@ -147,7 +147,7 @@ def measure_difference(sheet: Sheet, pair: Pair, name: str) -> Effect | None:
 
 
 def collapsed(sheet: Sheet, row: ArmRuns) -> list[tuple[StudyRun, str]]:
-    """Return the runs of an arm that went wrong, each with the reason; they count all the same."""
+    """Return the collapsed runs of an arm, each with the reason; they still count."""
     shares = accuracies(sheet, row, sheet.study.verdict)
     middle = median(shares.values()) if shares else 0.0
     found = []
@@ -182,7 +182,7 @@ def _sides(sheet: Sheet, pair: Pair) -> list[tuple[_Side, _Side]]:
 def _differences(
     sheet: Sheet, pair: Pair, column: str, clean: bool
 ) -> dict[int, NDArray[np.float64]]:
-    """Return arm minus baseline image by image, for each seed for which both are evaluated."""
+    """Return arm minus baseline image by image, for each seed with both evaluated."""
     read = _right if clean else _survived
     found = {}
     for sides in _sides(sheet, pair):
@@ -194,7 +194,7 @@ def _differences(
 
 
 def _check_images(sheet: Sheet, sides: Sequence[_Side], column: str) -> None:
-    # Images of another resolution are paired too: the data set lists the same ones.
+    # Images at another resolution are paired too: they are the same images.
     digests = {
         (row.dataset, outcome.data_digest)
         for row, run in sides

@@ -1,4 +1,4 @@
-"""What a study still has to do, and about how long it takes here."""
+"""The remaining work of a study, and an estimate of its time on this machine."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _TYPICAL = {
     "transfer": (10.0, 0.0),
     "distilled": (60.0, 10.0),
 }
-"""Forwards and backwards an image that suites take of small robust nets, from records here."""
+"""Forwards and backwards per image of suites on small robust networks, from our records."""
 
 _AUDITED = (6700.0, 1900.0)
-"""The same that AutoAttack takes of an image that it does not break."""
+"""The same for AutoAttack on an image that it does not break."""
 
 _UNKNOWN = (200.0, 100.0)
 _TIMED_IMAGES, _FEW, _TIMED_SECONDS = 128, 4, 0.4
@@ -41,9 +41,9 @@ _TIMED_IMAGES, _FEW, _TIMED_SECONDS = 128, 4, 0.4
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """A run of a study: where its model comes from, evaluations there and missing, seconds left.
+    """A run of a study: the source of its model, its evaluations done and missing, seconds left.
 
-    An evaluation is there, too, where a record tells what it would.
+    An evaluation also counts as done if a record has its result.
     """
 
     run: str
@@ -55,7 +55,7 @@ class RunEstimate:
 
 
 class Estimate:
-    """Estimates from the passes that a run still takes and the time of one, measured here."""
+    """Estimates from the remaining passes of a run and the measured time of one."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
@@ -63,11 +63,11 @@ class Estimate:
         self._pace = cache(self._measure)
 
     def lines(self) -> list[RunEstimate]:
-        """Return a line a run, in the order in which they are made."""
+        """Return a line per run, in the order in which they are made."""
         return [self._line(cell) for cell in self._runner.plan.cells]
 
     def seconds(self, cell: Cell) -> float:
-        """Return about how long a run still takes."""
+        """Return the estimated remaining time of a run."""
         return self._line(cell).seconds
 
     def _line(self, cell: Cell) -> RunEstimate:
@@ -134,7 +134,7 @@ class Estimate:
         with torch.no_grad():
             network(x[:_FEW])
         if device.type == "cpu" and time.perf_counter() - start > _TIMED_SECONDS / 4:
-            x = x[:_FEW]  # of a large net all take long, and a few take as long each
+            x = x[:_FEW]  # enough for a large network, where the time per image is the same
 
         def forward() -> None:
             with torch.no_grad():
@@ -167,9 +167,9 @@ def table_of(lines: Sequence[RunEstimate]) -> Table:
 
 
 def _seconds(call: Callable[[], None], device: torch.device) -> float:
-    """Return the least time of a call, of those that fit into a fraction of a second.
+    """Return the shortest time of a call, among those that fit into a fraction of a second.
 
-    On a processor by its own time where that is less: what other jobs take does not count.
+    On a CPU it is the process's own CPU time if that is less, so that other jobs do not count.
     """
     call()
     times: list[float] = []
@@ -186,7 +186,7 @@ def _seconds(call: Callable[[], None], device: torch.device) -> float:
 
 
 def _passes_seen(runs: Sequence[StudyRun]) -> Mapping[tuple[str, ...], tuple[float, float]]:
-    """Return the mean passes an image of each suite that was run before."""
+    """Return the mean passes per image of each suite that was run before."""
     found: dict[tuple[str, ...], list[tuple[float, float]]] = {}
     for run in runs:
         for one in run.outcomes:
@@ -200,13 +200,13 @@ def _passes_seen(runs: Sequence[StudyRun]) -> Mapping[tuple[str, ...], tuple[flo
 
 
 def _undrawn(suite: tuple[str, ...]) -> tuple[str, ...]:
-    """Return a suite without the draws of its audits, which differ from run to run."""
+    """Return a suite without the draws of its audits, which differ between runs."""
     return tuple(re.sub(r",draw=\d+", "", spec) for spec in suite)
 
 
 def _typical(spec: str, n: int) -> tuple[float, float]:
     name, arguments = split_spec(spec)
-    if name == "audit":  # AutoAttack on so many of n images, all of them survivors
+    if name == "audit":  # AutoAttack on this many of n images, all survivors
         met = min(1.0, (int(arguments["sample"]) + int(arguments["weakest"])) / n)
         return met * _AUDITED[0], met * _AUDITED[1]
     if name == "pgd":

@@ -16,25 +16,25 @@ Key = tuple[str, int, str, str, int]
 
 
 def key_of(config: TrainConfig) -> Key:
-    """Return what tells the training set of a config from those of others."""
+    """Return a key for the training set of a config."""
     return config.dataset, config.crop, config.resize, config.interpolation, config.subset
 
 
 class DatasetCache:
-    """Loads data sets once.
+    """A cache of data sets; each is loaded once.
 
-    `told` are digests of training data that need no look at the data, by its name: those that
-    runs tell of, where only a page is made from them.
+    `digests` are known digests of training data by name, from run files.  With them a page can be
+    made without the data.
     """
 
-    def __init__(self, data_dir: Path | None = None, told: dict[str, str] | None = None) -> None:
+    def __init__(self, data_dir: Path | None = None, digests: dict[str, str] | None = None) -> None:
         self.data_dir = data_dir
-        self._digests = {**(told or {}), **_KNOWN}
+        self._digests = {**(digests or {}), **_KNOWN}
         self._training: dict[Key, TrainingSet] = {}
         self._test: dict[tuple[str, int], Dataset] = {}
 
     def training_digest(self, config: TrainConfig) -> str:
-        """Return the digest of a training set.  Raises SatbenchError where it is missing."""
+        """Return the digest of a training set.  Raises SatbenchError if it is missing."""
         name = config.dataset
         if name not in self._digests:
             self._digests[name] = self.training(config).digest
@@ -54,6 +54,6 @@ class DatasetCache:
         return self._test[name, n]
 
     def first(self, name: str, n: int) -> Dataset:
-        """Return the first `n` images of a test set, or all where there are fewer."""
+        """Return the first `n` images of a test set, or all if there are fewer."""
         whole = load_dataset(name, "test", None, self.data_dir)
         return whole.first(min(n, len(whole)))

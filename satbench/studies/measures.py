@@ -13,10 +13,10 @@ from satbench.diagnosis.gradient_quality import MEASURES, gradient_measures
 from satbench.studies.plan import EVALUATION_SEED
 
 MEASURED_IMAGES = 500
-"""So many images are measured, whatever number is attacked: a run keeps one set of measures."""
+"""How many images are measured, for any number of attacked images."""
 
 PASSES = (28, 25)
-"""Forwards and backwards an image that the measures cost."""
+"""Forwards and backwards per image that the measures cost."""
 
 _BATCH = 250
 

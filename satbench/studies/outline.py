@@ -1,4 +1,4 @@
-"""Images for a dry run: those that are not here are known by their number and shape only."""
+"""Images for a dry run: for missing data sets only the number and the shape are known."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ _SIZES = {
     "cifar100": ((3, 32, 32), 100, 50_000, 10_000),
     "imagefolder": ((3, 224, 224), 1000, 1_281_167, 50_000),
 }
-"""Shape, classes, training and test images; a folder is taken to be ImageNet."""
+"""Shape, classes, number of training and test images; a folder counts as ImageNet."""
 
 _UNKNOWN = "not here"
 
 
 class Outlines(DatasetCache):
-    """Loads nothing that would have to be fetched; `say` is told what is missing, once a set.
+    """A cache that downloads nothing; `say` reports each missing data set once.
 
-    `told` are digests of training sets that are not here, by name.
+    `digests` are those of missing training sets, by name.
     """
 
     def __init__(
-        self, data_dir: Path | None, told: dict[str, str], say: Callable[[str], None]
+        self, data_dir: Path | None, digests: dict[str, str], say: Callable[[str], None]
     ) -> None:
         super().__init__(data_dir)
-        self._told, self._say = told, say
+        self._digests, self._say = digests, say
         self._missing: set[str] = set()
 
     def training_digest(self, config: TrainConfig) -> str:
-        """Return the digest of a training set; of one that is not here, what cards tell of it."""
+        """Return the digest of a training set; for a missing one, the digest on cards."""
         name = config.dataset
         if name in self._digests:
             return self._digests[name]
         whole = self.training(config)
-        return self._told.get(name, _UNKNOWN) if name in self._missing else whole.digest
+        return self._digests.get(name, _UNKNOWN) if name in self._missing else whole.digest
 
     def training(self, config: TrainConfig) -> TrainingSet:
-        """Return a training set, or images of nothing in its place."""
+        """Return a training set, or blank images instead."""
         key, name = key_of(config), config.dataset
         if key not in self._training:
             try:
@@ -61,9 +61,9 @@ class Outlines(DatasetCache):
         return self._training[key]
 
     def test(self, name: str, n: int) -> Dataset:
-        """Return the first `n` test images, or as many images of nothing."""
+        """Return the first `n` test images, or as many blank images."""
         if (name, n) not in self._test:
-            if name.startswith("fashion-mnist"):  # which ships
+            if name.startswith("fashion-mnist"):  # it ships with satbench
                 return super().test(name, n)
             try:
                 self._refuse_to_fetch(name)
@@ -76,7 +76,7 @@ class Outlines(DatasetCache):
         base = name.partition(":")[0].partition("@")[0]
         fetched = base == "fashion-mnist" and not find(data_folder(self.data_dir))
         if fetched or base == "hf":
-            raise SatbenchError("a dry run fetches nothing")
+            raise SatbenchError("a dry run downloads nothing")
 
     def _outline(self, name: str, split: str, crop: int, why: str) -> Dataset:
         base, _, _ = name.partition(":")
@@ -92,7 +92,7 @@ class Outlines(DatasetCache):
             self._missing.add(name)
             what = "" if known and base != "imagefolder" else ", a guess"
             self._say(
-                f"{name} is not here, and taken as {n:,} images of "
+                f"{name} is missing, and counts as {n:,} images of "
                 f"{channels}×{height}×{width}{what} ({why})"
             )
         images = np.broadcast_to(np.zeros(1, np.uint8), (n, channels, height, width))

@@ -1,4 +1,4 @@
-"""The plan of a study: which models its arms need, and how each is evaluated."""
+"""The plan of a study: the models that its arms need, and the evaluations of each."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _RELATIVE = "*base"
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """What the user may change about a study.
+    """The user's options for a study.
 
-    `overrides` are settings in place of the recipe's, under those of the arms.  `seeds` is empty
-    for as many as the study says, counted from 0.  `evaluate_on` is the data set whose images are
-    attacked; empty for the test set of what each arm is trained on.  `sweep` gives each arm a value
-    of its own for a setting (`satbench.studies.sweep`).
+    `overrides` replace settings of the recipe; settings of the arms replace these.  `seeds` is
+    empty for the number of the study, counted from 0.  `evaluate_on` is the data set of the
+    attacked images; empty for the test set of each arm's training data.  `sweep` chooses the value
+    of a setting for each arm (`satbench.studies.sweep`).
     """
 
     overrides: Mapping[str, object] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class StudyOptions:
 
 @dataclass(frozen=True)
 class Wanted:
-    """An evaluation that a model needs: canonical specs, in order, within a threat model."""
+    """An evaluation that a model needs: canonical specs, in order, with a threat model."""
 
     suite: tuple[str, ...]
     threat: Threat
@@ -59,11 +59,11 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Cell:
-    """A model of the study: trained as `config` says, or given by the name `model`.
+    """A model of the study: trained by `config`, or given by the name `model`.
 
-    `key` is the digest of what the weights depend on.  Arms with the same key share the cell;
-    `label` names the first of them, for people.  `answers` tell a given model of one's own code
-    from another with the same weights (`satbench.records.answers`).
+    `key` is the digest of everything that the weights depend on.  Arms with the same key share the
+    cell; `label` names the first of them, for people.  `answers` identify a given model of a user's
+    own code (`satbench.records.answers`).
     """
 
     key: str
@@ -79,9 +79,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """A study made concrete.  `rows` gives each arm's cells in the order of its seeds.
+    """The cells of a study.  `rows` has each arm's cells in the order of its seeds.
 
-    `choices` are what a sweep gave the arms, whose settings hold it.
+    `choices` are the values that a sweep chose; the settings of the arms include them.
     """
 
     study: Study
@@ -92,7 +92,7 @@ class StudyPlan:
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
-        """Each cell once, seed by seed, so that contrasts fill up evenly."""
+        """Each cell once, seed by seed, so that contrasts progress evenly."""
         longest = max(map(len, self.rows.values()))
         found: dict[str, Cell] = {}
         for place in range(longest):
@@ -107,7 +107,7 @@ class StudyPlan:
 
 
 def plan_study(study: Study, options: StudyOptions, images: DatasetCache) -> StudyPlan:
-    """Lay down which models a study needs.
+    """Plan which models a study needs.
 
     Raises SatbenchError for settings that are wrong or have no effect, and for training data that
     cannot be found.
@@ -131,13 +131,13 @@ def plan_study(study: Study, options: StudyOptions, images: DatasetCache) -> Stu
 
 
 def training_key(config: Mapping[str, Any], data_digest: str) -> str:
-    """Return the key of a model that is trained: of all that its weights depend on."""
+    """Return the key of a trained model: the digest of everything that its weights depend on."""
     values = {key: value for key, value in config.items() if key not in _DESCRIPTIVE}
     return digest_json({"config": values, "data": data_digest})[:16]
 
 
 def given_key(name: str, weights_digest: str) -> str:
-    """Return the key of a model that is given."""
+    """Return the key of a given model."""
     return digest_json({"model": name, "weights": weights_digest})[:16]
 
 
@@ -147,10 +147,10 @@ def scaled(threat: Threat, factor: float) -> Threat:
 
 
 def suite_for(key: str, attacks: Sequence[str], dataset: str, threat: Threat) -> tuple[str, ...]:
-    """Return the specs of a suite as a record of that data set keeps them, for one model.
+    """Return the specs of a suite for one model, in the form of a record of that data set.
 
-    An audit takes a sample of its own for each model, drawn by the model's key, so that the audits
-    of a study may be counted together.
+    An audit has a separate sample for each model, drawn by the model's key, so that the audits of a
+    study can be counted together.
     """
     return tuple(_drawn(key, spec) for spec in _canonical_suite(tuple(attacks), dataset, threat))
 
@@ -180,7 +180,7 @@ def _canonical_suite(attacks: tuple[str, ...], dataset: str, threat: Threat) -> 
 
 
 def _drawn(key: str, spec: str) -> str:
-    """Return the spec of an audit with the draw of a model's key; others as they are."""
+    """Return the spec of an audit with the draw of a model's key; others unchanged."""
     name, arguments = split_spec(spec)
     if name != "audit" or "draw" in arguments:
         return spec
@@ -199,8 +199,8 @@ def _trained(
     config = load_recipe(study.recipe, **changes)
     if config.threat != base.threat:
         raise SatbenchError(
-            f"the arm {arm.name} of {study.name} trains within {config.threat}, the others "
-            f"within {base.threat}: they would be evaluated unlike"
+            f"the arm {arm.name} of {study.name} trains with {config.threat}, the others with "
+            f"{base.threat}: their evaluations could not be compared"
         )
     digest = images.training_digest(config)
     dataset = options.evaluate_on or config.dataset
@@ -244,12 +244,10 @@ def _check_effect(study: Study, options: StudyOptions) -> None:
     trained = [arm for arm in study.arms if not arm.model]
     for key in options.overrides:
         if key == "seed":
-            raise SatbenchError("the seeds of a study are given by --seeds, not by --set seed")
+            raise SatbenchError("give the seeds of a study with --seeds, not with --set seed")
         own = [str(arm.settings[key]) for arm in trained if key in arm.settings]
         if own and len(own) == len(trained) and not any(one.endswith(_RELATIVE) for one in own):
-            raise SatbenchError(
-                f"--set {key} has no effect: every arm of {study.name} has one of its own"
-            )
+            raise SatbenchError(f"--set {key} has no effect: every arm of {study.name} sets it")
 
 
 def _resolved(arm: Arm, base: TrainConfig) -> dict[str, object]:
@@ -267,7 +265,7 @@ def _resolved(arm: Arm, base: TrainConfig) -> dict[str, object]:
 
 
 def _values(changes: Mapping[str, object]) -> dict[str, object]:
-    """Return settings as the recipe keeps them; texts are read as --set reads them."""
+    """Return settings in the form of the recipe; texts are read like --set."""
     found: dict[str, object] = {}
     for key, value in changes.items():
         found.update(

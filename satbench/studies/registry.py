@@ -1,4 +1,4 @@
-"""The studies: one module and one line each."""
+"""The registry of studies, with a line for each."""
 
 from __future__ import annotations
 
@@ -56,4 +56,4 @@ STUDIES = Registry(
         ),
     ),
 )
-"""Each target takes the name of a recipe and returns the `Study` for it."""
+"""Each target maps the name of a recipe to its `Study`."""

@@ -1,6 +1,6 @@
-"""What a study keeps of one model: its verdicts and its measures.  JSON in and out, no torch.
+"""Run files: the verdicts and measures of one model of a study.  JSON in and out, no torch.
 
-A study trains many models.  Of each it commits one small file: how it was trained, one letter an
+A study trains many models.  For each it commits one small file: how it was trained, one letter per
 image for each evaluation, and the gradient measures.  Witnesses stay in the store of the study.
 """
 
@@ -25,12 +25,12 @@ SURVIVED, BROKEN, WRONG = "o", "x", "-"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one suite of attacks did to a model, image by image.
+    """The result of one suite of attacks on a model, image by image.
 
-    `suite` holds the canonical specs in order, `threat` is `NORM:EPS`.  `verdicts` has a letter an
-    image, `SURVIVED`, `BROKEN` or `WRONG`, in the order of the data set, whose digest over
-    just these images is `data_digest`.  `record` is the identity of the full record, `audit` what
-    an audit at the end of the suite saw; None for a suite without one.
+    `suite` has the canonical specs in order, `threat` is `NORM:EPS`.  `verdicts` has a letter per
+    image, `SURVIVED`, `BROKEN` or `WRONG`, in the order of the data set; `data_digest` is the
+    digest of exactly these images.  `record` is the identity of the full record, `audit` are the
+    counts of an audit at the end of the suite, None for a suite without one.
     """
 
     suite: tuple[str, ...]
@@ -62,14 +62,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class StudyRun:
-    """One trained model of a study, or a model that was given.
+    """One trained or given model of a study.
 
-    `key` is the digest of what the weights depend on (`training`, the config with the digest of
-    the data; empty for a model that was not trained by the study, which `model` names).  `command`
-    trains or names it again.  `answers` tell given code from other code with the same weights.
-    `held_out` is the last epoch's metrics.  `measures` are means over
-    images of the gradient measures, by name.  `environment` (versions, seconds, host) may differ
-    between two runs of the same inputs.
+    `key` is the digest of everything that the weights depend on (`training`, the config with the
+    digest of the data; empty for a given model, which `model` names).  `command` trains or loads it
+    again.  `answers` identify given code.  `held_out` are the last epoch's metrics.  `measures` are
+    means over images of the gradient measures, by name.  `environment` (versions, seconds, host)
+    may differ between two runs of the same inputs.
     """
 
     key: str
@@ -88,7 +87,7 @@ class StudyRun:
     answers: str = ""
 
     def outcome(self, suite: Sequence[str], threat: str, dataset: str, n: int) -> Outcome | None:
-        """Return the outcome of an evaluation, None where it has not been made."""
+        """Return the outcome of an evaluation, None if it is missing."""
         wanted = (tuple(suite), threat, dataset, n)
         for found in self.outcomes:
             if (found.suite, found.threat, found.dataset, found.n) == wanted:
@@ -96,7 +95,7 @@ class StudyRun:
         return None
 
     def with_outcome(self, outcome: Outcome) -> StudyRun:
-        """Return the run with one more outcome, or with a newer one in the place of an old one."""
+        """Return the run with another outcome, which replaces an old one of the same evaluation."""
         old = self.outcome(outcome.suite, outcome.threat, outcome.dataset, outcome.n)
         kept = (one for one in self.outcomes if one is not old)
         ordered = sorted((*kept, outcome), key=lambda one: (one.dataset, one.threat, one.suite))
@@ -104,20 +103,20 @@ class StudyRun:
 
 
 def write_study_run(run: StudyRun, folder: Path) -> Path:
-    """Write a run to `folder/KEY.json`, whole or not at all; return the path."""
+    """Write a run to `folder/KEY.json` atomically; return the path."""
     path = folder / f"{run.key}.json"
     values = {"kind": KIND, "schema": SCHEMA, **asdict(run)}
-    if not run.answers:  # as all runs were before there were any
+    if not run.answers:  # like older runs
         del values["answers"]
     write_text(path, json.dumps(values, indent=1, sort_keys=True) + "\n")
     return path
 
 
 def read_study_run(path: Path) -> StudyRun:
-    """Read a run.  Raises SatbenchError for a file that is missing or holds something else."""
+    """Read a run.  Raises SatbenchError for a file that is missing or wrong."""
     values = parse_schema(read_text(path, KIND), KIND, str(path), (SCHEMA,), KIND)
-    told = {name: value for name, value in values.items() if name not in ("kind", "schema")}
-    run = convert(told, StudyRun, KIND, str(path))
+    fields = {name: value for name, value in values.items() if name not in ("kind", "schema")}
+    run = convert(fields, StudyRun, KIND, str(path))
     for number, outcome in enumerate(run.outcomes):
         if not outcome.verdicts or set(outcome.verdicts) - {SURVIVED, BROKEN, WRONG}:
             raise SatbenchError(

@@ -1,4 +1,4 @@
-"""Carry out a plan: find or train each model, evaluate it, measure it, keep what came of it."""
+"""The execution of a plan: find or train each model, evaluate it, measure it, keep the results."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from satbench.training.run import default_name, run_training
 Part = Literal["all", "train", "evaluate", "page"]
 
 PATIENCE = 2.0
-"""Seconds between two looks at a run that another process is at."""
+"""Seconds between two checks of a run that another process does."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What to compute on.  `threads` is None for torch's choice; `say` is told how it goes."""
+    """The machine to compute on.  `threads` is None for torch's choice; `say` reports progress."""
 
     device: str = "auto"
     threads: int | None = None
@@ -50,7 +50,7 @@ class Machine:
 
 
 class Runner:
-    """Carries out a plan; a second process with the same plan takes a share of the runs."""
+    """Executes a plan; a second process with the same plan takes a share of the runs."""
 
     def __init__(
         self, plan: StudyPlan, places: Places, images: DatasetCache, machine: Machine
@@ -67,16 +67,16 @@ class Runner:
         seconds: Callable[[Cell], float] | None = None,
         attempts: Attempts | None = None,
     ) -> None:
-        """Do what is missing of the part asked for, run by run.
+        """Do the missing work of a part, run by run.
 
-        `seconds` estimates what a run still takes, for the report of progress.  Raises
-        SatbenchError where a run cannot be made; all before it is kept.  With `attempts` it is
-        said there, and the others are made.
+        `seconds` estimates the remaining time of a run, for the progress report.  Raises
+        SatbenchError if a run fails; all earlier work is kept.  With `attempts` the error is
+        reported there, and the other runs are made.
         """
         for cell in self.plan.cells:
             self._refuse_other_code(cell)
         done: set[str] = set()
-        told: set[str] = set()
+        reported: set[str] = set()
         while waiting := [
             c for c in self.plan.cells if c.key not in done and self.is_open(c, part)
         ]:
@@ -84,7 +84,7 @@ class Runner:
             for place, cell in enumerate(waiting):
                 with self.places.claimed(cell.key) as mine:
                     if not mine:
-                        continue  # another process is at it: see again when the others are done
+                        continue  # another process does it: check again after the others
                     if self.is_open(cell, part) and not (attempts and attempts.spent(cell.key)):
                         self._say(cell, len(done), waiting[place:], seconds)
                         made = attempts.made(cell.key, cell.label) if attempts else nullcontext()
@@ -94,26 +94,26 @@ class Runner:
                 worked = True
             if not worked:
                 for cell in waiting:
-                    who = f"waiting for {self.places.worker(cell.key)}, which is at {cell.label}"
-                    if who not in told:
+                    who = f"waiting for {self.places.worker(cell.key)}, which does {cell.label}"
+                    if who not in reported:
                         self.machine.say(who)
-                        told.add(who)
+                        reported.add(who)
                 time.sleep(PATIENCE)
 
     def is_open(self, cell: Cell, part: Part) -> bool:
-        """Whether there is anything to do for a cell, and the part asked for can do it."""
+        """Whether there is work for a cell that the part can do."""
         if part == "page" or self.is_complete(cell):
             return False
         found = bool(cell.model) or self.models.find(cell) is not None
         return not found if part == "train" else found or part == "all"
 
     def is_complete(self, cell: Cell) -> bool:
-        """Whether all that is asked of a cell is kept already."""
+        """Whether all results for a cell are kept."""
         run = self.places.run(cell.key)
         return run is not None and not self.missing(cell, run) and not self._unmeasured(cell, run)
 
     def missing(self, cell: Cell, run: StudyRun | None) -> list[Wanted]:
-        """Return the evaluations that a run lacks."""
+        """Return the missing evaluations of a run."""
         n = self.plan.options.n_examples
         name = self.images.test(cell.dataset, n).name
         return [
@@ -130,8 +130,8 @@ class Runner:
         if run and run.answers and difference(run.answers, cell.answers):
             raise SatbenchError(
                 f"the results of {cell.label} ({cell.key}) are those of other code: the model "
-                "found has the same weights, but answers otherwise; give --results another folder "
-                "for results of your own"
+                "found has the same weights but other answers; give --results another folder for "
+                "your own results"
             )
 
     def _carry_out(self, cell: Cell, part: Part) -> None:
@@ -149,7 +149,7 @@ class Runner:
     def _train(self, cell: Cell) -> None:
         config = cell.config
         if config is None:
-            raise SatbenchError(f"{cell.label} is given, and cannot be trained")
+            raise SatbenchError(f"{cell.label} is a given model, and cannot be trained")
 
         def tell(metrics: EpochMetrics) -> None:
             self.machine.say(
@@ -177,8 +177,8 @@ class Runner:
         if run.weights_digest != here:
             raise SatbenchError(
                 f"the results of {cell.label} ({cell.key}) are those of weights "
-                f"{run.weights_digest[:12]}…, and the model found has {here[:12]}…: "
-                "give --results another folder for results of your own"
+                f"{run.weights_digest[:12]}…, but the model found has {here[:12]}…: "
+                "give --results another folder for your own results"
             )
         missing = self.missing(cell, run)
         for threat in dict.fromkeys(one.threat for one in missing):
@@ -198,7 +198,7 @@ class Runner:
         self.places.write(run)
 
     def is_recorded(self, wanted: Wanted, model: Model, cell: Cell) -> bool:
-        """Whether a record tells what an evaluation of a trained model would."""
+        """Whether a record has the result of an evaluation of a trained model."""
         card = model.card
         info = ModelInfo(
             card.name,
@@ -253,7 +253,7 @@ class Runner:
         )
 
     def _borrowed(self, suite: tuple[str, ...], data: Dataset) -> dict[str, str]:
-        """Return the surrogates of a suite, with what tells each from others."""
+        """Return the surrogates of a suite, each with its digest."""
         names = {name for stage in parse_suite(suite) for name in stage.traits.surrogates}
         for name in names:
             if (name, data.digest) not in self._surrogates:
@@ -282,12 +282,12 @@ def duration(seconds: float) -> str:
 
 
 def stored_name(cell: Cell) -> str:
-    """Return the name that the model of a cell has in the store."""
+    """Return the name of a cell's model in the store."""
     return f"{default_name(cell.config)}-{cell.key[:8]}" if cell.config else cell.model
 
 
 def _fresh_run(cell: Cell, loaded: LoadedModel, model: Model | None) -> StudyRun:
-    told = model.card.training if model else None
+    training = model.card.training if model else None
     info = loaded.info
     return StudyRun(
         key=cell.key,
@@ -296,10 +296,10 @@ def _fresh_run(cell: Cell, loaded: LoadedModel, model: Model | None) -> StudyRun
         activation=info.activation,
         parameters=info.parameters,
         seed=cell.seed,
-        training={**told.config, "data_digest": told.data_digest} if told else {},
+        training={**training.config, "data_digest": training.data_digest} if training else {},
         weights_digest=info.weights_digest,
-        command=told.command if told else f"satbench eval --model {cell.model}",
-        held_out=dict(told.held_out) if told else {},
-        environment={"torch": told.torch, "satbench": told.satbench} if told else {},
+        command=training.command if training else f"satbench eval --model {cell.model}",
+        held_out=dict(training.held_out) if training else {},
+        environment={"torch": training.torch, "satbench": training.satbench} if training else {},
         answers=cell.answers,
     )

@@ -1,4 +1,4 @@
-"""A study with its runs: all that its page and its figures are made from.  No torch."""
+"""A study with its runs: the data for its page and figures.  No torch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from satbench.studies.run_file import BROKEN, SURVIVED, WRONG, Outcome, StudyRun
 
 @dataclass(frozen=True)
 class Column:
-    """One way to evaluate: a suite of canonical specs within a threat model, `NORM:EPS`.
+    """One evaluation: a suite of canonical specs with a threat model, `NORM:EPS`.
 
-    With `worst_of`, names of other columns, an image survives if it does in all of them.
+    With `worst_of`, names of other columns, an image survives if it survives in all of them.
     """
 
     name: str
@@ -25,10 +25,10 @@ class Column:
 
 @dataclass(frozen=True)
 class ArmRuns:
-    """An arm of the study, and the runs of it that there are, ordered by seed.
+    """An arm of the study, and its existing runs, ordered by seed.
 
-    `settings` says in words or text what sets it apart.  `seeds` is how many runs are planned,
-    `dataset` the name of the images that its outcomes are about.
+    `settings` describes how it differs.  `seeds` is how many runs are planned, `dataset` the name
+    of the evaluated images.
     """
 
     name: str
@@ -50,13 +50,13 @@ class Shape:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A study with the runs of it that are kept: all that its page and its figures need.
+    """A study with its kept runs: everything that its page and figures need.
 
     `columns` are its evaluations with canonical specs and threat models.  `n` is the number of
-    images.  `facts` are lines of the table of the set-up, such as ("recipe", "fmnist-sat");
-    `caveats` say what could be wrong, in markdown.  `measures` says what the gradient measures of
-    the runs are, by name; others are not shown.  `commands` make the page again.  `choices` are
-    what a sweep of a setting gave the arms, by held-out accuracies for each of its `swept` values.
+    images.  `facts` are lines of the set-up table, such as ("recipe", "fmnist-sat"); `caveats` are
+    in markdown.  `measures` describes the gradient measures by name; others are not shown.
+    `commands` make the page again.  `choices` are the values that a sweep chose for the arms, by
+    held-out accuracies for each of its `swept` values.
     """
 
     study: Study
@@ -72,24 +72,24 @@ class Sheet:
     choices: tuple[Choice, ...] = ()
 
     def row(self, name: str) -> ArmRuns:
-        """Return the arm of a name."""
+        """Return the arm with a name."""
         return next(row for row in self.rows if row.name == name)
 
     def column(self, name: str) -> Column:
-        """Return the column of a name."""
+        """Return the column with a name."""
         return next(column for column in self.columns if column.name == name)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of a page: what its file's name ends in, and what it shows."""
+    """A figure of a page: the suffix of its file's name, and its caption."""
 
     suffix: str
     caption: str
 
 
 def pictures_of(sheet: Sheet) -> dict[str, Picture]:
-    """Return the figures that a study has, by kind, in the order of the page.
+    """Return the figures of a study, by kind, in the order of the page.
 
     Their files are `NAME` + suffix + `.svg` and `.png`.
     """
@@ -121,7 +121,7 @@ def pictures_of(sheet: Sheet) -> dict[str, Picture]:
 
 
 def measures_of(sheet: Sheet) -> list[str]:
-    """Return the names of the measures that the study asks for and that a run has."""
+    """Return the names of the study's measures that a run has."""
     made = {name for row in sheet.rows for run in row.runs for name in run.measures}
     return [name for name in sheet.measures if name in made]
 
@@ -135,7 +135,7 @@ def telling_measures_of(sheet: Sheet) -> list[str]:
 def outcomes_of(
     sheet: Sheet, row: ArmRuns, run: StudyRun, column: str
 ) -> tuple[Outcome, ...] | None:
-    """Return the outcomes that a column rests on: one, or one a part; None where one is missing."""
+    """Return the outcomes of a column: one, or one per part; None if one is missing."""
     asked = sheet.column(column)
     parts = [sheet.column(name) for name in asked.worst_of] or [asked]
     found = [run.outcome(part.suite, part.threat, row.dataset, sheet.n) for part in parts]
@@ -144,16 +144,16 @@ def outcomes_of(
 
 
 def verdicts_of(sheet: Sheet, row: ArmRuns, run: StudyRun, column: str) -> str | None:
-    """Return a letter an image, of a worst-of column the worst; None where it is not evaluated.
+    """Return a letter per image, for a worst-of column the worst; None if not evaluated.
 
-    Raises SatbenchError where the parts are about different images, or disagree on which are
-    wrong when clean.
+    Raises SatbenchError if the parts have different images, or disagree on which are wrong when
+    clean.
     """
     parts = outcomes_of(sheet, row, run, column)
     if parts is None:
         return None
     if len({part.data_digest for part in parts}) > 1:
-        raise SatbenchError(f"the parts of {column} are about different images in run {run.key}")
+        raise SatbenchError(f"the parts of {column} have different images in run {run.key}")
     return "".join(
         _worst(letters, run) for letters in zip(*(p.verdicts for p in parts), strict=True)
     )

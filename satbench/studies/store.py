@@ -1,4 +1,4 @@
-"""What a study finds and keeps: models by their keys, records by their inputs, runs by file."""
+"""The stores of a study: models by key, records by inputs, runs by file."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ from satbench.studies.run_file import (
 from satbench.studies.run_file import SURVIVED as STANDS
 
 RESULTS = Path("leaderboard/studies")
-"""Where the run files are, seen from a checkout."""
+"""The folder of the run files in a checkout."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where a study looks and writes.
+    """The folders that a study reads and writes.
 
-    `models` are folders of run folders as `satbench train --out` leaves them.  `store` holds
-    trained models, records and locks.  Run files are written to `results`, and read from there;
-    where that is the default, those that ship with satbench are read too.
+    `models` are folders of run folders, written by `satbench train --out`.  `store` has trained
+    models, records and locks.  Run files are written to and read from `results`; if that is the
+    default, those that ship with satbench are read too.
     """
 
     store: Path = Path("runs/studies")
@@ -61,25 +61,25 @@ class Places:
         return self.store / "records"
 
     def claimed(self, key: str) -> AbstractContextManager[bool]:
-        """Yield whether this process holds the run; one that dies lets go by dying."""
+        """Try to claim a run; yield whether this process got it.  A claim ends with its process."""
         return try_lock(self._lock(key))
 
     def worker(self, key: str) -> str:
-        """Return which process is at a run, `process 4711`."""
+        """Return which process does a run, `process 4711`."""
         return holder_of(self._lock(key))
 
     def _lock(self, key: str) -> Path:
         return self.store / "locks" / f"{key}.lock"
 
     def run(self, key: str) -> StudyRun | None:
-        """Return what is kept of a model, None where nothing is."""
+        """Return the kept run of a model, None if there is none."""
         for folder in self._read:
             if (folder / f"{key}.json").is_file():
                 return read_study_run(folder / f"{key}.json")
         return None
 
     def runs(self) -> dict[str, StudyRun]:
-        """Return all that is kept, by key."""
+        """Return all kept runs, by key."""
         found = {p.stem: p for folder in reversed(self._read) for p in folder.glob("*.json")}
         return {key: read_study_run(path) for key, path in sorted(found.items())}
 
@@ -95,7 +95,7 @@ class Places:
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model: the name or card that `--model` takes, and where it was found."""
+    """A trained model: the name or card for `--model`, and where it was found."""
 
     text: str
     card: Card
@@ -103,7 +103,7 @@ class Model:
 
 
 class Models:
-    """Trained models by key: of both zoos, of the folders that were named, and of the store."""
+    """Trained models by key: those of both zoos, of the given folders, and of the store."""
 
     def __init__(self, places: Places) -> None:
         self._places = places
@@ -113,7 +113,7 @@ class Models:
             self._add(Model(name, find_card(name)[0], "zoo"))
 
     def find(self, cell: Cell) -> Model | None:
-        """Return the model of a cell; what has been trained meanwhile is found too."""
+        """Return the model of a cell; models trained since the start are found too."""
         if cell.key not in self._by_key:
             for folder in self._places.models:
                 self._look(folder, f"found in {folder}")
@@ -121,7 +121,7 @@ class Models:
         return self._by_key.get(cell.key)
 
     def _look(self, folder: Path, origin: str) -> None:
-        # By stems, NAME comes before NAME-best and NAME-last, which have the same key.
+        # In this order, NAME is before NAME-best and NAME-last, which have the same key.
         found = (*folder.glob("*.json"), *folder.glob("*/*.json"))
         for path in sorted(found, key=lambda path: path.with_suffix("")):
             if path in self._seen or path.name == "config.json":
@@ -135,14 +135,14 @@ class Models:
                 self._add(Model(str(path), card, origin))
 
     def _add(self, model: Model) -> None:
-        told = model.card.training
-        if told and told.config:
-            key = training_key(told.config, told.data_digest)
+        training = model.card.training
+        if training and training.config:
+            key = training_key(training.config, training.data_digest)
             self._by_key.setdefault(key, model)
 
 
 class Records:
-    """Records by what they evaluated: those that ship with satbench, and those of the store."""
+    """Records by their inputs: those that ship with satbench, and those of the store."""
 
     def __init__(self, places: Places) -> None:
         self._records: list[Record] = []
@@ -153,17 +153,17 @@ class Records:
 
     @property
     def models(self) -> list[ModelInfo]:
-        """The models that the records are of."""
+        """The models of the records."""
         return [record.model for record in self._records]
 
     def add(self, record: Record) -> None:
-        """Take a record in, if it is one evaluation's own."""
+        """Add a record, if it is of a single evaluation."""
         whole = record.sequential is None and not record.replacements and not record.history
         if whole and record.protocol == PROTOCOL:
             self._records.append(record)
 
     def find(self, inputs: Inputs) -> Record | None:
-        """Return a record of the same inputs whose suite is, or begins with, the one asked for."""
+        """Return a record of the same inputs whose suite equals or begins with the wanted one."""
         for record in self._records:
             if record.model.weights_digest != inputs.model.weights_digest:
                 continue
@@ -177,7 +177,7 @@ class Records:
 
 
 def outcome_of(record: Record, suite: tuple[str, ...]) -> Outcome:
-    """Return what the first attacks of a record's suite did, image by image.
+    """Return the result of the first attacks of a record's suite, image by image.
 
     Raises ValueError unless the record's suite begins with `suite`.
     """
@@ -204,28 +204,28 @@ def outcome_of(record: Record, suite: tuple[str, ...]) -> Outcome:
     )
 
 
-def told_digests(places: Places) -> dict[str, str]:
-    """Return the digests of training sets that the kept runs tell of, by the sets' names."""
-    told = (run.training for run in places.runs().values() if run.training)
-    return {training["dataset"]: training["data_digest"] for training in told}
+def kept_digests(places: Places) -> dict[str, str]:
+    """Return the digests of training sets in the kept runs, by the names of the sets."""
+    trainings = (run.training for run in places.runs().values() if run.training)
+    return {training["dataset"]: training["data_digest"] for training in trainings}
 
 
 def trained_digests(places: Places) -> dict[str, str]:
-    """Return the digests of training sets that run files and cards tell of, by the sets' names."""
-    told = told_digests(places)
+    """Return the digests of training sets in run files and cards, by the names of the sets."""
+    digests = kept_digests(places)
     for folder in (*places.models, places.trained):
         for path in sorted((*folder.glob("*.json"), *folder.glob("*/*.json"))):
             with suppress(SatbenchError):  # another file, or one that is being written
                 training = read_card(path).training
                 if training:
-                    told[training.config.get("dataset", training.dataset)] = training.data_digest
-    return told
+                    digests[training.config.get("dataset", training.dataset)] = training.data_digest
+    return digests
 
 
 def covering(suites: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Return the suites to run: those that no longer one begins with.
+    """Return the suites to run: those that are not the beginning of a longer one.
 
-    What a suite's first attacks did can be read off the record of the whole.
+    The result of a suite's first attacks is in the record of the whole suite.
     """
     return [
         suite

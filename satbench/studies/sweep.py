@@ -1,11 +1,11 @@
-"""A setting of which each arm of a study gets a value of its own, by held-out robust accuracy.
+"""Sweeps: choosing the value of a setting for each arm of a study, by held-out robust accuracy.
 
-Weight decay by itself can move robust accuracy by seven points (Pang et al., 2021,
-arXiv:2010.00467), and what suits one activation need not suit another: Huang et al. (2023,
-"Revisiting residual networks for adversarial robustness", section 4.1.2) tune it for each before
-they compare.  Here each arm is trained with each value, and gets the one of greatest mean accuracy
-under PGD-10 on held-out training images; test images have no say.  The run files of these trainings
-hold what the choice rests on, so that it is made again from them.
+Weight decay alone can change robust accuracy by seven points (Pang et al., 2021, arXiv:2010.00467),
+and the best value may differ between activations: Huang et al. (2023, "Revisiting residual networks
+for adversarial robustness", section 4.1.2) tune it for each before they compare.  Here each arm is
+trained with each value, and gets the one with the greatest mean PGD-10 accuracy on held-out
+training images; test images are not used.  The run files of these trainings have the scores, so
+that the choice can be repeated from them.
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ from satbench.studies.run_file import StudyRun
 from satbench.studies.store import Places
 
 SCORE = "pgd-10"
-"""What of a run's held-out accuracies the choice is made by."""
+"""The held-out accuracy of a run that decides the choice."""
 
 _EQUAL = 1e-9
-"""Means that are closer are equal but for rounding; of equals the one named first is taken."""
+"""Means that are closer count as equal; the first of equals is chosen."""
 
 _UNLIKE = ("seed", "held_out", "subset")
-"""Settings with which runs would be measured on other images, or that are given otherwise."""
+"""Settings that would change the measured images, or that have their own option."""
 
 
 def parse_sweep(text: str, seeds: tuple[int, ...] = ()) -> Sweep:
     """Read `KEY=VALUE,VALUE,…`, such as `weight_decay=1e-4,5e-4`.
 
-    Raises SatbenchError for a setting that is unknown or no number, and for fewer than two values.
+    Raises SatbenchError for a setting that is unknown or not a number, and for fewer than two
+    values.
     """
-    key, _, told = (part.strip() for part in text.partition("="))
-    values = [parse_overrides([f"{key}={value}"])[key] for value in told.split(",")]
+    key, _, values_text = (part.strip() for part in text.partition("="))
+    values = [parse_overrides([f"{key}={value}"])[key] for value in values_text.split(",")]
     numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(numbers) < len(values) or key in _UNLIKE:
         raise SatbenchError(
@@ -56,19 +57,18 @@ def parse_sweep(text: str, seeds: tuple[int, ...] = ()) -> Sweep:
 def plan_sweep(
     study: Study, sweep: Sweep, options: StudyOptions, images: DatasetCache
 ) -> StudyPlan:
-    """Return the plan of the trainings that the choice rests on; nothing in it is evaluated.
+    """Return the plan of the trainings for the choice, without evaluations.
 
-    Raises SatbenchError where an arm, or the options, set what is swept, and where no arm is
-    trained.
+    Raises SatbenchError if an arm or the options set the swept setting, and if no arm is trained.
     """
     trained = _trained(study)
     own = [arm.name for arm in trained if sweep.key in arm.settings]
     if own:
         raise SatbenchError(
-            f"--sweep {sweep.key} cannot be: it is what the arm {own[0]} of {study.name} is about"
+            f"--sweep {sweep.key} is not possible: the arm {own[0]} of {study.name} sets it"
         )
     if sweep.key in options.overrides:
-        raise SatbenchError(f"{sweep.key} is given twice: by --sweep and by --set; leave one")
+        raise SatbenchError(f"{sweep.key} is given twice, by --sweep and by --set: give one")
     if not trained:
         raise SatbenchError(f"--sweep has no effect: {study.name} trains nothing")
     arms = tuple(
@@ -88,9 +88,9 @@ def plan_sweep(
 def plan_swept(
     study: Study, options: StudyOptions, images: DatasetCache, places: Places
 ) -> StudyPlan:
-    """Return the plan of a study whose arms have the values that its sweep chose.
+    """Return the plan of a study with the values that its sweep chose for the arms.
 
-    Raises SatbenchError unless all trainings that the choice rests on are kept.
+    Raises SatbenchError unless all trainings for the choice are kept.
     """
     sweep = options.sweep
     if sweep is None:
@@ -108,9 +108,9 @@ def outlook(
     places: Places,
     say: Callable[[str], None],
 ) -> tuple[StudyPlan, ...]:
-    """Return what there is to carry out, for a dry run: the sweep, if there is one, and the study.
+    """Return the plans for a dry run: the sweep, if there is one, and the study.
 
-    Before the choice is made, which `say` is told, the study is as if it were the first value.
+    If the choice is not made yet, the study is planned with the first value, and `say` reports it.
     """
     sweep = options.sweep
     if sweep is None:
@@ -119,13 +119,13 @@ def outlook(
     if not _lacking(first, places):
         return first, plan_swept(study, options, images, places)
     setting = show_override(sweep.key, sweep.values[0])
-    say(f"the sweep of {sweep.key} is not made: what follows it is estimated for {setting}")
+    say(f"the sweep of {sweep.key} is not done yet: the study is estimated with {setting}")
     values = {arm.name: sweep.values[0] for arm in _trained(study)}
     return first, plan_study(_study_with(study, sweep, values), options, images)
 
 
 def _lacking(plan: StudyPlan, places: Places) -> list[str]:
-    """Return the labels of the trainings of a sweep that are not kept yet."""
+    """Return the labels of the missing trainings of a sweep."""
     return [cell.label for cell in plan.cells if places.run(cell.key) is None]
 
 
@@ -149,12 +149,12 @@ def _choices(study: Study, sweep: Sweep, plan: StudyPlan, places: Places) -> tup
 def _score(run: StudyRun | None) -> float:
     if run is None or SCORE not in run.held_out:
         key = run.key if run else ""
-        raise SatbenchError(f"the run file {key}.json tells of no held-out accuracy: remove it")
+        raise SatbenchError(f"the run file {key}.json has no held-out accuracy: remove it")
     return float(run.held_out[SCORE])
 
 
 def _study_with(study: Study, sweep: Sweep, values: Mapping[str, float]) -> Study:
-    """Return a study whose arms have these values of what is swept."""
+    """Return a study whose arms have these values of the swept setting."""
     arms = (
         _with(arm, sweep.key, values[arm.name]) if arm.name in values else arm for arm in study.arms
     )

@@ -1,7 +1,7 @@
-"""A worker of `satbench study --workers`: `python -m satbench.studies.worker`, a job on stdin.
+"""A worker process of `satbench study --workers`, which reads its job from stdin.
 
-It takes runs by their claims until none is left.  Its stdin stays open as long as the command
-lives that started it; at the end of stdin it stops as at a Ctrl-C.
+It claims runs until none is left.  Its stdin stays open as long as the command that started it
+lives; at the end of stdin it stops as after a Ctrl-C.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from satbench.studies.store import Places
 
 STOPPED, FAILED = 130, 1
-"""Exit codes beside 0."""
+"""Exit codes other than 0."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """The share of a worker: all runs of a plan that no other of the `workers` is at.
+    """The job of a worker: all runs of a plan that no other of the `workers` does.
 
-    `attempts` is the folder of what failed (`satbench.studies.attempts`).
+    `attempts` is the folder of failed runs (`satbench.studies.attempts`).
     """
 
     plan: StudyPlan
@@ -45,14 +45,14 @@ class Job:
 
 
 def main() -> None:
-    """Do the job on stdin; say in one line what ends it early."""
+    """Do the job on stdin; print one line if it ends early."""
     try:
-        job = pickle.load(sys.stdin.buffer)  # noqa: S301 - of the command that started it
+        job = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the command that started it
         threading.Thread(target=_stop_at_the_end_of_stdin, daemon=True).start()
         _work(job)
     except KeyboardInterrupt:
         sys.exit(STOPPED)
-    except Exception as error:  # whatever it is, the others go on
+    except Exception as error:  # any error; the other workers continue
         _say(f"{type(error).__name__}: {' '.join(str(error).split())}")
         sys.exit(FAILED)
 
@@ -83,7 +83,7 @@ def _say(text: str) -> None:
 
 
 def _stop_at_the_end_of_stdin() -> None:
-    os.read(sys.stdin.fileno(), 1)  # not through the buffer, whose lock would hang at the exit
+    os.read(sys.stdin.fileno(), 1)  # not through the buffer: its lock would hang at the exit
     os.kill(os.getpid(), signal.SIGINT)
 
 

@@ -384,7 +384,7 @@ def test_least_t_is_students_quantile_for_the_first_of_holms_steps() -> None:
             {"primary": Pool("p", "a", (Pair("none", "a"),))},
             "expected among arms a; got 'none'",
         ),
-        ({"primary": Pool("a", "a", (Pair("a", "a"),))}, "expected a name of its own"),
+        ({"primary": Pool("a", "a", (Pair("a", "a"),))}, "expected a different name"),
         ({"columns": (*COLUMNS, COLUMNS[0])}, "expected columns of different names"),
     ],
 )

@@ -44,11 +44,11 @@ def test_a_dry_run_needs_no_data(words: tuple[str, ...], monkeypatch: pytest.Mon
     assert 0 == done.exit_code
     assert len(lines) > 3
     assert all(line["seconds"] > 0 for line in lines if line["missing"])
-    assert "is not here, and taken as" in done.stderr
+    assert "is missing, and counts as" in done.stderr
 
 
 def _never(*_: object) -> None:
-    raise AssertionError("a dry run fetches nothing")
+    raise AssertionError("a dry run downloads nothing")
 
 
 @pytest.mark.usefixtures("_nothing_here")

@@ -122,5 +122,7 @@ def test_a_study_without_a_run_has_no_figure(tmp_path) -> None:
 
 
 def test_a_figure_that_a_study_does_not_have_is_refused(tmp_path) -> None:
-    with pytest.raises(SatbenchError, match="expected a figure among scatter, effects; got 'shap"):
+    with pytest.raises(
+        SatbenchError, match="expected one of the figures scatter, effects; got 'shap"
+    ):
         draw(graded_sheet({"ReLU": 0, "SILU": 9}), "shapes", tmp_path / "a.svg")

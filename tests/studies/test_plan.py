@@ -47,7 +47,7 @@ def test_other_seeds_are_refused(text: str) -> None:
 @pytest.mark.parametrize("name", STUDIES.names())
 def test_every_study_can_be_planned_and_its_names_fit(name: str) -> None:
     study = load_study(name)
-    images = DatasetCache(told={f"fashion-mnist@{side}": "digest" for side in (20, 34, 40)})
+    images = DatasetCache(digests={f"fashion-mnist@{side}": "digest" for side in (20, 34, 40)})
     plan = plan_study(study, StudyOptions(), images)
     columns = {one.name for one in study.evaluations}
 
@@ -76,7 +76,7 @@ def test_the_key_depends_on_the_training_data(made_study: Study) -> None:
         plan_study(
             replace(made_study, base={**made_study.base, "dataset": "fashion-mnist@20"}),
             StudyOptions(),
-            DatasetCache(told={"fashion-mnist@20": digest}),
+            DatasetCache(digests={"fashion-mnist@20": digest}),
         )
         for digest in ("one", "another")
     ]
@@ -120,7 +120,7 @@ def test_a_model_that_is_given_is_one_run_by_its_weights(made_study: Study) -> N
     ("changes", "said"),
     [
         ({"activation": "relu"}, "--set activation has no effect: every arm of made has one"),
-        ({"seed": 3}, "the seeds of a study are given by --seeds"),
+        ({"seed": 3}, "give the seeds of a study with --seeds"),
         ({"epocs": 3}, "unknown setting of the recipe fmnist-sat 'epocs'"),
     ],
 )
@@ -132,7 +132,7 @@ def test_settings_without_effect_are_refused(
 
 
 def test_a_study_refuses_a_recipe_that_it_has_no_sizes_for() -> None:
-    with pytest.raises(SatbenchError, match="expected for the study scaling a recipe among"):
+    with pytest.raises(SatbenchError, match="expected one of the recipes"):
         load_study("scaling", "trades-cifar10")
 
 
@@ -146,7 +146,7 @@ def test_a_radius_is_multiplied_exactly() -> None:
 
 @pytest.mark.parametrize("name", STUDIES.names())
 def test_every_study_makes_a_page_without_any_run(name: str, tmp_path: Path) -> None:
-    images = DatasetCache(told={f"fashion-mnist@{side}": "digest" for side in (20, 34, 40)})
+    images = DatasetCache(digests={f"fashion-mnist@{side}": "digest" for side in (20, 34, 40)})
     plan = plan_study(load_study(name), StudyOptions(seeds=(0,), n_examples=1), images)
     sheet = sheet_of(plan, Places(tmp_path, tmp_path / "results"), images)
 

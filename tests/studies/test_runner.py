@@ -127,7 +127,7 @@ def test_results_of_other_weights_are_not_completed(
     run: StudyRun = next(iter(done.runs().values()))
     done.write(replace(run, weights_digest="0" * 64, outcomes=()))
 
-    with pytest.raises(SatbenchError, match="those of weights 000000000000…, and the model found"):
+    with pytest.raises(SatbenchError, match="those of weights 000000000000…, but the model found"):
         make_runner(made_study, done).carry_out("evaluate")
 
 

@@ -81,7 +81,7 @@ def test_workers_share_the_runs_and_one_that_fails_is_said(
     runner = _runner(study, tmp_path)
     said: list[str] = []
     warned: list[str] = []
-    with pytest.raises(SatbenchError, match=r"1 of 3 runs could not be made: bad, seed 0;"):
+    with pytest.raises(SatbenchError, match=r"1 of 3 runs failed: bad, seed 0;"):
         share_out(runner, "all", ("cpu", "cpu"), said.append, warned.append)
 
     assert {"ReLU, seed 0", "SILU, seed 0"} == {
@@ -144,7 +144,7 @@ def test_a_worker_that_dies_is_said_and_the_others_go_on(
     share_out(runner, "train", ("cpu", "cpu"), lambda _: None, warned.append)
 
     assert [
-        f"[worker 1] this worker was ended by signal {ended.value}; the others go on with its runs"
+        f"[worker 1] this worker was ended by signal {ended.value}; the others take over its runs"
     ] == warned
     assert not any(runner.is_open(cell, "train") for cell in runner.plan.cells)
 

@@ -1,4 +1,4 @@
-"""Section 3.2, table 1: ReLU with a smooth gradient, and what else might mend it."""
+"""Section 3.2, table 1: ReLU with a smooth gradient, and other remedies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from satbench.studies.design import Arm, Pair, PaperNumbers, Pool, Study, StudyC
 _SMOOTH = "softplus(10)"
 _PGD2 = "pgd(steps=2,step=0.75*eps,restarts=1,start=uniform,keep=last)"
 
-# `2*base` is twice what the recipe and --set say.
+# `2*base` is twice the value of the recipe or --set.
 _ARMS: dict[str, dict[str, object]] = {
     "ReLU": {},
     "attack": {"attack_backward": _SMOOTH},

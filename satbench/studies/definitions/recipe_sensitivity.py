@@ -1,4 +1,4 @@
-"""Ours: does what a smooth activation does survive another recipe?"""
+"""Not in the paper: does the effect of a smooth activation survive another recipe?"""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ _SMALL: dict[str, dict[str, object]] = {
     "compound": {"architecture": "small(width=12,blocks=2)", "dataset": "fashion-mnist@34"},
 }
 
-# Of the recipes for CIFAR-10: depths of 2, 4 and 6 blocks a stage, widths of 4 and 8.
+# For the CIFAR-10 recipes: depths of 2, 4 and 6 blocks per stage, widths of 4 and 8.
 _WIDE_RESNETS: dict[str, dict[str, object]] = {
     "base (WRN-16-4)": {"architecture": "wide-resnet(depth=16,widen=4)"},
     "2× deeper (WRN-28-4)": {"architecture": "wide-resnet(depth=28,widen=4)"},
@@ -116,10 +116,11 @@ _PAPER = PaperNumbers(
 
 
 def study(recipe: str) -> Study:
-    """Return the study for a recipe.  Raises SatbenchError for one that it has no sizes for."""
+    """Return the study for a recipe.  Raises SatbenchError for a recipe without sizes."""
     if recipe not in _SCALES:
         raise SatbenchError(
-            f"expected for the study scaling a recipe among {', '.join(_SCALES)}, got {recipe!r}"
+            f"expected one of the recipes {', '.join(_SCALES)} for the study scaling, got "
+            f"{recipe!r}"
         )
     sizes = _SCALES[recipe]
     base = next(iter(sizes))

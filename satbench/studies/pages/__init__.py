@@ -1,1 +1,1 @@
-"""Pages of studies: tables and figures from the runs that are kept, text from templates."""
+"""Pages of studies: tables and figures from the kept runs, text from templates."""

@@ -13,7 +13,7 @@ from satbench.studies.sheet import Sheet
 
 @dataclass(frozen=True)
 class Gap:
-    """How much higher the paper's evaluation reads than the verdict, for one arm."""
+    """By how much the paper's evaluation is above the verdict, for one arm."""
 
     arm: str
     gap: Effect
@@ -30,13 +30,13 @@ class MaskedLevels:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the runs of a study show.
+    """The answer that the runs of a study give.
 
-    `evaluated` of `planned` runs are evaluated.  Of `tested` single contrasts with two seeds or
-    more, `more` and `less` are shown to be more and less robust.  `gaps` are those of the arms that
-    are not masked, the least first; `masked` is the masked model with the widest gap.  Of
-    `compared` questions that both evaluations answer, they answer `changed` differently.
-    `effort` is the least effort of an attack that is called converged.
+    `evaluated` of `planned` runs are evaluated.  Of `tested` single contrasts with at least two
+    seeds, `more` and `less` are shown to be more and less robust.  `gaps` are those of the arms
+    that are not masked, the least first; `masked` is the masked model with the widest gap.  Of
+    `compared` questions that both evaluations answer, they answer `changed` differently.  `effort`
+    is the least effort of an attack that counts as converged.
     """
 
     verdict: str
@@ -55,7 +55,7 @@ class Answer:
 
 
 def answer_of(sheet: Sheet) -> Answer:
-    """Return what the runs of a study show."""
+    """Return the answer that the runs of a study give."""
     study = sheet.study
     found, primary = findings_of(sheet), primary_of(sheet)
     tested = [one for one in found if one.verdict != "too few seeds"]
@@ -91,7 +91,7 @@ def _gaps(sheet: Sheet) -> tuple[Gap, ...]:
 
 
 def _masked(sheet: Sheet) -> MaskedLevels | None:
-    """Return the masked model for which the two evaluations are farthest apart."""
+    """Return the masked model with the largest difference between the two evaluations."""
     found = []
     for name in sheet.study.masked:
         row = sheet.row(name)

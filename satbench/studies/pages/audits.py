@@ -13,7 +13,7 @@ from satbench.studies.sheet import ArmRuns, Sheet, outcomes_of
 
 @dataclass(frozen=True)
 class AuditedRun:
-    """A run of an arm that was audited, on `n` images."""
+    """An audited run of an arm, on `n` images."""
 
     arm: str
     run: StudyRun
@@ -22,13 +22,13 @@ class AuditedRun:
 
     @property
     def lowered(self) -> float:
-        """How much the audit lowered the robust accuracy, as a share of images."""
+        """By how much the audit lowered the robust accuracy, as a share of images."""
         return (self.counts.weakest_broken + self.counts.sampled_broken) / self.n
 
 
 @dataclass(frozen=True)
 class AuditTotals:
-    """What the audits of some runs saw; `bound` in points of their mean robust accuracy."""
+    """The totals of the audits of some runs; `bound` is in points of their mean robust accuracy."""
 
     runs: int
     survivors: int
@@ -41,7 +41,7 @@ class AuditTotals:
 
 
 def audited_runs(sheet: Sheet, row: ArmRuns) -> list[AuditedRun]:
-    """Return the runs of an arm whose verdict rests on an audit."""
+    """Return the runs of an arm whose verdict includes an audit."""
     found = []
     for run in row.runs:
         for outcome in outcomes_of(sheet, row, run, sheet.study.verdict) or ():
@@ -62,10 +62,10 @@ def audited_once(sheets: Iterable[Sheet]) -> list[AuditedRun]:
 
 
 def totals(runs: Sequence[AuditedRun]) -> AuditTotals | None:
-    """Return what the audits of some runs saw together; None for no run.
+    """Return the totals of the audits of some runs; None without runs.
 
-    `bound` is what AutoAttack would still lower the mean by if it attacked every survivor, at most,
-    with 95 % confidence (`satbench.core.stats.intervals.pooled_unseen_bound`).
+    `bound` is by how much AutoAttack would still lower the mean, at most, if it attacked every
+    survivor, with 95 % confidence (`satbench.core.stats.intervals.pooled_unseen_bound`).
     """
     if not runs:
         return None
@@ -84,7 +84,7 @@ def totals(runs: Sequence[AuditedRun]) -> AuditTotals | None:
 
 
 def audit_table(sheet: Sheet) -> str:
-    """Return the table of the audits of a study, arm by arm, and of all together."""
+    """Return the table of the audits of a study, arm by arm and in total."""
     each = [(row, audited_runs(sheet, row)) for row in sheet.rows]
     runs = [one for _, ones in each for one in ones]
     head = (

@@ -1,4 +1,4 @@
-"""The page of a study: its sheet from the kept runs, written or compared with what is there."""
+"""The page of a study: its sheet from the kept runs, and writing or checking the page."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def write_page(plan: StudyPlan, places: Places, images: DatasetCache, folder: Pa
 
 
 def check_page(plan: StudyPlan, places: Places, images: DatasetCache, folder: Path) -> str:
-    """Return what is wrong with the page or a figure (SVG) in a sentence; empty if nothing is."""
+    """Return a sentence if the page or a figure (SVG) is out of date; empty if nothing is."""
     sheet = sheet_of(plan, places, images)
     again = f"write it again with {_commands(plan)[1]} --only page"
     page = folder / f"{plan.study.name}.md"
@@ -65,10 +65,10 @@ def check_page(plan: StudyPlan, places: Places, images: DatasetCache, folder: Pa
 
 
 def overview(places: Places, images: DatasetCache, folder: Path, readme: Path) -> dict[Path, str]:
-    """Return the text of the page that lists the studies, and of a README with their table.
+    """Return the text of the page that lists the studies, and of the README with their table.
 
-    Studies without a page are left out.  A README without the markers of the table is left alone.
-    Raises SatbenchError for markers that do not fit together.
+    Studies without a page are left out.  A README without the markers of the table does not change.
+    Raises SatbenchError for markers that do not match.
     """
     names = [name for name in STUDIES.names() if (folder / f"{name}.md").is_file()]
     sheets = [
@@ -84,7 +84,7 @@ def overview(places: Places, images: DatasetCache, folder: Path, readme: Path) -
 
 
 def check_texts(pages: Mapping[Path, str], again: str) -> str:
-    """Return which of some files is not as it should be, in a sentence; empty if all are."""
+    """Return a sentence about the first file that is out of date; empty if none is."""
     said = (
         _unlike(path, text.encode(), f"write it again with {again}") for path, text in pages.items()
     )
@@ -92,7 +92,7 @@ def check_texts(pages: Mapping[Path, str], again: str) -> str:
 
 
 def sheet_of(plan: StudyPlan, places: Places, images: DatasetCache) -> Sheet:
-    """Return a study with the runs of it that are kept."""
+    """Return the sheet of a study with its kept runs."""
     study, sweep = plan.study, plan.options.sweep
     return Sheet(
         study,
@@ -116,7 +116,7 @@ def _column(plan: StudyPlan, evaluation: StudyColumn) -> Column:
 
 
 def _asked(evaluation: StudyColumn) -> tuple[str, ...]:
-    """Return a suite with `source=pinned` as it is: what that stands for depends on the data."""
+    """Return a suite with `source=pinned` unchanged: its meaning depends on the data."""
     return tuple(attack_spec(text) for text in evaluation.attacks)
 
 
@@ -130,7 +130,7 @@ def _row(plan: StudyPlan, arm: Arm, places: Places, images: DatasetCache) -> Arm
 
 
 def _seen(plan: StudyPlan, cell: Cell, run: StudyRun, dataset: str) -> StudyRun:
-    """Return a run with the outcomes of the study alone, under the suites of its columns."""
+    """Return a run with only the outcomes of the study, with the suites of its columns."""
     outcomes: dict[tuple[str, tuple[str, ...]], Outcome] = {}
     for evaluation in plan.study.evaluations:
         if not evaluation.attacks:
@@ -145,7 +145,7 @@ def _seen(plan: StudyPlan, cell: Cell, run: StudyRun, dataset: str) -> StudyRun:
 
 
 def _settings(plan: StudyPlan, arm: Arm, cell: Cell) -> str:
-    """Return what an arm has of its own, the activation and what is swept always."""
+    """Return the settings of an arm, always with the activation and the swept setting."""
     if cell.config is None:
         return f"the model {cell.model}"
     own = {key: getattr(cell.config, key) for key in arm.settings}
@@ -159,16 +159,16 @@ def _settings(plan: StudyPlan, arm: Arm, cell: Cell) -> str:
 
 def _facts(plan: StudyPlan) -> tuple[tuple[str, str], ...]:
     base, study = plan.base, plan.study
-    told = recipe_summary(study.recipe) if study.recipe in recipe_names() else ""
+    summary = recipe_summary(study.recipe) if study.recipe in recipe_names() else ""
     changes = {**study.base, **plan.options.overrides}
-    facts = [("recipe", f"`{study.recipe}`" + (f": {told}" if told else ""))]
+    facts = [("recipe", f"`{study.recipe}`" + (f": {summary}" if summary else ""))]
     if changes:
         texts = (f"`{show_override(key, value)}`" for key, value in changes.items())
         facts.append(("changed for all arms", ", ".join(texts)))
     if sweep := plan.options.sweep:
         seeds = sweep.seeds or plan.options.seeds or range(study.seeds)
-        told = f"`{sweep.key}`, by its trainings with seed {', '.join(map(str, seeds))}"
-        facts.append(("chosen for each arm", told))
+        trainings = f"`{sweep.key}`, by its trainings with seed {', '.join(map(str, seeds))}"
+        facts.append(("chosen for each arm", trainings))
     settings: Sequence[tuple[str, object]] = (
         ("network", base.architecture),
         ("inner attacker", base.attack),
@@ -186,10 +186,10 @@ def _facts(plan: StudyPlan) -> tuple[tuple[str, str], ...]:
 def _caveats(plan: StudyPlan) -> tuple[str, ...]:
     base, study = plan.base, plan.study
     return (
-        f"One data set ({base.dataset}), small nets and one recipe: nothing here speaks for other "
-        "scales.  The same command with `--recipe` repeats the study on them.",
-        f"Robust accuracy is an upper bound: {study.verdict} breaks what it can, and a stronger "
-        "attack could break more, of one arm more than of another.",
+        f"One data set ({base.dataset}), small networks and one recipe: the results may not hold "
+        "at other scales.  The same command with `--recipe` repeats the study there.",
+        f"Robust accuracy is an upper bound: a stronger attack than {study.verdict} could break "
+        "more images, in one arm more than in another.",
         _tuning(plan),
     )
 
@@ -198,8 +198,8 @@ def _tuning(plan: StudyPlan) -> str:
     sweep = plan.options.sweep
     if sweep is None:
         return (
-            "Settings that are not the arm's own are the same for all arms, tuned for none; "
-            "[recipe-sensitivity](recipe-sensitivity.md) tests what that does."
+            "Other settings are the same for all arms and tuned for none; "
+            "[recipe-sensitivity](recipe-sensitivity.md) tests the effect of that."
         )
     return (
         f"`{sweep.key}` is tuned for each arm among {len(sweep.values)} values; other settings are "
@@ -233,5 +233,5 @@ def _unlike(path: Path, wanted: bytes, again: str) -> str:
     if not path.is_file():
         return f"{path} is missing; {again}"
     if path.read_bytes() != wanted:
-        return f"{path} is not what the run files give; {again}"
+        return f"{path} does not match the run files; {again}"
     return ""

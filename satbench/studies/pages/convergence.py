@@ -1,6 +1,6 @@
-"""Whether an attack has converged: what each effort misses of what the largest one finds.
+"""Convergence of an attack: what each effort misses of what the largest one finds.
 
-The first axis of a study that goes over columns is the attack's effort.
+The effort is the first axis of a study whose positions are columns.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from satbench.studies.effects import accuracies
 from satbench.studies.sheet import Sheet
 
 ENOUGH = 0.002
-"""A share of all images: what more effort may still find where an attack is called converged."""
+"""The share of all images that more effort may still find if an attack counts as converged."""
 
 
 @dataclass(frozen=True)
 class Missed:
-    """What the attack of a column misses of what the column `last` finds.
+    """The share that the attack of a column misses of what the column `last` finds.
 
-    `missed` is a share of all images, mean over seeds, in the `arm` where it is most.
+    `missed` is a share of all images, mean over seeds, in the `arm` with the largest value.
     """
 
     column: str
@@ -31,9 +31,9 @@ class Missed:
 
 
 def missed_by_effort(sheet: Sheet) -> tuple[Missed, ...]:
-    """Return what each effort misses, in the order of the axis; empty for any other study.
+    """Return what each effort misses, in the order of the axis; empty for other studies.
 
-    A column is `converged` if it and every later one miss no more than `ENOUGH` in any arm.
+    A column is `converged` if it and every later one miss at most `ENOUGH` in every arm.
     """
     if sheet.study.about != "convergence":
         return ()
@@ -55,7 +55,7 @@ def missed_by_effort(sheet: Sheet) -> tuple[Missed, ...]:
 
 
 def _missed(sheet: Sheet, axis: Axis, column: str, last: str) -> dict[str, float]:
-    """Return how much higher each arm reads in a column than in the last, mean over seeds."""
+    """Return by how much each arm is higher in a column than in the last one, mean over seeds."""
     by_arm = {}
     for line in axis.lines:
         row = sheet.row(line.name)

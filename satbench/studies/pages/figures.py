@@ -1,7 +1,7 @@
-"""The figures of a study, drawn from the same sheet as its page.  Same data, same bytes.
+"""The figures of a study, drawn from the sheet of its page; the same data give the same bytes.
 
-A colour is an activation and a marker the rest of an arm, as in all figures here
-(`satbench.figures.styles`); where all arms have one activation, each has a colour of its own.
+As in all figures, a colour stands for an activation and a marker for the rest of an arm
+(`satbench.figures.styles`); if all arms have one activation, each has its own colour.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ def write_figures(sheet: Sheet, folder: Path) -> list[Path]:
 
 
 def draw(sheet: Sheet, kind: str, path: Path) -> None:
-    """Draw one figure of a study, of a kind that `pictures_of` names.
+    """Draw one figure of a study, of one of the kinds in `pictures_of`.
 
     Raises SatbenchError for another kind, another format than .svg or .png, or no matplotlib.
     """
     if kind not in pictures_of(sheet):
         raise SatbenchError(
-            f"expected a figure among {', '.join(pictures_of(sheet))}; got {kind!r}"
+            f"expected one of the figures {', '.join(pictures_of(sheet))}; got {kind!r}"
         )
     if kind.startswith("lines"):
         lines_figure(sheet, sheet.study.axes[int(kind.split()[1])], path)
@@ -84,7 +84,7 @@ def draw(sheet: Sheet, kind: str, path: Path) -> None:
 
 
 def scatter_figure(sheet: Sheet, path: Path) -> None:
-    """Draw robust against clean accuracy, a panel for the paper's evaluation, one for the verdict.
+    """Draw robust against clean accuracy, with a panel for the paper's evaluation and the verdict.
 
     A point is an arm's mean over seeds, its bars the standard deviations.
     """
@@ -113,9 +113,9 @@ def scatter_figure(sheet: Sheet, path: Path) -> None:
 
 
 def attacks_figure(sheet: Sheet, path: Path) -> None:
-    """Draw robust accuracy under each attack: a line an arm, a marker an attack, mean over seeds.
+    """Draw robust accuracy under each attack: a line per arm, a marker per attack, mean over seeds.
 
-    Markers of one line lie a little apart, in the order of the columns, the first on top.
+    Markers of one line are slightly shifted, in the order of the columns, the first on top.
     """
     labels = [fill(row.name, 28) for row in sheet.rows]
     names = [column.name for column in sheet.columns]
@@ -146,8 +146,8 @@ def attacks_figure(sheet: Sheet, path: Path) -> None:
 def effects_figure(sheet: Sheet, path: Path) -> None:
     """Draw the difference of each contrast with its 95 % interval, by both evaluations.
 
-    A full marker is a difference that is shown, an empty one is not.  The primary question comes
-    first, apart from the others: in bold, with thicker bars.
+    A full marker is a difference that is shown, an empty one is not.  The primary question is
+    first, separated from the others, in bold and with thicker bars.
     """
     found = (*filter(None, (primary_of(sheet),)), *findings_of(sheet))
     asked = sheet.study.questions
@@ -180,7 +180,7 @@ def effects_figure(sheet: Sheet, path: Path) -> None:
 
 
 def lines_figure(sheet: Sheet, axis: Axis, path: Path) -> None:
-    """Draw robust accuracy over a number: lines of arms over columns, or of means over arms."""
+    """Draw robust accuracy against a number: lines of arms over columns, or of means over arms."""
     columns = _compared(sheet) if axis.over == "arms" else ("",)
     names = [line.name for line in axis.lines]
     with figure_at(path, (_WIDTH, 3.6 + 0.24 * _legend_rows(names))) as (figure, _):
@@ -207,9 +207,9 @@ def lines_figure(sheet: Sheet, axis: Axis, path: Path) -> None:
 
 
 def measures_figure(sheet: Sheet, path: Path) -> None:
-    """Draw the gradient measures: a panel each, every seed a dot, mean and standard deviation.
+    """Draw the gradient measures: a panel for each, with a dot per seed, mean and deviation.
 
-    A measure that is 0 in every net has none.
+    A measure that is 0 in every network has no panel.
     """
     names, looks = telling_measures_of(sheet), looks_in(sheet)
     across = min(3, len(names))
@@ -239,7 +239,7 @@ def shapes_figure(sheet: Sheet, path: Path) -> None:
         panels = _panels(figure, 1, 2)
         looks = looks_of([(shape.name.partition(",")[0], shape.name) for shape in sheet.shapes])
         for number, (shape, look) in enumerate(zip(sheet.shapes, looks, strict=True)):
-            # Curves lie on each other, so that each has a dash pattern of its own too.
+            # Curves overlap, so each has its own dash pattern, too.
             dash = DASHES[number % len(DASHES)]
             style: dict[str, Any] = {"color": look.colour, "linestyle": dash, "linewidth": 1.6}
             panels[0].plot(shape.x, shape.f, label=shape.name, **style)
@@ -274,11 +274,11 @@ def _panels(
 def _draw_arm(
     axes: Axes, sheet: Sheet, row: ArmRuns, column: str, look: Look
 ) -> tuple[float, float]:
-    """Draw an arm; return where its point is, in percent."""
+    """Draw an arm; return the position of its point, in percent."""
     robust = accuracies(sheet, row, column)
     clean = clean_accuracies(sheet, row)
     x, y = spread(clean[seed] for seed in robust), spread(robust.values())
-    # An arm without runs is drawn as nothing, so that it stands in the legend all the same.
+    # An arm without runs is drawn empty, so that it is still in the legend.
     points = [(one.mean, one.deviation or 0.0) for one in (x, y) if one] or [(np.nan, 0.0)] * 2
     (clean_mean, clean_bar), (robust_mean, robust_bar) = points
     axes.errorbar(
@@ -300,7 +300,7 @@ def _draw_effects(
     style: tuple[str, str],
     bold: bool = False,
 ) -> None:
-    """Draw effects on lines from the top, the first one larger where `bold`."""
+    """Draw effects on lines from the top, the first one larger if `bold`."""
     colour, marker = style
     for place, effect in enumerate(effects):
         if effect is None:

@@ -1,4 +1,4 @@
-"""How the arms of a study are drawn, and what stands beside its axes."""
+"""The style of the arms in figures of a study, and the labels of axes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from satbench.studies.sheet import Sheet
 
 _GREY = "#444444"
 _NAMED = 12
-"""So many arms have their names beside their points."""
+"""Up to this many arms have their names next to their points."""
 
 
 def unit_of(measure: str) -> str:
-    """Return the range and the better direction of a measure, from the sentence on what it is."""
+    """Return the range and the better direction of a measure, from its description."""
     ranges = re.findall(r"in \[[^\]]*\]", measure)
     better = re.findall(r"(?:higher|lower) is better", measure)
     unit = "per unit of L2" if "per unit of L2" in measure else ""
@@ -24,18 +24,18 @@ def unit_of(measure: str) -> str:
 
 
 def looks_in(sheet: Sheet) -> list[Look]:
-    """Return how each row's arm is drawn."""
-    told = {arm.name: dict(arm.settings) for arm in sheet.study.arms}
+    """Return the style of each row's arm."""
+    settings_of = {arm.name: dict(arm.settings) for arm in sheet.study.arms}
     things = []
     for row in sheet.rows:
-        settings = told.get(row.name, {})
+        settings = settings_of.get(row.name, {})
         activation = str(settings.pop("activation", ""))
         things.append((activation, " ".join(f"{k}={v}" for k, v in sorted(settings.items()))))
     return looks_of(things)
 
 
 def looks_of_lines(sheet: Sheet, axis: Axis) -> list[Look]:
-    """Return how the lines of an axis are drawn: as the arms on them, where these agree."""
+    """Return the style of the lines of an axis: that of their arms, if these agree."""
     looks = dict(zip((row.name for row in sheet.rows), looks_in(sheet), strict=True))
     things = []
     for line in axis.lines:
@@ -46,7 +46,7 @@ def looks_of_lines(sheet: Sheet, axis: Axis) -> list[Look]:
 
 
 def keys_of(sheet: Sheet, looks: Sequence[Look]) -> list[tuple[str, dict[str, Any]]]:
-    """Return what colours and markers mean, for more arms than names fit beside; else nothing."""
+    """Return the legend of colours and markers if there are too many arms for names, else nothing."""
     if len(looks) <= _NAMED:
         return []
     activations = dict.fromkeys(look.activation for look in looks if look.activation)

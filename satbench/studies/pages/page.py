@@ -1,6 +1,6 @@
-"""The page of a study as markdown, the index of all of them, and the summary for the README.
+"""The page of a study as markdown, the index of all studies, and the summary for the README.
 
-Same runs, same bytes.
+The same runs give the same bytes.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def render_page(sheet: Sheet) -> str:
 
 
 def render_index(sheets: Sequence[Sheet]) -> str:
-    """Return the page that lists the studies, for the folder that their pages lie in."""
+    """Return the page that lists the studies, for the folder of their pages."""
     return fill("studies.md", {"summary": render_summary(sheets, ".")})
 
 
@@ -99,7 +99,7 @@ def render_summary(sheets: Sequence[Sheet], folder: str = "docs/studies") -> str
 def with_summary(text: str, summary: str, name: str) -> str:
     """Return a README with the summary between its markers.
 
-    Raises SatbenchError, naming the file `name`, unless each marker stands once and in order.
+    Raises SatbenchError, naming the file `name`, unless each marker occurs once and in order.
     """
     return between(text, BEGIN, END, summary, name, "the table of the studies")
 

@@ -1,4 +1,4 @@
-"""The tables of a study's page, as markdown: numbers, with no sentence around them."""
+"""The tables of a study's page, as markdown."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def set_up_table(sheet: Sheet) -> str:
 
 
 def choices_table(sheet: Sheet) -> str:
-    """Return the held-out accuracies of a sweep, that of the value chosen in bold; else nothing."""
+    """Return the held-out accuracies of a sweep, with the chosen value in bold; else nothing."""
     if not sheet.choices:
         return ""
     lines = []
@@ -52,7 +52,7 @@ def choices_table(sheet: Sheet) -> str:
 
 
 def evaluations_table(sheet: Sheet) -> str:
-    """Return the evaluations: attacks, threat model, and what each is used for."""
+    """Return the evaluations: attacks, threat model, and the use of each."""
     lines = []
     roles = ((sheet.study.verdict, "verdict"), (sheet.study.paper_verdict, "as the paper"))
     for column in sheet.columns:
@@ -102,7 +102,7 @@ def effects_table(sheet: Sheet) -> str:
 
 
 def elsewhere_table(sheet: Sheet) -> str:
-    """Return the effects in the other columns; empty where there are none."""
+    """Return the effects in the other columns; empty if there are none."""
     shown = (sheet.study.verdict, sheet.study.paper_verdict)
     names = [column.name for column in sheet.columns if column.name not in shown]
     if not (names and sheet.study.questions):
@@ -119,7 +119,7 @@ def elsewhere_table(sheet: Sheet) -> str:
 
 
 def pooled_pairs(sheet: Sheet) -> list[str]:
-    """Return the pairs of the primary question, the baseline named where they have several."""
+    """Return the pairs of the primary question, with the baseline if there are several."""
     pool = sheet.study.primary
     if pool is None:
         return []
