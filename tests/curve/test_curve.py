@@ -325,7 +325,7 @@ def test_a_model_that_hides_its_gradient_is_found_out(images: Dataset, tmp_path:
         (
             ("foolbox.ddn",),
             "linf",
-            "expected attacks for linf, got foolbox.ddn, which knows l2 only",
+            "expected attacks for linf, got foolbox.ddn, which supports l2 only",
         ),
         ((), "linf", "expected at least one attack"),
     ],

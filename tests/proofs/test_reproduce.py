@@ -164,7 +164,7 @@ def test_what_cannot_be_run_again_is_refused(
     sealed(replace(made, stages=stages), older)
     cases = {
         "merged": merged.path,
-        "handed in": third.path,
+        "from elsewhere": third.path,
         "--trust mine": unknown,
         "older protocol": older,
     }

@@ -57,7 +57,7 @@ def test_check_holds_for_a_page_just_written_and_not_for_other_runs(
 
     assert 1 == checked.exit_code
     assert checked.stderr == (
-        "satbench: pages/made.md is not what the run files give; "
+        "satbench: pages/made.md does not match the run files; "
         "write it again with satbench study made --n-examples 12 --only page\n"
     )
 

@@ -45,11 +45,11 @@ def study(recipe: str) -> Study:
         name="activations",
         title="Smooth activations in single-step adversarial training",
         section="section 4.1, figure 2",
-        question="Does a smooth activation, forward and backward, make a net more robust than "
+        question="Does a smooth activation, forward and backward, make a network more robust than "
         "its ReLU twin, and what does it cost in accuracy?",
-        setup="All twins are trained by the same recipe, from the same initial weights for a "
-        "seed and with the data in the same order; only the activation differs.  LeakyReLU is "
-        "the control: it is not smooth, but does not rule out x < 0 either.",
+        setup="All twins are trained by the same recipe, with the same initial weights per seed "
+        "and the data in the same order; only the activation differs.  LeakyReLU is the control: "
+        "it is not smooth, but its gradient is not 0 for x < 0.",
         arms=tuple(Arm(name, {"activation": text}) for name, text in _ARMS.items()),
         seeds=5,
         evaluations=COLUMNS,

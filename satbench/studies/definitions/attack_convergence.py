@@ -42,9 +42,9 @@ def study(recipe: str) -> Study:
         name="attack-convergence",
         title="Does the attack converge, and does robustness end?",
         section="sanity checks",
-        question="How many steps does PGD need until more find no more, and is every model "
-        "brought to nothing within a large enough ball, as it must be?",
-        setup="PGD from a random start with steps of eps/4, or of eps/k where k steps are fewer "
+        question="How many steps does PGD need until more steps find nothing new, and does every "
+        "model have accuracy 0 within a large enough ball, as it must?",
+        setup="PGD from a random start with steps of eps/4, or of eps/k for k steps if k is less "
         "than four; and the suite fast within multiples of the eps of the training.  Within "
         "Linf 0.5 every image can be made the same grey, so that no model can stay above chance.",
         arms=tuple(arms),

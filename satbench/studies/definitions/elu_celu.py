@@ -24,10 +24,10 @@ def study(recipe: str) -> Study:
         name="elu-celu",
         title="ELU against CELU: the same shape with and without a kink",
         section="section 4.3, table 2",
-        question="ELU(α) has a kink at 0 unless α = 1, and CELU(α) never has one.  Is ELU the "
-        "less robust for it, and the more so the larger α?",
-        setup="ELU(x) = α(exp(x) − 1) and CELU(x) = α(exp(x/α) − 1) for x < 0, both x for x ≥ 0; "
-        "at α = 1 they are the same function, and the two arms a check.",
+        question="ELU(α) has a kink at 0 unless α = 1, and CELU(α) never has one.  Does this make "
+        "ELU less robust, and more so for larger α?",
+        setup="ELU(x) = α(exp(x) − 1) and CELU(x) = α(exp(x/α) − 1) for x < 0; both are x for "
+        "x ≥ 0.  At α = 1 they are the same function, so these two arms are a check.",
         arms=tuple(
             Arm(f"{name}({alpha})", {"activation": f"{name.lower()}(alpha={alpha})"})
             for name in ("ELU", "CELU")

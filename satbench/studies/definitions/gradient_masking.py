@@ -34,12 +34,12 @@ def study(recipe: str) -> Study:
         name="gradient-masking",
         title="Gradient masking: what a white-box attack does not see",
         section="related work",
-        question="Is robustness real, or does the gradient only lead nowhere?  An attack that "
-        "does without the model's gradient must not find what a white-box attack does not.",
-        setup="White-box PGD by the model's own gradient and by that of a smooth stand-in; "
-        "images made on other models (transfer); images made on a student that was taught by the "
-        "model's labels alone (distilled; Papernot et al., 2017, arXiv:1602.02697); random "
-        "search (Square); and the suite fast.  The masked models are one net without any "
+        question="Is the robustness real, or is the gradient only useless?  An attack without the "
+        "model's gradient must not find what a white-box attack misses.",
+        setup="White-box PGD with the model's own gradient and with that of a smooth surrogate; "
+        "images made on other models (transfer); images made on a student that was trained only on "
+        "the model's labels (distilled; Papernot et al., 2017, arXiv:1602.02697); random "
+        "search (Square); and the suite fast.  The masked models are one network without any "
         "robustness behind five kinds of masking (satbench.model_zoo.masked).",
         arms=tuple(arms),
         seeds=3,

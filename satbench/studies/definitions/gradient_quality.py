@@ -34,9 +34,9 @@ _PAPER = PaperNumbers(
         ("parametric softplus", "parametric softplus", "68.9", "36.9", "+3.9"),
     ),
     "ResNet-50 on ImageNet, Linf 4/255, one training run each; the gradient of parametric "
-    "softplus (α = 10) in the passes named, ReLU forward in all.  The numbers for PGD-2 and for "
-    "twice the epochs could not be verified; longer training did not bring what the better "
-    "gradient did.",
+    "softplus (α = 10) in the named passes, ReLU forward in all.  The numbers for PGD-2 and for "
+    "twice the epochs could not be verified; longer training did not have the effect of the "
+    "better gradient.",
 )
 
 
@@ -46,12 +46,12 @@ def study(recipe: str) -> Study:
         name="gradient-quality",
         title="Is it ReLU's gradient that weakens adversarial training?",
         section="section 3.2, table 1, figure 1",
-        question="ReLU forward, but the gradient of parametric softplus in the attacker's passes, "
-        "in those of the update, or in both: does the better gradient make the net more robust, "
-        "and do a stronger attacker or longer training do the same?",
-        setup="All arms but the last two are ReLU nets when they are evaluated; a smooth backward "
-        "is in force in training alone.  PGD-50 follows the net's own gradient, and then that of "
-        "parametric softplus (α = 10) as a surrogate.",
+        question="ReLU forward, but the gradient of parametric softplus in the attack's passes, in "
+        "those of the update, or in both: does the better gradient make the network more robust, "
+        "and do a stronger attack or longer training have the same effect?",
+        setup="All arms except the last two are ReLU networks when they are evaluated; the smooth "
+        "backward is used only in training.  PGD-50 uses the network's own gradient, and then that "
+        "of parametric softplus (α = 10) as a surrogate.",
         arms=tuple(Arm(name, {"activation": "relu", **changes}) for name, changes in _ARMS.items()),
         seeds=5,
         evaluations=(_OWN, _SURROGATE, _WORSE, STRONGEST),

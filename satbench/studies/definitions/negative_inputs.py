@@ -19,8 +19,8 @@ _ARMS = {
 _PAPER = PaperNumbers(
     ("activation", "clean (%)", "PGD-200 (%)"),
     (("ReLU", "68.80", "33.00"), ("SmoothReLU", "69.40", "40.30"), ("SILU", "69.73", "42.30")),
-    "ResNet-50 on ImageNet, Linf 4/255, one training run each; α trained from 400, a number a "
-    "site.  The paper has no ablation of α.",
+    "ResNet-50 on ImageNet, Linf 4/255, one training run each; α trained from 400, one number per "
+    "activation layer.  The paper has no ablation of α.",
 )
 
 
@@ -28,12 +28,12 @@ def study(recipe: str) -> Study:
     """Return the study for a recipe."""
     return Study(
         name="negative-inputs",
-        title="Smoothness alone: SmoothReLU, which is 0 for all x < 0",
+        title="Only smoothness: SmoothReLU, which is 0 for all x < 0",
         section="section 4.2, figure 3",
-        question="Is it smoothness that helps, or the response to negative inputs that ReLU "
-        "lacks?  SmoothReLU is smooth and, like ReLU, 0 for x < 0.",
+        question="Does smoothness help, or the response to negative inputs that ReLU lacks?  "
+        "SmoothReLU is smooth and, like ReLU, 0 for x < 0.",
         setup="SmoothReLU(x) = x − log(αx + 1)/α for x ≥ 0.  α is trained, as in the paper's "
-        "code, or stays; the smaller α, the smoother.  The second derivative at 0+ is α.",
+        "code, or fixed; a smaller α is smoother.  The second derivative at 0+ is α.",
         arms=tuple(Arm(name, {"activation": text}) for name, text in _ARMS.items()),
         seeds=3,
         evaluations=COLUMNS,

@@ -29,7 +29,7 @@ _OTHERS = PaperNumbers(
         ),
         (
             "Pang et al., 2021, ICLR (CIFAR)",
-            "weight decay alone moves robustness by more than 7 %",
+            "weight decay alone changes robustness by more than 7 %",
         ),
         (
             "Singla et al., 2021, ICCV (CIFAR)",
@@ -41,10 +41,10 @@ _OTHERS = PaperNumbers(
         ),
         (
             "Salman et al., 2020 (ImageNet, multi-step, ReLU ResNet-50)",
-            "34.96 % under AutoAttack: a ReLU net comes as far with a stronger inner attacker",
+            "34.96 % under AutoAttack: a ReLU network is as robust with a stronger training attack",
         ),
     ),
-    "These are the findings that this study was made to test; data, nets and attackers differ.",
+    "This study tests these findings; data, networks and attacks differ.",
 )
 
 
@@ -59,10 +59,10 @@ def study(recipe: str) -> Study:
         name="recipe-sensitivity",
         title="Does the effect survive another recipe?",
         section="not in the paper",
-        question="Weight decay, label smoothing, the start of the attacker, the mode of its "
+        question="Weight decay, label smoothing, the start of the attack, the mode of its "
         "batch-norm, the number of its steps, and the precision of all passes: does SILU differ "
-        "from ReLU under all of them?",
-        setup="One setting of the recipe is changed at a time, for ReLU and for SILU alike.",
+        "from ReLU for all of them?",
+        setup="One setting of the recipe is changed at a time, both for ReLU and for SILU.",
         arms=tuple(arms),
         seeds=3,
         evaluations=COLUMNS,

@@ -99,7 +99,7 @@ _AXES = {
 
 # The README of the paper's repository; PGD-50 by its authors.
 _PAPER = PaperNumbers(
-    ("SILU net", "clean (%)", "PGD-50 (%)"),
+    ("SILU network", "clean (%)", "PGD-50 (%)"),
     (
         ("ResNet-50, 224 px", "69.7", "41.9"),
         ("2× deeper: ResNet-101", "72.9", "45.2"),
@@ -111,7 +111,7 @@ _PAPER = PaperNumbers(
         ("compound: ResNeXt-152 32x8d, 380 px", "78.0", "51.0"),
         ("EfficientNet-L1, enhanced", "82.2", "58.6 (PGD-200)"),
     ),
-    "ImageNet, Linf 4/255, one training run each; of the ReLU curves no number could be verified.",
+    "ImageNet, Linf 4/255, one training run each; no number of the ReLU curves could be verified.",
 )
 
 
@@ -134,11 +134,11 @@ def study(recipe: str) -> Study:
         name="scaling",
         title="Scaling in depth, width and resolution",
         section="section 5",
-        question="Does a larger net, or a larger image, make adversarial training stronger, and "
-        "does SILU keep its lead over ReLU, or widen it?",
-        setup="The base net grows in one of depth, width and resolution, or in all (compound "
-        "scaling, as EfficientNets are made; Tan & Le, 2019, arXiv:1905.11946), with ReLU and "
-        "with SILU.  eps stays the same at every resolution.",
+        question="Does a larger network, or a larger image, make adversarial training stronger, "
+        "and does SILU keep or increase its lead over ReLU?",
+        setup="The base network grows in depth, width or resolution, or in all three (compound "
+        "scaling, as for EfficientNets; Tan & Le, 2019, arXiv:1905.11946), with ReLU and "
+        "with SILU.  eps is the same at every resolution.",
         arms=tuple(arms),
         seeds=3,
         evaluations=COLUMNS,

@@ -188,7 +188,7 @@ def _caveats(plan: StudyPlan) -> tuple[str, ...]:
     return (
         f"One data set ({base.dataset}), small networks and one recipe: the results may not hold "
         "at other scales.  The same command with `--recipe` repeats the study there.",
-        f"Robust accuracy is an upper bound: a stronger attack than {study.verdict} could break "
+        f"Robust accuracy is an upper bound: a stronger attack than *{study.verdict}* could break "
         "more images, in one arm more than in another.",
         _tuning(plan),
     )

@@ -46,7 +46,7 @@ def looks_of_lines(sheet: Sheet, axis: Axis) -> list[Look]:
 
 
 def keys_of(sheet: Sheet, looks: Sequence[Look]) -> list[tuple[str, dict[str, Any]]]:
-    """Return the legend of colours and markers if there are too many arms for names, else nothing."""
+    """Return the legend of colours and markers; empty if the arms have their names in it."""
     if len(looks) <= _NAMED:
         return []
     activations = dict.fromkeys(look.activation for look in looks if look.activation)
