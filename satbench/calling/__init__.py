@@ -1,4 +1,4 @@
-"""How a user's model is called: borrowed in eval mode, and handed back as it came.
+"""Calling a user's model: in eval mode, with everything restored afterwards.
 
-Its answer becomes one float32 row of logits an image.
+Its answer becomes float32 logits, one row per image.
 """

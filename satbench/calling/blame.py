@@ -1,4 +1,4 @@
-"""Which image is to blame when a batch cannot be finished."""
+"""Error messages that name the image on which a batch failed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from satbench.calling.deadline import time_limit
-from satbench.calling.logits import ModelError, ask, said
+from satbench.calling.logits import ModelError, ask, one_line
 from satbench.calling.shortage import is_out_of_memory
 from satbench.core.errors import SatbenchError
 
-_SHOWN = 3  # images that a sentence names
+_SHOWN = 3  # images that a message names
 
 
 class HasPixels(Protocol):
-    """Where the images of a batch come from."""
+    """A source of images, by index."""
 
     def pixels(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return images.  (B,) indices -> (B, C, H, W) float32 in [0, 1]."""
@@ -30,10 +30,10 @@ class HasPixels(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of work: `model` is asked about the images at the places `indices`, (B,).
+    """A batch of work: `model` is asked about the images at `indices`, (B,).
 
-    It is None where several are.  `title` says what for; it may take `timeout` seconds, None for as
-    many as it needs.
+    `model` is None if several models are asked.  `title` names the work.  The batch may take
+    `timeout` seconds; None is no limit.
     """
 
     model: nn.Module | None
@@ -43,23 +43,23 @@ class Batch:
     timeout: float | None = None
 
     @contextmanager
-    def in_a_sentence(self) -> Iterator[None]:
-        """End what goes wrong meanwhile in a sentence that names the image.
+    def naming_images(self) -> Iterator[None]:
+        """Turn an error within the block into one that names the image.
 
-        Raises ModelError where the model failed or hung, and SatbenchError for any other error of
-        its code or an attack's.  One that says that there is no memory left passes.
+        Raises ModelError if the model failed or hung, and SatbenchError for any other error of the
+        model's or an attack's code.  An out-of-memory error passes unchanged.
         """
         try:
             with time_limit(self.timeout):
                 yield
         except ModelError as error:
             raise type(error)(f"{error} ({self._place(error.x)})", error.x) from error
-        except SatbenchError:  # says already what to do
+        except SatbenchError:  # it says already what to do
             raise
-        except Exception as error:  # of a user's backward, of a plug-in
+        except Exception as error:  # raised by a user's backward or a plug-in
             if is_out_of_memory(error):
                 raise
-            raise SatbenchError(f"{said(error)} ({self._place(None)})") from error
+            raise SatbenchError(f"{one_line(error)} ({self._place(None)})") from error
 
     def _place(self, points: Tensor | None) -> str:
         x = torch.from_numpy(self.images.pixels(self.indices))
@@ -71,13 +71,13 @@ class Batch:
         return next((one for one in torch.split(x, 1) if self._fails(model, one)), x)
 
     def _fails(self, model: nn.Module, x: Tensor) -> bool:
-        """Say whether the gradient of an image's logits cannot be had, or not in time."""
+        """Return whether the gradient of an image's logits fails or takes too long."""
         device = next((tensor.device for tensor in model.parameters()), x.device)
         leaf = x.to(device, copy=True).requires_grad_()
         try:
             with time_limit(self.timeout), torch.enable_grad():
                 torch.autograd.grad(ask(model, leaf).sum(), leaf, allow_unused=True)
-        except RuntimeError as error:  # no gradient at all is no failure of this image
+        except RuntimeError as error:  # a model without gradients is not a failure of this image
             return "does not require grad" not in str(error)
         except Exception:
             return True
@@ -85,9 +85,10 @@ class Batch:
 
 
 def images_of(points: Tensor, x: Tensor, batch: NDArray[np.int64]) -> str:
-    """Name the images of a batch whose points, (P, C, H, W), a model failed on.
+    """Name the images of a batch for the `points`, (P, C, H, W), that a model failed on.
 
-    `x` are the images, (B, C, H, W), at the places `batch`, (B,); a point belongs to the nearest.
+    `x`, (B, C, H, W), are the images with the indices `batch`, (B,).  A point belongs to the
+    nearest image.
     """
     nearest = torch.cdist(points.detach().to(x).flatten(1), x.flatten(1)).argmin(1)
     names = [str(place) for place in sorted({int(batch[row]) for row in nearest.tolist()})]

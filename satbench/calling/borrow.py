@@ -1,4 +1,4 @@
-"""Borrow a model: use it in eval mode and hand it back exactly as it came, whatever happens."""
+"""Use a model in eval mode and restore it exactly afterwards, even after an error."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ from torch.nn.parameter import is_lazy
 from satbench.core.errors import SatbenchError
 
 _TABLES = tuple(name for name, table in vars(nn.Module()).items() if isinstance(table, dict))
-"""Where a module holds its parameters, buffers, submodules, and hooks of every kind."""
+"""The attributes in which a module keeps its parameters, buffers, submodules and hooks."""
 
 _TENSORS = ("_parameters", "_buffers", "_modules")
-"""Those whose entries are a module's attributes."""
+"""The tables whose entries are also attributes of the module."""
 
 
 @contextmanager
 def borrowed(model: nn.Module) -> Iterator[nn.Module]:
     """Yield `model` in eval mode with frozen parameters; restore everything when done.
 
-    Restored, after any error and after Ctrl-C: the mode of every module; its parameters, buffers,
-    submodules and hooks, the same objects; `requires_grad`, `.grad` and the memory of every
-    parameter; the contents of every buffer; and the global generators of torch, NumPy and Python.
-    What fails to be restored does not keep the rest from it.  Contents of parameters that the
-    model itself writes into are its own matter.
-    Raises SatbenchError where the model's `train()` raises as it is put in eval mode.
+    These are restored, also after an error or Ctrl-C: the mode of every module; the same
+    parameters, buffers, submodules and hooks; `requires_grad`, `.grad` and the memory of every
+    parameter; the contents of every buffer; and the global random generators of torch, NumPy and
+    Python.  If one of them cannot be restored, the others still are.  If the model writes into its
+    own parameters, those changes stay. Raises SatbenchError if the model's `train()` raises.
     """
-    with ExitStack() as undo:  # it goes on with the others when one of its callbacks raises
-        undo.callback(generators_now())
+    with ExitStack() as undo:  # when one callback raises, the others still run
+        undo.callback(save_generators())
         keep_buffers(model, undo)
         for module in model.modules():
             undo.callback(_restore_module, module, module.training, _held_by(module))
@@ -44,14 +43,14 @@ def borrowed(model: nn.Module) -> Iterator[nn.Module]:
                 undo.callback(_restore_parameter, parameter, *keep)
         _put_in_eval_mode(model)
         for parameter in model.parameters():
-            # One made under inference_mode could not be unfrozen again.
+            # A parameter made under inference_mode could not be unfrozen again.
             if parameter.requires_grad and not parameter.is_inference():
                 parameter.requires_grad_(False)
         yield model
 
 
 def keep_buffers(model: nn.Module, undo: ExitStack) -> None:
-    """Have `undo` restore a model's buffers: the same tensors with the same contents."""
+    """Make `undo` restore a model's buffers: the same tensors with the same contents."""
     for module in model.modules():
         for name, buffer in module.named_buffers(recurse=False):
             if not is_lazy(buffer):
@@ -59,8 +58,8 @@ def keep_buffers(model: nn.Module, undo: ExitStack) -> None:
                 undo.callback(_restore_attribute, module, name, buffer)
 
 
-def generators_now() -> Callable[[], None]:
-    """Return what puts the global generators back into the state that they are in now."""
+def save_generators() -> Callable[[], None]:
+    """Return a function that restores the present state of the global random generators."""
     cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     on_cuda = torch.cuda.get_rng_state_all() if cuda else []
     of_torch, of_numpy, of_python = torch.get_rng_state(), np.random.get_state(), random.getstate()
@@ -80,25 +79,25 @@ def _put_in_eval_mode(model: nn.Module) -> None:
         return
     try:
         model.eval()
-    except Exception as error:  # whatever a user's train() raises
+    except Exception as error:  # anything that a user's train() raises
         if isinstance(model, fx.GraphModule) and isinstance(error, NotImplementedError):
-            return  # an exported program, whose mode is part of it
+            return  # an exported program has one fixed mode
         raise SatbenchError(
             f"expected model.eval() to put the model in eval mode, it raised "
-            f"{type(error).__name__}: {error}; mend its train(), or put it in eval mode yourself"
+            f"{type(error).__name__}: {error}; fix its train(), or put it in eval mode yourself"
         ) from error
 
 
 @dataclass(frozen=True)
 class _Held:
-    """The tables of a module, each with a copy of it, and the names of buffers not to be saved."""
+    """The tables of a module, each with a copy, and the names of its non-persistent buffers."""
 
     tables: dict[str, tuple[dict[str, object], dict[str, object]]]
     unsaved: set[str]
 
 
 def _held_by(module: nn.Module) -> _Held:
-    if isinstance(module, torch.jit.ScriptModule):  # what it holds is in no table
+    if isinstance(module, torch.jit.ScriptModule):  # it keeps nothing in these tables
         return _Held({}, set())
     held = vars(module)
     tables = {name: (held[name], dict(held[name])) for name in _TABLES if name in held}
@@ -114,7 +113,7 @@ def _restore_module(module: nn.Module, training: bool, held: _Held) -> None:
             table.update(before)
     for name in _TENSORS:
         _, before = held.tables.get(name, ({}, {}))
-        for key in before.keys() & attributes.keys():  # deleted, and set to what is no tensor
+        for key in before.keys() & attributes.keys():  # the model replaced it by a plain attribute
             del attributes[key]
     if held.tables:
         module._non_persistent_buffers_set = held.unsaved
@@ -122,7 +121,7 @@ def _restore_module(module: nn.Module, training: bool, held: _Held) -> None:
 
 
 def _are_same(table: dict[str, object], before: dict[str, object]) -> bool:
-    """Whether two tables hold the same objects in the same order."""
+    """Return whether two tables hold the same objects in the same order."""
     if not (table or before):
         return True
     same = len(table) == len(before) and all(map(is_, table.values(), before.values()))
@@ -139,7 +138,7 @@ def _restore_parameter(
 ) -> None:
     if not _same_memory(parameter, memory):
         parameter.data = memory
-    if not parameter.is_leaf:  # the model wrote into it while gradients were on
+    if not parameter.is_leaf:  # the model wrote into it with gradients enabled
         parameter.detach_()
     if parameter.requires_grad != requires_grad:
         parameter.requires_grad_(requires_grad)
@@ -171,7 +170,7 @@ def _same_memory(tensor: Tensor, memory: Tensor) -> bool:
 
 
 def _is_without_memory(tensor: Tensor) -> bool:
-    """Whether a tensor's storage was taken away: to read it would end the process."""
+    """Return whether a tensor's storage was freed: reading it would crash the process."""
     if tensor.layout != torch.strided or tensor.is_meta:
         return False
     return tensor.numel() > 0 and tensor.untyped_storage().nbytes() == 0

@@ -1,6 +1,6 @@
-"""The digest of a user's code: what a function or an object does, as far as its code shows.
+"""The digest of a user's code, which identifies a function or an object in a record.
 
-Comments, names of files and line numbers do not enter it; the version of Python does.
+It does not depend on comments, file names or line numbers.  It depends on the version of Python.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ _DEPTH = 20
 
 
 def code_digest(thing: object) -> str:
-    """Return the SHA-256 of a function's or an object's code and of the values that it holds.
+    """Return the SHA-256 of a function's or an object's code and of its values.
 
-    The code is that of its functions, of the methods of its class, and of what these name in the
-    same top-level package or script; other packages enter by their names, and arrays by their
-    contents.
+    The code includes its functions, the methods of its class, and what they refer to in the same
+    top-level package or script.  Of other packages only the names enter; of arrays, the contents.
 
     >>> code_digest(lambda x: x + 1) == code_digest(lambda x: x + 1)
     True
@@ -39,20 +38,20 @@ def code_digest(thing: object) -> str:
 
 
 class _Reader:
-    """Reads things as texts, each function and class once."""
+    """Turns Python objects into text, each function and class once."""
 
     def __init__(self, home: str) -> None:
         self._home, self._seen = home, dict[int, object]()
 
     def read(self, thing: object, depth: int) -> Iterator[str]:
-        """Yield what distinguishes a thing from others."""
+        """Yield the text that identifies an object."""
         if isinstance(thing, _PLAIN):
             yield f"{type(thing).__name__} {thing!r}"
             return
         if depth <= 0 or id(thing) in self._seen:
             yield f"again {type(thing).__qualname__}"
             return
-        self._seen[id(thing)] = thing  # held, so that no other thing gets its id
+        self._seen[id(thing)] = thing  # a reference, so that no other object gets its id
         yield from self._read(thing, depth - 1)
 
     def _read(self, thing: Any, depth: int) -> Iterator[str]:
@@ -104,7 +103,7 @@ class _Reader:
 
     def _object(self, thing: Any, depth: int) -> Iterator[str]:
         yield from self.read(type(thing), depth)
-        if hasattr(thing, "detach") and hasattr(thing, "numpy"):  # a tensor, without torch
+        if hasattr(thing, "detach") and hasattr(thing, "numpy"):  # a tensor
             thing = thing.detach().cpu().numpy()
         if isinstance(thing, np.ndarray):
             yield f"array {thing.dtype} {thing.shape} {hashlib.sha256(thing.tobytes()).hexdigest()}"
@@ -128,7 +127,7 @@ _OF_THE_FILE = ("__module__", "__doc__", "__firstlineno__", "__static_attributes
 
 
 def _home(thing: object) -> str:
-    """Return the top-level package or script that a thing was written in."""
+    """Return the top-level package or script that an object was defined in."""
     plain = thing.func if isinstance(thing, functools.partial) else thing
     plain = plain.__func__ if isinstance(plain, MethodType) else plain
     named = plain if isinstance(plain, FunctionType | type) else type(plain)

@@ -1,4 +1,4 @@
-"""A time limit on code of a user's, whose model may never answer."""
+"""A time limit for a user's code, because a model may never answer."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from satbench.calling.logits import Late, ModelError
 
 
 class TimeLimitError(ModelError):
-    """A model, or an attack on it, took longer than it may; `x` is the image that it hung on."""
+    """A model or an attack exceeded its time limit; `x` is the image that it hung on."""
 
 
 @contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
-    """Raise TimeLimitError once the block has taken `seconds`; None is no limit.
+    """Raise TimeLimitError if the block takes longer than `seconds`; None is no limit.
 
-    The image that a model hangs on is looked for, which takes as long again.  Code is interrupted
-    where it next runs a line of Python; in the main thread of a POSIX system also while it sleeps
-    or waits for a lock.  One call of compiled code is never interrupted.
+    Finding the image that the model hangs on takes up to `seconds` per image.  Code is interrupted
+    at its next line of Python; in the main thread of a POSIX system also while it sleeps or waits
+    for a lock.  A single call of compiled code is never interrupted.
     """
     if seconds is None:
         yield
@@ -36,13 +36,13 @@ def time_limit(seconds: float | None) -> Iterator[None]:
     except Late as late:
         raise TimeLimitError(
             f"expected a batch to take at most {seconds:g} seconds (timeout), it takes longer: "
-            "give it more time, a smaller batch size, or mend what hangs",
+            "raise the timeout, lower the batch size, or fix the code that hangs",
             _blamed(late, seconds),
         ) from None
 
 
 def _blamed(late: Late, seconds: float) -> Tensor | None:
-    """Return the first image that a model hangs on alone, or all that it was asked about."""
+    """Return the first image that a model hangs on by itself, or all images of the call."""
     if late.x is None or late.again is None:
         return None
     for one in torch.split(late.x.detach(), 1):
@@ -73,7 +73,7 @@ def _by_signal(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-        if left:  # somebody else's alarm, which goes off later than it would have
+        if left:  # an alarm set by other code, which now goes off later
             signal.setitimer(signal.ITIMER_REAL, left, interval)
 
 
@@ -99,5 +99,5 @@ def _by_thread(seconds: float) -> Iterator[None]:
 
 
 def _raise_in(thread: int, error: type[BaseException]) -> None:
-    """Raise `error` in another thread, where it next runs a line of Python."""
+    """Raise `error` in another thread, at its next line of Python."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))

@@ -1,4 +1,4 @@
-"""torch's default dtype and device: plain for our code, the caller's own for the caller's model."""
+"""torch's default dtype and device: float32 and CPU for attacks, the caller's for the model."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _callers: ContextVar[_Defaults | None] = ContextVar("_callers", default=None)
 
 @contextmanager
 def plain_defaults() -> Iterator[None]:
-    """Make float32 and the CPU the defaults for a while; the caller's come back as they were.
+    """Make float32 and the CPU the defaults within the block, and restore the caller's.
 
-    Attacks, ours, a package's or a plug-in's, draw and build tensors without saying of which dtype.
+    Attacks (ours, a package's or a plug-in's) create tensors without naming a dtype.
     """
     own = _Defaults(torch.get_default_dtype(), torch.get_default_device())
     if own == _PLAIN:
@@ -32,30 +32,30 @@ def plain_defaults() -> Iterator[None]:
         return
     token = _callers.set(own)
     try:
-        with _in_force(_PLAIN):
+        with _set_defaults(_PLAIN):
             yield
     finally:
         _callers.reset(token)
 
 
 def are_plain() -> bool:
-    """Say whether the caller's defaults are those of torch, so that none need to be put back."""
+    """Return whether the caller's defaults are those of torch, so a model call needs no switch."""
     return _callers.get() is None
 
 
 @contextmanager
 def callers_defaults() -> Iterator[None]:
-    """Put the caller's defaults in force within `plain_defaults`: for a call of the model."""
+    """Use the caller's defaults for a call of the model, inside `plain_defaults`."""
     own = _callers.get()
     if own is None:
         yield
         return
-    with _in_force(own):
+    with _set_defaults(own):
         yield
 
 
 @contextmanager
-def _in_force(defaults: _Defaults) -> Iterator[None]:
+def _set_defaults(defaults: _Defaults) -> Iterator[None]:
     before = torch.get_default_dtype()
     torch.set_default_dtype(defaults.dtype)
     try:

@@ -1,4 +1,4 @@
-"""Which device to compute on, and models held there for a while."""
+"""Devices: choosing one, and moving models to it and back."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from satbench.core.errors import SatbenchError
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device called `name`: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:1`.
+    """Return the device called `name`: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`.
 
-    `cuda:all` is the first GPU: other processes are at the others.  Raises SatbenchError for a
-    device that this machine lacks.
+    `cuda:all` gives the first GPU, because other processes use the others.  Raises SatbenchError
+    for a device that this machine lacks.
+
+    >>> choose_device("cpu")
+    device(type='cpu')
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -35,7 +38,7 @@ def choose_device(name: str) -> torch.device:
 
 @contextmanager
 def moved(modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
-    """Hold modules on a device, and bring each back to its own, whatever happens to the others."""
+    """Move modules to a device within the block, and then each back to its own."""
     with ExitStack() as undo:
         for module in modules:
             tensors = (*module.parameters(), *module.buffers())
@@ -46,12 +49,12 @@ def moved(modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
 
 
 def device_name(device: torch.device) -> str:
-    """Return the name of a device, for the record."""
+    """Return the name of a device, as it is written in a record."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Return where the model lives: the device of its first parameter or buffer, else the CPU."""
+    """Return a model's device: that of its first parameter or buffer, or the CPU without any."""
     for tensor in (*model.parameters(), *model.buffers()):
         return tensor.device
     return torch.device("cpu")

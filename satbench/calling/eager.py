@@ -1,7 +1,8 @@
-"""Compiled models, run as they are written.
+"""Compiled models (torch.compile) run without their compiler.
 
-Attacks take two gradients of one forward, which compiled code does not allow; their batches shrink,
-which would compile it again and again; and what watches a forward cannot look into it.
+There are three reasons.  Attacks take two gradients of one forward, which compiled code does not
+allow.  Their batches shrink, and each new size would compile the model again.  Code that watches a
+forward, such as a hook, cannot see inside compiled code.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import torch
 
 
 def uncompiled() -> AbstractContextManager[object]:
-    """Return a context in which what torch.compile made runs without its compiler."""
-    if "torch._dynamo" not in sys.modules:  # importing it takes seconds, and nothing is compiled
+    """Return a context in which compiled models run uncompiled."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and the import takes seconds
         return nullcontext()
     stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
     return stance

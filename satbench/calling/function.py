@@ -1,4 +1,4 @@
-"""A function that takes images to logits, as a Module that holds what the function calls."""
+"""A user's function from images to logits, as a Module."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 class Function(nn.Module):
     """A user's function as a model.
 
-    The modules that it is made of (it is bound to, closes over, or names as globals) are parts of
-    this one, so that they are evaluated in eval mode and their weights tell it from others.
+    The modules that the function uses (it is bound to them, closes over them, or names them as
+    globals) become submodules of this one.  So they run in eval mode, and their weights identify
+    the model.
     """
 
     def __init__(self, function: Callable[[Tensor], object]) -> None:
@@ -22,12 +23,12 @@ class Function(nn.Module):
         self.parts = nn.ModuleList(dict.fromkeys(_modules_of(function)))
 
     def forward(self, x: Tensor) -> object:
-        """(B, C, H, W) -> (B, K), or whatever holds the logits."""
+        """(B, C, H, W) -> (B, K), or an object that holds the logits."""
         return self.function(x)
 
     @property
     def name(self) -> str:
-        """What the function is called."""
+        """The name of the function."""
         return str(getattr(_bare(self.function), "__qualname__", type(self.function).__name__))
 
 

@@ -1,4 +1,4 @@
-"""What is global and a run needs in a known state: generators, and torch's defaults."""
+"""Global random generators and torch defaults, set to a known state for a run."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from satbench.core.limits import check_seed
 
 @contextmanager
 def own_generators(device: torch.device, seed: int) -> Iterator[None]:
-    """Seed the global generators with `seed` for a while; the caller's come back as they were.
+    """Seed the global random generators with `seed` within the block, and restore the caller's.
 
-    So a randomised model draws the same each time, and the caller's own draws do not move.  They
-    are those of torch, NumPy and Python; torch's default dtype and device are plain meanwhile
-    (`satbench.calling.defaults`), and compiled models run as they are written.
-    Raises SatbenchError for a seed of more than 64 bits.
+    So a randomised model draws the same numbers each time, and the caller's own draws do not
+    change. The generators are those of torch, NumPy and Python.  Within the block, torch's default
+    dtype and device are float32 and the CPU (`satbench.calling.defaults`), and compiled models run
+    uncompiled. Raises SatbenchError for a seed of more than 64 bits.
     """
     check_seed(seed)
     of_numpy, of_python = np.random.get_state(), random.getstate()
@@ -36,9 +36,9 @@ def own_generators(device: torch.device, seed: int) -> Iterator[None]:
 
 
 def seed_generators(seed: int) -> None:
-    """Seed the global generators; within `own_generators`, which puts the caller's back."""
+    """Seed the global generators; call it inside `own_generators`, which restores the caller's."""
     torch.default_generator.manual_seed(seed)
-    # Without a GPU, torch.manual_seed would keep this call, and its traceback, each time.
+    # Without a GPU, torch.manual_seed queues this call, with its traceback, each time.
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(seed)
     np.random.seed(seed % 2**32)

@@ -1,7 +1,7 @@
-"""Modules that a model calls and `nn.Module` does not know of.
+"""Modules that a model calls but has not registered as submodules.
 
 A list, a dict, an object or a closure may hold layers.  `model.eval()`, `parameters()`, `to()` and
-`state_dict()` do not reach these: they stay in train mode, and change while the model is looked at.
+`state_dict()` do not reach these.  They stay in train mode and change while the model is evaluated.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from satbench.calling.eager import uncompiled
 from satbench.core.errors import SatbenchError
 
-_DEPTH = 5  # how many containers, objects and closures deep the attributes of a module are read
-_MOST = 20_000  # things that are looked at
-_OWN = frozenset(vars(nn.Module()))  # what every module holds
+_DEPTH = 5  # levels of containers, objects and closures to search in a module's attributes
+_MOST = 20_000  # objects to look at
+_OWN = frozenset(vars(nn.Module()))  # attributes of every module
 
 
 class HiddenModuleError(SatbenchError):
@@ -32,9 +32,9 @@ class HiddenModuleError(SatbenchError):
 
 @contextmanager
 def watched(model: nn.Module) -> Iterator[Hidden]:
-    """Watch a forward of `model` for modules with weights that it does not know, and list them.
+    """Watch a forward of `model` and list the unregistered modules with weights that it calls.
 
-    Raises HiddenModuleError at the call of one that is in train mode, before it computes anything.
+    Raises HiddenModuleError when one in train mode is called, before it computes anything.
     """
     hidden = Hidden(model)
     handle = register_module_forward_pre_hook(hidden.note)
@@ -49,14 +49,14 @@ def watched(model: nn.Module) -> Iterator[Hidden]:
 
 @dataclass
 class Hidden:
-    """The modules that a forward was seen to call though `model` does not know them, by place."""
+    """The modules that a forward called and that are not registered in `model`, by place."""
 
     model: nn.Module
     called: dict[str, nn.Module] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._known = set(self.model.modules())
-        self._inside: set[nn.Module] = set()  # those called, and their parts
+        self._inside: set[nn.Module] = set()  # those called, and their submodules
         self._places = {
             part: f"{place}.{name}" if name else place
             for place, module in hidden_modules(self.model)
@@ -64,10 +64,10 @@ class Hidden:
         }
 
     def note(self, module: nn.Module, inputs: object = ()) -> None:
-        """Take a call of a module down."""
+        """Note a call of a module."""
         if module in self._known or module in self._inside:
             return
-        if getattr(module, "_is_replica", False):  # of DataParallel
+        if getattr(module, "_is_replica", False):  # a copy made by DataParallel
             return
         place = self._places.get(module, "")
         parts = self._parts(module)
@@ -77,24 +77,24 @@ class Hidden:
             self.check()
 
     def check(self) -> None:
-        """Raise HiddenModuleError where one of them is in train mode."""
+        """Raise HiddenModuleError if one of them is in train mode."""
         in_train_mode = {
             place: module
             for place, module in self.called.items()
             if any(part.training for part in self._parts(module))
         }
         if in_train_mode:
-            places = list({**in_train_mode, **self._beside()})
+            places = list({**in_train_mode, **self._others()})
             more = f" and {len(places) - 3} more" if len(places) > 3 else ""
             raise HiddenModuleError(
                 f"expected every layer with weights to be a part of the model, got "
                 f"{', '.join(places[:3])}{more}, which nn.Module does not know: eval(), to() and "
-                "state_dict() miss them, so that they run in train mode; keep them in "
+                "state_dict() miss them, so they run in train mode; keep them in "
                 "nn.ModuleList or nn.ModuleDict, or as attributes of the model"
             )
 
-    def _beside(self) -> dict[str, nn.Module]:
-        """Return the others that would be named once the first are mended."""
+    def _others(self) -> dict[str, nn.Module]:
+        """Return the unregistered modules that were not called yet: they need the same fix."""
         return {
             place: module
             for module, place in self._places.items()
@@ -106,17 +106,17 @@ class Hidden:
 
     @contextmanager
     def direct_calls(self) -> Iterator[None]:
-        """Note calls of `module.forward` too, which no hook sees."""
-        dressed = []
+        """Note direct calls of `module.forward` as well, which no hook sees."""
+        wrapped = []
         for part in self._places:
             if part in self._known or "forward" in vars(part) or not _is_plain(part):
                 continue
             vars(part)["forward"] = functools.partial(self._forward, part, part.forward)
-            dressed.append(part)
+            wrapped.append(part)
         try:
             yield
         finally:
-            for part in dressed:
+            for part in wrapped:
                 vars(part).pop("forward", None)
 
     def _forward(self, module: nn.Module, own: Any, *args: Any, **kwargs: Any) -> Any:
@@ -125,9 +125,10 @@ class Hidden:
 
 
 def hidden_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the modules that attributes of a model hold and `model.modules()` does not, by place.
+    """Yield the modules in a model's attributes that `model.modules()` misses, by place.
 
-    A module within one that is yielded is not, and neither is one that holds `model` itself.
+    Submodules of a yielded module are not yielded, and neither is a module that holds `model`
+    itself.
     """
     for place, found in _hidden(model):
         if isinstance(found, nn.Module) and model not in set(found.modules()):
@@ -135,9 +136,9 @@ def hidden_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def hidden_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that attributes of a model hold and `parameters()` does not, by place.
+    """Return the parameters in a model's attributes that `parameters()` misses, by place.
 
-    Those of hidden modules are not among them.
+    Parameters of hidden modules are not included.
     """
     known = {id(parameter) for parameter in model.parameters()}
     found = {place: one for place, one in _hidden(model) if isinstance(one, nn.Parameter)}
@@ -145,10 +146,10 @@ def hidden_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def _hidden(model: nn.Module) -> Iterator[tuple[str, nn.Module | nn.Parameter]]:
-    """Yield what attributes of a model hold in addition to its own modules, by place.
+    """Yield the unregistered modules and parameters in a model's attributes, by place.
 
-    Lists, tuples, sets, dicts, objects, partial and bound functions, and closures are read, to a
-    depth; a place is written as code would: `blocks[2]`, `heads['b']`.
+    Lists, tuples, sets, dicts, objects, partial and bound functions, and closures are searched, to
+    a limited depth.  A place is written as code: `blocks[2]`, `heads['b']`.
     """
     seen: set[int] = {id(module) for module in model.modules()}
     for name, module in model.named_modules():
@@ -220,7 +221,7 @@ def _has_weights(module: nn.Module) -> bool:
 
 
 def _asks_its_mode(module: nn.Module) -> bool:
-    """Say whether a module without weights may do otherwise in train mode, as dropout does."""
+    """Return whether a module without weights may behave differently in train mode, as dropout."""
     forward = inspect.getattr_static(type(module), "forward", None)
     code = getattr(forward, "__code__", None)
     return code is not None and "training" in code.co_names

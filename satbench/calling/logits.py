@@ -1,6 +1,6 @@
-"""What a model's answer says: the one place where it becomes float32 logits, one row an image.
+"""The one place where a model's answer becomes float32 logits, one row per image.
 
-Search, judge, preflight and diagnosis all ask a model through `ask`, so that they see the same.
+Search, judge, preflight and diagnosis all call a model through `ask`, so they see the same logits.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from satbench.calling.shortage import is_out_of_memory
 from satbench.core.errors import SatbenchError
 
 MASKED_LOGIT = -1e9
-"""The logit that searches see of a class masked with -inf: finite, and far below any other."""
+"""The logit that replaces -inf, a masked class, in searches: finite, and far below any other."""
 
 LARGEST_LOGIT = -MASKED_LOGIT
-"""The largest logit of a model that can be measured: of larger ones a mask is not far below."""
+"""The largest logit that is accepted: below larger ones `MASKED_LOGIT` would not be far enough."""
 
 
 class ModelError(SatbenchError):
-    """A model failed to answer, or answered with what are no logits.
+    """A model raised an error, or its answer holds no logits.
 
-    `x` are the images that it was asked about, (B, C, H, W).
+    `x` are the images of the call, (B, C, H, W).
     """
 
     def __init__(self, message: str, x: Tensor | None = None) -> None:
@@ -35,9 +35,9 @@ class ModelError(SatbenchError):
 
 
 class Late(BaseException):
-    """What interrupts a model that takes too long; no `except Exception` of its own stops it.
+    """The interrupt of a model that takes too long; the model's `except Exception` cannot catch it.
 
-    `x` are the images that it was asked about, where it was asked, and `again` asks about others.
+    `x` are the images of the call, if it was a call, and `again` calls the model on others.
     """
 
     x: Tensor | None = None
@@ -49,39 +49,41 @@ def ask(
 ) -> Tensor:
     """Return a model's logits.  (B, C, H, W) -> (B, K) float32, on the device of `x`.
 
-    The model works on a copy of `x` (on `x` itself where it is not to be `copied`), outside the
-    caller's autocast and under the caller's defaults.  The answers of a model that has read them
-    itself are not to be `read`.
-    A class masked for every image stays -inf.  Raises ModelError for whatever error the model
-    raises, and for an answer that is not, or does not hold, one tensor of logits; a SatbenchError,
-    and an error that says that there is no memory left, passes as it is.
+    The model gets a copy of `x` (`x` itself without `copied`), outside the caller's autocast and
+    under the caller's defaults.  Give `read=False` if the model's answers already are such logits.
+    A class masked for every image stays -inf.  Raises ModelError for any error of the model, and
+    for an answer that is not, and does not hold, one tensor of logits.  A SatbenchError and an
+    out-of-memory error pass unchanged.
+
+    >>> ask(lambda x: x.flatten(1)[:, :2].double(), torch.zeros(1, 3, 2, 2))
+    tensor([[0., 0.]])
     """
     try:
         answer = _call(model, x.clone() if copied else x)
-        return kept(read_logits(answer, len(x)), x) if read else cast(Tensor, answer)
+        return in_own_memory(read_logits(answer, len(x)), x) if read else cast(Tensor, answer)
     except ModelError as error:
         error.x = _blamed(model, x) if error.x is None else error.x
         raise
     except Late as late:
         late.x, late.again = x, partial(_fails_in_mode, model, torch.is_grad_enabled())
         raise
-    except SatbenchError:  # says already what to do
+    except SatbenchError:  # it says already what to do
         raise
-    except Exception as error:  # whatever a user's forward raises
-        if is_out_of_memory(error):  # no fault of an image: whoever asks goes on with fewer
+    except Exception as error:  # anything that a user's forward raises
+        if is_out_of_memory(error):  # not the fault of an image: the caller retries with fewer
             raise
         blamed = _blamed(model, x)
         raise ModelError(
             f"the model fails on {_count(len(blamed))} of shape {tuple(x.shape[1:])} in "
-            f"{_short(x.dtype)} on {x.device}: {said(error)}",
+            f"{_short(x.dtype)} on {x.device}: {one_line(error)}",
             blamed,
         ) from error
 
 
-def kept(logits: Tensor, x: Tensor) -> Tensor:
-    """Return logits on the device of their images and in memory of their own.
+def in_own_memory(logits: Tensor, x: Tensor) -> Tensor:
+    """Return logits on the device of the images `x`, in memory that the model does not use.
 
-    A model may answer in memory that its next answer overwrites.
+    A model may write its next answer into the same memory.
     """
     if logits.device != x.device:
         logits = logits.to(x.device)
@@ -89,9 +91,9 @@ def kept(logits: Tensor, x: Tensor) -> Tensor:
 
 
 def _blamed(model: Callable[[Tensor], object], x: Tensor) -> Tensor:
-    """Return the first image that a model fails on alone, (1, C, H, W).
+    """Return the first image that a model fails on by itself, (1, C, H, W).
 
-    All are returned where it fails on none alone, or on the first and the last.
+    All images are returned if the model fails on none by itself, or on both the first and the last.
     """
     fails = (one for one in torch.split(x, 1) if _fails(model, one))
     first = next(fails, x)
@@ -106,15 +108,15 @@ def _fails_in_mode(model: Callable[[Tensor], object], recording: bool, x: Tensor
 def _fails(model: Callable[[Tensor], object], x: Tensor) -> bool:
     try:
         read_logits(_call(model, x.detach().clone().requires_grad_(x.requires_grad)), len(x))
-    except Exception:  # whatever a user's forward raises
+    except Exception:  # anything that a user's forward raises
         return True
     return False
 
 
 def read_logits(answer: object, images: int) -> Tensor:
-    """Take the logits out of what a model answered about so many images.  -> (images, K) float32.
+    """Return the logits in a model's answer on `images` images.  -> (images, K) float32.
 
-    A row without its batch dimension, as squeeze() leaves of a single image, gets it back.
+    The answer on a single image may lack its batch dimension, as after squeeze().
     Raises ModelError.
     """
     if isinstance(answer, Tensor) and _is_usual(answer, images):
@@ -136,56 +138,63 @@ def read_logits(answer: object, images: int) -> Tensor:
     if not logits.is_floating_point():
         raise ModelError(
             f"expected logits of a floating dtype, got {_short(logits.dtype)}: "
-            "return the scores from before argmax or rounding"
+            "return the scores before argmax or rounding"
         )
     return logits.float()
 
 
 def place_of_logits(answer: object, images: int) -> str:
-    """Say where in an answer the logits are, such as "its entry 'logits'"; empty for a tensor."""
+    """Return where in an answer the logits are, such as "its entry 'logits'"; "" for a tensor."""
     return "" if isinstance(answer, Tensor) else _within(answer, images)[0]
 
 
 def unanswered(logits: Tensor) -> Tensor:
-    """Return the images that a model has no answer for.  (B, K) -> (B,) bool.
+    """Return which images a model has no answer for.  (B, K) -> (B,) bool.
 
-    NaN and +inf are no answers.  A column of -inf, for every image, is a class that the model
-    masks; -inf in some rows of a column is no answer, and neither is a row without another logit.
+    NaN and +inf are no answers.  A column that is -inf for every image is a class that the model
+    masks.  -inf in only some rows of a column is no answer, and neither is a row of masks only.
     """
     masked = (logits == -torch.inf).all(0)
     return (~logits.isfinite() & ~masked).any(1) | masked.all()
 
 
 def without_masks(logits: Tensor) -> Tensor:
-    """Return logits for losses and margins: what is below `MASKED_LOGIT` becomes that; NaN stays.
+    """Return logits for losses and margins, with `MASKED_LOGIT` as the least; NaN stays.
 
-    So -inf does, and the least float32, whose differences overflow.
+    Of -inf and of the least float32, differences are NaN or overflow.
     """
-    if are_all_in_play(logits):  # cheaper than to change nothing
+    if are_all_in_play(logits):  # cheaper than a clamp that changes nothing
         return logits
     return logits.clamp_min(MASKED_LOGIT)
 
 
 def are_all_in_play(logits: Tensor) -> bool:
-    """Whether the sum of all logits shows that each is finite and none so low as a mask."""
+    """Return whether the sum of all logits shows that each is finite and none is a mask."""
     total: float = (logits.detach() if logits.requires_grad else logits).sum().item()
     return MASKED_LOGIT < total < torch.inf
 
 
 def classes_in_play(logits: Tensor) -> int:
-    """Return how many classes are not masked, with -inf or `MASKED_LOGIT`, for every image."""
+    """Return how many classes are unmasked for at least one image.
+
+    A mask is -inf or `MASKED_LOGIT`.
+    """
     return int((logits > MASKED_LOGIT).any(0).sum())
 
 
-def said(error: Exception) -> str:
-    """Return an error as one line."""
+def one_line(error: Exception) -> str:
+    """Return an error as one line.
+
+    >>> one_line(ValueError("no such layer"))
+    'ValueError: no such layer'
+    """
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _call(model: Callable[[Tensor], object], x: Tensor) -> object:
     kind = x.device.type
-    if not torch.is_autocast_enabled(kind) and are_plain():  # the usual case, at no cost
+    if not torch.is_autocast_enabled(kind) and are_plain():  # the usual case costs nothing
         return model(x)
     with torch.autocast(kind, enabled=False), callers_defaults():
         return model(x)
@@ -197,7 +206,7 @@ def _is_usual(answer: Tensor, images: int) -> bool:
 
 
 def _within(answer: object, images: int) -> tuple[str, Tensor]:
-    """Return the one tensor of logits in an answer that is no tensor, and where it is."""
+    """Return the one tensor of logits in an answer that is not a tensor, and where it is."""
     named = answer.get("logits") if isinstance(answer, Mapping) else getattr(answer, "logits", None)
     if isinstance(named, Tensor):
         entry = isinstance(answer, Mapping) and not hasattr(answer, "logits")
@@ -205,7 +214,7 @@ def _within(answer: object, images: int) -> tuple[str, Tensor]:
     parts = list(_parts(answer))
     tensors = [(name, one) for name, one in parts if isinstance(one, Tensor)]
     found = [(name, one) for name, one in tensors if _may_be_logits(one, images)]
-    if not found and images == 1:  # squeeze() took the dimension of the batch away
+    if not found and images == 1:  # squeeze() may have removed the batch dimension
         found = [(name, one) for name, one in tensors if _may_be_logits(one[None], images)]
     if len(found) == 1:
         return found[0]

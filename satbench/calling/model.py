@@ -1,4 +1,4 @@
-"""What a model is to those who call it."""
+"""The type of a model."""
 
 from __future__ import annotations
 

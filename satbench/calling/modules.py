@@ -1,4 +1,4 @@
-"""What a user hands over as a model, checked to be one whose weights can be read."""
+"""The check that a user's model is a Module with readable weights."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from satbench.core.errors import SatbenchError
 
 
 def check_module(model: object) -> nn.Module:
-    """Return `model` if it is one whose weights can be read.
+    """Return `model` if its weights can be read.
 
-    Raises SatbenchError for anything but a Module, for weights that are not there (the meta
-    device, a lazy layer before its first call) or that autograd cannot use, and for weights on
+    Raises SatbenchError for anything but a Module, for missing weights (on the meta device, or of a
+    lazy layer before its first call), for weights that autograd cannot use, and for weights on
     several devices.
+
+    >>> check_module(nn.Linear(2, 3))
+    Linear(in_features=2, out_features=3, bias=True)
     """
     if not isinstance(model, nn.Module):
         todo = ": wrap a function in the forward of a Module" if callable(model) else ""
@@ -31,12 +34,12 @@ def check_module(model: object) -> nn.Module:
         if is_lazy(tensor):
             raise SatbenchError(
                 f"expected a model with weights, got {name} without a shape (a lazy layer): "
-                "run it once on a batch of images before it is evaluated"
+                "run it once on a batch of images first"
             )
         if tensor.is_meta:
             raise SatbenchError(
                 f"expected a model with weights, got {name} on the meta device: "
-                "build it on a real one and load its weights"
+                "build it on a real device and load its weights"
             )
         if tensor.is_inference():
             raise SatbenchError(
@@ -47,13 +50,17 @@ def check_module(model: object) -> nn.Module:
     if len(devices) > 1:
         raise SatbenchError(
             f"expected the model on one device, got it on {' and '.join(devices)}: "
-            f"bring it together, model.to({devices[-1]!r})"
+            f"move it to one, model.to({devices[-1]!r})"
         )
     return model
 
 
 def kind_of(thing: object) -> str:
-    """Name the kind of a thing that was given where another was expected."""
+    """Return the type of an object, for an error message.
+
+    >>> kind_of(3), kind_of(dict)
+    ('int', 'the class dict itself')
+    """
     if isinstance(thing, type):
         return f"the class {thing.__qualname__} itself"
     return type(thing).__qualname__

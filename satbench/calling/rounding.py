@@ -1,4 +1,4 @@
-"""What of a difference between two answers is mere rounding."""
+"""Rounding: how far two answers to one image may differ and count as the same."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from satbench.calling.logits import MASKED_LOGIT
 FLOAT32 = torch.finfo(torch.float32).eps
 
 SAME = 1e-4
-"""The relative difference up to which two answers to an image are the same in float32.
+"""The relative difference up to which two float32 answers to an image count as the same.
 
-AutoAttack's own number for answers that are random (Croce & Hein, 2020, arXiv:2003.01690;
-`checks.py` of its code).  On a CPU, other batch sizes moved the logits of five networks that ship
-and of six of torchvision by at most 1.3e-6.
+AutoAttack uses the same number to detect random answers (Croce & Hein, 2020, arXiv:2003.01690;
+`checks.py` of its code).  On a CPU, other batch sizes changed the logits of five shipped networks
+and of six torchvision networks by at most 1.3e-6.
 """
 
-_BEST = 5  # logits by which the others are measured: of many classes most may be masked
-_UNITS = 8  # of a coarser dtype's rounding, for answers in another batch size
+_BEST = 5  # the best logits give an image's scale, because most other classes may be masked
+_UNITS = 8  # units of rounding that another batch size may change in a coarser dtype
 
 
-def apart(logits: Tensor, others: Tensor) -> Tensor:
-    """Return how far two answers to the same images are apart.  (B, K) twice -> (B,), relative.
+def relative_difference(logits: Tensor, others: Tensor) -> Tensor:
+    """Return the relative difference of two answers to the same images.  (B, K) twice -> (B,).
 
-    Each logit is measured by its own size, or that of the image's best ones where it is larger.
+    A logit's difference is divided by the logit's size or that of the image's best logits,
+    whichever is larger.
     """
     best = logits.topk(min(_BEST, logits.shape[1]), 1).values
     typical = torch.where(best > MASKED_LOGIT, best, 0).abs().amax(1, keepdim=True)
@@ -40,17 +41,18 @@ def apart(logits: Tensor, others: Tensor) -> Tensor:
 
 
 def same_up_to(rounding: float) -> float:
-    """Return the relative difference up to which answers are the same, given a model's rounding."""
+    """Return the relative difference up to which answers count as the same, for this rounding."""
     return SAME if rounding <= FLOAT32 else max(SAME, _UNITS * rounding)
 
 
 def rounding_of(model: Callable[[Tensor], object], x: Tensor) -> float:
-    """Return the relative rounding of the coarsest floating dtype that a forward goes through.
+    """Return the relative rounding of the coarsest floating dtype in a forward of `x`.
 
-    It is 1.2e-7 for float32, 9.8e-4 for float16 and 7.8e-3 for bfloat16, wherever the model casts;
-    float32's where the forward of `x`, (B, C, H, W), cannot be watched.
+    It is 1.2e-7 for float32, 9.8e-4 for float16 and 7.8e-3 for bfloat16.  `x` is (B, C, H, W).
+    If the forward cannot be watched, the rounding of float32 is returned.
     """
-    # What TorchScript runs no mode for functions sees.  The other kind takes seconds to import.
+    # A function mode sees nothing inside TorchScript; a dispatch mode does, but takes seconds to
+    # import.
     scripted = isinstance(model, nn.Module) and any(
         isinstance(module, torch.jit.ScriptModule) for module in model.modules()
     )
@@ -58,13 +60,13 @@ def rounding_of(model: Callable[[Tensor], object], x: Tensor) -> float:
     try:
         with torch.no_grad(), uncompiled(), watch:
             model(x.clone())
-    except Exception:  # whatever does not bear being watched
+    except Exception:  # a model that does not work under a mode
         return FLOAT32
     return max([FLOAT32, *(torch.finfo(dtype).eps for dtype in watch.dtypes)])
 
 
 class _FunctionWatch(TorchFunctionMode):
-    """Notes the floating dtypes of what functions return."""
+    """Notes the floating dtypes of the tensors that torch functions return."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +82,7 @@ class _FunctionWatch(TorchFunctionMode):
 
 
 class _OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the floating dtypes of what operators return."""
+    """Notes the floating dtypes of the tensors that torch operators return."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Out of memory: how it is known, and how work goes on with fewer images at once."""
+"""Out-of-memory errors: recognising them, and retrying with fewer images at once."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ T = TypeVar("T")
 
 
 class NoRoomError(SatbenchError):
-    """A device has no room for as few images as can be asked about at once."""
+    """A device has no memory for even the smallest batch."""
 
     def __init__(self, what: str, said: str) -> None:
         super().__init__(
             f"the device has no memory left for {what} ({said}): give --checkpointing "
-            "(checkpointing=True), which keeps fewer activations for the gradient, or a device "
+            "(checkpointing=True), which keeps fewer activations for the gradient, or use a device "
             "with more memory"
         )
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Say whether an error, or one that it was raised from, is a device without room.
+    """Return whether an error, or an error that it was raised from, is an out-of-memory error.
 
     >>> is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     True
@@ -56,20 +56,20 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def room_left(lack: list[str]) -> Iterator[None]:
-    """Take in that a device has no room: `lack` gets what was said, and what was held is let go.
+def catch_out_of_memory(messages: list[str]) -> Iterator[None]:
+    """Catch an out-of-memory error: add its message to `messages`, and free what was held.
 
     Any other error passes.
     """
     try:
         yield
-    except Exception as error:  # a user's code may make any error of it
+    except Exception as error:  # a user's code may turn it into any error
         if not is_out_of_memory(error):
             raise
-        lack.append(_first_line(error))
-        traceback.clear_frames(error.__traceback__)  # they hold the tensors
-    if lack:
-        let_go()
+        messages.append(_first_line(error))
+        traceback.clear_frames(error.__traceback__)  # the frames hold the tensors
+    if messages:
+        free_memory()
 
 
 def _first_line(error: BaseException) -> str:
@@ -77,8 +77,8 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def let_go() -> None:
-    """Give back what nobody holds any more: to the device, and to the system."""
+def free_memory() -> None:
+    """Return unused memory to the device and to the operating system."""
     gc.collect()
     if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
@@ -86,10 +86,10 @@ def let_go() -> None:
 
 
 def with_fewer(images: int, work: Callable[[int], T], what: str) -> T:
-    """Return what `work` gives for as many images at once as there is room for, `images` at most.
+    """Return `work(images)`, with fewer images if the device has no memory for so many.
 
-    It is called with the number, and with half as many each time that there is no room.  Raises
-    NoRoomError, naming `what`, where there is none for one.
+    The number is halved after each out-of-memory error.  Raises NoRoomError, which names `what`, if
+    there is no memory for one image.
 
     >>> def work(images):
     ...     if images > 10:
@@ -99,9 +99,9 @@ def with_fewer(images: int, work: Callable[[int], T], what: str) -> T:
     8
     """
     while True:
-        lack: list[str] = []
-        with room_left(lack):
+        messages: list[str] = []
+        with catch_out_of_memory(messages):
             return work(images)
         if images == 1:
-            raise NoRoomError(f"1 image {what}", lack[-1])
+            raise NoRoomError(f"1 image {what}", messages[-1])
         images = -(-images // 2)

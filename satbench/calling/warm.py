@@ -1,4 +1,4 @@
-"""What a process computes once on the CPU, so that what follows is quicker."""
+"""A warm-up that makes some activations faster on the CPU."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch.nn import functional as F
 def warm_cpu() -> None:
     """Compute the tanh form of GELU once in this process.
 
-    On a processor with AVX-512, torch's expm1 and log1p, and with them ELU, CELU, softplus and
-    SmoothReLU, take several times as long until then (`benchmarks/warm.py` measures it; seen with
-    torch 2.14).  No bit of any result changes.
+    On a processor with AVX-512, torch's expm1 and log1p are several times slower before that, and
+    with them ELU, CELU, softplus and SmoothReLU (measured by `benchmarks/warm.py` with torch 2.14).
+    No bit of any result changes.
     """
     F.gelu(torch.zeros(1024), approximate="tanh")

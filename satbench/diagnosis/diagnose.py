@@ -102,7 +102,7 @@ def probe(
                 before = passes.mark()
                 with (
                     not_counted_on_error(before),
-                    Batch(judged, images, batch, _Diagnosis.under, timeout).in_a_sentence(),
+                    Batch(judged, images, batch, _Diagnosis.under, timeout).naming_images(),
                 ):
                     signs = look(counting, x, y, threat, rounding)
                 for name, holds in signs.items():

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from satbench.calling.logits import MASKED_LOGIT, classes_in_play
-from satbench.calling.rounding import FLOAT32, apart, same_up_to
+from satbench.calling.rounding import FLOAT32, relative_difference, same_up_to
 from satbench.calling.shortage import is_out_of_memory
 from satbench.core.threat import Threat
 from satbench.engine.contract import Model
@@ -107,14 +107,14 @@ def compare(
     """
     same = same_up_to(rounding)
     none = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    if bool((apart(with_gradients, in_halves) <= same).all()):
+    if bool((relative_difference(with_gradients, in_halves) <= same).all()):
         return {"randomised": none, "batch-dependent": none, "gradient-mode": none}
     once, twice = model(x), model(x)
-    randomised = apart(once, twice) > same
+    randomised = relative_difference(once, twice) > same
     return {
         "randomised": randomised,
-        "batch-dependent": ~randomised & (apart(once, in_halves) > same),
-        "gradient-mode": ~randomised & (apart(once, with_gradients) > same),
+        "batch-dependent": ~randomised & (relative_difference(once, in_halves) > same),
+        "gradient-mode": ~randomised & (relative_difference(once, with_gradients) > same),
     }
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from satbench.calling.logits import ModelError, ask, unanswered
-from satbench.calling.shortage import NoRoomError, room_left
+from satbench.calling.shortage import NoRoomError, catch_out_of_memory
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.engine.ball import size
@@ -52,11 +52,11 @@ def predict(model: nn.Module, x: Tensor) -> Tensor:
 
 def _predicted(model: nn.Module, x: Tensor) -> Tensor:
     """Predict in halves if the device has no memory for all."""
-    lack: list[str] = []
-    with room_left(lack):
+    messages: list[str] = []
+    with catch_out_of_memory(messages):
         return answered(ask(model, x), x).argmax(1)
     if len(x) <= 1:
-        raise NoRoomError("the judge's pass of 1 image", lack[-1])
+        raise NoRoomError("the judge's pass of 1 image", messages[-1])
     half = len(x) // 2
     return torch.cat([_predicted(model, x[:half]), _predicted(model, x[half:])])
 

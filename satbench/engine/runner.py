@@ -300,7 +300,7 @@ class _RunInProgress:
         context = self.context
         with Batch(
             stage.model, context.images, batch, stage.under, context.timeout
-        ).in_a_sentence():
+        ).naming_images():
             begun = time.monotonic()
             try:
                 result = stage.run(batch)

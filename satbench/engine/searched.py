@@ -12,11 +12,11 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from satbench.calling.borrow import generators_now, keep_buffers
+from satbench.calling.borrow import keep_buffers, save_generators
 from satbench.calling.logits import (
     ModelError,
     are_all_in_play,
-    kept,
+    in_own_memory,
     read_logits,
     without_masks,
 )
@@ -93,7 +93,7 @@ class Searched:
         A call does so too, but it may happen inside a torch function mode, where torch.fx fails.
         """
         while self._proof is None and self._layouts:
-            restore = generators_now()  # the model's forward may draw
+            restore = save_generators()  # the model's forward may draw
             copy = fast_copy(self.model, channels_last=self._layouts.pop(0))
             restore()
             if copy is None:
@@ -152,7 +152,7 @@ class Searched:
 
 def _settled(logits: Tensor, x: Tensor) -> Tensor:
     """Return logits for attacks; valid finite logits need only one cheap check."""
-    logits = kept(logits, x)
+    logits = in_own_memory(logits, x)
     return logits if are_all_in_play(logits) else without_masks(answered(logits, x))
 
 
@@ -183,7 +183,7 @@ class Trial:
         The buffers of the models are restored, and before another run the random generators too.
         """
         while True:
-            restore = generators_now()
+            restore = save_generators()
             for one in self._models:
                 if one.asked:
                     one.get_ready()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from satbench.calling.borrow import borrowed
 from satbench.calling.defaults import plain_defaults
 from satbench.calling.devices import device_of
-from satbench.calling.logits import ModelError, said
+from satbench.calling.logits import ModelError, one_line
 from satbench.calling.warm import warm_cpu
 from satbench.core.errors import SatbenchError
 from satbench.core.noise import Noise
@@ -195,7 +195,7 @@ class _Attacking:
         except SatbenchError:  # it already says what to do
             raise
         except Exception as error:  # from a user's backward or a plug-in
-            raise SatbenchError(f"{said(error)} (while preparing {stage.title})") from error
+            raise SatbenchError(f"{one_line(error)} (while preparing {stage.title})") from error
         nothing = np.empty(0, np.int64)
         shape = context.images.pixels(nothing).shape
         return BatchResult(

@@ -14,8 +14,8 @@ from satbench.calling.logits import (
     ModelError,
     ask,
     classes_in_play,
+    one_line,
     place_of_logits,
-    said,
     unanswered,
     without_masks,
 )
@@ -166,7 +166,7 @@ def check_counted(model: nn.Module, x: Tensor, needs: Needs) -> None:
             raise
         except Exception as error:
             raise SatbenchError(
-                f"the model works, but not as attacks call it ({said(error)}): it must accept "
+                f"the model works, but not as attacks call it ({one_line(error)}): it must accept "
                 "images that are the result of other operations, and gradients of a single one"
             ) from error
 
@@ -256,7 +256,7 @@ def _check_gradient(logits: Tensor, x: Tensor) -> None:
         (grad,) = torch.autograd.grad(logits.sum(), x)
     except Exception as error:  # errors of autograd or of the user's backward
         raise SatbenchError(
-            f"no gradient reaches the pixels ({said(error)}), so white-box attacks would "
+            f"no gradient reaches the pixels ({one_line(error)}), so white-box attacks would "
             "find nothing: remove detach() and no_grad() from the model, give a "
             "non-differentiable layer a differentiable backward (BPDA), or attack only with square"
         ) from error

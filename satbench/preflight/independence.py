@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from satbench.calling.generators import seed_generators
 from satbench.calling.logits import ModelError, ask, without_masks
-from satbench.calling.rounding import SAME, apart, rounding_of, same_up_to
+from satbench.calling.rounding import SAME, relative_difference, rounding_of, same_up_to
 from satbench.engine.judge import in_full_precision
 
 _SEED = 0
@@ -53,13 +53,13 @@ def find_dependence(model: Callable[[Tensor], object], x: Tensor) -> Dependence 
     gap = torch.zeros(len(x), device=x.device)
     for places in (*torch.split(alone, 1), *(torch.split(others, GROUP) if len(others) else ())):
         there = _alike(_answers(model, x[places]), together, x[places])
-        gap[places] = apart(together[places], there)
+        gap[places] = relative_difference(together[places], there)
     if bool((gap <= SAME).all()):
         return None
     same = same_up_to(rounding_of(model, x[:1]))
-    if bool((apart(together, _answers(model, x)) > same).any()):
+    if bool((relative_difference(together, _answers(model, x)) > same).any()):
         return None  # random in another way
-    if bool((apart(together, _answers(model, x, _SEED + 1)) > same).any()):
+    if bool((relative_difference(together, _answers(model, x, _SEED + 1)) > same).any()):
         gap = _gap_in_place(model, x, together)
     images = ~(gap <= same)
     if not bool(images.any()):
@@ -88,7 +88,7 @@ def _gap_in_place(model: Callable[[Tensor], object], x: Tensor, together: Tensor
     for first in (0, 1):
         mixed = others.clone()
         mixed[first::2] = x[first::2]
-        gap[first::2] = apart(together, _answers(model, mixed))[first::2]
+        gap[first::2] = relative_difference(together, _answers(model, mixed))[first::2]
     return gap
 
 

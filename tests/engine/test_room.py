@@ -64,9 +64,9 @@ class Notes(NoProgress):
 
 
 @pytest.fixture(autouse=True)
-def _nothing_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_memory_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     # It looks through all that other tests hold; only a real allocator needs it.
-    monkeypatch.setattr("satbench.calling.shortage.let_go", lambda: None)
+    monkeypatch.setattr("satbench.calling.shortage.free_memory", lambda: None)
 
 
 def run(model: nn.Module, images: Dataset, attacks: list[str]) -> tuple[list[int], Journal, Notes]:

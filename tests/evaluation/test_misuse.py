@@ -467,7 +467,7 @@ CASES = [
     ),
     Case(
         "model on the meta device",
-        r"^expected a model with weights, got shift on the meta device: build it on a real one",
+        r"^expected a model with weights, got shift on the meta device: build it on a real device",
         model=lambda: Fragile().to("meta"),
     ),
     Case(

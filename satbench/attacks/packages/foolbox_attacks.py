@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from satbench.attacks.packages.watched import Draws, EnoughError, Watched, look_for_starts
-from satbench.calling.apart import apart
+from satbench.calling.pixel_gradients import pixels_only
 from satbench.core.errors import SatbenchError
 from satbench.core.specs import show_float
 from satbench.core.threat import Threat
@@ -83,7 +83,7 @@ class FoolboxAttack(Protocol):
         best = x.clone()
         if not len(rows):
             return best
-        watched = Watched(apart(model), x[rows], y[rows], threat, enough)
+        watched = Watched(pixels_only(model), x[rows], y[rows], threat, enough)
         try:
             if not self.uses_gradients:
                 draws = Draws(noise, rows)

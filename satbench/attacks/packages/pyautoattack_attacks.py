@@ -27,7 +27,7 @@ from satbench.attacks.gradient.apgd import (
     restarts_in,
     targets_in,
 )
-from satbench.calling.apart import apart
+from satbench.calling.pixel_gradients import pixels_only
 from satbench.core.errors import SatbenchError
 from satbench.core.limits import check_at_least_one
 from satbench.core.threat import Threat
@@ -181,7 +181,7 @@ class AutoAttackReference:
 
 def _package(model: Model, x: Tensor, threat: Threat) -> Package:
     return Package(
-        apart(model),
+        pixels_only(model),
         norm=_NORMS[threat.norm],
         eps=threat.radius,
         version="standard",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from satbench.calling.devices import device_name
-from satbench.calling.shortage import room_left
+from satbench.calling.shortage import catch_out_of_memory
 from satbench.core.downloads import cache_folder
 from satbench.core.files import write_text
 from satbench.core.progress.words import duration
@@ -94,11 +94,11 @@ def _measured(searched: Searched, x: Tensor) -> Iterator[tuple[int, float]]:
     """Yield batch sizes with the seconds of a gradient step, as long as they fit into memory."""
     for size in _SIZES:
         images = x.repeat(-(-size // len(x)), 1, 1, 1)[:size]
-        lack: list[str] = []
+        messages: list[str] = []
         seconds = 0.0
-        with room_left(lack):
+        with catch_out_of_memory(messages):
             seconds = _least(lambda: _step(searched, images), x.device)  # noqa: B023 - called now
-        if lack:
+        if messages:
             return
         yield size, seconds
 

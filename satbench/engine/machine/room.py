@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from satbench.calling.shortage import NoRoomError, room_left
+from satbench.calling.shortage import NoRoomError, catch_out_of_memory
 
 Part = NDArray[np.int64]
 
@@ -53,16 +53,16 @@ class Room:
         """
         todo = _cut(unit, self._most) if self._most and not worker.block else [unit]
         while todo:
-            part, lack = todo.pop(0), list[str]()
-            with room_left(lack):
+            part, messages = todo.pop(0), list[str]()
+            with catch_out_of_memory(messages):
                 work(part)
-            if lack:
-                self._halve(worker, part, lack[-1])
+            if messages:
+                self._halve(worker, part, messages[-1])
                 todo = [part, *todo]
                 if not worker.block and self._most:
                     todo = [piece for one in todo for piece in _cut(one, self._most)]
 
-    def _halve(self, worker: Worker, part: Part, said: str) -> None:
+    def _halve(self, worker: Worker, part: Part, message: str) -> None:
         """Halve the number of images at once, after memory ran out."""
         if worker.block:  # the attack must see them together; the model need not
             most = worker.narrow(len(part)) if isinstance(worker, Narrowing) else 0
@@ -70,7 +70,7 @@ class Room:
             most = -(-len(part) // 2) if len(part) > 1 else 0
             self._most = most or self._most
         if not most:
-            raise NoRoomError(f"1 image {worker.under}", said)
+            raise NoRoomError(f"1 image {worker.under}", message)
         self._say(
             f"not enough memory for {len(part)} images at once {worker.under}: continuing with "
             f"{most}; "

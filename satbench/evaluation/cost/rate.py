@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from satbench.calling.borrow import generators_now
+from satbench.calling.borrow import save_generators
 from satbench.engine.passes import CountingModel, Passes
 from satbench.engine.searched import Searched
 
@@ -56,7 +56,7 @@ def pass_flops(model: nn.Module, x: Tensor) -> PassFlops | None:
     >>> pass_flops(torch.nn.Flatten().eval(), torch.zeros(1, 1, 2, 2)) is None
     True
     """
-    restore = generators_now()
+    restore = save_generators()
     try:
         with _Counted() as forward, torch.no_grad():
             model(x.clone())
