@@ -29,14 +29,14 @@ _UNKNOWN = "not here"
 class Outlines(DatasetCache):
     """A cache that downloads nothing; `say` reports each missing data set once.
 
-    `digests` are those of missing training sets, by name.
+    `on_cards` are the digests that cards hold of training sets, by name, for missing ones.
     """
 
     def __init__(
-        self, data_dir: Path | None, digests: dict[str, str], say: Callable[[str], None]
+        self, data_dir: Path | None, on_cards: dict[str, str], say: Callable[[str], None]
     ) -> None:
         super().__init__(data_dir)
-        self._digests, self._say = digests, say
+        self._on_cards, self._say = on_cards, say
         self._missing: set[str] = set()
 
     def training_digest(self, config: TrainConfig) -> str:
@@ -45,7 +45,7 @@ class Outlines(DatasetCache):
         if name in self._digests:
             return self._digests[name]
         whole = self.training(config)
-        return self._digests.get(name, _UNKNOWN) if name in self._missing else whole.digest
+        return self._on_cards.get(name, _UNKNOWN) if name in self._missing else whole.digest
 
     def training(self, config: TrainConfig) -> TrainingSet:
         """Return a training set, or blank images instead."""

@@ -121,7 +121,7 @@ def test_a_flag_of_the_row_is_on_the_page(records: Sequence[Record]) -> None:
 
 
 def test_a_model_without_records_says_so(written: dict[str, str]) -> None:
-    assert "\nNo committed record is about this model.\n" in written[f"{SURROGATE}.md"]
+    assert "\nThere is no committed record of this model.\n" in written[f"{SURROGATE}.md"]
     assert "No committed record" not in written[f"{CONTROL}.md"]
 
 

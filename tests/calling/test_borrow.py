@@ -352,7 +352,7 @@ class Trained(nn.Module):
 def test_a_train_that_raises_is_told_and_leaves_the_model_as_it_was() -> None:
     net = nn.Sequential(Trained(), nn.Dropout())
     before = modes(net)
-    with pytest.raises(SatbenchError, match=r"mend its train\(\)"), borrowed(net):
+    with pytest.raises(SatbenchError, match=r"fix its train\(\)"), borrowed(net):
         pass
 
     assert modes(net) == before

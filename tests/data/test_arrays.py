@@ -112,7 +112,7 @@ def test_paths_may_have_commas(tmp_path: Path) -> None:
         (X.astype(np.float64) / 255, Y, "got float64"),
         (X.astype(np.int64), Y, "got int64"),
         (X.astype(np.float32), Y, "got 0 to 255; save them divided by 255"),
-        (FLOATS - np.float32(0.5), Y, "first layer of the model"),
+        (FLOATS - np.float32(0.5), Y, "model as its first layer"),
         (FLOATS * np.float32(1.01 / FLOATS.max()), Y, r"got 0 to 1\.01; clip"),
         (np.where(FLOATS == FLOATS[2, 1, 1, 1], np.float32("nan"), FLOATS), Y, "finite pixels"),
         (X, Y[:3], "4 images and 3 labels"),

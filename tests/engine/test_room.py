@@ -101,7 +101,7 @@ def test_verdicts_and_passes_are_the_same_where_the_allocator_refuses(
     assert spent(in_parts) == spent(journal)
     assert small.largest <= 13
     assert any("3 " in note or note.endswith("depends on it") for note in told.notes)
-    assert all("no memory left for" in note for note in told.notes)
+    assert all("not enough memory for" in note for note in told.notes)
 
 
 def test_the_size_that_fits_is_remembered(shipped: LoadedModel, fashion: Dataset) -> None:

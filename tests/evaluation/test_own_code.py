@@ -611,7 +611,7 @@ def test_a_challenge_is_for_the_records_own_gradients(tmp_path: Path) -> None:
     asked = Challenge(path, ("pgd-9",), given=Given(Linear(), IMAGES))
 
     assert verify_record(path, Given(Linear(), IMAGES)).confirmed
-    with pytest.raises(SatbenchError, match="but other gradients: evaluate it anew"):
+    with pytest.raises(SatbenchError, match="but other gradients: evaluate it again"):
         run_challenge(asked)
 
 

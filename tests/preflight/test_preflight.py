@@ -244,7 +244,7 @@ def test_weights_on_several_devices_are_refused() -> None:
     model = Model()
     model.extra = Elsewhere(torch.zeros(1))
     with pytest.raises(
-        SatbenchError, match=r"^expected the model on one device, got it on cpu and cuda:1: bring"
+        SatbenchError, match=r"^expected the model on one device, got it on cpu and cuda:1: move"
     ):
         check(model)
 

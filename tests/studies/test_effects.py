@@ -377,12 +377,12 @@ def test_least_t_is_students_quantile_for_the_first_of_holms_steps() -> None:
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"verdict": "none"}, "expected among columns PGD-50, fast, worse; got 'none'"),
-        ({"contrasts": (Pair("a", "none"),)}, "expected among arms a; got 'none'"),
-        ({"masked": ("none",)}, "expected among arms a; got 'none'"),
+        ({"verdict": "none"}, "expected one of the columns PGD-50, fast, worse; got 'none'"),
+        ({"contrasts": (Pair("a", "none"),)}, "expected one of the arms a; got 'none'"),
+        ({"masked": ("none",)}, "expected one of the arms a; got 'none'"),
         (
             {"primary": Pool("p", "a", (Pair("none", "a"),))},
-            "expected among arms a; got 'none'",
+            "expected one of the arms a; got 'none'",
         ),
         ({"primary": Pool("a", "a", (Pair("a", "a"),))}, "expected a different name"),
         ({"columns": (*COLUMNS, COLUMNS[0])}, "expected columns of different names"),

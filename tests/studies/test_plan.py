@@ -119,7 +119,7 @@ def test_a_model_that_is_given_is_one_run_by_its_weights(made_study: Study) -> N
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"activation": "relu"}, "--set activation has no effect: every arm of made has one"),
+        ({"activation": "relu"}, "--set activation has no effect: every arm of made sets it"),
         ({"seed": 3}, "give the seeds of a study with --seeds"),
         ({"epocs": 3}, "unknown setting of the recipe fmnist-sat 'epocs'"),
     ],

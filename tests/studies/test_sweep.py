@@ -248,7 +248,7 @@ def test_what_is_swept_may_be_set_nowhere_else(
         plain_study,
         arms=(*plain_study.arms, Arm("own", {"activation": "elu", "weight_decay": 0.0})),
     )
-    with pytest.raises(SatbenchError, match="the arm own of made is about"):
+    with pytest.raises(SatbenchError, match="the arm own of made sets it"):
         plan_sweep(own, SWEEP, OPTIONS, noise_images)
     both = replace(OPTIONS, overrides={"weight_decay": 0.1})
     with pytest.raises(SatbenchError, match="given twice"):

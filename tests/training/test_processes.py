@@ -210,7 +210,9 @@ def test_the_processes_share_every_part_of_a_batch() -> None:
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
-    with pytest.raises(SatbenchError, match=r"^expected a batch_size that 3 processes times 2 par"):
+    with pytest.raises(
+        SatbenchError, match=r"^expected a batch_size that is a multiple of 3 processes × 2 par"
+    ):
         Ranks(0, 3).share(8, 2)
 
 
