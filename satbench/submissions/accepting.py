@@ -96,11 +96,11 @@ class _Bringing:
         for old, new in self._files():
             # Equal witnesses share a file.
             if new.suffix != ".npz" and new.exists() and digest_file(old) != digest_file(new):
-                raise SatbenchError(f"expected nothing at {new}, which is there already")
+                raise SatbenchError(f"{new} exists already")
         card = self._card()
         for new in [*self._records().values(), *([self._place(card)] if card else ())]:
             if new.exists():
-                raise SatbenchError(f"expected nothing at {new}, which is there already")
+                raise SatbenchError(f"{new} exists already")
         write_text(self.mark, f"{self._digest()}\n{self.folder}\n")
 
     def carry_out(self) -> list[Path]:

@@ -88,7 +88,7 @@ def make_card(weights: Path, options: FileOptions, fields: CardFields, out: Path
     is_ours = file.is_file() and not path.exists() and card_within(file) == card
     for one in (path, file):
         if one.exists() and not is_ours:
-            raise SatbenchError(f"expected nothing at {one}, which is there already")
+            raise SatbenchError(f"{one} exists already: choose another --name or --out")
     if not is_ours:
         save_weights(rebuilt, file, card)
     write_card(card, path)
