@@ -84,6 +84,9 @@ batch_size = click.option(
 device = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or cuda:all."
 )
+judged_on = click.option(
+    "--device", default="cpu", show_default=True, help="Where the model answers: cpu, cuda or auto."
+)
 data_dir = click.option(
     "--data-dir",
     type=FOLDER,

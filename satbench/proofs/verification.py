@@ -17,7 +17,7 @@ import torch
 
 from satbench.board.definition import board_definitions
 from satbench.calling.borrow import borrowed
-from satbench.calling.devices import device_of
+from satbench.calling.devices import choose_device, device_of, moved
 from satbench.calling.generators import own_generators
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
@@ -91,14 +91,16 @@ class Subject:
     other_gradients: bool
 
 
-def verify_record(path: Path, given: Given | None = None) -> Verified:
+def verify_record(path: Path, given: Given | None = None, device: str = "cpu") -> Verified:
     """Verify the record at `path` and its witnesses; the module's docstring says what it proves.
 
-    Raises SatbenchError for a record that cannot be read, or a missing model or data set.
-    Everything else that is wrong is in the result, one sentence each.
+    The model runs on `device`, and is moved back afterwards.  Raises SatbenchError for a record
+    that cannot be read, or a missing model or data set.  Everything else that is wrong is in the
+    result, one sentence each.
     """
-    with own_generators(torch.device("cpu"), 0):
-        return _examine(path, given or Given())[0]
+    chosen = choose_device(device)
+    with own_generators(chosen, 0):
+        return _examine(path, given or Given(), chosen)[0]
 
 
 def open_record(path: Path, given: Given | None = None) -> Subject:
@@ -124,7 +126,9 @@ def committed_records() -> list[Path]:
     return [path for folder in folders for path in sorted(folder.glob("*.json"))]
 
 
-def _examine(path: Path, given: Given) -> tuple[Verified, Subject | None]:
+def _examine(
+    path: Path, given: Given, device: torch.device | None = None
+) -> tuple[Verified, Subject | None]:
     record = read_record(path)
     faults = check_record(record)
     verified = Verified(path, record.n, 0, faults, record.clean_correct, record.surviving())
@@ -148,16 +152,17 @@ def _examine(path: Path, given: Given) -> tuple[Verified, Subject | None]:
         return verified, None
     found = OpenedRecord(record, witnesses, dataset, loaded)
     faults += check_claims(found, given)
-    differing = differing_answers(record, dataset, loaded)
-    if differing == "logits":
-        faults.append(
-            f"the model is not the record's: {loaded.info.name} here has the same weights, but "
-            "gives other logits on the record's first images"
-        )
-    with borrowed(loaded.module) as judged:
-        faults += check_verdicts(record, dataset, witnesses, judged)
-    if not faults and not differing:
-        faults += _check_diagnosis(found, given)
+    with moved([loaded.module], device or device_of(loaded.module)):
+        differing = differing_answers(record, dataset, loaded)
+        if differing == "logits":
+            faults.append(
+                f"the model is not the record's: {loaded.info.name} here has the same weights, but "
+                "gives other logits on the record's first images"
+            )
+        with borrowed(loaded.module) as judged:
+            faults += check_verdicts(record, dataset, witnesses, judged)
+        if not faults and not differing:
+            faults += _check_diagnosis(found, given)
     if faults:
         return verified, None
     return verified, Subject(record, witnesses, dataset, loaded, differing == "gradients")

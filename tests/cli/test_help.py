@@ -84,7 +84,7 @@ def test_a_command_of_few_options_needs_no_headings() -> None:
 
 SAME = {
     "--threads": ("eval", "curve", "transfer", "train", "study", "verify", "recheck", "challenge"),
-    "--device": ("eval", "curve", "transfer", "train", "study", "recheck", "challenge", "demo"),
+    "--device": ("eval", "curve", "transfer", "train", "study", "verify", "recheck", "demo"),
     "--batch-size": ("eval", "curve", "transfer", "recheck", "challenge", "train"),
     "--zoo": ("eval", "curve", "transfer", "train", "study", "verify", "challenge", "export"),
     "--data-dir": ("eval", "curve", "transfer", "train", "study", "verify", "images", "datasets"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,27 @@ def test_a_good_record_passes(good: Path) -> None:
     assert verify_record(good) == Verified(
         good, N, broken, [], record.clean_correct, record.surviving()
     )
+
+
+def test_the_model_answers_where_it_is_told_to(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.device] = []
+
+    @contextmanager
+    def noted(modules: Sequence[torch.nn.Module], device: torch.device) -> Iterator[None]:
+        asked.append(device)
+        yield
+
+    monkeypatch.setattr("satbench.proofs.verification.moved", noted)
+
+    assert verify_record(good, device="cpu").confirmed
+    assert asked == [torch.device("cpu")]
+    with pytest.raises(SatbenchError, match="expected a device of this machine, got 'cuda:77'"):
+        verify_record(good, device="cuda:77")
+
+
+@pytest.mark.gpu
+def test_a_gpu_confirms_what_the_cpu_judged(good: Path) -> None:
+    assert verify_record(good, device="cuda").confirmed
 
 
 def test_a_survivor_turned_broken_has_no_witness(good: Path) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @click.argument("records", nargs=-1, type=PATH)
 @click.option("--all", "committed", is_flag=True, help="Verify the committed leaderboard.")
 @options.what_a_record_is_of
+@options.judged_on
 @options.how_to_tell
 @click.pass_context
 def verify(
@@ -41,6 +42,7 @@ def verify(
     dataset: str | None,
     data_dir: Path | None,
     trust: tuple[str, ...],
+    device: str,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -67,7 +69,7 @@ def verify(
         task = bar.add_task("verifying", total=len(paths), note="")
         for path in paths:
             try:
-                checked.append(verify_record(path, given))
+                checked.append(verify_record(path, given, device))
             except SatbenchError as error:
                 if not committed:
                     raise
