@@ -89,12 +89,25 @@ _json = st.one_of(
     ).map(lambda values: json.dumps({"schema": 1, **values})),
     st.text(max_size=80),
     st.integers(0, 200_000).map(lambda depth: '{"schema": ' + "[" * depth),
+    st.tuples(st.sampled_from(["[],", "1,", '{"a":1},', '"",']), st.integers(0, 200_000)).map(
+        lambda two: '{"schema": 2, "verdicts": [' + two[0] * two[1] + "1]}"
+    ),
 )
 _toml = st.one_of(
     st.text(max_size=80),
     st.tuples(_keys, _numbers).map(lambda two: f"{two[0]} = {two[1]}"),
     st.tuples(_keys, st.integers(0, 20_000)).map(lambda two: f"{two[0]} = " + "[" * two[1]),
     st.integers(0, 20_000).map(lambda depth: "a." * depth + "b = 1"),
+    st.tuples(
+        st.lists(
+            st.sampled_from(
+                ["[a.b]\n", "[[a]]\n", "a = {", "}", "a.", "= [", "]", '"".', '"""', "''", "#\n"]
+            ),
+            min_size=1,
+            max_size=4,
+        ),
+        st.integers(0, 20_000),
+    ).map(lambda two: "".join(two[0]) * two[1]),
 )
 
 
