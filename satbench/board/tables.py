@@ -58,24 +58,23 @@ def render_markdown(
 
 
 def render_summary(board: Board, page: str, rows: int = SUMMARY_ROWS) -> str:
-    """Return the first rows of each benchmark, for a README; `page` links to the rest.
+    """Return the first `rows` of the largest benchmark, for a README; `page` links to the rest.
 
-    A row is a kind of model: training, architecture and activation.  There are `rows` in all, and
-    at least one per benchmark.
+    A row is a kind of model: training, architecture and activation.
     """
-    each = max(1, rows // max(1, len(board.benchmarks)))
-    benchmarks = [
-        {
-            "title": cell(one.title),
-            "n": f"{one.dataset.n:,}",
-            "groups": _first_groups(one, each),
-            "shown": min(each, len(one.groups)),
-            "kinds": len(one.groups),
-            "count": len(one.rows),
-        }
-        for one in board.benchmarks
-    ]
-    return fill("leaderboard-summary.md", {"benchmarks": benchmarks, "page": page})
+    largest = max(board.benchmarks, key=lambda one: len(one.rows), default=None)
+    values = {
+        "benchmark": largest
+        and {
+            "title": cell(largest.title),
+            "n": f"{largest.dataset.n:,}",
+            "groups": _first_groups(largest, rows),
+            "shown": min(rows, len(largest.groups)),
+            "kinds": len(largest.groups),
+        },
+        "page": page,
+    }
+    return fill("leaderboard-summary.md", values)
 
 
 def recipe_title(training: TrainingInfo) -> str:
