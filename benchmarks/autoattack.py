@@ -1,8 +1,9 @@
 """The four parts of AutoAttack by satbench's engine, beside the package pyautoattack.
 
 Each part runs alone on the same images, on a robust and on a weak model, with the same seeds.
-satbench is timed as its user runs it (clean pass, fast copy, search, judge), the package for
-its `perturb` on the model as it came, and the same judge.  Ratios above 1: satbench is faster.
+satbench is timed as its user calls it, `satbench.evaluate` with all that it does, the package for
+a clean pass, its `perturb` on the model as it came, and a pass of what came back.  Ratios above 1:
+satbench is faster.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parent))
 
 from cases import CASES, Case
-from contestants import tensors
-from harness import clocks, counting, finish, parser, race, run_engine, told, versions
+from contestants import right, tensors
+from harness import clocks, counting, finish, parser, race, told, versions
 from tables import autoattack_table
 
+import satbench
 from satbench.attacks.gradient import apgd as _apgd
 from satbench.attacks.gradient import fab as _fab
 from satbench.attacks.packages import pyautoattack_attacks as _pyautoattack
@@ -30,8 +32,6 @@ from satbench.attacks.score import square as _square
 from satbench.core.noise import Noise
 from satbench.data import Dataset
 from satbench.engine.contract import Attack
-from satbench.engine.judge import broken
-from satbench.engine.stage import Stage
 
 PARTS: dict[str, tuple[Attack, Attack]] = {
     "apgd-ce": (_apgd.APGDCE(), _pyautoattack.ReferenceAPGDCE()),
@@ -93,17 +93,18 @@ def compare(case: Case, images: Dataset, part: str, rounds: int) -> list[dict[st
 
 
 def ours(model: nn.Module, case: Case, images: Dataset, part: str) -> Tensor:
-    """Run our part through the engine; return which images survive, (N,)."""
-    stage = Stage(part, "", part, PARTS[part][0])
-    return torch.from_numpy(run_engine(model, images, case.threat, (stage,))[0])
+    """Evaluate the model by our part; return which images survive, (N,)."""
+    x, y = tensors(images)
+    record = satbench.evaluate(model, x, y, attacks=part, eps=str(case.threat.eps), out=None)
+    return torch.tensor(record.verdicts) == -1
 
 
 def theirs(model: nn.Module, case: Case, images: Dataset, part: str) -> Tensor:
     """Run the package's part on the model as it came; return which images survive, (N,)."""
     x, y = tensors(images)
     noise = Noise(0, part, tuple(np.arange(len(x)).tolist()))
-    x_adv = PARTS[part][1](model, x, y, case.threat, noise)
-    return ~broken(model, x, x_adv.contiguous(), y, case.threat)
+    clean = right(model, x, y)
+    return clean & right(model, PARTS[part][1](model, x, y, case.threat, noise), y)
 
 
 if __name__ == "__main__":

@@ -44,12 +44,13 @@ def pgd(case: str, images: int, steps: int) -> Callable[[], dict[str, Run]]:
     """PGD beside Foolbox's."""
 
     def make() -> dict[str, Run]:
-        contestants = import_module("contestants")
+        foolbox = import_module("contestants").CONTESTANTS["foolbox"]
         found, data = case_and_images(case, images)
-        models = {name: found.make() for name in ("satbench", "foolbox")}
-        runs = {name: contestants.CONTESTANTS[name] for name in models}
+        ours, theirs = found.make(), found.make()
+        suite = parse_suite([f"pgd(steps={steps},start=clean)"])
         return {
-            name: lambda n=name: runs[n](models[n], data, found.threat, steps) for name in models
+            "satbench": lambda: run_engine(ours, data, found.threat, suite),
+            "foolbox": lambda: foolbox(theirs, data, found.threat, steps),
         }
 
     return make
@@ -62,12 +63,23 @@ def part(name: str, case: str, images: int) -> Callable[[], dict[str, Run]]:
         module = import_module("autoattack")
         found, data = case_and_images(case, images)
         ours, theirs = found.make(), found.make()
+        suite = parse_suite([name])
         return {
-            "satbench": lambda: module.ours(ours, found, data, name),
+            "satbench": lambda: run_engine(ours, data, found.threat, suite),
             "pyautoattack": lambda: module.theirs(theirs, found, data, name),
         }
 
     return make
+
+
+def parse_suite(specs: list[str]) -> Any:
+    """Return the stages of attacks, by the checkout's own code."""
+    return import_module("satbench.attacks.suites.suite").parse_suite(specs)
+
+
+def run_engine(model: Any, images: Any, threat: Any, suite: Any) -> object:
+    """Run the checkout's inner engine, which both sides have; what is beside it may differ."""
+    return import_module("harness").run_engine(model, images, threat, suite)
 
 
 def training(net: str, batches: int, activation: str) -> Callable[[], dict[str, Run]]:

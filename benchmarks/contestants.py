@@ -1,7 +1,10 @@
-"""The same PGD by five packages: no random start, steps of eps/4, the whole batch at once.
+"""Robust accuracy under the same PGD, as a user of each package would compute it.
 
-Each contestant is what its package's documentation tells a user to write.  Peers are imported
-when they are first called.
+The attack has no random start, steps of eps/4, and takes the whole batch at once.  Each contestant
+does the whole job: it begins with a model, images and labels, and ends with which images survive.
+For the peers that is what their documentation tells a user to write: a clean pass, the attack's
+call, a pass of what came back.  `early_stopping` is what a user would write by hand.  Peers are
+imported when they are first called.
 """
 
 from __future__ import annotations
@@ -11,118 +14,143 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from harness import run_engine
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from satbench.attacks.suites.suite import parse_suite
+import satbench
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 
 PACKAGES = ("foolbox", "torchattacks", "adversarial-robustness-toolbox", "adv-lib")
 
 Contestant = Callable[[nn.Module, Dataset, Threat, int], Tensor]
-"""(model, images, threat, steps) -> which images survive, (N,) bool, or x_adv, (N, C, H, W)."""
+"""(model, images, threat, steps) -> which images survive, (N,) bool."""
 
-
-ENGINE = {
-    "satbench": "pgd(steps={steps},start=clean)",  # an image that is broken leaves the batch
-    "satbench, keep=last": "pgd(steps={steps},start=clean,keep=last)",  # as the peers do it
-}
+Attack = Callable[[nn.Module, Tensor, Tensor, float, int], Tensor]
+"""(model, x, y, eps, steps) -> x_adv, (N, C, H, W)."""
 
 
 def evaluate(
-    name: str, model: nn.Module, images: Dataset, threat: Threat, steps: int
-) -> tuple[Tensor, tuple[int, int]]:
-    """Run one of `ENGINE`; return which images survive, (N,), and all forwards and backwards."""
-    suite = parse_suite([ENGINE[name].format(steps=steps)])
-    survivors, journal = run_engine(model, images, threat, suite)
-    forwards, backwards = journal.search_passes()
-    return torch.from_numpy(survivors), (forwards + journal.judged(), backwards)
+    model: nn.Module, images: Dataset, threat: Threat, steps: int, keep: str = "any"
+) -> Tensor:
+    """Call satbench.evaluate: preflight, PGD, judge, diagnosis, record and witnesses on the disk.
+
+    By default an image that is broken leaves the batch; with `keep` last the last iterate counts,
+    as with the peers.
+    """
+    x, y = tensors(images)
+    attack = f"pgd(steps={steps},start=clean,keep={keep})"
+    record = satbench.evaluate(model, x, y, attacks=attack, eps=str(threat.eps), out=None)
+    return torch.tensor(record.verdicts) == -1
 
 
-def satbench(model: nn.Module, images: Dataset, threat: Threat, steps: int) -> Tensor:
-    """Run the engine as it comes."""
-    return evaluate("satbench", model, images, threat, steps)[0]
+def attack(model: nn.Module, images: Dataset, threat: Threat, steps: int) -> Tensor:
+    """Call satbench.attack, and ask the model about what comes back."""
+    x, y = tensors(images)
+    x_adv = satbench.attack(model, x, y, f"pgd(steps={steps},start=clean)", eps=str(threat.eps))
+    return right(model, x_adv, y)
 
 
-def satbench_last(model: nn.Module, images: Dataset, threat: Threat, steps: int) -> Tensor:
-    """Run the engine; the last iterate counts, as with the peers, and no image leaves."""
-    return evaluate("satbench, keep=last", model, images, threat, steps)[0]
+def early_stopping(model: nn.Module, images: Dataset, threat: Threat, steps: int) -> Tensor:
+    """Run PGD in a bare loop, in which an image that is broken leaves the batch."""
+    x, y = tensors(images)
+    eps, x_adv = threat.radius, x.clone()
+    survives = right(model, x, y)
+    rows = survives.nonzero().flatten()
+    for _ in range(steps):
+        if not len(rows):
+            break
+        leaf = x_adv[rows].requires_grad_()
+        logits = model(leaf)
+        holds = logits.argmax(1) == y[rows]
+        loss = F.cross_entropy(logits, y[rows], reduction="sum")
+        (grad,) = torch.autograd.grad(loss, leaf)
+        rows = rows[holds]
+        ahead = leaf.detach()[holds] + eps / 4 * grad[holds].sign()
+        x_adv[rows] = (x[rows] + (ahead - x[rows]).clamp(-eps, eps)).clamp(0, 1)
+    return survives & right(model, x_adv, y)
 
 
-def foolbox(model: nn.Module, images: Dataset, threat: Threat, steps: int) -> Tensor:
+def foolbox(model: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int) -> Tensor:
     """Foolbox's LinfPGD; its call judges too, with one forward."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         import foolbox as package
 
-    x, y = tensors(images)
-    attack = package.attacks.LinfPGD(
-        abs_stepsize=threat.radius / 4, steps=steps, random_start=False
-    )
+    made = package.attacks.LinfPGD(abs_stepsize=eps / 4, steps=steps, random_start=False)
     wrapped = package.PyTorchModel(model, bounds=(0, 1))
-    x_adv: Tensor = attack(wrapped, x, y, epsilons=threat.radius)[1]
+    x_adv: Tensor = made(wrapped, x, y, epsilons=eps)[1]
     return x_adv
 
 
-def torchattacks(model: nn.Module, images: Dataset, threat: Threat, steps: int) -> Tensor:
+def torchattacks(model: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int) -> Tensor:
     """Run torchattacks' PGD."""
     import torchattacks as package
 
-    x, y = tensors(images)
-    eps = threat.radius
-    attack = package.PGD(model, eps=eps, alpha=eps / 4, steps=steps, random_start=False)
-    x_adv: Tensor = attack(x, y)
+    made = package.PGD(model, eps=eps, alpha=eps / 4, steps=steps, random_start=False)
+    x_adv: Tensor = made(x, y)
     return x_adv
 
 
-def art(model: nn.Module, images: Dataset, threat: Threat, steps: int) -> Tensor:
+def art(model: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int) -> Tensor:
     """Run the Adversarial Robustness Toolbox's ProjectedGradientDescent."""
     from art.attacks.evasion import ProjectedGradientDescent
     from art.estimators.classification import PyTorchClassifier
 
-    x, y = tensors(images)
+    classes = model(x[:1]).shape[1]
     classifier = PyTorchClassifier(
-        model, nn.CrossEntropyLoss(), images.shape, images.classes, clip_values=(0.0, 1.0)
+        model, nn.CrossEntropyLoss(), x.shape[1:], classes, clip_values=(0.0, 1.0)
     )
-    attack = ProjectedGradientDescent(
+    made = ProjectedGradientDescent(
         classifier,
         norm=np.inf,
-        eps=threat.radius,
-        eps_step=threat.radius / 4,
+        eps=eps,
+        eps_step=eps / 4,
         max_iter=steps,
         batch_size=len(x),
         verbose=False,
     )
-    return torch.from_numpy(attack.generate(x.numpy(), y.numpy()))
+    return torch.from_numpy(made.generate(x.numpy(), y.numpy()))
 
 
-def adv_lib(model: nn.Module, images: Dataset, threat: Threat, steps: int) -> Tensor:
+def adv_lib(model: nn.Module, x: Tensor, y: Tensor, eps: float, steps: int) -> Tensor:
     """adv-lib's pgd_linf: the last misclassified iterate of the first `steps`, else the image."""
     from adv_lib.attacks import pgd_linf
 
-    x, y = tensors(images)
     x_adv: Tensor = pgd_linf(
-        model,
-        x,
-        y,
-        threat.radius,
-        steps=steps,
-        random_init=False,
-        absolute_step_size=threat.radius / 4,
+        model, x, y, eps, steps=steps, random_init=False, absolute_step_size=eps / 4
     )
     return x_adv
 
 
-BASE = "satbench"
+def whole_job(attack: Attack) -> Contestant:
+    """Return a peer's attack with the passes before and after it, which tell what survives."""
+
+    def contestant(model: nn.Module, images: Dataset, threat: Threat, steps: int) -> Tensor:
+        x, y = tensors(images)
+        clean = right(model, x, y)
+        return clean & right(model, attack(model, x, y, threat.radius, steps), y)
+
+    return contestant
+
+
+BASE, LOOP = "satbench.evaluate", "early-stopping loop"
 CONTESTANTS: dict[str, Contestant] = {
-    BASE: satbench,
-    "satbench, keep=last": satbench_last,
-    "foolbox": foolbox,
-    "torchattacks": torchattacks,
-    "ART": art,
-    "adv-lib": adv_lib,
+    BASE: evaluate,
+    "satbench.attack": attack,
+    LOOP: early_stopping,
+    "torchattacks": whole_job(torchattacks),
+    "foolbox": whole_job(foolbox),
+    "ART": whole_job(art),
+    "adv-lib": whole_job(adv_lib),
 }
+
+
+@torch.no_grad()
+def right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Return which images the model gets right, (N,) bool."""
+    correct: Tensor = model(x).argmax(1) == y
+    return correct
 
 
 def tensors(images: Dataset) -> tuple[Tensor, Tensor]:

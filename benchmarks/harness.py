@@ -18,11 +18,10 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from satbench.core.threat import Threat
 from satbench.data import Dataset
-from satbench.engine.passes import CountingModel, Passes
 from satbench.engine.runner import CLEAN, SURVIVED, BatchResult, Context
 from satbench.engine.stage import Stage
 from satbench.engine.suite_run import run_suite
@@ -77,17 +76,42 @@ def clocks(times: list[Times], base: list[Times]) -> dict[str, Any]:
     }
 
 
-class Counted(Passes):
-    """Passes that a copied model goes on counting: a copy of this is this."""
+class Counted(nn.Module):
+    """A layer that counts the images which pass through it, forward and backward.
+
+    What is made of a model goes on counting: a copy of this is this, and fast copies share it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forwards = self.backwards = 0
 
     def __deepcopy__(self, memo: object) -> Counted:
         return self
 
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        self.forwards += len(x)
+        seen: Tensor = _CountBackward.apply(x, self)
+        return seen
 
-def counting(model: nn.Module) -> tuple[CountingModel, Counted]:
-    """Wrap `model` so that its passes are counted, in its copies too."""
-    passes = Counted()
-    return CountingModel(model, passes), passes
+
+class _CountBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, counted: Counted) -> Tensor:
+        ctx.counted = counted
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        ctx.counted.backwards += len(grad)
+        return grad, None
+
+
+def counting(model: nn.Module) -> tuple[nn.Module, Counted]:
+    """Put a layer in front of `model` that counts its passes, and those of its copies."""
+    counted = Counted()
+    return nn.Sequential(counted, model), counted
 
 
 class Memory:
@@ -117,9 +141,10 @@ class Memory:
 def run_engine(
     model: nn.Module, dataset: Dataset, threat: Threat, suite: tuple[Stage, ...]
 ) -> tuple[NDArray[np.bool_], Memory]:
-    """Evaluate as `satbench.evaluate` does: clean pass, fast copy, suite, judge.
+    """Run the inner engine of `satbench.evaluate` alone: clean pass, fast copy, suite, judge.
 
-    Returns which images survive, (N,), and the journal.
+    No user calls it: it is timed beside itself only.  Returns which images survive, (N,), and the
+    journal.
     """
     journal = Memory()
     verdicts = run_suite(model, suite, Context(dataset, threat, journal, batch_size=BATCH))

@@ -139,13 +139,13 @@ def test_contestants_that_disagree_stop_the_benchmark(load: Load) -> None:
     verdicts["ART"] = ~survived
 
     with pytest.raises(SystemExit, match="expected ART to agree"):
-        pgd.check_agreement(load("cases").CASES[0], 20, verdicts)
+        pgd.check_agreement(load("cases").CASES[0], 20, verdicts, survived)
 
 
 def test_contestants_that_agree_do_not_stop_it(load: Load) -> None:
     verdicts = dict.fromkeys(load("contestants").CONTESTANTS, torch.tensor([True, False]))
 
-    load("pgd").check_agreement(load("cases").CASES[0], 20, verdicts)
+    load("pgd").check_agreement(load("cases").CASES[0], 20, verdicts, torch.tensor([True, False]))
 
 
 def test_training_loops_whose_losses_differ_stop_the_benchmark(load: Load) -> None:
@@ -190,3 +190,36 @@ def test_operations_of_training_leave_out_what_nobody_needs(load: Load) -> None:
     data = Dataset("some", "train", np.zeros((1, 1, 2, 2), np.uint8), np.array([3]), 4)
 
     assert load("train").flop_per_image(model, data) == (4 + 2 + 3) * 32
+
+
+@pytest.mark.parametrize("name", ["satbench.evaluate", "satbench.attack", "early-stopping loop"])
+def test_contestants_without_a_peer_leave_the_same_images(name: str, load: Load) -> None:
+    case, contestants = load("cases").CASES[0], load("contestants")
+    images = case.correct(12)
+    expected = contestants.evaluate(case.make(), images, case.threat, 3)
+
+    model, counted = load("harness").counting(case.make())
+    found = contestants.CONTESTANTS[name](model.eval(), images, case.threat, 3)
+
+    assert found.tolist() == expected.tolist()
+    assert 0 < int(found.sum()) < 12
+    assert counted.backwards >= 12
+
+
+def test_a_peer_that_attacks_nothing_leaves_what_is_right_when_clean(load: Load) -> None:
+    case, contestants = load("cases").CASES[0], load("contestants")
+    images = case.correct(5)
+    wrong = Dataset("some", "test", images.images, np.roll(images.labels, 1), 10)
+    idle = contestants.whole_job(lambda model, x, y, eps, steps: x)
+
+    assert idle(case.make(), images, case.threat, 3).all()
+    assert not idle(case.make(), wrong, case.threat, 3).all()
+
+
+def test_the_images_of_a_case_are_right_when_clean(load: Load) -> None:
+    case = next(case for case in load("cases").CASES if case.name == "large-weak")
+    images = case.correct(4)
+    x, y = load("contestants").tensors(images)
+
+    assert (len(images), x.shape[1:]) == (4, (3, 32, 32))
+    assert load("contestants").right(case.make(), x, y).all()

@@ -87,8 +87,8 @@ if TYPE_CHECKING:
 @click.option(
     "--no-diagnosis",
     is_flag=True,
-    help="Do not look for signs of masked gradients. This saves up to 6 forwards and 3 backwards "
-    "an image; the record is flagged.",
+    help="Do not look for signs of masked gradients. This saves a few percent of the "
+    "passes; the record is flagged.",
 )
 @click.option(
     "--shard",

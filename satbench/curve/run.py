@@ -178,7 +178,7 @@ def measure_curve(
     """
     suite, shown = minimum_norm_suite(plan.attacks, plan.norm), progress or NoProgress()
     bounding = _bounding_suite(plan, suite)
-    check_set_up(
+    learnt = check_set_up(
         module,
         plan.dataset,
         Threat.of(plan.norm, "1"),
@@ -187,7 +187,7 @@ def measure_curve(
         plan.batch_size,
     )
     known_info = known_models(out, info.name)
-    info = identified(info, module, plan.dataset, device_of(module), known_info)
+    info = identified(info, module, plan.dataset, device_of(module), known_info, learnt.look)
     data = plan.dataset
     dataset = DatasetInfo(data.name, data.split, len(data), data.classes, data.digest)
     specs = [stage.spec for stage in suite]

@@ -10,39 +10,48 @@ of these signs on its first batch and prints a warning (Croce & Hein, 2020, arXi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from satbench.calling.blame import Batch
 from satbench.calling.borrow import borrowed
 from satbench.calling.devices import device_of
 from satbench.calling.generators import own_generators
-from satbench.calling.rounding import FLOAT32, rounding_of
+from satbench.calling.rounding import rounding_of
 from satbench.core.heap import release_freed_memory
 from satbench.core.threat import Threat
-from satbench.diagnosis.signs import TARGETS, examine, examine_modes
-from satbench.engine.contract import Model
+from satbench.diagnosis.signs import TARGETS, examine
 from satbench.engine.machine.room import Room
 from satbench.engine.passes import CountingModel, Passes, not_counted_on_error
 from satbench.engine.runner import Images
 from satbench.records.flags import Flag
 
-EXAMINED = 500
-"""How many images are examined, unless the caller wants more or none."""
+EXAMINED, FEWEST = 500, 4
+"""How many images are looked at: at most, and at least where so many are right."""
 
-ATTACKED = 64
-"""How many of them are also examined at attacked points."""
+PASSES = 150
+"""Passes of the attacks for which one image is looked at, which costs 4 to 6."""
+
+ATTACKED, OF_THEM = 64, 4
+"""How many are looked at on attacked points too: one in `OF_THEM`, and at most so many."""
 
 
-class _Question(Protocol):
-    def __call__(
-        self, model: Model, x: Tensor, y: Tensor, threat: Threat, rounding: float
-    ) -> dict[str, Tensor]: ...
+def images_to_examine(passes: int, right: int, survivors: int) -> int:
+    """Return how many of `right` images are looked at where attacks made so many passes.
+
+    So looking costs a few percent of the attacks.  None are where no image survives: then there is
+    no number to doubt.
+
+    >>> [images_to_examine(passes, 900, 600) for passes in (10, 6_000, 10**6)]
+    [4, 40, 500]
+    """
+    if not survivors:
+        return 0
+    return min(right, max(FEWEST, min(EXAMINED, passes // PASSES)))
 
 
 @dataclass(frozen=True)
@@ -57,13 +66,19 @@ class _Diagnosis:
 class Findings:
     """What the diagnosis found, and what it cost.
 
-    `places` has for each flag the indices of its images in the data set.
+    `places` gives for each flag the places in the data set of the images that it holds for;
+    `images` were looked at.
     """
 
     flags: tuple[Flag, ...]
     places: Mapping[str, tuple[int, ...]]
     forwards: int
     backwards: int
+    images: int
+
+
+NOTHING = Findings((), {}, 0, 0, 0)
+"""What a diagnosis finds that looks at no image."""
 
 
 def probe(
@@ -78,48 +93,73 @@ def probe(
 ) -> Findings:
     """Look for signs of masked gradients on the images at `indices`, those right when clean.
 
-    At most `most` images are examined, evenly spread.  Each costs 3 forwards and 2 backwards: its
-    logits twice, the gradients of the cross-entropy and of the margin z_y - max z_j, and the logits
-    of a nearby point.  `ATTACKED` of them cost 3 forwards and a backward more, at attacked points;
-    answers that differ cost 2 more forwards.  A batch may take `timeout` seconds.  `seed` is for
-    randomised models; the model and the caller's random generators do not change.  A model without
-    gradients counts as one with zero gradients.
+    `most` images are looked at, spread evenly over more; where they show a sign, `EXAMINED` are.
+    Each costs 3 forwards and a backward: its logits twice, the gradient of the margin
+    z_y - max z_j, and the logits of a nearby point.  Some cost 2 forwards more, at attacked points;
+    answers that differ, 2 forwards.  A batch may take `timeout` seconds.  `seed` is what a
+    randomised model draws from; the caller's generators and the model come back as they were.  A
+    model without gradients is one whose gradients are zero.
     """
-    if not most:
-        return Findings((), {}, 0, 0)
-    passes, names, room = Passes(), tuple(_SIGNS), Room(lambda text: None)
-    places: dict[str, list[int]] = {name: [] for name in names}
-    with borrowed(model) as judged, own_generators(device_of(model), seed):
-        counting = CountingModel(judged, passes)
-        rounding = _rounding(judged, images, indices)
-        examined = _spread(indices, most)
-        some = examined[:: _stride(len(examined))]
-        for look, chosen in ((examine, examined), (examine_modes, some)):
+    if not (most and len(indices)):
+        return NOTHING
+    asked = _Examined(model, images, threat, batch_size, seed, timeout)
+    first, whole = _spread(indices, most), _spread(indices, EXAMINED)
+    found = asked.about(first, _spread(first, min(ATTACKED, -(-len(first) // OF_THEM))))
+    if all(flag.name in _OF_THE_MODEL for flag in found.flags):
+        n = max(len(first), len(whole))
+        return replace(found, flags=tuple(replace(f, images=n, of=n) for f in found.flags))
+    if len(first) > len(whole):
+        whole = first
+    more = asked.about(whole, whole[:: _stride(len(whole))])
+    forwards, backwards = found.forwards + more.forwards, found.backwards + more.backwards
+    return replace(more, forwards=forwards, backwards=backwards)
 
-            def take(batch: NDArray[np.int64], look: _Question = look) -> None:
-                x = torch.from_numpy(images.pixels(batch)).to(device_of(model))
-                y = torch.from_numpy(images.labels[batch]).to(x.device)
-                before = passes.mark()
-                with (
-                    not_counted_on_error(before),
-                    Batch(judged, images, batch, _Diagnosis.under, timeout).naming_images(),
-                ):
-                    signs = look(counting, x, y, threat, rounding)
+
+@dataclass(frozen=True)
+class _Examined:
+    """A model that is asked about images."""
+
+    model: nn.Module
+    images: Images
+    threat: Threat
+    batch_size: int
+    seed: int
+    timeout: float | None
+
+    def about(self, examined: NDArray[np.int64], attacked: NDArray[np.int64]) -> Findings:
+        """Look at the images at the places `examined`, (N,), and at those `attacked` of them."""
+        passes, room = Passes(), Room(lambda text: None)
+        places: dict[str, list[int]] = {name: [] for name in _SIGNS}
+        device = device_of(self.model)
+        with borrowed(self.model) as judged, own_generators(device, self.seed):
+            counting = CountingModel(judged, passes)
+            x = torch.from_numpy(self.images.pixels(examined[:1])).to(device)
+            rounding = rounding_of(judged, x)
+
+            def take(batch: NDArray[np.int64]) -> None:
+                x = torch.from_numpy(self.images.pixels(batch)).to(device)
+                y = torch.from_numpy(self.images.labels[batch]).to(device)
+                chosen = torch.from_numpy(np.isin(batch, attacked)).to(device)
+                batched = Batch(judged, self.images, batch, _Diagnosis.under, self.timeout)
+                with not_counted_on_error(passes.mark()), batched.naming_images():
+                    signs = examine(counting, x, y, self.threat, rounding, chosen, True)
                 for name, holds in signs.items():
                     places[name] += batch[holds.cpu().numpy()].tolist()
                 release_freed_memory()
 
-            for start in range(0, len(chosen), batch_size):
-                room.do(_Diagnosis(), chosen[start : start + batch_size], take)
-    found = {name: tuple(sorted(set(places[name]))) for name in names if places[name]}
-    flags = tuple(Flag(name, len(at), len(examined), *_SIGNS[name]) for name, at in found.items())
-    return Findings(flags, found, passes.forwards, passes.backwards)
+            for start in range(0, len(examined), self.batch_size):
+                room.do(_Diagnosis(), examined[start : start + self.batch_size], take)
+        found = {name: tuple(sorted(set(at))) for name, at in places.items() if at}
+        n = len(examined)
+        flags = tuple(Flag(name, len(at), n, *_SIGNS[name]) for name, at in found.items())
+        return Findings(flags, found, passes.forwards, passes.backwards, n)
 
 
 def looked_at(flags: Sequence[Flag], forwards: int, right: int) -> int:
-    """Return how many of `right` images a diagnosis with these flags and forwards examined.
+    """Return how many of `right` images a diagnosis looked at that does not tell it itself.
 
-    Older diagnoses, without `EXAMINED`, examined all of them.
+    Such diagnoses looked at `EXAMINED`, those from before at all; they have these flags and
+    forwards.
     """
     seen = [flag.of for flag in flags if flag.name in _SIGNS]
     if seen:
@@ -138,12 +178,6 @@ def _spread(indices: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     if len(indices) <= most:
         return indices
     return indices[np.linspace(0, len(indices) - 1, most).astype(np.int64)]
-
-
-def _rounding(judged: nn.Module, images: Images, indices: NDArray[np.int64]) -> float:
-    if not len(indices):
-        return FLOAT32
-    return rounding_of(judged, torch.from_numpy(images.pixels(indices[:1])).to(device_of(judged)))
 
 
 _SIGNS: dict[str, tuple[str, str]] = {
@@ -197,3 +231,6 @@ _SIGNS: dict[str, tuple[str, str]] = {
     ),
 }
 """Each sign: its name, its cause, and what to run against it, in the order of the flags."""
+
+_OF_THE_MODEL = {"few-classes"}
+"""Signs that are of the model, so that one image shows them."""

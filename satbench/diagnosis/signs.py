@@ -57,20 +57,31 @@ MASKED = (
 
 
 def examine(
-    model: Model, x: Tensor, y: Tensor, threat: Threat, rounding: float = FLOAT32
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    threat: Threat,
+    rounding: float = FLOAT32,
+    attacked: Tensor | None = None,
+    loss_by_logits: bool = False,
 ) -> dict[str, Tensor]:
     """Return for each sign the images that show it.  (B, C, H, W), (B,) -> (B,) bool each.
 
     `rounding` is how coarsely the model computes (`satbench.calling.rounding`).  Each image costs 3
-    forwards and 2 backwards.
+    forwards and 2 backwards.  Answers to the images that are to be `attacked`, (B,) bool, are
+    compared at attacked points too, for 2 forwards more.  With `loss_by_logits` the gradient of the
+    cross-entropy is told from the logits and the margin's gradient, which saves a backward.
     """
     with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
         leaf = x.clone().requires_grad_()
         logits: Tensor = model(leaf)
         rival = _rival(logits, y)
         margin = _margin(logits, y, rival)
-        loss_grad = _gradient(F.cross_entropy(logits, y, reduction="sum"), leaf)
+        if not loss_by_logits:
+            loss_grad = _gradient(F.cross_entropy(logits, y, reduction="sum"), leaf)
         grad = _gradient(margin.sum(), leaf)
+        if loss_by_logits:
+            loss_grad = -grad * _pull(logits.detach(), y).view(-1, *[1] * (x.dim() - 1))
         with torch.no_grad(), _autograd_calls() as calls:
             again = _in_halves(model, x)
             nearby = (x - _step(x, threat) * grad.sign()).clamp(0, 1)
@@ -79,6 +90,10 @@ def examine(
     logits, margin = logits.detach(), margin.detach()
     differ = compare(model, x, logits, again, rounding)
     randomised = differ["randomised"]
+    if attacked is not None and bool(attacked.any()):
+        there = _compare_attacked(model, x[attacked], loss_grad[attacked], threat, rounding)
+        for name, holds in there.items():
+            differ[name] = differ[name].index_put((attacked,), differ[name][attacked] | holds)
     zero = _is_zero(loss_grad) & _is_zero(grad)
     change = _margin(nearby_logits, y, rival) - margin
     every, unit = torch.ones_like(zero), rounding * _size(logits)
@@ -118,21 +133,17 @@ def compare(
     }
 
 
-def examine_modes(
-    model: Model, x: Tensor, y: Tensor, threat: Threat, rounding: float = FLOAT32
+def _compare_attacked(
+    model: Model, x: Tensor, loss_grad: Tensor, threat: Threat, rounding: float
 ) -> dict[str, Tensor]:
     """Compare answers to attacked images with gradients recorded and without.
 
-    (B, C, H, W), (B,) -> (B,) bool each.  The points are a whole eps from the images, so a model
-    that recognises the images cannot answer from memory.  Each image costs 3 forwards and a
-    backward.
+    (B, C, H, W) twice -> (B,) bool each.  The points lie a whole eps from the images, where a model
+    that knows them again must answer for itself.  Each image costs 2 forwards.
     """
+    step = _step(x, threat) / NEARBY
+    attacked = (x + step * loss_grad.sign()).clamp(0, 1)
     with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
-        leaf = x.clone().requires_grad_()
-        logits = model(leaf)
-        grad = _gradient(F.cross_entropy(logits, y, reduction="sum"), leaf)
-        step = _step(x, threat) / NEARBY
-        attacked = (x + step * grad.sign()).clamp(0, 1)
         with_gradients = model(attacked.clone().requires_grad_()).detach()
     with torch.no_grad():
         return compare(model, attacked, with_gradients, _in_halves(model, attacked), rounding)
@@ -175,6 +186,18 @@ def _vanishes(loss_grad: Tensor, grad: Tensor, threat: Threat) -> Tensor:
     if threat.norm != "linf":
         vanishes |= torch.linalg.vector_norm(loss_grad.flatten(1), dim=1) < TINY
     return vanishes & moving.any(1)
+
+
+def _pull(logits: Tensor, y: Tensor) -> Tensor:
+    """Return how strongly the cross-entropy pulls at the logits.  (B, K), (B,) -> (B,).
+
+    It is the largest part of its gradient in the logits, float32, about 1 - p_y: so many times the
+    margin's gradient is its gradient in the pixels.
+    """
+    leaf = logits.clone().requires_grad_()
+    with torch.enable_grad():
+        (pull,) = torch.autograd.grad(F.cross_entropy(leaf, y, reduction="sum"), leaf)
+    return pull.abs().amax(1)
 
 
 def _is_negligible(grad: Tensor, margin: Tensor) -> Tensor:

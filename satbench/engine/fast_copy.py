@@ -21,8 +21,9 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-_FEW = 4  # up to this many input channels oneDNN's backward of a strided convolution is slow
-_WIDE = 2**21  # with more weights oneDNN is faster with channels first: 512×512×3×3 has more
+_FEW = 4  # input channels for which oneDNN's backward of a strided convolution is slow
+_ALIKE = 1e-4  # how far a folded layer's values may be off, in shares of the largest
+_WIDE = 2**21  # weights from which oneDNN is faster with channels first: 512×512×3×3 has more
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -36,8 +37,8 @@ def fast_copy(model: nn.Module, channels_last: bool = True) -> nn.Module | None:
     The copy shares the model's own layers, and does not change its weights.
     """
     if type(model) is nn.DataParallel and len(model.device_ids) < 2 and _is_bare(model):
-        return fast_copy(model.module, channels_last)  # with one device the wrapper does nothing
-    if not any(type(module) is nn.Conv2d for module in model.modules()):
+        return fast_copy(model.module, channels_last)  # with one device it does nothing itself
+    if not any(isinstance(module, nn.Conv2d) for module in model.modules()):
         return None
     drawn = _drawn(model)
     if drawn is None:
@@ -51,7 +52,10 @@ def fast_copy(model: nn.Module, channels_last: bool = True) -> nn.Module | None:
 
 
 class _Tracer(fx.Tracer):
-    """Traces the calls of layers; every module without children counts as a layer."""
+    """Draws the calls of layers: a module without children is a layer, whoever wrote it.
+
+    So is a convolution, which may have a layer of its own that pads.
+    """
 
     def path_of_module(self, mod: nn.Module) -> str:
         try:
@@ -62,7 +66,7 @@ class _Tracer(fx.Tracer):
             return ""  # a slice, chain[1:], is made when it is called; its layers have names
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if not any(True for _ in m.children()):
+        if isinstance(m, nn.Conv2d) or not any(True for _ in m.children()):
             return True
         return super().is_leaf_module(m, module_qualified_name)
 
@@ -141,29 +145,72 @@ def _with_folded_batch_norms(
     return left
 
 
-def _fused(conv: nn.Module, norm: nn.Module) -> _Convolution | None:
-    """Return the convolution that equals `conv` followed by `norm`; None for other layers."""
-    if not (_plain(conv, nn.Conv2d) and _plain(norm, nn.BatchNorm2d)):
+def _fused(conv: nn.Module, norm: nn.Module) -> nn.Module | None:
+    """Return the convolution that does what `conv` and then `norm` do, None if they are others."""
+    if not (isinstance(conv, nn.Conv2d) and _is_bare(conv) and _plain(norm, nn.BatchNorm2d)):
         return None
     if norm.training or norm.running_mean is None or norm.running_var is None:
         return None
-    if conv.padding_mode != "zeros":
-        return None
     means, variances = norm.running_mean, norm.running_var
-    return _Convolution(
-        conv,
-        *fuse_conv_bn_weights(
-            conv.weight, conv.bias, means, variances, norm.eps, norm.weight, norm.bias
-        ),
+    weight, bias = fuse_conv_bn_weights(
+        conv.weight, conv.bias, means, variances, norm.eps, norm.weight, norm.bias
     )
+    if _is_usual(conv):
+        return _Convolution(conv, weight, bias)
+    fused = _reweighted(conv, weight, bias)
+    return fused if _do_the_same(fused, nn.Sequential(conv, norm), conv) else None
+
+
+def _is_usual(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether a module is torch's convolution, with zeros around."""
+    return _plain(module, nn.Conv2d) and module.padding_mode == "zeros"
+
+
+def _reweighted(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    """Return a convolution that does with other weights what the forward of `conv` does."""
+    made = copy.copy(conv)
+    frozen = {"weight": weight, "bias": bias}
+    made._parameters = {
+        **conv._parameters,
+        **{
+            name: None if one is None else nn.Parameter(one.detach(), requires_grad=False)
+            for name, one in frozen.items()
+        },
+    }
+    return made
+
+
+def _do_the_same(fused: nn.Module, two: nn.Module, conv: nn.Conv2d) -> bool:
+    """Whether a layer does what two do: a convolution of its user's may change its weights first.
+
+    They are compared on one image of waves, which is as large as the kernel and some strides.
+    """
+    sizes = zip(conv.kernel_size, conv.dilation, conv.stride, strict=True)
+    shape = (
+        1,
+        conv.in_channels,
+        *(kernel * dilated + stride + 2 for kernel, dilated, stride in sizes),
+    )
+    x = torch.arange(math.prod(shape), device=conv.weight.device).to(conv.weight.dtype)
+    x = x.mul_(0.7).sin_().view(shape)
+    try:
+        with torch.no_grad():
+            got, wanted = fused(x), two(x)
+    except Exception:  # whatever a user's forward raises
+        return False
+    if not (isinstance(got, Tensor) and got.shape == wanted.shape):
+        return False
+    return bool((got - wanted).abs().max() <= _ALIKE * wanted.abs().max())
 
 
 def _faster(module: nn.Module, channels_last: bool) -> nn.Module | None:
     """Return a faster equivalent of a layer; None if none is known."""
     if channels_last and _plain(module, nn.AdaptiveAvgPool2d):
         return _GlobalAverage() if module.output_size in (1, (1, 1)) else None
-    if _plain(module, nn.Conv2d) and module.padding_mode == "zeros":
+    if _is_usual(module):
         module = _Convolution(module, module.weight, module.bias)
+    if isinstance(module, nn.Conv2d) and _is_bare(module):  # of its user's own kind
+        return _laid_channels_last(module) if channels_last else None
     if not isinstance(module, _Convolution):
         return None
     on_cpu = module.weight.device.type == "cpu"
@@ -175,6 +222,13 @@ def _faster(module: nn.Module, channels_last: bool) -> nn.Module | None:
         return _ChannelsFirst(module)
     module.weight = module.weight.contiguous(memory_format=torch.channels_last)
     return module
+
+
+def _laid_channels_last(conv: nn.Conv2d) -> nn.Conv2d | None:
+    if conv.weight.dim() != 4:
+        return None
+    weight = conv.weight.detach().contiguous(memory_format=torch.channels_last)
+    return _reweighted(conv, weight, conv.bias)
 
 
 class _Convolution(nn.Module):

@@ -27,7 +27,7 @@ from satbench.core.progress.words import duration
 from satbench.core.threat import Threat
 from satbench.engine.contract import Surrogates
 from satbench.engine.machine.room import Room
-from satbench.engine.searched import Kind
+from satbench.engine.searched import FORMS, Form, Kind
 
 CLEAN = 0
 """The number of the clean pass; the suite's stages are 1, 2, …"""
@@ -131,14 +131,16 @@ class Context:
     """The settings that every unit of a run uses.
 
     `images` go through the models in batches of `batch_size`; no verdict depends on it.  `seed`
-    determines all noise.  Finished units go to `journal`.  `surrogates` is the source of
-    surrogates. With `sharing`, other processes work on the same run, and the journal is a
-    `SharedJournal`. `replacements` give named layers another backward in searches (BPDA,
-    `satbench.engine.bpda`); the judge does not use them.  A unit may take `timeout` seconds, None
-    for no limit.  `found` is called with what each attack returned, broken or not: indices (B,),
-    and images (B, C, H, W). `costs` are those of the stages, the clean pass first, for the progress
-    bar; empty if unknown. With `checkpointing`, searches keep fewer activations and recompute them.
-    `units` are the images of a unit, by stage, if fewer than `batch_size`.
+    keys all noise.  Finished units go to `journal`.  `surrogates` is where attacks find theirs.
+    With `sharing`, other processes are at the same run, and the journal is a `SharedJournal`.
+    `replacements` give named layers another backward in searches (BPDA, `satbench.engine.bpda`);
+    the judge knows nothing of them.  A unit may take `timeout` seconds, None for as many as it
+    needs.  `found` is given what each attack returned, broken or not: places (B,), and images
+    (B, C, H, W).  `costs` are those of the stages, the clean pass first, for the progress; empty
+    where nobody knows.  With `checkpointing` searches keep less for the gradient, and compute it
+    again.  `units` are images a unit, by stage, where that is fewer than `batch_size`.
+    `predictions` are those of the first images without an attack, (M,), where the judge was asked
+    before the run.  `forms` are the forms of the model that searches try.
     """
 
     images: Images
@@ -155,6 +157,8 @@ class Context:
     costs: Sequence[StageCost] = ()
     checkpointing: bool = False
     units: Sequence[int] = ()
+    predictions: NDArray[np.int64] | None = None
+    forms: Sequence[Form] = FORMS
 
     def unit(self, number: int) -> int:
         """Return how many images a unit of a stage has."""

@@ -31,6 +31,12 @@ from satbench.engine.proof import Proof, UnlikeError
 Kind = Literal["", "folded", "plain"]
 """What was searched: nothing, only fast copies, or an unchanged model."""
 
+Form = Literal["channels-last", "channels-first", "plain"]
+"""How a model is asked: by a fast copy in one of two layouts of memory, or as it is."""
+
+FORMS: tuple[Form, ...] = ("channels-last", "channels-first", "plain")
+"""All forms, in the order in which they are tried: a copy that fails is followed by the next."""
+
 T = TypeVar("T")
 
 
@@ -43,10 +49,11 @@ def joint(kinds: Iterable[Kind]) -> Kind:
 class Searched:
     """A model for searching; calls go to its fast copy as long as that passes its checks.
 
-    `model` is in eval mode, with frozen parameters.  With `replacements` (layer to the module that
-    gives its backward, see `satbench.engine.bpda`) there is no copy, so that the layers stay in
-    place; nor with `checkpointing`, which saves memory.  The copy is made at the first call.  The
-    answers are already checked logits (`reads_itself`), so callers need not read them again.
+    `model` is in eval mode, with frozen parameters.  With `replacements` (layer to what gives it a
+    backward, see `satbench.engine.bpda`) nothing is rewritten, so that the layers stay where they
+    are; nor is it with `checkpointing`, which keeps less for the gradient.  Copies of the `forms`
+    given are tried.  One is made when the model is first asked.  What it answers are logits already
+    (`reads_itself`), which nobody needs to read once more.
     """
 
     reads_itself = True
@@ -56,14 +63,18 @@ class Searched:
         model: nn.Module,
         replacements: Mapping[str, nn.Module] | None = None,
         checkpointing: bool = False,
+        forms: Sequence[Form] = FORMS,
     ) -> None:
         self.model = Replaced(model, replacements) if replacements else model
         if checkpointing:
             self.model = Checkpointed(self.model)
         self.asked = self.misled = False
-        # The memory layouts (channels last or not) that are left to try.
-        self._layouts = [] if replacements or checkpointing else [True, False]
-        self._most: int | None = None  # images in one call of the model
+        copies = [form for form in forms if form != "plain"]
+        # Channels last or not: what is left to try.
+        self._layouts = [form == "channels-last" for form in copies]
+        if replacements or checkpointing:
+            self._layouts = []
+        self._most: int | None = None  # images that the model is asked about at once
         self._proof: Proof | None = None
 
     def forget_checks(self) -> None:

@@ -99,8 +99,8 @@ def evaluate(
     `.to_dataframe()`, `.adversarial()`, `.show(8)` and `.plot()` give tables, images and figures
     (`satbench.evaluation.python.result.Result`).  A bar on stderr shows the progress, in a terminal
     or a notebook; `progress=False` turns it off.  Your own model is recognised by its weights and
-    by its logits and input gradients on 16 images.  With `out=None` the files are in a temporary
-    folder, which is removed together with the record.
+    by its logits and input gradients on up to 16 images.  With `out=None` the files are in a
+    temporary folder, which is removed together with the record.
 
     `bpda` maps layer names, as in `model.named_modules()`, to a module, `"identity"` or
     `"package.module:factory"`.  While attacks search, the gradient of the layer is replaced by the
@@ -112,7 +112,7 @@ def evaluate(
 
     Images that a model with a card was trained on are refused; `allow_training_data` allows them,
     and the record is flagged.  With `diagnose=False` satbench does not look for signs of masked
-    gradients; this saves up to 6 forwards and 3 backwards an image, and the record is flagged.  If
+    gradients; this saves a few percent of the passes, and the record is flagged.  If
     a batch takes more than `timeout` seconds, the evaluation ends with an error that names the
     image on which the model hangs; finished work is kept, and the same call continues.
 

@@ -21,28 +21,25 @@ from satbench.calling.borrow import borrowed
 from satbench.calling.code_digest import code_digest
 from satbench.calling.devices import device_of, moved
 from satbench.calling.generators import own_generators
-from satbench.calling.logits import ask
-from satbench.calling.shortage import is_out_of_memory, with_fewer
-from satbench.core.noise import generator_for
+from satbench.calling.shortage import with_fewer
 from satbench.data import Dataset
 from satbench.engine.bpda import Replaced
 from satbench.engine.own_attack import own_attack
 from satbench.evaluation.replacements import IDENTITY, Replacement
 from satbench.models import is_of_own_code
+from satbench.preflight.first_look import (
+    FirstLook,
+    as_they_are_and_moved,
+    directions,
+    first_look,
+)
 from satbench.records.answers import (
-    PROBES,
     digest_answers,
     known_again,
     show_answers,
     surrogate_text,
 )
 from satbench.records.record import ModelInfo
-
-IMAGES, MOVED = 16, 0.1
-"""How many images a model is asked about, and how far their pixels are moved for a second query.
-
-Code that detects attacks may behave normally until an image is moved.
-"""
 
 
 def identified(
@@ -51,16 +48,17 @@ def identified(
     dataset: Dataset,
     device: torch.device,
     known: Iterable[ModelInfo] = (),
+    look: FirstLook | None = None,
 ) -> ModelInfo:
     """Return `info`, with the model's answers if its code is the user's own.
 
     If one of `known` is the same model up to rounding, its answers are used, so that another
     machine or number of threads does not make it a different model.  `module` is on `device` and
-    does not change.
+    does not change.  If preflight gives its `look` at the model, the model is not asked again.
     """
     if info.answers_digest or not is_of_own_code(info.source):
         return info
-    answers = answers_of(module, dataset, device)
+    answers = shown(look) if look else answers_of(module, dataset, device)
     answered = replace(info, answers=answers, answers_digest=digest_answers(answers))
     return known_again(answered, known)
 
@@ -73,22 +71,19 @@ def answers_of(module: nn.Module, dataset: Dataset, device: torch.device) -> str
     as a search does.  The random generators are seeded first, so that a randomised model has one
     answer.
     """
-    x = torch.from_numpy(_as_they_are_and_moved(dataset)).to(device)
+    x = torch.from_numpy(as_they_are_and_moved(dataset)).to(device)
     return with_fewer(len(x), partial(_answers_of, module, x, device), "for its identity")
 
 
 def _answers_of(module: nn.Module, x: Tensor, device: torch.device, at_once: int) -> str:
     """Return the answers to the images `x`, (N, C, H, W), in batches of `at_once`."""
-    with (
-        own_generators(device, 0),
-        borrowed(module),
-        torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False),
-    ):
-        parts = torch.split(x, at_once)
-        with torch.no_grad():
-            logits = torch.cat([ask(module, part) for part in parts])
-        gradient = torch.cat([_gradient(module, part) for part in parts])
-    return show_answers(np.hstack([_projected(_centred(logits)), _projected(gradient)]))
+    with own_generators(device, 0), borrowed(module) as model:
+        return shown(first_look(model, x, at_once))
+
+
+def shown(look: FirstLook) -> str:
+    """Return the answers of a first look in the form of a record."""
+    return show_answers(np.hstack([_projected(_centred(look.logits)), _projected(look.gradient)]))
 
 
 def with_effect(
@@ -126,29 +121,6 @@ def attack_text(attack: object) -> str:
     return text
 
 
-def _as_they_are_and_moved(dataset: Dataset) -> NDArray[np.float32]:
-    """Return the first images, each followed by itself with noise.  -> (2 * N, C, H, W)."""
-    pixels = dataset.pixels(np.arange(min(IMAGES, len(dataset))))
-    draws = generator_for("answers", "moved").random(pixels.shape)
-    moved_pixels = np.clip(pixels + MOVED * (2 * draws - 1), 0, 1).astype(np.float32)
-    return np.stack([pixels, moved_pixels], 1).reshape(-1, *pixels.shape[1:])
-
-
-def _gradient(module: nn.Module, x: Tensor) -> Tensor:
-    """Return the gradient of a projection of the logits; 0 if there is none."""
-    with torch.enable_grad():
-        leaf = x.clone().requires_grad_()
-        logits = ask(module, leaf)
-        weights = torch.from_numpy(_directions(logits.shape[1], "logits")[:, 0]).to(logits)
-        try:
-            (found,) = torch.autograd.grad((logits * weights).sum(), leaf, allow_unused=True)
-        except Exception as error:  # from the user's backward; the attacks may need none
-            if is_out_of_memory(error):
-                raise
-            found = None
-    return torch.zeros_like(x) if found is None else found
-
-
 def _centred(logits: Tensor) -> Tensor:
     """Subtract the mean logit of each image, which changes no prediction; -inf becomes 0."""
     values = logits.detach().double()
@@ -160,12 +132,6 @@ def _centred(logits: Tensor) -> Tensor:
 def _projected(values: Tensor) -> NDArray[np.float64]:
     """Project the values of each image.  (N, …) -> (N, PROBES)."""
     flat = values.detach().flatten(1).cpu().double().numpy()
-    found: NDArray[np.float64] = flat @ _directions(flat.shape[1], "answers")
+    found: NDArray[np.float64] = flat @ directions(flat.shape[1], "answers")
     found /= np.sqrt(flat.shape[1])
     return found
-
-
-def _directions(length: int, purpose: str) -> NDArray[np.float64]:
-    """Return directions of ±1 that are the same on all machines.  -> (length, PROBES)."""
-    draws = generator_for(purpose, length).random((length, PROBES))
-    return np.where(draws < 0.5, -1.0, 1.0)

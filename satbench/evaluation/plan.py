@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +18,12 @@ from satbench.core.limits import check_timeout
 from satbench.core.progress.receiver import Progress
 from satbench.core.threat import Threat, show_fraction
 from satbench.data import Dataset
-from satbench.diagnosis import diagnose
+from satbench.diagnosis.diagnose import Findings
 from satbench.engine.contract import Prepared
+from satbench.engine.machine.flops import PassFlops
 from satbench.engine.runner import CLEAN, SURVIVED, BatchResult, Context, Journal, Sharing
 from satbench.engine.searched import joint
 from satbench.engine.stage import Stage
-from satbench.evaluation.cost.rate import PassFlops
 from satbench.evaluation.cost.stage_costs import costs_of
 from satbench.evaluation.cost.units import CPU, images_a_unit
 from satbench.evaluation.environment import measured_environment
@@ -198,17 +198,19 @@ class Plan:
         results: Iterable[BatchResult],
         spool: WitnessSpool,
         device: torch.device,
-        diagnosis: diagnose.Findings,
+        diagnosed: Callable[[int], Findings],
         sequential: Sequential | None = None,
         flops: PassFlops | None = None,
         joules: float | None = None,
     ) -> Record:
         """Make the record of a finished run; its witnesses are added to `spool` batch by batch.
 
-        `results` may be in any order, and are iterated once.  `flops` are those of a pass, `joules`
+        `results` may be in any order, and are iterated once.  `diagnosed` returns the diagnosis of
+        a run of so many passes.  `flops` are those of a pass, `joules`
         those of the machine in all; None if unknown.
         """
         tallies = [_tally(result, spool) for result in results]
+        diagnosis = diagnosed(sum(one.forwards + one.backwards for one in tallies))
         stages = [
             self._stage(number, tallies, verdicts) for number in range(1, len(self.suite) + 1)
         ]
@@ -244,6 +246,7 @@ class Plan:
                 ],
                 diagnosis.forwards,
                 diagnosis.backwards,
+                diagnosis.images,
             ),
             sequential=sequential,
             environment=measured_environment(

@@ -15,7 +15,8 @@ from satbench.core.text.terminal import one_line
 from satbench.data import USER
 from satbench.evaluation.report import notes_of, rows_of, shown_name
 from satbench.models import has_a_name
-from satbench.records.record import SURVIVED, WRONG_CLEAN, Record
+from satbench.records.flags import not_diagnosed
+from satbench.records.record import SURVIVED, WRONG_CLEAN, Diagnosis, Record
 from satbench.records.witnesses import find_witnesses
 
 _WIDTH = 80
@@ -147,11 +148,19 @@ def _doubts(record: Record) -> Iterator[str]:
     if record.diagnosis is None:
         yield "Flags: not looked for"
     else:
-        yield f"Flags: {len(flags) or 'none'}"
+        yield f"Flags: {len(flags) or 'none'}{_looked(record.diagnosis)}"
     for flag in flags:
         yield from _indented(str(flag))
     for note in notes_of(record)[len(flags) :]:
         yield from _indented(note)
+
+
+def _looked(diagnosis: Diagnosis) -> str:
+    if diagnosis.images is None or not_diagnosed(diagnosis.flags):
+        return ""
+    if not diagnosis.images:
+        return "; no image survives, so that none was looked at for signs of masked gradients"
+    return f"; {diagnosis.images:,} images were looked at for signs of masked gradients"
 
 
 def _proven(record: Record, path: Path) -> Iterator[str]:

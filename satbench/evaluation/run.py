@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,23 +19,33 @@ from satbench.core.files import sweep
 from satbench.core.progress.receiver import NoProgress, Progress
 from satbench.core.stats.intervals import confidence_sequence
 from satbench.data import Dataset
-from satbench.diagnosis.diagnose import EXAMINED, probe
+from satbench.diagnosis.diagnose import NOTHING, Findings, images_to_examine, probe
 from satbench.engine.bpda import Replaced
 from satbench.engine.claims import Leading, Member, found_if_concluded, member_of
 from satbench.engine.journal import RunStore, known_models
 from satbench.engine.machine.best_batch import best_batch_size
 from satbench.engine.machine.checkpointing import Checkpointed
 from satbench.engine.machine.energy import meter_of
-from satbench.engine.runner import SURVIVED
+from satbench.engine.machine.flops import PassFlops, pass_flops
+from satbench.engine.machine.quickest import FEW, HEAVY, MANY, quickest_form
+from satbench.engine.runner import SURVIVED, BatchResult
+from satbench.engine.searched import FORMS, Form
 from satbench.engine.suite_run import run_suite
 from satbench.evaluation.config import DEFAULT_BATCH
-from satbench.evaluation.cost.rate import PassFlops, pass_flops
+from satbench.evaluation.cost.stage_costs import costs_of
 from satbench.evaluation.own_code import identified, with_effect
 from satbench.evaluation.plan import Evaluation, Plan
 from satbench.evaluation.surrogates import with_surrogates
-from satbench.preflight.preflight import Needs, check_set_up
+from satbench.preflight.preflight import Learnt, Needs, check_set_up
 from satbench.records.flags import not_diagnosed
-from satbench.records.record import ModelInfo, Record, Sequential, read_record, write_record
+from satbench.records.record import (
+    WRONG_CLEAN,
+    ModelInfo,
+    Record,
+    Sequential,
+    read_record,
+    write_record,
+)
 from satbench.records.witnesses import WitnessSpool, witnesses_path
 
 CHUNK = 250
@@ -92,7 +102,7 @@ def run_evaluation(
         evaluation = replace(evaluation, replacements=replacements)
         known = known_models(out, info.name)
         asked = Checkpointed(module) if evaluation.checkpointing else module
-        info = identified(info, asked, evaluation.dataset, device, known)
+        info = identified(info, asked, evaluation.dataset, device, known, learnt.look)
         plan = Plan(info, evaluation, suite)
         store = RunStore(out, plan.identity)
         if not fresh and (found := _found(plan, out)) is not None:
@@ -106,7 +116,7 @@ def run_evaluation(
             shown = progress or NoProgress()
             if not evaluation.batch_size:
                 plan = _with_good_batches(plan, module, store, device, shown)
-            run = _Run(module, plan, store, device, shown, learnt.notes, shared)
+            run = _Run(module, plan, store, device, shown, learnt, shared)
             run.attack()
             with store.concluding(shared, run.progress.note):
                 if shared and (found := _found(plan, out)) is not None:
@@ -127,19 +137,21 @@ class _Run:
         store: RunStore,
         device: torch.device,
         progress: Progress,
-        notes: Sequence[str],
+        learnt: Learnt,
         shared: bool | Member,
     ) -> None:
         self.module, self.plan, self.store = module, plan, store
-        self.device, self.progress, self.notes = device, progress, notes
+        self.device, self.progress, self.learnt = device, progress, learnt
         self.shared, self.member = shared, member_of(shared) or Member()
-        self.flops = _flops_of(module, plan.evaluation.dataset, device)
+        self.flops = learnt.flops or _flops_of(module, plan.evaluation.dataset, device)
         self.spent = _spent_from_now_on(store, device, shared)
+        self.forms: Sequence[Form] = FORMS
         self.verdicts = np.empty(0, np.int16)
         self.sequential: Sequential | None = None
 
     def attack(self) -> None:
         """Run the suite on all images, or until the interval is narrow enough."""
+        self.forms = self._forms()
         if self.plan.evaluation.until is None:
             for span in self.member.spans(self.plan.suite, len(self.plan.evaluation.dataset)):
                 self.verdicts = self._suite(span)
@@ -151,38 +163,48 @@ class _Run:
         """Write witnesses and record to `out`, and return the record's path."""
         plan, verdicts = self.plan, self.verdicts
         self._check_attacked(verdicts)
-        right = np.flatnonzero(verdicts != 0)
-        evaluation = plan.evaluation
-        searched = _as_searched(self.module, evaluation)
-        diagnosis = probe(
-            searched,
+        path = out / f"{plan.file_stem}.json"
+        for file in (path, witnesses_path(path)):
+            sweep(file)
+        with WitnessSpool(plan.evaluation.dataset.shape, self.store.folder) as spool:
+            record = plan.conclude(
+                verdicts,
+                self._results(),
+                spool,
+                self.device,
+                self._diagnosed,
+                self.sequential,
+                self.flops,
+                self.spent(),
+            )
+            spool.write(witnesses_path(path))
+        write_record(replace(record, notes=list(self.learnt.notes)), path)
+        return path
+
+    def _diagnosed(self, passes: int) -> Findings:
+        """Look for signs of masked gradients after so many passes."""
+        evaluation, verdicts = self.plan.evaluation, self.verdicts
+        if not evaluation.diagnose:
+            return NOTHING
+        right = np.flatnonzero(verdicts != WRONG_CLEAN)
+        return probe(
+            _as_searched(self.module, evaluation),
             evaluation.dataset,
             evaluation.threat,
             right,
             evaluation.batch_size,
             evaluation.seed,
             evaluation.timeout,
-            most=EXAMINED if evaluation.diagnose else 0,
+            most=images_to_examine(passes, len(right), int((verdicts == SURVIVED).sum())),
         )
-        # A stopped run of the same inputs may have had a narrower interval as its goal.
-        mine = (r for r in self.store.finished() if (r.indices < len(verdicts)).all())
-        path = out / f"{plan.file_stem}.json"
-        for file in (path, witnesses_path(path)):
-            sweep(file)
-        with WitnessSpool(evaluation.dataset.shape, self.store.folder) as spool:
-            record = plan.conclude(
-                verdicts,
-                mine,
-                spool,
-                self.device,
-                diagnosis,
-                self.sequential,
-                self.flops,
-                self.spent(),
-            )
-            spool.write(witnesses_path(path))
-        write_record(replace(record, notes=list(self.notes)), path)
-        return path
+
+    def _results(self) -> Iterator[BatchResult]:
+        """Yield the units of the images that were run.
+
+        A stopped run of the same inputs may have had a narrower interval as its goal.
+        """
+        n = len(self.verdicts)
+        return (r for r in self.store.finished() if (r.indices < n).all())
 
     def _check_attacked(self, verdicts: NDArray[np.int16]) -> None:
         """Raise SatbenchError if images survive because no attack tried any."""
@@ -192,6 +214,25 @@ class _Run:
                 f"expected attacks on the images, got {' and '.join(self.plan.specs)}, which "
                 "selected none of them: add an attack that does not select, such as pgd-50"
             )
+
+    def _forms(self) -> Sequence[Form]:
+        """Return the forms of the model that searches try, the quickest first.
+
+        The quickest is measured if that is worth it.  All processes of a run use the same form.
+        """
+        evaluation, info = self.plan.evaluation, self.plan.model
+        costs = costs_of(self.plan.suite, evaluation.dataset.classes)
+        passes = len(evaluation.dataset) * sum(cost.passes * cost.share for cost in costs)
+        plain = evaluation.checkpointing or evaluation.stand_ins
+        if plain or self.flops is None or self.flops.forward < HEAVY or passes < MANY:
+            return FORMS
+        x = torch.from_numpy(
+            evaluation.dataset.pixels(np.arange(min(FEW, len(evaluation.dataset))))
+        )
+        with borrowed(self.module) as model:
+            found = quickest_form(model, x.to(self.device), network_name(info))
+        first = FORMS[self.store.agreed("form", FORMS.index(found) + 1) - 1]
+        return (first, *(form for form in FORMS if form != first)) if first != "plain" else (first,)
 
     def _until(self, width: float) -> tuple[NDArray[np.int16], Sequential]:
         """Run chunk by chunk until the interval is no wider; return the verdicts so far."""
@@ -207,8 +248,12 @@ class _Run:
 
     def _suite(self, span: slice) -> NDArray[np.int16]:
         suite, sharing = self.plan.suite, self.store.sharing(self.shared)
-        context = self.plan.evaluation.context(
-            suite, self.store, self.progress, sharing, self.flops, self.device
+        context = replace(
+            self.plan.evaluation.context(
+                suite, self.store, self.progress, sharing, self.flops, self.device
+            ),
+            predictions=self.learnt.predictions,
+            forms=self.forms,
         )
         return run_suite(self.module, self.member.stages(suite), context, span)
 
@@ -221,16 +266,20 @@ def _as_searched(module: nn.Module, evaluation: Evaluation) -> nn.Module:
     return Replaced(module, stand_ins) if stand_ins else module
 
 
+def network_name(info: ModelInfo) -> str:
+    """Return what a network is called where it is remembered how quick it is."""
+    return f"{info.architecture or info.name} {info.activation} {info.parameters} parameters"
+
+
 def _with_good_batches(
     plan: Plan, module: nn.Module, store: RunStore, device: torch.device, progress: Progress
 ) -> Plan:
     """Return the plan with a measured batch size; all processes of a run use the same one."""
     evaluation, info = plan.evaluation, plan.model
-    name = f"{info.architecture or info.name} {info.activation} {info.parameters} parameters"
     count = min(DEFAULT_BATCH, len(evaluation.dataset))
     x = torch.from_numpy(evaluation.dataset.pixels(np.arange(count))).to(device)
     with borrowed(module) as model:
-        found = best_batch_size(model, x, name, evaluation.checkpointing)
+        found = best_batch_size(model, x, network_name(info), evaluation.checkpointing)
     size = store.agreed("batch_size", found.size)
     if size == found.size:
         progress.note(str(found))

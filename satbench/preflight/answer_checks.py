@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from satbench.calling.hidden import Hidden, hidden_parameters, watched
@@ -17,14 +19,15 @@ from satbench.calling.logits import (
     one_line,
     place_of_logits,
     unanswered,
-    without_masks,
 )
 from satbench.calling.shortage import is_out_of_memory
 from satbench.core.errors import SatbenchError
 from satbench.data import Dataset
+from satbench.engine.machine.flops import PassFlops, pass_flops
 from satbench.engine.passes import CountingModel, Passes
 from satbench.engine.stage import Stage
-from satbench.preflight.independence import find_dependence, suspects
+from satbench.preflight.first_look import FirstLook
+from satbench.preflight.independence import OTHER_SEED, as_judged, find_dependence, suspects
 
 DEPENDENT = 0.25
 """If more than this share of images depends on the batch, the model is refused.
@@ -32,9 +35,6 @@ DEPENDENT = 0.25
 Rounding alone may flip a hard decision inside a model, such as the sign in a binary network, for a
 few images.  The diagnosis counts those.
 """
-
-FEW = 4
-"""How many images the counted model is run on; it was run on all of them before."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,26 @@ class Needs:
 class Learnt:
     """What preflight found out about a model that passed.
 
-    `notes` are for readers of the result, one sentence each; `parameters` are those of layers in
-    eval mode that the model calls but nn.Module does not know.
+    `notes` are what a reader of the result should know, a sentence each; `parameters` are those of
+    layers in eval mode that the model calls and nn.Module does not know.  `look` is what the model
+    answered to a few images, None where it has replaced layers.  `predictions` are the classes of
+    the first images, as the judge finds them, (M,); none where answers differ from time to time.
+    `flops` are those of a pass, where they can be counted.
     """
 
     notes: tuple[str, ...] = ()
     parameters: int = 0
+    look: FirstLook | None = field(default=None, compare=False, repr=False)
+    predictions: NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
+    flops: PassFlops | None = field(default=None, compare=False, repr=False)
 
 
-def check_answers(model: nn.Module, x: Tensor, dataset: Dataset, needs: Needs) -> Learnt:
-    """Check the logits of many images, their gradient, and layers that nn.Module does not know.
+def check_answers(
+    model: nn.Module, x: Tensor, dataset: Dataset, needs: Needs
+) -> tuple[Tensor, Learnt]:
+    """Check the logits of many images, for layers too that the model does not know.
 
-    Raises SatbenchError.
+    Returns the logits, (B, K), as the judge finds them.  Raises SatbenchError.
     """
     answers: list[object] = []
 
@@ -76,14 +84,13 @@ def check_answers(model: nn.Module, x: Tensor, dataset: Dataset, needs: Needs) -
         answers.append(model(x))
         return answers[-1]
 
-    leaf = x.clone().requires_grad_()
-    given = leaf.clone()  # autograd lets a model write into this copy, so that it can be detected
+    given = x.clone()
     try:
-        with watched(model) as hidden:
+        with watched(model) as hidden, as_judged():
             logits = ask(listen, given, copied=False)
     except ModelError as error:
         raise ModelError(f"{error}{_remedy(model, x)}", error.x) from error
-    _check_untouched(given, x)
+    _check_untouched(torch.equal(given, x))
     _check_width(logits.shape[1], dataset)
     _check_finite(logits)
     _check_size(logits)
@@ -93,29 +100,31 @@ def check_answers(model: nn.Module, x: Tensor, dataset: Dataset, needs: Needs) -
             f"expected a model of at least {needs.classes} classes for {needs.attack}, got "
             f"{classes}: run attacks that need fewer, such as apgd-ce, fab-t and square"
         )
-    loose = _in_use(hidden_parameters(model), logits)
-    if needs.gradients:
-        _check_gradient(without_masks(logits), leaf)
     place, width = place_of_logits(answers[-1], len(x)), logits.shape[1]
     notes = [f"the logits are {place} of what the model returns"] if place else []
     if classes < width:
         notes.append(f"{width - classes} of {width} classes are masked for every image")
-    return _with_hidden(hidden, loose, notes)
+    loose = _in_use(hidden_parameters(model), model, x[:1])
+    return logits, _with_hidden(hidden, loose, notes)
 
 
-def _in_use(parameters: dict[str, nn.Parameter], logits: Tensor) -> dict[str, nn.Parameter]:
-    """Return the parameters that the logits depend on, as far as autograd can tell."""
+def _in_use(
+    parameters: dict[str, nn.Parameter], model: nn.Module, x: Tensor
+) -> dict[str, nn.Parameter]:
+    """Return those that the logits depend on, as far as autograd can tell."""
     wanted = {place: one for place, one in parameters.items() if one.requires_grad}
-    if not wanted or not logits.requires_grad:
+    if not wanted:
         return {}
-    try:
-        grads = torch.autograd.grad(
-            logits.sum(), list(wanted.values()), retain_graph=True, allow_unused=True
-        )
-    except Exception as error:  # from the user's backward
-        if is_out_of_memory(error):
-            raise
-        return wanted
+    with torch.enable_grad():
+        logits = ask(model, x)
+        if not logits.requires_grad:
+            return {}
+        try:
+            grads = torch.autograd.grad(logits.sum(), list(wanted.values()), allow_unused=True)
+        except Exception as error:  # whatever a user's backward raises
+            if is_out_of_memory(error):
+                raise
+            return wanted
     used = zip(wanted, grads, strict=True)
     return {place: wanted[place] for place, grad in used if grad is not None}
 
@@ -131,44 +140,61 @@ def _with_hidden(hidden: Hidden, loose: dict[str, nn.Parameter], notes: list[str
     return Learnt(tuple(notes), sum(p.numel() for p in parameters))
 
 
-def check_one_image(model: nn.Module, x: Tensor) -> None:
-    """Check that one image works like many, and that it is not changed without gradients.
+def check_one_image(model: nn.Module, x: Tensor) -> Tensor:
+    """Check that one image is answered alone too.  (1, C, H, W) -> (1, K).
 
     Raises SatbenchError.
     """
-    given = x.clone()
     try:
-        with torch.no_grad():
-            ask(model, given, copied=False)
+        with as_judged(OTHER_SEED):
+            return ask(model, x)
     except ModelError as error:
         todo = "keep the batch dimension, for example x.flatten(1) instead of x.squeeze()"
         causes = ", ".join(suspects(model))
         raise SatbenchError(
             f"the model works for many images, but not for one alone ({error}): {causes or todo}"
         ) from error
-    _check_untouched(given, x)
 
 
-def check_counted(model: nn.Module, x: Tensor, needs: Needs) -> None:
-    """Check that the model, with its passes counted as in searches, works for some images and one.
+def check_gradient(look: FirstLook, needs: Needs) -> None:
+    """Check that a gradient comes back where one is needed.  Raises SatbenchError."""
+    _check_untouched(look.untouched)
+    if not needs.gradients:
+        return
+    if look.error:
+        raise SatbenchError(
+            f"no gradient reaches the pixels ({one_line(look.error)}), so white-box attacks would "
+            "find nothing: remove detach() and no_grad() from the model, give a "
+            "non-differentiable layer a differentiable backward (BPDA), or attack only with square"
+        ) from look.error
+    if not bool(look.gradient.isfinite().all()):
+        raise SatbenchError(
+            "expected finite gradients, got NaN or infinity for some pixels: white-box attacks "
+            "would find nothing; correct the layer that divides by 0, or attack only with square"
+        )
 
-    This is not its fast copy, which is checked in every search and dropped if it fails.
-    Raises SatbenchError.
+
+def check_counted(model: nn.Module, x: Tensor, needs: Needs) -> PassFlops | None:
+    """Check that the model, counted as in searches, answers one image, (1, C, H, W).
+
+    Not its fast copy, which proves itself in every search and is dropped where it fails.  Returns
+    the FLOPs of a pass where they can be counted.  Raises SatbenchError.
     """
-    searcher = CountingModel(model, Passes())
-    for batch in (x[:FEW], x[:1]):
-        leaf = batch.clone().requires_grad_()
-        try:
-            logits = searcher(leaf)
-            if needs.gradients:
-                torch.autograd.grad(logits.sum(), leaf)
-        except SatbenchError:
-            raise
-        except Exception as error:
-            raise SatbenchError(
-                f"the model works, but not as attacks call it ({one_line(error)}): it must accept "
-                "images that are the result of other operations, and gradients of a single one"
-            ) from error
+    if flops := pass_flops(model, x):
+        return flops
+    leaf = x.clone().requires_grad_()
+    try:
+        logits = CountingModel(model, Passes())(leaf)
+        if needs.gradients:
+            torch.autograd.grad(logits.sum(), leaf)
+    except SatbenchError:
+        raise
+    except Exception as error:
+        raise SatbenchError(
+            f"the model answers, but not as attacks ask it ({one_line(error)}): let it take images "
+            "that are the result of other operations, and pass gradients on for a single one"
+        ) from error
+    return None
 
 
 def check_independence(model: nn.Module, x: Tensor) -> None:
@@ -187,8 +213,8 @@ def check_independence(model: nn.Module, x: Tensor) -> None:
     )
 
 
-def _check_untouched(given: Tensor, x: Tensor) -> None:
-    if not torch.equal(given, x):
+def _check_untouched(untouched: bool) -> None:
+    if not untouched:
         raise SatbenchError(
             "expected the model not to change its input, but it wrote into it: "
             "work on a copy, x = x.clone()"
@@ -248,20 +274,4 @@ def _check_size(logits: Tensor) -> None:
         raise SatbenchError(
             f"expected logits of at most {LARGEST_LOGIT:g}, got {largest:.3g}: such large logits "
             "count as masks of classes; divide them by a constant, which changes no prediction"
-        )
-
-
-def _check_gradient(logits: Tensor, x: Tensor) -> None:
-    try:
-        (grad,) = torch.autograd.grad(logits.sum(), x)
-    except Exception as error:  # errors of autograd or of the user's backward
-        raise SatbenchError(
-            f"no gradient reaches the pixels ({one_line(error)}), so white-box attacks would "
-            "find nothing: remove detach() and no_grad() from the model, give a "
-            "non-differentiable layer a differentiable backward (BPDA), or attack only with square"
-        ) from error
-    if not bool(grad.isfinite().all()):
-        raise SatbenchError(
-            "expected finite gradients, got NaN or infinity for some pixels: white-box attacks "
-            "would find nothing; correct the layer that divides by 0, or attack only with square"
         )

@@ -7,6 +7,7 @@ depend on the batch size.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -19,11 +20,14 @@ from satbench.engine.judge import in_full_precision
 
 _SEED = 0
 
-ALONE, GROUP = 8, 8
-"""How many images are run one by one, and how many of the others at a time.
+OTHER_SEED = 1
+"""Seeds an answer that is compared with one seeded otherwise: what is random never agrees."""
 
-A model that mixes the images of a batch gives other answers for a group of 8 than for all 32.  One
-that does so only for a batch of one image is detected on the first 8.
+ALONE, GROUP = 8, 16
+"""How many images are asked about one by one, and how many of the others at a time.
+
+A model that mixes the images of a batch answers a group of 16 otherwise than all 32.  One that does
+so only for a batch of one image is seen on the first 8.
 """
 
 
@@ -37,6 +41,22 @@ class Dependence:
     images: Tensor
     most: float
     share: float
+
+
+def agree(together: Tensor, alone: Tensor, searched: Tensor) -> bool:
+    """Whether images got the same answers in other company, but for rounding.
+
+    `together` are all answers, (B, K); `alone` is that to the last image by itself, (1, K), and
+    `searched` are those to the first ones among others, with gradients, (N, K).  Where they agree,
+    an answer is the image's own, and nothing in it is random.  Raises ModelError where an answer
+    has another number of logits.
+    """
+    pairs = ((together[-1:], alone), (together[: len(searched)], searched[: len(together)]))
+    if any(one.shape != other.shape for one, other in pairs):
+        raise ModelError(
+            f"expected {together.shape[1]} logits for every image, got another number for some"
+        )
+    return all(bool((relative_difference(one, other) <= SAME).all()) for one, other in pairs)
 
 
 def find_dependence(model: Callable[[Tensor], object], x: Tensor) -> Dependence | None:
@@ -102,6 +122,13 @@ def _alike(logits: Tensor, others: Tensor, x: Tensor) -> Tensor:
 
 
 def _answers(model: Callable[[Tensor], object], x: Tensor, seed: int = _SEED) -> Tensor:
+    with as_judged(seed):
+        return without_masks(ask(model, x))
+
+
+@contextmanager
+def as_judged(seed: int = _SEED) -> Iterator[None]:
+    """Ask meanwhile as the judge does, with seeded generators."""
     seed_generators(seed)
     with torch.no_grad(), in_full_precision():
-        return without_masks(ask(model, x))
+        yield

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -19,22 +20,26 @@ from satbench.calling.borrow import borrowed
 from satbench.calling.deadline import time_limit
 from satbench.calling.devices import device_of
 from satbench.calling.generators import own_generators
-from satbench.calling.logits import ModelError
+from satbench.calling.logits import ModelError, without_masks
 from satbench.calling.modules import check_module, kind_of
 from satbench.calling.shortage import with_fewer
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.engine.bpda import Replaced
+from satbench.engine.machine.checkpointing import Checkpointed
 from satbench.preflight.answer_checks import (
     Learnt,
     Needs,
     check_answers,
     check_counted,
+    check_gradient,
     check_independence,
     check_one_image,
 )
+from satbench.preflight.first_look import as_they_are_and_moved, first_look
 from satbench.preflight.image_checks import check_dataset
+from satbench.preflight.independence import agree
 
 __all__ = ["ASKED", "Learnt", "Needs", "check_set_up"]
 
@@ -86,18 +91,31 @@ def _ask_about(
 ) -> Learnt:
     """Call the model as attacks and judge will, on the first `count` images."""
     pixels = torch.from_numpy(images.pixels(np.arange(count)))
+    looked = torch.from_numpy(as_they_are_and_moved(images))
     with borrowed(model) as judged, own_generators(device_of(model), 0):
-        x = pixels.to(device_of(model))
-        with _named(x), torch.enable_grad(), time_limit(timeout):
-            learnt = check_answers(judged, x, images, needs)
-        with time_limit(timeout):
-            check_one_image(judged, x[:1])
-        if not isinstance(model, Replaced):
-            with _named(x), torch.enable_grad(), time_limit(timeout):
-                check_counted(judged, x, needs)
+        x, z = pixels.to(device_of(model)), looked.to(device_of(model))
         with _named(x), time_limit(timeout):
-            check_independence(judged, x)
-    return learnt
+            logits, learnt = check_answers(judged, x, images, needs)
+        with time_limit(timeout):
+            alone = check_one_image(judged, x[-1:])
+        known = logits[: len(z) // 2] if len(z) // 2 <= count else None
+        with _named(z), time_limit(timeout):
+            look = first_look(judged, z, count, known)
+        check_gradient(look, needs)
+        flops = None
+        if not isinstance(model, Replaced):
+            with torch.enable_grad(), time_limit(timeout):
+                flops = check_counted(judged, x[:1], needs)
+        company = look.searched[::2] if count > 1 else logits
+        steady = agree(*map(without_masks, (logits, alone, company)))
+        if not steady:
+            with _named(x), time_limit(timeout):
+                check_independence(judged, x)
+    if isinstance(model, Replaced):
+        return learnt
+    predictions = logits.argmax(1).cpu().numpy() if steady else None
+    flops = None if isinstance(model, Checkpointed) else flops  # some would count twice
+    return replace(learnt, look=look, predictions=predictions, flops=flops)
 
 
 @contextmanager

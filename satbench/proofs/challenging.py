@@ -18,7 +18,7 @@ from satbench.core.files import check_folder, sweep
 from satbench.core.progress.receiver import NoProgress, Progress
 from satbench.core.threat import Threat
 from satbench.data import load_dataset
-from satbench.diagnosis.diagnose import Findings, probe
+from satbench.diagnosis.diagnose import NOTHING, probe
 from satbench.engine.bpda import Replaced
 from satbench.engine.journal import RunStore
 from satbench.engine.runner import CLEAN, SURVIVED, BatchResult
@@ -228,14 +228,16 @@ def _run(plan: Plan, subject: Subject, store: RunStore, progress: Progress) -> P
     check_set_up(searched, images, threat, Needs.of(plan.suite), evaluation.timeout, batch_size)
     context = evaluation.context(plan.suite, _OnSurvivors(store, subject), progress)
     verdicts = run_suite(module, plan.suite, context)
-    signs = Findings((), {}, 0, 0)
-    if subject.record.diagnosis is None:  # the record is older than the diagnosis
+    signs = NOTHING
+    if subject.record.diagnosis is None:  # the record is from before there was one
         right = np.flatnonzero(np.array(subject.record.verdicts) != WRONG_CLEAN)
         signs = probe(
             searched, images, threat, right, batch_size, evaluation.seed, evaluation.timeout
         )
     with WitnessSpool(images.shape, store.folder) as spool:
-        record = plan.conclude(verdicts, store.finished(), spool, device_of(module), signs)
+        record = plan.conclude(
+            verdicts, store.finished(), spool, device_of(module), lambda passes: signs
+        )
         return record, spool.read()
 
 

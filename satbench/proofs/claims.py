@@ -23,7 +23,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.specs import split_spec
 from satbench.core.threat import Threat, show_fraction
 from satbench.data import USER, Dataset
-from satbench.diagnosis.diagnose import looked_at, probe
+from satbench.diagnosis.diagnose import images_to_examine, looked_at, probe
 from satbench.engine.ball import size
 from satbench.engine.bpda import Replaced
 from satbench.engine.contract import Selective
@@ -40,7 +40,7 @@ from satbench.records.flags import (
     flags_from_result,
     not_diagnosed,
 )
-from satbench.records.record import WRONG_CLEAN, Record, StageResult
+from satbench.records.record import WRONG_CLEAN, Diagnosis, Record, StageResult
 from satbench.records.witnesses import Witnesses
 
 LEAST, MOST, BESIDE = 0.5, 6, 60
@@ -92,7 +92,23 @@ def _check_form(record: Record) -> Iterator[str]:
     if record.schema > 1 and record.diagnosis is None:
         yield "the diagnosis is missing, which every record of schema 2 has"
     if record.schema > 1 and is_of_own_code(model.source) and not model.answers_digest:
-        yield f"a model given as a {model.source} is identified by its answers, which are missing"
+        yield f"a model given as a {model.source} is known by its answers, which are missing"
+    yield from _check_examined(record)
+
+
+def _check_examined(record: Record) -> Iterator[str]:
+    """Check that the diagnosis looked at as many images as one does after such attacks."""
+    told = record.diagnosis
+    if told is None or told.images is None or not_diagnosed(told.flags):
+        return
+    own = (stage for stage in record.stages if not (stage.origin or stage.by))
+    passes = record.n + sum(stage.forwards + stage.backwards for stage in own)
+    least = images_to_examine(passes, record.clean_correct, record.surviving())
+    if not least <= told.images <= record.clean_correct:
+        yield (
+            f"the diagnosis tells of {told.images} images that it looked at, of "
+            f"{record.clean_correct} that are right, where it looks at {least} at least"
+        )
 
 
 def _check_images(record: Record, dataset: Dataset, given: Given) -> Iterator[str]:
@@ -251,8 +267,7 @@ def flags_here(found: OpenedRecord, given: Given) -> list[Flag] | None:
     if not_diagnosed(recorded := record.diagnosis.flags if record.diagnosis else []):
         left_out = [flag for flag in recorded if flag.name == NOT_DIAGNOSED]
         return [*left_out, *assumed, *of_result]
-    forwards = record.diagnosis.forwards if record.diagnosis else 0
-    most = looked_at(recorded, forwards, len(right))
+    most = _looked_at(record.diagnosis, len(right))
     key = (
         record.model.weights_digest,
         record.model.architecture,
@@ -271,6 +286,12 @@ def flags_here(found: OpenedRecord, given: Given) -> list[Flag] | None:
     if len(_PROBED) < _MOST_PROBED:
         _PROBED[key] = signs.flags
     return [*signs.flags, *assumed, *of_result]
+
+
+def _looked_at(told: Diagnosis | None, right: int) -> int:
+    if told is None:
+        return looked_at([], 0, right)
+    return looked_at(told.flags, told.forwards, right) if told.images is None else told.images
 
 
 _PROBED: dict[tuple[object, ...], tuple[Flag, ...]] = {}

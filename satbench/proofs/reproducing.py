@@ -26,7 +26,7 @@ from satbench.core.progress.receiver import NoProgress, Progress
 from satbench.core.specs import split_spec
 from satbench.core.threat import Threat
 from satbench.data import Dataset
-from satbench.diagnosis.diagnose import EXAMINED, Findings, probe
+from satbench.diagnosis.diagnose import NOTHING, Findings, images_to_examine, probe
 from satbench.engine.bpda import Replaced
 from satbench.engine.runner import CLEAN, SURVIVED, BatchResult
 from satbench.engine.stage import Stage
@@ -220,17 +220,20 @@ class _Again:
         for start in range(0, n, step):
             span = slice(start, min(start + step, n))
             verdicts = np.concatenate([verdicts, run_suite(module, suite, context, span)[span]])
-        signs = Findings((), {}, 0, 0)
-        if before is None:
+
+        def diagnosed(passes: int) -> Findings:
+            if before is not None or not evaluation.diagnose:
+                return NOTHING
             right = np.flatnonzero(verdicts != WRONG_CLEAN)
-            most = EXAMINED if evaluation.diagnose else 0
-            signs = probe(
+            most = images_to_examine(passes, len(right), int((verdicts == SURVIVED).sum()))
+            return probe(
                 searched, self.dataset, self.threat, right, size, part.seed, timeout, most=most
             )
+
         plan = Plan(self.record.model, evaluation, suite)
         with WitnessSpool(self.dataset.shape, Path(gettempdir())) as spool:
             sequential = self.record.sequential
-            made = plan.conclude(verdicts, journal.results, spool, device, signs, sequential)
+            made = plan.conclude(verdicts, journal.results, spool, device, diagnosed, sequential)
             return made, spool.read()
 
     def _evaluation(self, part: _Part, suite: Sequence[Stage]) -> Evaluation:

@@ -150,11 +150,15 @@ def leave_out_unknown(environment: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Signs that robustness may be overstated, and the passes that the diagnosis cost."""
+    """Signs that robustness may be overstated, and the passes that looking for them cost.
+
+    `images` were looked at; None in older records, which do not tell.
+    """
 
     flags: list[Flag]
     forwards: int
     backwards: int
+    images: int | None = None
 
 
 @dataclass(frozen=True)
@@ -244,6 +248,8 @@ class Record:
             if not stage["search"]:  # older records keep their bytes
                 del stage["search"]
         leave_out_unknown(values["environment"])
+        if values["diagnosis"] and values["diagnosis"]["images"] is None:
+            del values["diagnosis"]["images"]
         verdicts = json.dumps(values.pop("verdicts"), separators=(",", ":"))
         # One line for the verdicts, so that a diff of two records is readable.
         values["verdicts"] = _PLACE

@@ -17,7 +17,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.specs import split_spec
 from satbench.core.threat import Threat
 from satbench.data import check_name
-from satbench.evaluation.own_code import IMAGES, identified
+from satbench.evaluation.own_code import identified
 from satbench.evaluation.surrogates import with_surrogates
 from satbench.models import load_model, request_model
 from satbench.recipes import TrainConfig, load_recipe, parse_overrides
@@ -221,7 +221,7 @@ def _given(
     request = request_model(arm.model)
     digest, answers = request.card.weights_digest if request.card else "", ""
     if not request.card:
-        asked = images.test(dataset, min(IMAGES, options.n_examples))
+        asked = images.test(dataset, options.n_examples)
         loaded = load_model(request, asked.classes)
         info = identified(loaded.info, loaded.module, asked, torch.device("cpu"))
         digest, answers = info.weights_digest, info.answers

@@ -153,7 +153,7 @@ def _checked(
         check_not_trained_on(loaded.info, base.dataset, dataset)
     module = loaded.module.to(device)
     try:
-        check_set_up(
+        learnt = check_set_up(
             module,
             dataset,
             base.threat,
@@ -161,7 +161,9 @@ def _checked(
             base.timeout,
             base.batch_size,
         )
-        return replace(loaded, info=identified(loaded.info, module, dataset, device))
+        return replace(
+            loaded, info=identified(loaded.info, module, dataset, device, (), learnt.look)
+        )
     except SatbenchError as error:
         raise SatbenchError(f"{name}: {error}") from None
     finally:

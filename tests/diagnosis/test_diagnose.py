@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,15 @@ from torch import Tensor, nn
 
 from satbench.core.threat import Threat
 from satbench.data import Dataset
-from satbench.diagnosis.diagnose import Findings, looked_at, probe
+from satbench.diagnosis.diagnose import (
+    EXAMINED,
+    FEWEST,
+    NOTHING,
+    Findings,
+    images_to_examine,
+    looked_at,
+    probe,
+)
 from satbench.engine.judge import predict
 from satbench.model_zoo import masked
 from satbench.models import load_model, request_model
@@ -332,46 +341,80 @@ def test_the_batch_size_changes_nothing(some: Dataset) -> None:
     assert one == other
 
 
-def test_each_image_costs_three_forwards_and_two_backwards_and_some_cost_more(
-    net: nn.Module, some: Dataset, monkeypatch: pytest.MonkeyPatch
+def test_each_image_costs_three_forwards_and_a_backward_and_some_cost_more(
+    net: nn.Module, some: Dataset
 ) -> None:
-    monkeypatch.setattr("satbench.diagnosis.diagnose.ATTACKED", 8)  # of 30 images every fourth
     found = probe(net, some, LINF, np.arange(30), batch_size=20)
 
-    assert (found.forwards, found.backwards) == (3 * 30 + 3 * 8, 2 * 30 + 8)
+    assert (found.forwards, found.backwards, found.images) == (3 * 30 + 2 * 8, 30, 30)
 
 
 def test_of_many_images_some_are_looked_at_first_and_last_among_them(
-    some: Dataset, monkeypatch: pytest.MonkeyPatch
+    net: nn.Module, some: Dataset
 ) -> None:
-    monkeypatch.setattr("satbench.diagnosis.diagnose.ATTACKED", 1)
-    found = probe(masked.hard_labels(), some, LINF, np.arange(30), most=4)
+    found = probe(only_late(net, some, [9]), some, LINF, np.arange(30), 5, most=4)
+    spread = probe(only_late(net, some, [10]), some, LINF, np.arange(30), 5, most=4)
 
-    (flag,) = [flag for flag in found.flags if flag.name == "zero-gradient"]
-    assert (flag.images, flag.of) == (4, 4)
-    assert (0, 9, 19, 29) == found.places["zero-gradient"]
-    assert 3 * 4 + 3 == found.forwards
+    assert dict(found.places) == {"zero-gradient": (9,)}
+    assert spread == Findings((), {}, 3 * 4 + 2 * 1, 4, 4)
+
+
+def test_where_some_images_show_a_sign_all_are_looked_at(net: nn.Module, some: Dataset) -> None:
+    model = only_late(net, some, [0, 5, 21])
+    few = probe(model, some, LINF, np.arange(30), 5, most=4)
+    whole = probe(model, some, LINF, np.arange(30), 5)
+
+    assert dict(few.places) == {"zero-gradient": (0, 5, 21)}
+    assert (few.flags, few.images) == (whole.flags, 30)
+    assert few.forwards == 3 * 4 + 2 * 1 + 3 * 30 + 2 * 30
+    assert few.backwards == 4 + 30
+
+
+def test_a_sign_of_the_model_is_of_all_images_and_costs_no_second_look(some: Dataset) -> None:
+    torch.manual_seed(0)
+    three = nn.Sequential(nn.Flatten(), nn.Linear(784, 3))
+    data = replace(some, labels=some.labels % 3, classes=3)
+    found = probe(three, data, LINF, np.arange(30), 5, most=4)
+
+    assert [(flag.name, flag.images, flag.of) for flag in found.flags] == [("few-classes", 30, 30)]
+    assert (found.forwards, found.backwards, found.images) == (3 * 4 + 2 * 1, 4, 4)
 
 
 @pytest.mark.parametrize(
-    "model", [masked.detached(), nn.Sequential(nn.Flatten(), nn.Linear(784, 10))]
+    ("passes", "right", "survivors", "images"),
+    [
+        (10**6, 900, 0, 0),
+        (10, 3, 1, 3),
+        (10, 900, 1, FEWEST),
+        (6_000, 900, 600, 40),
+        (10**6, 300, 1, 300),
+        (10**6, 900, 1, EXAMINED),
+    ],
 )
-@pytest.mark.parametrize("most", [3, 100])
-def test_a_diagnosis_says_of_how_many_images_it_is(
-    model: nn.Module, most: int, some: Dataset, monkeypatch: pytest.MonkeyPatch
+def test_as_many_images_are_looked_at_as_the_attacks_were_worth(
+    passes: int, right: int, survivors: int, images: int
 ) -> None:
-    monkeypatch.setattr("satbench.diagnosis.diagnose.EXAMINED", 3)
-    found = probe(model, some, LINF, np.arange(30), most=most)
+    assert images_to_examine(passes, right, survivors) == images
 
-    assert min(most, 30) == looked_at(found.flags, found.forwards, 30)
+
+@pytest.mark.parametrize("right", [30, 800])
+@pytest.mark.parametrize("flagged", [True, False])
+def test_an_older_diagnosis_looked_at_its_flags_images_or_as_many_as_its_forwards_tell(
+    flagged: bool, right: int, net: nn.Module, some: Dataset
+) -> None:
+    flags = probe(masked.hard_labels(), some, LINF, np.arange(30)).flags if flagged else ()
+    attacked = 30 if right == 30 else 62
+
+    assert looked_at(flags, 3 * (right + attacked), right) == (30 if flagged else right)
+    assert looked_at((), 3 * (500 + 63), 800) == 500
 
 
 def test_no_look_costs_nothing(net: nn.Module, some: Dataset) -> None:
-    assert probe(net, some, LINF, np.arange(30), most=0) == Findings((), {}, 0, 0)
+    assert probe(net, some, LINF, np.arange(30), most=0) == NOTHING
 
 
 def test_no_image_costs_nothing(net: nn.Module, some: Dataset) -> None:
-    assert probe(net, some, LINF, np.arange(0)) == Findings((), {}, 0, 0)
+    assert probe(net, some, LINF, np.arange(0)) == NOTHING
 
 
 def test_the_same_seed_gives_the_same_diagnosis_of_a_random_model(some: Dataset) -> None:

@@ -230,10 +230,12 @@ def test_a_batch_norm_without_statistics_is_left() -> None:
 
 
 @pytest.mark.parametrize("mode", ["reflect", "circular"])
-def test_a_convolution_that_does_not_pad_with_zeros_is_left(mode: str) -> None:
+def test_a_convolution_that_does_not_pad_with_zeros_is_folded(mode: str) -> None:
     conv = nn.Conv2d(3, 4, 3, padding=1, padding_mode=mode)
+    model = with_statistics(nn.Sequential(conv, nn.BatchNorm2d(4)))
 
-    assert fast_copy(with_statistics(nn.Sequential(conv, nn.BatchNorm2d(4)))) is None
+    assert norms(copied(model)) == 0
+    check_alike(model, images())
 
 
 # No graph, or nothing to rewrite
@@ -450,3 +452,68 @@ def test_a_wide_convolution_works_channels_first_among_others_channels_last() ->
     assert all(weight.is_contiguous() for weight in weights)
     assert out.is_contiguous(memory_format=torch.channels_last)
     assert grad.is_contiguous(memory_format=torch.channels_last)
+
+
+# Convolutions of a user's own kind
+
+
+class Same(nn.Conv2d):
+    """A convolution that pads in its forward, as TensorFlow does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.pad(x, (0, 1, 0, 1))
+        return nn.functional.conv2d(x, self.weight, self.bias, self.stride)
+
+
+class Padded(nn.Conv2d):
+    """A convolution with a layer of its own that pads."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.pad = nn.ZeroPad2d((0, 1, 0, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.pad(x))
+
+
+class Standardised(nn.Conv2d):
+    """A convolution whose weights are standardised first, so that nothing can be folded."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = self.weight.mean((1, 2, 3), keepdim=True)
+        deviation = self.weight.std((1, 2, 3), keepdim=True)
+        return nn.functional.conv2d(x, (self.weight - mean) / deviation, self.bias)
+
+
+class Circular(nn.Conv2d):
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes, padding=1, padding_mode="circular")
+
+
+@pytest.mark.parametrize(
+    ("kind", "norms"), [(Same, 0), (Padded, 0), (Standardised, 1), (Circular, 0)]
+)
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_a_convolution_of_another_kind_is_folded_where_that_is_exact(
+    kind: type[nn.Conv2d], norms: int, channels_last: bool
+) -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(6)
+    for tensor in (norm.running_mean, norm.weight, norm.bias):
+        assert tensor is not None
+        nn.init.normal_(tensor)
+    model = nn.Sequential(kind(3, 6, 3), norm, nn.ReLU(), kind(6, 4, 3), nn.Flatten())
+    model.eval().requires_grad_(False)
+    before = [one.clone() for one in model.state_dict().values()]
+    x = torch.rand(2, 3, 9, 9, requires_grad=True)
+    made = fast_copy(model, channels_last)
+
+    if norms and not channels_last:
+        assert made is None  # there is nothing to fold, and nothing to lay otherwise
+        return
+    assert made is not None
+    assert norms == sum(isinstance(one, nn.BatchNorm2d) for one in made.modules())
+    torch.testing.assert_close(made(x), model(x))
+    grads = [torch.autograd.grad(one(x).sin().sum(), x)[0] for one in (made, model)]
+    torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-4)
+    assert all(map(torch.equal, model.state_dict().values(), before))

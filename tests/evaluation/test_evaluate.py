@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from satbench.evaluation.run import Evaluation, Finished, run_evaluation
 from satbench.models import LoadedModel, describe_module
 from satbench.records.check import check_record
 from satbench.records.flags import not_diagnosed
-from satbench.records.record import Record, StageResult, read_record
+from satbench.records.record import Diagnosis, Record, StageResult, read_record, write_record
 from satbench.records.witnesses import read_witnesses, witnesses_path
 
 SHIPPED = "fmnist-sat-tiny-relu-s0"
@@ -77,11 +78,33 @@ def test_a_record_without_the_diagnosis_says_so_and_is_not_taken_for_one_with_it
 def test_a_record_is_confirmed_with_and_without_the_diagnosis(
     diagnose: bool, mean_model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("evaluation.run", "diagnosis.diagnose"):
-        monkeypatch.setattr(f"satbench.{module}.EXAMINED", 2)  # of 4 that are right
+    monkeypatch.setattr("satbench.diagnosis.diagnose.FEWEST", 2)  # of 4 that are right
     record = evaluate(mean_model, tmp_path, diagnose=diagnose)
 
+    assert record.diagnosis
+    assert record.diagnosis.images == (2 if diagnose else 0)
     assert [] == satbench.verify(record, mean_model, X, Y).faults
+
+
+@pytest.mark.parametrize("images", [0, 1, 5])
+def test_a_record_whose_diagnosis_tells_of_another_number_of_images_is_not_confirmed(
+    images: int, mean_model: nn.Module, tmp_path: Path
+) -> None:
+    record = evaluate(mean_model, tmp_path)
+    assert record.diagnosis
+    assert record.path
+    changed = replace(record, diagnosis=replace(record.diagnosis, images=images))
+    write_record(changed, record.path)
+
+    faults = satbench.verify(record.path, mean_model, X, Y).faults
+    assert [f"{images} images that it looked at" in fault for fault in faults] == [True]
+
+
+def test_where_no_image_survives_none_is_looked_at(mean_model: nn.Module, tmp_path: Path) -> None:
+    record = evaluate(mean_model, tmp_path, eps="0.5")
+
+    assert record.surviving() == 0
+    assert record.diagnosis == Diagnosis([], 0, 0, 0)
 
 
 def test_the_record_says_what_was_evaluated(mean_model: nn.Module, tmp_path: Path) -> None:

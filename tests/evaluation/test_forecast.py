@@ -15,11 +15,12 @@ from satbench.attacks.suites.suite import parse_suite
 from satbench.core.errors import SatbenchError, UnknownNameError
 from satbench.core.progress.course import StageCost
 from satbench.data import Dataset
+from satbench.engine.machine.flops import PassFlops, pass_flops
 from satbench.evaluation.config import eval_config
 from satbench.evaluation.cost.forecast import Forecast, forecast, parse_prices
 from satbench.evaluation.cost.known import foreseen
 from satbench.evaluation.cost.machines import measured_machines
-from satbench.evaluation.cost.rate import PassFlops, PassSeconds, pass_flops
+from satbench.evaluation.cost.rate import PassSeconds
 from satbench.evaluation.cost.report import forecast_data
 from satbench.evaluation.cost.stage_costs import costs_of
 from satbench.evaluation.cost.units import CPU, LEAST, UNIT, images_a_unit

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from satbench.calling.devices import device_name
 from satbench.calling.shortage import catch_out_of_memory
 from satbench.core.downloads import cache_folder
-from satbench.core.files import write_text
 from satbench.core.progress.words import duration
+from satbench.engine.machine.remembered import key_of, remembered
 from satbench.engine.searched import Searched
 
 _SIZES = (8, 16, 32, 64, 128, 256, 512, 1024)
@@ -49,26 +46,15 @@ def best_batch_size(
     by default `batch_sizes.json` in the cache, by network, image shape, device and threads.
     """
     path = path or cache_folder() / "batch_sizes.json"
-    key = " ".join(
-        (
-            name,
-            "x".join(map(str, x.shape[1:])),
-            device_name(x.device),
-            f"threads={torch.get_num_threads()}",
-            f"torch={torch.__version__}",
-            *(["checkpointing"] if checkpointing else []),
-        )
-    )
-    known = _read(path)
-    if key in known:
-        return GoodBatch(known[key], 0.0, True, path)
+    key = key_of(name, x.shape[1:], x.device) + (" checkpointing" if checkpointing else "")
     begun = time.perf_counter()
-    searched = Searched(model, checkpointing=checkpointing)
-    size = best_of(_measured(searched, x))
-    with suppress(OSError):  # if the cache cannot be written, the next run measures again
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps({**_read(path), key: size}, indent=1) + "\n")
-    return GoodBatch(size, time.perf_counter() - begun, False, path)
+    size, known = remembered(
+        path,
+        key,
+        1,
+        lambda: best_of(_measured(Searched(model, checkpointing=checkpointing), x)),
+    )
+    return GoodBatch(size, time.perf_counter() - begun, known, path)
 
 
 def best_of(measured: Iterator[tuple[int, float]]) -> int:
@@ -121,16 +107,3 @@ def _least(call: Callable[[], None], device: torch.device) -> float:
         if times[-1] > _PATIENCE:
             break
     return min(times[1:] or times)
-
-
-def _read(path: Path) -> dict[str, int]:
-    """Return the sizes in a file; empty if it cannot be read."""
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(found, dict):
-        return {}
-    return {
-        key: size for key, size in found.items() if isinstance(size, int) and 1 <= size <= 10**6
-    }

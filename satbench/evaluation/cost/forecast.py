@@ -12,7 +12,8 @@ from satbench.calling.borrow import borrowed
 from satbench.calling.devices import choose_device, device_name, moved
 from satbench.calling.generators import own_generators
 from satbench.core.errors import SatbenchError, UnknownNameError
-from satbench.diagnosis.diagnose import ATTACKED, EXAMINED
+from satbench.diagnosis.diagnose import ATTACKED, OF_THEM, images_to_examine
+from satbench.engine.machine.flops import PassFlops, pass_flops
 from satbench.evaluation.config import EvalConfig, first_examples
 from satbench.evaluation.cost.known import Foreseen, Spending, foreseen, published
 from satbench.evaluation.cost.machines import (
@@ -22,7 +23,7 @@ from satbench.evaluation.cost.machines import (
     measured_machines,
     named_machines,
 )
-from satbench.evaluation.cost.rate import PassFlops, PassSeconds, pass_flops, pass_seconds
+from satbench.evaluation.cost.rate import PassSeconds, pass_seconds
 from satbench.models import load_model
 from satbench.records.record import read_records
 
@@ -148,9 +149,11 @@ def _lines(
 ) -> tuple[CostLine, ...]:
     clean = Foreseen("clean", Spending(1, 0), Spending(1, 0), "one forward an image")
     lines = [clean, *known]
-    if diagnose:  # 3 forwards and 2 backwards an image, and 3 and 1 for some that it attacks
-        examined, attacked = min(EXAMINED, n), min(ATTACKED, n)
-        signs = Spending(3 * (examined + attacked) / n, (2 * examined + attacked) / n)
+    if diagnose:  # 3 forwards and a backward an image, and 2 forwards of some that it attacks
+        passes = int(n * sum(one.about.forwards + one.about.backwards for one in lines))
+        examined = images_to_examine(passes, n, survivors=n)
+        attacked = min(ATTACKED, -(-examined // OF_THEM))
+        signs = Spending((3 * examined + 2 * attacked) / n, examined / n)
         lines.append(Foreseen("diagnosis", signs, signs, f"what it asks of {examined} images"))
     return tuple(_line(one, n, seconds) for one in lines)
 

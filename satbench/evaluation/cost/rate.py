@@ -1,38 +1,18 @@
-"""The cost of a pass: FLOPs, counted with torch's formulas, and seconds, measured on the device."""
+"""The seconds of a pass, measured on the device."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
-from satbench.calling.borrow import save_generators
-from satbench.engine.passes import CountingModel, Passes
 from satbench.engine.searched import Searched
 
 _SECONDS = 0.3  # time to measure each of two kinds of passes
 _FEW = 4  # images that are timed first; a large network needs no more
-
-
-@dataclass(frozen=True)
-class PassFlops:
-    """The FLOPs of a forward and of an input-gradient backward of one image.
-
-    A multiply-add counts as two; only products and convolutions count.
-    """
-
-    forward: int
-    backward: int
-
-    def of(self, forwards: float, backwards: float) -> float:
-        """Return the FLOPs of these passes."""
-        return self.forward * forwards + self.backward * backwards
 
 
 @dataclass(frozen=True)
@@ -45,54 +25,6 @@ class PassSeconds:
     def of(self, forwards: float, backwards: float) -> float:
         """Return the seconds of these passes, each backward with its forward."""
         return self.both * backwards + self.forward * max(0.0, forwards - backwards)
-
-
-def pass_flops(model: nn.Module, x: Tensor) -> PassFlops | None:
-    """Count the FLOPs of a pass of the image `x`, (1, C, H, W); None if they cannot be counted.
-
-    `model` is in eval mode, with frozen parameters; random generators are restored afterwards.
-
-    >>> import torch
-    >>> pass_flops(torch.nn.Flatten().eval(), torch.zeros(1, 1, 2, 2)) is None
-    True
-    """
-    restore = save_generators()
-    try:
-        with _Counted() as forward, torch.no_grad():
-            model(x.clone())
-        leaf = x.clone().requires_grad_()
-        with torch.enable_grad(), _Counted() as both:
-            torch.autograd.grad(CountingModel(model, Passes())(leaf).sum(), leaf)
-    except Exception:  # from the user's code, or from an unknown operator
-        return None
-    finally:
-        restore()
-    return PassFlops(forward.flops, both.flops - forward.flops) if forward.flops else None
-
-
-class _Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the FLOPs of the operators run inside it, by torch's own formulas.
-
-    torch's `FlopCounterMode` also imports torch's compiler (a second of CPU time) and hooks
-    modules.
-    """
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else torch wraps the method below in code that imports the compiler
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.flops = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        if (formula := flop_registry.get(func.overloadpacket)) is not None:
-            self.flops += formula(*args, **kwargs, out_val=result)
-        return result
 
 
 def pass_seconds(model: nn.Module, x: Tensor) -> PassSeconds:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from satbench.core.progress.course import StageCost
-from satbench.evaluation.cost.rate import PassFlops
+from satbench.engine.machine.flops import PassFlops
 
 CPU = torch.device("cpu")
 

@@ -90,9 +90,9 @@ def attack(
     chosen = device_of(module) if str(device) == "auto" else choose_device(str(device))
     asked = _Attempt(dataset, threat, suite, int(seed), at_once)
     with own_generators(chosen, int(seed)), moved([module], chosen):
-        check_set_up(module, dataset, threat, Needs.of(suite), None, at_once)
+        learnt = check_set_up(module, dataset, threat, Needs.of(suite), None, at_once)
         if target is None:
-            asked.run(module, np.arange(len(dataset)))
+            asked.run(module, np.arange(len(dataset)), predictions=learnt.predictions)
         else:
             view = view_of(specs[0])
             wanted = _targets(target, len(dataset), _classes(module, dataset, chosen))
@@ -118,8 +118,17 @@ class _Attempt:
             raise SatbenchError(f"expected a batch size of 1 or more, got {self.batch_size}")
         self.x_adv = self.dataset.pixels(np.arange(len(self.dataset)))
 
-    def run(self, model: nn.Module, rows: NDArray[np.int64], aimed: bool = False) -> None:
-        """Attack the images of some rows.  If `aimed`, `model` answers 1 for the target, else 0."""
+    def run(
+        self,
+        model: nn.Module,
+        rows: NDArray[np.int64],
+        aimed: bool = False,
+        predictions: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Attack the images of some rows.  If `aimed`, `model` answers 1 for the target, else 0.
+
+        `predictions` are those of the first images, if they are known.
+        """
         images = self.dataset
         if aimed:
             images = replace(images, labels=np.zeros(len(images), np.int64), classes=2)
@@ -131,6 +140,7 @@ class _Attempt:
             batch_size=self.batch_size,
             surrogates=NamedSurrogates(images),
             found=self._take,
+            predictions=predictions,
         )
         run_suite(model, self.suite, context)
 
