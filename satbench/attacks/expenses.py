@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from satbench.attacks.gradient.apgd import APGDCE, APGDDLR, APGDT
 from satbench.attacks.gradient.cosine import CosinePGD
 from satbench.attacks.gradient.fab import FABT
-from satbench.attacks.gradient.malt import MALT
+from satbench.attacks.gradient.malt import MALT, PublishedMALT
 from satbench.attacks.gradient.pgd import PGD
+from satbench.attacks.gradient.pma import PMA
 from satbench.attacks.packages import pyautoattack_attacks as package
 from satbench.attacks.score.square import Square
 from satbench.attacks.score.square_from_best import SquareFromBest
@@ -56,7 +57,9 @@ def expenses_of(attack: object, classes: int) -> Expenses | None:
             return Expenses(total, total)
         case CosinePGD(steps=steps):
             return Expenses(steps, steps)
-        case MALT(steps=steps, targets=targets):
+        case PMA(steps=steps, restarts=restarts):
+            return Expenses(steps * restarts, steps * restarts)
+        case MALT(steps=steps, targets=targets) | PublishedMALT(steps=steps, targets=targets):
             total = steps * min(targets, others)
             return Expenses(total, total)
         case Square() | package.ReferenceSquare() | SquareFromBest():
@@ -76,7 +79,9 @@ def reaches_the_surface(attack: object) -> bool:
             return reaches_the_surface(inner)
         case PGD(start=start):
             return start == "uniform"
-        case APGDCE() | APGDDLR() | APGDT() | Square() | SquareFromBest():
+        case APGDCE() | APGDDLR() | APGDT() | PublishedMALT() | PMA():
+            return True
+        case Square() | SquareFromBest():
             return True
         case (
             package.ReferenceAPGDCE()

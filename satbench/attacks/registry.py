@@ -54,7 +54,7 @@ ATTACKS = Registry(
         Entry(
             "cosine-pgd",
             "satbench.attacks.gradient.cosine:CosinePGD",
-            "PGD with a decaying step: loss ce, margin, gama or mifpe; backward=softplus(10)",
+            "PGD with a decaying step: loss ce, margin, gama, mifpe, dlr; backward=softplus(10)",
             "Sriramanan et al., 2020, arXiv:2011.14969; Xie et al., 2020, arXiv:2006.14536",
         ),
         Entry(
@@ -62,6 +62,24 @@ ATTACKS = Registry(
             "satbench.attacks.gradient.malt:MALT",
             "targeted margin searches, the nearest targets first",
             "Melamed et al., 2024, arXiv:2407.02240",
+        ),
+        Entry(
+            "malt-apgd",
+            "satbench.attacks.gradient.malt:PublishedMALT",
+            "MALT as published: Auto-PGD of 100 steps on each of the 9 nearest targets",
+            "Melamed et al., 2024, arXiv:2407.02240",
+        ),
+        Entry(
+            "pma",
+            "satbench.attacks.gradient.pma:PMA",
+            "the probability margin attack: PGD on the margin of the softmax, term by term",
+            "Xie et al., 2025, arXiv:2411.15210",
+        ),
+        Entry(
+            "a3",
+            "satbench.attacks.gradient.a3:A3",
+            "the adaptive auto attack: 13 rounds that learn where to start and whom to attack",
+            "Liu et al., 2022, arXiv:2203.05154",
         ),
         Entry(
             "autoattack-reference",

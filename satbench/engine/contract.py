@@ -173,6 +173,9 @@ class History:
     by the stage's part (or spec); `attacked` is how many it attacked.  `share` (N,) in [0, 1) is
     one random number per image for drawing samples, a function of the seed, the attack and the
     index.
+    `ranking` gives, for a part of the same attack that began earlier or begins now, the ranks (N,)
+    of the images by their margins at that moment: 0 for the least, 1, 2, …, and infinity for an
+    image that no longer survived then.
     """
 
     survivors: NDArray[np.bool_]
@@ -181,6 +184,7 @@ class History:
     broken: dict[str, int]
     attacked: dict[str, int]
     share: NDArray[np.float64]
+    ranking: Callable[[str], NDArray[np.float64]]
 
 
 @runtime_checkable

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -145,23 +145,32 @@ class Memory:
         return LeastMargins(margins, self._points)
 
     def history(
-        self,
-        number: int,
-        survivors: NDArray[np.bool_],
-        entered: NDArray[np.bool_],
-        seed: int,
+        self, number: int, standing: Callable[[int], NDArray[np.bool_]], seed: int
     ) -> History:
-        """Return what is known about every image when stage `number` begins."""
+        """Return what is known about every image when stage `number` begins.
+
+        `standing` returns the images that survived until a stage began, (N,) bool.
+        """
         earlier = list(enumerate(self._suite[: number - 1], 1))
         spec = self._suite[number - 1].spec
+        own = {one.part: k for k, one in enumerate(self._suite[:number], 1) if one.spec == spec}
+
+        def ranking(part: str) -> NDArray[np.float64]:
+            places = np.full(self._shape[0], np.inf)
+            rows = np.flatnonzero(standing(own[part]))
+            order = np.argsort(self.before(own[part]).margins[rows], kind="stable")
+            places[rows[order]] = np.arange(len(rows))
+            return places
+
         share = [generator_for(seed, spec, "share", i).random() for i in range(self._shape[0])]
         return History(
-            survivors,
-            entered,
+            standing(number),
+            standing(min(own.values())),
             self.before(number).margins,
             broken={stage.part or stage.spec: int(self._counts[k, 1]) for k, stage in earlier},
             attacked={stage.part or stage.spec: int(self._counts[k, 0]) for k, stage in earlier},
             share=np.array(share),
+            ranking=ranking,
         )
 
 

@@ -100,9 +100,7 @@ class SuiteRun:
         standing = self._standing(number)
         if not isinstance(stage.attack, Selective):
             return np.flatnonzero(standing)
-        first = 1 + next(k for k, one in enumerate(self.suite) if one.spec == stage.spec)
-        entered = self._standing(first)
-        history = self.memory.history(number, standing, entered, self.context.seed)
+        history = self.memory.history(number, self._standing, self.context.seed)
         return np.flatnonzero(standing & stage.attack.selects(history))
 
     def _standing(self, number: int) -> NDArray[np.bool_]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from satbench.attacks import suite_digests
+from satbench.attacks.suites.suite_parts import is_for_doubt
 from satbench.core.errors import SatbenchError
 from satbench.core.limits import check_timeout
 from satbench.core.progress.receiver import Progress
@@ -242,7 +243,12 @@ class Plan:
                         if self.evaluation.trained_on
                         else []
                     ),
-                    *flags_from_result(verdicts.tolist(), self._kinds, self.dataset.classes),
+                    *flags_from_result(
+                        verdicts.tolist(),
+                        self._kinds,
+                        self.dataset.classes,
+                        in_doubt=in_doubt(self.suite, stages),
+                    ),
                 ],
                 diagnosis.forwards,
                 diagnosis.backwards,
@@ -296,6 +302,18 @@ def _tally(result: BatchResult, spool: WitnessSpool) -> BatchResult:
         spool.add(result.indices[result.broken], result.witnesses)
     nothing = np.empty(0, np.float32)
     return replace(result, witnesses=nothing, points=nothing)
+
+
+def in_doubt(suite: Sequence[Stage | None], stages: Sequence[StageResult]) -> list[int]:
+    """Return how many images each stage took on that a suite runs only in doubt.
+
+    `suite` says what the stages were, None where that is not known.
+    """
+    return [
+        told.attacked
+        for one, told in zip(suite, stages, strict=True)
+        if one and is_for_doubt(one.attack)
+    ]
 
 
 def kind_of(stage: Stage) -> Kind:

@@ -26,13 +26,13 @@ from satbench.engine.stage import Stage
 from satbench.engine.suite_run import run_suite
 from satbench.evaluation.given import Given
 from satbench.evaluation.own_code import with_effect
-from satbench.evaluation.plan import Evaluation, Plan, kind_of
+from satbench.evaluation.plan import Evaluation, Plan, in_doubt, kind_of
 from satbench.evaluation.replacements import load_replacements
 from satbench.evaluation.surrogates import with_surrogates
 from satbench.preflight.preflight import Needs, check_set_up
 from satbench.proofs.submission import read_submission
 from satbench.proofs.verification import Subject, open_record
-from satbench.records.flags import RESULT_FLAGS, Kind, flags_from_result
+from satbench.records.flags import RESULT_FLAGS, flags_from_result
 from satbench.records.join import Proven, add_challenge, plan_challenge
 from satbench.records.record import (
     WRONG_CLEAN,
@@ -143,17 +143,21 @@ def with_result_flags(record: Record) -> Record:
     """Return the record with its flags about which stage broke what recomputed."""
     if record.diagnosis is None:
         return record
-    found = flags_from_result(record.verdicts, _kinds(record), record.dataset.classes)
+    suite = _known_stages(record)
+    kinds = [kind_of(stage) if stage else "white-box" for stage in suite]
+    doubts = in_doubt(suite, record.stages)
+    found = flags_from_result(record.verdicts, kinds, record.dataset.classes, in_doubt=doubts)
     of_model = [flag for flag in record.diagnosis.flags if flag.name not in RESULT_FLAGS]
     return replace(record, diagnosis=replace(record.diagnosis, flags=[*of_model, *found]))
 
 
-def _kinds(record: Record) -> list[Kind]:
-    known: dict[tuple[str, str], Kind] = {}
+def _known_stages(record: Record) -> list[Stage | None]:
+    """Return for each stage of a record what it ran, None where that is not known here."""
+    known: dict[tuple[str, str], Stage] = {}
     for spec in record.suite:
-        with suppress(SatbenchError):  # an older protocol or images from elsewhere give no sign
-            known |= {(spec, stage.part): kind_of(stage) for stage in parse_suite([spec])}
-    return [known.get((stage.attack, stage.part), "white-box") for stage in record.stages]
+        with suppress(SatbenchError):  # of an older protocol, or a third party's images: no sign
+            known |= {(spec, stage.part): stage for stage in parse_suite([spec])}
+    return [known.get((stage.attack, stage.part)) for stage in record.stages]
 
 
 def write_proven(proven: Proven, path: Path) -> None:

@@ -29,10 +29,11 @@ from satbench.engine.bpda import Replaced
 from satbench.engine.contract import Selective
 from satbench.engine.stage import Stage
 from satbench.evaluation.given import Given
-from satbench.evaluation.plan import kind_of
+from satbench.evaluation.plan import in_doubt, kind_of
 from satbench.evaluation.replacements import IDENTITY
 from satbench.models import LoadedModel, is_of_own_code
 from satbench.records.flags import (
+    AT_CHANCE,
     NOT_DIAGNOSED,
     RESULT_FLAGS,
     Flag,
@@ -253,10 +254,7 @@ def flags_here(found: OpenedRecord, given: Given) -> list[Flag] | None:
     record = found.record
     if any(text != IDENTITY for text in record.replacements.values()):
         return None
-    kinds = [kind_of(stage) if stage else "white-box" for stage in _stages(record, given)]
-    # Records from before the interval counted tell of fewer images too.
-    also = [flag.name for flag in record.diagnosis.flags] if record.diagnosis else []
-    of_result = flags_from_result(record.verdicts, kinds, record.dataset.classes, also)
+    of_result = _flags_of_result(record, given)
     module = found.loaded.module
     if record.replacements:
         module = Replaced(module, {name: nn.Identity() for name in record.replacements})
@@ -292,6 +290,29 @@ def _looked_at(told: Diagnosis | None, right: int) -> int:
     if told is None:
         return looked_at([], 0, right)
     return looked_at(told.flags, told.forwards, right) if told.images is None else told.images
+
+
+def _flags_of_result(record: Record, given: Given) -> list[Flag]:
+    """Return the flags that follow from the record.
+
+    What a stage of a file that is not here did is the record's word.  So is a flag that only such
+    stages can have raised: it can be more than is computed, and not less.
+    """
+    stages = _stages(record, given)
+    kinds = [kind_of(stage) if stage else "white-box" for stage in stages]
+    doubts = in_doubt(stages, record.stages)
+    claimed = record.diagnosis.flags if record.diagnosis else []
+    # Records from before the interval counted tell of fewer images too.
+    also = [flag.name for flag in claimed]
+    found = flags_from_result(record.verdicts, kinds, record.dataset.classes, also, doubts)
+    if None not in stages:
+        return found
+    flags = {flag.name: flag for flag in found}
+    for told in claimed:
+        computed = flags[told.name].images if told.name in flags else 0
+        if told.name in RESULT_FLAGS and told.name != AT_CHANCE and told.images > computed:
+            flags[told.name] = told
+    return list(flags.values())
 
 
 _PROBED: dict[tuple[object, ...], tuple[Flag, ...]] = {}

@@ -69,7 +69,16 @@ A working model is right on half of what guessing gets wrong.  So a handful of i
 flag, and with many the accuracy must be significantly above chance to raise none.
 """
 
-RESULT_FLAGS = (*(name for _, name, _, _ in _SIGNS), AT_CHANCE)
+WENT_ON = "suite-went-on"
+"""The name of the flag for a suite that ran parts which it keeps for models that it doubts."""
+
+_WENT_ON = (
+    "late parts of the suite broke so many images, or images so far from those of least margin, "
+    "that it ran parts which it keeps for such models",
+    "run strongest, for what is left may still be more than robust",
+)
+
+RESULT_FLAGS = (*(name for _, name, _, _ in _SIGNS), AT_CHANCE, WENT_ON)
 """The names of the flags that `flags_from_result` raises."""
 
 
@@ -97,11 +106,13 @@ def flags_from_result(
     kinds: Sequence[Kind],
     classes: int = 0,
     also: Collection[str] = (),
+    in_doubt: Sequence[int] = (),
 ) -> list[Flag]:
     """Find signs of masked gradients in the verdicts, and clean accuracy at chance level.
 
     `verdicts` are a record's, one an image: -1 survived, 0 wrong when clean, k broken by stage k;
-    `kinds` says of each stage what it knows; `classes` is how many there are, 0 if unknown.  A
+    `kinds` says of each stage what it knows; `classes` is how many there are, 0 if unknown;
+    `in_doubt` are the numbers of images of those stages that a suite runs only in doubt.  A
     stage counts if a white-box one ran before it: it saw nothing but what that one had left.  A
     flag is raised when such stages broke so many images that these `outweighs` the interval of the
     robust accuracy, or any image where its name is in `also`; it counts them `of` those that were
@@ -126,6 +137,8 @@ def flags_from_result(
         told = broken > 0 and name in also
         if told or outweighs(broken, survivors, max(1, len(verdicts))):
             flags.append(disagreement(kind, broken, right))
+    if any(in_doubt):
+        flags.append(Flag(WENT_ON, max(in_doubt), right, *_WENT_ON))
     return flags
 
 

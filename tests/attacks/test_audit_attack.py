@@ -101,9 +101,9 @@ def ten(grey_images: Callable[..., Dataset]) -> Dataset:
 
 def history_of(margins: list[float], entered: list[bool], survivors: list[bool]) -> History:
     share = np.array([0.9, 0.1, 0.5, 0.3, 0.7, 0.2])[: len(margins)]
-    return History(
-        np.array(survivors), np.array(entered), np.array(margins, np.float32), {}, {}, share
-    )
+    told = np.array(margins, np.float32)
+    standing, began = np.array(survivors), np.array(entered)
+    return History(standing, began, told, {}, {}, share, lambda part: told)
 
 
 # Who is audited

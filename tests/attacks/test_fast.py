@@ -16,13 +16,15 @@ from satbench.attacks.gradient.apgd import APGDT
 from satbench.attacks.gradient.cosine import CosinePGD
 from satbench.attacks.gradient.malt import MALT, targets_in_order
 from satbench.attacks.score.square_from_best import SquareFlagged, SquareFromBest
-from satbench.attacks.suites.suite_parts import Chosen, ChosenInformed, weakest
+from satbench.attacks.suites.suite_parts import Chosen, ChosenInformed, Selection, weakest
+from satbench.core.errors import SatbenchError
 from satbench.core.noise import Noise
 from satbench.core.threat import Length, Threat
 from satbench.data import Dataset
 from satbench.engine.backward import Backward
 from satbench.engine.contract import Hints, History
 from satbench.engine.passes import CountingModel, Passes
+from satbench.engine.traits import traits_of
 from satbench.models import LoadedModel
 
 LINF = Threat.parse("linf:0.1")
@@ -104,6 +106,20 @@ def test_a_robust_image_costs_one_forward_more_than_steps() -> None:
     assert (3 * 8, 3 * 7) == passes.take()
 
 
+def test_the_loss_of_three_classes_is_refused_for_two_and_passed_over_in_a_suite() -> None:
+    model, x, y, _ = linear_case(LINF)
+    attack, noise = CosinePGD("dlr", 3), noise_of(len(x))
+    hints = Hints(torch.arange(len(x)).float(), x / 2)
+
+    with pytest.raises(SatbenchError, match=r"the loss dlr needs at least 3 classes, got 2"):
+        attack(model, x, y, LINF, noise)
+    found = ChosenInformed(attack, Selection(1.0)).follow(model, x, y, LINF, noise, hints)
+
+    assert torch.equal(found.x_adv, hints.points)
+    assert torch.equal(found.margins, hints.margins)
+    assert [2, 3] == [traits_of(CosinePGD(loss)).least_classes for loss in ("margin", "dlr")]  # type: ignore[arg-type]
+
+
 def test_malt_costs_a_forward_and_a_backward_a_class_and_then_its_searches() -> None:
     model = Classes(torch.zeros(5, 1).fill_(1e-3).cumsum(0), torch.tensor([0.0, 0, 0, 0, 9]))
     passes = Passes()
@@ -175,7 +191,8 @@ def test_a_search_from_the_best_point_never_tells_a_worse_margin(shipped: Loaded
 def history(margins: list[float], survivors: list[bool], broken: dict[str, int]) -> History:
     share = np.linspace(0, 1, len(margins), endpoint=False)
     standing = np.array(survivors)
-    return History(standing, standing, np.array(margins, np.float32), broken, broken, share)
+    told = np.array(margins, np.float32)
+    return History(standing, standing, told, broken, broken, share, lambda part: told)
 
 
 def test_the_weakest_are_the_survivors_of_least_margin() -> None:
@@ -187,7 +204,7 @@ def test_the_weakest_are_the_survivors_of_least_margin() -> None:
 def test_square_takes_on_the_weakest_and_a_sample() -> None:
     told = history([0.3, 0.1, 0.2, 0.4, 0.5], [True] * 5, {})
 
-    chosen = Chosen(SquareFromBest(1), weakest=0.2, sample=0.21, after=()).selects(told)
+    chosen = Chosen(SquareFromBest(1), Selection(weakest=0.2, sample=0.21)).selects(told)
 
     assert [True, True, False, False, False] == chosen.tolist()
 
@@ -199,7 +216,7 @@ def test_square_takes_on_the_weakest_and_a_sample() -> None:
 def test_square_goes_on_to_more_only_where_the_safety_net_caught_something(
     broken: dict[str, int], goes_on: bool
 ) -> None:
-    square = Chosen(SquareFromBest(1), 0.5, 0.0, ("transfer", "square"))
+    square = Chosen(SquareFromBest(1), Selection(0.5, after=("transfer", "square")))
 
     assert goes_on == bool(square.selects(history([0.1, 0.2], [True, True], broken)).any())
 
@@ -255,10 +272,12 @@ def test_version_2_is_made_of_the_parts_that_its_records_were_made_with() -> Non
         "malt-softplus": MALT(2, 20, backward=Backward(10.0)),
         "margin-again": CosinePGD("margin", 20, half, "best"),
         "gama-again": replace(gama, backward=Backward(5.0)),
-        "apgd-t": Chosen(APGDT(targets=3), 0.05, 0.0, ()),
+        "apgd-t": Chosen(APGDT(targets=3), Selection(0.05)),
         "square-flagged": SquareFlagged(queries=5000),
-        "square": ChosenInformed(SquareFromBest(400), 0.1, 0.05, ()),
-        "square-more": ChosenInformed(SquareFromBest(400), 0.4, 0.0, ("transfer", "square")),
+        "square": ChosenInformed(SquareFromBest(400), Selection(0.1, 0.05)),
+        "square-more": ChosenInformed(
+            SquareFromBest(400), Selection(0.4, after=("transfer", "square"))
+        ),
         "margin-last": CosinePGD("margin", 20, half, "best"),
     } == parts
     assert ("linf", "l2") == parse_attack("fast").norms

@@ -88,7 +88,7 @@ def test_the_digest_is_of_what_a_suite_does_and_not_of_its_words(
     ("old", "new", "said"),
     [
         ("schema = 1", "schema = 2", "schema: expected 1, got 2"),
-        ("weakest = 0.5", "weakest = 1.5", r"parts\[1\] \(weak\): expected weakest and sample"),
+        ("weakest = 0.5", "weakest = 1.5", r"parts\[1\] \(weak\): expected weakest, sample"),
         ("weakest = 0.5", 'weakest = "all"', r"parts\[1\].weakest: expected float, got str"),
         ("weakest = 0.5", "weekest = 0.5", r"not known, parts\[1\].weekest"),
         ("{steps}", "{stops}", "the suite has no parameter 'stops'"),

@@ -21,7 +21,7 @@ from satbench.attacks.gradient.trades import TradesAttack
 from satbench.attacks.packages import pyautoattack_attacks as reference
 from satbench.attacks.score.square_from_best import SquareFromBest
 from satbench.attacks.suites.audit import AuditPart
-from satbench.attacks.suites.suite_parts import Chosen, ChosenInformed
+from satbench.attacks.suites.suite_parts import Chosen, ChosenInformed, Selection
 from satbench.attacks.transfer.distilled import Distilled
 from satbench.attacks.transfer.gradients import Method
 from satbench.attacks.transfer.surrogates import FromSurrogates, Transfer
@@ -42,6 +42,9 @@ CHEAP = {
     "square-flagged": "square-flagged(queries=20)",
     "cosine-pgd": "cosine-pgd(steps=5)",
     "malt": "malt(steps=4,targets=2)",
+    "malt-apgd": "malt-apgd(steps=3,targets=2)",
+    "pma": "pma(steps=4)",
+    "a3": "a3(rounds=3)",
     "foolbox.fmn": "foolbox.fmn(steps=20)",
     "foolbox.ddn": "foolbox.ddn(steps=5)",
     "foolbox.deepfool": "foolbox.deepfool(steps=10,candidates=3)",
@@ -75,8 +78,8 @@ PARTS: dict[str, tuple[Attack, Sequence[str]]] = {
     "reference/fab-t": (reference.ReferenceFABT(steps=2, targets=2), ("linf", "l2", "l1")),
     "reference/square": (reference.ReferenceSquare(queries=20), ("linf", "l2", "l1")),
     "square-rescaled": (parse_attack("square(queries=20,schedule=rescaled)"), ("linf", "l2", "l1")),
-    "chosen": (Chosen(APGDT(steps=3, targets=2), 1.0, 0.0, ()), _FAST),
-    "chosen-informed": (ChosenInformed(SquareFromBest(queries=20), 1.0, 1.0, ()), _FAST),
+    "chosen": (Chosen(APGDT(steps=3, targets=2), Selection(1.0)), _FAST),
+    "chosen-informed": (ChosenInformed(SquareFromBest(queries=20), Selection(1.0, 1.0)), _FAST),
     "audited": (AuditPart(parse_attack("pgd-3"), lambda history: history.survivors), ("linf",)),
     "transfer": (
         FromSurrogates(("a",), replace(_TRANSFER, method=Method(("mi", "di", "ti")))),

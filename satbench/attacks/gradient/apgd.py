@@ -57,10 +57,10 @@ class APGDCE:
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:
         """Perturb `x` within `threat`.  (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W)."""
-        clean = _clean_logits(model, x, least_classes=2, loss="cross-entropy")
+        clean = clean_logits(model, x, least_classes=2, loss="cross-entropy")
         runs = [y] * restarts_in(threat, self.restarts, self.eot)
         search = Search(model, lambda z, y, _: losses.cross_entropy(z, y), self.steps, self.eot)
-        return _perturb(search, x, y, clean, runs, threat, noise)
+        return in_runs(search, x, y, clean, runs, threat, noise)
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ class APGDDLR:
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:
         """Perturb `x` within `threat`.  (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W)."""
-        clean = _clean_logits(model, x, least_classes=3, loss="DLR loss")
+        clean = clean_logits(model, x, least_classes=3, loss="DLR loss")
         runs = [y] * restarts_in(threat, self.restarts, self.eot)
         search = Search(model, lambda z, y, _: losses.dlr(z, y), self.steps, self.eot)
-        return _perturb(search, x, y, clean, runs, threat, noise)
+        return in_runs(search, x, y, clean, runs, threat, noise)
 
 
 @dataclass(frozen=True)
@@ -115,30 +115,19 @@ class APGDT:
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:
         """Perturb `x` within `threat`.  (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W)."""
-        clean = _clean_logits(model, x, least_classes=4, loss="targeted DLR loss")
+        clean = clean_logits(model, x, least_classes=4, loss="targeted DLR loss")
         count = min(targets_in(threat, self.targets, self.eot), clean.shape[1] - 1)
         order = clean.sort(1).indices
         runs = [order[:, -rank] for rank in range(2, count + 2)]
         search = Search(model, losses.dlr_targeted, self.steps, self.eot)
-        return _perturb(search, x, y, clean, runs, threat, noise)
+        return in_runs(search, x, y, clean, runs, threat, noise)
 
 
-def larger_radii(threat: Threat, eot: int) -> bool:
-    """Say whether a run starts at larger radii: in L1, in the package's standard version."""
-    return threat.norm == "l1" and eot == 1
+def clean_logits(model: Model, x: Tensor, least_classes: int, loss: str) -> Tensor:
+    """Return the logits of `x`, (B, K).  Raises SatbenchError for fewer classes than a loss needs.
 
-
-def restarts_in(threat: Threat, restarts: int, eot: int) -> int:
-    """Return how many restarts `restarts` means under `threat`."""
-    return L1_RESTARTS if larger_radii(threat, eot) and restarts == 1 else restarts
-
-
-def targets_in(threat: Threat, targets: int, eot: int) -> int:
-    """Return how many targets `targets` means under `threat`."""
-    return L1_TARGETS if larger_radii(threat, eot) and targets == 9 else targets
-
-
-def _clean_logits(model: Model, x: Tensor, least_classes: int, loss: str) -> Tensor:
+    `loss` is what people call it.
+    """
     with torch.no_grad():
         logits = model(x)
     if logits.shape[1] < least_classes:
@@ -149,7 +138,7 @@ def _clean_logits(model: Model, x: Tensor, least_classes: int, loss: str) -> Ten
     return logits
 
 
-def _perturb(
+def in_runs(
     search: Search,
     x: Tensor,
     y: Tensor,
@@ -172,6 +161,21 @@ def _perturb(
             result[left[fooled]] = found[fooled].clamp(0, 1)
             left = left[~fooled]
     return result
+
+
+def larger_radii(threat: Threat, eot: int) -> bool:
+    """Say whether a run starts at larger radii: in L1, in the package's standard version."""
+    return threat.norm == "l1" and eot == 1
+
+
+def restarts_in(threat: Threat, restarts: int, eot: int) -> int:
+    """Return how many restarts `restarts` means under `threat`."""
+    return L1_RESTARTS if larger_radii(threat, eot) and restarts == 1 else restarts
+
+
+def targets_in(threat: Threat, targets: int, eot: int) -> int:
+    """Return how many targets `targets` means under `threat`."""
+    return L1_TARGETS if larger_radii(threat, eot) and targets == 9 else targets
 
 
 def _one_run(

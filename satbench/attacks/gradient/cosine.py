@@ -10,7 +10,7 @@ turned into an attack (Xie et al., 2020, arXiv:2006.14536, section 3.2).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from satbench.attacks.gradient import losses
+from satbench.core.errors import SatbenchError
 from satbench.core.limits import check_at_least_one
 from satbench.core.threat import Length, Threat
 from satbench.engine.backward import Backward
@@ -31,8 +32,8 @@ TRUE = Backward()
 _RELAXED = 0.25  # the share of the steps over which GAMA's relaxation fades: 25 of 100 in its code
 _WEIGHT = 50.0  # its weight at first, for CIFAR-10 (arXiv:2011.14969, section 5)
 
-Loss = Callable[[Tensor, Tensor, float], Tensor]
-"""(logits (B, K), rows of the batch (B,), share of the steps done) -> what to climb, (B,)."""
+Loss = Callable[[Tensor, Tensor, int], Tensor]
+"""(logits (B, K), rows of the batch (B,), number of steps done) -> what to climb, (B,)."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,10 @@ class CosinePGD(Informed):
     `start` is a corner of the ball (a random sign a pixel; in L2 a uniform point), a uniform
     point, the clean image, or the best point that an earlier attack of the suite found (the clean
     image where none did).  An image leaves at its first misclassified iterate; of an image that
-    holds out, the iterate of least margin is handed on.
+    holds out, the iterate of least margin is handed on.  The loss `dlr` needs 3 classes.
     """
 
-    loss: Literal["ce", "margin", "gama", "mifpe"] = "margin"
+    loss: Literal["ce", "margin", "gama", "mifpe", "dlr"] = "margin"
     steps: int = 40
     step: Length = TWICE_EPS
     start: Literal["corner", "uniform", "clean", "best"] = "uniform"
@@ -53,6 +54,11 @@ class CosinePGD(Informed):
 
     def __post_init__(self) -> None:
         check_at_least_one("cosine-pgd", self, "steps")
+
+    @property
+    def least_classes(self) -> int:
+        """The number of classes that the loss needs."""
+        return 3 if self.loss == "dlr" else 2
 
     def follow(
         self,
@@ -65,12 +71,14 @@ class CosinePGD(Informed):
     ) -> Found:
         """Perturb `x`, from the best points known if `start` says so."""
         start = start_of(self.start, x, threat, noise, hints)
-        climb = Climb(model, x, y, threat, self.steps, self.step.within(threat), self.backward)
-        return climb.run(start, self._loss(y))
+        lengths = half_cosine(self.step.within(threat), self.steps)
+        return Climb(model, x, y, threat, lengths, self.backward).run(start, self._loss(y))
 
     def _loss(self, y: Tensor) -> Loss:
         if self.loss == "gama":
-            return _Gama(y)
+            return _Gama(y, self.steps)
+        if self.loss == "dlr":
+            return lambda logits, rows, done: losses.dlr(_of_three(logits), y[rows])
         plain = {
             "ce": losses.cross_entropy,
             "margin": losses.margin,
@@ -79,18 +87,27 @@ class CosinePGD(Informed):
         return lambda logits, rows, done: plain(logits, y[rows])
 
 
+def _of_three(logits: Tensor) -> Tensor:
+    if logits.shape[1] < 3:
+        raise SatbenchError(
+            f"cosine-pgd: the loss dlr needs at least 3 classes, got {logits.shape[1]}; take "
+            "margin or mifpe"
+        )
+    return logits
+
+
 class _Gama:
     """The probability margin, and at first the distance from the probabilities at the start."""
 
-    def __init__(self, y: Tensor) -> None:
-        self._y = y
+    def __init__(self, y: Tensor, steps: int) -> None:
+        self._y, self._steps = y, steps
         self._start: Tensor | None = None
 
-    def __call__(self, logits: Tensor, rows: Tensor, done: float) -> Tensor:
+    def __call__(self, logits: Tensor, rows: Tensor, done: int) -> Tensor:
         if self._start is None:
             self._start = logits.detach()
         climbed = losses.probability_margin(logits, self._y[rows])
-        weight = _WEIGHT * (1 - done / _RELAXED)
+        weight = _WEIGHT * (1 - done / self._steps / _RELAXED)
         if weight <= 0:
             return climbed
         return climbed + weight * losses.relaxation(logits, self._start[rows])
@@ -114,34 +131,37 @@ def start_of(
     return random_point(x, threat, noise)
 
 
+def half_cosine(step: float, steps: int) -> list[float]:
+    """Return the lengths of `steps` steps that fall from `step` toward 0 along half a cosine."""
+    return [step * (1 + math.cos(math.pi * number / steps)) / 2 for number in range(steps)]
+
+
 @dataclass(frozen=True)
 class Climb:
-    """A search around `x`: so many steps from a length down to 0, with a choice of backward."""
+    """A search around `x`: a step for each of `lengths`, with a choice of backward."""
 
     model: Model
     x: Tensor
     y: Tensor
     threat: Threat
-    steps: int
-    step: float
-    backward: Backward
+    lengths: Sequence[float]
+    backward: Backward = TRUE
 
     def run(self, start: Tensor, loss: Loss) -> Found:
         """Climb from `start`; broken images leave, and the best point of each is kept."""
         best = Found(start.clone(), torch.full((len(start),), torch.inf, device=start.device))
         rows = torch.arange(len(start), device=start.device)
         x_adv, x = start, self.x
-        for number in range(self.steps):
+        for number, length in enumerate(self.lengths):
             x_adv = x_adv.detach().requires_grad_()
             with torch.enable_grad(), self.backward.applied():
                 logits = self.model(x_adv)
                 # Summed, so that no image's gradient depends on the size of its batch.
-                climbed = loss(logits, rows, number / self.steps).sum()
+                climbed = loss(logits, rows, number).sum()
             holds = self._keep_best(best, rows, x_adv.detach(), logits.detach())
             if not bool(holds.any()):
                 return best
             (grad,) = torch.autograd.grad(climbed, x_adv)
-            length = self.step * (1 + math.cos(math.pi * number / self.steps)) / 2
             x_adv = x_adv.detach()
             stepped = x_adv + length * steepest(grad, self.threat, x_adv)
             x_adv = project(stepped, x, self.threat)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from satbench.attacks.registry import attack_spec, parse_attack, short_spec
+from satbench.attacks.suites.suite_parts import noise_name
 from satbench.core.errors import SatbenchError
 from satbench.core.specs import split_spec
 from satbench.core.threat import Threat
@@ -34,7 +35,10 @@ def parse_suite(attacks: Sequence[str]) -> tuple[Stage, ...]:
             raise SatbenchError(f"the attack {spec} is given twice")
         attack, short = parse_attack(text), short_spec(spec)
         if isinstance(attack, Composite):
-            stages += [Stage(spec, part, part, inner, short) for part, inner in attack.parts()]
+            stages += [
+                Stage(spec, part, noise_name(part, inner), inner, short)
+                for part, inner in attack.parts()
+            ]
         else:
             stages.append(Stage(spec, "", split_spec(spec)[0], attack, short))
     return tuple(stages)

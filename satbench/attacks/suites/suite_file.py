@@ -38,8 +38,18 @@ class SuitePart:
     `attack` is its spec; `{name}` in it is the value of a parameter of the suite.  The part takes
     on the share `weakest` of the survivors, those of least margin, and a random share `sample` of
     all; with neither it takes on every survivor.  `after` names parts, by how their names begin:
-    the part runs only where one of these broke an image.  The part is left out where a parameter
-    has a value of `unless`.
+    the part runs only where one of these broke an image; with `above`, only where one of these
+    broke more than that share of the images that it took on.  The part is left out where a
+    parameter has a value of `unless`.
+
+    `escalate` makes the part a gated one (decision 20).  The gate closes when the first gated part
+    begins: the survivors are ranked by margin once and for all, and `weakest` is a share of that
+    ranking.  After the last gated part the gate opens where a part since then broke an image beyond
+    the share `escalate` of the ranking.  Then each gated part takes on the survivors that it had
+    passed by, as the part `NAME/others`.
+
+    `flag` flags the record where a part runs because of `above` or `after`, or because the gate
+    opened.
     """
 
     name: str
@@ -48,6 +58,9 @@ class SuitePart:
     sample: float = 0.0
     after: list[str] = field(default_factory=list)
     unless: dict[str, str] = field(default_factory=dict)
+    above: float = 0.0
+    escalate: float = 0.0
+    flag: bool = False
 
     def is_left_out(self, values: Mapping[str, object]) -> bool:
         """Say whether `unless` leaves the part out for these values of the parameters."""
@@ -90,9 +103,20 @@ def read_suite(path: Path) -> SuiteFile:
 
 def digest_of(suite: SuiteFile) -> str:
     """Return the SHA-256 of what a suite does: its parts, parameters and norms, not its words."""
-    parts = [vars(part) for part in suite.parts]
+    parts = [_told(part) for part in suite.parts]
     kinds = {n: vars(v) if isinstance(v, Parameter) else v for n, v in suite.parameters.items()}
     return digest_json({"parts": parts, "parameters": kinds, "norms": suite.norms})
+
+
+def _told(part: SuitePart) -> dict[str, Any]:
+    """Return what a part does; later settings are left out where they are not used.
+
+    So the digests of suites from before there were these settings stay what they are.
+    """
+    later = {"above": 0.0, "escalate": 0.0, "flag": False}
+    return {
+        key: value for key, value in vars(part).items() if key not in later or value != later[key]
+    }
 
 
 def suite_class(name: str, suite: SuiteFile) -> type:
@@ -159,8 +183,15 @@ def _fault(suite: SuiteFile) -> str:
             return f"parameters.{key}: expected a name and a default"
     for number, part in enumerate(suite.parts):
         place = f"parts[{number}] ({part.name})"
-        if not (0 <= part.weakest <= 1 and 0 <= part.sample <= 1):
-            return f"{place}: expected weakest and sample as shares in [0, 1]"
+        shares = (part.weakest, part.sample, part.above, part.escalate)
+        if not all(0 <= share <= 1 for share in shares):
+            return f"{place}: expected weakest, sample, above and escalate as shares in [0, 1]"
+        if part.above and not part.after:
+            return f"{place}: above is a share for the parts of after, and there is no after"
+        if part.escalate and (part.after or not part.weakest):
+            return f"{place}: escalate is for a part with weakest and without after"
+        if part.flag and not (part.after or part.escalate):
+            return f"{place}: flag is for a part with after or escalate: others always run"
         asked = {*re.findall(r"\{(\w+)\}", part.attack), *part.unless}
         if unknown := asked - set(suite.parameters):
             return f"{place}: the suite has no parameter {sorted(unknown)[0]!r}"

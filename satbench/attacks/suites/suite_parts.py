@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,50 +28,126 @@ from satbench.engine.contract import (
 )
 from satbench.engine.traits import Composite, traits_of
 
+OTHERS = "others"
+"""The part of this name within a gated part is on the images that the gate left outside."""
+
 
 def parts_of(
     name: str, suite: SuiteFile, values: Mapping[str, object]
 ) -> tuple[tuple[str, Attack], ...]:
     """Return the parts of a suite in order, named, for these values of its parameters.
 
-    A part that is made of others, such as `transfer`, gives one part each, `NAME/THEIRS`.  Raises
+    A part that is made of others, such as `transfer`, gives one part each, `NAME/THEIRS`.  After
+    the last gated part come those on the images that the gate left outside, `NAME/others`.  Raises
     SatbenchError, naming the part, for an attack that is unknown or given wrong values.
     """
     made: list[tuple[str, Attack]] = []
+    others: list[tuple[str, Attack]] = []
+    closes, end = "", 0
     for part in suite.parts:
         if part.is_left_out(values):
             continue
-        try:
-            attack = parse_attack(part.spec(values))
-            inner = attack.parts() if isinstance(attack, Composite) else (("", attack),)
-        except SatbenchError as error:
-            raise SatbenchError(f"{name}, part {part.name}: {error}") from None
-        made += [
-            (f"{part.name}/{sub}" if sub else part.name, _chosen(one, part)) for sub, one in inner
-        ]
-    return tuple(made)
+        for title, attack in _inner(name, part, values):
+            closes = closes or (title if part.escalate else "")
+            choice = _choice_of(part, closes)
+            made.append((title, _chosen(attack, choice, part.name)))
+            if choice.gate:
+                outside = replace(choice, gate=replace(choice.gate, outside=True))
+                others.append((f"{title}/{OTHERS}", _chosen(attack, outside, part.name)))
+                end = len(made)
+    return (*made[:end], *others, *made[end:])
 
 
-def _chosen(attack: Attack, part: SuitePart) -> Attack:
-    if not (part.weakest or part.sample or part.after):
-        return attack
-    if isinstance(attack, Prepared | Selective):
-        raise SatbenchError(
-            f"{part.name}: expected an attack that takes on what it is given; weakest, sample and "
-            "after are not for one that chooses images or is prepared itself"
+def noise_name(part: str, attack: Attack) -> str:
+    """Return what keys the noise of a part: on both sides of a gate an image draws the same."""
+    is_outside = isinstance(attack, Chosen) and attack.choice.gate and attack.choice.gate.outside
+    return part.removesuffix(f"/{OTHERS}") if is_outside else part
+
+
+def is_for_doubt(attack: object) -> bool:
+    """Say whether a record is to be flagged where a part took on images."""
+    return isinstance(attack, Chosen) and attack.choice.is_for_doubt
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A gate that closed when the part `closes` began: see `SuitePart`.
+
+    It opens where a part since then broke an image beyond the share `escalate` of the ranking.  A
+    part `outside` is on the images that the gate left there, once it is open.
+    """
+
+    closes: str
+    escalate: float
+    outside: bool = False
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which survivors a part takes on: see `satbench.attacks.suites.suite_file.SuitePart`."""
+
+    weakest: float = 0.0
+    sample: float = 0.0
+    after: tuple[str, ...] = ()
+    above: float = 0.0
+    gate: Gate | None = None
+    flag: bool = False
+
+    @property
+    def share(self) -> float:
+        """The share of the survivors that the part takes on where it runs."""
+        if self.gate and self.gate.outside:
+            return 1 - min(1.0, self.weakest + self.sample)
+        return min(1.0, self.weakest + self.sample) or 1.0
+
+    @property
+    def is_uncertain(self) -> bool:
+        """Whether it depends on earlier parts if the part runs."""
+        return bool(self.after) or bool(self.gate and self.gate.outside)
+
+    @property
+    def is_for_doubt(self) -> bool:
+        """Whether a record is to be flagged where the part ran."""
+        return self.flag and self.is_uncertain
+
+    def within(self, prefix: str) -> Selection:
+        """Return the same choice for a part of a suite that is itself a part of another."""
+        gate = self.gate and replace(self.gate, closes=prefix + self.gate.closes)
+        return replace(self, after=tuple(prefix + name for name in self.after), gate=gate)
+
+    def selects(self, history: History) -> NDArray[np.bool_]:
+        """Return which images to take on, (N,) bool."""
+        nobody = np.zeros(len(history.survivors), bool)
+        if self.after and not self._was_called_for(history):
+            return nobody
+        if not (self.weakest or self.sample):
+            return history.survivors
+        drawn = history.survivors & (history.share < self.sample)
+        if self.gate is None:
+            return drawn | weakest(history, self.weakest)
+        places = history.ranking(self.gate.closes)
+        inside = drawn | (history.survivors & (places < _count(places, self.weakest)))
+        if not self.gate.outside:
+            return inside
+        fell = np.isfinite(places) & ~history.survivors
+        is_open = (fell & (places >= _count(places, self.gate.escalate))).any()
+        return history.survivors & ~inside if is_open else nobody
+
+    def _was_called_for(self, history: History) -> bool:
+        """Say whether one of the parts of `after` broke as many images as it takes."""
+        return any(
+            broken > self.above * history.attacked[part]
+            for part, broken in history.broken.items()
+            if part.startswith(self.after)
         )
-    choice = (attack, part.weakest, part.sample, tuple(part.after))
-    return ChosenInformed(*choice) if isinstance(attack, Informed) else Chosen(*choice)
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """An attack on some of the survivors: see `satbench.attacks.suites.suite_file.SuitePart`."""
+    """An attack on some of the survivors."""
 
     attack: Attack
-    weakest: float
-    sample: float
-    after: tuple[str, ...]
+    choice: Selection
 
     @property
     def block(self) -> int | None:
@@ -91,24 +167,20 @@ class Chosen:
 
         Where the model has fewer classes than the attack needs, `x` comes back as it is.
         """
-        least = traits_of(self.attack).least_classes
-        if least > traits_of(self).least_classes:
-            with torch.no_grad():
-                classes = model(x[:1]).shape[1]
-            if classes < least:
-                return x
+        if self._lacks_classes(model, x):
+            return x
         return self.attack(model, x, y, threat, noise)
 
     def selects(self, history: History) -> NDArray[np.bool_]:
         """Return which images to take on, (N,) bool."""
-        if self.after and not any(
-            broken and part.startswith(self.after) for part, broken in history.broken.items()
-        ):
-            return np.zeros(len(history.survivors), bool)
-        if not (self.weakest or self.sample):
-            return history.survivors
-        drawn = history.survivors & (history.share < self.sample)
-        return drawn | weakest(history, self.weakest)
+        return self.choice.selects(history)
+
+    def _lacks_classes(self, model: Model, x: Tensor) -> bool:
+        least = traits_of(self.attack).least_classes
+        if least <= traits_of(self).least_classes:
+            return False
+        with torch.no_grad():
+            return model(x[:1]).shape[1] < least
 
 
 @dataclass(frozen=True)
@@ -133,7 +205,55 @@ class ChosenInformed(Chosen, Informed):
     ) -> Found:
         """Perturb `x` within `threat`, knowing `hints`; shapes as for `Attack`."""
         assert isinstance(self.attack, Informed)  # noqa: S101 (made so by `parts_of`)
+        if self._lacks_classes(model, x):
+            return Found(hints.points, hints.margins)
         return self.attack.follow(model, x, y, threat, noise, hints)
+
+
+def _inner(name: str, part: SuitePart, values: Mapping[str, object]) -> list[tuple[str, Attack]]:
+    """Return the attacks that a part of the suite `name` is made of, named; mostly one."""
+    try:
+        attack = parse_attack(part.spec(values))
+        if not isinstance(attack, Composite):
+            return [(part.name, attack)]
+        inner = [(f"{part.name}/{title}", _nested(one, part)) for title, one in attack.parts()]
+    except SatbenchError as error:
+        raise SatbenchError(f"{name}, part {part.name}: {error}") from None
+    return inner
+
+
+def _nested(attack: Attack, part: SuitePart) -> Attack:
+    """Return a part of a suite as a part of the suite that has `part`."""
+    if isinstance(attack, Chosen):
+        return replace(attack, choice=attack.choice.within(f"{part.name}/"))
+    if isinstance(attack, Selective):
+        raise SatbenchError(
+            "expected an attack that can be a part of a suite, got one that chooses among the "
+            "images that it begins with: give it beside the suite"
+        )
+    return attack
+
+
+def _choice_of(part: SuitePart, closes: str) -> Selection:
+    gate = Gate(closes, part.escalate) if part.escalate else None
+    return Selection(part.weakest, part.sample, tuple(part.after), part.above, gate, part.flag)
+
+
+def _chosen(attack: Attack, choice: Selection, part: str) -> Attack:
+    if choice == Selection():
+        return attack
+    if isinstance(attack, Prepared | Selective):
+        raise SatbenchError(
+            f"{part}: expected an attack that takes on what it is given; weakest, sample and "
+            "after are not for one that chooses images or is prepared itself"
+        )
+    kind = ChosenInformed if isinstance(attack, Informed) else Chosen
+    return kind(attack, choice)
+
+
+def _count(places: NDArray[np.float64], share: float) -> int:
+    """Return how many images that share of a ranking is, rounded up."""
+    return int(np.ceil(share * np.isfinite(places).sum()))
 
 
 def weakest(history: History, share: float) -> NDArray[np.bool_]:

@@ -121,7 +121,7 @@ def _most(text: str, classes: int) -> Spending | None:
         attack = stage.attack
         share = 1.0
         if isinstance(attack, Chosen):
-            share = min(1.0, attack.weakest + attack.sample) or 1.0
+            share = attack.choice.share
         spent = expenses_of(attack, classes)
         if spent is None:
             return None

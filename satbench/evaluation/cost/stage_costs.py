@@ -30,9 +30,9 @@ def costs_of(suite: Sequence[Stage], classes: int) -> tuple[StageCost, ...]:
 
 def _cost(attack: object, classes: int) -> StageCost:
     match attack:
-        case Chosen(attack=inner, weakest=weakest, sample=sample, after=after):
-            share = min(1.0, weakest + sample) or 1.0
-            return StageCost(_cost(inner, classes).passes, share * (_MAYBE if after else 1.0))
+        case Chosen(attack=inner, choice=choice):
+            likely = _MAYBE if choice.is_uncertain else 1.0
+            return StageCost(_cost(inner, classes).passes, choice.share * likely)
         case AuditPart(attack=inner):
             return _cost(inner, classes)
         case SquareFlagged():  # it looks at all images, and few are flagged
