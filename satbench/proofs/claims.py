@@ -98,17 +98,19 @@ def _check_form(record: Record) -> Iterator[str]:
 
 
 def _check_examined(record: Record) -> Iterator[str]:
-    """Check that the diagnosis looked at as many images as one does after such attacks."""
+    """Check that the diagnosis examined as many images as it does after the first attack.
+
+    A challenge adds attacks, and leaves the diagnosis as it is.
+    """
     told = record.diagnosis
     if told is None or told.images is None or not_diagnosed(told.flags):
         return
-    own = (stage for stage in record.stages if not (stage.origin or stage.by))
-    passes = record.n + sum(stage.forwards + stage.backwards for stage in own)
+    passes = record.n + sum(stage.forwards + stage.backwards for stage in record.stages[:1])
     least = images_to_examine(passes, record.clean_correct, record.surviving())
     if not least <= told.images <= record.clean_correct:
         yield (
-            f"the diagnosis tells of {told.images} images that it looked at, of "
-            f"{record.clean_correct} that are right, where it looks at {least} at least"
+            f"the diagnosis examined {told.images} of {record.clean_correct} images that are "
+            f"right; after such attacks it examines at least {least}"
         )
 
 
