@@ -18,6 +18,7 @@ from satbench.board.publish import read_board
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
 from satbench.data import Dataset
+from satbench.diagnosis.diagnose import images_to_examine
 from satbench.proofs.rechecking import Recheck, lowest_unverified, recheck_record
 from satbench.records.rechecks import check_recheck, read_rechecks
 from satbench.records.record import read_record, write_record
@@ -49,8 +50,14 @@ def hidden(honest: Path, tmp_path: Path) -> Path:
     stage = replace(stage, attacked=left, broken=0, forwards=11 * left, backwards=10 * left)
     nothing = Witnesses(np.empty(0, np.int64), np.empty((0, 1, 28, 28), np.float32))
     path = tmp_path / "hidden.json"
+    assert record.diagnosis is not None
     forged = replace(
-        record, verdicts=verdicts, stages=[stage], witnesses_digest=nothing.digest, path=None
+        record,
+        verdicts=verdicts,
+        stages=[stage],
+        witnesses_digest=nothing.digest,
+        diagnosis=replace(record.diagnosis, images=images_to_examine(22 * left, left, left)),
+        path=None,
     )
     write_witnesses(nothing, witnesses_path(path))
     write_record(forged, path)
