@@ -23,7 +23,7 @@ def model_place(model: ModelInfo) -> str:
     """Return where the page of a model lies.  Names of models are a stranger's.
 
     >>> model_place(ModelInfo("../<b>é", "file", "tiny", "relu", 9, "0" * 64, {}))
-    'models/b-77bfc6a4.html'
+    'models/b-d6ef27b0.html'
     """
     return f"models/{_stem(model.name, digest_json(list(model_key(model))))}.html"
 
