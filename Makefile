@@ -20,7 +20,7 @@ STUDIES := gradient-quality activations negative-inputs elu-celu scaling gradien
 WRITTEN := $(filter-out README,$(basename $(notdir $(wildcard docs/studies/*.md))))
 JOBS ?= 2
 
-.PHONY: help demo docs docs-serve image test coverage test-all lint types zoo surrogates records reference flags leaderboard studies check-leaderboard recheck verify bench clean
+.PHONY: help demo docs docs-serve page image test coverage test-all lint types zoo surrogates records reference flags leaderboard studies check-leaderboard recheck verify bench clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -34,12 +34,16 @@ $(BIN)/satbench: pyproject.toml constraints.txt
 demo: $(BIN)/satbench  ## Install, attack three shipped models, print a table: under a minute after pip
 	$(BIN)/satbench demo
 
-docs: $(BIN)/satbench  ## Build the documentation site into site/; a warning is an error
+docs: $(BIN)/satbench  ## Build the documentation site into site/, with the boards; a warning is an error
 	$(BIN)/python docs/site/gap_chart.py --check
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/satbench leaderboard page --out site/boards
 
 docs-serve: $(BIN)/satbench  ## Serve the documentation site on this machine while it is written
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+page: $(BIN)/satbench  ## Write the boards as a site that opens from disk: page/index.html
+	$(BIN)/satbench leaderboard page --out page
 
 image:  ## Build the Docker image, for the CPU
 	docker build --tag satbench .
@@ -112,4 +116,4 @@ bench:  ## Measure speed and memory beside other packages (see benchmarks/README
 	.venv-bench/bin/python benchmarks/report.py
 
 clean:  ## Remove what the targets above made, the environment too
-	rm -rf $(VENV) build demo site *.egg-info
+	rm -rf $(VENV) build demo page site *.egg-info

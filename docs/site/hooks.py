@@ -53,6 +53,8 @@ def on_files(files: Files, config: Any) -> Files:
         "reference/python.md": python_reference.page(),
         "decisions/index.md": _decisions(),
     }
+    # `make docs` writes the boards in the place of this page, with `satbench leaderboard page`.
+    generated["boards/index.html"] = "<!doctype html><title>Boards</title><p>make docs</p>\n"
     for uri, text in generated.items():
         files.append(File.generated(config, uri, content=text))
     return files

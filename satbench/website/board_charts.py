@@ -25,7 +25,7 @@ from satbench.website.charts import (
     label_alone,
     path_of,
 )
-from satbench.website.data_table import DataTable, PageCell, PageColumn, Span
+from satbench.website.data_table import DataTable, PageCell, PageColumn, Span, spec_cell
 from satbench.website.looks import Drawn, Looks
 from satbench.website.places import model_key, model_place, model_title
 
@@ -152,9 +152,7 @@ def comparison_table(benchmark: Benchmark) -> DataTable | None:
         PageColumn("architecture", "Architecture", chosen=True, shown=False),
         PageColumn("seeds", "Seeds", "training seeds that both have", "number", narrow=False),
         PageColumn("best_known", "Best known, points", "minus ReLU", "number"),
-        PageColumn(
-            "chart", f"−{percent(most)} … 0 … +{percent(most)}", "its 95 % interval", "number"
-        ),
+        PageColumn("chart", f"± {percent(most)}", "the 95 % interval", "number", narrow=False),
         PageColumn("p", "p", "corrected for all comparisons of the column", "number", narrow=False),
         PageColumn("shown", "Shown", "whether a difference is shown", chosen=True),
         PageColumn("autoattack", "AutoAttack", "minus ReLU", "number", shown=False),
@@ -169,7 +167,7 @@ def _comparison_row(pair: Comparison, most: float) -> list[PageCell]:
     effect = pair.effects["best_known"]
     counted = effect.counted
     return [
-        PageCell(model.activation),
+        spec_cell(model.activation),
         PageCell(recipe_title(training)),
         PageCell(model.architecture),
         PageCell(str(effect.seeds), order=effect.seeds),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
@@ -27,7 +28,7 @@ from satbench.website.board_charts import (
     pgd_chart,
     transfer_table,
 )
-from satbench.website.data_table import DataTable, Fact, PageCell, PageColumn
+from satbench.website.data_table import DataTable, Fact, PageCell, PageColumn, spec_cell
 from satbench.website.looks import Looks
 from satbench.website.places import model_place, model_title
 
@@ -79,9 +80,11 @@ class SiteBoard:
     @property
     def title(self) -> str:
         """The board for people: `fashion-mnist, Linf, eps 0.1`."""
+        told = self.definition
+        if told is not None and ":" in told.dataset:  # of a folder: its rule is long
+            return told.name
         if self.benchmark is not None:
             return self.benchmark.title
-        told = self.definition
         return f"{told.dataset}, {_threat(told.threat)}" if told else self.name
 
     @property
@@ -154,7 +157,7 @@ def _measured(benchmark: Benchmark, board: SiteBoard, looks: Looks) -> dict[str,
         "csv": f"{board.name}.csv",
         "json": f"{board.name}.json",
         "ranking": f"{len(benchmark.rows):,} models. The exact McNemar test of the best known "
-        f"verdicts on the same images, p < {ALPHA:g} after Holm's correction, tells "
+        f"verdicts on the same images, p <\u00a0{ALPHA:g} after Holm's correction, tells "
         f"{benchmark.told_apart:,} of {pairs:,} pairs of them apart.",
     }
 
@@ -216,7 +219,8 @@ def _models_table(benchmark: Benchmark, export: str) -> DataTable:
         PageColumn("parameters", "Parameters", "", "number", shown=False),
         PageColumn("records", "Records", "", "number", shown=False),
     ]
-    rows = [_model_row(row, benchmark) for row in benchmark.rows]
+    names = Counter(row.model.name for row in benchmark.rows)
+    rows = [_model_row(row, benchmark, names[row.model.name] > 1) for row in benchmark.rows]
     caption = f"Models on {benchmark.title}"
     return DataTable("models", caption, columns, rows, "model", export)
 
@@ -227,14 +231,15 @@ def _number_column(column: Column) -> PageColumn:
     return PageColumn(column, title, WORDS[title], "number", **where)
 
 
-def _model_row(row: Row, benchmark: Benchmark) -> list[PageCell]:
+def _model_row(row: Row, benchmark: Benchmark, is_shared: bool) -> list[PageCell]:
+    """Return a row; where a name `is_shared` by models, the digest of its weights tells them."""
     model, training = row.model, row.training
     too_high = row.checked.too_high if row.checked and row.mark == "verified" else None
     names = ", ".join(flag.name for flag in row.flags or ())
     flags = MISSING if row.flags is None else str(len(row.flags))
     return [
         PageCell(str(row.rank), order=row.rank.best + row.rank.worst / 1e6),
-        PageCell(model_title(model), model.weights_digest[:8], href=model_place(model)),
+        PageCell(model_title(model), model.weights_digest[:8] * is_shared, href=model_place(model)),
         PageCell(
             row.mark, "" if too_high is None else f"≤ {percent(too_high)}", style=f"mark {row.mark}"
         ),
@@ -246,7 +251,7 @@ def _model_row(row: Row, benchmark: Benchmark) -> list[PageCell]:
         ),
         PageCell(recipe_title(training)),
         PageCell(model.architecture),
-        PageCell(model.activation),
+        spec_cell(model.activation),
         PageCell(MISSING, order=-1) if training.seed is None else _count(training.seed),
         *(_accuracy(row, column) for column in benchmark.columns),
         PageCell(f"{row.passes_per_image:,.0f}", order=row.passes_per_image),
@@ -290,7 +295,7 @@ def _group_row(group: Group, benchmark: Benchmark) -> list[PageCell]:
     return [
         PageCell(recipe_title(training)),
         PageCell(model.architecture),
-        PageCell(model.activation),
+        spec_cell(model.activation),
         _count(group.seeds) if training.is_known else PageCell(order=-1),
         *(_mean(group, column) for column in benchmark.columns),
     ]

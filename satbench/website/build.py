@@ -126,13 +126,14 @@ def _index(boards: Sequence[SiteBoard]) -> dict[str, object]:
     columns = [
         PageColumn("board", "Board"),
         PageColumn("summary", "What it measures", narrow=False),
-        PageColumn("images", "Images", narrow=False),
+        PageColumn("images", "Images", shown=False),
         PageColumn("models", "Models", "", "number"),
         PageColumn("records", "Records", "", "number", narrow=False),
         PageColumn("verified", "Verified", PROMISES["verified"], "number", narrow=False),
         PageColumn("imported", "Imported", PROMISES["imported"], "number", narrow=False),
     ]
-    rows = [_index_row(board) for board in boards]
+    order = sorted(boards, key=lambda one: -len(one.benchmark.rows) if one.benchmark else 0)
+    rows = [_index_row(board) for board in order]
     return {
         "title": "Boards",
         "boards": DataTable("boards", "Boards", columns, rows, "board"),

@@ -72,7 +72,7 @@ class Chart:
     lines: Sequence[ChartLine] = ()
     bands: Sequence[ChartLine] = ()
     labels: Sequence[ChartLabel] = field(default=())
-    width: int = WIDTH
+    width: float = WIDTH
     height: int = HEIGHT
     left: int = LEFT
     top: int = TOP

@@ -67,6 +67,12 @@ class PageCell:
         return f"{value:.10g}" if isinstance(value, int | float) else value
 
 
+def spec_cell(spec: str) -> PageCell:
+    """Return a spec with its parameters in small letters: models are filtered by the name."""
+    name, bracket, inside = spec.partition("(")
+    return PageCell(name or MISSING, inside.removesuffix(")").replace(",", ", ") if bracket else "")
+
+
 @dataclass(frozen=True)
 class DataTable:
     """A table of a page; `name` is that of its element, of its search in the address, and files.

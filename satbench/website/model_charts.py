@@ -11,7 +11,6 @@ from satbench.website.charts import (
     HEIGHT,
     LEFT,
     TOP,
-    WIDTH,
     Chart,
     ChartLabel,
     ChartLine,
@@ -26,7 +25,8 @@ from satbench.website.charts import (
 from satbench.website.known import KnownPoint, Series
 from satbench.website.looks import Drawn
 
-_RIGHT, _BOTTOM = WIDTH - 132, HEIGHT - 46  # names of lines stand to the right
+_WIDTH, _NAMES = 424, 112  # names of lines stand to the right
+_RIGHT, _BOTTOM = _WIDTH - _NAMES, HEIGHT - 46
 _SHARE = Scale(0, 1, _BOTTOM, TOP)
 _SHARES = [Tick(_SHARE(k / 5), f"{20 * k}") for k in range(6)]
 
@@ -59,6 +59,7 @@ def eps_chart(
         lines,
         bands,
         _names(ends),
+        _WIDTH,
     )
 
 
@@ -85,6 +86,7 @@ def steps_chart(name: str, series: Series, clean: float, best: float, drawn: Dra
         lines,
         (),
         _names([*ends, (_end(series, scale), series.name)]),
+        _WIDTH,
     )
 
 
@@ -150,9 +152,9 @@ def _names(ends: Sequence[tuple[tuple[float, float], str]]) -> list[ChartLabel]:
     places = spread([y for (_, y), _ in ends], TOP, _BOTTOM)
     for ((x, y), text), place in zip(ends, places, strict=True):
         to = None if x > _RIGHT - 10 and abs(place - y) < 3 else (x, y)
-        found.append(ChartLabel(_RIGHT + 12, place + 4, _short(text), to=to))
+        found.append(ChartLabel(_RIGHT + 12, place + 4, _short(text.partition("(")[0]), to=to))
     return found
 
 
-def _short(text: str, most: int = 19) -> str:
+def _short(text: str, most: int = 16) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"

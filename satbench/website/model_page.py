@@ -198,7 +198,7 @@ def _board_part(board: SiteBoard, row: Row, number: int) -> dict[str, object]:
             *_cost(row),
             *_agreement(row),
         ],
-        "table": _numbers(row, f"numbers-{number}"),
+        "table": _numbers(row, f"numbers-{number}", board.title),
     }
 
 
@@ -238,7 +238,7 @@ def _agreement(row: Row) -> list[Fact]:
     return [Fact("Reference", text)]
 
 
-def _numbers(row: Row, name: str) -> DataTable:
+def _numbers(row: Row, name: str, title: str) -> DataTable:
     columns = [
         PageColumn("what", "Accuracy"),
         PageColumn("right", "Right", "", "number"),
@@ -259,7 +259,8 @@ def _numbers(row: Row, name: str) -> DataTable:
                 PageCell(f"{percent(low)} to {percent(high)}", order=low),
             ]
         )
-    return DataTable(name, "Accuracy, in percent of all images", columns, rows, "what")
+    caption = f"Accuracy on {title}, in percent of all images"
+    return DataTable(name, caption, columns, rows, "what")
 
 
 def _flags(rows: Iterable[Row]) -> list[Flag]:

@@ -81,7 +81,7 @@ def record_values(record: Record, number: int) -> dict[str, object]:
         "threat": f"{record.norm.capitalize()}, eps {record.eps}",
         "place": record_place(record),
         "shares": shares_of(record),
-        "stages": _stages_table(record, f"stages-{number}"),
+        "stages": _stages_table(record, number),
         "facts": _facts(record, path),
         "notes": notes_of(record)[len(flags) :],
         "commands": [f"satbench show {shlex.quote(path)}", *recheck_commands(record, path)],
@@ -118,7 +118,7 @@ def _diagnosis(record: Record) -> list[Fact]:
     return [Fact("Diagnosis", str(flag)) for flag in found.flags]
 
 
-def _stages_table(record: Record, name: str) -> DataTable:
+def _stages_table(record: Record, number: int) -> DataTable:
     columns = [
         PageColumn("order", "", "the order in which they ran", "number"),
         PageColumn("stage", "Attack"),
@@ -131,7 +131,7 @@ def _stages_table(record: Record, name: str) -> DataTable:
         PageColumn("passes", "Passes an image", "of those attacked", "number"),
     ]
     wrong = record.n - record.clean_correct
-    rows = [_stage_row(record, number) for number in range(1, len(record.stages) + 1)]
+    rows = [_stage_row(record, k) for k in range(1, len(record.stages) + 1)]
     clean = [
         PageCell("0", order=0),
         PageCell("none: wrong when clean"),
@@ -143,7 +143,8 @@ def _stages_table(record: Record, name: str) -> DataTable:
         _count(0),
         PageCell("1", order=1),
     ]
-    return DataTable(name, "What broke which share", columns, [clean, *rows], "stage")
+    caption = f"Record {number}: what broke which share"
+    return DataTable(f"stages-{number}", caption, columns, [clean, *rows], "stage")
 
 
 def _stage_row(record: Record, number: int) -> list[PageCell]:

@@ -67,6 +67,27 @@ class Browser:
             if one["method"] == "Network.requestWillBeSent"
         }
 
+    def faults(self) -> list[str]:
+        """Return what axe-core finds against WCAG 2.1 AA and good practice on the open page."""
+        package = find_spec("axe_core_python")
+        assert package is not None, "axe-core-python is not installed: pip install 'satbench[dev]'"
+        assert package.origin is not None
+        script = (Path(package.origin).parent / "axe.min.js").read_text(encoding="utf-8")
+        tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
+        self.run(script)
+        found = self.driver.execute_async_script(
+            """const [tags, done] = arguments;
+            axe.run(document, { runOnly: tags, resultTypes: ["violations"] }).then(
+                (result) => done(result.violations),
+                (error) => done([{ id: String(error), nodes: [] }]));""",
+            tags,
+        )
+        return [
+            f"{one['id']}: {node['html'][:200]} {node['failureSummary'][:300]}"
+            for one in found
+            for node in one["nodes"] or [{"html": "", "failureSummary": ""}]
+        ]
+
     def seconds(self) -> float:
         """Return the processor time of the page so far, which other programs do not lengthen."""
         told = self.driver.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]

@@ -202,14 +202,124 @@ def pages_of(site: Path) -> list[Path]:
     return sorted(site.rglob("*.html"))
 
 
-@pytest.mark.parametrize("dark", [False, True])
+def kinds_of(site: Path) -> list[Path]:
+    """Return a page of each kind: models are on two boards, on one, and of a hostile name."""
+    models = sorted((site / "models").glob("*.html"), key=lambda path: path.stat().st_size)
+    hostile = next(path for path in models if path.name.startswith("img"))
+    return [site / "index.html", site / BOARD, models[-1], models[0], hostile]
+
+
 @pytest.mark.parametrize("width", [360, 768, 1280])
-def test_no_page_is_wider_than_its_window(
+def test_no_page_is_wider_than_its_window(browser: Browser, site: Path, width: int) -> None:
+    for page in kinds_of(site):
+        browser.open(page, width=width)
+        assert browser.run("return document.documentElement.scrollWidth") <= width, page
+
+
+@pytest.mark.parametrize(("width", "dark"), [(360, False), (1280, True)])
+def test_axe_finds_nothing_against_wcag_aa(
     browser: Browser, site: Path, width: int, dark: bool
 ) -> None:
-    for page in pages_of(site):
+    for page in kinds_of(site):
         browser.open(page, width=width, dark=dark)
-        assert browser.run("return document.documentElement.scrollWidth") <= width, page
+        browser.run("for (const one of document.querySelectorAll('details')) one.open = true")
+        assert browser.faults() == [], page.name
+
+
+def test_text_in_charts_is_told_from_the_page_in_both_schemes(browser: Browser, site: Path) -> None:
+    for dark in (False, True):
+        browser.open(site / BOARD, dark=dark)
+        pairs = browser.run(
+            """const shown = (one, field) => getComputedStyle(one)[field];
+            const page = shown(document.body, "backgroundColor");
+            const texts = [...document.querySelectorAll("svg text")];
+            return texts.map((one) => [shown(one, "fill"), page]);"""
+        )
+        assert len(pairs) > 10
+        assert min(contrast(*pair) for pair in pairs) >= 4.5
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast of two colours `rgb(r, g, b)` (WCAG 2.1)."""
+
+    def light(colour: str) -> float:
+        parts = [int(part) / 255 for part in colour.partition("(")[2].rstrip(")").split(",")[:3]]
+        linear = [
+            part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+        ]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, bright = sorted((light(one), light(other)))
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def test_the_arrow_keys_go_from_point_to_point_and_tell_their_numbers(page: Browser) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    points = page.driver.find_elements("css selector", "#clean-robust [data-point]")
+    assert [one.get_attribute("tabindex") for one in points] == ["0"] + ["-1"] * (len(points) - 1)
+    page.run("arguments[0].focus()", points[0])
+    page.driver.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    tip = page.driver.find_element("css selector", ".tip")
+
+    assert page.driver.switch_to.active_element == points[1]
+    assert tip.is_displayed()
+    assert tip.text == points[1].get_attribute("aria-label")
+    page.driver.switch_to.active_element.send_keys(Keys.ARROW_LEFT, Keys.ARROW_LEFT)
+    assert page.driver.switch_to.active_element == points[-1]
+    assert points[-1].get_attribute("tabindex") == "0"
+
+
+def test_the_pointer_brings_up_the_numbers_of_a_point(page: Browser) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    point = page.driver.find_element("css selector", "#clean-robust [data-point]")
+    page.run("arguments[0].scrollIntoView({block: 'center'})", point)
+    ActionChains(page.driver).move_to_element(point).perform()
+
+    told = page.driver.find_element("css selector", ".tip").text
+    assert "best known" in told
+    assert told.split(":")[0] in column(page, "model")
+
+
+def test_every_control_is_reached_by_the_tab_key_and_can_be_seen(page: Browser) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    page.run("document.activeElement.blur(); window.scrollTo(0, 0)")
+    seen = []
+    page.driver.find_element("tag name", "body").send_keys(Keys.TAB)
+    for _ in range(40):
+        at = page.driver.switch_to.active_element
+        seen.append(at.get_attribute("data-choice") or at.tag_name)
+        outline = page.run("return getComputedStyle(arguments[0]).outlineStyle", at)
+        assert outline != "none" or at.get_attribute("data-point") is not None
+        at.send_keys(Keys.TAB)
+
+    assert seen[0] == "a"  # past the head of the page
+    assert {"input", "activation", "training", "summary", "button"} <= set(seen)
+
+
+def test_the_list_of_columns_is_closed_by_escape(page: Browser) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    summary = tool(page, ".chooser summary")
+    summary.send_keys(Keys.ENTER)
+    assert tool(page, ".chooser").get_attribute("open") is not None
+    tool(page, "[data-column='seed']").send_keys(Keys.ESCAPE)
+
+    assert tool(page, ".chooser").get_attribute("open") is None
+    assert page.driver.switch_to.active_element == summary
+
+
+def test_without_its_script_a_page_shows_all_rows(browser: Browser, many_rows: Path) -> None:
+    browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.open(many_rows)
+        shown = browser.driver.find_elements("css selector", "#models tbody tr:nth-child(n+990)")
+        assert len(shown) == 11
+        assert shown[-1].is_displayed()
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
 def test_no_page_says_anything_in_the_console_or_asks_for_anything_outside(
