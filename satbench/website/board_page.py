@@ -246,6 +246,7 @@ def _model_row(row: Row, benchmark: Benchmark, is_shared: bool) -> list[PageCell
         PageCell(
             f"† {flags}" if row.flags else flags,
             order=len(row.flags or ()),
+            href=f"{model_place(model)}#doubts" if row.flags else "",
             title=names,
             style="flag" * bool(row.flags),
         ),

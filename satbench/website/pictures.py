@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -70,10 +71,12 @@ class Pictures:
         That is where the witnesses are missing, or model or images are not known here: no name in
         a record runs code or fetches anything.
         """
+        dataset = self._dataset(record)
+        if dataset is None:
+            return None
         try:
-            given = Given(dataset=self._dataset(record))
             with with_threads(1):
-                found = Result.of(record, given).broken_images(self.images)
+                found = Result.of(record, Given(dataset=dataset)).broken_images(self.images)
         except SatbenchError:
             return None
         factor = factor_of(found)
@@ -82,7 +85,9 @@ class Pictures:
     def _dataset(self, record: Record) -> Dataset | None:
         digest = record.dataset.digest
         if digest not in self._datasets:
-            self._datasets[digest] = find_images(record, Given())
+            self._datasets[digest] = None  # looked for once, whatever comes of it
+            with suppress(SatbenchError):
+                self._datasets[digest] = find_images(record, Given())
         return self._datasets[digest]
 
 

@@ -16,8 +16,16 @@ from satbench.board.board import build_board
 from satbench.board.definition import board_definition
 from satbench.board.rows import COLUMNS
 from satbench.core.content import content_folder
+from satbench.data import load_dataset
 from satbench.records.flags import Flag
-from satbench.records.record import Diagnosis, Record, parse_record
+from satbench.records.record import Diagnosis, Record, parse_record, write_record
+from satbench.records.witnesses import (
+    Witnesses,
+    find_witnesses,
+    read_witnesses,
+    witnesses_path,
+    write_witnesses,
+)
 from satbench.website.board_page import SiteBoard
 from satbench.website.card_facts import shipped_cards
 from satbench.website.data_table import DataTable, Fact
@@ -208,6 +216,28 @@ def test_no_picture_of_a_record_whose_witnesses_are_missing(
 
     assert Pictures(2).grid(moved) is None
     assert shown_record([replace(shipped[0], path=None)]) is None
+
+
+@pytest.mark.parametrize("lie", ["nothing changed", "its own verdict"])
+def test_an_image_that_is_not_broken_is_not_shown_as_one(
+    shipped: list[Record], tmp_path: Path, lie: str
+) -> None:
+    strongest = shown_record(shipped)
+    assert strongest is not None
+    assert strongest.path is not None
+    held = read_witnesses(find_witnesses(strongest.path, strongest.witnesses_digest))
+    images, verdicts = held.images, list(strongest.verdicts)
+    if lie == "nothing changed":
+        images = load_dataset("fashion-mnist", "test", strongest.n).pixels(held.indices)
+    else:
+        verdicts = [-1] * strongest.n
+    false = Witnesses(held.indices, images)
+    path = tmp_path / "records" / "r.json"
+    record = replace(strongest, witnesses_digest=false.digest, verdicts=verdicts, path=path)
+    write_record(record, path)
+    write_witnesses(false, witnesses_path(path))
+
+    assert Pictures(2).grid(record) is None
 
 
 def test_large_pictures_are_made_smaller_and_colours_stay() -> None:

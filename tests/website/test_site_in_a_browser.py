@@ -333,6 +333,17 @@ def test_no_page_says_anything_in_the_console_or_asks_for_anything_outside(
         assert page.as_uri() in asked
 
 
+def test_the_policy_of_a_page_blocks_what_is_outside(page: Browser) -> None:
+    found = page.driver.execute_async_script(
+        """const done = arguments[0];
+        document.addEventListener("securitypolicyviolation", (event) => done(event.blockedURI));
+        document.body.append(Object.assign(new Image(), { src: "https://example.org/x.png" }));"""
+    )
+
+    assert found == "https://example.org/x.png"
+    assert page.said() != []  # the browser says so, and asks nobody
+
+
 def test_every_link_leads_to_a_file_or_a_part_of_a_page(browser: Browser, site: Path) -> None:
     for page in pages_of(site):
         browser.open(page)
