@@ -78,8 +78,7 @@ batch_size = click.option(
     show_default=True,
     metavar="N",
     callback=read_batch_size,
-    help="Images in a batch; no verdict depends on it. eval also takes auto: it measures the "
-    "fastest size and remembers it.",
+    help="Images in a batch; no verdict depends on it. eval also takes auto, the fastest size.",
 )
 device = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or cuda:all."

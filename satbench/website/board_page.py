@@ -78,6 +78,11 @@ class SiteBoard:
         return f"boards/{self.name}.html"
 
     @property
+    def rows(self) -> Sequence[Row]:
+        """Its rows; empty where nothing has been measured."""
+        return self.benchmark.rows if self.benchmark else ()
+
+    @property
     def title(self) -> str:
         """The board for people: `fashion-mnist, Linf, eps 0.1`."""
         told = self.definition

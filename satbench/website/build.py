@@ -132,7 +132,7 @@ def _index(boards: Sequence[SiteBoard]) -> dict[str, object]:
         PageColumn("verified", "Verified", PROMISES["verified"], "number", narrow=False),
         PageColumn("imported", "Imported", PROMISES["imported"], "number", narrow=False),
     ]
-    order = sorted(boards, key=lambda one: -len(one.benchmark.rows) if one.benchmark else 0)
+    order = sorted(boards, key=lambda one: -len(one.rows))
     rows = [_index_row(board) for board in order]
     return {
         "title": "Boards",
@@ -142,7 +142,7 @@ def _index(boards: Sequence[SiteBoard]) -> dict[str, object]:
 
 
 def _index_row(board: SiteBoard) -> list[PageCell]:
-    rows = board.benchmark.rows if board.benchmark else ()
+    rows = board.rows
     counts = (
         len(rows),
         sum(len(row.records) for row in rows),

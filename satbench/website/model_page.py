@@ -59,10 +59,14 @@ class SiteModel:
 
 
 def site_models(boards: Iterable[SiteBoard]) -> list[SiteModel]:
-    """Return the models of all boards, each once, in the order of their places."""
+    """Return the models of all boards, each once, in the order of their places.
+
+    Of the boards of a model, that of most models comes first.
+    """
     found: dict[tuple[str, ...], list[tuple[SiteBoard, Row]]] = {}
-    for board in boards:
-        for row in board.benchmark.rows if board.benchmark else ():
+    measured = [board for board in boards if board.benchmark]
+    for board in sorted(measured, key=lambda one: -len(one.rows)):
+        for row in board.rows:
             found.setdefault(model_key(row.model), []).append((board, row))
     models = (SiteModel(tuple(rows)) for rows in found.values())
     return sorted(models, key=lambda one: one.place)

@@ -97,7 +97,7 @@ def test_a_record_whose_diagnosis_tells_of_another_number_of_images_is_not_confi
     write_record(changed, record.path)
 
     faults = satbench.verify(record.path, mean_model, X, Y).faults
-    assert [f"{images} images that it looked at" in fault for fault in faults] == [True]
+    assert [f"examined {images} of" in fault for fault in faults] == [True]
 
 
 def test_where_no_image_survives_none_is_looked_at(mean_model: nn.Module, tmp_path: Path) -> None:
