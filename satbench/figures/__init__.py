@@ -1,1 +1,1 @@
-"""Figures, by matplotlib, which is an extra."""
+"""Figures, drawn with the optional package matplotlib."""

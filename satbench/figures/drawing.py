@@ -1,7 +1,7 @@
-"""Figures by matplotlib, which is an extra: imported when a figure is drawn, not before.
+"""Curves and heat maps; matplotlib is imported only when a figure is drawn.
 
-Colours are Okabe and Ito's, which people with any colour vision tell apart, and every line has a
-dash pattern of its own.  Same data, same bytes (per version of matplotlib).
+Colours are Okabe and Ito's, which suit any colour vision, and every line has its own dash pattern.
+The same data give the same bytes (with one version of matplotlib).
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ _NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 
 
 def curve_figure(curves: Sequence[Curve], path: Path, eps_max: float | None = None) -> None:
-    """Draw robust accuracy against eps, a line and its 95 % band for each curve.
+    """Draw robust accuracy against eps, with a line and its 95 % band for each curve.
 
-    The suffix of `path`, .png or .svg, says the format.  `eps_max` is where the axis ends, in
-    pixels of [0, 1]; None for where the last curve has nearly come down.  Raises SatbenchError for
-    no curve, for curves of different norms or data sets, another suffix, or no matplotlib.
+    The suffix of `path`, .png or .svg, selects the format.  `eps_max` is the end of the axis, in
+    pixels of [0, 1]; with None, the axis ends where the last curve is nearly at its end.  Raises
+    SatbenchError for no curve, for curves of different norms or data sets, for another suffix, and
+    without matplotlib.
     """
     if not curves:
         raise SatbenchError("expected at least one curve to draw, got none")
@@ -78,7 +79,7 @@ def curve_figure(curves: Sequence[Curve], path: Path, eps_max: float | None = No
 
 
 def attacks_text(curves: Sequence[Curve]) -> str:
-    """Say which attacks made curves, and what brought them down at which eps."""
+    """Return a text on the attacks of the curves, and on the records that lower them."""
     nearest = dict.fromkeys(one.attack.partition("(")[0] for c in curves for one in c.attacks)
     text = f"Nearest points by {', '.join(nearest)}"
     within: dict[str, list[float]] = {}
@@ -95,7 +96,7 @@ def _is_record(bound: CurveBound) -> bool:
 
 
 def _mark_verdicts(axes: Axes, curve: Curve, end: float, look: Look) -> None:
-    """Mark what a record of the model says at its eps, which bounds the curve."""
+    """Mark the robust accuracy in a record of the model, which bounds the curve at its eps."""
     for eps in sorted({bound.eps for bound in curve.bounds if _is_record(bound)}):
         if eps > end:
             continue
@@ -121,7 +122,7 @@ def _mark_verdicts(axes: Axes, curve: Curve, end: float, look: Look) -> None:
 
 
 def axis_end(curves: Sequence[Curve]) -> float:
-    """Return where an axis may end: where of each curve 19 of 20 broken images are broken."""
+    """Return an end for the axis: at this eps 95 % of each curve's broken images are broken."""
     return max(reach_of(curve.distances) for curve in curves)
 
 
@@ -136,9 +137,9 @@ def heat_map(
     """Draw a matrix of shares in [0, 1] as colours, with the percentage in each cell.
 
     NaN is an empty cell.  Colours go from the least value to the largest in steps of 1 or 2 points,
-    so that 68 and 70 are told apart.  `axes_names` say what rows and columns are.  The suffix of
-    `path`, .png or .svg, says the format.  Raises SatbenchError for a matrix of another shape than
-    its labels, values outside [0, 1], another suffix, or no matplotlib.
+    so that 68 and 70 differ.  `axes_names` are the titles of rows and columns.  The suffix of
+    `path`, .png or .svg, selects the format.  Raises SatbenchError for a matrix whose shape differs
+    from its labels, for values outside [0, 1], for another suffix, and without matplotlib.
     """
     if not rows or not columns:
         raise SatbenchError("expected at least one row and one column, got none")
@@ -176,7 +177,7 @@ def heat_map(
 
 
 def steps_of(values: Sequence[float]) -> list[float]:
-    """Return where colours change: from below the least value to above the largest."""
+    """Return the values at which colours change, from below the least to above the largest."""
     low, high = (min(values), max(values)) if values else (0.0, 100.0)
     step = 1 if high - low <= 20 else 2
     first, last = floor(low / step) * step, (floor(high / step) + 1) * step
@@ -228,7 +229,7 @@ def _draw_chance(axes: Axes, chance: float) -> None:
 
 @contextmanager
 def figure_at(path: Path, inches: tuple[float, float]) -> Iterator[tuple[Figure, Axes]]:
-    """Yield an empty figure that is written to `path`, whole or not at all, when the block ends."""
+    """Yield an empty figure, which is written to `path` atomically when the block ends."""
     with drawing(inches) as picture:
         check_format(path)
         yield picture.figure, picture.figure.add_subplot()

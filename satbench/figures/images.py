@@ -1,4 +1,4 @@
-"""Pictures of adversarial images: clean, perturbation and adversarial one below the other."""
+"""Pictures of adversarial images: the clean image, the perturbation and the adversarial image."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ACROSS = 8
-"""How many images stand side by side."""
+"""Images in a row."""
 
 _ROWS = ("clean", "perturbation", "adversarial")
 
 
 @dataclass(frozen=True)
 class ModelAnswer:
-    """What a model says of an image: a class, by its name or number, and its probability."""
+    """A model's answer to an image: a class, by its name or number, and its probability."""
 
     said: str
     confidence: float
@@ -49,29 +49,29 @@ class Broken:
 
 
 def factor_of(images: Sequence[Broken]) -> float:
-    """Return by how much perturbations are amplified: the largest takes half the range of grey.
+    """Return the factor that amplifies perturbations: the largest then spans half the grey range.
 
-    Rounded down to two digits, so that the text next to it is exact; 1 at least.
+    It is rounded down to two digits, so that the text in the figure is exact.  It is at least 1.
     """
     largest = max(float(np.abs(one.adversarial - one.clean).max()) for one in images)
     factor = max(1.0, 0.5 / largest) if largest else 1.0
     digits = 10 ** (int(np.floor(np.log10(factor))) - 1)
-    whole = np.floor(factor / digits + 1e-3)  # float32 is off by less
+    whole = np.floor(factor / digits + 1e-3)  # more than the rounding error of float32
     return float(f"{whole * digits:.6g}")
 
 
 def amplified(image: Broken, factor: float) -> NDArray[np.float32]:
-    """Return a perturbation to look at: grey where nothing changed.  (C, H, W) in [0, 1]."""
+    """Return a visible perturbation: grey where nothing changed.  (C, H, W) in [0, 1]."""
     shown: NDArray[np.float32] = 0.5 + factor * (image.adversarial - image.clean)
     return shown.clip(0, 1).astype(np.float32)
 
 
 def images_picture(images: Sequence[Broken], title: str, inches: float = 0.9) -> DrawnFigure:
-    """Draw broken images, `ACROSS` side by side: clean, perturbation and adversarial.
+    """Draw broken images, `ACROSS` in a row: clean, perturbation and adversarial.
 
-    Under each stands what the model says of it and how sure it is; the perturbation has the factor
-    by which it is amplified.  `inches` is the width of one image.  Raises SatbenchError for no
-    image, or no matplotlib.
+    Below each image is the model's answer with its confidence; next to the perturbation is the
+    factor that amplifies it.  `inches` is the width of one image.  Raises SatbenchError without an
+    image or without matplotlib.
     """
     if not images:
         raise SatbenchError("expected at least one broken image to draw, got none")
@@ -97,11 +97,12 @@ def images_picture(images: Sequence[Broken], title: str, inches: float = 0.9) ->
 
 
 def write_images(images: Sequence[Broken], title: str, folder: Path) -> list[Path]:
-    """Write the figure and, for each image, three PNGs of one pixel a pixel; return the paths.
+    """Write the figure and, for each image, three PNGs in the image's size; return the paths.
 
-    They are `images.png`, and `INDEX-clean.png`, `INDEX-perturbation.png` and
-    `INDEX-adversarial.png`.  A PNG has 256 greys, so that these are to be looked at; the exact
-    images are the witnesses.  Raises SatbenchError for no image, or no matplotlib.
+    The files are `images.png`, and `INDEX-clean.png`, `INDEX-perturbation.png` and
+    `INDEX-adversarial.png`.  A PNG has 256 levels of grey, so these files are only for looking at;
+    the exact images are the witnesses.  Raises SatbenchError without an image or without
+    matplotlib.
     """
     picture = images_picture(images, title)
     paths = [picture.save(folder / "images.png")]
@@ -134,14 +135,14 @@ def _name_row(axes: Axes, name: str) -> None:
 
 
 def seen_pixels(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return pixels as matplotlib takes them: colours of three channels, else their mean."""
+    """Return pixels for matplotlib: three channels as colours, otherwise their mean."""
     seen: NDArray[np.float32] = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels.mean(0)
     return seen
 
 
 def _write_png(pixels: NDArray[np.float32], path: Path) -> None:
     check_can_draw()
-    from PIL import Image  # of which matplotlib is made
+    from PIL import Image  # a dependency of matplotlib
 
     with atomic_path(path) as temporary:
         Image.fromarray(np.rint(255 * seen_pixels(pixels)).astype(np.uint8)).save(temporary, "PNG")

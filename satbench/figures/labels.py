@@ -1,4 +1,4 @@
-"""Names next to the points of a figure, placed so that they hide no point and no other name."""
+"""Labels next to the points of a figure, placed so that they hide no point and no other label."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SIDES = ((1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))
-_FAR = (4, 14, 26, 40, 56)  # points between a point and its name, tried in this order
+_FAR = (4, 14, 26, 40, 56)  # distances between a point and its name, tried in this order
 _ALIGN = {1: "left", -1: "right", 0: "center"}
 _LINE = {1: "bottom", -1: "top", 0: "center"}
 
@@ -26,9 +26,9 @@ def label_points(
     names: Sequence[str],
     looks: Sequence[Look],
 ) -> None:
-    """Write the name of each point next to it, in its colour, with a thin line where it is far.
+    """Write the name of each point next to it, in its colour, with a thin line if it is far away.
 
-    The limits of the axes are widened, and stay as they are from then on.
+    The limits of the axes are widened and then fixed.
     """
     from matplotlib.text import Text
 
@@ -55,8 +55,8 @@ def label_points(
                 if far > _FAR[0]
                 else None,
             )
-            text.get_window_extent()  # puts it in its place
-            extent = Text.get_window_extent(text)  # without the line
+            text.get_window_extent()  # updates its position
+            extent = Text.get_window_extent(text)  # the extent without the line
             box = (extent.x0, extent.y0, extent.x1, extent.y1)
             inside = frame.x0 <= box[0] and box[2] <= frame.x1
             inside = inside and frame.y0 <= box[1] and box[3] <= frame.y1

@@ -1,4 +1,4 @@
-"""A figure in memory: shown by a notebook, or written to a file.  Same data, same bytes."""
+"""A figure in memory, which a notebook shows or `save` writes.  Same data, same bytes."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _STYLE = {
     "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "text.parse_math": False,  # a $ in a name is a $
-    "svg.hashsalt": "satbench",  # else the ids in an SVG are random
+    "text.parse_math": False,  # a $ in a name is only a $
+    "svg.hashsalt": "satbench",  # otherwise the ids in an SVG are random
 }
-# Dates and versions would make other bytes of the same data.
+# With dates and versions, the same data would give other bytes.
 _METADATA: dict[str, dict[str, None]] = {".svg": {"Date": None}, ".png": {"Software": None}}
 
 
 def check_can_draw() -> None:
-    """Raise SatbenchError, saying what to install, if figures cannot be drawn here."""
+    """Raise SatbenchError, which says what to install, if matplotlib is missing."""
     if find_spec("matplotlib") is None:
         raise SatbenchError(
             "figures need matplotlib, which is not installed: pip install 'satbench[plots]'"
@@ -38,13 +38,13 @@ def check_can_draw() -> None:
 
 
 def check_format(path: Path) -> None:
-    """Raise SatbenchError unless a figure can be written in the format of the path's suffix."""
+    """Raise SatbenchError unless the path's suffix is a format of figures."""
     if path.suffix not in FORMATS:
         raise SatbenchError(f"expected a figure ending in {' or '.join(FORMATS)}, got {path.name}")
 
 
 class DrawnFigure:
-    """A drawn figure.  A notebook shows it; elsewhere `save` writes it.
+    """A drawn figure.  A notebook shows it, and `save` writes it to a file.
 
     `figure` is matplotlib's own object.
     """
@@ -57,9 +57,9 @@ class DrawnFigure:
         return f"<DrawnFigure of {width:g} × {height:g} inches: save('NAME.png') or NAME.svg>"
 
     def save(self, path: str | PathLike[str]) -> Path:
-        """Write the figure, whole or not at all, and return its path.
+        """Write the figure atomically, and return its path.
 
-        The suffix, .png or .svg, says the format.  Raises SatbenchError for another one.
+        The suffix, .png or .svg, selects the format.  Raises SatbenchError for another one.
         """
         path = Path(path)
         check_format(path)
@@ -76,7 +76,7 @@ class DrawnFigure:
 
 @contextmanager
 def drawing(inches: tuple[float, float]) -> Iterator[DrawnFigure]:
-    """Yield an empty picture to draw on, in the style of all figures here.
+    """Yield an empty figure to draw on, in the style of all figures.
 
     Raises SatbenchError if matplotlib is not installed.
     """
@@ -84,7 +84,7 @@ def drawing(inches: tuple[float, float]) -> Iterator[DrawnFigure]:
     from matplotlib.figure import Figure
 
     with _styled():
-        # No pyplot: it would choose a screen and keep every figure.
+        # pyplot is not used: it would choose a screen and keep every figure.
         yield DrawnFigure(Figure(figsize=inches, dpi=150, layout="constrained"))
 
 
@@ -92,5 +92,5 @@ def drawing(inches: tuple[float, float]) -> Iterator[DrawnFigure]:
 def _styled() -> Iterator[None]:
     from matplotlib import style
 
-    with style.context(["default", _STYLE]):  # whatever the user's own settings are
+    with style.context(["default", _STYLE]):  # independent of the user's settings
         yield

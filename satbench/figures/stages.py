@@ -1,4 +1,4 @@
-"""The result of one evaluation as a figure: accuracy when clean and after each attack."""
+"""A figure of one evaluation: the clean accuracy and the accuracy after each attack."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from satbench.figures.picture import DrawnFigure, drawing
 
 
 def stages_picture(rows: Sequence[tuple[str, float, float, float]], title: str) -> DrawnFigure:
-    """Draw a bar for each row: its name, its accuracy and the interval's ends, shares in [0, 1].
+    """Draw a bar for each row.
 
-    The numbers are next to the bars.  Raises SatbenchError if matplotlib is not installed.
+    A row is a name, an accuracy and the ends of its interval, as shares in [0, 1].  The numbers are
+    next to the bars.  Raises SatbenchError if matplotlib is not installed.
     """
     labels = [fill(name, 28) for name, *_ in rows]
     with drawing((7.0, 1.3 + 0.45 * len(rows))) as picture:
@@ -20,7 +21,7 @@ def stages_picture(rows: Sequence[tuple[str, float, float, float]], title: str) 
         for place, (_, share, low, high) in enumerate(rows):
             colour = COLOURS[0] if place else "#999999"
             axes.barh(place, 100 * share, height=0.6, color=colour, alpha=0.85)
-            # Rounding may put an end of the interval past the share itself.
+            # By rounding, an end of the interval may lie beyond the share itself.
             ends = [[max(0.0, 100 * (share - low))], [max(0.0, 100 * (high - share))]]
             axes.errorbar(100 * share, place, xerr=ends, color="#000000", capsize=3, linewidth=1.1)
             axes.annotate(

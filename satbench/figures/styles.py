@@ -1,7 +1,7 @@
-"""What colours and markers mean, in every figure: a colour is an activation, a marker a recipe.
+"""The colours and markers of all figures: a colour is an activation, a marker is a recipe.
 
-Colours are Okabe and Ito's, and five more that people with any colour vision tell from them by
-lightness; next to a colour there is always a marker, a dash pattern or a name.
+Colours are Okabe and Ito's, and five more that differ from them in lightness, which suits any
+colour vision.  Next to a colour there is always a marker, a dash pattern or a name.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 
 @dataclass(frozen=True)
 class Look:
-    """How one thing is drawn: the numbers of its marker and dash pattern are those of its recipe.
+    """How one item is drawn: its recipe's number selects its marker and its dash pattern.
 
-    `activation` is empty where the colour is only the thing's own.
+    `activation` is empty if the colour does not stand for an activation.
     """
 
     colour: str
@@ -52,11 +52,11 @@ class Look:
 
 
 def looks_of(things: Sequence[tuple[str, str]]) -> list[Look]:
-    """Return how things are drawn that are an activation and whatever else they are.
+    """Return the looks of items, each given as an activation and the rest of its description.
 
-    An activation is its spec, such as `celu(alpha=1.5)`.  Where the activations are known and not
-    all the same, the colour is the activation's, and things of one colour differ in their markers.
-    Else every thing has a colour and a marker of its own, as long as there are some.
+    An activation is its spec, such as `celu(alpha=1.5)`.  If the activations are known and not all
+    the same, the colour is the activation's, and items of one colour differ in their markers.
+    Otherwise every item has its own colour and marker, until there are no more.
     """
     names = [_name(activation) for activation, _ in things]
     if len(set(names)) < 2 or not set(names) <= set(ACTIVATION_COLOURS):
@@ -64,9 +64,9 @@ def looks_of(things: Sequence[tuple[str, str]]) -> list[Look]:
     rests = [f"{activation.partition('(')[2]} {rest}" for activation, rest in things]
     order = list(dict.fromkeys(rests))
     kinds = [order.index(rest) for rest in rests]
-    if len(set(names)) == len(things):  # the colours tell all apart
+    if len(set(names)) == len(things):  # the colours are enough
         kinds = [0] * len(things)
-    elif len(order) == len(things):  # nothing recurs: count the things of each colour
+    elif len(order) == len(things):  # no recipe recurs: number the items of each colour
         kinds = [names[:place].count(name) for place, name in enumerate(names)]
     return [
         Look(ACTIVATION_COLOURS[name], kind, name) for name, kind in zip(names, kinds, strict=True)
@@ -83,7 +83,7 @@ def activation_colour(activation: str) -> str | None:
 
 
 def _name(activation: str) -> str:
-    """Return the name that a spec, or a text for people such as `SmoothReLU(2)`, is of."""
+    """Return the activation's name in a spec, or in a text for people such as `SmoothReLU(2)`."""
     plain = _letters(activation.partition("(")[0])
     return next((name for name in ACTIVATION_COLOURS if _letters(name) == plain), plain)
 

@@ -1,4 +1,4 @@
-"""What a training run went through, epoch by epoch: read from its folder, drawn as a figure."""
+"""The epochs of a training run: read from its folder, and drawn as a figure."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _ACCURACIES = {
 class Epoch:
     """One line of a run's metrics.  Accuracies are shares in [0, 1].
 
-    `loss` and `train_accuracy` are those of the (adversarial) images trained on; `warning` says
-    what is wrong, such as robustness that collapsed.
+    `loss` and `train_accuracy` are those of the (adversarial) training images.  `warning` is a
+    problem, such as a collapse of robustness.
     """
 
     epoch: int
@@ -50,7 +50,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class TrainingCurve:
-    """A run's epochs, never empty; `threat` is PGD-10's, `held_out` counts its images."""
+    """A run's epochs, never empty; `threat` is PGD-10's, `held_out` its number of images."""
 
     name: str
     threat: str
@@ -61,16 +61,16 @@ class TrainingCurve:
 
     @property
     def best(self) -> Epoch:
-        """The epoch of greatest held-out PGD-10 accuracy, the first of equals."""
+        """The first epoch with the greatest held-out PGD-10 accuracy."""
         return max(self.epochs, key=lambda epoch: epoch.held_out_pgd10)
 
     @property
     def last(self) -> Epoch:
-        """The last epoch that is done."""
+        """The last finished epoch."""
         return self.epochs[-1]
 
     def summary(self) -> dict[str, Any]:
-        """Return what `--json` prints of the run."""
+        """Return the run's part of the output of `--json`."""
         return {
             "run": self.name,
             "epochs": self.last.epoch,
@@ -83,15 +83,15 @@ class TrainingCurve:
 
 
 def read_training(folder: Path) -> TrainingCurve:
-    """Read what `satbench train` writes to its folder: metrics.jsonl and config.json.
+    """Read the files that `satbench train` writes to its folder: metrics.jsonl and config.json.
 
-    Raises SatbenchError for a folder without them, and for files that hold anything else.
+    Raises SatbenchError for a folder without them, and for malformed files.
     """
     metrics, config = folder / "metrics.jsonl", folder / "config.json"
     if not metrics.is_file():
         raise SatbenchError(
-            f"expected the folder of a training run whose first epoch is done, but {metrics} is "
-            "missing; give the folder that satbench train made, such as runs/NAME"
+            "expected the folder of a training run with at least one finished epoch, but "
+            f"{metrics} is missing; give a folder of satbench train, such as runs/NAME"
         )
     lines = enumerate(read_text(metrics, "list of epochs").splitlines(), 1)
     epochs = tuple(_epoch(line, f"{metrics}, line {number}") for number, line in lines)
@@ -121,14 +121,15 @@ def _epoch(line: str, where: str) -> Epoch:
 def training_figure(curves: Sequence[TrainingCurve], path: Path) -> None:
     """Draw accuracies, loss and learning rate against the epoch.
 
-    Each kind of accuracy has its dash pattern.  One run has a colour a kind; of several, a colour
-    is the activation and a marker the run, or both are the run's where the activation is one.  The
-    suffix of `path`, .png or .svg, says the format.  Raises SatbenchError for no run or more than
-    there are colours, another suffix, or no matplotlib.
+    Each kind of accuracy has its dash pattern.  For one run, each kind also has its colour.  For
+    several runs, a colour is an activation and a marker is a run; if all runs have the same
+    activation, both are the run's.  The suffix of `path`, .png or .svg, selects the format.  Raises
+    SatbenchError without a run, for more runs than colours, for another suffix, and without
+    matplotlib.
     """
     if not 1 <= len(curves) <= len(COLOURS):
         raise SatbenchError(
-            f"expected 1 to {len(COLOURS)} runs, for which there are colours, got {len(curves)}"
+            f"expected 1 to {len(COLOURS)} runs, the number of colours, got {len(curves)}"
         )
     check_can_draw()
     from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -162,7 +163,7 @@ def _draw_accuracies(axes: Axes, curve: TrainingCurve, number: int, own: Look | 
     for kind, (name, what) in enumerate(_ACCURACIES.items()):
         look = own or Look(COLOURS[kind], 0)
         _draw(axes, curve, name, look, kind, label="" if number else what)
-    if own and number == 0:  # the dashes are of all runs, their colour of none
+    if own and number == 0:  # the legend shows dash patterns in grey
         for line in axes.lines:
             axes.plot([], [], color="#444444", linestyle=line.get_linestyle(), linewidth=2)
             axes.lines[-1].set_label(str(line.get_label()))
@@ -202,9 +203,9 @@ def _draw(
 
 
 def _legend(axes: Axes) -> None:
-    """Say above the axes, where no line is hidden, which line is what."""
+    """Draw the legend above the axes, where it hides no line."""
     lines, labels = axes.get_legend_handles_labels()
-    shown = dict(zip(labels, lines, strict=True))  # collapses of several runs are one entry
+    shown = dict(zip(labels, lines, strict=True))  # one entry for the collapses of several runs
     axes.legend(
         shown.values(),
         shown.keys(),

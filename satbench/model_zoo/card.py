@@ -1,4 +1,4 @@
-"""Cards: where a model came from, with digests; the shipped zoo, and the user's own.
+"""Cards: a model's origin, training and digests, for the shipped zoo and the user's own zoo.
 
 Reading them needs no torch.
 """
@@ -28,23 +28,23 @@ from satbench.core.schema import (
 
 SCHEMA = 1
 OWN_NETWORK = "own-network-1"
-"""The schema of the data on a network that satbench cannot build; it is not a card."""
+"""The schema of the metadata for a network that satbench cannot build; it is not a card."""
 
 CARD_KEY = "satbench.card"
 """The key of a card in the metadata of a safetensors file."""
 
 _LATER = {"url", "origin"}
-"""Fields without which a card reads as it did before there were any."""
+"""Fields that later versions added; a card without them is still read."""
 
 
 @dataclass(frozen=True)
 class Training:
     """How a model was trained.
 
-    `attack` and `threat` are those of the inner attacker (`attack` is empty for standard
-    training); `data_digest` is the digest of the whole training split; `held_out` are the kept
-    epoch's accuracies on held-out training images; `config` is everything the weights depend on;
-    `notes` say what else there is to know of the run.
+    `attack` and `threat` are those of the inner attack (`attack` is empty for standard training).
+    `data_digest` is the digest of the whole training split.  `held_out` are the kept epoch's
+    accuracies on held-out training images.  `config` is everything that the weights depend on.
+    `notes` are remarks on the run.
     """
 
     recipe: str
@@ -64,11 +64,11 @@ class Training:
 
 @dataclass(frozen=True)
 class Card:
-    """A zoo entry: a named model, how to build it, where its weights are, how it was trained.
+    """A zoo entry: a model's name, how to build it, where its weights are, and how it was trained.
 
-    `weights` is the name of the safetensors file next to the card (or in `weights/`);
-    `weights_digest` is the SHA-256 of its named tensors; `input_shape` is (C, H, W).  `url` says
-    where the file can be fetched, if it can; `origin` what another program's file it was made of.
+    `weights` is the name of the safetensors file next to the card (or in `weights/`).
+    `weights_digest` is the SHA-256 of its named tensors.  `input_shape` is (C, H, W).  `url` is the
+    address of the file, if it has one.  `origin` names the foreign file that it was made from.
     """
 
     name: str
@@ -90,7 +90,7 @@ class Card:
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the card as JSON values; what came later is left out where it is empty."""
+        """Return the card as JSON values, without later fields that are empty."""
         values = asdict(self)
         if self.training and not self.training.notes:
             del values["training"]["notes"]
@@ -106,14 +106,14 @@ def parse_card(text: str, where: str) -> Card:
     """Read a card from its JSON text, found at `where`.  Raises SatbenchError as `read_card`."""
     if parse_object(text, "card", where).get("schema") == OWN_NETWORK:
         raise SatbenchError(
-            f"{where} tells of a network of its author's own, which satbench cannot build; load "
-            "its weights in Python and call satbench.evaluate, or write --model "
+            f"{where} describes a custom network, which satbench cannot build; load "
+            "its weights in Python and call satbench.evaluate, or give --model "
             "package.module:factory"
         )
     card = convert(parse_schema(text, "card", where, (SCHEMA,)), Card, "card", where)
     if not card.weights or Path(card.weights).name != card.weights or "\\" in card.weights:
         raise SatbenchError(
-            f"expected the name of a file beside the card {where} as its weights, "
+            f"expected the name of a file next to the card {where} as its weights, "
             f"got {card.weights!r}"
         )
     numbers = {
@@ -130,28 +130,28 @@ def parse_card(text: str, where: str) -> Card:
 
 
 def card_within(path: Path) -> Card | None:
-    """Return the card that a file of safetensors carries, as those of `satbench train` do.
+    """Return the card in a safetensors file, which `satbench train` writes there.
 
-    None for a file without one, and for one that is no safetensors.  Raises SatbenchError for a
-    card that is malformed or newer.
+    None if the file has no card or is not safetensors.  Raises SatbenchError for a card that is
+    malformed or newer.
     """
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header = file.read(size) if size <= MOST_HEADER_BYTES else b""
     try:
-        told = parse_object(header.decode(), "header", str(path))["__metadata__"][CARD_KEY]
+        text = parse_object(header.decode(), "header", str(path))["__metadata__"][CARD_KEY]
     except (ValueError, KeyError, TypeError):
         return None
-    return parse_card(told, f"within {path}") if isinstance(told, str) else None
+    return parse_card(text, f"within {path}") if isinstance(text, str) else None
 
 
 def card_of_digest(digest: str) -> Card | None:
-    """Return the card, of either zoo, whose weights have this digest; None if there is none."""
+    """Return the card in either zoo whose weights have this digest, or None."""
     for name in zoo_names():
         if (card := zoo_card(name)).weights_digest == digest:
             return card
     for path in sorted(user_zoo().glob("*.json")):
-        with contextlib.suppress(SatbenchError):  # a bad card hides no other
+        with contextlib.suppress(SatbenchError):  # a bad card must not hide the others
             if (card := read_card(path)).weights_digest == digest:
                 return card
     return None
@@ -168,7 +168,7 @@ def zoo_names() -> list[str]:
 
 
 def board_names() -> list[str]:
-    """Return the names of the models for the board, sorted: no benchmark attacks from them."""
+    """Return the names of the models for the board, sorted: those that are not surrogates."""
     file = _cards().parent / "surrogates.toml"
     surrogates = {
         name
@@ -187,14 +187,14 @@ def zoo_card(name: str) -> Card:
 
 
 def weights_path(card: Card) -> Path:
-    """Return where the weights of a shipped model lie."""
+    """Return the path of a shipped model's weights."""
     return _cards().parent / "weights" / card.weights
 
 
 def user_zoo() -> Path:
-    """Return the folder of the user's own zoo, which need not be there.
+    """Return the folder of the user's own zoo, which may be missing.
 
-    It is `$SATBENCH_ZOO`, else `satbench/zoo` in `$XDG_DATA_HOME` or `~/.local/share`.
+    It is `$SATBENCH_ZOO`, or `satbench/zoo` in `$XDG_DATA_HOME` or `~/.local/share`.
     """
     if os.environ.get("SATBENCH_ZOO"):
         return Path(os.environ["SATBENCH_ZOO"])
@@ -210,7 +210,7 @@ def user_names() -> list[str]:
 def user_card(name: str) -> Card:
     """Return the card of a model in the user's own zoo.
 
-    Raises UnknownNameError; SatbenchError where the card is malformed or another model's.
+    Raises UnknownNameError, and SatbenchError if the card is malformed or another model's.
     """
     if name not in user_names():
         raise UnknownNameError("model", name, user_names())
@@ -222,9 +222,9 @@ def user_card(name: str) -> Card:
 
 
 def find_card(name: str) -> tuple[Card, Path]:
-    """Return the card of a model in either zoo, and where its weights lie.
+    """Return the card of a model in either zoo, and the path of its weights.
 
-    Raises UnknownNameError with the nearest name of both.
+    Raises UnknownNameError with the nearest name in both.
     """
     if name in zoo_names():
         card = zoo_card(name)

@@ -1,7 +1,7 @@
-"""Files of weights in the layouts that people save them in.  No code from a file is ever run.
+"""A reader for weights in the usual checkpoint layouts.  No code from a file is ever run.
 
-A checkpoint is often more than its weights: `{"state_dict": …, "optimizer": …}`, or the weights
-twice, as trained and as an average.  Which of several sets is meant is for the user to say.
+A checkpoint often holds more than the weights: `{"state_dict": …, "optimizer": …}`, or the weights
+twice, as trained and as an average.  The user chooses between several sets.
 """
 
 from __future__ import annotations
@@ -29,37 +29,37 @@ from satbench.model_zoo.torch_file import read_torch_file
 State = dict[str, Tensor]
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".th")
-"""Usual endings of files that torch.save wrote; any other is read too."""
+"""Usual suffixes of torch.save files; files with other suffixes are read as well."""
 
 WEIGHTS = (".safetensors", *PICKLES)
-"""Usual endings of files of weights."""
+"""Usual suffixes of files of weights."""
 
 _NO_WEIGHTS = re.compile(r"^opt|optim|sched|scaler|amp_|rng", re.IGNORECASE)
-_DEEP = 6  # keys above a set of weights, at most
+_DEEP = 6  # levels of keys above a set of weights, at most
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 
 def read_state(path: Path, copy: str = "") -> State:
     """Read one set of weights, name to tensor on the CPU.
 
-    `copy` names the set by its key, such as `ema` or `state_dict_ema`; it is needed where a file
-    holds several that differ.  What the file is, its contents say, not its name.  Raises
-    SatbenchError for a file that is missing, of another format, corrupt, a web page, or a pickle
-    that would run code, and where the set is not clear.
+    `copy` names the set by its key, such as `ema` or `state_dict_ema`; it is needed if a file holds
+    several that differ.  The format is found from the contents of the file, not from its name.
+    Raises SatbenchError for a file that is missing, of another format, corrupt, a web page, or a
+    pickle that would run code, and if `copy` is needed and not given.
     """
     check_kind(path)
     if is_safetensors(path):
         if copy:
-            raise SatbenchError(f"{path} holds one set of weights: name it without #{copy}")
+            raise SatbenchError(f"{path} holds one set of weights: leave out #{copy}")
         return _read_safetensors(path)
     return _chosen(path, _sets_of(read_pickle(path)), copy)
 
 
 def picked(state: State, keys: str, drop: Sequence[str], path: Path) -> State:
-    """Return the tensors whose names begin with `keys`, without it, and with none of `drop`.
+    """Return the tensors whose names begin with `keys`, which is removed, and with none of `drop`.
 
-    Both are beginnings of the names in the file, whole parts between dots; empty for all and none.
-    Raises SatbenchError for one that no name begins with.
+    Both are prefixes of the file's names, in whole parts between dots.  Empty `keys` selects all
+    names, empty `drop` leaves none out.  Raises SatbenchError for a prefix of no name.
     """
     for prefix in drop:
         kept = {name: tensor for name, tensor in state.items() if not _within(name, prefix)}
@@ -81,7 +81,7 @@ def _within(name: str, prefix: str) -> bool:
 
 def _no_name(state: State, option: str, prefix: str, path: Path) -> SatbenchError:
     firsts = sorted({name.partition(".")[0] for name in state})
-    if len(firsts) == 1:  # a wrapper around all, whose parts say more
+    if len(firsts) == 1:  # one prefix of all names, so show the next level
         firsts = sorted({".".join(name.split(".")[:2]) for name in state})
     shown = ", ".join(firsts[:8]) + (", …" if len(firsts) > 8 else "")
     return SatbenchError(
@@ -99,53 +99,52 @@ def check_kind(path: Path) -> None:
     if is_web_page(start):
         raise SatbenchError(
             f"{path} is a web page saved under the name of weights, such as a login or a warning "
-            "before a large download: delete it and fetch the weights themselves"
+            "before a large download: delete it and download the weights"
         )
     if start.startswith(_LFS):
         raise SatbenchError(
-            f"{path} only points to weights kept by Git LFS: run `git lfs pull` in its repository"
+            f"{path} is only a pointer to weights in Git LFS: run `git lfs pull` in its repository"
         )
     if kind := another_kind(path, start):
         raise SatbenchError(f"expected weights in {path}, as safetensors or torch.save, got {kind}")
 
 
 def read_pickle(path: Path) -> object:
-    """Read what torch.save or pickle wrote, as far as it is data: tensors and what is beside them.
+    """Read a file of torch.save or pickle, if it holds only data.
 
-    Numbers, text, dates, paths, containers, arrays and generators of NumPy, options of argparse
-    and common configurations are data.  Raises SatbenchError for a file that is corrupt or that
-    names code to be run.
+    Data are tensors, numbers, text, dates, paths, containers, NumPy arrays and generators, argparse
+    options and common configurations.  Raises SatbenchError for a file that is corrupt or that
+    would run code.
     """
     try:
         return read_torch_file(path)
     except RefusedError as error:
         raise SatbenchError(
-            f"{path} asks to run {error.name} while it is read, so it was not read: "
-            f"{_why(error.name)}; have its owner save model.state_dict(), or a safetensors file"
+            f"{path} would run {error.name} while it is read, so it was not read: "
+            f"{_why(error.name)}; ask its owner for model.state_dict() or a safetensors file"
         ) from None
-    except Exception as error:  # a broken pickle can make pickle raise anything
+    except Exception as error:  # pickle may raise anything on a broken file
         if path.suffix not in WEIGHTS:
             raise SatbenchError(
-                f"expected weights whose contents are of one of the formats {', '.join(WEIGHTS)}, "
-                f"got {path.name}"
+                f"expected weights in one of the formats {', '.join(WEIGHTS)}, got {path.name}"
             ) from None
-        raise _corrupt(path, str(error).splitlines()[0] if str(error) else "it ends") from None
+        raise _corrupt(path, str(error).splitlines()[0] if str(error) else "truncated") from None
 
 
 @contextmanager
 def harmless_globals() -> Iterator[None]:
-    """Let a pickle hold NumPy numbers and the options of argparse, as training scripts save them.
+    """Allow NumPy numbers and argparse options in a pickle, which training scripts save.
 
-    Building any of these runs no code of the file.
+    Building these runs no code of the file.
     """
     scalar = cast(Callable[..., object], np.float64(0).__reduce__()[0])
     kinds = [getattr(np.dtypes, name) for name in dir(np.dtypes) if name.endswith("DType")]
     named: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
         *(argparse.Namespace, np.dtype, *kinds),
-        (scalar, "numpy.core.multiarray.scalar"),  # as NumPy 1 names it
+        (scalar, "numpy.core.multiarray.scalar"),  # the name in NumPy 1
         (scalar, "numpy._core.multiarray.scalar"),
     ]
-    known = torch.serialization.get_safe_globals()  # which would be forgotten at the end
+    known = torch.serialization.get_safe_globals()  # safe_globals would drop these at its end
     with torch.serialization.safe_globals([one for one in named if one not in known]):
         yield
 
@@ -162,17 +161,17 @@ def _corrupt(path: Path, reason: str) -> SatbenchError:
 
 
 def _why(name: str) -> str:
-    """Say what a global stands for that a file wants called."""
+    """Explain why a file that calls `name` was not read."""
     package = name.partition(".")[0]
     if package in _SYSTEM:
-        return "no weights need that, so do not trust where it comes from"
+        return "no weights need that, so do not trust its source"
     if name.startswith(("torch.nn.", "torchvision.", "timm.", "transformers.")):
-        return "it holds a whole model, which only code can make, and not its weights alone"
+        return "it holds a whole model, which only code can build, and not only its weights"
     if "_rebuild_qtensor" in name:
-        return "its tensors are quantised, and networks here are made of float32"
+        return "its tensors are quantised, and networks here are float32"
     if package == "torch":
-        return "it holds a kind of object beside plain tensors that is not read here"
-    return f"it holds an object that only the code of {package} can make"
+        return "it holds an object of torch that satbench does not read"
+    return f"it holds an object that only the code of {package} can build"
 
 
 _SYSTEM = {
@@ -180,7 +179,7 @@ _SYSTEM = {
     *("pathlib", "io", "socket", "ctypes", "pickle", "webbrowser", "pty", "code", "codecs"),
     *("operator", "types", "marshal", "multiprocessing", "threading", "urllib", "http"),
 }
-"""Modules of Python that act on the machine or run what they are given."""
+"""Python modules that act on the machine or run code."""
 
 
 def _sets_of(value: object) -> list[tuple[str, State]]:
@@ -191,7 +190,7 @@ def _sets_of(value: object) -> list[tuple[str, State]]:
 def _sets(
     value: object, where: tuple[str, ...] = (), arrays: bool = False
 ) -> Iterator[tuple[str, State]]:
-    """Find the sets of weights; `arrays` takes those of NumPy for tensors."""
+    """Find the sets of weights; with `arrays`, NumPy arrays count as tensors."""
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         value = {str(place): inner for place, inner in enumerate(value)} if where == () else {}
     if not isinstance(value, Mapping) or len(where) > _DEEP:
@@ -201,7 +200,7 @@ def _sets(
         for name, inner in value.items()
         if isinstance(name, str) and (tensor := _as_tensor(inner, arrays)) is not None
     }
-    # A number that was saved as a tensor next to the weights is not a set.
+    # A single number saved as a tensor next to the weights is not a set.
     if tensors and (len(tensors) == len(value) or any("." in name for name in tensors)):
         yield ".".join(where), tensors
         return
@@ -229,11 +228,11 @@ def _chosen(path: Path, sets: list[tuple[str, State]], copy: str) -> State:
             if name == copy:
                 return state
         raise SatbenchError(
-            f"{path} has no weights called {copy!r}; it has {names or 'one set without a name'}"
+            f"{path} has no weights named {copy!r}; it has {names or 'one set without a name'}"
         )
     if not sets:
         raise SatbenchError(f"{path} holds no weights: expected tensors by name, a state dict")
-    # Numbers that were kept as tensors, such as the best loss, are no network.
+    # Single numbers saved as tensors, such as the best loss, are not a network.
     sets = [one for one in sets if any(t.dim() > 1 for t in one[1].values())] or sets
     names = ", ".join(name for name, _ in sets if name)
     if not all(_same(state, sets[0][1]) for _, state in sets[1:]):

@@ -1,12 +1,12 @@
-"""What a file is, where it holds no weights in a form that is read: its first bytes say it."""
+"""Names for files that satbench cannot read weights from, by their first bytes."""
 
 from __future__ import annotations
 
 import zipfile
 from pathlib import Path
 
-_ARCHIVE = "a compressed archive: unpack it, and name the file of weights in it"
-_TENSORFLOW = "a checkpoint of TensorFlow: it has to be converted first"
+_ARCHIVE = "a compressed archive: unpack it, and give the file of weights in it"
+_TENSORFLOW = "a TensorFlow checkpoint: convert it first"
 _MAGIC = {
     b"\x89HDF": "an HDF5 file, as Keras writes it: save its weights as tensors by name",
     b"\x93NUMPY": "one array of NumPy (.npy): save the weights as tensors by name",
@@ -20,13 +20,13 @@ _SUFFIXES = {
     ".onnx": "an ONNX graph: load it with a package that makes a torch.nn.Module of it",
     ".index": _TENSORFLOW,
     ".meta": _TENSORFLOW,
-    ".pb": "a graph of TensorFlow: it has to be converted first",
-    ".msgpack": "a checkpoint of Flax: save its weights as tensors by name",
+    ".pb": "a TensorFlow graph: convert it first",
+    ".msgpack": "a Flax checkpoint: save its weights as tensors by name",
 }
 
 
 def is_safetensors(path: Path) -> bool:
-    """Return whether a file is one of safetensors, or was to be by its name."""
+    """Return whether a file is a safetensors file, by its contents or its name."""
     with path.open("rb") as file:
         start = file.read(9)
     size = path.stat().st_size
@@ -35,12 +35,12 @@ def is_safetensors(path: Path) -> bool:
 
 
 def another_kind(path: Path, start: bytes) -> str:
-    """Return what a file is that holds no weights in a form that is read; empty if it may be."""
+    """Return what an unreadable file is; "" if it may hold readable weights."""
     for magic, kind in _MAGIC.items():
         if start.startswith(magic):
             return kind
     if start[257:262] == b"ustar":
-        return "a tar archive: unpack it, and name the file of weights in it"
+        return "a tar archive: unpack it, and give the file of weights in it"
     if path.suffix in _SUFFIXES:
         return _SUFFIXES[path.suffix]
     return _kind_of_zip(path) if start.startswith(b"PK") else ""
@@ -50,21 +50,21 @@ def _kind_of_zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except Exception:  # any error of zipfile on a broken archive: its reader reports it
+    except Exception:  # zipfile may raise anything on a broken archive; its reader reports it
         return ""
     ends = {name.rpartition("/")[2] for name in names}
     if "constants.pkl" in ends:
         return (
-            "a TorchScript archive, which is a program beside its weights: load it in Python with "
-            "torch.jit.load and hand the module to satbench.evaluate, or save its state_dict()"
+            "a TorchScript archive, which holds a program as well as weights: load it in Python "
+            "with torch.jit.load and pass the module to satbench.evaluate, or save its state_dict()"
         )
     if "data.pkl" in ends:
         return ""
     if {"serialized_exported_program.json", "archive_format"} & ends:
         return (
-            "a program of torch.export: load it in Python with torch.export.load and hand its "
+            "a program of torch.export: load it in Python with torch.export.load and pass its "
             "module() to satbench.evaluate, or save its state_dict"
         )
     if names and all(name.endswith(".npy") for name in names):
         return "arrays of NumPy (.npz): save them as tensors by name, with torch.save"
-    return "a zip archive: unpack it, and name the file of weights in it"
+    return "a zip archive: unpack it, and give the file of weights in it"

@@ -1,4 +1,4 @@
-"""Weights and a network that must fit each other, name by name and shape by shape."""
+"""Loading weights into a network: names and shapes must fit."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from satbench.networks.normalize import Normalize
 
 State = dict[str, Tensor]
 Names = dict[str, str]
-"""The model's names of tensors, each with the file's."""
+"""The model's names of tensors, each with the file's name."""
 
 
 def load_state(model: nn.Module, state: State, path: Path) -> bool:
-    """Load `state` into `model`, strictly; `path` is where it was read, for the message.
+    """Load `state` into `model`, strictly; error messages name `path`, where it was read.
 
-    Names may carry a prefix more or less than the model's (`module.`, `_orig_mod.`, `model.`).
-    The model's weights may be there more than once, under several prefixes, if they are the same,
-    as MadryLab's library saves them for its model and its attacker.  A mean and a deviation beside
-    them become those of the model's `Normalize` layer.  What may be missing is what no training
-    changes, the constants of that layer, and the counters of batch-norm, which eval mode does not
-    read.
+    The names may have a prefix that the model lacks, or lack one that it has (`module.`,
+    `_orig_mod.`, `model.`).  The weights may occur several times under different prefixes if the
+    copies are equal: MadryLab's library saves them for its model and its attacker.  A mean and a
+    standard deviation next to them are loaded into the model's `Normalize` layer.  Only two kinds
+    of tensors may be missing: the constants of that layer, which training does not change, and the
+    counters of batch-norm, which eval mode does not use.
 
-    Returns whether the file told the constants of all `Normalize` layers.  Raises SatbenchError
+    Returns whether the file holds the constants of all `Normalize` layers.  Raises SatbenchError
     with the tensors that do not fit and the likely cause.
     """
     own = model.state_dict()
@@ -47,16 +47,16 @@ def load_state(model: nn.Module, state: State, path: Path) -> bool:
 
 
 def classes_in(model: nn.Module, state: State) -> int:
-    """Return how many classes the weights `state` are for, by the model's last layer; 0 if unknown.
+    """Return the number of classes in the weights `state`, by the model's last layer; 0 if unknown.
 
-    The model is one that they fit but for the number of classes.
+    The weights must fit the model except for the number of classes.
     """
     matrices = [name for name, tensor in model.state_dict().items() if tensor.dim() > 1]
     found = [t for n, t in state.items() if matrices and f".{n}".endswith(f".{matrices[-1]}")]
     return max((len(tensor) for tensor in found if tensor.dim()), default=0)
 
 
-_AVERAGED = "n_averaged"  # how many models torch's AveragedModel has averaged
+_AVERAGED = "n_averaged"  # the counter in torch's AveragedModel
 
 
 def _counters(model: nn.Module) -> Iterator[str]:
@@ -69,15 +69,15 @@ def _join(*parts: str) -> str:
     return ".".join(part for part in parts if part)
 
 
-# Which names of the file are which of the model
+# Matching the file's names with the model's
 
 
 def _placed(
     state: State, own: State, dispensable: set[str], path: Path
 ) -> tuple[str | None, Names, set[str]]:
-    """Find the model's weights in a file -> their prefix there, their names, those of copies.
+    """Find the model's weights in a file -> their prefix, their names, and the names of copies.
 
-    The prefix is None where they are not all there.  Raises SatbenchError for copies that differ.
+    The prefix is None if some weights are missing.  Raises SatbenchError for copies that differ.
     """
     wanted = own.keys() - dispensable
     found = [
@@ -94,14 +94,14 @@ def _placed(
             if new not in names or not same_tensor(state[old], state[names[new]]):
                 raise SatbenchError(
                     f"the weights {path} hold the model's under the prefixes {prefix!r} and "
-                    f"{elsewhere!r}, and they differ: say which are meant with --keys"
+                    f"{elsewhere!r}, and they differ: choose one with --keys"
                 )
         copies |= set(others.values())
     return prefix, names, copies
 
 
 def _prefixes(state: State, wanted: set[str]) -> Iterator[tuple[str, str]]:
-    """Yield what the file's names may have before the model's, and what the model's have more."""
+    """Yield possible prefixes: of the file's names, and of the model's names."""
     outers = {name.partition(".")[0] for name in wanted}
     longest = max(sorted(wanted), key=len, default="")
     for outer in dict.fromkeys(("", f"{outers.pop()}." if len(outers) == 1 else "")):
@@ -118,7 +118,7 @@ def _names(state: State, own: State, prefix: str, outer: str) -> Names:
 
 
 def same_tensor(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are the same to the bit, NaN among them."""
+    """Return whether two tensors are equal bit for bit, NaN included."""
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
     bits = [t.detach().contiguous().reshape(-1).view(torch.uint8) for t in (one, other)]
@@ -129,7 +129,7 @@ def same_tensor(one: Tensor, other: Tensor) -> bool:
 
 
 def _constants(beside: State, taken: State, layers: list[str], own: State) -> State:
-    """Take the constants of the one `Normalize` layer from the other tensors, if they are there."""
+    """Return the constants of the only `Normalize` layer, if the file's other tensors hold them."""
     found = normalisers(beside)
     if len(layers) != 1 or not found or not all(one.same_as(found[0]) for one in found):
         return {}
@@ -148,21 +148,21 @@ def _constants(beside: State, taken: State, layers: list[str], own: State) -> St
 
 
 def _check_normaliser(beside: State, layers: list[str], prefix: str | None, path: Path) -> None:
-    """Raise SatbenchError where the file normalises the pixels and the model does not."""
+    """Raise SatbenchError if the file has constants of a normalisation and the model has none."""
     if layers or prefix is None:
         return
     for one in normalisers(beside):
         if not one.is_identity:
             raise SatbenchError(
-                f"the weights {path} are under the prefix {prefix!r}, beside the mean and the "
-                f"deviation {', '.join(one.names)}, for which the model has no layer: put one "
-                "before it, satbench.networks.normalize.Normalize(mean, std)"
+                f"the weights {path} are under the prefix {prefix!r}, next to the mean and the "
+                f"deviation {', '.join(one.names)}, for which the model has no layer: put "
+                "satbench.networks.normalize.Normalize(mean, std) before it"
             )
         for name in one.names:
             del beside[name]
 
 
-# What does not fit, and why that may be
+# Tensors that do not fit, and the likely cause
 
 
 def _check_fit(
@@ -196,7 +196,7 @@ def _cause(
         return _cause_of_shapes(own, state, other)
     if not missing and all(name.startswith("sub_block1.") for name in extra):
         return (
-            "the code of TRADES saves a part that no forward pass reads: name its layout with "
+            "the code of TRADES saves a part that no forward pass uses: give "
             "--preset trades, or leave that part out with --drop-keys sub_block1"
         )
     odd = [own[name] for name in missing] + [state[name] for name in extra]
@@ -205,7 +205,7 @@ def _cause(
     if prefix:
         within = prefix.removesuffix(".")
         return (
-            f"the model's weights are under the prefix {within!r}, beside others: take them alone "
+            f"the model's weights are under the prefix {within!r}, next to others: select them "
             f"with --keys {within}"
         )
     shared = len(own.keys() & state.keys()) / len(own)
@@ -221,6 +221,6 @@ def _cause_of_shapes(own: State, state: State, other: list[str]) -> str:
         there, here = state[other[0]].shape[0], own[other[0]].shape[0]
         return (
             f"likely weights for {there} classes, while the data set has {here}: "
-            f"evaluate on the data set that they were trained on, or say --classes {there}"
+            f"evaluate on the data set that they were trained on, or give --classes {there}"
         )
     return "likely the same architecture in another size: check --arch and its parameters"

@@ -1,4 +1,4 @@
-"""Files of weights that say nothing of themselves, known by the digest of what is in them."""
+"""Recognising a file of weights without a card by the digest of its tensors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Arrays = dict[str, NDArray[np.generic]]
 
 
 def card_of_weights(path: Path, copy: str = "") -> Card | None:
-    """Return the card, of either zoo, of the weights in a file; None where none knows them.
+    """Return the card in either zoo of the weights in a file, or None.
 
     Names may carry prefixes, such as `module.`.  `copy` names one of several sets in a checkpoint.
     Raises SatbenchError for a pickle that cannot be read.  Imports torch only for pickles.
@@ -36,18 +36,18 @@ def _arrays(path: Path, copy: str) -> Arrays:
 
         try:
             return load_file(path)
-        except (SafetensorError, OSError, TypeError):  # it cannot be read, or NumPy has no bfloat16
+        except (SafetensorError, OSError, TypeError):  # unreadable, or of a dtype that NumPy lacks
             return {}
     from satbench.model_zoo.checkpoints import read_state
 
     try:
         return {name: tensor.numpy() for name, tensor in read_state(path, copy).items()}
-    except (TypeError, RuntimeError):  # NumPy has no bfloat16, no sparse tensors
+    except (TypeError, RuntimeError):  # bfloat16 or sparse tensors, which NumPy lacks
         return {}
 
 
 def _wrappers(arrays: Arrays) -> Iterator[str]:
-    """Yield the beginnings that all names have, of whole parts between dots, the empty first."""
+    """Yield the prefixes that all names share, in whole parts between dots, the empty one first."""
     prefix = ""
     while arrays and all(name.startswith(prefix) for name in arrays):
         yield prefix

@@ -1,11 +1,11 @@
-"""Models that look more robust than they are: two shipped nets behind kinds of masking.
+"""Models that look more robust than they are: two shipped nets with masked gradients.
 
 Each factory wraps a net so that white-box gradients find little or nothing (Athalye, Carlini &
-Wagner, 2018, "Obfuscated gradients give a false sense of security", arXiv:1802.00420).  That is
-`WRAPPED`, which any attack breaks, or for the factories named `robust_…` `ROBUST`, which was
-trained against an adversary.  They are there to try attacks, the diagnosis and flags on
-(docs/FLAGS.md): `satbench eval satbench.model_zoo.masked:rounding --dataset fashion-mnist --eps
-0.1`.  Whoever believes PGD on one of these models has not attacked it.
+Wagner, 2018, "Obfuscated gradients give a false sense of security", arXiv:1802.00420).  The net is
+`WRAPPED`, which any attack breaks, or, for the factories named `robust_…`, `ROBUST`, which was
+trained against an adversary.  Use them to test attacks, the diagnosis and flags (docs/FLAGS.md):
+`satbench eval satbench.model_zoo.masked:rounding --dataset fashion-mnist --eps 0.1`.  The accuracy
+under PGD of one of these models is not its robust accuracy.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from satbench.model_zoo.weights import load_weights
 from satbench.networks.build import build_network
 
 WRAPPED = "fmnist-standard-tiny-relu-s0"
-"""The name of the net that is masked, trained without an adversary."""
+"""The name of the net that most factories mask; it was trained without an adversary."""
 
 ROBUST = "fmnist-sat-tiny-silu-s0"
-"""The name of the net that is masked by the factories named `robust_…`."""
+"""The name of the net that the factories named `robust_…` mask."""
 
 
 def hard_labels() -> nn.Module:
@@ -48,12 +48,12 @@ def saturated() -> nn.Module:
 
 
 def noisy() -> nn.Module:
-    """Mask by fresh noise in every forward: an answer seen once need not come again."""
+    """Mask by fresh noise in every forward: the answers to one image differ."""
     return Noisy(_standard_net()).eval()
 
 
 def detached() -> nn.Module:
-    """Mask by a gradient that belongs to another, hardly heard branch of the model."""
+    """Mask by the gradient of another branch, which hardly changes the answer."""
     return Detached(_standard_net()).eval()
 
 
@@ -83,7 +83,7 @@ def robust_detached() -> nn.Module:
 
 
 def probabilities() -> nn.Module:
-    """Mask by probabilities in place of logits: the loss takes a second softmax of them."""
+    """Mask by probabilities instead of logits: the loss applies a second softmax."""
     return nn.Sequential(_standard_net(), nn.Softmax(1)).eval()
 
 
@@ -93,17 +93,17 @@ def rounded_logits() -> nn.Module:
 
 
 def warm() -> nn.Module:
-    """Mask in part by logits of 20 times the size: the cross-entropy is 0 for many images."""
+    """Mask in part by logits 20 times as large: the cross-entropy is 0 for many images."""
     return Saturated(_standard_net(), 20).eval()
 
 
 def faint_noise() -> nn.Module:
-    """Mask hardly, by noise of a fifth of eps."""
+    """Mask weakly, by noise of a fifth of eps."""
     return Noisy(_standard_net(), 0.02).eval()
 
 
 def partly_hard_labels() -> nn.Module:
-    """Mask only images that are dark: for these only the predicted class is told."""
+    """Mask only dark images: for these the model returns only the predicted class."""
     return PartlyHardLabels(_standard_net()).eval()
 
 
@@ -117,7 +117,7 @@ class HardLabels(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.net(x)
         labels = F.one_hot(logits.argmax(1), logits.shape[1]).to(logits.dtype)
-        return self.confidence * labels + 0 * logits  # a path to the pixels, whose slope is 0
+        return self.confidence * labels + 0 * logits  # a path to the pixels, with gradient 0
 
 
 class Rounding(nn.Module):
@@ -174,8 +174,8 @@ class Noisy(nn.Module):
 class Detached(nn.Module):
     """The net's logits without their gradient, plus `weight` times those for shuffled pixels.
 
-    Only the second branch has a gradient.  It sees the pixels in a fixed other order, so what
-    raises its loss is noise to the first.  (B, C, H, W) -> (B, K).
+    Only the second branch has a gradient.  It sees the pixels in another fixed order, so a
+    perturbation that raises its loss is noise to the first.  (B, C, H, W) -> (B, K).
     """
 
     order: Tensor
@@ -227,7 +227,7 @@ def _robust_net() -> nn.Module:
 
 def _net(name: str) -> nn.Module:
     card = zoo_card(name)
-    with torch.random.fork_rng(devices=[]):  # the initial weights, drawn in vain
+    with torch.random.fork_rng(devices=[]):  # building the net draws initial weights
         net = build_network(card.architecture, card.activation, card.classes)
     load_weights(net, weights_path(card))
     return net

@@ -1,4 +1,4 @@
-"""The mean and the deviation that a file of weights holds next to a network, by any names."""
+"""Finding a normalisation (mean and standard deviation) among a file's tensors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OF_BATCHES = re.compile(r"running_|batch_?norm|(^|\.)bn\d*\.")
 
 @dataclass(frozen=True)
 class Normaliser:
-    """A mean and a deviation for each channel of pixels in [0, 1], and the names they have."""
+    """The mean and standard deviation of each channel, for pixels in [0, 1], with their names."""
 
     mean: Tensor
     std: Tensor
@@ -32,19 +32,19 @@ class Normaliser:
 
     @property
     def is_identity(self) -> bool:
-        """Whether it leaves the pixels as they are."""
+        """Whether it leaves pixels unchanged."""
         return bool((self.mean == 0).all() and (self.std == 1).all())
 
     def same_as(self, other: Normaliser) -> bool:
-        """Whether both have the same constants."""
+        """Return whether both have the same constants."""
         return torch.equal(self.mean, other.mean) and torch.equal(self.std, other.std)
 
 
 def normalisers(state: State) -> list[Normaliser]:
     """Return the normalisers among the tensors of a file.
 
-    A pair counts as one if its tensors have an element a channel, and if these are a mean and a
-    deviation of pixels in [0, 1].
+    A pair of tensors counts if each has one element per channel and the values are possible as a
+    mean and a standard deviation of pixels in [0, 1].
     """
     found = []
     for name, mean in state.items():

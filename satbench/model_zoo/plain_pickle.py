@@ -1,8 +1,9 @@
-"""Pickles read as data alone: a table says what may be made, and nothing of a file is ever called.
+"""A reader for pickles that calls only functions in a table of harmless ones.
 
-`pickle` makes an object by calling what the file names, so that whoever wrote the file says what
-runs.  Here a name is looked up in a table of harmless makers; a name that is not in it may be
-mentioned, and the reading ends where it would have to be called.  No module is imported for it.
+`pickle` builds an object by calling the functions that the file names, so the author of the file
+decides what runs.  Here each name is looked up in a table.  The file may mention a name that is not
+in the table, but reading stops with an error when that name would be called.  No module is
+imported.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Maker = Callable[..., object]
 
 
 class RefusedError(Exception):
-    """A pickle wants something called, or made, that is not in the table: `name` says what."""
+    """A pickle calls `name`, which is not in the table."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -37,7 +38,7 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class AllowedName:
-    """A name of the table on the unpickler's stack; Python itself cannot call it."""
+    """A name of the table on the unpickler's stack, which Python cannot call."""
 
     name: str
     make: Maker
@@ -51,20 +52,20 @@ class Named:
 
 
 class Inert:
-    """An object of which only the contents are kept: it does nothing."""
+    """An object that keeps its contents and does nothing."""
 
     def __init__(self, *arguments: object) -> None:
         self.arguments = arguments
 
 
 class Attributes(dict[object, object]):
-    """A mapping that may have attributes in addition to its keys, as configurations do."""
+    """A mapping that may also have attributes, as configurations do."""
 
 
 class Unpickler(pickle._Unpickler):
-    """Reads one pickle.  Raises RefusedError, or whatever a broken pickle makes pickle raise.
+    """Reads one pickle.  Raises RefusedError; a broken pickle may raise any error.
 
-    `table` maps names, `module.name`, to makers beyond those of this module.
+    `table` maps further names, `module.name`, to makers.
     """
 
     table: Mapping[str, Maker] = {}
@@ -74,14 +75,14 @@ class Unpickler(pickle._Unpickler):
     memo: dict[int, Any]
 
     def find_class(self, module: str, name: str) -> object:
-        if self.proto < 3:  # as Python 2 named them
+        if self.proto < 3:  # Python 2 named the modules differently
             if (module, name) in _compat_pickle.NAME_MAPPING:
                 module, name = _compat_pickle.NAME_MAPPING[module, name]
             module = _compat_pickle.IMPORT_MAPPING.get(module, module)
         return self.look_up(f"{module}.{name}")
 
     def look_up(self, name: str) -> object:
-        """Return what `module.name` stands for here."""
+        """Return the maker or the placeholder for `module.name`."""
         if name in _VALUES:
             return _VALUES[name]
         if name == "builtins.getattr":
@@ -94,7 +95,7 @@ class Unpickler(pickle._Unpickler):
         return Named(name) if maker is None else AllowedName(name, maker)
 
     def persistent_load(self, pid: object) -> object:
-        raise pickle.UnpicklingError(f"it refers to {pid!r}, which is not in it")
+        raise pickle.UnpicklingError(f"it refers to {pid!r}, which is missing")
 
     def _attribute(self, owner: object, name: object) -> object:
         if not isinstance(owner, AllowedName | Named) or not isinstance(name, str):
@@ -118,14 +119,14 @@ class Unpickler(pickle._Unpickler):
         self.stack[-1] = self._make(self.stack[-1], tuple(arguments))
 
     def _call_with_names(self) -> None:
-        self.stack.pop()  # arguments by name, which none of the makers takes
+        self.stack.pop()  # keyword arguments, which no maker takes
         self._call()
 
     def _instantiate(self, what: object, arguments: tuple[object, ...]) -> None:
         self.append(self._make(what, tuple(arguments)))
 
     def _build(self) -> None:
-        """Give an object its state: attributes, or the contents of an array."""
+        """Set the state of an object: its attributes, or the contents of an array."""
         state, thing = self.stack.pop(), self.stack[-1]
         if isinstance(thing, _Array):
             self._replace(thing, thing.filled(state))
@@ -158,10 +159,9 @@ class Unpickler(pickle._Unpickler):
     }
 
 
-# Arrays of NumPy, made from their bytes alone.  Their own code would believe what a file says of
-# the memory.
+# NumPy arrays, built from their bytes.  NumPy's own code trusts the file's claims about memory.
 
-_PLAIN = re.compile(r"[?biufcSU]\d*")  # dtypes whose bytes are values: numbers and text
+_PLAIN = re.compile(r"[?biufcSU]\d*")  # dtypes of numbers and text
 
 
 class _Kind:
@@ -171,7 +171,7 @@ class _Kind:
         self.text, self.order = text, "="  # "=" is this machine's
 
     def order_by(self, state: object) -> None:
-        """Take the order of the bytes from a dtype's state; structured ones are left unread."""
+        """Set the byte order from a dtype's state; structured dtypes are left unread."""
         parts = state if isinstance(state, tuple) else ()
         if len(parts) > 5 and parts[2:5] == (None, None, None) and parts[1] in ("<", ">", "|", "="):
             self.order = parts[1]
@@ -180,7 +180,7 @@ class _Kind:
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
-        """The dtype, or None for one whose bytes are no values."""
+        """The dtype, or None if it is not one of numbers or text."""
         text = self.text
         if isinstance(text, bytes):
             text = text.decode("ascii", "replace")
@@ -196,7 +196,7 @@ class _Array:
     def __init__(self, *_: object) -> None: ...
 
     def filled(self, state: object) -> object:
-        """Return the array that a state describes; an inert object for one of another kind."""
+        """Return the array that a state describes, or an inert object for an unreadable dtype."""
         if not (isinstance(state, tuple) and len(state) == 5):
             return Inert(state)
         _, shape, kind, by_columns, data = state
@@ -219,12 +219,12 @@ def _scalar(kind: object, data: object = b"") -> object:
     return made[0] if isinstance(made, np.ndarray) else made
 
 
-# Everything else that training scripts keep next to the weights
+# Everything else that training scripts save next to the weights
 
 
 def _bytes(*arguments: object) -> bytes:
     if any(isinstance(argument, int) for argument in arguments):
-        raise pickle.UnpicklingError("bytes of a given number")  # which could fill the memory
+        raise pickle.UnpicklingError("bytes of a given number")  # it could fill the memory
     return bytes(*cast(Any, arguments))
 
 
@@ -235,18 +235,18 @@ def _encoded(text: str, encoding: str = "utf-8", *_: object) -> bytes:
 
 
 def _filled(kind: type) -> Maker:
-    """Return a maker of containers that takes contents which are there, not a range of numbers."""
+    """Return a maker of containers that takes only contents in the file, not a range of numbers."""
 
     def make(*contents: object) -> object:
         if any(isinstance(one, range) for one in contents):
-            raise pickle.UnpicklingError("a range instead of contents")  # as long as it likes
+            raise pickle.UnpicklingError("a range instead of contents")  # of any length
         return kind(*contents)
 
     return make
 
 
 def _fraction(*parts: object) -> object:
-    text = "/".join(map(str, parts))  # an exponent would be worked out in full
+    text = "/".join(map(str, parts))  # an exponent would be computed in full
     return fractions.Fraction(text) if re.fullmatch(r"-?\d+(/\d+)?", text) else Inert(*parts)
 
 
@@ -255,7 +255,7 @@ def _emptied(*_: object) -> dict[object, object]:
 
 
 def _datetime(*parts: object) -> object:
-    kept = [part for part in parts if not isinstance(part, Inert | Named)]  # a strange time zone
+    kept = [part for part in parts if not isinstance(part, Inert | Named)]  # drops a time zone
     return datetime.datetime(*cast(Any, kept))
 
 
@@ -264,7 +264,7 @@ def _path(*parts: object) -> PurePosixPath:
 
 
 def _old_object(kind: object, *_: object) -> object:
-    """Make an object as protocols 0 and 1 have it, `copyreg._reconstructor(class, base, state)`."""
+    """Make an object of protocols 0 and 1, `copyreg._reconstructor(class, base, state)`."""
     if not isinstance(kind, AllowedName):
         raise RefusedError(kind.name if isinstance(kind, Named) else "copyreg._reconstructor")
     return kind.make()
@@ -300,7 +300,7 @@ _MAPPINGS = (
     "lightning.fabric.utilities.data.AttributeDict",
     "lightning_fabric.utilities.data.AttributeDict",
 )
-"""Mappings of libraries for configurations."""
+"""Mappings of configuration libraries."""
 
 _NUMPY: dict[str, Maker] = {
     "multiarray._reconstruct": _Array,
@@ -326,7 +326,7 @@ _MAKERS: dict[str, Maker] = {
     "builtins.object": Inert,
     "_codecs.encode": _encoded,
     "copyreg._reconstructor": _old_object,
-    "collections.defaultdict": _emptied,  # whatever makes its values is never called
+    "collections.defaultdict": _emptied,  # its default factory is never called
     "argparse.Namespace": _namespace,
     "types.SimpleNamespace": types.SimpleNamespace,
     "datetime.datetime": _datetime,
@@ -369,7 +369,7 @@ _INERT = (
     "omegaconf.",
     "mmengine.logging.history_buffer.HistoryBuffer",
 )
-"""Beginnings of names whose objects are kept as contents without use: generators, configurations.
+"""Prefixes of names whose objects are kept only as contents: generators, configurations.
 
 None of their code is imported or called.
 """

@@ -1,8 +1,8 @@
-"""Presets: how the checkpoints that papers and libraries published are to be read.
+"""Presets: settings for reading the checkpoints that papers and libraries published.
 
-A file of weights does not tell how its network normalises pixels, nor, for some networks, what its
-forward pass does.  A preset tells both for one code base, and which of its tensors no forward pass
-reads.  Reading a preset needs no torch.
+A file of weights does not say how its network normalises pixels, nor, for some networks, what its
+forward pass does.  A preset gives both for one code base, and names the tensors that no forward
+pass uses.  Reading a preset needs no torch.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from satbench.core.specs import split_spec
 
 @dataclass(frozen=True)
 class Preset:
-    """What a code base's checkpoints are of.
+    """The settings for one code base's checkpoints.
 
-    `architectures` are specs, of which the first whose weights fit is the one: later ones are older
-    forms of the code.  `normalize` says how pixels are normalised where the file does not;
-    `unused` names parts of the network whose weights no forward pass reads.
+    `architectures` are specs; the first that the weights fit is used, and later ones are older
+    versions of the code.  `normalize` is the normalisation of pixels if the file has none.
+    `unused` names parts of the network whose weights no forward pass uses.
     """
 
     name: str

@@ -1,8 +1,9 @@
-"""Checkpoints of TensorFlow ("V2": PREFIX.index and PREFIX.data-00000-of-00001), without it.
+"""A reader for TensorFlow checkpoints that needs no TensorFlow.
 
-The index is a table of LevelDB whose values are protocol buffers: what each tensor is and where it
-is in the data files, which hold only the numbers.  Both carry checksums, which are compared.
-Sources: LevelDB, doc/table_format.md; TensorFlow, core/util/tensor_bundle/tensor_bundle.h and
+A checkpoint is the files PREFIX.index and PREFIX.data-00000-of-00001.  The index is a LevelDB table
+whose values are protocol buffers.  They give each tensor's type, shape and place in the data files,
+which hold only the numbers.  Both have checksums, which are verified. Sources: LevelDB,
+doc/table_format.md; TensorFlow, core/util/tensor_bundle/tensor_bundle.h and
 core/protobuf/tensor_bundle.proto.
 """
 
@@ -28,12 +29,12 @@ _BFLOAT16 = 14
 _OTHERS = {3: "<i4", 4: "u1", 5: "<i2", 6: "i1", 9: "<i8", 10: "?", 17: "<u2"}
 
 Message = dict[int, list[int | bytes]]
-"""The fields of a protocol buffer by their numbers: varints and fixed words, or bytes."""
+"""The fields of a protocol buffer, by number: integers (varints and fixed words) or bytes."""
 
 
 @dataclass(frozen=True)
 class BundleEntry:
-    """What the index says of one tensor: numbers of TensorFlow's type `kind`, and their place."""
+    """An entry of the index: a tensor's TensorFlow type `kind`, its shape and its place."""
 
     shape: tuple[int, ...]
     kind: int
@@ -53,26 +54,26 @@ class TensorBundle:
     entries: dict[str, BundleEntry]
 
     def read(self, name: str) -> NDArray[np.float32]:
-        """Return a tensor of floating point as float32, in its own shape.
+        """Return a floating-point tensor as float32.
 
-        Raises SatbenchError for another type, a data file that is missing or short, and numbers
-        whose checksum is not the index's.
+        Raises SatbenchError for another type, a data file that is missing or short, and a wrong
+        checksum.
         """
         entry = self.entries[name]
         if entry.in_slices:
             raise SatbenchError(
-                f"{self.prefix}: {name} is stored in slices, which is not read here"
+                f"{self.prefix}: {name} is stored in slices, which satbench does not read"
             )
         data = self._bytes(name, entry)
         if entry.kind == _BFLOAT16:
             wide = np.frombuffer(data, "<u2").astype(np.uint32) << 16
             return wide.view(np.float32).reshape(entry.shape)
         if entry.kind not in _FLOATS:
-            raise SatbenchError(f"{self.prefix}: {name} holds no numbers of floating point")
+            raise SatbenchError(f"{self.prefix}: {name} holds no floating-point numbers")
         return np.frombuffer(data, _FLOATS[entry.kind]).astype(np.float32).reshape(entry.shape)
 
     def data_files(self) -> list[Path]:
-        """Return the files that hold the numbers."""
+        """Return the paths of the data files."""
         return [_data_file(self.prefix, shard, self.shards) for shard in range(self.shards)]
 
     def _bytes(self, name: str, entry: BundleEntry) -> bytes:
@@ -85,7 +86,7 @@ class TensorBundle:
             file.seek(entry.offset)
             data = file.read(entry.size)
         if len(data) != entry.size or masked(crc32c(data)) != entry.checksum:
-            raise _corrupt(path, f"{name} is not as the index has it")
+            raise _corrupt(path, f"the checksum of {name} differs")
         return data
 
 
@@ -100,14 +101,14 @@ def open_bundle(place: Path, drop: tuple[str, ...] = ()) -> TensorBundle:
     if not path.is_file():
         more = ": it is in the older format V1, one file" if prefix.is_file() else ""
         raise SatbenchError(
-            f"expected a checkpoint of TensorFlow, {prefix.name}.index beside "
+            f"expected a TensorFlow checkpoint, {prefix.name}.index and "
             f"{prefix.name}.data-00000-of-00001, in {prefix.parent}{more}"
         )
     try:
         values = dict(_table(path.read_bytes()))
         header = _message(values.pop(b""))
         if _number(header, 2):
-            raise SatbenchError(f"{path} was written by a machine of the other byte order")
+            raise SatbenchError(f"{path} was written on a machine with another byte order")
         named = {name.decode(): _entry(_message(value)) for name, value in values.items()}
         entries = {name: entry for name, entry in named.items() if not name.startswith(drop)}
         return TensorBundle(prefix, _number(header, 1), entries)
@@ -149,9 +150,9 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield the keys and values of a table, in order."""
     footer = data[-_FOOTER:]
     if len(footer) < _FOOTER or struct.unpack("<Q", footer[-8:])[0] != _MAGIC:
-        raise ValueError("it does not end as a table does")
+        raise ValueError("the end of the table is missing")
     at = 0
-    for _ in range(2):  # an index of other things, which is not needed
+    for _ in range(2):  # skip the metaindex, which is not needed
         _, at = _varint(footer, at)
     begin, at = _varint(footer, at)
     size, _ = _varint(footer, at)
@@ -163,7 +164,7 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _block(data: bytes, begin: int, size: int) -> Iterator[tuple[bytes, bytes]]:
     whole = data[begin : begin + size + _TRAILER]
     if len(whole) != size + _TRAILER:
-        raise ValueError("a block lies beyond its end")
+        raise ValueError("a block lies beyond the end of the file")
     checksum = struct.unpack("<I", whole[-4:])[0]
     if masked(crc32c(whole[:-4])) != checksum:
         raise ValueError("the checksum of a block differs")
@@ -185,7 +186,7 @@ def _block(data: bytes, begin: int, size: int) -> Iterator[tuple[bytes, bytes]]:
 
 def _message(data: int | bytes) -> Message:
     if isinstance(data, int):
-        raise TypeError("a number where a message belongs")
+        raise TypeError("expected a message, got a number")
     fields: Message = {}
     at = 0
     while at < len(data):
@@ -210,7 +211,7 @@ def _message(data: int | bytes) -> Message:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return the number that begins at `at`, and where the next thing begins."""
+    """Return the integer that starts at `at`, and the position after it."""
     value = shift = 0
     while True:
         octet = data[at]
@@ -219,18 +220,18 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if octet < 0x80:
             return value, at
         if shift > 63:
-            raise ValueError("a number without an end")
+            raise ValueError("an integer does not end")
 
 
 def _number(message: Message, field: int) -> int:
     value = message.get(field, [0])[-1]
     if isinstance(value, bytes):
-        raise TypeError("a message where a number belongs")
+        raise TypeError("expected a number, got a message")
     return value
 
 
 def _text(message: Message, field: int) -> bytes:
     value = message.get(field, [b""])[-1]
     if isinstance(value, int):
-        raise TypeError("a number where a message belongs")
+        raise TypeError("expected a message, got a number")
     return value

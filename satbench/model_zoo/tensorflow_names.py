@@ -1,4 +1,4 @@
-"""Where the weights of a network lie in a TensorFlow checkpoint of Xie et al., 2020.
+"""The names of a network's weights in a TensorFlow checkpoint of Xie et al., 2020.
 
 ResNets and ResNeXts have the names of tensorpack (`group0/block0/conv1/W`), EfficientNets those of
 TensorFlow's TPU models (`efficientnet-b0/blocks_0/depthwise_conv2d/depthwise_kernel`), as in
@@ -32,8 +32,9 @@ _AVERAGE = "/ExponentialMovingAverage"
 class Layout:
     """The names of a family of networks.
 
-    `origins` has, for each weight of the network, its name in the checkpoint and how it is turned;
-    `stem` is the kernel of the first convolution, `channels` the order of its input channels.
+    `origins` maps each weight of the network to its name in the checkpoint and the change of its
+    layout.  `stem` is the kernel of the first convolution, `channels` the order of its input
+    channels.
     """
 
     origins: dict[str, tuple[str, Callable[[Array], Array]]]
@@ -42,10 +43,10 @@ class Layout:
 
 
 def layout_of(network: nn.Module) -> Layout:
-    """Return where the weights of a network of the zoo lie in a checkpoint of its family.
+    """Return the names of a zoo network's weights in a checkpoint of its family.
 
     Raises SatbenchError for an activation whose parameters no checkpoint has, and TypeError for a
-    network that is no ResNet, ResNeXt or EfficientNet.
+    network that is not a ResNet, ResNeXt or EfficientNet.
     """
     if isinstance(network, resnet.ResNet):
         layout = Layout(dict(_of_tensorpack(network)), "conv0/W", "bgr")
@@ -55,7 +56,7 @@ def layout_of(network: nn.Module) -> Layout:
         raise TypeError(f"expected a network of the zoo's families, got {type(network).__name__}")
     if missing := _weights(network) - layout.origins.keys():
         raise SatbenchError(
-            f"checkpoints of TensorFlow have nothing for {min(missing)}: check --activation"
+            f"TensorFlow checkpoints have no weight for {min(missing)}: check --activation"
         )
     return layout
 
@@ -63,22 +64,22 @@ def layout_of(network: nn.Module) -> Layout:
 def read_weights(
     bundle: TensorBundle, layout: Layout, channels: Channels, averaged: bool | None = None
 ) -> dict[str, Tensor]:
-    """Read a network's weights, named and laid out as torch has them.
+    """Read a network's weights, with torch's names and layout.
 
-    `channels` is the order that the checkpoint's network takes; the first convolution is turned,
-    so that the network here takes RGB.  `averaged` takes the moving averages of the weights, or
-    not; it is needed where a checkpoint has both.  Raises SatbenchError where this is not clear,
-    and for weights that are missing or left over.
+    `channels` is the channel order of the checkpoint's network.  The first convolution is
+    reordered, so that the network takes RGB.  `averaged` selects the moving averages of the weights
+    or the weights as trained; it is needed if a checkpoint has both.  Raises SatbenchError if it is
+    needed and not given, and for weights that are missing or left over.
     """
     scope = _scope(bundle, layout.stem)
     averaged = _which(bundle, f"{scope}{layout.stem}", averaged)
     ending = _AVERAGE if averaged else ""
-    names = {name: f"{scope}{told}" for name, (told, _) in layout.origins.items()}
+    names = {name: f"{scope}{theirs}" for name, (theirs, _) in layout.origins.items()}
     _check_complete(bundle, set(names.values()), ending)
     state = {}
-    for name, (told, turned) in layout.origins.items():
+    for name, (theirs, turned) in layout.origins.items():
         array = turned(bundle.read(f"{names[name]}{ending}"))
-        if told == layout.stem and channels == "bgr":
+        if theirs == layout.stem and channels == "bgr":
             array = array[:, ::-1]
         state[name] = torch.from_numpy(np.ascontiguousarray(array))
     return state
@@ -98,7 +99,7 @@ def _weights(network: nn.Module) -> set[str]:
 
 
 def _scope(bundle: TensorBundle, stem: str) -> str:
-    """Return what stands before the names of the network, such as `efficientnet-b0/`."""
+    """Return the prefix of the network's names, such as `efficientnet-b0/`."""
     scopes = [
         name.removesuffix(stem)
         for name in bundle.entries
@@ -142,7 +143,7 @@ def _check_complete(bundle: TensorBundle, names: set[str], ending: str) -> None:
 
 
 def _over(name: str, names: set[str]) -> bool:
-    """Whether a tensor is no weight, nor what an optimiser keeps of one, such as W/Momentum."""
+    """Return whether a tensor is neither a weight nor an optimiser's state, such as W/Momentum."""
     parts = name.split("/")
     return not any("/".join(parts[:end]) in names for end in range(1, len(parts) + 1))
 
@@ -222,7 +223,7 @@ def _of_tpu(network: efficientnet.EfficientNet) -> Origins:
 
 
 class _Counter:
-    """Names of layers in a scope as TensorFlow makes them: `conv2d`, `conv2d_1`, …."""
+    """Generates TensorFlow's names of layers in a scope: `conv2d`, `conv2d_1`, …."""
 
     def __init__(self, scope: str) -> None:
         self._scope = scope
@@ -235,7 +236,7 @@ class _Counter:
 
 
 def _named(part: nn.Module, here: str, name: _Counter) -> Origins:
-    """Yield the origins of one part of a block, its layers counted in the order of their calls."""
+    """Yield the origins of one part of a block; layers are numbered in the order of their calls."""
     if isinstance(part, efficientnet.SqueezeExcitation):
         inner = _Counter(f"{name('se')}")
         for layer in ("fc1", "fc2"):

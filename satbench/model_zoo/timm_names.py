@@ -1,4 +1,4 @@
-"""EfficientNets and ResNets under timm's names: of the model, and of each weight."""
+"""timm's names for EfficientNets and ResNets, and for each of their weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OWN_ACTIVATION = {"efficientnet": "silu", "resnet": "relu"}
 
 
 def timm_model_name(architecture: str, activation: str) -> str:
-    """Return what timm calls a network, empty where timm has none with this activation.
+    """Return timm's name of a network, or "" if timm has none with this activation.
 
     >>> timm_model_name("efficientnet(variant=b0,statistics=sat)", "silu")
     'efficientnet_b0'
@@ -26,7 +26,7 @@ def timm_model_name(architecture: str, activation: str) -> str:
         return ""
     if name == "resnet":
         return f"resnet{arguments['depth']}"
-    # timm has no L1 of these widths; its B5 to B7 have another epsilon in the batch-norms.
+    # timm has no L1 of these widths.  Its B5 to B7 have another epsilon in batch-norm.
     return f"efficientnet_{arguments['variant']}" if arguments["variant"] < "b5" else ""
 
 
@@ -39,7 +39,7 @@ def timm_state(architecture: str, state: Mapping[str, Tensor]) -> dict[str, Tens
 
 
 def _efficientnet_name(name: str) -> str:
-    """Turn one of torchvision's names into timm's: `features.1.0.block.0.0.weight`, for one."""
+    """Return timm's name for one of torchvision's, such as `features.1.0.block.0.0.weight`."""
     for pattern, ours in (
         (r"features\.0\.0\.(.*)", "conv_stem."),
         (r"features\.0\.1\.(.*)", "bn1."),
@@ -56,6 +56,6 @@ def _efficientnet_name(name: str) -> str:
     prefix = f"blocks.{int(stage) - 1}.{layer}."
     if inner in _EXCITATION:
         return f"{prefix}{_EXCITATION[inner]}.{rest}"
-    # The first stage expands nothing: its blocks have one convolution less.
+    # Blocks of the first stage have no expansion, so one convolution less.
     names = (_DEPTHWISE if stage == "1" else _INVERTED)[place]
     return f"{prefix}{names[int(inner)]}.{rest}"

@@ -1,8 +1,8 @@
-"""Files that torch.save wrote, and plain pickles, read as data alone: tensors and what is beside.
+"""A reader for torch.save files and plain pickles that runs no code of the file.
 
-Both formats of torch are read here from their bytes, and by `_plain_pickle` for the objects, so
-that no file can have torch call anything: `torch.load(weights_only=True)` does not know the arrays,
-dates and paths that training scripts keep, nor pickles of protocol 3 and later.
+It reads both formats of torch from their bytes, and the objects through `plain_pickle`.  So a file
+cannot make torch call anything.  `torch.load(weights_only=True)` is not enough: it rejects the
+arrays, dates and paths that training scripts save, and pickles of protocol 3 and later.
 """
 
 from __future__ import annotations
@@ -25,20 +25,19 @@ from torch import Tensor
 from satbench.core.limits import check_archive
 from satbench.model_zoo.plain_pickle import AllowedName, Inert, RefusedError, Unpickler
 
-_MAGIC = 0x1950A86A20F9469CFC6C  # begins the older of torch's two formats
+_MAGIC = 0x1950A86A20F9469CFC6C  # the start of the older of torch's two formats
 _VERSION = 1001
-_EXPANDED = 2**20  # numbers that a tensor may show of a smaller memory, such as one zero
+_EXPANDED = 2**20  # elements that an expanded tensor may have, such as a single zero expanded
 
 
 def read_torch_file(path: Path) -> object:
-    """Read what torch.save or pickle.dump wrote.
+    """Read a file of torch.save or pickle.dump.
 
-    Raises RefusedError where something else than data would have to be made, and whatever a
-    broken file makes the readers raise.
+    Raises RefusedError if the file asks for anything but data.  A broken file may raise any error.
     """
     try:
         return _read(path, "utf-8")
-    except UnicodeDecodeError:  # bytes that Python 2 wrote as text
+    except UnicodeDecodeError:  # Python 2 wrote bytes as text
         return _read(path, "latin1")
 
 
@@ -56,7 +55,7 @@ def _read(path: Path, encoding: str) -> object:
 
 @dataclass(frozen=True)
 class _Storage:
-    """The memory of tensors: its elements, one after another."""
+    """The memory of tensors: a flat array of elements."""
 
     elements: Tensor
 
@@ -83,7 +82,7 @@ def _parameter(data: object, *_: object) -> object:
 
 
 def _of_subclass(make: object, _kind: object, arguments: Any, _state: object) -> object:
-    """Make the tensor that a subclass of Tensor holds; the subclass itself is code."""
+    """Return the plain tensor inside a subclass of Tensor; the subclass itself would be code."""
     if not isinstance(make, AllowedName):
         raise RefusedError("torch._tensor._rebuild_from_type_v2")
     return make.make(*arguments)
@@ -123,7 +122,7 @@ _MAKERS: dict[str, Callable[..., object]] = {
     "torch._utils._rebuild_tensor_v3": _tensor_of_dtype,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
-    "torch._utils._rebuild_sparse_tensor": Inert,  # none is a weight
+    "torch._utils._rebuild_sparse_tensor": Inert,  # no weight is sparse
     "torch._utils._rebuild_device_tensor_from_numpy": _of_array,
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": _parameter,
     "torch._tensor._rebuild_from_type_v2": _of_subclass,
@@ -137,7 +136,7 @@ _MAKERS: dict[str, Callable[..., object]] = {
 
 
 class _TorchUnpickler(Unpickler):
-    """An unpickler that knows tensors; `memory` returns what a persistent id of torch names."""
+    """An unpickler that knows tensors; `memory` returns the storage of a persistent id of torch."""
 
     table = _MAKERS
 
@@ -164,7 +163,7 @@ class _TorchUnpickler(Unpickler):
         if self._memory and isinstance(pid, tuple) and len(pid) > 3:
             if _text(pid[0]) == "storage":
                 return self._memory(pid[1:])
-            if _text(pid[0]) == "module":  # a class that is mentioned, with its source as text
+            if _text(pid[0]) == "module":  # a class, with its source as text
                 return cast(object, pid[1])
         return super().persistent_load(pid)
 
@@ -173,7 +172,7 @@ def _text(value: object) -> object:
     return value.decode("ascii", "replace") if isinstance(value, bytes) else value
 
 
-# The format since torch 1.6: a zip archive of a pickle, and a file for the memory of each storage
+# The format since torch 1.6: a zip archive of a pickle and one file for each storage
 
 
 def _read_archive(archive: zipfile.ZipFile, encoding: str) -> object:
@@ -196,7 +195,7 @@ def _read_archive(archive: zipfile.ZipFile, encoding: str) -> object:
 
 def _elements(data: bytes, dtype: object, swapped: bool = False) -> Tensor:
     if not isinstance(dtype, torch.dtype):
-        raise pickle.UnpicklingError(f"memory of {dtype!r:.40}, which is no kind of number")
+        raise pickle.UnpicklingError(f"memory of {dtype!r:.40}, which is not a kind of number")
     if not data:
         return torch.empty(0, dtype=dtype)
     flat = np.frombuffer(bytearray(data), np.uint8)
@@ -206,30 +205,30 @@ def _elements(data: bytes, dtype: object, swapped: bool = False) -> Tensor:
     return torch.from_numpy(flat).view(dtype)
 
 
-# The format before it: pickles one after another, then the memory of all storages
+# The format before torch 1.6: several pickles, then the memory of all storages
 
 
 def _read_stream(file: IO[bytes], encoding: str) -> object:
     first = _TorchUnpickler(file, encoding).load()
     if first != _MAGIC:
-        return cast(object, first)  # no file of torch, but a pickle
+        return cast(object, first)  # a pickle, not a file of torch
     if _TorchUnpickler(file, encoding).load() != _VERSION:
         raise pickle.UnpicklingError("an unknown version of torch's format")
-    _TorchUnpickler(file, encoding).load()  # of the machine that wrote it
+    _TorchUnpickler(file, encoding).load()  # facts about the machine that wrote it
     pending: dict[object, _Storage] = {}
 
     def memory(pid: tuple[object, ...]) -> _Storage:
         dtype, key, _, count, *view = pid
         if key not in pending:
             if not isinstance(dtype, torch.dtype):
-                raise pickle.UnpicklingError(f"memory of {dtype!r:.40}, which is no number")
+                raise pickle.UnpicklingError(f"memory of {dtype!r:.40}, which is not a number")
             pending[key] = _Storage(torch.empty(cast(int, count), dtype=dtype))
         return _part(pending[key], view[0] if view else None)
 
     result = _TorchUnpickler(file, encoding, memory).load()
     filled = list(cast(Any, _TorchUnpickler(file, encoding).load()))
     if set(filled) != pending.keys():
-        raise pickle.UnpicklingError("memory that is not in it, or belongs to nothing")
+        raise pickle.UnpicklingError("a storage is missing from the file or unused")
     for key in filled:
         _fill(pending[key].elements, file)
     return cast(object, result)
@@ -245,7 +244,7 @@ def _part(storage: _Storage, view: object) -> _Storage:
 def _fill(elements: Tensor, file: IO[bytes]) -> None:
     (count,) = struct.unpack("<q", file.read(8))
     if count != len(elements):
-        raise pickle.UnpicklingError(f"memory of {count} numbers, where {len(elements)} belong")
+        raise pickle.UnpicklingError(f"memory of {count} numbers instead of {len(elements)}")
     room = elements.view(torch.uint8).numpy()
     if cast(Any, file).readinto(cast(Any, room)) != len(room):
-        raise pickle.UnpicklingError("memory that was cut short")
+        raise pickle.UnpicklingError("the memory is truncated")

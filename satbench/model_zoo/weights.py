@@ -1,4 +1,4 @@
-"""Weights: files in and out, and their digest.  Nothing from outside is unpickled."""
+"""Weights: reading and writing files, and their digest.  No foreign file is unpickled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def digest_weights(model: nn.Module) -> str:
     for name, value in model.state_dict().items():
         if isinstance(value, Tensor):
             arrays |= _arrays_of(name, value.detach().cpu())
-        elif isinstance(value, tuple):  # what a quantised layer packs
+        elif isinstance(value, tuple):  # the packed weights of a quantised layer
             for place, part in enumerate(value):
                 if isinstance(part, Tensor):
                     arrays |= _arrays_of(f"{name}.{place}", part.detach().cpu())
@@ -33,7 +33,7 @@ def digest_weights(model: nn.Module) -> str:
 
 
 def _arrays_of(name: str, tensor: Tensor) -> dict[str, NDArray[np.generic]]:
-    """Return the contents of a tensor as arrays, also where numpy lacks its dtype or layout."""
+    """Return the contents of a tensor as arrays, even if numpy lacks its dtype or layout."""
     if tensor.is_quantized:
         scheme = str(tensor.qscheme())
         scale, zero = (
@@ -47,20 +47,20 @@ def _arrays_of(name: str, tensor: Tensor) -> dict[str, NDArray[np.generic]]:
     tensor = tensor.resolve_conj().resolve_neg().contiguous()
     try:
         return {name: np.asarray(tensor.numpy())}
-    except TypeError:  # bfloat16 and float8: numpy has neither
+    except TypeError:  # bfloat16 or float8, which numpy lacks
         dtype = str(tensor.dtype).removeprefix("torch.")
         return {f"{name} in {dtype}": tensor.view(torch.uint8).numpy()}
 
 
 def save_weights(model: nn.Module, path: Path, card: Card | None = None) -> None:
-    """Write a model's state as safetensors, atomically; with `card`, what it is goes with it."""
-    state = _apart({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()})
-    # Not safetensors' own writer, whose error on a full disk is no OSError.
+    """Write a model's state as safetensors, atomically, with the `card` as metadata of the file."""
+    state = _own_memory({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()})
+    # safetensors' own writer raises no OSError on a full disk.
     write_bytes(path, save(state, {CARD_KEY: card.to_json()} if card else None))
 
 
-def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give each tensor its own memory, as safetensors needs it: layers may share weights."""
+def _own_memory(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give each tensor its own memory, which safetensors needs: layers may share weights."""
     seen: set[int] = set()
     for name, tensor in state.items():
         place = tensor.untyped_storage().data_ptr()
@@ -73,24 +73,24 @@ def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def load_weights(
     model: nn.Module, path: Path, copy: str = "", keys: str = "", drop: Sequence[str] = ()
 ) -> bool:
-    """Load a file of weights into `model`, strictly; -> whether it has the normalisation.
+    """Load a file of weights into `model`, strictly; -> whether it holds the normalisation.
 
-    `copy` names one of several sets in a checkpoint, such as `ema`; `keys` and `drop` are
-    beginnings of names to take alone and to leave out.  Raises SatbenchError for a file that is
-    missing, of another format, corrupt, a web page, or a pickle that would run code; and for
-    weights that do not fit, saying which tensors and why that may be.
+    `copy` names one of several sets in a checkpoint, such as `ema`.  Only names that begin with
+    `keys` are loaded, and none that begins with a text in `drop`.  Raises SatbenchError for a file
+    that is missing, of another format, corrupt, a web page, or a pickle that would run code.  For
+    weights that do not fit, the error names the tensors and the likely cause.
     """
     return load_state(model, picked(read_state(path, copy), keys, drop, path), path)
 
 
 def check_digest(model: nn.Module, wanted: str, name: str, path: Path) -> None:
-    """Raise SatbenchError unless the weights of `model`, read at `path`, are those of a card.
+    """Raise SatbenchError unless the weights of `model`, from `path`, have the digest `wanted`.
 
-    `wanted` is the digest that the card of `name` contains.
+    `wanted` is the digest in the card of `name`.
     """
     digest = digest_weights(model)
     if digest != wanted:
         raise SatbenchError(
             f"expected weights with digest {wanted[:12]}… in {path}, "
-            f"got {digest[:12]}…; they are not the ones the card of {name} tells of"
+            f"got {digest[:12]}…; they are not the weights of the card {name}"
         )

@@ -81,7 +81,7 @@ def test_the_best_epoch_is_the_first_of_equals() -> None:
 
 
 def test_a_folder_without_metrics_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SatbenchError, match=r"^expected the folder of a training run .* give the"):
+    with pytest.raises(SatbenchError, match=r"^expected the folder of a training run .* give a"):
         read_training(tmp_path)
 
 

@@ -108,7 +108,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "parameters": ({"parameters": 5}, r"says 5 parameters, the network has 1\d\d\d: correct"),
     "shape": ({"input_shape": (3, 28, 28)}, r"mine.*\(3, 28, 28\)|expected images of shape"),
     "missing weights": ({"weights": "none.pt"}, r"^expected weights at .*none\.pt, which is miss"),
-    "weights elsewhere": ({"weights": "../w.safetensors"}, r"^expected the name of a file beside"),
+    "weights elsewhere": ({"weights": "../w.safetensors"}, r"^expected the name of a file next to"),
 }
 
 
