@@ -89,6 +89,15 @@ def test_all_rooms_are_looked_at() -> None:
     assert len(MODULES) > 200
 
 
+def test_the_page_of_the_architecture_draws_this_order() -> None:
+    drawing = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("```")[1]
+    rooms = [
+        word for line in drawing.split("\n") for word in line.split()[1:] if word.isidentifier()
+    ]
+
+    assert rooms[::-1] == list(ORDER)
+
+
 def imports_between_rooms() -> set[tuple[str, str]]:
     return {
         (module, name)

@@ -1,7 +1,7 @@
 """The check of a record's claims that have no witness, as far as possible without attacking.
 
 Witnesses prove that images are broken.  Which images survive, and how hard the search was, is only
-the record's word.  But the record must be consistent: the attacks of the suite must exist, the
+claimed.  But the record must be consistent: the attacks of the suite must exist, the
 passes must fit them, the images and the model must be those found here, and the flags those of the
 model. docs/trust.md lists what remains unchecked.
 """

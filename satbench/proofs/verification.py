@@ -40,8 +40,8 @@ class Verified:
 
     `images` verdicts and `witnesses` were checked; `faults` has a sentence for everything that is
     wrong.  According to the record, `clean_correct` images are right without an attack, and
-    `surviving` after its attacks.  If nothing is wrong, `broken` images are proven broken; that the
-    others survive is only the record's word.
+    `surviving` after its attacks.  If nothing is wrong, `broken` images are proven broken; the
+    survival of the others is only claimed.
     """
 
     path: Path
@@ -73,7 +73,7 @@ class Verified:
         return (
             f"robust accuracy {100 * share:.1f} %, {self.surviving} of {self.images}, confirmed as "
             f"an upper bound: {self.broken} of {self.broken} broken images proven broken; "
-            f"{self.surviving} claimed survivors are the record's word"
+            f"{self.surviving} survivors are claimed, not proven"
         )
 
 

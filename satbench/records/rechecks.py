@@ -1,6 +1,6 @@
 """Recheck records: attacks on a random sample of a record's survivors.
 
-They are in the folder `rechecks` of a board, into which only the board's keeper puts files.
+They are in the folder `rechecks` of a board, into which only the board's maintainer puts files.
 Everything in one, except which images were broken, follows from its seed and its record, so it can
 be checked without attacking.  The attack itself can be repeated with the seed.
 """

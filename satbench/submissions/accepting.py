@@ -1,4 +1,4 @@
-"""Acceptance of a submission to its board: the keeper's step, in a checkout."""
+"""Acceptance of a submission to its board: the maintainer's step, in a checkout."""
 
 from __future__ import annotations
 

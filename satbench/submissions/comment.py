@@ -34,7 +34,7 @@ def _parts(found: Review) -> Iterator[str]:
         broken = sum(one.broken for one in found.confirmed)
         yield (
             f"{len(found.confirmed)} records: {broken} of {broken} broken images proven broken. "
-            "That the others survive is the records' word until the keeper rechecks them."
+            "The survival of the others is only claimed until the maintainer rechecks them."
         )
     if found.notes:
         yield "A person has to look at this:\n\n" + _list(found.notes)

@@ -31,7 +31,7 @@ def review_pull_request(
     stray = [str(path) for path in paths if not _is_within(path)]
     faults = tuple(
         f"the pull request changes {path[:200]!r}: a submission changes only files directly in "
-        f"{FOLDER}/NAME, and rechecks are the keeper's"
+        f"{FOLDER}/NAME, and only the maintainer adds rechecks"
         for path in stray
     )
     if len(names) != 1:

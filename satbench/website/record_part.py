@@ -94,7 +94,7 @@ def _facts(record: Record, path: str) -> list[Fact]:
     proven = record.n - left - wrong
     return [
         Fact("Proven", f"{proven:,} images are broken by a witness, {wrong:,} wrong when clean"),
-        Fact("Claimed", f"{left:,} images survive: it is the record's word"),
+        Fact("Claimed", f"{left:,} images survive; this is not proven"),
         *_diagnosis(record),
         Fact("File", path, code=True),
         Fact("Identity", record.identity, code=True),

@@ -107,7 +107,7 @@ def test_the_docs_count_the_kinds() -> None:
     assert f"{len(TRUSTED)} are not" in text
     whole = (TRUST.parent / "reliability.md").read_text(encoding="utf-8")
     assert f"| {len(CAUGHT) + len(TRUSTED)} | {len(CAUGHT)} caught by" in whole
-    assert f"{len(TRUSTED)} are the record's word" in whole
+    assert f"{len(TRUSTED)} cannot be seen" in whole
 
 
 def test_a_reference_run_from_before_there_was_a_diagnosis_holds(images: Dataset) -> None:

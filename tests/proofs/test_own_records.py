@@ -309,8 +309,8 @@ def test_verify_prints_the_number_that_it_confirms(data: str, run: Run, tmp_path
     assert run("verify", record.path or "", *MODEL, "--data", data, "--quiet") == (
         0,
         f"{record.path}: robust accuracy {5 * left}.0 %, {left} of 20, confirmed as an upper "
-        f"bound: {20 - left} of {20 - left} broken images proven broken; {left} claimed survivors "
-        f"are the record's word; 20 verdicts, {20 - left} witnesses: all hold\n",
+        f"bound: {20 - left} of {20 - left} broken images proven broken; {left} survivors "
+        f"are claimed, not proven; 20 verdicts, {20 - left} witnesses: all hold\n",
         "",
     )
 

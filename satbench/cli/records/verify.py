@@ -112,5 +112,5 @@ def _sum_up(checked: list[Verified]) -> None:
     left = sum(one.surviving for one in checked if not one.faults)
     tell(
         f"{good} of {len(checked)} records hold, with {proofs:,} witnesses in all: {proven:,} of "
-        f"{claimed:,} broken images proven broken; {left:,} claimed survivors are the records' word"
+        f"{claimed:,} broken images proven broken; {left:,} survivors are claimed, not proven"
     )
