@@ -1,9 +1,9 @@
-"""How far training with a batch in parts is from training with the whole batch at once.
+"""The difference between training with a batch in parts and with the whole batch.
 
 Two steps of `fmnist-sat` from the same weights on the same images: the distance of the weights,
 with batch-norm, whose statistics are those of a part, and in the same net without it.  Then two
-epochs of 9,000 images with batch-norm: the accuracies on 1,000 others.  The images are those of
-Fashion-MNIST's test set, which ships; nothing is said of a model here.
+epochs of 9,000 images with batch-norm: the accuracies on 1,000 other images.  The images are those
+of Fashion-MNIST's test set, because it ships with satbench; no model is judged here.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def main(arguments: list[str] | None = None) -> None:
     accuracies = []
     for parts in (1, *options.parts):
         last = trained(with_norm(), every, options.batch, parts, options.epochs, MANY).history[-1]
-        told = {"clean": last.held_out_clean, "pgd10": last.held_out_pgd10}
-        accuracies.append({"parts": parts, **told})
+        accuracy = {"clean": last.held_out_clean, "pgd10": last.held_out_pgd10}
+        accuracies.append({"parts": parts, **accuracy})
     shown = {"batch": options.batch, "steps": options.steps, "epochs": options.epochs}
     print(accumulate_table(finish(rows, options.json, **shown, accuracies=accuracies)))
 
@@ -89,7 +89,7 @@ def without_norm() -> nn.Module:
 def trained(
     network: nn.Module, data: Dataset, batch: int, parts: int, epochs: int, held_out: int
 ) -> Trained:
-    """Train by the recipe with each batch in so many parts."""
+    """Train by the recipe with each batch in `parts` parts."""
     config = load_recipe("fmnist-sat", batch_size=batch, held_out=held_out, epochs=epochs)
     with TemporaryDirectory() as folder:
         return train(

@@ -1,4 +1,4 @@
-"""Our parts of AutoAttack beside those of the package that defines it: verdicts, passes, time.
+"""Our parts of AutoAttack compared with its package: verdicts, passes, time.
 
 Each part runs on all images that are right when clean, cut into blocks, with the same noise for
 both engines, on the same fast copy; the judge decides on the untouched model.
@@ -39,7 +39,7 @@ OURS["apgd-dlr"], REFERENCE["apgd-dlr"] = _apgd.APGDDLR(), _pyautoattack.Referen
 
 @dataclass(frozen=True)
 class Task:
-    """Images that are right when clean, (N, C, H, W), with places in the data set, and a model."""
+    """A model, and images that it gets right, (N, C, H, W), with their indices in the data set."""
 
     judged: nn.Module
     searcher: nn.Module
@@ -53,14 +53,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a part came to: verdicts, (N,) bool, passes, CPU seconds of this process."""
+    """The result of a part: verdicts, (N,) bool, passes, CPU seconds of this process."""
 
     broken: NDArray[np.bool_]
     passes: Passes
     seconds: float
 
     def numbers(self) -> dict[str, int | float]:
-        """Return what is printed."""
+        """Return the numbers to print."""
         return {
             "broken": int(self.broken.sum()),
             "forwards": self.passes.forwards,
@@ -70,7 +70,7 @@ class Outcome:
 
 
 def attacked(attack: Attack, part: str, task: Task) -> Outcome:
-    """Run one attack block after block, as the engine does."""
+    """Run one attack, one block after another, as the engine does."""
     verdicts, passes, seconds = np.zeros(len(task.indices), bool), Passes(), 0.0
     numbers = task.indices // task.block
     for number in np.unique(numbers):
@@ -136,13 +136,13 @@ def agreement(
 
 
 def main() -> None:
-    """Read the command line and print one JSON list, an entry a model and seed."""
+    """Read the command line and print a JSON list with an entry per model and seed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="+")
     parser.add_argument(
         "--parts", nargs="+", default=["apgd-ce", "apgd-t", "fab-t", "square"], choices=OURS
     )
-    parser.add_argument("--threat", type=Threat.parse, help="default: what the model trained for")
+    parser.add_argument("--threat", type=Threat.parse, help="default: that of its training")
     parser.add_argument("--n", type=int, default=500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--block", type=int, default=250)

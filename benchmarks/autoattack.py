@@ -1,4 +1,4 @@
-"""The four parts of AutoAttack by satbench's engine, beside the package pyautoattack.
+"""The four parts of AutoAttack by satbench's engine, compared with the package pyautoattack.
 
 Each part runs alone on the same images, on a robust and on a weak model, with the same seeds.
 satbench is timed as its user calls it, `satbench.evaluate` with all that it does, the package for
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from cases import CASES, Case
 from contestants import right, tensors
-from harness import clocks, counting, finish, parser, race, told, versions
+from harness import clocks, counting, finish, log, parser, race, versions
 from tables import autoattack_table
 
 import satbench
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
         if case.net == "small":
             images = case.correct(options.images)
             for part in options.parts:
-                told(f"{case.name}, {len(images)} images, {part}")
+                log(f"{case.name}, {len(images)} images, {part}")
                 rows += compare(case, images, part, options.rounds)
     result = finish(
         rows, options.json, rounds=options.rounds, packages=versions(("satbench", "pyautoattack"))
@@ -63,13 +63,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def compare(case: Case, images: Dataset, part: str, rounds: int) -> list[dict[str, Any]]:
-    """Race our part with the package's; one row each."""
+    """Time our part and the package's; return a row for each."""
     runs: dict[str, Callable[[nn.Module], Tensor]] = {
         "satbench": lambda model: ours(model, case, images, part),
         "pyautoattack": lambda model: theirs(model, case, images, part),
     }
     survivors, passes = {}, {}
-    for name, run in runs.items():  # untimed: it warms up too
+    for name, run in runs.items():  # an untimed run, which also warms up
         model, counted = counting(case.make())
         survivors[name] = run(model.eval())
         passes[name] = counted.forwards, counted.backwards
@@ -100,7 +100,7 @@ def ours(model: nn.Module, case: Case, images: Dataset, part: str) -> Tensor:
 
 
 def theirs(model: nn.Module, case: Case, images: Dataset, part: str) -> Tensor:
-    """Run the package's part on the model as it came; return which images survive, (N,)."""
+    """Run the package's part on the original model; return which images survive, (N,)."""
     x, y = tensors(images)
     noise = Noise(0, part, tuple(np.arange(len(x)).tolist()))
     clean = right(model, x, y)

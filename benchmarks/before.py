@@ -1,12 +1,11 @@
-"""The benchmarks beside the peers, by this checkout and by an earlier one, in turns.
+"""The comparisons with other packages, by this checkout and by an earlier one, in turns.
 
-Each side is a process of its own, by its own interpreter and its own code.  Every round runs
-satbench and a peer in both, the sides in turns; a ratio is of two calls of one round.  Rounds go on
-for `--seconds`, so that a short benchmark has many.  The peer's code is the same on both sides: how
-far its ratio is from 1 is the noise.  `--starts` begins again with other processes, because the
-place of their memory makes one a little slower or faster.  The ratio of a start is the median of
-its rounds, and the ratio shown is the median of the starts.  A ratio above 1: this checkout is
-slower.
+Each side is a separate process with its own interpreter and code.  Every round runs satbench and a
+peer on both sides, in turns.  A ratio compares two calls of one round.  Rounds continue for
+`--seconds`, so a short benchmark has many.  The peer's code is the same on both sides, so the
+distance of its ratio from 1 shows the noise.  `--starts` starts new processes, because their memory
+layout makes them slightly slower or faster.  The ratio of a start is the median of its rounds, and
+the ratio shown is the median of the starts.  Above 1, this checkout is slower.
 
     git worktree add ../before 3a507b1
     python3 -m venv ../before/.venv && ../before/.venv/bin/pip install -e ../before
@@ -28,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
 from before_worker import BENCHMARKS, peer_of
-from harness import Times, finish, parser, short, told
+from harness import Times, finish, log, parser, short
 from tables import before_table
 
 HERE = Path(__file__).resolve().parents[1]
@@ -38,9 +37,13 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the benchmark; print its table."""
     made = parser(__doc__ or "")
     made.add_argument("checkout", type=Path, help="another checkout, with its .venv")
-    made.add_argument("--python", type=Path, help="its interpreter, else CHECKOUT/.venv/bin/python")
-    made.add_argument("--seconds", type=float, default=15, help="of rounds, a benchmark and start")
-    made.add_argument("--starts", type=int, default=3, help="times that both sides begin again")
+    made.add_argument(
+        "--python", type=Path, help="its interpreter, default CHECKOUT/.venv/bin/python"
+    )
+    made.add_argument(
+        "--seconds", type=float, default=15, help="of rounds, per benchmark and start"
+    )
+    made.add_argument("--starts", type=int, default=3, help="number of times that both sides start")
     made.add_argument("--only", nargs="+", default=list(BENCHMARKS), choices=list(BENCHMARKS))
     options = made.parse_args(arguments)
     there = options.checkout.resolve()
@@ -52,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
             pairs = {"before": (theirs, there), "now": (Path(sys.executable), HERE)}
             sides = {name: stack.enter_context(Side(*pair)) for name, pair in pairs.items()}
             for name in options.only:
-                told(f"start {start + 1}/{options.starts}, {name}")
+                log(f"start {start + 1}/{options.starts}, {name}")
                 times[name].append(race_sides(name, sides, options.seconds))
     rows = [row(name, starts) for name, starts in times.items()]
     rounds = min(row["rounds"] for row in rows)
@@ -75,12 +78,12 @@ def race_sides(name: str, sides: dict[str, Side], seconds: float) -> Spent:
             for side in order:
                 times.setdefault((side, who), []).append(sides[side](name, who).cpu)
         number += 1
-    told(f"  {number} rounds: {np.median(ratios(times, 'satbench')):.3f}")
+    log(f"  {number} rounds: {np.median(ratios(times, 'satbench')):.3f}")
     return times
 
 
 def row(name: str, starts: list[Spent]) -> dict[str, Any]:
-    """Return the medians of a benchmark over its starts, with the lowest and the highest ratio."""
+    """Return the medians of a benchmark over its starts, with the lowest and highest ratio."""
     peer = peer_of(name)
 
     def median(of: Callable[[Spent], Any]) -> float:
@@ -100,12 +103,12 @@ def row(name: str, starts: list[Spent]) -> dict[str, Any]:
 
 
 def beside(times: Spent, side: str, peer: str) -> Any:
-    """Return what the peer took over what satbench took, in each round."""
+    """Return the peer's time divided by satbench's, for each round."""
     return np.divide(times[side, peer], times[side, "satbench"])
 
 
 def ratios(times: Spent, who: str) -> list[float]:
-    """Return what each round took now, as a share of what it took before."""
+    """Return the present time of each round divided by the earlier checkout's."""
     return [
         now / before for now, before in zip(times["now", who], times["before", who], strict=True)
     ]
@@ -117,7 +120,7 @@ def spread(values: list[Any]) -> list[float]:
 
 
 class Side:
-    """A checkout at work, in a process of its own."""
+    """A checkout that runs benchmarks in its own process."""
 
     def __init__(self, python: Path, checkout: Path) -> None:
         command = [str(python), "-P", str(Path(__file__).with_name("before_worker.py"))]
@@ -144,14 +147,14 @@ class Side:
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"{name}: {who} ended with an error, told above")
+            raise SystemExit(f"{name}: {who} ended with the error above")
         return Times(*json.loads(line))
 
 
 def commit(checkout: Path) -> str:
-    """Return the commit of a checkout; with + behind it where files differ from it."""
-    told_by = ["git", "-C", str(checkout), "describe", "--always", "--exclude=*", "--dirty=+"]
-    return subprocess.run(told_by, capture_output=True, text=True, check=True).stdout.strip()
+    """Return the commit of a checkout, followed by + if files differ from it."""
+    describe = ["git", "-C", str(checkout), "describe", "--always", "--exclude=*", "--dirty=+"]
+    return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":

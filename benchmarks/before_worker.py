@@ -2,9 +2,9 @@
 
     python -P before_worker.py CHECKOUT
 
-Reads a line of JSON, `[benchmark, contestant]`, from stdin; runs it once, by the code in
-CHECKOUT/benchmarks; writes its seconds, `[cpu, wall]`, to stdout.  What a benchmark needs is built,
-and run once untimed, when its name first comes.
+It reads a line of JSON, `[benchmark, contestant]`, from stdin, runs it once by the code in
+CHECKOUT/benchmarks, and writes its seconds, `[cpu, wall]`, to stdout.  At the first request, the
+benchmark is set up and run once untimed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def pgd(case: str, images: int, steps: int) -> Callable[[], dict[str, Run]]:
-    """PGD beside Foolbox's."""
+    """PGD compared with Foolbox's."""
 
     def make() -> dict[str, Run]:
         foolbox = import_module("contestants").CONTESTANTS["foolbox"]
@@ -57,7 +57,7 @@ def pgd(case: str, images: int, steps: int) -> Callable[[], dict[str, Run]]:
 
 
 def part(name: str, case: str, images: int) -> Callable[[], dict[str, Run]]:
-    """Part of AutoAttack, beside the package's."""
+    """A part of AutoAttack compared with the package's."""
 
     def make() -> dict[str, Run]:
         module = import_module("autoattack")
@@ -83,7 +83,7 @@ def run_engine(model: Any, images: Any, threat: Any, suite: Any) -> object:
 
 
 def training(net: str, batches: int, activation: str) -> Callable[[], dict[str, Run]]:
-    """An epoch of adversarial training, beside a plain loop."""
+    """An epoch of adversarial training compared with a plain loop."""
 
     def make() -> dict[str, Run]:
         module, trainers = import_module("train"), import_module("trainers").TRAINERS
@@ -121,7 +121,7 @@ PEERS = {"PGD": "foolbox", "training": "MAIR-style"}
 
 
 def peer_of(name: str) -> str:
-    """Return who is timed beside satbench."""
+    """Return the peer of a benchmark."""
     return PEERS.get(name.partition("-")[0].partition(",")[0], "pyautoattack")
 
 

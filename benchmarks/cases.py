@@ -45,7 +45,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What people and the command line call it."""
+        """Its name for people and the command line."""
         return f"{self.net}-{self.kind}"
 
     def correct(self, n: int) -> Dataset:

@@ -1,8 +1,8 @@
-"""A run of many workers, simulated: who does which unit when, by the rules of the runner.
+"""A simulation of many workers: which worker does which unit, by the rules of the runner.
 
-The rules are those of `satbench.engine.runner` and of the workers of Ray: a worker goes through the
-models from a place of its own, takes units of the stage that is under way, and waits at the end of
-the stage for those that others do.  Times are given; nothing is computed but their sums.
+The rules are those of `satbench.engine.runner` and of Ray's workers.  Each worker starts at another
+model and goes through all models.  It takes units of the current stage, and at the end of the stage
+it waits for the units of others.  The times of units are given.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ Stages = Sequence[Sequence[float]]
 
 @dataclass(frozen=True)
 class Costs:
-    """What is no unit: seconds.
+    """The costs outside units, in seconds.
 
-    `start_up` of a worker, `entry` of a worker into a model (weights, preflight), `conclude` of a
-    record.  `latency` is that of one call of the file system: a unit takes `_CALLS` of them, and
-    `_CALLS_A_WORKER` more for each other worker at the model, whose claims and results it looks at.
-    Of the workers a share `slow`, rounded down, takes `slowness` times as long for units.
+    `start_up` is that of a worker, `entry` that of loading a model (weights, preflight), `conclude`
+    that of writing a record.  `latency` is the time of one call of the file system: a unit makes
+    `_CALLS` calls, and `_CALLS_A_WORKER` more for each other worker on the same model, whose claims
+    and results it reads.  A share `slow` of the workers, rounded down, needs `slowness` times as
+    long.
     """
 
     start_up: float = 0.0
@@ -35,8 +36,8 @@ class Costs:
     slowness: float = 2.0
 
 
-_CALLS = 12  # claim, look around, write, sync twice, rename, let go
-_CALLS_A_WORKER = 5  # a claim of another's unit, and its result
+_CALLS = 12  # claim, list the folder, write, sync twice, rename, release
+_CALLS_A_WORKER = 5  # another worker's claim, and its result
 
 
 @dataclass
@@ -53,7 +54,7 @@ class _Model:
 
 
 def makespan(models: Sequence[Stages], workers: int, costs: Costs, seed: int = 0) -> float:
-    """Return the seconds until every record is written, by so many workers.
+    """Return the seconds until `workers` workers have written every record.
 
     >>> makespan([[[1.0, 1.0], [1.0]]], 1, Costs())
     3.0

@@ -1,10 +1,10 @@
-"""Whether `torch.compile` wins back its compilation in adversarial training on the CPU.
+"""Whether `torch.compile` pays for its compilation in adversarial training on the CPU.
 
-Epochs of `fmnist-sat` (PGD-1) by a plain loop, with the network as it is and compiled, in turns,
-each epoch on the same images from the same weights; the first epoch of the compiled one, which
-compiles, is apart.  From these follows after how many images the compilation has been won back.
-All in CPU seconds, those of the compiler's processes included.  satbench has no option for it: see
-docs/training.md.  It needs a compiler of C++ and the package setuptools.
+Epochs of `fmnist-sat` (PGD-1) by a plain loop, with the network uncompiled and compiled, in turns,
+each on the same images from the same weights.  The first compiled epoch, which includes the
+compilation, is separate.  The result is the number of images after which the compilation has paid
+off.  All times are CPU seconds, including the compiler's processes.  satbench has no option for it,
+see docs/training.md.  It needs a C++ compiler and the package setuptools.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
         "plain": lambda: epoch(plain, data, config.batch_size),
         "compiled": lambda: epoch(compiled, data, config.batch_size),
     }
-    ways["plain"]()  # what a process does once
+    ways["plain"]()  # an untimed run, for work that a process does once
     times = race(ways, options.rounds)
     medians = {name: float(np.median([one.cpu for one in taken])) for name, taken in times.items()}
     gained = medians["plain"] - medians["compiled"]
@@ -73,7 +73,7 @@ def of_children() -> float:
 
 
 def epoch(network: nn.Module, data: Dataset, batch_size: int) -> None:
-    """Train on all images once, by PGD-1 and SGD, as the loop of satbench does."""
+    """Train on all images once, by PGD-1 and SGD, like satbench's loop."""
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
     network.train()
     for start in range(0, len(data), batch_size):

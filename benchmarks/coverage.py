@@ -1,7 +1,7 @@
-"""How often the intervals of the studies hold the truth, simulated.
+"""A simulation of how often the intervals of the studies contain the truth.
 
 A difference is the truth plus normal noise of the seed, of the image and of the cell, with the
-standard deviations shown; there are 300 images.  Nothing here is timed.
+standard deviations shown.  There are 300 images.  Nothing is timed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SEEDS, SEED_DEVIATIONS, IMAGE_DEVIATIONS = (3, 5), (0.0, 0.005, 0.015, 0.03), (0
 
 
 def main() -> None:
-    """Simulate; print a line a case, and write them all as JSON."""
+    """Simulate; print a line per case, and write all as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3000)
     parser.add_argument("--json", type=Path)
@@ -32,12 +32,12 @@ def main() -> None:
         noise = f"deviation {seed} by seed, {image} by image"
         print(f"{seeds} seeds, {noise}: both {both:.1%}, seeds alone {alone:.1%}")
     if options.json:
-        told = {"repeats": options.repeats, "images": IMAGES, "cell": CELL}
-        options.json.write_text(json.dumps({**told, "rows": rows}, indent=1) + "\n")
+        settings = {"repeats": options.repeats, "images": IMAGES, "cell": CELL}
+        options.json.write_text(json.dumps({**settings, "rows": rows}, indent=1) + "\n")
 
 
 def coverage(seeds: int, seed: float, image: float, repeats: int) -> tuple[float, float]:
-    """Return how often the interval over seeds and images, and over seeds alone, hold the truth."""
+    """Return how often two intervals contain the truth: over seeds and images, and over seeds."""
     drawn = np.random.default_rng(0)
     both = alone = 0
     for _ in range(repeats):

@@ -23,7 +23,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import finish, parser, told
+from harness import finish, log, parser
 from nets import DATASET, Net, Subject, development_nets, held_out_nets, trained
 from rivals import Where, add_options, page, passes_of, records_of, rivals, settings_of
 
@@ -96,7 +96,7 @@ class Search:
         tried = {one.name: self._tried(one) for one in self.candidates}
         best = max(tried, key=lambda name: (tried[name]["breaks_per_kilopass"], name))
         self.chosen.append(next(one for one in self.candidates if one.name == best))
-        told(f"{len(self.chosen)}: {best}, {tried[best]['broken']} images")
+        log(f"{len(self.chosen)}: {best}, {tried[best]['broken']} images")
         return {"chosen": best, "candidates": tried}
 
     def _tried(self, candidate: SuitePart) -> dict[str, Any]:
@@ -259,7 +259,7 @@ def _development(options: argparse.Namespace) -> list[Net]:
 
 def _subjects(nets: Sequence[Net], options: argparse.Namespace) -> Iterator[Subject]:
     for net in nets:
-        told(f"training or finding {net.name}")
+        log(f"training or finding {net.name}")
         yield trained(net, options.out / "nets", **settings_of(options))
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: rounds in rotating order, clocks, counted passes, the environment."""
+"""Shared code of the benchmarks: rounds in rotating order, clocks, passes, the environment."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ Call = TypeVar("Call", bound=Callable[[], object])
 
 @dataclass(frozen=True)
 class Times:
-    """What one call took: process CPU time and wall time, in seconds."""
+    """The process CPU time and wall time of one call, in seconds."""
 
     cpu: float
     wall: float
 
 
 def measure(call: Callable[[], object]) -> Times:
-    """Call once and return what it took."""
+    """Call once and return the times."""
     wall, cpu = time.perf_counter(), time.process_time()
     call()
     return Times(time.process_time() - cpu, time.perf_counter() - wall)
@@ -49,9 +49,9 @@ def measure(call: Callable[[], object]) -> Times:
 def race(
     contestants: Mapping[str, Call], rounds: int, clock: Callable[[Call], Times] = measure
 ) -> dict[str, list[Times]]:
-    """Time every contestant once a round by `clock`; each round begins with the next one.
+    """Time every contestant once per round by `clock`; each round starts with the next contestant.
 
-    So no contestant always runs first, or always behind the same other one.
+    So no contestant always runs first, or always after the same other one.
     """
     names = list(contestants)
     times: dict[str, list[Times]] = {name: [] for name in names}
@@ -59,7 +59,7 @@ def race(
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
             times[name].append(clock(contestants[name]))
-            told(f"round {number + 1}/{rounds}: {name} {times[name][-1].cpu:.2f} CPU s")
+            log(f"round {number + 1}/{rounds}: {name} {times[name][-1].cpu:.2f} CPU s")
     return times
 
 
@@ -129,7 +129,7 @@ class Memory:
         self.results.append(result)
 
     def search_passes(self) -> tuple[int, int]:
-        """Return the forwards and backwards that the searches took, as a record counts them."""
+        """Return the forwards and backwards of the searches, as a record counts them."""
         searches = [result for result in self.results if result.stage != CLEAN]
         return sum(r.forwards for r in searches), sum(r.backwards for r in searches)
 
@@ -154,7 +154,7 @@ def run_engine(
 def parser(description: str) -> argparse.ArgumentParser:
     """Return a parser with the options that every benchmark has."""
     made = argparse.ArgumentParser(description=description)
-    made.add_argument("--json", type=Path, metavar="FILE", help="write the result there too")
+    made.add_argument("--json", type=Path, metavar="FILE", help="also write the result there")
     return made
 
 
@@ -169,7 +169,7 @@ def finish(rows: list[dict[str, Any]], to: Path | None, **more: object) -> dict[
 
 
 def environment() -> dict[str, Any]:
-    """Return what the numbers depend on: processor, load, threads, versions."""
+    """Return the environment of a measurement: processor, load, threads, versions."""
     return {
         "cpu": _processor(),
         "cores": os.cpu_count(),
@@ -184,11 +184,11 @@ def environment() -> dict[str, Any]:
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Return the installed version of each package, `-` where there is none."""
+    """Return the installed version of each package, `-` for a missing one."""
     return {package: _version(package) for package in packages}
 
 
-def told(text: str) -> None:
+def log(text: str) -> None:
     """Print progress to stderr."""
     print(text, file=sys.stderr, flush=True)
 

@@ -1,8 +1,8 @@
-"""What a library would do in the place of code of ours; the numbers of decision 15.
+"""Libraries compared with satbench's own code; the numbers of decision 15.
 
 `python benchmarks/libraries.py` prints a line for each: the average of weights
 (torch.optim.swa_utils, in use), the folding of batch-norms (torch.fx.experimental.optimization),
-the points of a run on the disk (np.memmap), a download that breaks off (pooch, huggingface_hub).
+the points of a run on disk (np.memmap), an interrupted download (pooch, huggingface_hub).
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def best_of(call: Callable[[], object], times: int = 1) -> float:
 
 
 def averages() -> dict[str, object]:
-    """Compare 20 steps of a moving average of a WideResNet-28-10's weights with a loop by hand.
+    """Compare 20 steps of a moving average of a WideResNet-28-10's weights with a manual loop.
 
-    A loop over state_dict moves weights that layers share, such as PSSiLU's, several times.
+    A loop over state_dict averages weights that layers share, such as PSSiLU's, several times.
     """
     torch.manual_seed(0)
     net = build_network("wide-resnet(depth=28,widen=10)", "relu", 10).train()
@@ -79,7 +79,7 @@ def averages() -> dict[str, object]:
 
 
 def foldings() -> dict[str, object]:
-    """Compare what a fast copy and torch's own pass make of a ResNet, and of what must stay."""
+    """Compare the fast copy with torch's own fusion, on a ResNet and on a module with a hook."""
     torch.manual_seed(0)
     net = build_network("resnet(depth=18)", "silu", 10).eval().requires_grad_(False)
     x = torch.rand(8, 3, 64, 64)
@@ -117,7 +117,7 @@ def foldings() -> dict[str, object]:
 
 
 def points() -> dict[str, object]:
-    """Compare writing and reading 2,000 points of 3×32×32 with a memory map of the same."""
+    """Compare our files of 2,000 points of 3×32×32 with a memory map."""
     n, shape = 2000, (3, 32, 32)
     rng = np.random.default_rng(0)
     images = rng.random((n, *shape), dtype=np.float32)
@@ -148,16 +148,16 @@ DATA = bytes(range(256)) * 4096
 
 
 class _Breaking(http.server.BaseHTTPRequestHandler):
-    """Serves 1 MiB, and breaks off every transfer after a quarter of it."""
+    """Serves 1 MiB, and interrupts every transfer after a quarter of it."""
 
     sent = 0
 
     def do_GET(self) -> None:
-        told = self.headers.get("Range", "")
-        start = int(told.removeprefix("bytes=").split("-")[0]) if told else 0
-        self.send_response(206 if told else 200)
+        range_ = self.headers.get("Range", "")
+        start = int(range_.removeprefix("bytes=").split("-")[0]) if range_ else 0
+        self.send_response(206 if range_ else 200)
         self.send_header("Content-Length", str(len(DATA) - start))
-        if told:
+        if range_:
             self.send_header("Content-Range", f"bytes {start}-{len(DATA) - 1}/{len(DATA)}")
         self.end_headers()
         part = DATA[start : start + len(DATA) // 4]
@@ -169,7 +169,7 @@ class _Breaking(http.server.BaseHTTPRequestHandler):
 
 
 def downloads() -> dict[str, object]:
-    """Fetch 1 MiB from a server that breaks off after a quarter, by each that is installed."""
+    """Download 1 MiB from a server that interrupts, by each installed library."""
     import hashlib
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Breaking)

@@ -1,7 +1,7 @@
-"""Peak memory of `satbench.evaluate` against the number of images, each run a process of its own.
+"""Peak memory of `satbench.evaluate` against the number of images, in separate processes.
 
-Evaluated are a robust model, where few images are broken, and a weak one, where nearly all are and
-leave witnesses; under PGD, and under the fast suite, whose parts go on from each other's points.
+The models are a robust one, with few broken images, and a weak one, with witnesses for almost all
+images.  The attacks are PGD, and the fast suite, whose parts continue from each other's points.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import BATCH, finish, parser, short, told
+from harness import BATCH, finish, log, parser, short
 from tables import memory_table
 
 CASES = {
@@ -50,11 +50,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def in_a_process(model: str, n: int, attack: str) -> dict[str, int]:
-    """Evaluate in a fresh process; return what it measured of itself."""
+    """Evaluate in a new process; return its own measurements."""
     command = [sys.executable, __file__, "--child", model, str(n), attack]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, int] = json.loads(done.stdout)
-    told(f"{model}, {n} images: peak {found['peak'] / MIB:.1f} MiB")
+    log(f"{model}, {n} images: peak {found['peak'] / MIB:.1f} MiB")
     return found
 
 
@@ -81,9 +81,9 @@ def evaluate(model: str, n: int, attack: str) -> dict[str, int]:
 
 
 def peak() -> int:
-    """Return the most memory that this process ever held, in bytes."""
+    """Return this process's peak memory, in bytes."""
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count what the parent held when it forked
+    if status.exists():  # getrusage would include the parent's memory at the fork
         lines = status.read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     scale = 1 if sys.platform == "darwin" else 1024

@@ -1,8 +1,8 @@
-"""The attacker's noise in one process of a large training: ImageNet's shape, a batch of 2,048.
+"""The attack's noise in one process of a large training run: ImageNet's shape, a batch of 2,048.
 
 A step of one of 8 simulated processes, whose share of the batch goes through the network in parts.
-`as much alone` draws the noise of as many images for a batch that holds no others; `all, then cut`
-draws the noise of the whole batch and keeps the part.  Ratios are to the first.
+`as much alone` draws the noise of the same number of images for a batch without others.  `all, then
+cut` draws the noise of the whole batch and keeps the part.  Ratios are relative to the first.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def check_agreement(draws: dict[str, Draw]) -> None:
-    """Raise SystemExit unless the last process draws what is cut from the whole for it."""
+    """Raise SystemExit unless the last process draws its part of the whole batch's noise."""
     *_, share, cut = draws.values()
     if not all(map(np.array_equal, share(), cut())):
         raise SystemExit("expected the last process to draw its part of the whole, bit by bit")

@@ -1,8 +1,8 @@
-"""This machine's convolution peak on one thread, and what satbench's PGD reaches of it.
+"""This machine's convolution peak on one thread, and the share of it that satbench's PGD reaches.
 
 The peak is the best rate of many convolutions, forward and input gradient, in both memory
-layouts.  The share counts the multiplications and additions of the model as its author wrote it
-(a forward and an input gradient a step), so a rewrite that saves none of them earns nothing by it.
+layouts.  The share counts the multiplications and additions of the original model (a forward and an
+input gradient per step), so a rewrite does not change the count.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from cases import CASES, Case
 from contestants import tensors
-from harness import finish, measure, parser, short, told
+from harness import finish, log, measure, parser, short
 from tables import peak_table
 
 from satbench.attacks import parse_attack
@@ -30,7 +30,7 @@ from satbench.calling.borrow import borrowed
 from satbench.core.noise import Noise
 from satbench.engine.fast_copy import fast_copy
 
-# (channels, side, kernel, images): from the widest layers of ResNets to what a cache holds.
+# (channels, side, kernel, images): from the widest layers of ResNets to sizes that fit a cache.
 SHAPES = (
     (64, 32, 3, 16),
     (128, 16, 3, 32),
@@ -76,12 +76,12 @@ def peak(
     backward = best_of(rounds, lambda: torch.autograd.grad(y, x, grad, retain_graph=True))
     found = {"forward": short(flop / forward / 1e9), "backward": short(flop / backward / 1e9)}
     shape = f"{images}×{channels}×{side}×{side}, {kernel}×{kernel}"
-    told(f"{shape} {layout}: {found}")
+    log(f"{shape} {layout}: {found}")
     return {"shape": shape, "layout": layout, **found}
 
 
 def best_of(rounds: int, call: Callable[[], object]) -> float:
-    """Return the least CPU time of a call, in seconds; each round calls for at least 20 ms."""
+    """Return the least CPU time of a call, in seconds; each round lasts at least 20 ms."""
     repeats = max(1, round(0.02 / max(measure(call).cpu, 1e-4)))
     return (
         min(measure(lambda: [call() for _ in range(repeats)]).cpu for _ in range(rounds)) / repeats
@@ -89,7 +89,7 @@ def best_of(rounds: int, call: Callable[[], object]) -> float:
 
 
 def shares(case: Case, n: int, steps: int, rounds: int, best: float) -> list[dict[str, Any]]:
-    """Return the rates of PGD's search and of one forward and gradient; no image leaves."""
+    """Return the rates of PGD's search, from whose batches no image leaves."""
     images = case.correct(n)
     x, y = tensors(images)
     flop = flop_of(case.make(), x[:1], y[:1]) * len(x)
@@ -105,7 +105,7 @@ def shares(case: Case, n: int, steps: int, rounds: int, best: float) -> list[dic
             call()
             seconds = [measure(call).cpu for _ in range(rounds)]
             rates = [flop * steps / second / 1e9 for second in seconds]
-            told(f"{case.net}, {name}: {np.median(rates):.1f} GFLOP/s")
+            log(f"{case.net}, {name}: {np.median(rates):.1f} GFLOP/s")
             rows.append(
                 {
                     "net": case.net,

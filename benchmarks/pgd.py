@@ -18,13 +18,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from cases import CASES, Case
 from contestants import BASE, CONTESTANTS, LOOP, PACKAGES, evaluate
-from harness import clocks, counting, finish, parser, race, told, versions
+from harness import clocks, counting, finish, log, parser, race, versions
 from tables import pgd_table
 
 from satbench.data import Dataset
 
 NAMES = [case.name for case in CASES]
-# What rounding may turn: a gradient that is nearly 0 changes sign, an image on the edge falls.
+# Rounding may change some verdicts: a gradient near 0 changes its sign, and a close image is
+# broken.
 ROUNDING = 0.02
 
 
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
             for n in options.images or case.sizes:
                 images = case.correct(n)
                 for steps in options.steps:
-                    told(f"{case.name}, {len(images)} images, {steps} steps")
+                    log(f"{case.name}, {len(images)} images, {steps} steps")
                     rows += compare(case, images, steps, options.rounds, names)
                     packages = versions(("satbench", *PACKAGES))
                     result = finish(rows, options.json, rounds=options.rounds, packages=packages)
@@ -57,7 +58,7 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Race the named contestants on one case; one row a contestant.
 
-    Raises SystemExit where the contestants' verdicts differ by more than rounding explains.
+    Raises SystemExit if the contestants' verdicts differ by more than rounding explains.
     """
     calls = {
         name: partial(CONTESTANTS[name], case.make(), images, case.threat, steps) for name in names

@@ -29,7 +29,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 
 class Section(NamedTuple):
-    """What is said of one benchmark; `files` is the pattern of its results."""
+    """A section of the page about one benchmark; `files` is the pattern of its results."""
 
     title: str
     files: str
@@ -42,128 +42,130 @@ INTRODUCTION = """# Benchmarks
 Written by `python benchmarks/report.py` from `benchmarks/results/`; how to run them is in
 [`benchmarks/README.md`](../benchmarks/README.md).
 
-The headline is the **CPU ratio**: CPU time of a contestant's process over satbench's, the median
-of the rounds of one run, each round one call of every contestant, in rotating order. Above 1,
-satbench is faster. The machine was busy with other work, which process CPU time leaves out (but
-for shared caches) and wall time does not. One thread throughout.
+The main number is the **CPU ratio**: the CPU time of a contestant's process divided by satbench's.
+It is the median over the rounds of one run. In each round, every contestant is called once, in
+rotating order. Above 1, satbench is faster. The machine was busy with other work. Process CPU time
+does not include that work (except for shared caches), and wall time does. All run on one thread.
 """
 
 SECTIONS = (
     Section(
-        "PGD beside other packages",
+        "PGD compared with other packages",
         "pgd*.json",
         "**These tables time satbench's inner engine, not what a user calls.** An earlier "
         "version of the script made them. It left out preflight, the diagnosis, the record and "
-        "the files of `satbench.evaluate`; of the peers it timed the attack's call alone. Through "
+        "the files of `satbench.evaluate`; of the peers it timed only the attack's call. Through "
         "`satbench.evaluate` the ratios are lower, and on few images below 1. The script now times "
         "`satbench.evaluate`, `satbench.attack` and a bare early-stopping loop with all costs; it "
         "has not been run yet for this page. "
         "Every contestant runs the same attack from the clean image, in steps of eps/4. All "
-        "images are right when clean, so none is skipped for nothing. `F / image` and "
-        "`B / image` are forwards and backwards, "
-        "satbench's clean pass and judge included. `survive` is judged alike for all; `differ` "
-        "counts the images whose verdict is not satbench's. With `keep=last` no image leaves the "
-        "batch. The large net is pyautoattack's ResNet-18, which no radius of use finds robust: "
-        "at 0.25/255 (1/1020) most of its images survive, and that stands in for a robust model.",
+        "images are right when clean, so satbench gains nothing by skipping wrong ones. `F / image` and "
+        "`B / image` are forwards and backwards, including satbench's clean pass and judge. The "
+        "same judge counts `survive` for all. `differ` counts the images whose verdict differs "
+        "from satbench's. With `keep=last` no image leaves the batch. The large network is "
+        "pyautoattack's ResNet-18, which is not robust at any useful radius. At 0.25/255 (1/1020) "
+        "most of its images survive, so it stands in for a robust model.",
         pgd_table,
     ),
     Section(
-        "AutoAttack's parts beside pyautoattack",
+        "AutoAttack's parts compared with pyautoattack",
         "autoattack*.json",
-        "Each part alone on the same images with the same seeds; the package on the model as it "
-        "came, with the same judge. These tables too time the inner engine: an earlier version of "
-        "the script made them.",
+        "Each part runs separately on the same images with the same seeds. The package attacks the "
+        "original model, and the same judge counts. These tables also time the inner engine: an "
+        "earlier version of the script made them.",
         autoattack_table,
     ),
     Section(
-        "Adversarial training beside plain loops",
+        "Adversarial training compared with plain loops",
         "train*.json",
         "An epoch of single-step adversarial training (PGD-1, batch-norm in eval mode for the "
-        "attack), reading the images included: satbench's steps, the usual loop with "
-        "torchattacks' PGD (images through PIL and `ToTensor`, as torchvision hands them out, or "
-        "all ready as one tensor), a loop as MAIR's trainers run it, and one as the code of Wong "
-        "et al. (2020) runs it, whose attack makes the weights' gradients too. Each is a process "
-        "of its own, as its user runs it. All start from the same weights; `first loss` is the "
-        "mean over the first epoch, which must be alike. satbench freezes the weights while it "
-        "attacks, keeps images as bytes on the device and nets channels-last, and computes first "
-        "what makes smooth activations quicker (see the section on a warm process). The share "
-        "counts what the method needs: a forward and an input gradient, then a forward and a "
-        "gradient of the weights. The large net is ResNet-18 on noise of CIFAR's shape, for only "
-        "the shape counts, at a low rate, so that two batches of noise leave the losses alike. "
-        "In float32 satbench is clearly faster on the small net than the loops that read their "
-        "images through PIL, and with a smooth activation made of an exponential or a logarithm, "
-        "here parametric softplus, than every loop on both nets. With ReLU, and with SILU, which "
-        "gains nothing of a warm process in a net, it is not on the large one: loops that ask for "
-        "the image's gradient alone in the attack (torchattacks, MAIR) spend almost all time on "
-        "the same convolutions; and on the small net the loop whose images lie ready as a tensor "
-        "is as fast or a little faster. With passes in bfloat16 (`--set precision=bfloat16`; "
-        "weights and every reported accuracy stay float32), on a processor with such "
-        "instructions, it is faster than every loop in every case, by far on the large net; the "
-        "loops, as they are usually written, know no such passes. That is another training, to "
-        "other bits, and its share of the peak is against "
-        "float32's. Nets that were trained so are in the "
-        "[study of recipes](studies/recipe-sensitivity.md). `torch.compile` has no line: on the "
-        "small net it gained too little to win back its compilation, on the large one nothing.",
+        "attack), including the time to read the images. The contestants are satbench's steps; the "
+        "usual loop with torchattacks' PGD (with images through PIL and `ToTensor`, as torchvision "
+        "returns them, or with all images in one tensor); a loop in the style of MAIR's trainers; "
+        "and one in the style of the code of Wong et al. (2020), whose attack also computes the "
+        "gradients of the weights. Each is a separate process. All start from the same weights; "
+        "`first loss` is the mean over the first epoch, which must be similar.\n\n"
+        "satbench freezes the weights during the attack, keeps images as bytes on the device and "
+        "networks channels-last, and warms up smooth activations (see the section on a warm "
+        "process). The share of the peak counts the necessary passes: a forward and an input "
+        "gradient, then a forward and a gradient of the weights. The large network is ResNet-18 on "
+        "noise of CIFAR's shape, because only the shape matters. Its learning rate is low, so that "
+        "two batches of noise hardly change the losses.\n\n"
+        "In float32, satbench is clearly faster on the small network than the loops that read "
+        "their images through PIL. With a smooth activation of exponentials or logarithms, here "
+        "parametric softplus, it is faster than every loop on both networks. With ReLU, and with "
+        "SILU, which gains nothing from a warm process inside a network, it is not faster on the "
+        "large network: loops whose attack computes only the image's gradient (torchattacks, MAIR) "
+        "spend almost all their time on the same convolutions. On the small network the loop with "
+        "all images in one tensor is as fast or slightly faster.\n\n"
+        "With passes in bfloat16 (`--set precision=bfloat16`; weights and every reported accuracy "
+        "stay float32), on a processor with such instructions, satbench is faster than every loop "
+        "in every case, and much faster on the large network. The loops, as they are usually "
+        "written, have no such passes. It is another training with other bits, and its share of "
+        "the peak is relative to float32's. The "
+        "[study of recipes](studies/recipe-sensitivity.md) has networks that were "
+        "trained in this way. `torch.compile` has no line: on the small network it did not pay for "
+        "its compilation, and on the large one it gained nothing.",
         train_table,
     ),
     Section(
-        "Beside an earlier version",
+        "Compared with an earlier version",
         "before.json",
-        "The same benchmarks by this version and by the last one that did not prove its fast "
-        "copies, in turns within one run. Each version is a process with its own code. The times "
-        "are CPU seconds. The ratio is the median of three starts, and a start is the median of "
-        "its rounds. Above 1, this version is slower. The peer's code is the same on both sides: "
-        "how far its ratio is from 1 is the noise of the run, and so is the range of the starts. "
-        "This version compares each fast copy with its model, by a few passes of one image in "
-        "each search: 5 to 10 milliseconds. A search of 32 images of the weak small net takes 30 "
-        "milliseconds, so that it is up to a quarter slower there. That is the price of the proof.",
+        "The same benchmarks by this version and by the last one that did not compare its fast "
+        "copies with their models, in turns within one run. Each version is a process with its own "
+        "code. The times are CPU seconds. The ratio is the median of three starts, and a start is "
+        "the median of its rounds. Above 1, this version is slower. The peer's code is the same on "
+        "both sides: the distance of its ratio from 1 shows the noise of the run, and so does the "
+        "range of the starts. This version compares each fast copy with its model, by a few passes "
+        "of one image in each search, which take 5 to 10 milliseconds. A search of 32 images of "
+        "the weak small network takes 30 milliseconds, so it is up to a quarter slower.",
         before_table,
     ),
     Section(
-        "The attacker's noise in a large training",
+        "The attack's noise in a large training run",
         "noise.json",
-        "CPU seconds that one of 8 processes draws noise for in a step of a batch of 2,048 images "
-        "of 3×224×224, of which it has 256, in 8 parts. It draws just the numbers of its own "
-        "images; to draw all and cut the own out, as satbench did before, gives the same bits. On "
-        "a GPU the same numbers are computed there.",
+        "The CPU seconds that one of 8 processes needs to draw noise in one step. The batch has "
+        "2,048 images of 3×224×224; the process has 256 of them, in 8 parts. It draws only the "
+        "numbers of its own images. An earlier version drew all numbers and cut out its own, which "
+        "gives the same bits. On a GPU the same numbers are computed there.",
         noise_table,
     ),
     Section(
         "A batch in parts",
         "accumulate.json",
         "Training by `fmnist-sat` with each batch in parts (`accumulate`), from the same weights "
-        "on the same images of Fashion-MNIST's test set. Weights: the length of the difference to "
-        "those of the batch at once, over theirs. Batch-norm takes the statistics of a part; "
-        "without it, parts give the weights of the batch. Accuracies are on 1,000 held-out images, "
-        "with a standard error of about 1.5 points.",
+        "on the same images of Fashion-MNIST's test set. Weights: the length of the difference "
+        "from the weights of the whole batch, relative to their length. Batch-norm computes its "
+        "statistics over a part; without batch-norm, parts give the weights of the whole batch. "
+        "Accuracies are on 1,000 held-out images, with a standard error of about 1.5 points.",
         accumulate_table,
     ),
     Section(
         "Share of the machine's convolution peak",
         "peak.json",
-        "Rates count what the model's author wrote: multiplications and additions of a forward "
-        "and an input gradient. All by CPU time.",
+        "Rates count the multiplications and additions of a forward and an input gradient of the "
+        "original model. All times are CPU times.",
         peak_table,
     ),
     Section(
         "Smooth activations in a warm process",
         "warm.json",
-        "On processors with AVX-512 torch's expm1 and log1p are slow in a process until a tanh "
-        "form of GELU or the like was computed in it, and with them every activation that is made "
-        "of them. satbench computes one before it trains or attacks (`satbench.calling.warm`). "
-        "Before and after in one process, one thread, the least of the rounds; in the net, a "
-        "forward and the gradients of images and weights.",
+        "On processors with AVX-512, torch's expm1 and log1p are slow until the process has "
+        "computed the tanh form of GELU or a similar function. So is every activation that uses "
+        "them. satbench computes one before it trains or attacks (`satbench.calling.warm`). Before "
+        "and after are measured in one process on one thread; each is the least of the rounds. "
+        "In the network, it is a forward and the gradients of images and weights.",
         warm_table,
     ),
     Section(
         "Peak memory",
         "memory.json",
-        "`satbench.evaluate` in a process of its own. `growth` is against the smallest number of "
-        "images. Witnesses and best points wait on the disk, and freed memory goes back to the "
-        "system after every batch. What still grows is the data set itself (a byte a pixel, as it "
-        "is read) and oneDNN's cache of compiled convolutions, one for each size of a batch that "
-        "images have left, which is bounded. Parts of the fast suite take on a share of the "
-        "survivors, so that their batches are full from about 1,000 images on.",
+        "`satbench.evaluate` in a separate process. `growth` is relative to the smallest number of "
+        "images. Witnesses and best points are kept on disk, and freed memory is returned to the "
+        "system after every batch. Two things still grow: the data set itself (a byte per pixel), "
+        "and oneDNN's cache of compiled convolutions, which holds one entry per batch size and is "
+        "bounded. Parts of the fast suite attack only a share of the survivors, so their batches "
+        "are full from about 1,000 images on.",
         memory_table,
     ),
 )

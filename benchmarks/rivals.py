@@ -19,7 +19,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import finish, parser, told
+from harness import finish, log, parser
 from nets import DATASET, Subject, held_out_nets, shipped, trained
 from tables import table
 
@@ -52,7 +52,7 @@ def records_of(subject: Subject, suites: Iterable[str], where: Where) -> dict[st
     """Return the record of each suite on one net, made now or found."""
     found = {}
     for suite in suites:
-        told(f"{subject.info.name}: {suite}, {len(where.images)} images, seed {where.seed}")
+        log(f"{subject.info.name}: {suite}, {len(where.images)} images, seed {where.seed}")
         evaluation = Evaluation(where.images, where.threat, [suite], where.seed, diagnose=False)
         done = run_evaluation(
             subject.module, subject.info, evaluation, torch.device("cpu"), where.out / "records"

@@ -1,8 +1,8 @@
-"""Write docs/scale.md: workers measured here, a cluster simulated, and ImageNet boards planned.
+"""Write docs/scale.md: workers measured, a cluster simulated, and ImageNet boards planned.
 
-The measured part is `benchmarks/results/workers.json`, of `workers.py`.  The simulated part takes
-the unit times in that file.  The plan is arithmetic: passes as the records of the board have them,
-FLOPs of networks and rates of GPUs as their sources publish them.  The same results, the same page.
+The measurements are in `benchmarks/results/workers.json`, written by `workers.py`.  The simulation
+uses the unit times in that file.  The plan is arithmetic, from the passes in the board's records
+and the published FLOPs of networks and rates of GPUs.  The same results give the same page.
 """
 
 from __future__ import annotations
@@ -67,21 +67,21 @@ ENTRY = 30.0  # seconds to load a model and its images on a node, assumed
 def main(arguments: list[str] | None = None) -> None:
     """Write the page, or check it."""
     made = argparse.ArgumentParser(description=__doc__)
-    made.add_argument("--count", action="store_true", help="count passes of the records anew")
+    made.add_argument("--count", action="store_true", help="count the passes of the records again")
     made.add_argument("--check", action="store_true", help="exit 1 if the page is out of date")
     made.add_argument("--out", type=Path, default=PAGE)
     options = made.parse_args(arguments)
     if options.count:
         PASSES.write_text(json.dumps(passes(RECORDS), indent=1) + "\n", encoding="utf-8")
-    told = page(HERE / "results" / "workers.json")
+    text = page(HERE / "results" / "workers.json")
     if not options.check:
-        options.out.write_text(told, encoding="utf-8")
-    elif options.out.read_text(encoding="utf-8") != told:
+        options.out.write_text(text, encoding="utf-8")
+    elif options.out.read_text(encoding="utf-8") != text:
         raise SystemExit(f"{options.out} is out of date: run python benchmarks/scale.py")
 
 
 def page(measured: Path) -> str:
-    """Return the page; without the file of measurements its parts say so."""
+    """Return the page; without the file of measurements, it says so."""
     result = json.loads(measured.read_text(encoding="utf-8")) if measured.exists() else None
     return (
         "\n\n".join(
@@ -107,17 +107,17 @@ def _not_yet() -> list[str]:
 
 
 def _measured(result: Result) -> list[str]:
-    asked, told = result["asked"], result["environment"]
+    asked, machine = result["asked"], result["environment"]
     rounds = len(result["seconds"]["one process"])
     return [
         "## Workers on one machine",
         f"Measured by `{result['command']}`: `satbench eval` of {len(asked['models'])} shipped "
         f"models on {asked['images']} images with `{asked['attack']}`, in batches of "
-        f"{asked['batch_size']}, the whole command from the shell. Median wall time of {rounds} "
-        "rounds, each round one run of every way in rotating order. "
-        f"{told['cpu']}, {told['cores']} cores, torch {told['torch']}, one thread a process; load "
-        f"before the first run {told['load'][0]:.1f}. The records of all runs are the same. *By "
-        "hand* is two commands at the same time, with half the models each.",
+        f"{asked['batch_size']}, as a whole command from the shell. The median wall time of "
+        f"{rounds} rounds; each round runs every way once, in rotating order. {machine['cpu']}, "
+        f"{machine['cores']} cores, torch {machine['torch']}, one thread a process; load before "
+        f"the first run {machine['load'][0]:.1f}. The records of all runs are the same. *By hand* "
+        "is two commands at the same time, with half the models each.",
         workers_table(result),
     ]
 
@@ -148,7 +148,7 @@ def _simulated(result: Result) -> list[str]:
     ]
     return [
         "## A cluster, simulated",
-        f"`benchmarks/cluster.py` goes through the rules of the runner with the unit times that "
+        f"`benchmarks/cluster.py` simulates the runner with the unit times that "
         f"were recorded above: {len(work)} models (each of the eight {COPIES} times), {IMAGES:,} "
         f"images each, in batches of {BATCH}; {total / 3600:.1f} hours of units. Each column adds "
         f"one cost to the one before it: the start of a worker and of a model ({base:.1f} s as "
@@ -157,8 +157,8 @@ def _simulated(result: Result) -> list[str]:
         f"{NETWORK * 1000:g} ms on a network disk. The last three numbers are assumed. Speed-up "
         "over one worker under the same costs:",
         table(["workers", *cases], rows),
-        "Nothing of this table was run on a cluster. For the work of the table above, the same "
-        f"simulation says {predicted[0]:.0f} s for one process and a speed-up of "
+        "Nothing in this table was run on a cluster. For the work of the table above, the same "
+        f"simulation predicts {predicted[0]:.0f} s for one process and a speed-up of "
         f"{predicted[0] / predicted[1]:.2f} for two.",
     ]
 
@@ -193,10 +193,10 @@ def _stretched(
 
 
 def passes(records: Path) -> dict[str, dict[str, Any]]:
-    """Return what the records of a board say of passes.
+    """Return the passes in the records of a board.
 
-    Of AutoAttack, by part: passes of an attacked image.  Of fast: passes of an image that is
-    broken and of one that survives, by least squares over the models; those of surrogates count.
+    For AutoAttack: the passes per attacked image, by part.  For fast: the passes of a broken image
+    and of a survivor, by least squares over the models; the passes of surrogates count.
     """
     parts: dict[str, list[tuple[int, int]]] = {}
     fast = []
@@ -266,21 +266,21 @@ def _planned() -> list[str]:
     return [
         "## A full ImageNet board, planned",
         f"{len(NETWORKS)} models of RobustBench's board in Linf at 4/255, {IMAGENET:,} images "
-        "each. **Nothing of this was run.**",
-        "- Passes of an image: counted in the records of this repository's Fashion-MNIST board "
+        "each. **None of this was run.**",
+        "- Passes per image: counted in the records of this repository's Fashion-MNIST board "
         "(`python benchmarks/scale.py --count`), whose nets are small. "
         f" AutoAttack, each attacked image: {parts}; `apgd-ce` attacks every image that is "
         "right, the later parts those that AutoAttack leaves. `fast`: "
-        f"{known['fast']['broken']:.0f} for an image that is broken, "
-        f"{known['fast']['survives']:.0f} for one that survives (least squares over "
-        f"{known['fast']['models']} models). How many images are right and survive is what "
-        "RobustBench publishes as clean and AutoAttack accuracy.\n"
+        f"{known['fast']['broken']:.0f} for a broken image, "
+        f"{known['fast']['survives']:.0f} for a survivor (least squares over "
+        f"{known['fast']['models']} models). The numbers of right images and survivors are "
+        "RobustBench's clean and AutoAttack accuracy.\n"
         "- FLOPs of a pass: twice the multiply-adds that the source publishes for 224×224, for a "
-        "forward and for an input gradient alike.\n"
-        "- Rates: float32 without tensor cores as NVIDIA's data sheets publish them, "
-        f"{', '.join(f'{gpu} {rate:g} TFLOP/s' for gpu, rate in GPUS.items())}; of that "
-        f"{UTILISATION:.0%}, which is assumed.\n"
-        f"- Workers: the simulation above, a unit {BATCH} images, {ENTRY:.0f} s to start and for "
+        "forward and also for an input gradient.\n"
+        "- Rates: float32 without tensor cores from NVIDIA's data sheets, "
+        f"{', '.join(f'{gpu} {rate:g} TFLOP/s' for gpu, rate in GPUS.items())}; "
+        f"{UTILISATION:.0%} of that is assumed.\n"
+        f"- Workers: the simulation above, units of {BATCH} images, {ENTRY:.0f} s to start and for "
         f"each model, {SLOW:.0%} of the workers at half speed, a network disk; all assumed.",
         table(
             [
@@ -294,16 +294,16 @@ def _planned() -> list[str]:
             ],
             rows,
         ),
-        "GPU hours of all models, then hours until the last record and the share of the GPUs' time "
-        "that goes into units:",
+        "The GPU hours of all models; then, for each number of GPUs, the hours until the last "
+        "record and the share of the GPUs' time that is spent on units:",
         table(
             ["", "GPU hours", *(cell for n in NUMBERS for cell in (f"{n} GPU", "used"))],
             hours,
         ),
-        f"With 256 GPUs the longest model sets the end: a stage has at most {IMAGENET // BATCH} "
-        "units, which take one after the other as long as one unit each stage. Most GPUs wait. "
-        "More models, or smaller blocks (`autoattack(block=50)`, which draws other noise), use "
-        "more of them.",
+        "With 256 GPUs the longest model determines the end: a stage has at most "
+        f"{IMAGENET // BATCH} units, and the stages follow one another. Most GPUs wait. More "
+        "models, or smaller blocks (`autoattack(block=50)`, which draws other noise), use more of "
+        "them.",
     ]
 
 

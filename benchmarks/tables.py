@@ -1,4 +1,4 @@
-"""Results as markdown.  Pure text from data: the same result, the same bytes."""
+"""Results as markdown tables.  The same result gives the same bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def pgd_table(result: Result) -> str:
-    """Return one table a net, kind and number of steps."""
+    """Return one table per net, kind and number of steps."""
     head = ["", "CPU s", "CPU ratio", "(lowest–highest)", "wall s", "wall ratio"]
     head += ["F / image", "B / image", "survive", "differ"]
     groups: dict[str, list[list[str]]] = {}
@@ -42,7 +42,7 @@ def pgd_table(result: Result) -> str:
 
 
 def before_table(result: Result) -> str:
-    """Return a row a benchmark: this checkout beside an earlier one."""
+    """Return a row per benchmark: this checkout compared with an earlier one."""
     head = ["", f"{result['commits']['before']}, CPU s", f"{result['commits']['now']}, CPU s"]
     head += ["ratio", "(lowest–highest)", "peer", "its ratio", "peer / satbench, before", "now"]
     rows = []
@@ -109,7 +109,7 @@ def memory_table(result: Result) -> str:
 
 
 def autoattack_table(result: Result) -> str:
-    """Return one table a kind of model, two lines a part."""
+    """Return one table per kind of model, with two lines per part."""
     head = ["part", "by", "CPU s", "CPU ratio", "(lowest–highest)", "wall s", "wall ratio"]
     head += ["F / image", "B / image", "survive", "differ"]
     groups: dict[str, list[list[str]]] = {}
@@ -135,9 +135,9 @@ def autoattack_table(result: Result) -> str:
 
 
 def warm_table(result: Result) -> str:
-    """Return a line an activation: alone, and a forward and all gradients of a net with it."""
+    """Return a line per activation: by itself, and in a forward and all gradients of a net."""
     shape = "×".join(map(str, result["shape"]))
-    head = ["activation", f"alone, {shape}: before, ms", "after, ms", "ratio"]
+    head = ["activation", f"by itself, {shape}: before, ms", "after, ms", "ratio"]
     head += [f"in `{result['net']}`: before, ms", "after, ms", "ratio", "same bits"]
     rows = []
     for row in result["rows"]:
@@ -164,14 +164,14 @@ def noise_table(result: Result) -> str:
 
 
 def accumulate_table(result: Result) -> str:
-    """Return lines of distances of weights and of accuracies, a column a number of parts."""
+    """Return lines for distances of weights and for accuracies; a column is a number of parts."""
     size = result["batch"]
     parts = list(dict.fromkeys(row["parts"] for row in result["rows"]))
     head = ["", f"at once, {size}", *(f"{n} parts of {size // n}" for n in parts)]
     lines: dict[str, list[str]] = {}
     for row in result["rows"]:
-        told = f"{row['relative']:.2g} (largest difference {row['greatest']:.2g})"
-        lines.setdefault(f"weights after {result['steps']} steps, {row['net']}", ["0"]).append(told)
+        text = f"{row['relative']:.2g} (largest difference {row['greatest']:.2g})"
+        lines.setdefault(f"weights after {result['steps']} steps, {row['net']}", ["0"]).append(text)
     for name, title in (("clean", "clean accuracy"), ("pgd10", "accuracy under PGD-10")):
         title = f"{title} after {result['epochs']} epochs, batch-norm"
         lines[title] = [f"{row[name]:.1%}" for row in result["accuracies"]]
@@ -179,7 +179,7 @@ def accumulate_table(result: Result) -> str:
 
 
 def train_table(result: Result) -> str:
-    """Return one table a net, a line a training loop."""
+    """Return one table per net, with a line per training loop."""
     head = ["", "images / CPU s", "CPU s", "CPU ratio", "(lowest–highest)", "wall s", "wall ratio"]
     head += ["GFLOP/s", "of the peak", "first loss"]
     groups: dict[str, list[list[str]]] = {}
@@ -213,7 +213,7 @@ def train_table(result: Result) -> str:
 
 
 def _beside(rows: list[dict[str, Any]]) -> str:
-    """Return how much faster satbench is than the loops, in each precision, and could be."""
+    """Return how much faster satbench is than the loops, in each precision, and the limit."""
     own = {row["contestant"]: row for row in rows if row["contestant"].startswith("satbench")}
     others = [row["cpu_seconds"] for row in rows if row["contestant"] not in own]
     said = [
@@ -223,8 +223,8 @@ def _beside(rows: list[dict[str, Any]]) -> str:
     ]
     return (
         f"satbench is {', and '.join(said)} as fast as the {len(others)} loops (median CPU "
-        "seconds).  A loop in float32 whose convolutions all ran at the peak, and that did "
-        f"nothing else, would be {1 / own['satbench']['share']:.2f} times as fast as satbench's."
+        "seconds).  A float32 loop that did nothing but convolutions at the peak rate "
+        f"would be {1 / own['satbench']['share']:.2f} times as fast as satbench's."
     )
 
 

@@ -1,10 +1,10 @@
-"""Images per second of PGD-1 adversarial training, satbench's loop beside plain ones.
+"""Images per second of PGD-1 adversarial training: satbench's loop compared with plain loops.
 
-Each round every contestant trains on the same images once, in batches; reading them counts.  Each
-is a process of its own, as its user runs it, and waits while the others run; `--starts` begins
-anew with other processes, for where their memory lies makes them a little slower or faster.
-Ratios above 1: satbench is faster.  The share of the machine's convolution peak counts what the
-method needs: a forward and an input gradient, then a forward and a gradient of the weights.
+In each round every contestant trains on the same images once, in batches; the time to read them
+counts.  Each is a separate process and waits while the others run.  `--starts` starts new
+processes, because their memory layout makes them slightly slower or faster.  Ratios above 1:
+satbench is faster.  The share of the machine's convolution peak counts the necessary passes: a
+forward and an input gradient, then a forward and a gradient of the weights.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import Times, clocks, finish, measure, parser, race, short, told, versions
+from harness import Times, clocks, finish, log, measure, parser, race, short, versions
 from peak import LAYOUTS, SHAPES, flop_of, peak
 from tables import train_table
 from trainers import BASE, PACKAGES, TRAINERS, Epoch
@@ -34,7 +34,8 @@ from satbench.recipes import TrainConfig, load_recipe
 from satbench.training.loop import fresh_model
 
 SAT = {"attack": "pgd(steps=1,step=eps,keep=last)", "attack_mode": "eval", "augment": "none"}
-# By how much the first epoch's mean losses may differ: starts and order are each loop's own.
+# The first epoch's mean losses may differ this much, because each loop draws its own noise and
+# order.
 SPREAD = 0.15
 
 
@@ -56,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
     for net in options.nets:
         make, batches = (small, options.small) if net == "small" else (large, options.large)
         config, data = make(batches, options.activation)
-        told(f"{net} net, {len(data)} images in batches of {config.batch_size}")
+        log(f"{net} net, {len(data)} images in batches of {config.batch_size}")
         rows += compare(net, config, data, (options.starts, options.rounds), best)
     packages = versions(("satbench", *PACKAGES))
     rounds = options.starts * options.rounds
@@ -89,9 +90,9 @@ def large(batches: int, activation: str) -> tuple[TrainConfig, Dataset]:
 def compare(
     net: str, config: TrainConfig, data: Dataset, often: tuple[int, int], best: float
 ) -> list[dict[str, Any]]:
-    """Race all contestants on one net, `often` starts and rounds a start; one row each.
+    """Time all contestants on one net, with `often` starts and rounds per start; a row for each.
 
-    Raises SystemExit where losses differ.
+    Raises SystemExit if the losses differ.
     """
     times: dict[str, list[Times]] = {name: [] for name in TRAINERS}
     for _ in range(often[0]):
@@ -126,7 +127,7 @@ def compare(
 
 
 class Runner:
-    """A contestant in a process of its own: a call trains for an epoch, and returns its times."""
+    """A contestant in its own process: a call trains for an epoch, and returns its times."""
 
     def __init__(self, name: str, config: TrainConfig, data: Dataset) -> None:
         context = multiprocessing.get_context("spawn")
@@ -150,7 +151,7 @@ class Runner:
 
 
 def serve(end: Connection, name: str, config: TrainConfig, data: Dataset) -> None:
-    """Be a contestant: say the first epoch's loss, then train whenever asked to."""
+    """Run a contestant: send the first epoch's loss, then train at each request."""
     torch.set_num_threads(1)
     epoch = TRAINERS[name](config, data)
     end.send(first_loss(epoch, config.seed))
@@ -159,16 +160,16 @@ def serve(end: Connection, name: str, config: TrainConfig, data: Dataset) -> Non
 
 
 def first_loss(epoch: Epoch, seed: int) -> float:
-    """Train on all images once, untimed, which warms up too; return the mean loss.
+    """Train on all images once, untimed, which also warms up; return the mean loss.
 
-    The loops beside satbench's shuffle and start their attacker by torch's global generator.
+    The other loops shuffle and start their attack by torch's global generator.
     """
     torch.manual_seed(seed)
     return epoch()
 
 
 def check_agreement(net: str, losses: dict[str, float]) -> None:
-    """Hold the contestants against each other: the same training must come to a like loss."""
+    """Compare the contestants: the same training must give a similar loss."""
     for name, loss in losses.items():
         if not abs(loss / losses[BASE] - 1) <= SPREAD:
             raise SystemExit(
@@ -178,7 +179,7 @@ def check_agreement(net: str, losses: dict[str, float]) -> None:
 
 
 def flop_per_image(model: nn.Module, data: Dataset) -> int:
-    """Count floating-point operations that PGD-1 training needs for an image."""
+    """Count the floating-point operations of PGD-1 training for one image."""
     x, y = torch.from_numpy(data.pixels(np.arange(1))), torch.from_numpy(data.labels[:1].copy())
     attack = flop_of(model.eval(), x, y)
     return attack + _flop_of_update(model.requires_grad_(True), x, y)

@@ -1,8 +1,8 @@
-"""One epoch of PGD-1 adversarial training by six loops: the same nets, images and attacker.
+"""One epoch of PGD-1 adversarial training by six loops: the same nets, images and attack.
 
-The attacker takes one step of eps from a uniform start, batch-norm in eval mode; the update is SGD
-with momentum on the adversarial images.  The loops beside satbench's are what users of
-these packages and codes write, in their idiom; all keep their net from call to call.
+The attack takes one step of eps from a uniform start, with batch-norm in eval mode.  The update is
+SGD with momentum on the adversarial images.  The other loops are written as users of these packages
+write them.  All keep their net from call to call.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ PACKAGES = ("torchattacks",)
 CPU = torch.device("cpu")
 
 Epoch = Callable[[], float]
-"""Trains on every image of the data set once; returns the mean loss over the batches."""
+"""A function that trains on every image once and returns the mean loss over the batches."""
 
 
 def satbench(config: TrainConfig, data: Dataset) -> Epoch:
-    """Return satbench's own steps, as `satbench train` takes them."""
+    """Return satbench's own steps, as in `satbench train`."""
     warm_cpu()
     stepper = Stepper(config, fresh_model(config, data.classes), CPU, ALONE)
     batches = batches_of(data, config, CPU)
@@ -46,11 +46,11 @@ def satbench(config: TrainConfig, data: Dataset) -> Epoch:
         nonlocal done
         order = generator_for(config.seed, "order", done).permutation(len(data))
         rows = list(order.reshape(-1, config.batch_size))
-        told = torch.zeros(2, dtype=torch.float64)
+        totals = torch.zeros(2, dtype=torch.float64)
         for step, (x, y) in enumerate(batches.train(done, rows)):
-            told += stepper(x, y, done, step, config.learning_rate)
+            totals += stepper(x, y, done, step, config.learning_rate)
         done += 1
-        return float(told[0]) / len(rows)
+        return float(totals[0]) / len(rows)
 
     return epoch
 
@@ -61,18 +61,18 @@ def satbench_bfloat16(config: TrainConfig, data: Dataset) -> Epoch:
 
 
 def torchattacks(config: TrainConfig, data: Dataset) -> Epoch:
-    """Return the usual loop with torchattacks' PGD, images through torchvision's ToTensor."""
+    """Return the usual loop with torchattacks' PGD and images through torchvision's ToTensor."""
     return _with_torchattacks(config, data, Pictures(data))
 
 
 def torchattacks_tensors(config: TrainConfig, data: Dataset) -> Epoch:
-    """Return the same, but all images lie ready as one tensor of floats."""
+    """Return the same with all images in one tensor of floats."""
     x = torch.from_numpy(data.pixels(np.arange(len(data))))
     return _with_torchattacks(config, data, TensorDataset(x, torch.from_numpy(data.labels.copy())))
 
 
 def mair_style(config: TrainConfig, data: Dataset) -> Epoch:
-    """Return a loop as MAIR's trainers run it: its own PGD, a loss an image, a record a step."""
+    """Return a loop like MAIR's trainers: its own PGD, a loss per image, a log per step."""
     model, optimiser, eps = *_plain(config, data), Threat.parse(config.threat).radius
     loader = DataLoader(Pictures(data), config.batch_size, shuffle=True)
 
@@ -101,9 +101,9 @@ def mair_style(config: TrainConfig, data: Dataset) -> Epoch:
 
 
 def fast_at_style(config: TrainConfig, data: Dataset) -> Epoch:
-    """Return a loop as the code of Wong et al., 2020, arXiv:2001.03994, runs it (float32 here).
+    """Return a loop in the style of Wong et al., 2020, arXiv:2001.03994 (in float32).
 
-    The attack's gradient comes from `backward`, which makes those of the weights too.
+    The attack's gradient comes from `backward`, which also computes those of the weights.
     """
     model, optimiser, eps = *_plain(config, data), Threat.parse(config.threat).radius
     loader = DataLoader(Pictures(data), config.batch_size, shuffle=True)
@@ -141,7 +141,7 @@ TRAINERS: dict[str, Callable[[TrainConfig, Dataset], Epoch]] = {
 
 @dataclass(frozen=True)
 class Pictures(TorchDataset[tuple[Tensor, int]]):
-    """Images as torchvision's data sets hand them out: one at a time, through PIL and ToTensor."""
+    """Images as torchvision's data sets return them: one at a time, through PIL and ToTensor."""
 
     data: Dataset
 
@@ -181,7 +181,7 @@ def _with_torchattacks(
         model.train()
         total = 0.0
         for x, y in loader:
-            x_adv = attack(x, y)  # in eval mode; the package puts train mode back
+            x_adv = attack(x, y)  # in eval mode; the package restores train mode
             loss = loss_of(model(x_adv), y)
             optimiser.zero_grad()
             loss.backward()

@@ -1,6 +1,6 @@
-"""What is left of models under transfer attacks of other settings: how the defaults were chosen.
+"""Survivors of transfer attacks with other settings: how the defaults were chosen.
 
-The images lie behind those that verdicts are about, and the models should be on no board:
+The images come after those of the boards, and the models should be on no board:
 python benchmarks/transfer_defaults.py CARD.json … [--specs 'transfer(…)' …]
 """
 
@@ -35,14 +35,14 @@ SPECS = (
     f"transfer({BEST},resize=1.3)",
     f"transfer({BEST},ensemble=true)",
 )
-FIRST = 5000  # of the images; verdicts are about the first thousand
+FIRST = 5000  # the first image; boards use the first thousand
 BATCH = 250
 
 
 def survivors(
     spec: str, targets: list[nn.Module], data: Dataset, rows: np.ndarray, threat: Threat
 ) -> tuple[list[int], int]:
-    """Return how many images each target has right under all sources, and the gradients spent."""
+    """Return how many images each target has right under all sources, and the gradient passes."""
     (pinned,) = with_surrogates([spec], data.name, threat)
     passes = Passes()
     surrogates = CountingSurrogates(NamedSurrogates(data), passes, torch.device("cpu"))
@@ -86,7 +86,7 @@ def main() -> None:
     loaded = [load_model(request_model(card), data.classes) for card in asked.cards]
     targets = [model.module for model in loaded]
     names = " | ".join(model.info.name for model in loaded)
-    print(f"| attack | {names} | mean | gradients an image |")
+    print(f"| attack | {names} | mean | gradients per image |")
     print("| --- |" + " ---: |" * (len(loaded) + 2))
     for spec in asked.specs:
         right, backwards = survivors(spec, targets, data, rows, asked.threat)

@@ -1,6 +1,6 @@
 """Smooth activations before and after `warm_cpu`, in one process on one thread.
 
-Times are the least of the rounds.  GELU and Mish have no line, for either of them warms a process.
+Times are the least of the rounds.  GELU and Mish have no line, because either warms up a process.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Wall time of `satbench eval` of eight shipped models by one process, by two, and by hand.
+"""Wall time of `satbench eval` of eight shipped models by one process, by two, and by two commands.
 
-In turns: `--workers 1`, `--workers 2`, and two commands of four models each that run at the same
-time.  Every run is the whole command from the shell, start-up included, in an empty folder; the
-records of all are compared.  Run it on two idle cores.  Every finished run is kept in the file of
---json at once, and the same command goes on where it was stopped.  Then the time of every unit of
-the same work is taken in this process, for `scale.py`.
+In turns: `--workers 1`, `--workers 2`, and two simultaneous commands of four models each.  Every
+run is the whole command from the shell, including start-up, in an empty folder.  The records of all
+runs are compared.  Run it on two idle cores.  Every finished run is saved in the file of --json at
+once, and the same command continues after a stop.  Then the time of every unit of the same work is
+measured in this process, for `scale.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from harness import Memory, environment, parser, short, told
+from harness import Memory, environment, log, parser, short
 from tables import workers_table
 
 MODELS = tuple(
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
             result["records"] = result["records"] or records
             if records != result["records"]:
                 raise SystemExit(f"the records of {way!r} differ from those of the first run")
-            told(f"round {number + 1}/{options.rounds}: {way} {seconds:.1f} s")
+            log(f"round {number + 1}/{options.rounds}: {way} {seconds:.1f} s")
             keep(result, options.json)
     if not result["start_up"]:
         result["start_up"] = short(starting(asked))
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def begun(to: Path | None, asked: dict[str, Any]) -> dict[str, Any]:
-    """Return the result so far: what the file holds, if it is of the same work, else nothing."""
+    """Return the result so far: the contents of the file if it is of the same work, or nothing."""
     command = "python " + " ".join(["benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]])
     fresh: dict[str, Any] = {
         "command": command,
@@ -97,7 +97,7 @@ def keep(result: dict[str, Any], to: Path | None) -> None:
 
 
 def rows(seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
-    """Return a row a way: median and range of the wall seconds, and the speed-up by rounds."""
+    """Return a row per way: median and range of the wall seconds, and the speed-up by rounds."""
     base = seconds[WAYS[0]]
     return [
         {
@@ -145,12 +145,12 @@ def command(models: Sequence[str], asked: dict[str, Any], workers: int, out: str
 
 
 def one_thread() -> dict[str, str]:
-    """Return the environment of a process with a thread."""
+    """Return the environment of a process with one thread."""
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def starting(asked: dict[str, Any]) -> float:
-    """Return the wall seconds of a command that attacks almost nothing: the cost of a start."""
+    """Return the wall seconds of a command with almost no attack: the cost of a start."""
     least = {**asked, "attack": "pgd(steps=1)", "images": 1}
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
@@ -164,7 +164,7 @@ def starting(asked: dict[str, Any]) -> float:
 
 
 def unit_times(asked: dict[str, Any]) -> list[list[float]]:
-    """Return what each unit took here: (model, stage, images, seconds), in the order of the run."""
+    """Return the time of each unit: (model, stage, images, seconds), in the order of the run."""
     import torch
 
     from satbench.attacks.suites.suite import parse_suite

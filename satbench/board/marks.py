@@ -15,9 +15,9 @@ from satbench.records.record import Record
 Mark = Literal["verified", "unverified", "imported"]
 
 PROMISES: Mapping[Mark, str] = {
-    "verified": "each broken image has a witness, and the board's maintainer attacked a random sample "
-    "of the claimed survivors again: with 95 % confidence the number is too high by at most the "
-    "points shown, for those attacks",
+    "verified": "each broken image has a witness, and the board's maintainer attacked a random "
+    "sample of the claimed survivors again: with 95 % confidence the number is too high by at most "
+    "the points shown, for those attacks",
     "unverified": "each broken image has a witness; the survival of the others is only claimed",
     "imported": "the numbers are those of another publication; satbench measured nothing",
 }

@@ -73,8 +73,8 @@ def test_a_record_of_tensors_is_verified_by_whoever_has_them(tmp_path: Path) -> 
     assert verified.broken == 20 - left
     assert str(verified) == (
         f"robust accuracy {5 * left}.0 %, {left} of 20, confirmed as an upper bound: {20 - left} "
-        f"of {20 - left} broken images proven broken; {left} claimed survivors are the record's "
-        "word"
+        f"of {20 - left} broken images proven broken; {left} survivors are claimed, "
+        "not proven"
     )
 
 
