@@ -297,7 +297,7 @@ def _looked_at(told: Diagnosis | None, right: int) -> int:
 def _flags_of_result(record: Record, given: Given) -> list[Flag]:
     """Return the flags that follow from the record.
 
-    What a stage of a file that is not here did is the record's word.  So is a flag that only such
+    What a stage of a file that is not here did is only claimed.  So is a flag that only such
     stages can have raised: it can be more than is computed, and not less.
     """
     stages = _stages(record, given)
