@@ -14,6 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from operator import attrgetter
 
 from satbench.core.errors import SatbenchError, UnknownNameError
+from satbench.core.specs import split_spec
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,14 @@ class Registry:
     def names(self) -> list[str]:
         """Return the names, in order."""
         return list(self._all)
+
+    def plugin_of(self, spec: str) -> str:
+        """Return the plug-in whose code a spec would run; empty for none, and for no spec."""
+        try:
+            name, _ = split_spec(spec)
+        except SatbenchError:
+            return ""
+        return self[name].plugin if name in self else ""
 
     @property
     def faults(self) -> list[str]:

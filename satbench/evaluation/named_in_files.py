@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Collection
 
 from satbench.core.errors import SatbenchError, UnknownNameError
-from satbench.data import DATASETS
+from satbench.data.foreign import what_loading_does
 from satbench.model_zoo.card import card_of_digest, find_card, user_names, zoo_names
 from satbench.models import FILE_ENDINGS, MODELS, SOURCES, ModelRequest, request_model
 
@@ -91,11 +91,7 @@ _OF_A_SOURCE = {
 
 def refuse_foreign(name: str) -> None:
     """Raise SatbenchError for a data set that comes from a server or from code."""
-    base = name.partition(":")[0].partition("@")[0]
-    plugin = DATASETS[base].plugin if base in DATASETS else ""
-    would = f"run the code of the plug-in {plugin}" if plugin else ""
-    if base == "hf":
-        would = "ask the Hugging Face Hub for it, unless it is here"
+    would = what_loading_does(name)
     if would:
         raise SatbenchError(
             f"a file names the data set {name!r}; satbench would have to {would}, and does not do "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +14,7 @@ from satbench.attacks import attack_spec
 from satbench.core.errors import SatbenchError, UnknownNameError
 from satbench.core.schema import parse_toml, read_toml_values
 from satbench.core.specs import split_spec
+from satbench.data.foreign import is_remote
 from satbench.recipes.config import TRAINING_ATTACKS, TrainConfig, required, settings
 from satbench.recipes.values import parse_overrides, show_override
 from satbench.recipes.values import typed as typed_setting
@@ -48,9 +51,19 @@ def load_recipe(name: str, **changes: object) -> TrainConfig:
 
     `name` is a recipe that ships with satbench, or the path of a user's FILE.toml.  Specs are
     written in full, so that equal runs have equal configs.  Raises UnknownNameError for an unknown
-    recipe, SatbenchError for a bad value.
+    recipe, SatbenchError for a bad value, and for a data set in a file that comes from a server.
     """
     values = _read(name)
+    dataset = values.get("dataset")
+    if changes.get("dataset") is None and isinstance(dataset, str) and is_remote(dataset):
+        raise SatbenchError(
+            f"the recipe {name} names the data set {dataset!r}, and satbench asks no server for a "
+            f"name in a file: if you want it, give --dataset {shlex.quote(dataset)}"
+        )
+    return _with_changes(name, values, changes)
+
+
+def _with_changes(name: str, values: dict[str, Any], changes: Mapping[str, object]) -> TrainConfig:
     values.pop("summary", None)
     values.update({key: value for key, value in changes.items() if value is not None})
     known = settings()
@@ -93,7 +106,8 @@ def overrides_of(config: TrainConfig) -> list[str]:
     """
     own = ("architecture", "activation", "seed", "epochs")
     try:
-        base = load_recipe(config.recipe, **{key: getattr(config, key) for key in own})
+        values = _read(config.recipe)
+        base = _with_changes(config.recipe, values, {key: getattr(config, key) for key in own})
     except UnknownNameError:
         return []
     return [

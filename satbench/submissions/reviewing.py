@@ -22,6 +22,7 @@ from satbench.engine.judge import check_allowed
 from satbench.evaluation.given import Given, find_images, find_model
 from satbench.evaluation.surrogates import with_surrogates
 from satbench.model_zoo.card import Card, card_of_digest, read_card, zoo_names
+from satbench.networks.registry import ACTIVATIONS, ARCHITECTURES
 from satbench.proofs.verification import Verified, check_witness_list, verify_record
 from satbench.records.check import check_record
 from satbench.records.record import (
@@ -194,6 +195,11 @@ class _Reviewing:
             self.refusals.append(f"{CARD}: expected {WEIGHTS} as its weights, and no address")
         if not card.licence.strip():
             self.refusals.append(f"{CARD}: expected the licence of the weights")
+        for key, registry in (("activation", ACTIVATIONS), ("architecture", ARCHITECTURES)):
+            if plugin := registry.plugin_of(getattr(card, key)):
+                self.refusals.append(
+                    f"{CARD}: the {key} is of the plug-in {plugin}: expected one of satbench's own"
+                )
         known = card_of_digest(card.weights_digest)
         if known and known.name in zoo_names():
             self.refusals.append(

@@ -59,3 +59,10 @@ print("torch" in sys.modules, sorted(rooms))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout == "False ['satbench.core']\n"
+
+
+def test_the_plugin_of_a_spec_is_known_without_importing_it() -> None:
+    registry = Registry("odd", (LINE, Entry("theirs", "no.such:thing", "", plugin="some-plugin")))
+
+    expected = {"line": "", "theirs(a=1)": "some-plugin", "unknown": "", "a b:c": ""}
+    assert expected == {spec: registry.plugin_of(spec) for spec in expected}

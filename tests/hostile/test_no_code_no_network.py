@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.evaluation.named_in_files import request_known
 from satbench.evaluation.surrogates import with_surrogates
+from satbench.recipes import load_recipe
 from satbench.records.record import identity_of, inputs_of, parse_record
 from satbench.records.witnesses import find_witnesses, witnesses_path
 
@@ -146,7 +148,10 @@ def commands(home: str, good: str) -> list[list[str]]:
     """Return every command that reads records, on the record in `home`."""
     record = f"{home}/r.json"
     code = "satbench.{}(" + repr(record) + "{})"
-    pages = [["satbench", "models", "cards", "--records", home, "--out", f"{home}/pages"]]
+    pages = [
+        ["satbench", "models", "cards", "--records", home, "--out", f"{home}/pages"],
+        ["satbench", "leaderboard", "page", "--records", home, "--out", f"{home}/site"],
+    ]
     return [
         ["satbench", "verify", record, "--quiet"],
         ["satbench", "verify", record, "--quiet", "--json"],
@@ -156,7 +161,6 @@ def commands(home: str, good: str) -> list[list[str]]:
         ["satbench", "merge", record, good],
         ["satbench", "leaderboard", "build", "--records", home, "--out", f"{home}/board"],
         ["satbench", "leaderboard", "show", "--records", home],
-        ["satbench", "leaderboard", "page", "--records", home, "--out", f"{home}/site"],
         ["satbench", "leaderboard", "export", "--format", "json", "--records", home],
         *(pages if home in WITH_PAGES else []),
         ["satbench", "images", record, "--out", f"{home}/images"],
@@ -195,7 +199,7 @@ def _run(folder: Path, lines: list[list[str]]) -> list[dict[str, Any]]:
         text=True,
         cwd=folder,
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        timeout=300,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     answers: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
@@ -313,6 +317,17 @@ def test_a_suite_file_names_only_models_that_are_known(folder: Path) -> None:
     assert surrogates_in_file(asked) == set()
     (spec,) = with_surrogates([asked], "fashion-mnist", threat)
     assert "source=evil:make" in spec
+
+
+def test_a_recipe_in_a_file_names_no_data_set_of_a_server(tmp_path: Path) -> None:
+    text = files("satbench.recipes").joinpath("fmnist-sat.toml").read_text()
+    path = tmp_path / "theirs.toml"
+    path.write_text(text.replace('"fashion-mnist"', '"hf:someone/images"'))
+
+    with pytest.raises(SatbenchError, match="give --dataset hf:someone/images"):
+        load_recipe(str(path))
+    assert load_recipe(str(path), dataset="fashion-mnist").dataset == "fashion-mnist"
+    assert load_recipe(str(path), dataset="hf:my/own").dataset == "hf:my/own"
 
 
 def test_a_board_names_only_what_is_known(tmp_path: Path, folder: Path) -> None:

@@ -17,12 +17,14 @@ from satbench.board.board import defined_board
 from satbench.board.definition import BoardDefinition
 from satbench.core.digests import digest_file
 from satbench.core.errors import SatbenchError
+from satbench.core.registry import Entry
 from satbench.evaluation.given import Given
 from satbench.model_zoo.card import read_card, write_card
 from satbench.model_zoo.weights import save_weights
 from satbench.models import FileOptions, load_model, request_model
+from satbench.networks.registry import ACTIVATIONS
 from satbench.proofs.verification import verify_record
-from satbench.records.record import inputs_of, read_record, record_stem, write_record
+from satbench.records.record import identity_of, inputs_of, read_record, record_stem, write_record
 from satbench.records.witnesses import witnesses_path
 from satbench.submissions import accepting
 from satbench.submissions.accepting import accept, go_on
@@ -316,6 +318,25 @@ def test_a_name_that_climbs_or_acts_is_refused(
     with pytest.raises(SatbenchError, match="refused"):
         accept(done, board, tmp_path / "zoo")
     assert not (tmp_path / "zoo").exists()
+
+
+def test_a_card_whose_activation_is_of_a_plugin_is_refused_before_the_plugin_is_imported(
+    packer, own_record: Path, board: BoardDefinition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = packer().folder
+    theirs = Entry("theirs", "no.such.module:thing", "", plugin="some-plugin")
+    monkeypatch.setitem(ACTIVATIONS._entries, "theirs", theirs)
+    record, card = read_record(folder / own_record.name), read_card(folder / "card.json")
+    changed = replace(record, model=replace(record.model, activation="theirs"))
+    changed = replace(changed, identity=identity_of(inputs_of(changed)))
+    for path in folder.glob("mine-*"):
+        path.rename(folder / path.name.replace(own_record.stem, record_stem(inputs_of(changed))))
+    write_record(changed, folder / f"{record_stem(inputs_of(changed))}.json")
+    write_card(replace(card, activation="theirs"), folder / "card.json")
+    reseal(folder)
+
+    (refusal,) = review(folder, definition=board).refusals
+    assert refusal.startswith("card.json: the activation is of the plug-in some-plugin")
 
 
 def test_a_shipped_model_is_called_by_its_own_name(

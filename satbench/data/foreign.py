@@ -1,0 +1,23 @@
+"""Say which names of data sets run code or ask a server, for names that stand in a file."""
+
+from __future__ import annotations
+
+from satbench.data._registry import DATASETS
+
+
+def is_remote(name: str) -> bool:
+    """Say whether loading a data set asks a server, unless the files are here."""
+    return name.partition(":")[0].partition("@")[0] == "hf"
+
+
+def what_loading_does(name: str) -> str:
+    """Return what loading a data set would do beside reading files; empty if it does nothing else.
+
+    >>> what_loading_does("hf:someone/images")
+    'ask the Hugging Face Hub for it, unless it is here'
+    """
+    if is_remote(name):
+        return "ask the Hugging Face Hub for it, unless it is here"
+    base = name.partition(":")[0].partition("@")[0]
+    plugin = DATASETS[base].plugin if base in DATASETS else ""
+    return f"run the code of the plug-in {plugin}" if plugin else ""
