@@ -21,7 +21,7 @@ from satbench.core.noise import generator_for
 from satbench.data import Dataset
 from satbench.engine.judge import in_full_precision
 from satbench.preflight.independence import GROUP
-from satbench.records.answers import PROBES
+from satbench.records.answers import LOGITS, PROBES
 
 LEAST, MOST, SHARE = 4, 16, 0.4
 """How many images are looked at: this share of them, at least and at most so many."""
@@ -80,15 +80,21 @@ def first_look(
     """Ask `model`, in eval mode with frozen parameters, about `x`, so many images at once.
 
     `x` is as from `as_they_are_and_moved`.  `known` are logits of the images as they are, (N, K),
-    where these are known.  A randomised model draws from generators that are seeded here.  Raises
+    where these are known.  A randomised model draws from generators that are seeded here, and for
+    such a model `known` is not used, because those answers came from other draws.  Raises
     ModelError.
     """
     settled = torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False)
     with in_full_precision(), settled:
         seed_generators(0)
-        plain = _answers(model, x[::2], at_once) if known is None else known
-        logits = torch.stack([plain, _answers(model, x[1::2], at_once)], 1).flatten(0, 1)
+        if known is None:
+            logits = _answers(model, x, at_once)
+        else:
+            moved = _answers(model, x[1::2], at_once)
+            logits = torch.stack([known, moved], 1).flatten(0, 1)
         looks = [_gradient(model, part) for part in torch.split(x, min(GROUP, at_once))]
+    if known is not None and _differ(logits, torch.cat([searched for searched, *_ in looks])):
+        return first_look(model, x, at_once)
     errors = [error for _, _, error, _ in looks if error is not None]
     return FirstLook(
         x,
@@ -98,6 +104,13 @@ def first_look(
         errors[0] if errors else None,
         all(untouched for _, _, _, untouched in looks),
     )
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    """Whether two answers to the same images differ by more than rounding."""
+    finite = one.isfinite() & other.isfinite()
+    apart = (one - other).where(finite, 0).abs().amax(1)
+    return bool((apart > LOGITS * one.where(finite, 0).abs().amax(1)).any())
 
 
 @torch.no_grad()

@@ -98,9 +98,7 @@ def verify_record(path: Path, given: Given | None = None, device: str = "cpu") -
     that cannot be read, or a missing model or data set.  Everything else that is wrong is in the
     result, one sentence each.
     """
-    chosen = choose_device(device)
-    with own_generators(chosen, 0):
-        return _examine(path, given or Given(), chosen)[0]
+    return _examine(path, given or Given(), choose_device(device))[0]
 
 
 def open_record(path: Path, given: Given | None = None) -> Subject:
@@ -128,6 +126,13 @@ def committed_records() -> list[Path]:
 
 def _examine(
     path: Path, given: Given, device: torch.device | None = None
+) -> tuple[Verified, Subject | None]:
+    with own_generators(device or torch.device("cpu"), 0):  # a randomised model's answers count
+        return _examine_seeded(path, given, device)
+
+
+def _examine_seeded(
+    path: Path, given: Given, device: torch.device | None
 ) -> tuple[Verified, Subject | None]:
     record = read_record(path)
     faults = check_record(record)
