@@ -19,6 +19,7 @@ from satbench.records.flags import (
     AT_CHANCE,
     NOT_DIAGNOSED,
     RESULT_FLAGS,
+    WENT_ON,
     Flag,
     Kind,
     disagreement,
@@ -33,7 +34,7 @@ NO_STRONG_ATTACK = "no-strong-attack"
 _NOT_OF_THE_NUMBER = ("few-classes",)
 """Signs that say how to attack a model, and nothing of what was found."""
 
-_FULL = ("autoattack(", "autoattack-reference(")
+_FULL = ("autoattack(", "autoattack-reference(", "strongest(")
 
 
 def doubts_of(
@@ -76,7 +77,10 @@ def _told(records: Sequence[Record], robust: NDArray[np.bool_], right: int) -> I
     for flag in raised:
         if flag.name == NOT_DIAGNOSED and someone_looked:
             continue
-        if flag.name in (AT_CHANCE, NOT_DIAGNOSED, "training-data") or flag.name.startswith(
+        if flag.name == WENT_ON:
+            if survivors and not _ran(records, _FULL):
+                yield flag
+        elif flag.name in (AT_CHANCE, NOT_DIAGNOSED, "training-data") or flag.name.startswith(
             "assumed-"
         ):
             yield flag
@@ -156,6 +160,8 @@ MEANINGS: Mapping[str, str] = {
     RECHECK: "a recheck broke survivors of its sample; all that it stands for are more than the "
     "interval allows for",
     NO_STRONG_ATTACK: "there are survivors, and neither AutoAttack nor fast was run",
+    WENT_ON: "late parts of a suite broke so much that it ran the parts that it keeps for such "
+    "models, and neither AutoAttack nor strongest was run",
     "a sign of the diagnosis": "at least so many survivors have the sign, such as a gradient of "
     "zero or an answer that is random, that they are more than the interval allows for",
     "clean-at-chance, training-data, not-diagnosed, assumed-…": "told by a record of the model as "

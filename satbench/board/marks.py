@@ -29,7 +29,7 @@ LEAST_IMAGES = 50
 MOST_POINTS = 0.05
 """By how much a verified number can be too high, at most, as a share of all images."""
 
-STRONG = ("autoattack(", "autoattack-reference(", "fast(")
+STRONG = ("autoattack(", "autoattack-reference(", "fast(", "strongest(")
 """One attack of a recheck must begin with one of these: a weak attack breaks nothing anywhere."""
 
 

@@ -56,6 +56,23 @@ def _part(spec: str, number: int) -> str:
     return ("sample/a" if number % 2 else "weakest/a") if spec == AUDIT else ""
 
 
+DOUBTED = Flag("suite-went-on", 40, 90, "parts ran that it keeps for doubt", "run strongest")
+
+
+@pytest.mark.parametrize(
+    ("also", "broken", "flagged"),
+    [(PGD, 0, True), (AUTOATTACK, 0, False), ("strongest(version=1)", 0, False), (PGD, 80, False)],
+)
+def test_a_suite_that_went_on_is_a_doubt_until_a_stronger_one_ran_or_nothing_survives(
+    also: str, broken: int, flagged: bool, ran
+) -> None:
+    went_on = ran([(FAST, WHITE, 10)], [DOUBTED])
+
+    found = names(went_on, ran([(also, WHITE, broken)], first=10))
+
+    assert flagged == ((DOUBTED.name, 40, 90) in found)
+
+
 def names(*records: Record, checked: Checked | None = None) -> list[tuple[str, int, int]]:
     robust = np.logical_and.reduce([np.asarray(record.verdicts) == -1 for record in records])
     found = doubts_of(records, robust, checked)
