@@ -91,10 +91,15 @@ class Search:
     candidates: Sequence[SuitePart]
     chosen: list[SuitePart] = field(default_factory=list)
 
-    def step(self) -> dict[str, Any]:
-        """Try every candidate behind the chosen parts; choose the one of most breaks per pass."""
+    def step(self) -> dict[str, Any] | None:
+        """Try every candidate behind the chosen parts; choose the one of most breaks per pass.
+
+        None where no candidate breaks an image.
+        """
         tried = {one.name: self._tried(one) for one in self.candidates}
         best = max(tried, key=lambda name: (tried[name]["breaks_per_kilopass"], name))
+        if not tried[best]["broken"]:
+            return None
         self.chosen.append(next(one for one in self.candidates if one.name == best))
         log(f"{len(self.chosen)}: {best}, {tried[best]['broken']} images")
         return {"chosen": best, "candidates": tried}
@@ -176,6 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made.add_argument("what", choices=("nets", "greedy", "compare", "held-out"))
     made.add_argument("suites", nargs="*", help="names or FILE.toml, for compare and held-out")
     made.add_argument("--nets", type=int, default=0, metavar="K", help="only K nets; 0: all")
+    made.add_argument("--only", default="", metavar="TEXT", help="nets with TEXT in their names")
     made.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of noise")
     made.add_argument("--parts", type=int, default=8, help="that greedy chooses at most")
     made.add_argument("--candidates", nargs="+", metavar="NAME", help="of greedy; default: all")
@@ -215,12 +221,10 @@ def _choose(options: argparse.Namespace) -> list[dict[str, Any]]:
         [known[name] for name in names],
     )
     steps: list[dict[str, Any]] = []
-    while len(steps) < options.parts:
-        steps.append(search.step())
+    while len(steps) < options.parts and (step := search.step()):
+        steps.append(step)
         if options.json:  # so that a long search can be read on its way
             finish(steps, options.json, what="greedy", n=len(where.images))
-        if not steps[-1]["candidates"][steps[-1]["chosen"]]["broken"]:
-            break
     for step in steps:
         found = step["candidates"][step["chosen"]]
         print(f"{step['chosen']}: {found['broken']} images, {found['passes']:,} passes")
@@ -253,7 +257,9 @@ def _hold_out(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _development(options: argparse.Namespace) -> list[Net]:
-    nets = development_nets()
+    nets = [net for net in development_nets() if options.only in net.name]
+    if not nets:
+        raise SystemExit(f"expected --only as a part of a net's name, got {options.only!r}")
     return nets[: options.nets] if options.nets else nets
 
 

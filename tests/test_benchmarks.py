@@ -21,6 +21,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 SCRIPTS = (
     *("pgd", "autoattack", "before", "peak", "memory", "train", "noise", "accumulate", "warm"),
     *("workers", "scale", "compile", "report", "early_breaks"),
+    *("rivals", "fast_development"),
 )
 
 Load = Callable[[str], ModuleType]
