@@ -160,8 +160,8 @@ MEANINGS: Mapping[str, str] = {
     RECHECK: "a recheck broke survivors of its sample; all that it stands for are more than the "
     "interval allows for",
     NO_STRONG_ATTACK: "there are survivors, and neither AutoAttack nor fast was run",
-    WENT_ON: "late parts of a suite broke so much that it ran the parts that it keeps for such "
-    "models, and neither AutoAttack nor strongest was run",
+    WENT_ON: "late parts of a suite broke so much that it ran the parts that it runs only in "
+    "doubt, and neither AutoAttack nor strongest was run",
     "a sign of the diagnosis": "at least so many survivors have the sign, such as a gradient of "
     "zero or an answer that is random, that they are more than the interval allows for",
     "clean-at-chance, training-data, not-diagnosed, assumed-…": "told by a record of the model as "

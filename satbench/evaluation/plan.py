@@ -305,7 +305,7 @@ def _tally(result: BatchResult, spool: WitnessSpool) -> BatchResult:
 
 
 def in_doubt(suite: Sequence[Stage | None], stages: Sequence[StageResult]) -> list[int]:
-    """Return how many images each stage took on that a suite runs only in doubt.
+    """Return how many images each stage attacked that a suite runs only in doubt.
 
     `suite` says what the stages were, None where that is not known.
     """

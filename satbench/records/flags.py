@@ -70,12 +70,12 @@ flag, and with many the accuracy must be significantly above chance to raise non
 """
 
 WENT_ON = "suite-went-on"
-"""The name of the flag for a suite that ran parts which it keeps for models that it doubts."""
+"""The name of the flag for a suite that ran the parts that it runs only in doubt."""
 
 _WENT_ON = (
-    "late parts of the suite broke so many images, or images so far from those of least margin, "
-    "that it ran parts which it keeps for such models",
-    "run strongest, for what is left may still be more than robust",
+    "late parts of the suite broke many images, or images with large margins, so it ran the parts "
+    "that it runs only in doubt",
+    "run strongest, because some of the remaining images may not be robust",
 )
 
 RESULT_FLAGS = (*(name for _, name, _, _ in _SIGNS), AT_CHANCE, WENT_ON)

@@ -60,11 +60,12 @@ def test_two_processes_write_the_record_of_one(tmp_path: Path) -> None:
     "words",
     [
         ["eval", "--model", SILU, "--attack", "fast", "--attack", "autoattack"],
+        ["eval", "--model", SILU, "--attack", "fast-3-draft", "--attack", "a3(rounds=5)"],
         ["eval", "--model", SILU, "--attack", "pgd-5", "--until-interval", "20%"],
         ["curve", "--model", RELU, "--model", SILU, "--attack", "foolbox.fmn(steps=5)"],
         ["transfer", "--source", RELU, "--target", SILU, "--target", RELU],
     ],
-    ids=["eval", "until", "curve", "transfer"],
+    ids=["eval", "gate", "until", "curve", "transfer"],
 )
 def test_every_command_that_computes_writes_what_one_process_writes(
     words: list[str], count: str, tmp_path: Path

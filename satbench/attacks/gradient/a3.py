@@ -1,4 +1,4 @@
-"""The adaptive auto attack, A3: where it starts and whom it attacks are learnt from its successes.
+"""The adaptive auto attack, A3: it learns from its successes how to start and what to attack.
 
 Liu et al., 2022, "Practical evaluation of adversarial robustness via adaptive auto attack"
 (arXiv:2203.05154).  It goes through its images in rounds.  A search starts with steps along a
@@ -41,9 +41,9 @@ ROUNDS = (
     *(Round(0.2, 45), Round(0.1, 50), Round(0.1, 50, 4), Round(0.065, 55, 4), Round(0.03, 60, 50)),
 )
 _ALONG = 7  # steps along a direction, in every round but the first
-_FEWEST = 100  # images that a round takes on where there are so many
-_NEARLY_ALL = 0.1  # where no larger share survives, each round takes on all of them …
-_MORE = 10  # … with so many restarts more
+_FEWEST = 100  # images that a round attacks, if there are so many
+_NEARLY_ALL = 0.1  # if no larger share survives, each round attacks all of them …
+_MORE = 10  # … with so many more restarts
 _AT_ONCE = 250  # images that the model is asked about together
 _TARGETS = ((10, 9), (100, 14), (math.inf, 20))  # of up to so many classes, so many are aimed at
 

@@ -38,18 +38,17 @@ class SuitePart:
     `attack` is its spec; `{name}` in it is the value of a parameter of the suite.  The part takes
     on the share `weakest` of the survivors, those of least margin, and a random share `sample` of
     all; with neither it takes on every survivor.  `after` names parts, by how their names begin:
-    the part runs only where one of these broke an image; with `above`, only where one of these
-    broke more than that share of the images that it took on.  The part is left out where a
+    the part runs only if one of these broke an image; with `above`, only if one of these broke more
+    than that share of the images that it attacked.  The part is left out where a
     parameter has a value of `unless`.
 
     `escalate` makes the part a gated one (decision 20).  The gate closes when the first gated part
-    begins: the survivors are ranked by margin once and for all, and `weakest` is a share of that
-    ranking.  After the last gated part the gate opens where a part since then broke an image beyond
-    the share `escalate` of the ranking.  Then each gated part takes on the survivors that it had
-    passed by, as the part `NAME/others`.
+    begins: the survivors are ranked by margin at that moment, and `weakest` is a share of that
+    ranking.  After the last gated part the gate opens if a part since then broke an image beyond
+    the share `escalate` of the ranking.  Then each gated part attacks the other survivors too, as
+    the part `NAME/others`.
 
-    `flag` flags the record where a part runs because of `above` or `after`, or because the gate
-    opened.
+    `flag` flags the record if the part runs because of `after`, or because the gate opened.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The parts of a suite file as attacks, and the choice of the images that each takes on."""
+"""The parts of a suite file as attacks, and the choice of the images that each attacks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from satbench.engine.contract import (
 from satbench.engine.traits import Composite, traits_of
 
 OTHERS = "others"
-"""The part of this name within a gated part is on the images that the gate left outside."""
+"""The part of this name within a gated part attacks the images outside the gate."""
 
 
 def parts_of(
@@ -38,7 +38,7 @@ def parts_of(
     """Return the parts of a suite in order, named, for these values of its parameters.
 
     A part that is made of others, such as `transfer`, gives one part each, `NAME/THEIRS`.  After
-    the last gated part come those on the images that the gate left outside, `NAME/others`.  Raises
+    the last gated part come the parts for the images outside the gate, `NAME/others`.  Raises
     SatbenchError, naming the part, for an attack that is unknown or given wrong values.
     """
     made: list[tuple[str, Attack]] = []
@@ -65,7 +65,7 @@ def noise_name(part: str, attack: Attack) -> str:
 
 
 def is_for_doubt(attack: object) -> bool:
-    """Say whether a record is to be flagged where a part took on images."""
+    """Return whether a record is flagged if a part attacked images."""
     return isinstance(attack, Chosen) and attack.choice.is_for_doubt
 
 
@@ -73,8 +73,8 @@ def is_for_doubt(attack: object) -> bool:
 class Gate:
     """A gate that closed when the part `closes` began: see `SuitePart`.
 
-    It opens where a part since then broke an image beyond the share `escalate` of the ranking.  A
-    part `outside` is on the images that the gate left there, once it is open.
+    It opens if a part since then broke an image beyond the share `escalate` of the ranking.  A part
+    with `outside` attacks the images outside the gate, if the gate opened.
     """
 
     closes: str
@@ -84,7 +84,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which survivors a part takes on: see `satbench.attacks.suites.suite_file.SuitePart`."""
+    """Which survivors a part attacks: see `satbench.attacks.suites.suite_file.SuitePart`."""
 
     weakest: float = 0.0
     sample: float = 0.0
@@ -95,7 +95,7 @@ class Selection:
 
     @property
     def share(self) -> float:
-        """The share of the survivors that the part takes on where it runs."""
+        """The share of the survivors that the part attacks if it runs."""
         if self.gate and self.gate.outside:
             return 1 - min(1.0, self.weakest + self.sample)
         return min(1.0, self.weakest + self.sample) or 1.0
@@ -116,7 +116,7 @@ class Selection:
         return replace(self, after=tuple(prefix + name for name in self.after), gate=gate)
 
     def selects(self, history: History) -> NDArray[np.bool_]:
-        """Return which images to take on, (N,) bool."""
+        """Return which images to attack, (N,) bool."""
         nobody = np.zeros(len(history.survivors), bool)
         if self.after and not self._was_called_for(history):
             return nobody
@@ -172,7 +172,7 @@ class Chosen:
         return self.attack(model, x, y, threat, noise)
 
     def selects(self, history: History) -> NDArray[np.bool_]:
-        """Return which images to take on, (N,) bool."""
+        """Return which images to attack, (N,) bool."""
         return self.choice.selects(history)
 
     def _lacks_classes(self, model: Model, x: Tensor) -> bool:
@@ -244,7 +244,7 @@ def _chosen(attack: Attack, choice: Selection, part: str) -> Attack:
         return attack
     if isinstance(attack, Prepared | Selective):
         raise SatbenchError(
-            f"{part}: expected an attack that takes on what it is given; weakest, sample and "
+            f"{part}: expected an attack that attacks every image it is given; weakest, sample and "
             "after are not for one that chooses images or is prepared itself"
         )
     kind = ChosenInformed if isinstance(attack, Informed) else Chosen
