@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from statistics import median
 
 from satbench.board.file_names import CSV_FILE
 from satbench.core.markdown import MISSING, code, long_list, long_table, percent, signed
@@ -27,6 +28,9 @@ _COLUMNS = (
     "Ratio",
     "Passes: by pyautoattack",
     "Its ratio",
+    "ms: AutoAttack",
+    "ms: fast",
+    "Ratio of ms",
 )
 
 
@@ -54,6 +58,16 @@ class Cost:
     def reference_ratio(self) -> Fraction | None:
         """Passes of pyautoattack's AutoAttack divided by passes of fast."""
         return _ratio(self.reference, self.fast)
+
+    @property
+    def time_ratio(self) -> float | None:
+        """Time of AutoAttack divided by time of fast, both on one kind of device and threads."""
+        dear, cheap = self.autoattack, self.fast
+        if dear is None or cheap is None or dear.machine != cheap.machine:
+            return None
+        if not dear.milliseconds or not cheap.milliseconds:
+            return None
+        return dear.milliseconds / cheap.milliseconds
 
     @property
     def is_as_strong(self) -> bool | None:
@@ -90,6 +104,7 @@ def render_costs(benchmarks: Sequence[tuple[str, Sequence[tuple[str, Cost]]]]) -
             {
                 "title": title,
                 "aims": _goals(costs),
+                "medians": _medians(costs),
                 "table": long_table(_COLUMNS, map(_line, costs), 1, CSV_FILE),
                 "attacks": long_list(_specs(costs), CSV_FILE),
             }
@@ -140,6 +155,19 @@ def _goal(
     )
 
 
+def _medians(costs: Sequence[tuple[str, Cost]]) -> dict[str, object] | None:
+    """Return the median ratios of passes and of times over models that have both; None if none."""
+    pairs = [(float(c.ratio), c.time_ratio) for _, c in costs if c.ratio and c.time_ratio]
+    if not pairs:
+        return None
+    passes, times = zip(*pairs, strict=True)
+    return {
+        "models": len(pairs),
+        "passes": f"{median(passes):,.1f}",
+        "times": f"{median(times):,.1f}",
+    }
+
+
 def _line(titled: tuple[str, Cost]) -> list[str]:
     title, cost = titled
     return [
@@ -154,6 +182,9 @@ def _line(titled: tuple[str, Cost]) -> list[str]:
         _judged(_times(cost.ratio), cost.is_cheap),
         _passes(cost.reference),
         _times(cost.reference_ratio) or MISSING,
+        _milliseconds(cost.autoattack),
+        _milliseconds(cost.fast),
+        _times(cost.time_ratio) or MISSING,
     ]
 
 
@@ -167,7 +198,13 @@ def _passes(run: AttackRun | None) -> str:
     return f"{float(run.passes):,.1f}{' †' if run.before else ''}"
 
 
-def _times(ratio: Fraction | None) -> str | None:
+def _milliseconds(run: AttackRun | None) -> str:
+    if run is None or run.milliseconds is None:
+        return MISSING
+    return f"{run.milliseconds:,.1f}{' †' if run.before else ''}"
+
+
+def _times(ratio: Fraction | float | None) -> str | None:
     if ratio is None:
         return None
     # Rounded down, so that 11.96 is not shown as 12.

@@ -14,7 +14,8 @@ class AttackRun:
     """An attack that ran on the survivors of the attacks `before` it.
 
     `standing` says of each image whether it was right after the attack; `clean` is how many were
-    right before any attack.
+    right before any attack.  `seconds` is the wall time of its stages, and `machine` the device and
+    threads; None if they are those of another record.
     """
 
     attack: str
@@ -25,6 +26,8 @@ class AttackRun:
     clean: int
     standing: tuple[bool, ...]
     stages: tuple[StageResult, ...]
+    seconds: float | None = None
+    machine: tuple[str, int] | None = None
 
     @property
     def is_own_autoattack(self) -> bool:
@@ -67,6 +70,13 @@ class AttackRun:
             return None
         return Fraction(sum(passes_of(stage) for stage in self.stages), self.clean)
 
+    @property
+    def milliseconds(self) -> float | None:
+        """Wall time per image right when clean; None where `passes` or the time is unknown."""
+        if self.seconds is None or self.passes is None:
+            return None
+        return 1000 * self.seconds / self.clean
+
 
 def passes_of(stage: StageResult) -> int:
     """Return all passes of a stage: forwards and backwards, of the model and of its sources."""
@@ -90,7 +100,9 @@ def _runs(record: Record) -> list[AttackRun]:
         if any(stage.apart for stage in record.stages[:last]):
             break
         stages = tuple(record.stages[number - 1] for number in numbers)
-        first = stages[0]
+        first, where = stages[0], record.environment
+        is_timed = not any(stage.origin for stage in stages)
+        spent = sum(float(where.stage_seconds[number - 1]) for number in numbers)
         runs.append(
             AttackRun(
                 attack=attack,
@@ -101,6 +113,8 @@ def _runs(record: Record) -> list[AttackRun]:
                 clean=record.clean_correct,
                 standing=tuple(v == SURVIVED or v > last for v in record.verdicts),
                 stages=stages,
+                seconds=spent if is_timed else None,
+                machine=(where.device, where.threads) if is_timed else None,
             )
         )
         before = (*before, attack)

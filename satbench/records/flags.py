@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal
 
 from satbench.core.errors import SatbenchError
@@ -178,11 +179,12 @@ def flags_from_training_data(n: int) -> list[Flag]:
 
 def _chance(right: int, n: int, classes: int) -> list[Flag]:
     """Flag a clean accuracy, `right` of `n`, that guessing among `classes` reaches (`GUESSED`)."""
-    from scipy.special import bdtr, bdtrc  # a slow import that most readers of records do not need
-
-    if classes < 2:
+    share = 1 / max(classes, 1)
+    # From the median on, a working model does as badly with a probability of at least a half.
+    if classes < 2 or right >= ceil(n * (1 + share) / 2):
         return []
-    share = 1 / classes
+    from scipy.special import bdtr, bdtrc  # a slow import
+
     guessed = 1.0 if right == 0 else float(bdtrc(right - 1, n, share))
     working = float(bdtr(right, n, (1 + share) / 2))
     if guessed <= GUESSED or working >= WORKING:

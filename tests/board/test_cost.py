@@ -116,7 +116,7 @@ def test_a_line_has_accuracies_passes_and_both_ratios(run) -> None:
     # 900 images were right: 2 parts of 4500 passes are 10 each, 9000 twice are 20.
     expected = (
         "| m | 50.0 | 50.9 | +0.9, **does not hold** | 10.0 † | 1.0 | "
-        "10.0, **does not hold** | 20.0 | 20.0 |"
+        "10.0, **does not hold** | 20.0 | 20.0 | 0.0 † | 0.0 | – |"
     )
     assert expected in render_costs([("t", [("m", cost)])])
 
@@ -125,3 +125,44 @@ def test_a_ratio_just_below_12_does_not_read_as_12(run) -> None:
     cost = _cost(run([AUTOATTACK], 500, 5999), run([FAST], 500, 1000))
 
     assert "| 11.9, **does not hold** |" in render_costs([("t", [("m", cost)])])
+
+
+def _timed(record, *seconds, threads=1):
+    spent = replace(record.environment, stage_seconds=[*seconds], threads=threads)
+    return replace(record, environment=spent)
+
+
+def test_time_is_wall_time_for_each_image_that_was_right_when_clean(run) -> None:
+    cost = _cost(
+        _timed(run([PGD50, AUTOATTACK], 500), 99.0, 9.0, 18.0), _timed(run([FAST], 5), 9.0)
+    )
+
+    assert (30.0, 10.0, 3.0) == (
+        cost.autoattack.milliseconds,
+        cost.fast.milliseconds,
+        cost.time_ratio,
+    )
+
+
+def test_times_on_other_threads_or_from_another_record_are_not_compared(run) -> None:
+    record = _timed(run([FAST], 500), 9.0)
+    brought = replace(record, stages=[replace(one, origin="other") for one in record.stages])
+    slow = _timed(run([AUTOATTACK], 500), 9.0, 9.0)
+
+    assert _cost(slow, record).time_ratio == 2
+    assert _cost(_timed(slow, 9.0, 9.0, threads=2), record).time_ratio is None
+    assert _cost(slow, brought).time_ratio is None
+
+
+def test_the_page_has_the_median_of_the_ratios_of_passes_and_of_times(run) -> None:
+    costs = [
+        _cost(
+            _timed(run([AUTOATTACK], 500, 10 * k), 5.0 * k, 0.0), _timed(run([FAST], 500, 1), 1.0)
+        )
+        for k in (1, 2, 6)
+    ]
+    page = render_costs(
+        [("t", [(str(k), cost) for k, cost in enumerate(costs)] + [("n", _cost())])]
+    )
+
+    assert "Median over the 3 models with both: 40.0 times fewer passes, 10.0 times less" in page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,24 @@ def test_a_run_makes_one_fast_copy_and_none_for_stages_without_survivors(
 
     assert [stage.attacked for stage in record.stages[1:]] == [0] * (len(record.stages) - 1)
     assert made == [model]
+
+
+SLOW = (
+    "scipy",
+    "scipy.special",
+    "torch.fx.experimental.symbolic_shapes",
+    "torch.utils._sympy.functions",
+)
+"""Imports of 0.2 to 1 CPU s each, which an evaluation of a small net has no need of."""
+
+
+def test_an_evaluation_imports_nothing_slow(
+    some: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, model = counted(ROBUST)
+    x, y = right(model, some, 2)
+    for name in SLOW:
+        monkeypatch.setitem(sys.modules, name, None)  # importing it fails
+    record = satbench.evaluate(model, x, y, attacks=PGD, eps=0.1, out=tmp_path)
+
+    assert [stage.search for stage in record.stages] == ["folded"]
