@@ -1,1 +1,1 @@
-"""The boards as a web site: pages that open from disk, without a server or a network."""
+"""The boards as a web site: pages that open from disk and need no server and no network."""

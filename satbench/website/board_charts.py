@@ -1,4 +1,4 @@
-"""What the models of a board say together: charts, smooth against ReLU, transfer attacks."""
+"""The summary of a board's models: charts, smooth against ReLU, transfer attacks."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from satbench.website.places import model_key, model_place, model_title
 
 _BOTTOM, _RIGHT = HEIGHT - 46, WIDTH - 12
 _COMPARED: tuple[Column, ...] = ("best_known", "autoattack", "pgd50")
-_WIDEST = 0.25  # of the intervals that are drawn: the few wider ones are cut, and say so
+_WIDEST = 0.25  # the range of the drawn intervals; an arrow marks the few that are cut
 TINTS = 11
 """How many colours a heat map has."""
 
 
 @dataclass(frozen=True)
 class KeyPart:
-    """A line of a chart's key: a marker, or a colour, and what it means."""
+    """An entry of a chart's key: a marker or a colour, and its meaning."""
 
     drawn: Drawn
     text: str
 
 
 def chart_key(benchmark: Benchmark, looks: Looks) -> tuple[list[KeyPart], list[KeyPart]]:
-    """Return what colours and what markers mean on a board."""
+    """Return the meanings of the colours and of the markers of a board."""
     round_mark = Looks([""]).mark("", "").shape
     activations = sorted({row.model.activation.partition("(")[0] for row in benchmark.rows})
     recipes = sorted({row.training.recipe or "" for row in benchmark.rows})
@@ -57,12 +57,12 @@ def chart_key(benchmark: Benchmark, looks: Looks) -> tuple[list[KeyPart], list[K
 
 
 def clean_chart(benchmark: Benchmark, looks: Looks) -> Chart:
-    """Return clean against robust accuracy, a point a model."""
+    """Return clean against robust accuracy, one point for each model."""
     return _scatter(benchmark, looks, "clean-robust", "clean", "Clean against robust accuracy")
 
 
 def pgd_chart(benchmark: Benchmark, looks: Looks) -> Chart | None:
-    """Return PGD-50 against the strongest verdict; None where no model has a PGD-50 number."""
+    """Return PGD-50 against the strongest verdict; None if no model has a PGD-50 number."""
     if not any(row.pgd50 for row in benchmark.rows):
         return None
     title = "PGD-50 against the strongest verdict"
@@ -133,9 +133,9 @@ def _percent_tick(value: float) -> str:
 
 
 def comparison_table(benchmark: Benchmark) -> DataTable | None:
-    """Return each activation minus ReLU, trained alike; None where nothing can be compared.
+    """Return each activation minus ReLU with the same training; None if none can be compared.
 
-    What is shown is said by `satbench.core.stats.shown` alone.
+    Only `satbench.core.stats.shown` decides which differences are shown.
     """
     if not benchmark.comparisons:
         return None
@@ -203,7 +203,7 @@ def _span(effect: Effect, most: float) -> Span:
 
 
 def transfer_table(matrix: TransferMatrix, benchmark: Benchmark, number: int) -> DataTable:
-    """Return a matrix of transfer attacks as a heat map: a row a target, in the board's order."""
+    """Return a matrix of transfer attacks as a heat map: one row per target, in board order."""
     order = {model_key(row.model): place for place, row in enumerate(benchmark.rows)}
     tint = _tints([count for target in matrix.targets for count in target.correct])
     columns = [
@@ -213,7 +213,7 @@ def transfer_table(matrix: TransferMatrix, benchmark: Benchmark, number: int) ->
             PageColumn(f"source-{k}", source.name, "the source", "number", upright=True)
             for k, source in enumerate(matrix.sources, 1)
         ),
-        PageColumn("worst", "Worst", "right under all sources but itself", "number"),
+        PageColumn("worst", "Worst", "right under all other sources", "number"),
     ]
     targets = [(order.get(model_key(one.model), len(order)), one) for one in matrix.targets]
     lines = []
@@ -237,7 +237,7 @@ def transfer_table(matrix: TransferMatrix, benchmark: Benchmark, number: int) ->
 
 
 def _tints(counts: Sequence[int]) -> Callable[[int], int]:
-    """Return which colour a count has: as many of the counts have each, equal ones the same."""
+    """Return a colour for each count: equal counts share one, and all are used about equally."""
     ordered = sorted(counts)
     return lambda count: min(TINTS * bisect_left(ordered, count) // max(len(ordered), 1), TINTS - 1)
 

@@ -1,4 +1,4 @@
-"""The page of a board: its models as a table, and what they say together."""
+"""The page of a board: the table of its models, and their summary."""
 
 from __future__ import annotations
 
@@ -33,36 +33,36 @@ from satbench.website.looks import Looks
 from satbench.website.places import model_place, model_title
 
 WORDS: dict[str, str] = {
-    "Rank": "the places that a model may have: the best is 1 + the number of models that are shown "
-    "to be better, the worst leaves out those that are shown to be worse",
-    "Mark": "how far the numbers were checked by somebody else; behind it, by how many points the "
-    "best known accuracy can be too high at most",
-    "Flags": "how many reasons there are to doubt that the numbers are low enough; the page of the "
-    "model says which",
+    "Rank": "the possible ranks of a model: the best is 1 + the number of models that are shown to "
+    "be better, the worst is the number of models that are not shown to be worse",
+    "Mark": "how far somebody else checked the numbers; the number after it is by how many points, "
+    "at most, the best known accuracy can be too high",
+    "Flags": "the number of reasons to doubt that the numbers are low enough; the page of the "
+    "model lists them",
     "Clean": "right without an attack",
-    "Transfer": "right after the transfer attacks, in the worst case over their surrogates, where "
-    "no attack of another kind ran before them",
-    "PGD-50": "right after PGD with 50 steps, where no attack of another kind ran before it",
+    "Transfer": "right after the transfer attacks, in the worst case over their surrogates, if no "
+    "attack of another kind ran before them",
+    "PGD-50": "right after PGD with 50 steps, if no attack of another kind ran before it",
     "AutoAttack": "right after AutoAttack, by satbench's engine or by the package that defines it",
     "Fast": "right after the fast suite",
     "Best known": "right in every record of the model on these images, the strongest verdict",
-    "Gap": "PGD-50 minus the lower of AutoAttack and fast, in points: what PGD does not find",
+    "Gap": "PGD-50 minus the lower of AutoAttack and fast, in points: what PGD misses",
     "[a, b]": "the 95 % interval over images, Wilson's",
     "control": "trained without an adversary, so every attack must break it",
     MISSING: "not measured, or not known",
 }
-"""What the columns of the table of models hold, and what its signs mean."""
+"""The meaning of the columns and signs of the table of models."""
 
 _NARROW = ("model", "clean", "best_known")
-_LATER = ("transfer", "fast")  # columns of numbers that wait in the list of columns
+_LATER = ("transfer", "fast")  # number columns that are hidden until somebody chooses them
 
 
 @dataclass(frozen=True)
 class SiteBoard:
-    """A board of the site: what has been measured, if anything, and what others published.
+    """A board of the site: its measurements, if there are any, and what others published.
 
-    `name` is that of its files.  `definition` is None for a folder of records of one's own.
-    `curves` and `transfers` lie beside the records of the board.
+    `name` is the name of its files.  `definition` is None for a folder of the user's own records.
+    `curves` and `transfers` lie next to the records of the board.
     """
 
     name: str
@@ -74,44 +74,44 @@ class SiteBoard:
 
     @property
     def place(self) -> str:
-        """Where its page lies."""
+        """The place of its page in the site."""
         return f"boards/{self.name}.html"
 
     @property
     def rows(self) -> Sequence[Row]:
-        """Its rows; empty where nothing has been measured."""
+        """Its rows; empty if nothing has been measured."""
         return self.benchmark.rows if self.benchmark else ()
 
     @property
     def title(self) -> str:
-        """The board for people: `fashion-mnist, Linf, eps 0.1`."""
-        told = self.definition
-        if told is not None and ":" in told.dataset:  # of a folder: its rule is long
-            return told.name
+        """The title of its page: `fashion-mnist, Linf, eps 0.1`."""
+        defined = self.definition
+        if defined is not None and ":" in defined.dataset:  # the data set is a folder: a long name
+            return defined.name
         if self.benchmark is not None:
             return self.benchmark.title
-        return f"{told.dataset}, {_threat(told.threat)}" if told else self.name
+        return f"{defined.dataset}, {_threat(defined.threat)}" if defined else self.name
 
     @property
     def images(self) -> str:
-        """Its images for people."""
+        """A description of its images."""
         if self.benchmark is not None:
             data = self.benchmark.dataset
             of = f"a random order of {data.population:,} of " if data.population else ""
             return f"{data.name}: the first {data.n:,} of {of}the {data.split} split"
-        told = self.definition
-        return f"{told.dataset}: the first {told.n:,} of the {told.split} split" if told else ""
+        one = self.definition
+        return f"{one.dataset}: the first {one.n:,} of the {one.split} split" if one else ""
 
 
 class _Where(TypedDict, total=False):
-    """Where a column of numbers is seen before somebody chooses columns."""
+    """Whether a column of numbers is visible before somebody chooses columns."""
 
     shown: bool
     narrow: bool
 
 
 def board_values(board: SiteBoard, looks: Looks) -> dict[str, object]:
-    """Return what the template of the page is filled with; `looks` are those of the site."""
+    """Return the values for the template of the page; `looks` are those of the site."""
     return {
         "title": board.title,
         "trail": [(board.title, board.place)],
@@ -131,7 +131,7 @@ def board_values(board: SiteBoard, looks: Looks) -> dict[str, object]:
 
 
 def board_files(board: SiteBoard) -> dict[str, str]:
-    """Return the files for download beside the page of a board, by their place in the site."""
+    """Return the files to download from the page of a board, by their place in the site."""
     if board.benchmark is None:
         return {}
     whole = Board((board.benchmark,))
@@ -162,8 +162,8 @@ def _measured(benchmark: Benchmark, board: SiteBoard, looks: Looks) -> dict[str,
         "csv": f"{board.name}.csv",
         "json": f"{board.name}.json",
         "ranking": f"{len(benchmark.rows):,} models. The exact McNemar test of the best known "
-        f"verdicts on the same images, p <\u00a0{ALPHA:g} after Holm's correction, tells "
-        f"{benchmark.told_apart:,} of {pairs:,} pairs of them apart.",
+        f"verdicts on the same images, p <\u00a0{ALPHA:g} after Holm's correction, "
+        f"distinguishes {benchmark.told_apart:,} of {pairs:,} pairs of them.",
     }
 
 
@@ -178,8 +178,8 @@ def _transfer(matrix: TransferMatrix, benchmark: Benchmark, number: int) -> dict
 
 
 def _transfer_command(board: SiteBoard) -> str:
-    told = board.definition
-    where = f"leaderboard/{told.name}/transfers" if told else "results/transfer"
+    defined = board.definition
+    where = f"leaderboard/{defined.name}/transfers" if defined else "results/transfer"
     threat = board.benchmark.threat if board.benchmark else None
     eps = f" --norm {threat.norm} --eps {show_fraction(threat.eps)}" if threat else ""
     images = f" --n-examples {board.benchmark.dataset.n}" if board.benchmark else ""
@@ -187,7 +187,7 @@ def _transfer_command(board: SiteBoard) -> str:
 
 
 def _about(board: SiteBoard) -> list[Fact]:
-    benchmark, told = board.benchmark, board.definition
+    benchmark, defined = board.benchmark, board.definition
     facts = [Fact("Images", board.images)]
     if benchmark is not None:
         facts += [
@@ -198,10 +198,10 @@ def _about(board: SiteBoard) -> list[Fact]:
                 for attack in sorted({attack for row in benchmark.rows for attack in row.attacks})
             ),
         ]
-    elif told is not None:
-        facts.append(Fact("Threat model", _threat(told.threat)))
-    if told is not None:
-        facts.append(Fact("Suites", "; ".join(", ".join(suite) for suite in told.suites)))
+    elif defined is not None:
+        facts.append(Fact("Threat model", _threat(defined.threat)))
+    if defined is not None:
+        facts.append(Fact("Suites", "; ".join(", ".join(suite) for suite in defined.suites)))
     return facts
 
 
@@ -237,7 +237,7 @@ def _number_column(column: Column) -> PageColumn:
 
 
 def _model_row(row: Row, benchmark: Benchmark, is_shared: bool) -> list[PageCell]:
-    """Return a row; where a name `is_shared` by models, the digest of its weights tells them."""
+    """Return a row, with the digest of the weights if other models share the name."""
     model, training = row.model, row.training
     too_high = row.checked.too_high if row.checked and row.mark == "verified" else None
     names = ", ".join(flag.name for flag in row.flags or ())
@@ -312,7 +312,7 @@ def _mean(group: Group, column: Column) -> PageCell:
     if summary is None:
         return PageCell(order=-9)
     small = "" if summary.sd is None else f"± {percent(summary.sd)}"
-    if summary.seeds != group.seeds:  # a mean over some of the seeds must not pass for one over all
+    if summary.seeds != group.seeds:  # a mean over some seeds must not look like one over all
         small = f"{small} ({summary.seeds} of {group.seeds})".strip()
     return PageCell(percent(summary.mean), small, summary.mean, strong=column == "best_known")
 

@@ -1,4 +1,4 @@
-"""The whole site: its files from boards, and writing them into a folder."""
+"""The whole site: makes its files from boards and writes them into a folder."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from satbench.website.pictures import SHOWN, Pictures
 from satbench.website.places import board_stem
 
 LISTED = "files.txt"
-"""The list of the site's files, by which the next writing removes what is no longer one."""
+"""The file that lists the site's files; the next build removes listed files it does not make."""
 
 
 def chosen_boards(name: str | None, records: Path | None, left_out: list[str]) -> list[SiteBoard]:
-    """Return the board `name`, those of a folder of `records`, or all that ship with satbench.
+    """Return the board `name`, the boards of a folder of `records`, or all boards of satbench.
 
-    Raises SatbenchError for both, for an unknown name and for no records; records that cannot be
-    counted are left out, and `left_out` gets a sentence for each.
+    Raises SatbenchError if both are given, if the name is unknown and if there are no records.
+    Records that cannot be counted are left out, and `left_out` gets a sentence for each.
     """
     if name is not None and records is not None:
         raise SatbenchError("expected --board or --records, got both")
@@ -47,10 +47,10 @@ def chosen_boards(name: str | None, records: Path | None, left_out: list[str]) -
 def site_files(
     boards: Sequence[SiteBoard], pictures: int = SHOWN, left_out: list[str] | None = None
 ) -> dict[str, str]:
-    """Return the files of the site by their place in it.  The same boards, the same bytes.
+    """Return the files of the site by their place in it.  The same boards give the same bytes.
 
-    The page of a model shows up to so many `pictures` of images that were broken.  A run of a study
-    that cannot be read is left out, and `left_out` gets a sentence.
+    The page of a model shows at most `pictures` images that were broken.  A run of a study that
+    cannot be read is left out, and `left_out` gets a sentence.
     """
     files, models = assets(), site_models(boards)
     curves = [curve for board in boards for curve in board.curves]
@@ -71,10 +71,10 @@ def site_files(
 
 
 def write_site(files: Mapping[str, str], out: Path) -> None:
-    """Write the site into a folder, and remove what an earlier writing left and this one has not.
+    """Write the site into a folder, and remove the files that only an earlier build made.
 
-    Files that no writing of a site put there stay.  Raises SatbenchError for a folder that cannot
-    be written to, before anything is written.
+    Files that no build of the site made are kept.  Raises SatbenchError before anything is written
+    if the folder cannot be written to.
     """
     check_folder(out)
     before = _listed(out)
@@ -86,7 +86,7 @@ def write_site(files: Mapping[str, str], out: Path) -> None:
 
 
 def _listed(out: Path) -> set[str]:
-    """Return the places that the list of an earlier writing names, within the folder."""
+    """Return the places within the folder that the list of an earlier build names."""
     path = out / LISTED
     if not path.is_file():
         return set()
@@ -158,9 +158,10 @@ def _index_row(board: SiteBoard) -> list[PageCell]:
 
 
 def _rows_script(benchmark: Benchmark) -> str:
-    """Return the rows of a board for download, in their order, as a script: pages open from disk.
+    """Return the rows of a board for download, in their order, as a script.
 
-    JSON of active characters escaped is JavaScript.
+    A page from disk can load a script, but not JSON.  JSON is JavaScript once its active
+    characters are escaped.
     """
     head, *lines = csv_lines(benchmark)
     value = {"head": head, "csv": lines, "json": model_objects(benchmark)}

@@ -1,7 +1,7 @@
 """The files that every page of the site uses: its style, its script, and DataTables.
 
-DataTables (MIT licence) comes with the package itables, which is an extra, as a module.  Browsers
-refuse to load a module from disk, so that it is written as a plain script.
+DataTables (MIT licence) comes as a module with the package itables, which is an extra.  Browsers
+do not load a module from disk, so it is written as a plain script.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _EXPORT = re.compile(r"\bexport\{([\w$]+ as [\w$]+(?:,[\w$]+ as [\w$]+)*)\};?$",
 
 
 def assets() -> dict[str, str]:
-    """Return the files by their place in the site.  Raises SatbenchError without itables."""
+    """Return the files by their place in the site.  Raises SatbenchError if itables is missing."""
     return {
         TABLES: as_script(_datatables()),
         SCRIPT: fill("website/site.js", {}),
@@ -28,10 +28,9 @@ def assets() -> dict[str, str]:
 
 
 def as_script(module: str) -> str:
-    """Return a module that imports nothing as a plain script, with `DataTable` in `window`.
+    """Turn a module that imports nothing into a plain script that sets `window.DataTable`.
 
-    Raises SatbenchError for a module that does not end in one list of what it exports, with a
-    default among it.
+    Raises SatbenchError unless the module ends in one list of exports that has a default.
     """
     found = _EXPORT.findall(module)
     names = dict(reversed(pair.split(" as ")) for pair in found[0].split(",")) if found else {}

@@ -1,4 +1,4 @@
-"""The card of a model for its page: where it comes from, and how it was trained."""
+"""The facts of a model's card for its page: its origin and its training."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Cards = Mapping[tuple[str, str, str], Card]
 
 
 def shipped_cards() -> Cards:
-    """Return the cards of the zoo by what they are of: weights, architecture, activation."""
+    """Return the cards of the zoo by weights, architecture and activation."""
     cards = [zoo_card(name) for name in zoo_names()]
     return {(one.weights_digest, one.architecture, one.activation): one for one in cards}
 
 
 def card_of(model: ModelInfo, cards: Cards) -> Card | None:
-    """Return the card of a record's model; None where it has none."""
+    """Return the card of a record's model; None if it has none."""
     return cards.get((model.weights_digest, model.architecture, model.activation))
 
 
 def model_facts(model: ModelInfo, card: Card | None) -> list[Fact]:
-    """Return what is known of a model itself."""
+    """Return what is known about a model without its training."""
     facts = [
         Fact("Architecture", model.architecture, code=True),
         Fact("Network", network_text(card.architecture) if card else ""),
@@ -45,35 +45,35 @@ def model_facts(model: ModelInfo, card: Card | None) -> list[Fact]:
 
 
 def training_facts(model: ModelInfo, card: Card | None) -> list[Fact]:
-    """Return how a model was trained, as far as its card or its records know."""
+    """Return how a model was trained, as far as its card or its records say."""
     if card is not None and card.training is not None:
-        return _told_by_card(card.training)
-    told = {name: value for name, value in model.training.items() if value not in ("", None)}
-    return [Fact(name.replace("_", " "), str(value)) for name, value in sorted(told.items())]
+        return _facts_of_card(card.training)
+    stated = {name: value for name, value in model.training.items() if value not in ("", None)}
+    return [Fact(name.replace("_", " "), str(value)) for name, value in sorted(stated.items())]
 
 
-def _told_by_card(told: Training) -> list[Fact]:
-    held_out = told.config.get("held_out")
+def _facts_of_card(one: Training) -> list[Fact]:
+    held_out = one.config.get("held_out")
     images = f"of {held_out:,}" if isinstance(held_out, int) else "of"
-    shares = ", ".join(f"{what} {percent(share)} %" for what, share in told.held_out.items())
-    mode = told.config.get("attack_mode")
+    shares = ", ".join(f"{what} {percent(share)} %" for what, share in one.held_out.items())
+    mode = one.config.get("attack_mode")
     return [
-        Fact("Recipe", f"{told.recipe}: {recipe_text(told.recipe)}"),
-        Fact("Threat model", told.threat if told.attack else "none: trained without an adversary"),
-        *([Fact("Attacker", told.attack, code=True)] if told.attack else []),
+        Fact("Recipe", f"{one.recipe}: {recipe_text(one.recipe)}"),
+        Fact("Threat model", one.threat if one.attack else "none: trained without an adversary"),
+        *([Fact("Attacker", one.attack, code=True)] if one.attack else []),
         *([Fact("Batch norm", f"in {mode} mode while it is attacked")] if mode else []),
-        Fact("Seed", str(told.seed)),
-        Fact("Data", f"{told.dataset}, training split"),
-        Fact("SHA-256 of the data", told.data_digest, code=True),
-        Fact("Kept", told.kept),
+        Fact("Seed", str(one.seed)),
+        Fact("Data", f"{one.dataset}, training split"),
+        Fact("SHA-256 of the data", one.data_digest, code=True),
+        Fact("Kept", one.kept),
         Fact("Held out", f"{shares}, {images} training images that no step saw"),
-        *(Fact("Note", note) for note in told.notes),
-        Fact("Made with", f"satbench {told.satbench}, torch {told.torch}"),
+        *(Fact("Note", note) for note in one.notes),
+        Fact("Made with", f"satbench {one.satbench}, torch {one.torch}"),
     ]
 
 
 def training_command(card: Card | None) -> str:
-    """Return the command that trains the same weights again; empty where nobody knows it."""
+    """Return the command that trains the same weights again; empty if it is not known."""
     return card.training.command if card and card.training else ""
 
 

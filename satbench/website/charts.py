@@ -1,7 +1,7 @@
 """Charts as numbers for the templates, which draw them as SVG in the page.
 
-Everything is in units of the drawing, whose origin is at the top left.  Marks have names that a
-pointer or the keyboard brings up; what a chart shows also stands in a table of the page.
+All lengths are in units of the drawing; its origin is at the top left.  Marks have names that the
+pointer or the keyboard shows.  A table of the page has the same numbers.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from satbench.website.looks import Drawn
 
 WIDTH, HEIGHT = 560, 340
 LEFT, TOP, BOTTOM = 46, 14, 46
-_LETTER, _LINE = 6.2, 13  # the room of a letter and of a line of text
+_LETTER, _LINE = 6.2, 13  # the width of a letter and the height of a line of text
 
 
 @dataclass(frozen=True)
 class Tick:
-    """A number beside an axis, at `place`."""
+    """A number next to an axis, at `place`."""
 
     place: float
     text: str
@@ -36,7 +36,7 @@ class ChartLine:
 
 @dataclass(frozen=True)
 class ChartPoint:
-    """A point with its marker; `name` is what is told of it, `href` where it leads."""
+    """A point with its marker; `name` is its text, `href` the target of its link."""
 
     x: float
     y: float
@@ -48,7 +48,7 @@ class ChartPoint:
 
 @dataclass(frozen=True)
 class ChartLabel:
-    """A text in the chart; where it stands apart from what it names, a thin line leads there."""
+    """A text in the chart; a thin line leads to what it names if the text is not next to it."""
 
     x: float
     y: float
@@ -59,7 +59,7 @@ class ChartLabel:
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart.  `name` is that of its element, `title` says what it shows."""
+    """A chart.  `name` is the id of its element, `title` says what it shows."""
 
     name: str
     title: str
@@ -81,7 +81,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Scale:
-    """From numbers to places: `low` is at `start`, `high` at `end`."""
+    """A map from numbers to places: `low` is at `start`, `high` at `end`."""
 
     low: float
     high: float
@@ -129,7 +129,7 @@ def path_of(places: Sequence[tuple[float, float]], *, closed: bool = False) -> s
 
 
 def stairs(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the corners of a line that keeps its height up to the next place, then falls."""
+    """Return the corners of a line that keeps its height up to the next place and then falls."""
     found: list[tuple[float, float]] = []
     for x, y in places:
         found += [(x, found[-1][1])] if found else []
@@ -142,10 +142,10 @@ def label_alone(
     places: Sequence[tuple[float, float]],
     frame: tuple[float, float, float, float],
 ) -> list[ChartLabel]:
-    """Put a name beside each place that has no other near it, and for which there is room.
+    """Put a name next to each place that has no other place near it and enough room.
 
-    `frame` is the left, top, right and bottom of the chart.  In a crowd a name would be taken for
-    that of another point.
+    `frame` is the left, top, right and bottom of the chart.  Between many points it would be
+    unclear which one a name belongs to.
     """
     boxes = [(x - 6, y - 6, x + 6, y + 6) for x, y in places]
     labels = []
@@ -164,7 +164,7 @@ def label_alone(
 
 
 def spread(places: Sequence[float], low: float, high: float, apart: float = _LINE) -> list[float]:
-    """Return places moved as little as needs be, so that all are `apart` and within the ends."""
+    """Return the places moved as little as needed to be `apart` from each other and in range."""
     order = sorted(range(len(places)), key=lambda k: places[k])
     moved = [0.0] * len(places)
     at = low - apart

@@ -11,11 +11,11 @@ from satbench.core.markdown import MISSING
 
 @dataclass(frozen=True)
 class PageColumn:
-    """A column: its `key` stands in the address of the page, `title` above it.
+    """A column: its `key` is used in the address of the page, its `title` is the heading.
 
-    `help` says what it holds.  A column that is not `shown` waits in the list of columns, and so
-    does one that is not `narrow` on the screen of a phone.  One that is `chosen` has a list of its
-    values to filter by.  The title of one that is `upright` is written upwards.
+    `help` explains it.  A column that is not `shown` is hidden until somebody chooses it; on a
+    phone, so is one that is not `narrow`.  One that is `chosen` has a list of its values to
+    filter by.  The title of one that is `upright` is written upwards.
     """
 
     key: str
@@ -32,7 +32,7 @@ class PageColumn:
 class Span:
     """An interval drawn in a cell, in 200 units with 0 in the middle; `is_shown` fills its mean.
 
-    `cut_low` and `cut_high` say that it goes on beyond what is drawn.
+    `cut_low` and `cut_high` say that it extends beyond the drawing.
     """
 
     low: float
@@ -45,10 +45,10 @@ class Span:
 
 @dataclass(frozen=True)
 class PageCell:
-    """A cell: its text, with `small` text behind it, a link, and what it is sorted by.
+    """A cell: its text, `small` text after it, a link, and the value that it is sorted by.
 
-    `strong` text stands out.  `style` is the name of a class of the style sheet, `title` a text
-    for the pointer.  `span` is an interval that is drawn there.
+    `strong` text is bold.  `style` is the name of a class of the style sheet, `title` the text
+    that the pointer shows.  `span` is an interval that is drawn in the cell.
     """
 
     text: str = MISSING
@@ -62,23 +62,23 @@ class PageCell:
 
     @property
     def sorted_by(self) -> str:
-        """What it is sorted by, as an attribute: numbers with all digits."""
+        """The value that it is sorted by, as an attribute: numbers with all digits."""
         value = self.text if self.order is None else self.order
         return f"{value:.10g}" if isinstance(value, int | float) else value
 
 
 def spec_cell(spec: str) -> PageCell:
-    """Return a spec with its parameters in small letters: models are filtered by the name."""
+    """Return a spec with its parameters as small text, so that models are filtered by name."""
     name, bracket, inside = spec.partition("(")
     return PageCell(name or MISSING, inside.removesuffix(")").replace(",", ", ") if bracket else "")
 
 
 @dataclass(frozen=True)
 class DataTable:
-    """A table of a page; `name` is that of its element, of its search in the address, and files.
+    """A table of a page; `name` is the id of its element, also used in the address and in files.
 
     Each of `rows` has a cell for each of `columns`.  The cells of the column `head` name their
-    rows.  `export` is the place of a script that holds the rows for download.
+    rows.  `export` is the place of a script with the rows for download.
     """
 
     name: str
@@ -89,14 +89,14 @@ class DataTable:
     export: str = ""
 
     def choices(self, column: PageColumn) -> list[str]:
-        """Return the texts that a column holds, each once."""
+        """Return the texts of a column, each once."""
         place = list(self.columns).index(column)
         return sorted({row[place].text for row in self.rows})
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A line of a list: a name and its text; `code` is text that a machine reads."""
+    """An entry of a list: a name and its text; `code` marks text for a machine."""
 
     name: str
     text: str

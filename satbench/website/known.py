@@ -1,6 +1,6 @@
-"""What is known of a model beside its records: robust accuracy at other radii and step counts.
+"""Robust accuracy of a model at other radii and step counts.
 
-From the boards of the site, from curves (`satbench curve`), and from the runs of the studies.
+It comes from the boards of the site, from curves (`satbench curve`) and from the runs of studies.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from satbench.records.record import ModelInfo, Record
 from satbench.studies.run_file import StudyRun, read_study_run
 
 _PLAIN = {"restarts": "1", "start": "uniform", "keep": "any"}
-"""What PGD is beside its steps, where its runs are compared step count by step count."""
+"""The other parameters of PGD in the runs that are compared over step counts."""
 
 
 @dataclass(frozen=True)
 class KnownPoint:
-    """At `x`, an eps or a number of steps, `count` of `n` images are right."""
+    """A measurement: at `x`, an eps or a number of steps, `count` of `n` images are right."""
 
     x: float
     count: int
@@ -38,7 +38,7 @@ class KnownPoint:
 
 @dataclass(frozen=True)
 class Series:
-    """Points of one kind, by rising x; `name` says of which."""
+    """Points of one kind in order of x; `name` is the kind."""
 
     name: str
     points: Sequence[KnownPoint]
@@ -47,7 +47,7 @@ class Series:
 
 @dataclass(frozen=True)
 class KnownBeside:
-    """The runs and curves that the site looks at, by the digest of a model's weights."""
+    """The runs and curves that the site uses, by the digest of a model's weights."""
 
     runs: Mapping[str, Sequence[StudyRun]] = field(default_factory=dict)
     curves: Mapping[str, Sequence[Curve]] = field(default_factory=dict)
@@ -63,11 +63,11 @@ class KnownBeside:
         ]
 
     def curve_of(self, model: ModelInfo, digest: str, norm: str) -> Curve | None:
-        """Return the curve of a model on the images of a digest; None where there is none."""
+        """Return the curve of a model on the images with a digest; None if there is none."""
         wanted = (model.architecture, model.activation, model.answers_digest, digest, norm)
         for one in self.curves.get(model.weights_digest, ()):
-            told = one.model
-            code = (told.architecture, told.activation, told.answers_digest)
+            found = one.model
+            code = (found.architecture, found.activation, found.answers_digest)
             if (*code, one.dataset.digest, one.norm) == wanted:
                 return one
         return None
@@ -93,7 +93,7 @@ def read_known(curves: Iterable[Curve], left_out: list[str]) -> KnownBeside:
 
 
 def by_eps(runs: Sequence[StudyRun], digest: str, norm: str) -> list[Series]:
-    """Return robust accuracy against eps of each suite that ran at two radii or more."""
+    """Return robust accuracy against eps for each suite that ran at two or more radii."""
     found: dict[str, dict[float, KnownPoint]] = {}
     for run in runs:
         for one in run.outcomes:
@@ -109,9 +109,9 @@ def by_eps(runs: Sequence[StudyRun], digest: str, norm: str) -> list[Series]:
 def by_steps(
     runs: Sequence[StudyRun], records: Sequence[Record], digest: str, threat: Threat
 ) -> Series | None:
-    """Return what plain PGD leaves, step count by step count; None for fewer than two counts.
+    """Return what plain PGD leaves for each step count; None if there are fewer than two.
 
-    Of several runs with as many steps, that counts which leaves fewest images right.
+    Of several runs with the same step count, the one that leaves fewest images right is used.
     """
     found: dict[float, KnownPoint] = {}
     alone = [
@@ -133,7 +133,7 @@ def by_steps(
 
 
 def _plain_steps(spec: str) -> int | None:
-    """Return the steps of a plain PGD, None for any other attack."""
+    """Return the steps of a plain PGD; None for any other attack."""
     try:
         name, arguments = split_spec(spec)
     except SatbenchError:  # of an older protocol

@@ -1,4 +1,4 @@
-"""What colours and markers mean on every page: a colour is an activation, a marker a recipe."""
+"""Colours and markers of all pages: a colour is an activation, a marker is a recipe."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from satbench.board.rows import TrainingInfo
 from satbench.figures.styles import activation_colour
 
 UNKNOWN = "#c0c0c0"
-"""The colour of an activation that has none of its own."""
+"""The colour of an activation that has no colour of its own."""
 
-_SHAPES = (  # about (0, 0), each as large to the eye as a circle of radius 5
+_SHAPES = (  # around (0, 0), each about as large as a circle of radius 5
     "M-5 0a5 5 0 1 0 10 0a5 5 0 1 0 -10 0z",
     "M-4.5 -4.5h9v9h-9z",
     "M0 -6L5.6 4.2H-5.6z",
@@ -39,10 +39,10 @@ class Looks:
 
     @classmethod
     def of(cls, trainings: Iterable[TrainingInfo]) -> Looks:
-        """Return the looks of models that were trained so."""
+        """Return the looks of models with these kinds of training."""
         return cls(sorted({one.recipe or "" for one in trainings}))
 
     def mark(self, activation: str, recipe: str | None) -> Drawn:
-        """Return how a model of an activation and a recipe is drawn."""
+        """Return how a model with an activation and a recipe is drawn."""
         place = self.recipes.index(recipe or "") if (recipe or "") in self.recipes else 0
         return Drawn(activation_colour(activation) or UNKNOWN, _SHAPES[place % len(_SHAPES)])

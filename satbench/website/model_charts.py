@@ -25,7 +25,7 @@ from satbench.website.charts import (
 from satbench.website.known import KnownPoint, Series
 from satbench.website.looks import Drawn
 
-_WIDTH, _NAMES = 424, 112  # names of lines stand to the right
+_WIDTH, _NAMES = 424, 112  # the names of the lines are at the right
 _RIGHT, _BOTTOM = _WIDTH - _NAMES, HEIGHT - 46
 _SHARE = Scale(0, 1, _BOTTOM, TOP)
 _SHARES = [Tick(_SHARE(k / 5), f"{20 * k}") for k in range(6)]
@@ -34,7 +34,7 @@ _SHARES = [Tick(_SHARE(k / 5), f"{20 * k}") for k in range(6)]
 def eps_chart(
     name: str, norm: str, series: Sequence[Series], curve: Curve | None, drawn: Drawn
 ) -> Chart | None:
-    """Return robust accuracy against eps; None where it is known at no radius."""
+    """Return robust accuracy against eps; None if it is known at no radius."""
     known = [point.x for one in series for point in one.points]
     if not any(known) and curve is None:
         return None
@@ -64,7 +64,7 @@ def eps_chart(
 
 
 def steps_chart(name: str, series: Series, clean: float, best: float, drawn: Drawn) -> Chart:
-    """Return robust accuracy against the steps of PGD; `clean` and `best` known are lines."""
+    """Return robust accuracy against the steps of PGD; lines mark `clean` and `best` known."""
     counts = [point.x for point in series.points]
     scale = Scale(counts[0], counts[-1], LEFT + 8, _RIGHT - 8, is_log=True)
     lines, points = _series(series, scale, drawn, "{:g} steps")
@@ -77,7 +77,7 @@ def steps_chart(name: str, series: Series, clean: float, best: float, drawn: Dra
     return Chart(
         name,
         "Robust accuracy against the steps of PGD",
-        "steps of PGD, alone, one restart (logarithmic)",
+        "steps of PGD, one restart, no other attack (logarithmic)",
         "right (%), an upper bound",
         [Tick(scale(count), f"{count:g}") for count in counts],
         _SHARES,
@@ -93,7 +93,7 @@ def steps_chart(name: str, series: Series, clean: float, best: float, drawn: Dra
 def _series(
     one: Series, scale: Scale, drawn: Drawn, text: str
 ) -> tuple[list[ChartLine], list[ChartPoint]]:
-    """Return the points of a series with their intervals, and the line through them."""
+    """Return the points of a series with their intervals and the line through them."""
     places = [(scale(point.x), _SHARE(point.share)) for point in one.points]
     lines = [ChartLine(path_of(places), drawn.colour, "thin")]
     lines += [
@@ -127,7 +127,7 @@ def _end(one: Series, scale: Scale) -> tuple[float, float]:
 def _curve(
     curve: Curve, scale: Scale, drawn: Drawn
 ) -> tuple[ChartLine, ChartLine, tuple[float, float]]:
-    """Return a curve, its 95 % band, and where it ends."""
+    """Return a curve, its 95 % band and its end."""
     steps = [step for step in curve.steps() if step <= scale.high]
     steps.append(scale.high)
     counts = [curve.surviving(step) for step in steps]
@@ -147,7 +147,7 @@ def _curve(
 
 
 def _names(ends: Sequence[tuple[tuple[float, float], str]]) -> list[ChartLabel]:
-    """Return the names of lines beside their ends, apart from each other."""
+    """Return the names of lines next to their ends, apart from each other."""
     found = []
     places = spread([y for (_, y), _ in ends], TOP, _BOTTOM)
     for ((x, y), text), place in zip(ends, places, strict=True):

@@ -1,4 +1,4 @@
-"""The page of a model: its card, its numbers on each board, and all its records."""
+"""The page of a model: its card, its numbers on each board and all its records."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ _SHARES: tuple[Column, ...] = tuple(column for column in COLUMNS if column != "g
 
 @dataclass(frozen=True)
 class SiteModel:
-    """A model of the site, with its row on each board that it is on; never empty."""
+    """A model of the site, with its row on each of its boards; it has at least one."""
 
     rows: tuple[tuple[SiteBoard, Row], ...]
 
     @property
     def model(self) -> ModelInfo:
-        """The model, as its first board has it."""
+        """The model as it is on its first board."""
         return self.rows[0][1].model
 
     @property
     def place(self) -> str:
-        """Where its page lies."""
+        """The place of its page in the site."""
         return model_place(self.model)
 
     @property
     def records(self) -> list[Record]:
-        """Its records, board by board, the strongest first."""
+        """Its records by board, the strongest first."""
         return [
             record
             for _, row in self.rows
@@ -61,7 +61,7 @@ class SiteModel:
 def site_models(boards: Iterable[SiteBoard]) -> list[SiteModel]:
     """Return the models of all boards, each once, in the order of their places.
 
-    Of the boards of a model, that of most models comes first.
+    The boards of a model are ordered by their number of models, the largest first.
     """
     found: dict[tuple[str, ...], list[tuple[SiteBoard, Row]]] = {}
     measured = [board for board in boards if board.benchmark]
@@ -74,9 +74,9 @@ def site_models(boards: Iterable[SiteBoard]) -> list[SiteModel]:
 
 @dataclass(frozen=True)
 class SiteContext:
-    """What the pages of all models look at: cards, what else is known, how models are drawn.
+    """What the pages of all models use: cards, other measurements, how models are drawn.
 
-    `pictures` draws images that were broken; None for none.
+    `pictures` draws broken images; with None no image is drawn.
     """
 
     cards: Cards
@@ -86,7 +86,7 @@ class SiteContext:
 
 
 def model_values(one: SiteModel, site: SiteContext) -> dict[str, object]:
-    """Return what the template of the page is filled with."""
+    """Return the values for the template of the page."""
     model, card, pictures = one.model, card_of(one.model, site.cards), site.pictures
     drawn = site.looks.mark(model.activation, one.rows[0][1].training.recipe)
     shown = shown_record(one.records) if pictures else None
@@ -113,7 +113,7 @@ def model_values(one: SiteModel, site: SiteContext) -> dict[str, object]:
 
 
 def _eps_parts(one: SiteModel, known: KnownBeside, drawn: Drawn) -> list[dict[str, object]]:
-    """Return a chart for each set of images and norm: boards at several radii share one."""
+    """Return a chart for each set of images and norm; boards at several radii share one."""
     found: dict[tuple[str, str], list[tuple[SiteBoard, Row]]] = {}
     for board, row in one.rows:
         if board.benchmark is not None:
@@ -210,7 +210,7 @@ def _checked(row: Row) -> list[Fact]:
     if row.checked is None:
         return []
     one = row.checked
-    text = f"{one.broken} of {one.sampled} survivors fell when they were attacked again; with 95 % "
+    text = f"{one.broken} of {one.sampled} survivors were broken by another attack; with 95 % "
     text += f"confidence best known is too high by at most {percent(one.too_high)} points"
     return [Fact("Recheck", text), Fact("by", ", then ".join(one.attacks), code=True)]
 
@@ -229,8 +229,8 @@ def _cost(row: Row) -> list[Fact]:
         for name, run in runs.items()
         if run is not None and run.passes is not None
     ]
-    told = f"{', '.join(texts)}, for each image that was right when clean"
-    return [Fact("Passes of suites", told)] if texts else []
+    text = f"{', '.join(texts)}, for each image that was right without an attack"
+    return [Fact("Passes of suites", text)] if texts else []
 
 
 def _agreement(row: Row) -> list[Fact]:

@@ -1,4 +1,4 @@
-"""Pictures of images that attacks broke, inside the page: no file of their own, no request."""
+"""Pictures of broken images, embedded in the page: they need no file and no request."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from satbench.figures.images import Broken, amplified, factor_of, seen_pixels
 from satbench.records.record import Record
 
 SHOWN = 8
-"""How many images a page shows."""
+"""The number of images that a page shows."""
 
 MOST_SIDE = 112
-"""How many pixels a side of a picture has at most; larger images are made smaller."""
+"""The most pixels that a side of a picture has; larger images are made smaller."""
 
 
 @dataclass(frozen=True)
 class Triple:
-    """An image that was broken: three pictures as addresses that hold their pixels, two answers."""
+    """A broken image: three pictures as data URLs, and the model's answers before and after."""
 
     index: int
     clean: str
@@ -50,26 +50,26 @@ class PictureGrid:
 
 
 def shown_record(records: Sequence[Record]) -> Record | None:
-    """Return the record whose broken images are shown: that which leaves fewest right.
+    """Return the record whose broken images are shown: the one that leaves fewest right.
 
-    None where none breaks an image, or none lies in a file.
+    None if no record breaks an image or none lies in a file.
     """
     broken = [one for one in records if one.path and one.surviving() < one.clean_correct]
     return min(broken, key=lambda one: (one.surviving(), one.identity), default=None)
 
 
 class Pictures:
-    """Draws broken images of records, up to `images` a record; data sets are read once."""
+    """Draws broken images, up to `images` of each record; each data set is read once."""
 
     def __init__(self, images: int = SHOWN) -> None:
         self.images = images
         self._datasets: dict[str, Dataset | None] = {}
 
     def grid(self, record: Record) -> PictureGrid | None:
-        """Return pictures of a record; None where they cannot be had here.
+        """Return pictures of a record; None if they cannot be drawn here.
 
-        That is where the witnesses are missing, or model or images are not known here: no name in
-        a record runs code or fetches anything.
+        They cannot if the witnesses are missing, or if the model or the images are not known here:
+        no name in a record runs code or fetches anything.
         """
         dataset = self._dataset(record)
         if dataset is None:
@@ -85,7 +85,7 @@ class Pictures:
     def _dataset(self, record: Record) -> Dataset | None:
         digest = record.dataset.digest
         if digest not in self._datasets:
-            self._datasets[digest] = None  # looked for once, whatever comes of it
+            self._datasets[digest] = None  # searched for once, also if it is not found
             with suppress(SatbenchError):
                 self._datasets[digest] = find_images(record, Given())
         return self._datasets[digest]
@@ -105,7 +105,7 @@ def _triple(one: Broken, factor: float) -> Triple:
 
 
 def picture_address(pixels: NDArray[np.float32]) -> str:
-    """Return an image (C, H, W) in [0, 1] as an address that holds a PNG of it."""
+    """Return an image (C, H, W) in [0, 1] as a data URL of its PNG."""
     picture = Image.fromarray(np.rint(255 * seen_pixels(pixels)).astype(np.uint8))
     picture.thumbnail((MOST_SIDE, MOST_SIDE))
     file = BytesIO()

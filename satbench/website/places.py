@@ -1,4 +1,4 @@
-"""Where the pages of the site lie, seen from its folder."""
+"""Places of the site's pages, relative to its folder."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from satbench.records.record import ModelInfo
 
 
 def model_key(model: ModelInfo) -> tuple[str, str, str, str]:
-    """Return what tells a model from all others: as a board does, weights, network and code."""
+    """Return the key that identifies a model, as on a board: weights, network and code."""
     return model.weights_digest, model.architecture, model.activation, model.answers_digest
 
 
 def model_title(model: ModelInfo) -> str:
-    """Return the name of a model for people, also where it has none."""
+    """Return the name of a model for its title; a dash if it has none."""
     return model.name.strip() or MISSING
 
 
 def model_place(model: ModelInfo) -> str:
-    """Return where the page of a model lies.  Names of models are a stranger's.
+    """Return the place of a model's page.  Strangers choose names of models: they are not trusted.
 
     >>> model_place(ModelInfo("../<b>é", "file", "tiny", "relu", 9, "0" * 64, {}))
     'models/b-d6ef27b0.html'
@@ -29,10 +29,10 @@ def model_place(model: ModelInfo) -> str:
 
 
 def board_stem(benchmark: Benchmark) -> str:
-    """Return the name of the folder of a benchmark that no board's folder gives a name."""
-    told = (benchmark.dataset.digest, benchmark.threat.norm, str(benchmark.threat.eps))
+    """Return a name for the files of a benchmark that has no board folder."""
+    key = [benchmark.dataset.digest, benchmark.threat.norm, str(benchmark.threat.eps)]
     threat = f"{benchmark.threat.norm}-{float(benchmark.threat.eps):g}"
-    return _stem(f"{benchmark.dataset.name}-{threat}", digest_json(list(told)))
+    return _stem(f"{benchmark.dataset.name}-{threat}", digest_json(key))
 
 
 def _stem(name: str, digest: str) -> str:

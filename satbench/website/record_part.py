@@ -1,4 +1,4 @@
-"""The records of a model on its page: what broke which share, what it cost, how to check it."""
+"""The records on a model's page: the share that each attack broke, its cost, how to check it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from satbench.website.data_table import DataTable, Fact, PageCell, PageColumn
 
 @dataclass(frozen=True)
 class SharePart:
-    """A part of a bar: `share` of all images, in [0, 1], with a name and a class of the style."""
+    """A part of a bar: a `share` of all images, in [0, 1], its name and its style class."""
 
     name: str
     images: int
@@ -28,17 +28,17 @@ class SharePart:
 
     @property
     def text(self) -> str:
-        """The share for people."""
+        """The share in percent, as text."""
         return f"{percent(self.share)} %"
 
 
 def record_place(record: Record) -> str:
-    """Return where the copy of a record lies in the site."""
+    """Return the place of a record's copy in the site."""
     return f"records/{record.identity[:16]}.json"
 
 
 def record_path(record: Record) -> str:
-    """Return a record's path as commands name it: from the top of a checkout, or its folder on."""
+    """Return a record's path for commands: from the top of a checkout, else folder and name."""
     if record.path is None:
         return f"{record.identity[:16]}.json"
     path, top = record.path.resolve(), content_folder("leaderboard").resolve().parent
@@ -47,12 +47,12 @@ def record_path(record: Record) -> str:
 
 
 def suite_text(record: Record) -> str:
-    """Return the attacks of a record in short: `pgd-50, then autoattack`."""
+    """Return the short names of a record's attacks: `pgd-50, then autoattack`."""
     return ", then ".join(short_spec(spec).partition("(")[0] for spec in record.suite)
 
 
 def shares_of(record: Record) -> list[SharePart]:
-    """Return what each share of the images fell to, in the order of the attacks; they sum to 1.
+    """Return the shares of wrong, broken (by attack) and surviving images; they sum to 1.
 
     Stages that broke nothing are left out.
     """
@@ -70,7 +70,7 @@ def shares_of(record: Record) -> list[SharePart]:
 
 
 def record_values(record: Record, number: int) -> dict[str, object]:
-    """Return what the template shows of a record; `number` counts those of a page."""
+    """Return the values of a record for the template; `number` is its number on the page."""
     low, high = wilson_interval(record.surviving(), record.n)
     left, path = record.surviving(), record_path(record)
     flags = record.diagnosis.flags if record.diagnosis else []
@@ -93,7 +93,7 @@ def _facts(record: Record, path: str) -> list[Fact]:
     wrong = record.n - record.clean_correct
     proven = record.n - left - wrong
     return [
-        Fact("Proven", f"{proven:,} images are broken by a witness, {wrong:,} wrong when clean"),
+        Fact("Proven", f"{proven:,} images have a witness, {wrong:,} are wrong without an attack"),
         Fact("Claimed", f"{left:,} images survive; this is not proven"),
         *_diagnosis(record),
         Fact("File", path, code=True),
@@ -108,10 +108,10 @@ def _facts(record: Record, path: str) -> list[Fact]:
 
 
 def _diagnosis(record: Record) -> list[Fact]:
-    """Return what a look for masked gradients in the model, and at the verdicts, found."""
+    """Return the signs of masked gradients that were found in the model and in the verdicts."""
     found = record.diagnosis
     if found is None:
-        return [Fact("Diagnosis", "nobody looked for signs of masked gradients")]
+        return [Fact("Diagnosis", "nobody examined the model for masked gradients")]
     if not found.flags:
         passes = found.forwards + found.backwards
         return [Fact("Diagnosis", f"no sign of masked gradients, in {passes:,} passes")]
@@ -122,7 +122,7 @@ def _stages_table(record: Record, number: int) -> DataTable:
     columns = [
         PageColumn("order", "", "the order in which they ran", "number"),
         PageColumn("stage", "Attack"),
-        PageColumn("attacked", "Attacked", "images that came in", "number", narrow=False),
+        PageColumn("attacked", "Attacked", "images that it attacked", "number", narrow=False),
         PageColumn("broken", "Broken", "", "number"),
         PageColumn("share", "Of all images, %", "", "number"),
         PageColumn("left", "Left, %", "of all images", "number"),
@@ -134,7 +134,7 @@ def _stages_table(record: Record, number: int) -> DataTable:
     rows = [_stage_row(record, k) for k in range(1, len(record.stages) + 1)]
     clean = [
         PageCell("0", order=0),
-        PageCell("none: wrong when clean"),
+        PageCell("none: wrong without an attack"),
         _count(record.n),
         _count(wrong),
         _percent(wrong / record.n),
@@ -143,7 +143,7 @@ def _stages_table(record: Record, number: int) -> DataTable:
         _count(0),
         PageCell("1", order=1),
     ]
-    caption = f"Record {number}: what broke which share"
+    caption = f"Record {number}: the share that each attack broke"
     return DataTable(f"stages-{number}", caption, columns, [clean, *rows], "stage")
 
 
