@@ -27,7 +27,8 @@ from satbench.core.progress.words import duration
 from satbench.core.threat import Threat
 from satbench.engine.contract import Surrogates
 from satbench.engine.machine.room import Room
-from satbench.engine.searched import FORMS, Form, Kind
+from satbench.engine.machine.ways import FORMS, WAYS, Form, Way
+from satbench.engine.searched import Kind
 
 CLEAN = 0
 """The number of the clean pass; the suite's stages are 1, 2, …"""
@@ -140,7 +141,8 @@ class Context:
     where nobody knows.  With `checkpointing` searches keep less for the gradient, and compute it
     again.  `units` are images a unit, by stage, where that is fewer than `batch_size`.
     `predictions` are those of the first images without an attack, (M,), where the judge was asked
-    before the run.  `forms` are the forms of the model that searches try.
+    before the run.  `forms` are the forms of the model that searches try, and `way` is how they
+    compute; only an evaluation has another than float32.
     """
 
     images: Images
@@ -159,6 +161,7 @@ class Context:
     units: Sequence[int] = ()
     predictions: NDArray[np.int64] | None = None
     forms: Sequence[Form] = FORMS
+    way: Way = WAYS[0]
 
     def unit(self, number: int) -> int:
         """Return how many images a unit of a stage has."""
@@ -243,8 +246,9 @@ def run_stages(run: StagedRun, context: Context) -> None:
     context.progress.expect(context.costs)
     for result in context.journal.finished():
         running.take(result)
-    for stage in run.stages():
-        running.finish(stage)
+    with context.way.applied():
+        for stage in run.stages():
+            running.finish(stage)
 
 
 class _RunInProgress:

@@ -5,9 +5,10 @@ A copy that differs from its model, or fails, is dropped, and the search starts 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
-from typing import Literal, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,25 +26,20 @@ from satbench.core.errors import SatbenchError
 from satbench.engine.bpda import Replaced
 from satbench.engine.fast_copy import fast_copy
 from satbench.engine.judge import answered
+from satbench.engine.machine.asked import Call, Graphed, InexactError, guarded, in_dtype
 from satbench.engine.machine.checkpointing import Checkpointed, recomputed
+from satbench.engine.machine.ways import FORMS, WAYS, Form, Way
 from satbench.engine.proof import Proof, UnlikeError
 
-Kind = Literal["", "folded", "plain"]
-"""What was searched: nothing, only fast copies, or an unchanged model."""
-
-Form = Literal["channels-last", "channels-first", "plain"]
-"""How a model is asked: by a fast copy in one of two layouts of memory, or as it is."""
-
-FORMS: tuple[Form, ...] = ("channels-last", "channels-first", "plain")
-"""All forms, in the order in which they are tried: a copy that fails is followed by the next."""
+Kind = Literal["", "folded", "plain", "tf32", "bfloat16", "float16"]
+"""What was searched: nothing, only fast copies, an unchanged model, or either in less precision."""
 
 T = TypeVar("T")
 
 
 def joint(kinds: Iterable[Kind]) -> Kind:
-    """Return what was searched in all: `plain` if some model was searched without a copy."""
-    found = set(kinds)
-    return "plain" if "plain" in found else "folded" if "folded" in found else ""
+    """Return what was searched in all: the last of `Kind` that some model was searched as."""
+    return max(kinds, key=get_args(Kind).index, default="")
 
 
 class Searched:
@@ -53,7 +49,8 @@ class Searched:
     backward, see `satbench.engine.bpda`) nothing is rewritten, so that the layers stay where they
     are; nor is it with `checkpointing`, which keeps less for the gradient.  Copies of the `forms`
     given are tried.  One is made when the model is first asked.  What it answers are logits already
-    (`reads_itself`), which nobody needs to read once more.
+    (`reads_itself`), which nobody needs to read once more.  Copies are compared in float32, and
+    then asked in the `way` given.
     """
 
     reads_itself = True
@@ -64,12 +61,14 @@ class Searched:
         replacements: Mapping[str, nn.Module] | None = None,
         checkpointing: bool = False,
         forms: Sequence[Form] = FORMS,
+        way: Way = WAYS[0],
     ) -> None:
         self.model = Replaced(model, replacements) if replacements else model
         if checkpointing:
             self.model = Checkpointed(self.model)
         self.asked = self.misled = False
-        copies = [form for form in forms if form != "plain"]
+        self.way, self._is_exact = way, False
+        copies = [form for form in ([way.form] if way.form else forms) if form != "plain"]
         # Channels last or not: what is left to try.
         self._layouts = [form == "channels-last" for form in copies]
         if replacements or checkpointing:
@@ -80,7 +79,7 @@ class Searched:
     def forget_checks(self) -> None:
         """Forget all checks of the copy."""
         if self._proof:
-            self._proof = Proof(self.model, self._proof.copy)
+            self._proof = replace(self._proof, calls=0, proven=set(), doubts={})
 
     def settle(self) -> None:
         """End a search: raise if the copy's gradient was wrong at some point and never right."""
@@ -91,11 +90,32 @@ class Searched:
         """Use no copy from now on."""
         self._layouts, self._proof = [], None
 
+    def stay_exact(self) -> None:
+        """Use float32 without graphs from now on; the search must start again."""
+        self._is_exact = self.misled = True
+
+    @property
+    def may_stay_exact(self) -> bool:
+        """Whether that would change anything."""
+        return not self._is_exact and (self.way.graph or self.way.dtype is not None)
+
+    @contextmanager
+    def exact(self) -> Iterator[None]:
+        """Use float32 without graphs within the block."""
+        before, self._is_exact = self._is_exact, True
+        try:
+            with WAYS[0].applied():
+                yield
+        finally:
+            self._is_exact = before
+
     @property
     def kind(self) -> Kind:
         """What the current batch of a search called."""
         if not self.asked:
             return ""
+        if self.way.precision != "float32" and not self._is_exact:
+            return self.way.precision
         return "folded" if self._proof else "plain"
 
     def get_ready(self) -> None:
@@ -110,7 +130,7 @@ class Searched:
             if copy is None:
                 self._layouts = []
             else:
-                self._proof = Proof(self.model, copy)
+                self._proof = Proof(self.model, copy, self._quick(copy), self.way.dtype is not None)
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, K) float32, finite where a class is masked.
@@ -124,7 +144,7 @@ class Searched:
         try:
             logits = self._proof.ask(x)
         except Exception as error:  # any error of the copy
-            if is_out_of_memory(error):
+            if is_out_of_memory(error) or isinstance(error, InexactError):
                 raise
             self._mislead()
             raise UnlikeError("the fast copy of a model differs from it") from error
@@ -155,7 +175,28 @@ class Searched:
         return torch.cat([self._plain(part) for part in parts])
 
     def _plain(self, x: Tensor) -> Tensor:
-        return _settled(read_logits(self.model(x), len(x)), x)
+        return _settled(self._in_way(self._asked_plainly)(x), x)
+
+    def _asked_plainly(self, x: Tensor) -> Tensor:
+        return read_logits(self.model(x), len(x))
+
+    def _in_way(self, call: Call, graph: bool = False) -> Call:
+        """Return `call` in the way of this search."""
+        dtype = None if self._is_exact else self.way.dtype
+        cast = in_dtype(call, dtype) if dtype else call
+        quick = Graphed(cast) if graph and not self._is_exact else cast
+        return guarded(quick, dtype) if dtype else quick
+
+    def _quick(self, copy: nn.Module) -> Call | None:
+        """Return the call of a copy in the way of this search; None if it has none of its own."""
+        if not self.may_stay_exact:
+            return None
+
+        def plainly(x: Tensor) -> Tensor:
+            return read_logits(copy.forward(x), len(x))
+
+        quickly = self._in_way(plainly, self.way.graph)
+        return lambda x: plainly(x) if self._is_exact else quickly(x)
 
     def _mislead(self) -> None:
         self._proof, self.misled = None, True
@@ -215,6 +256,11 @@ class Trial:
 
     def _was_misled(self, error: Exception | None = None) -> bool:
         """Return whether a copy misled the search; such a model uses no copy from now on."""
+        if isinstance(error, InexactError):
+            inexact = [one for one in self._models if one.may_stay_exact]
+            for one in inexact:
+                one.stay_exact()
+            return bool(inexact)
         for one in self._models:
             one.settle()
         misled = any(one.misled for one in self._models)

@@ -19,6 +19,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.noise import Noise
 from satbench.engine.contract import Attack, Found, Informed, Prepared, Selective
 from satbench.engine.judge import OutsideBallError, broken, predict
+from satbench.engine.machine.asked import InexactError
 from satbench.engine.memory import CountingSurrogates, Memory
 from satbench.engine.passes import CountingModel, Passes
 from satbench.engine.runner import (
@@ -30,7 +31,7 @@ from satbench.engine.runner import (
     no_margins,
     run_stages,
 )
-from satbench.engine.searched import Searched, Trial
+from satbench.engine.searched import Searched, Trial, joint
 from satbench.engine.stage import Stage
 
 
@@ -73,7 +74,9 @@ class SuiteRun:
         span: slice,
     ) -> None:
         self.judged, self.suite, self.context, self.memory = judged, suite, context, memory
-        self.target = Searched(judged, context.replacements, context.checkpointing, context.forms)
+        self.target = Searched(
+            judged, context.replacements, context.checkpointing, context.forms, context.way
+        )
         n = len(context.images.labels)
         self.verdicts = np.full(n, SURVIVED, np.int16)
         self._inside = np.zeros(n, bool)
@@ -217,17 +220,21 @@ class _Attacking:
 
     def run(self, batch: NDArray[np.int64]) -> BatchResult:
         """Attack one batch, and let the judge decide."""
-        stage, context, started = self.stage, self.context, time.perf_counter()
+        context, started = self.context, time.perf_counter()
         x, y = context.load(batch, device_of(self.judged))
-        block = int(batch[0]) // stage.block if stage.block else 0
-        noise = Noise(context.seed, stage.purpose, tuple(batch.tolist()), block)
         self._forget()  # drop the passes of an attempt that ran out of memory
         self._get_ready()
-        try:
-            found = self.trial.run(lambda: self._search(x, y, noise, batch), self._forget)
-            fooled = broken(self.judged, x, found.x_adv.contiguous(), y, context.threat)
-        except OutsideBallError as error:
-            raise OutsideBallError(f"attack {stage.title}: {error}") from None
+        found, fooled = self._judged(x, y, batch)
+        kinds = [self.trial.kind]
+        if kinds[0] == context.way.precision != "float32":
+            rows = self._taken_for_broken(found.x_adv, fooled, y)
+            if len(rows):
+                with self.target.exact():
+                    again, fell = self._judged(x[rows], y[rows], batch[rows.cpu().numpy()])
+                found.x_adv[rows], fooled[rows] = again.x_adv, fell
+                if len(found.margins):
+                    found.margins[rows] = again.margins
+                kinds.append(self.trial.kind)
         if context.found:
             context.found(batch, found.x_adv)
         margins = found.margins.cpu().numpy()
@@ -244,8 +251,39 @@ class _Attacking:
             *self.surrogate_passes.take(),
             margins=margins,
             points=survivors,
-            search=self.trial.kind,
+            search=joint(kinds),
         )
+
+    def _judged(self, x: Tensor, y: Tensor, batch: NDArray[np.int64]) -> tuple[Found, Tensor]:
+        """Search on images, and return what was found and which images the judge finds broken."""
+        stage, context = self.stage, self.context
+        block = int(batch[0]) // stage.block if stage.block else 0
+        noise = Noise(context.seed, stage.purpose, tuple(batch.tolist()), block)
+        resets = self.passes.mark(), self.surrogate_passes.mark()
+        try:
+            found = self.trial.run(
+                lambda: self._search(x, y, noise, batch), lambda: [reset() for reset in resets]
+            )
+            fooled = broken(self.judged, x, found.x_adv.contiguous(), y, context.threat)
+        except OutsideBallError as error:
+            raise OutsideBallError(f"attack {stage.title}: {error}") from None
+        return found, fooled
+
+    def _taken_for_broken(self, x_adv: Tensor, fooled: Tensor, y: Tensor) -> Tensor:
+        """Return the rows that the search takes for broken and the judge does not.
+
+        In less precision the search stopped too early there.  If the attack must see its images
+        together, all rows are returned.
+        """
+        try:
+            with torch.no_grad():
+                taken: Tensor = self.searcher(x_adv).argmax(1) != y
+        except InexactError:
+            taken = torch.ones_like(fooled)
+        early = taken & ~fooled
+        if self.stage.block and bool(early.any()):
+            early = torch.ones_like(early)
+        return early.nonzero().flatten()
 
     def _search(self, x: Tensor, y: Tensor, noise: Noise, batch: NDArray[np.int64]) -> Found:
         if not isinstance(self.proper, Informed):

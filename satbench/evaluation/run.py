@@ -28,8 +28,8 @@ from satbench.engine.machine.checkpointing import Checkpointed
 from satbench.engine.machine.energy import meter_of
 from satbench.engine.machine.flops import PassFlops, pass_flops
 from satbench.engine.machine.quickest import FEW, HEAVY, MANY, quickest_form
+from satbench.engine.machine.ways import FORMS, PRECISIONS, WAYS, Form, Way, chosen_way
 from satbench.engine.runner import SURVIVED, BatchResult
-from satbench.engine.searched import FORMS, Form
 from satbench.engine.suite_run import run_suite
 from satbench.evaluation.config import DEFAULT_BATCH
 from satbench.evaluation.cost.stage_costs import costs_of
@@ -85,6 +85,7 @@ def run_evaluation(
     attacks = with_surrogates(evaluation.attacks, evaluation.dataset.name, evaluation.threat)
     suite = parse_suite(attacks)
     check_suite(suite, evaluation.threat)
+    way = chosen_way(device)
     stand_ins = evaluation.stand_ins
     with moved([module, *stand_ins.values()], device):
         searched = _as_searched(module, evaluation)
@@ -105,21 +106,21 @@ def run_evaluation(
         info = identified(info, asked, evaluation.dataset, device, known, learnt.look)
         plan = Plan(info, evaluation, suite)
         store = RunStore(out, plan.identity)
-        if not fresh and (found := _found(plan, out)) is not None:
+        if not fresh and (found := _found(plan, out, way)) is not None:
             store.sweep()
             return found
         with store.claimed(shared):
-            if shared and (found := _found(plan, out)) is not None:
+            if shared and (found := _found(plan, out, way)) is not None:
                 store.remove()  # another process wrote the record while this one started
                 return found
             store.begin(info, fresh)
             shown = progress or NoProgress()
             if not evaluation.batch_size:
                 plan = _with_good_batches(plan, module, store, device, shown)
-            run = _Run(module, plan, store, device, shown, learnt, shared)
+            run = _Run(module, plan, store, device, shown, learnt, shared, way)
             run.attack()
             with store.concluding(shared, run.progress.note):
-                if shared and (found := _found(plan, out)) is not None:
+                if shared and (found := _found(plan, out, way)) is not None:
                     store.remove()  # this process has created the folder again since
                     return replace(found, found=False)
                 path = run.conclude(out)
@@ -139,6 +140,7 @@ class _Run:
         progress: Progress,
         learnt: Learnt,
         shared: bool | Member,
+        way: Way,
     ) -> None:
         self.module, self.plan, self.store = module, plan, store
         self.device, self.progress, self.learnt = device, progress, learnt
@@ -146,6 +148,7 @@ class _Run:
         self.flops = learnt.flops or _flops_of(module, plan.evaluation.dataset, device)
         self.spent = _spent_from_now_on(store, device, shared)
         self.forms: Sequence[Form] = FORMS
+        self.way: Way = WAYS[store.agreed("way", WAYS.index(way) + 1) - 1]
         self.verdicts = np.empty(0, np.int16)
         self.sequential: Sequential | None = None
 
@@ -254,6 +257,7 @@ class _Run:
             ),
             predictions=self.learnt.predictions,
             forms=self.forms,
+            way=self.way,
         )
         return run_suite(self.module, self.member.stages(suite), context, span)
 
@@ -306,8 +310,11 @@ def _spent_from_now_on(
     return lambda: meter.since(before) if whole else None
 
 
-def _found(plan: Plan, out: Path) -> Finished | None:
-    """Return the record of the same inputs, if the folder already has it."""
+def _found(plan: Plan, out: Path, way: Way) -> Finished | None:
+    """Return the record of the same inputs, if the folder already has it.
+
+    A record of searches in less precision counts only for such a `way`.
+    """
     width, n = plan.evaluation.until, len(plan.evaluation.dataset)
     for count in [n] if width is None else [*range(CHUNK, n, CHUNK), n]:
         smaller = plan if width is None else _of_first(plan, count)
@@ -317,6 +324,12 @@ def _found(plan: Plan, out: Path) -> Finished | None:
         record = read_record(path)
         reached = record.sequential.width if record.sequential else None
         if plan.evaluation.diagnose and record.diagnosis and not_diagnosed(record.diagnosis.flags):
+            continue
+        if any(
+            stage.search == other
+            for stage in record.stages
+            for other in {*PRECISIONS[1:]} - {way.precision}
+        ):
             continue
         if record.identity == smaller.identity and reached == width:
             return Finished(record, path, found=True)

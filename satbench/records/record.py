@@ -98,7 +98,8 @@ class StageResult:
 
     `search` is `folded` if fast copies were searched, each checked against its model, and `plain`
     if a model was searched directly; it is empty if none was, and in older records.  It does not
-    affect the result, and may differ on another machine.
+    affect the result, and may differ on another machine.  It is the precision if the search was in
+    less than float32 (`satbench.engine.machine.ways`), which may break other images.
     """
 
     attack: str
@@ -115,7 +116,9 @@ class StageResult:
     seed: int | None = None
     protocol: int | None = None
     apart: bool = False
-    search: Annotated[str, Meta(pattern="^(folded|plain|)$")] = field(default="", compare=False)
+    search: Annotated[str, Meta(pattern="^(folded|plain|tf32|bfloat16|float16|)$")] = field(
+        default="", compare=False
+    )
 
 
 @dataclass(frozen=True)

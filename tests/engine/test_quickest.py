@@ -11,7 +11,8 @@ from torch import Tensor, nn
 import satbench
 from satbench.engine import fast_copy
 from satbench.engine.machine.quickest import FEW, best_of, quickest_form, seconds_of_a_step
-from satbench.engine.searched import FORMS, Form, Searched
+from satbench.engine.machine.ways import FORMS, Form
+from satbench.engine.searched import Searched
 
 
 def net() -> nn.Module:

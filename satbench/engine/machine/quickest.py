@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from satbench.core.downloads import cache_folder
 from satbench.core.heap import release_freed_memory
 from satbench.engine.machine.remembered import key_of, remembered
-from satbench.engine.searched import FORMS, Form, Searched
+from satbench.engine.machine.ways import FORMS, Form
+from satbench.engine.searched import Searched
 
 FEW, TIMES = 4, 3
 """How many images the model is timed with, and how often; the first time does not count."""
