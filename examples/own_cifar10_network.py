@@ -1,4 +1,4 @@
-"""Evaluate a network of your own: a real ResNet-18 for CIFAR-10, on 20 real photographs.
+"""Evaluate your own network: here a ResNet-18 for CIFAR-10, on 20 photographs.
 
 The weights come with the package pyautoattack, the photographs with Foolbox; both are installed
 with satbench.  The network was trained without an adversary.  Takes about half a minute.
@@ -25,7 +25,7 @@ def network() -> nn.Module:
 
 
 def images() -> tuple[Tensor, Tensor]:
-    """Return 20 photographs, float32 in [0, 1], and their labels, the last number of a name."""
+    """Return 20 photographs, float32 in [0, 1], and the labels from their file names."""
     paths = sorted((Path(foolbox.__file__).parent / "data").glob("cifar10_*.png"))
     pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
     x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255

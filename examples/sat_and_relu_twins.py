@@ -1,9 +1,9 @@
-"""Train a ReLU network and its SILU twin by adversarial training, and compare them.
+"""Train a ReLU and a SiLU network by adversarial training, and compare them.
 
-Both start from the same weights and see the same images in the same order.  The images are
-Fashion-MNIST's test images, which come with satbench: the first 4,000 to train on, the last 300 to
-evaluate.  That is enough for an example and too little for a claim: a claim needs several seeds,
-as in `satbench study activations`.  Takes about a minute.
+The two differ only in the activation: they start from the same weights and see the same images in
+the same order.  The images are the test images of Fashion-MNIST, which come with satbench: the
+first 4,000 for training, the last 300 for evaluation.  That is enough for an example, but not for
+a claim, which needs several seeds, as in `satbench study activations`.  Takes about a minute.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""Train a network of your own to be robust, in ten lines; needs no download."""
+"""Train your own network to be robust, in ten lines; needs no download."""
 
 import torch
 from torch import nn

@@ -1,7 +1,7 @@
-"""Write an attack of your own: vertical stripes, the worst of several tries.
+"""Write your own attack: vertical stripes, the worst of several tries.
 
-An attack is a frozen dataclass whose fields are its parameters.  It returns images; whether they
-break the model is for the judge to say.  Takes a few seconds.
+An attack is a frozen dataclass whose fields are its parameters.  It returns images; the judge
+decides whether they break the model.  Takes a few seconds.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ import satbench
 
 @dataclass(frozen=True)
 class Stripes:
-    """Vertical stripes of eps, with signs drawn anew for each of `tries`."""
+    """Vertical stripes of eps, with new random signs in each of `tries`."""
 
     norms: ClassVar[tuple[str, ...]] = ("linf",)
     uses_gradients: ClassVar[bool] = False

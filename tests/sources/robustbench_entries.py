@@ -319,17 +319,17 @@ _HEAD = (
     "# The entries of RobustBench 1.1.1, one by one\n\n"
     "Written by `python tests/sources/robustbench_entries.py --table docs/robustbench.md`, from "
     "`tests/sources/robustbench_entries.json`, which the same program makes without `--table`.\n\n"
-    "Each entry gets a file of weights (an ensemble several) with random numbers, in the layout "
-    "that RobustBench's loader expects. RobustBench's own loader and satbench load it, each in a "
-    "network whose weights are NaN before, and both answer one image of the size that the entry "
-    "takes.\nEqual means: the same logits to the bit. Of {count} entries {equal} are equal; {rest} "
+    "Each entry gets a file of weights with random numbers, in the layout that RobustBench's "
+    "loader expects; an ensemble gets several. RobustBench's own loader and satbench load it, each "
+    "into a network whose weights are NaN before. Both then classify one image of the entry's "
+    "size.\nEqual means: the same logits to the bit. Of {count} entries {equal} are equal; {rest} "
     "cannot be built by RobustBench itself on a machine without a CUDA device.\n"
-    "The published weights themselves are not part of this: they were not at hand."
+    "The published weights were not available, so they are not part of this test."
 )
 
 _REASONS = (
-    "What cannot be built: the three mixtures of Bai et al., 2023, call `.cuda()` while they are "
-    "built, and so need an NVIDIA driver. With this call left out they load, and are equal."
+    "The three mixtures of Bai et al., 2023, cannot be built here: they call `.cuda()` while they "
+    "are built, which needs an NVIDIA driver. Without this call they load, and are equal."
 )
 
 
