@@ -49,10 +49,10 @@ image:  ## Build the Docker image, for the CPU
 	docker build --tag satbench .
 
 test: $(BIN)/satbench  ## Install and run all everyday tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 coverage: $(BIN)/satbench  ## Run all everyday tests and print the lines that they do not cover
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --cov=satbench --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov=satbench --cov-report=term:skip-covered
 
 test-all: $(BIN)/satbench  ## Run all tests, including the slow ones
 	$(BIN)/python -m pytest -m "not gpu"

@@ -200,11 +200,13 @@ class pretended:  # noqa: N801
         setattr(self.modules[kind.__module__], kind.__name__, kind)
 
     def __enter__(self) -> None:
+        self.real = {name: sys.modules[name] for name in self.modules if name in sys.modules}
         sys.modules.update(self.modules)
 
     def __exit__(self, *_: object) -> None:
         for name in self.modules:
             del sys.modules[name]
+        sys.modules.update(self.real)
 
 
 def test_types_as_dill_names_them_are_known(tmp_path: Path) -> None:
