@@ -35,6 +35,8 @@ from satbench.records.check import check_record
 from satbench.records.record import Record, read_record
 from satbench.records.witnesses import read_witnesses, witnesses_path
 
+pytestmark = pytest.mark.sampled(2)
+
 CPU = torch.device("cpu")
 LINF = Threat.parse("linf:0.1")
 SHIPPED = "fmnist-sat-tiny-relu-s0"

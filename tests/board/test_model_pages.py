@@ -20,6 +20,8 @@ from satbench.networks.registry import ACTIVATIONS, ARCHITECTURES
 from satbench.records.flags import Flag
 from satbench.records.record import Diagnosis, Record, read_records
 
+pytestmark = pytest.mark.sampled(2)
+
 ROBUST, CONTROL = "fmnist-sat-tiny-silu-s0", "fmnist-standard-tiny-relu-s0"
 SURROGATE = "fmnist-standard-tiny-relu-s100"
 

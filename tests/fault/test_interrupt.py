@@ -25,6 +25,8 @@ from satbench.models import LoadedModel, load_model, request_model
 from satbench.records.record import Record, read_record
 from satbench.records.witnesses import witnesses_path
 
+pytestmark = pytest.mark.sampled(3)
+
 CPU = torch.device("cpu")
 ATTACKS = ("pgd-5", "square(queries=20,block=15)")
 

@@ -26,7 +26,7 @@ from satbench.engine.judge import broken, predict
 from satbench.engine.passes import CountingModel, Passes
 from satbench.models import load_model, request_model
 
-pytestmark = pytest.mark.sampled(3)
+pytestmark = pytest.mark.sampled(2)
 
 ROBUST, WEAK = "fmnist-sat-tiny-relu-s0", "fmnist-standard-tiny-relu-s0"
 # In which the attack breaks some of the images of the model and leaves some.

@@ -50,6 +50,7 @@ def imported(name: str) -> Any:
         return pytest.importorskip(name)
 
 
+@pytest.mark.slow
 def test_a_torch_export_loads_where_there_is_no_satbench(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["export", SHIPPED, "--out", str(tmp_path), "--json"])
     told = json.loads(done.stdout)

@@ -28,6 +28,8 @@ from satbench.models.tensorflow_import import ImportRequest, import_checkpoint
 from satbench.networks.build import build_network
 from satbench.networks.same_padding import SameMaxPool, SamePad
 
+pytestmark = pytest.mark.sampled(2)
+
 DATA = Path(__file__).with_name("data")
 TINY = DATA / "tiny"  # which TensorFlow wrote, see make_tiny.py
 SMALL = "resnext(depth=50,groups=1,width=1)"

@@ -15,6 +15,8 @@ from satbench.studies.images import DatasetCache
 from satbench.studies.outline import Outlines
 from satbench.studies.store import Places, trained_digests
 
+pytestmark = pytest.mark.sampled(2)
+
 
 @pytest.fixture
 def _nothing_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
