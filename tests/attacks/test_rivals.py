@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def start_of(x: Tensor, index: int, restart: int, eps: float) -> Tensor:
 def plain_pma(net: nn.Module, x: Tensor, y: int, index: int, steps: int, eps: float) -> Walk:
     walk, half = Walk(net, x, y, eps), steps // 2
     lengths = [
-        2 * eps * 0.5 * (1 + math.cos(((k if k < half else k - half) - 1) / half * math.pi))
+        2 * eps * 0.5 * (1 + math.cos(((k if k <= half else k - half) - 1) / half * math.pi))
         for k in range(steps)
     ]
     for restart in (0, 1):
@@ -144,78 +145,141 @@ def test_pma_is_a_plain_loop_over_each_image(net: nn.Module) -> None:
     assert 2 < int((net(x_adv).argmax(1) != y).sum()) < 10
 
 
-FEW_ROUNDS = (Round(1, 1), Round(1, 4), Round(1, 3), Round(0.5, 4, 2), Round(0.2, 11, 2))
+FEW_ROUNDS = (
+    *(Round(1, 1, along=0), Round(1, 4), Round(1, 3)),
+    *(Round(0.5, 4, 2), Round(0.2, 11, 2)),
+)
+EASY_ROUNDS = (*FEW_ROUNDS[:3], Round(0.8, 3, 3, 4), Round(0.4, 11, 1, 5))
 
 
-def plain_a3(
-    net: nn.Module, x: Tensor, y: list[int], few: float, eps: float, rounds: int = 5
-) -> tuple[list[Walk], list[int]]:
-    """Return the walks through A3's rounds, and how many searches each image had."""
-    order = net(x).argsort(dim=1, descending=True).tolist()
-    walks = [Walk(net, one, label, eps) for one, label in zip(x, y, strict=True)]
-    for index, walk in enumerate(walks):
-        walk.look(x[index], net(x[index][None])[0])
-    signs, calls, searches = (-1.0, 1.0), 0, [0] * len(x)
-    for number, one in enumerate(FEW_ROUNDS[:rounds]):
-        standing = [index for index, walk in enumerate(walks) if walk.margin > 0]
-        share, restarts = one.share, one.restarts
-        if number > 2 and len(standing) <= few * len(x):
-            share, restarts = 1.0, restarts + 2
-        for _ in range(restarts):
-            standing = [index for index, walk in enumerate(walks) if walk.margin > 0]
-            count = max(math.ceil(share * len(standing)), 1)
-            chosen = sorted(standing, key=lambda index: walks[index].margin)[:count]
-            ups: list[tuple[float, float]] = []
-            for index in sorted(chosen):
-                searches[index] += 1
-                drawn = Noise(0, "rivals", (index,)).uniform((6,), 2 * calls + 1)[0].tolist()
-                w = drawn[:5]
-                if number > 1:
-                    wrong = [c for c in order[index] if c != y[index]]
-                    w[y[index]] = signs[0] * 5 / 10 * (0.2 + 0.3 * drawn[5])
-                    w[wrong[calls % 4]] = signs[1] * 5 / 10 * 0.8
-                along = 7 if number else 0
-                least = eps * (0.1 if one.steps <= 10 else 0.001)
-                lengths = [eps] * along + [
-                    least + (eps - least) * (1 + math.cos(math.pi * s / (one.steps + 1))) / 2
-                    for s in range(one.steps)
-                ]
+@dataclass
+class PlainA3:
+    """A3 as a loop over single images: the walks, and how many searches each image had."""
 
-                def loss(
-                    logits: Tensor, k: int, w: list[float] = w, y: int = y[index], n: int = along
-                ) -> Tensor:
-                    if k < n:
-                        return sum(w[c] * logits[c] for c in range(5))
-                    return torch.stack([logits[c] for c in range(5) if c != y]).max() - logits[y]
+    net: nn.Module
+    x: Tensor
+    y: list[int]
+    few: float
+    easy: float
+    eps: float = EPS
+    classes: int = 5
 
-                walks[index].climb(start_of(x[index], index, 2 * calls, eps), lengths, loss)
-                if number == 1 and walks[index].margin <= 0:
-                    answer = int(net(walks[index].best[None]).argmax())
-                    ups.append((w[y[index]], w[answer]))
-            if ups:
-                signs = tuple(1.0 if sum(up) > 0 else -1.0 for up in zip(*ups, strict=True))
-            calls += 1
-    return walks, searches
+    def __post_init__(self) -> None:
+        self.walks, self.order = [], []
+        for index, (one, label) in enumerate(zip(self.x, self.y, strict=True)):
+            signs = torch.from_numpy(Noise(0, "rivals", (index,)).uniform(SHAPE, 0)[0]).sign()
+            corner = (one + self.eps * signs).clamp(0, 1)
+            walk = Walk(self.net, one, label, self.eps)
+            walk.look(corner, self.net(corner[None])[0])
+            self.walks.append(walk)
+            self.order.append(self.net(corner[None])[0].argsort(descending=True).tolist())
+        self.ups, self.calls, self.along, self.first = [0.0, 0.0], 0, 0, 0
+        self.searches = [0] * len(self.x)
+        self.was_easy = False
+
+    def standing(self) -> list[int]:
+        return [index for index, walk in enumerate(self.walks) if walk.margin > 0]
+
+    def run(self, rounds: int = 5) -> PlainA3:
+        for number in range(rounds):
+            easy = number > 2 and self.along >= self.easy * self.first
+            self.was_easy |= easy
+            one = (EASY_ROUNDS if easy else FEW_ROUNDS)[number]
+            share, restarts = one.share, one.restarts
+            if len(self.standing()) < self.few * len(self.x):
+                share, restarts = 1.0, restarts + 2
+            for _ in range(restarts):
+                standing = self.standing()
+                count = max(int(share * len(standing)), 1)
+                chosen = sorted(standing, key=lambda index: self.walks[index].margin)[:count]
+                for index in sorted(chosen):
+                    self.search(index, number, easy, one)
+                self.calls += 1
+            if number == 0:
+                self.first = len(self.standing())
+        return self
+
+    def direction(self, index: int, number: int, easy: bool) -> list[float]:
+        drawn = Noise(0, "rivals", (index,)).uniform((6,), 2 * self.calls + 1)[0].tolist()
+        w, u = drawn[:5], (drawn[5] + 1) / 2
+        if number == 1:
+            return w
+        wrong = [c for c in self.order[index] if c != self.y[index]]
+        of_label = 1 if easy or self.ups[0] > 0 else -1
+        of_target = -1 if not easy and self.ups[1] < 0 else 1
+        w[self.y[index]] = 5 / 10 * of_label * (-0.1 + 0.6 * u)
+        w[wrong[(self.calls - 1) % 4]] = 5 / 10 * of_target * 0.8
+        if easy and number >= 4:
+            w[self.y[index]] = 0.0
+            w[wrong[(self.calls - 1) % 4]] = 5 / 10 * 0.8
+        elif not easy and number >= 3:
+            w[self.y[index]] = 5 / 10 * (-0.8 + 0.9 * u)
+            w[wrong[(self.calls - 1) % 2]] = 5 / 10 * 0.8
+        return w
+
+    def search(self, index: int, number: int, easy: bool, one: Round) -> None:
+        self.searches[index] += 1
+        eps, y, walk = self.eps, self.y[index], self.walks[index]
+        w = self.direction(index, number, easy)
+        least = eps * (0.1 if one.steps <= 10 else 0.001)
+        lengths = [eps] * one.along + [
+            least + (eps - least) * (1 + math.cos(math.pi * s / (one.steps + 1))) / 2
+            for s in range(one.steps)
+        ]
+
+        def loss(logits: Tensor, k: int) -> Tensor:
+            if k < one.along:
+                return sum(w[c] * logits[c] for c in range(5))
+            return torch.stack([logits[c] for c in range(5) if c != y]).max() - logits[y]
+
+        seen = len(walk.seen)
+        walk.climb(start_of(self.x[index], index, 2 * self.calls + 2, eps), lengths, loss)
+        if walk.margin > 0:
+            return
+        self.along += 0 < one.along >= len(walk.seen) - seen - 1
+        if number == 1:
+            answer = int(self.net(walk.best[None]).argmax())
+            self.ups[0] += w[y]
+            self.ups[1] += w[answer]
 
 
-@pytest.mark.parametrize("few", [0.1, 0.9])
+def make_small(patch: pytest.MonkeyPatch, few: float, easy: float) -> None:
+    """Give A3 the rounds and counts of the plain loop."""
+    small = {
+        "ROUNDS": FEW_ROUNDS,
+        "EASY_ROUNDS": EASY_ROUNDS,
+        "_FEWEST": 1,
+        "_NEARLY_ALL": few,
+        "_AT_ONCE": 3,
+        "_MORE": 2,
+        "_EASY": easy,
+        "_FINAL": 3,
+        "_EASY_FINAL": 4,
+        "_TARGETS": ((10, 9, 2),),
+    }
+    for name, value in small.items():
+        patch.setattr(a3, name, value)
+
+
+@pytest.mark.parametrize(
+    ("few", "easy", "rounds"),
+    # With `few` a fifth round finds other points of the same margin, up to rounding.
+    [(0.1, 2.0, 5), (0.9, 2.0, 4), (0.1, 0.0, 5)],
+)
 def test_a3_is_plain_loops_over_each_image(
-    net: nn.Module, few: float, monkeypatch: pytest.MonkeyPatch
+    net: nn.Module, few: float, easy: float, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(a3, "ROUNDS", FEW_ROUNDS)
-    monkeypatch.setattr(a3, "_FEWEST", 1)
-    monkeypatch.setattr(a3, "_NEARLY_ALL", few)
-    monkeypatch.setattr(a3, "_AT_ONCE", 3)
-    monkeypatch.setattr(a3, "_MORE", 2)
+    make_small(monkeypatch, few, easy)
     x, y = images(net, 10)
-    walks, searches = plain_a3(net, x, y.tolist(), few, EPS)
-    expected = torch.stack([walk.best for walk in walks])
+    plain = PlainA3(net, x, y.tolist(), few, easy).run(rounds)
+    expected = torch.stack([walk.best for walk in plain.walks])
 
-    x_adv = A3(rounds=len(FEW_ROUNDS))(net, x, y, LINF, noise_of(10))
+    x_adv = A3(rounds=rounds)(net, x, y, LINF, noise_of(10))
 
     torch.testing.assert_close(x_adv, expected, atol=1e-9, rtol=0)
     assert 2 < int((net(x_adv).argmax(1) != y).sum()) < 10
-    assert len(set(searches)) > 3
+    assert len(set(plain.searches)) > 3
+    assert plain.was_easy == (easy == 0)
 
 
 class Recorder(nn.Module):
@@ -236,7 +300,8 @@ class Recorder(nn.Module):
 def test_of_images_that_hold_out_every_iterate_is_that_of_the_plain_loop(
     attack: str, net: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(a3, "ROUNDS", FEW_ROUNDS[:3])
+    make_small(monkeypatch, 0.1, 2.0)
+    monkeypatch.setattr(a3, "_AT_ONCE", 250)
     eps, asked = 0.0005, Recorder(net)
     x, y = images(net, 6)
     x, y, threat = x[1:], y[1:], Threat.parse(f"linf:{eps}")
@@ -244,7 +309,7 @@ def test_of_images_that_hold_out_every_iterate_is_that_of_the_plain_loop(
         walks = [plain_pma(net, x[k], int(y[k]), k, 12, eps) for k in range(5)]
         PMA(steps=12)(asked, x, y, threat, noise_of(5))
     else:
-        walks = plain_a3(net, x, y.tolist(), 0.1, eps, 3)[0]
+        walks = PlainA3(net, x, y.tolist(), 0.1, 2.0, eps).run(3).walks
         A3(rounds=3)(asked, x, y, threat, noise_of(5))
 
     assert {len(walk.seen) for walk in walks} == {len(asked.asked)}
@@ -266,11 +331,13 @@ def test_a3_keeps_to_the_signs_that_went_with_success() -> None:
     run.best.x_adv[:2] = torch.tensor([[[[0.4, 0.5, 0.1]]], [[[0.5, 0.4, 0.1]]]])
     run.best.margins[:2] = -0.1  # the first image is taken for class 1 now, the second for 0
     directions = torch.tensor([[0.9, -0.7, 0.3], [0.2, -0.4, 0.5], [-1, 1, -1]])
+    assert run.signs == (-1.0, 1.0)  # of nothing known
 
     run._learn(torch.arange(3), directions)
 
-    # The labels' components of the first two are 0.9 and -0.4, those of the answers -0.7 and 0.2.
-    assert (1.0, -1.0) == run.signs
+    # The labels' shares of the first two are 0.9 and -0.4, those of the answers -0.7 and 0.2.
+    assert run.ups == pytest.approx((0.5, -0.5))
+    assert run.signs == (1.0, -1.0)
 
 
 class Robust(nn.Module):
@@ -286,9 +353,9 @@ class Robust(nn.Module):
     [
         ("pma(steps=6)", 2 * 7, 2 * 6),
         # Once clean, and once more a search than it has steps.
-        ("a3(rounds=3)", 1 + 9 + 16 + 28, 8 + 15 + 27),
+        ("a3(rounds=3)", 1 + 9 + 23 + 23, 8 + 22 + 22),
         # 3 of 3 images hold out, so that a fourth round has no restarts more.
-        ("a3(rounds=4)", 1 + 9 + 16 + 28 + 33, 8 + 15 + 27 + 32),
+        ("a3(rounds=4)", 1 + 9 + 23 + 23 + 40, 8 + 22 + 22 + 39),
     ],
 )
 def test_a_robust_image_costs_exactly(spec: str, forwards: int, backwards: int) -> None:

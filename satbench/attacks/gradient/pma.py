@@ -1,7 +1,7 @@
 """The probability margin attack, PMA: the margin of the softmax, approached term by term.
 
-Xie et al., 2025, "Towards million-scale adversarial robustness evaluation with stronger individual
-attacks" (arXiv:2411.15210).  Its loss is that of Sriramanan et al., 2020 (arXiv:2011.14969,
+Xie et al., 2025, "Towards Million-Scale Adversarial Robustness Evaluation With Stronger Individual
+Attacks" (arXiv:2411.15210).  Its loss is that of Sriramanan et al., 2020 (arXiv:2011.14969,
 equation 2), its schedule that of the margin decomposition attack (Ma et al., 2020,
 arXiv:2006.13726): in the first half of a run only one term of the margin is climbed.  PMA+, which
 adds Auto-PGD on targets, is the suite `pma-plus`.
@@ -31,12 +31,12 @@ _LEAST_STEPS = 4  # in a half of one step its length would be 0
 class PMA(Informed):
     """`steps` steps from each of `restarts` uniform points of the Linf ball.
 
-    The first step climbs the label's probability, as the authors' code has it.  The rest of the
-    first half lowers it in the first, third, … restart, and raises the best other probability in
-    the others.  The second half climbs their difference.  In each half the step falls from 2 eps
-    to 0 along half a cosine.  Differs from the paper: none of this is read from the paper itself
-    but from notes on the authors' code (github.com/xieyong0/PMA); an odd number of steps has the
-    shorter half first.
+    The first step climbs the label's probability, as in the authors' code
+    (github.com/xieyong0/PMA).  The rest of the first half lowers it in the first, third, … restart,
+    and raises the best other probability in the others.  The second half climbs their difference.
+    In each half the step falls from 2 eps to 0 along half a cosine; the first step of the second
+    half still has the length that ends the first half, as in that code.  Differs from the code: the
+    random start is clipped to [0, 1], because a model is only ever asked about images.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf",)
@@ -78,14 +78,14 @@ class PMA(Informed):
         return best
 
     def _lengths(self, eps: float) -> list[float]:
-        """Return the length of each step; the code counts them from -1 in each half."""
-        half = self.steps // 2
-        counted = [number - half * (number >= half) - 1 for number in range(self.steps)]
+        """Return the length of each step; the authors' code counts them so in each half."""
+        half = self.steps / 2
+        counted = [number - 1 - half * (number > half) for number in range(self.steps)]
         return [eps * (1 + math.cos(math.pi * number / half)) for number in counted]
 
     def _loss(self, y: Tensor, restart: int) -> Loss:
         def climbed(logits: Tensor, rows: Tensor, done: int) -> Tensor:
-            if done >= self.steps // 2:
+            if done >= self.steps / 2:
                 return losses.probability_margin(logits, y[rows])
             label, likely = y[rows, None], logits.softmax(1)
             own = likely.gather(1, label).squeeze(1)
