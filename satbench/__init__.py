@@ -10,6 +10,7 @@ from satbench.core.errors import SatbenchError
 
 if TYPE_CHECKING:
     from satbench.board.comparison import compare
+    from satbench.certification.api import certify
     from satbench.evaluation.api import evaluate
     from satbench.evaluation.python.attacking import attack
     from satbench.evaluation.python.loading import load_dataset, load_model
@@ -22,6 +23,7 @@ __all__ = [
     "SatbenchError",
     "__version__",
     "attack",
+    "certify",
     "challenge",
     "compare",
     "evaluate",
@@ -36,6 +38,7 @@ __all__ = [
 
 _HOMES = {
     "attack": "satbench.evaluation.python.attacking",
+    "certify": "satbench.certification.api",
     "challenge": "satbench.proofs.api",
     "compare": "satbench.board.comparison",
     "evaluate": "satbench.evaluation.api",

@@ -35,6 +35,7 @@ ORDER = (  # a room imports only rooms that stand before it, lazily or not
     "evaluation",
     "curve",
     "transfer",
+    "certification",
     "proofs",
     "submissions",
     "training",

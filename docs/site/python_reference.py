@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import satbench
+from satbench.certification.run import Certified
 from satbench.engine.contract import Attack
 from satbench.evaluation.python.result import Result
 from satbench.training.api import Callback, TrainedModel
@@ -12,7 +13,7 @@ _HEAD = """# Python
 `import satbench` is instant; torch is imported when something of it is first used. These are all
 public names. The examples are run by the tests.
 """
-_TYPES = (Result, TrainedModel, Callback, Attack)
+_TYPES = (Result, Certified, TrainedModel, Callback, Attack)
 
 
 def page() -> str:

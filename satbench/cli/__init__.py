@@ -23,6 +23,7 @@ from satbench.core.text.terminal import one_line, tell
 _COMMANDS = {
     "eval": "satbench.cli.eval:evaluate",
     "curve": "satbench.cli.curve:curve",
+    "certify": "satbench.cli.certify:certify",
     "transfer": "satbench.cli.transfer:transfer",
     "train": "satbench.cli.train:train",
     "study": "satbench.cli.study:study",

@@ -73,6 +73,9 @@ MOST_PIXELS = 100_000_000
 MOST_WITNESS_BYTES = 16 * GIB
 """Of all witnesses of a record: 25,000 images of 3 × 224 × 224."""
 
+MOST_PROOF_BYTES = 8 * GIB
+"""Of all proofs of a certificate: slopes of 100 images of a ResNet-18, or of 10,000 small ones."""
+
 
 def check_archive(archive: zipfile.ZipFile, path: Path, most: int = MOST_UNPACKED_BYTES) -> None:
     """Raise SatbenchError where a zip declares that it unpacks to more than a file of its size can.

@@ -36,14 +36,14 @@ def fast_copy(model: nn.Module, channels_last: bool = True) -> nn.Module | None:
     forward is not a graph, for example if it branches on pixels or reads what a hook has stored.
     The copy shares the model's own layers, and does not change its weights.
     """
-    if type(model) is nn.DataParallel and len(model.device_ids) < 2 and _is_bare(model):
+    if type(model) is nn.DataParallel and len(model.device_ids) < 2 and is_bare(model):
         return fast_copy(model.module, channels_last)  # with one device it does nothing itself
     if not any(isinstance(module, nn.Conv2d) for module in model.modules()):
         return None
-    drawn = _drawn(model)
-    if drawn is None:
+    found = drawn(model)
+    if found is None:
         return None
-    graph, layers, others = drawn
+    graph, layers, others = found
     rewritten = _with_folded_batch_norms(graph, layers)
     rewritten = {name: _faster(one, channels_last) or one for name, one in rewritten.items()}
     if all(one is layers[name] for name, one in rewritten.items()):
@@ -71,11 +71,11 @@ class _Tracer(fx.Tracer):
         return super().is_leaf_module(m, module_qualified_name)
 
 
-_Drawn = tuple[fx.Graph, dict[str, nn.Module], dict[str, Any]]
+Drawn = tuple[fx.Graph, dict[str, nn.Module], dict[str, Any]]
 """The graph of a forward, and by name the layers that it calls and the tensors that it reads."""
 
 
-def _drawn(model: nn.Module) -> _Drawn | None:
+def drawn(model: nn.Module) -> Drawn | None:
     """Trace the graph of a model's forward; None if there is none.
 
     A hook or a forward that is set on a module itself may refer to it, so then there is no graph.
@@ -85,7 +85,7 @@ def _drawn(model: nn.Module) -> _Drawn | None:
     layers = [module for name, module in modules if name and tracer.is_leaf_module(module, name)]
     known = {id(layer) for layer in layers}
     hooked = _has_any_global_hook()  # type: ignore[no-untyped-call]
-    if hooked or not all(_is_bare(one) for _, one in modules if id(one) not in known):
+    if hooked or not all(is_bare(one) for _, one in modules if id(one) not in known):
         return None
     # Tracing calls the forward, which may store things on the model.  So a copy is traced, which
     # shares only the layers and parameters.
@@ -113,14 +113,14 @@ def _put_together(graph: fx.Graph, held: Mapping[str, Any]) -> fx.GraphModule:
     return fx.GraphModule({names[target]: one for target, one in held.items()}, graph)
 
 
-def _is_bare(module: nn.Module) -> bool:
+def is_bare(module: nn.Module) -> bool:
     """Whether a module runs only the forward of its class."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
     return not any(hooks) and not module._backward_pre_hooks and "forward" not in vars(module)
 
 
 def _plain(module: nn.Module, kind: type[_Module]) -> TypeGuard[_Module]:
-    return type(module) is kind and _is_bare(module)
+    return type(module) is kind and is_bare(module)
 
 
 def _with_folded_batch_norms(
@@ -147,7 +147,7 @@ def _with_folded_batch_norms(
 
 def _fused(conv: nn.Module, norm: nn.Module) -> nn.Module | None:
     """Return the convolution that does what `conv` and then `norm` do, None if they are others."""
-    if not (isinstance(conv, nn.Conv2d) and _is_bare(conv) and _plain(norm, nn.BatchNorm2d)):
+    if not (isinstance(conv, nn.Conv2d) and is_bare(conv) and _plain(norm, nn.BatchNorm2d)):
         return None
     if norm.training or norm.running_mean is None or norm.running_var is None:
         return None
@@ -209,7 +209,7 @@ def _faster(module: nn.Module, channels_last: bool) -> nn.Module | None:
         return _GlobalAverage() if module.output_size in (1, (1, 1)) else None
     if _is_usual(module):
         module = _Convolution(module, module.weight, module.bias)
-    if isinstance(module, nn.Conv2d) and _is_bare(module):  # of its user's own kind
+    if isinstance(module, nn.Conv2d) and is_bare(module):  # of its user's own kind
         return _laid_channels_last(module) if channels_last else None
     if not isinstance(module, _Convolution):
         return None

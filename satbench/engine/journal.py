@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -134,6 +134,26 @@ class RunStore:
         self._seen.add(name)
         if self._member:
             self._member.send(self.folder / name)
+
+    def keep(self, name: str, **arrays: Any) -> None:
+        """Write what belongs together down, whole or not at all, in a run that has no batches."""
+        path = self.folder / f"{name}.npz"
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
+
+    def kept(self, name: str) -> dict[str, Any] | None:
+        """Return what was kept; None where there is nothing that can be read."""
+        path = self.folder / f"{name}.npz"
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                return {key: stored[key] for key in stored}
+        except (MemoryError, FileNotFoundError) as error:
+            if isinstance(error, MemoryError):  # the file is whole
+                raise
+            return None
+        except Exception:  # every kind of error comes from a zip with a flipped byte
+            path.unlink(missing_ok=True)
+            return None
 
     def remove(self) -> None:
         """Remove the run: its record has been written."""

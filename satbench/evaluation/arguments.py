@@ -162,6 +162,8 @@ _ARGUMENTS = {
         {1: "norm='l1'", 2: "norm='l2'", math.inf: "norm='linf'"},
     ),
     "eps": Argument("a number or a text such as '8/255'", _or_none(_is_radius)),
+    "method": Argument("a name such as 'crown'", _is_text),
+    "seconds": Argument("a number of seconds, or None", _or_none(_is_real)),
     "n_examples": Argument(_WHOLE, _or_none(_is_whole)),
     "seed": Argument(_WHOLE, _is_whole),
     "batch_size": Argument(f"{_WHOLE}, or 'auto'", _is_whole_or_auto),

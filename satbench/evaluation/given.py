@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from torch import nn
@@ -35,7 +36,7 @@ from satbench.models import (
     request_model,
 )
 from satbench.records.answers import same_surrogate
-from satbench.records.record import Record
+from satbench.records.record import DatasetInfo, ModelInfo, Record
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,21 @@ class Given:
     trust: tuple[str, ...] = ()
 
 
-def find_model(record: Record, given: Given) -> LoadedModel:
+class Named(Protocol):
+    """What names a model and images: a record, or a certificate."""
+
+    @property
+    def model(self) -> ModelInfo:
+        """The model."""
+        ...
+
+    @property
+    def dataset(self) -> DatasetInfo:
+        """The images."""
+        ...
+
+
+def find_model(record: Named, given: Given) -> LoadedModel:
     """Return the record's model: the given one, else a known one with its name or weights.
 
     Raises SatbenchError, which says how to give the model, if there is none.
@@ -67,7 +82,7 @@ def find_model(record: Record, given: Given) -> LoadedModel:
     return load_model(_requested(record, given), record.dataset.classes, exactly=False)
 
 
-def _requested(record: Record, given: Given) -> ModelRequest:
+def _requested(record: Named, given: Given) -> ModelRequest:
     model = record.model
     if given.model is not None:
         return request_model(str(given.model), **vars(given.file))
@@ -127,7 +142,7 @@ def _surrogates_in(spec: str) -> frozenset[str]:
     return frozenset(name for stage in parse_suite([spec]) for name in stage.traits.surrogates)
 
 
-def find_images(record: Record, given: Given) -> Dataset | None:
+def find_images(record: Named, given: Given) -> Dataset | None:
     """Return the record's images; if none has its digest, those that come nearest.
 
     Raises SatbenchError if there are none, and for a name that needs code or a server.

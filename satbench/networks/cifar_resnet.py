@@ -99,12 +99,14 @@ class HeCifarResNet:
 
 def _narrowing(inputs: int, blocks: int, activation: Activation) -> nn.Sequential:
     planes = 2 * inputs
-    first = BasicBlock(inputs, planes, 2, activation, _OptionA((planes - inputs) // 2))
+    first = BasicBlock(inputs, planes, 2, activation, OptionA((planes - inputs) // 2))
     rest = stage(BasicBlock, planes, planes, blocks - 1, 1, activation) if blocks > 1 else ()
     return nn.Sequential(first, *rest)
 
 
-class _OptionA(nn.Module):
+class OptionA(nn.Module):
+    """A shortcut of every other pixel, and `padding` channels of zeros on either side."""
+
     def __init__(self, padding: int) -> None:
         super().__init__()
         self.padding = padding

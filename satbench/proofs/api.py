@@ -10,12 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from typing import overload
 
 import torch
 from torch import Tensor, nn
 
+from satbench.certification.run import Certified
 from satbench.core.console import progress_of, say
 from satbench.core.errors import SatbenchError
+from satbench.core.schema import read_text
 from satbench.evaluation.arguments import (
     AttackGiven,
     attack_list,
@@ -27,20 +30,55 @@ from satbench.evaluation.config import DEFAULT_BATCH
 from satbench.evaluation.given import Given
 from satbench.evaluation.python.result import Result
 from satbench.preflight.reading import Images, Labels, Loader, images_given
+from satbench.proofs.certificates import VerifiedCertificate, verify_certificate
 from satbench.proofs.challenging import Challenge, run_challenge
 from satbench.proofs.merging import merge_files
 from satbench.proofs.verification import Verified, verify_record
+from satbench.records.certificates import is_certificate
 from satbench.records.record import Record, read_record
 
 
+@overload
 def verify(
-    record: Record | str | PathLike[str],
+    record: Record,
     model: Callable[[Tensor], object] | str | None = None,
     x: Images | Loader | str | None = None,
     y: Labels | None = None,
     *,
     trust: Sequence[str] = (),
-) -> Verified:
+) -> Verified: ...
+
+
+@overload
+def verify(
+    record: Certified,
+    model: Callable[[Tensor], object] | str | None = None,
+    x: Images | Loader | str | None = None,
+    y: Labels | None = None,
+    *,
+    trust: Sequence[str] = (),
+) -> VerifiedCertificate: ...
+
+
+@overload
+def verify(
+    record: str | PathLike[str],
+    model: Callable[[Tensor], object] | str | None = None,
+    x: Images | Loader | str | None = None,
+    y: Labels | None = None,
+    *,
+    trust: Sequence[str] = (),
+) -> Verified | VerifiedCertificate: ...
+
+
+def verify(
+    record: Record | Certified | str | PathLike[str],
+    model: Callable[[Tensor], object] | str | None = None,
+    x: Images | Loader | str | None = None,
+    y: Labels | None = None,
+    *,
+    trust: Sequence[str] = (),
+) -> Verified | VerifiedCertificate:
     """Verify a record and its witnesses, and return the number that this confirms.
 
     `record` is one that `satbench.evaluate` returned, or the path of its file; its witnesses are
@@ -50,6 +88,9 @@ def verify(
     ignored unless it is among `trust`, because it could run code or ask a server.  There is one
     forward pass per image and witness; no attack runs.  This confirms an upper bound: every image
     that counts as broken is broken.
+
+    What `satbench.certify` returned, or the path of a certificate, is verified by its proofs: the
+    bounds are computed again.  That confirms a lower bound.
 
     Raises SatbenchError for a record that cannot be read, and for a missing model or images.
     Everything else that is wrong is in `faults`, one sentence each.
@@ -62,7 +103,13 @@ def verify(
     >>> verified.confirmed, verified.robust_accuracy == record.robust_accuracy
     (True, True)
     """
-    return verify_record(_path(record), _given_with(record, _given(model, x, y, trust)))
+    given = _given(model, x, y, trust)
+    if isinstance(record, Certified):
+        return verify_certificate(record.path, given)
+    path = _path(record)
+    if not isinstance(record, Record) and is_certificate(read_text(path, "record")):
+        return verify_certificate(path, given)
+    return verify_record(path, _given_with(record, given))
 
 
 def load_record(

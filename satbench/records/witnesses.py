@@ -21,7 +21,8 @@ from satbench.core.files import atomic_path
 from satbench.core.limits import MOST_WITNESS_BYTES, check_archive
 
 _CHUNK_BYTES = 2**20
-_HEADER = 10_000  # letters; a longer header is not ours, and slow to read
+MOST_HEADER = 10_000
+"""Letters; a longer header is not ours, and slow to read."""
 
 
 @dataclass(frozen=True)
@@ -173,10 +174,10 @@ def read_witnesses(path: Path, most: int | None = None) -> Witnesses:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
             shape = _declared_shape(archive, path, most)
             with archive.open("indices.npy") as member:
-                indices = npy.read_array(member, allow_pickle=False, max_header_size=_HEADER)
+                indices = npy.read_array(member, allow_pickle=False, max_header_size=MOST_HEADER)
             images = np.empty((*shape[1:], 4), np.uint8)
             with archive.open("planes.npy") as member:
-                _read_header(member)
+                read_header(member)
                 for plane in range(4):
                     read = member.read(prod(shape[1:]))
                     images[..., plane] = np.frombuffer(read, np.uint8).reshape(shape[1:])
@@ -199,9 +200,9 @@ def _declared_shape(archive: zipfile.ZipFile, path: Path, most: int | None) -> t
     """
     check_archive(archive, path, MOST_WITNESS_BYTES)
     with archive.open("indices.npy") as member:
-        places, kind = _read_header(member)
+        places, kind = read_header(member)
     with archive.open("planes.npy") as member:
-        shape, planes = _read_header(member)
+        shape, planes = read_header(member)
         declared = archive.getinfo("planes.npy").file_size - member.tell()
     if len(places) != 1 or kind.kind not in "iu" or planes != np.dtype("u1"):
         raise ValueError("expected whole numbers and planes of bytes")
@@ -214,11 +215,11 @@ def _declared_shape(archive: zipfile.ZipFile, path: Path, most: int | None) -> t
     return shape
 
 
-def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+def read_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
     """Read the header of a member; return the shape and the type of its array."""
     version = npy.read_magic(member)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, is_by_column, kind = read(member, max_header_size=_HEADER)
+    shape, is_by_column, kind = read(member, max_header_size=MOST_HEADER)
     if is_by_column and len(shape) > 1:
         raise ValueError("expected arrays in the order of C")
     return shape, kind

@@ -89,10 +89,10 @@ SAME = {
     "--zoo": ("eval", "curve", "transfer", "train", "study", "verify", "challenge", "export"),
     "--data-dir": ("eval", "curve", "transfer", "train", "study", "verify", "images", "datasets"),
     "--seed": ("eval", "curve", "transfer", "train", "recheck", "challenge"),
-    "--out": ("eval", "curve", "transfer", "train", "images", "merge", "demo", "export", "plot"),
+    "--out": ("eval", "curve", "transfer", "train", "images", "merge", "export", "plot", "certify"),
     "--quiet": ("eval", "curve", "transfer", "train", "study", "verify", "challenge", "demo"),
-    "--limit": ("eval", "curve", "transfer", "study"),
-    "--n-examples": ("eval", "curve", "transfer", "study"),
+    "--limit": ("eval", "curve", "transfer", "study", "certify"),
+    "--n-examples": ("eval", "curve", "transfer", "study", "certify"),
 }
 
 

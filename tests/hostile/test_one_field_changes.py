@@ -21,8 +21,10 @@ from satbench.board.marks import countable_rechecks
 from satbench.board.tables import render_markdown
 from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError
+from satbench.core.threat import Threat
 from satbench.model_zoo.card import Card, parse_card
 from satbench.recipes import load_recipe
+from satbench.records.certificates import Certificate, certificate_identity, parse_certificate
 from satbench.records.check import check_record
 from satbench.records.curves import Curve, parse_curve, reach_of
 from satbench.records.rechecks import check_recheck, read_recheck
@@ -48,6 +50,25 @@ def _curve_text() -> str:
         reach_of(distances), [*distances[:-1], None], "d", record.environment,
     )  # fmt: skip
     return curve.to_json()
+
+
+def _certificate_text() -> str:
+    record = parse_record(_record_text(), "a test")
+    verdicts = [(0, 1, -1)[k % 3] for k in range(record.n)]
+    margins = [None if verdict == 0 else 0.25 * verdict for verdict in verdicts]
+    threat = Threat.of("linf", "1/255")
+    told = (record.model, record.dataset)
+    identity = certificate_identity(*told, threat, "bab", 60.0)
+    certificate = Certificate(
+        identity, *told, "linf", "1/255", "bab", 60.0, verdicts, margins, 3, "0" * 64,
+        record.environment,
+    )  # fmt: skip
+    return certificate.to_json()
+
+
+def _read_certificate(text: str, folder: Path) -> None:
+    certificate = parse_certificate(text, "a test")
+    assert parse_certificate(certificate.to_json(), "a test") == certificate
 
 
 def _read_record(text: str, folder: Path) -> None:
@@ -160,6 +181,7 @@ KINDS: dict[str, tuple[Callable[[], str], Callable[[str, Path], None]]] = {
     "record": (_record_text, _read_record),
     "card": (_some_card, _read_card),
     "curve": (_curve_text, _read_curve),
+    "certificate": (_certificate_text, _read_certificate),
     "place of a checkpoint": (
         lambda: json.dumps(asdict(Checkpoint(history=({"a": 1.0},), notes=("a",)))),
         _read_place,

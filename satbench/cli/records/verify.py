@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from satbench.core.text.terminal import one_line, tell
 
 if TYPE_CHECKING:
     from satbench.models import FileOptions
+    from satbench.proofs.certificates import VerifiedCertificate
     from satbench.proofs.verification import Verified
 
 
@@ -46,7 +48,7 @@ def verify(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Verify RECORDS and their witnesses: digests, schema, ball, range, misclassification.
+    """Verify RECORDS and their witnesses, or certificates of `satbench certify` and their proofs.
 
     It takes one forward pass per image and witness, and runs the diagnosis again; no attack is run.
     It confirms an upper bound of robust accuracy: every image that counts as broken is broken.  It
@@ -58,10 +60,11 @@ def verify(
         raise click.UsageError("give records to verify, or --all for those of the leaderboard")
     from satbench.core.console import progress_bar
     from satbench.evaluation.given import Given
-    from satbench.proofs.verification import Verified, committed_records, verify_record
+    from satbench.proofs.either import verify_file
+    from satbench.proofs.verification import Verified, committed_records
 
     given = Given(model, dataset, data_dir, file, trust)
-    checked = []
+    checked: list[Verified | VerifiedCertificate] = []
     paths = list(records) or committed_records()
     if not paths:
         raise SatbenchError("expected records in satbench's leaderboard, found none")
@@ -69,7 +72,7 @@ def verify(
         task = bar.add_task("verifying", total=len(paths), note="")
         for path in paths:
             try:
-                checked.append(verify_record(path, given, device))
+                checked.append(verify_file(path, given, device))
             except SatbenchError as error:
                 if not committed:
                     raise
@@ -81,12 +84,17 @@ def verify(
         for one in checked:
             _show(one)
         if committed:
-            _sum_up(checked)
+            _sum_up([one for one in checked if isinstance(one, Verified)])
     if any(one.faults for one in checked):
         ctx.exit(1)
 
 
-def _summary(one: Verified) -> dict[str, object]:
+def _summary(one: Verified | VerifiedCertificate) -> dict[str, object]:
+    from satbench.proofs.certificates import VerifiedCertificate
+
+    if isinstance(one, VerifiedCertificate):
+        share = {"confirmed": one.confirmed, "certified_accuracy": one.certified_accuracy}
+        return {**asdict(one), "path": str(one.path), **share}
     numbers = {
         "confirmed": one.confirmed,
         "robust_accuracy": one.robust_accuracy,
@@ -96,15 +104,20 @@ def _summary(one: Verified) -> dict[str, object]:
     return {**asdict(one), "path": str(one.path), **numbers}
 
 
-def _show(one: Verified) -> None:
+def _show(one: Verified | VerifiedCertificate) -> None:
+    from satbench.proofs.certificates import VerifiedCertificate
+
     for fault in one.faults:
         tell(f"{one_line(one.path)}: {one_line(fault)}")
-    if not one.faults:
+    if isinstance(one, VerifiedCertificate):
+        if not one.faults:
+            tell(f"{one_line(one.path)}: {one}")
+    elif not one.faults:
         checked = f"{one.images} verdicts, {one.witnesses} witnesses: all hold"
         tell(f"{one_line(one.path)}: {one}; {checked}")
 
 
-def _sum_up(checked: list[Verified]) -> None:
+def _sum_up(checked: Sequence[Verified]) -> None:
     good = sum(not one.faults for one in checked)
     proofs = sum(one.witnesses for one in checked)
     claimed = sum(one.broken for one in checked)

@@ -1,0 +1,1 @@
+"""Robust accuracy from below: sound bounds of a network's margins, proofs, and their check."""

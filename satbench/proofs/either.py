@@ -1,0 +1,23 @@
+"""Verify a file: a record by its witnesses, a certificate by its proofs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from satbench.core.schema import read_text
+from satbench.evaluation.given import Given
+from satbench.proofs.certificates import VerifiedCertificate, verify_certificate
+from satbench.proofs.verification import Verified, verify_record
+from satbench.records.certificates import is_certificate
+
+
+def verify_file(
+    path: Path, given: Given | None = None, device: str = "cpu"
+) -> Verified | VerifiedCertificate:
+    """Verify the record or the certificate at `path`; raises what either raises.
+
+    A certificate is verified on the CPU, in double precision, whatever `device` is.
+    """
+    if is_certificate(read_text(path, "record")):
+        return verify_certificate(path, given)
+    return verify_record(path, given, device)
