@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from satbench.certification.bounds import Bounds, Splits, lower_bounds
-from satbench.certification.crown import Deadline
-from satbench.certification.lines import Lines, chosen_lines, highest, lowest
+from satbench.certification.bounding.bounds import Bounds, Splits, lower_bounds
+from satbench.certification.bounding.crown import Deadline
+from satbench.certification.bounding.lines import Lines, chosen_lines, highest, lowest
 from satbench.certification.trees import MOST_SPLITS, BadTreeError, Split, Tree, parts_of
 
 MOST_PARTS = 20_000
-"""Of one tree."""
+"""Of one tree; `MOST_NODES` allows twice as many nodes."""
 
 _TOGETHER = 32
 _STEPS, _LONG = 12, 150

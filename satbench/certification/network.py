@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from satbench.calling.logits import ask
-from satbench.certification.bounds import interval_bounds
-from satbench.certification.program import read_program
+from satbench.certification.bounding.bounds import interval_bounds
+from satbench.certification.bounding.program import read_program
+from satbench.certification.bounding.region import Region
+from satbench.certification.bounding.rounding import Roundoff
 from satbench.certification.proving import Prover
-from satbench.certification.region import Region
-from satbench.certification.rounding import Roundoff
 from satbench.core.errors import SatbenchError
 from satbench.engine.judge import in_full_precision
 

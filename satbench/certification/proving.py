@@ -14,25 +14,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from satbench.certification.bounds import (
+from satbench.certification.bounding.bounds import (
     Bounds,
     interval_bounds,
     logit_bounds,
     lower_bounds,
     margin_rows,
 )
-from satbench.certification.branching import searched_tree, tree_bound
-from satbench.certification.crown import (
+from satbench.certification.bounding.crown import (
     Deadline,
     OutOfTimeError,
     crown_bounds,
     lines_with,
     searched_slopes,
 )
-from satbench.certification.lines import Lines
-from satbench.certification.program import Program
-from satbench.certification.region import Region
-from satbench.certification.rounding import Roundoff
+from satbench.certification.bounding.lines import Lines
+from satbench.certification.bounding.program import Program
+from satbench.certification.bounding.region import Region
+from satbench.certification.bounding.rounding import Roundoff
+from satbench.certification.branching import searched_tree, tree_bound
 from satbench.certification.trees import BadTreeError, Tree
 from satbench.records.certificates import METHODS
 

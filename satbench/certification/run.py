@@ -16,11 +16,11 @@ from torch import nn
 from satbench.calling.borrow import borrowed
 from satbench.calling.devices import choose_device, device_of
 from satbench.calling.generators import own_generators
-from satbench.certification.crown import Deadline
+from satbench.certification.bounding.crown import Deadline
+from satbench.certification.bounding.region import Region
 from satbench.certification.network import check_answers, prover_of
 from satbench.certification.packing import packed, unpacked
 from satbench.certification.proving import Attempt, ImageProof, Prover
-from satbench.certification.region import Region
 from satbench.core.errors import SatbenchError
 from satbench.core.noise import Noise
 from satbench.core.progress.receiver import NoProgress, Progress

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 MOST_SPLITS = 200
 """Of a part: how deep a tree may be."""
 
+MOST_NODES = 50_000
+"""Of a tree: more than a search ever makes."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -48,6 +51,8 @@ def parts_of(tree: Tree) -> tuple[list[tuple[Split, ...]], list[NDArray[np.float
 
     Raises BadTreeError for nodes that are no whole tree, and multipliers that do not fit.
     """
+    if len(tree.nodes) > MOST_NODES:
+        raise BadTreeError(f"it has {len(tree.nodes):,} nodes, more than {MOST_NODES:,}")
     parts: list[tuple[Split, ...]] = []
     betas: list[NDArray[np.float32]] = []
     waiting: list[tuple[Split, ...]] = [()]

@@ -56,7 +56,7 @@ class Given:
     trust: tuple[str, ...] = ()
 
 
-class Named(Protocol):
+class ModelAndImages(Protocol):
     """What names a model and images: a record, or a certificate."""
 
     @property
@@ -70,7 +70,7 @@ class Named(Protocol):
         ...
 
 
-def find_model(record: Named, given: Given) -> LoadedModel:
+def find_model(record: ModelAndImages, given: Given) -> LoadedModel:
     """Return the record's model: the given one, else a known one with its name or weights.
 
     Raises SatbenchError, which says how to give the model, if there is none.
@@ -82,7 +82,7 @@ def find_model(record: Named, given: Given) -> LoadedModel:
     return load_model(_requested(record, given), record.dataset.classes, exactly=False)
 
 
-def _requested(record: Named, given: Given) -> ModelRequest:
+def _requested(record: ModelAndImages, given: Given) -> ModelRequest:
     model = record.model
     if given.model is not None:
         return request_model(str(given.model), **vars(given.file))
@@ -142,7 +142,7 @@ def _surrogates_in(spec: str) -> frozenset[str]:
     return frozenset(name for stage in parse_suite([spec]) for name in stage.traits.surrogates)
 
 
-def find_images(record: Named, given: Given) -> Dataset | None:
+def find_images(record: ModelAndImages, given: Given) -> Dataset | None:
     """Return the record's images; if none has its digest, those that come nearest.
 
     Raises SatbenchError if there are none, and for a name that needs code or a server.

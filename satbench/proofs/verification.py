@@ -22,7 +22,13 @@ from satbench.calling.generators import own_generators
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset
-from satbench.evaluation.given import Given, Named, check_surrogates, find_images, find_model
+from satbench.evaluation.given import (
+    Given,
+    ModelAndImages,
+    check_surrogates,
+    find_images,
+    find_model,
+)
 from satbench.evaluation.own_code import answers_of
 from satbench.models import LoadedModel, is_of_own_code
 from satbench.preflight.preflight import Needs, check_set_up
@@ -192,7 +198,7 @@ def differing_answers(record: Record, dataset: Dataset, loaded: LoadedModel) -> 
     return difference(record.model.answers, here)
 
 
-def check_model(record: Named, loaded: LoadedModel) -> Iterator[str]:
+def check_model(record: ModelAndImages, loaded: LoadedModel) -> Iterator[str]:
     """Yield the differences between the model found here and that of the record."""
     recorded, here = record.model, loaded.info
     if here.weights_digest != recorded.weights_digest:

@@ -7,8 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from satbench.certification.region import Region
-from satbench.certification.rounding import Roundoff
+from satbench.certification.bounding.region import Region
+from satbench.certification.bounding.rounding import Roundoff
 from satbench.networks.build import build_activation
 
 EXACT = Roundoff(2.0**-53)

@@ -10,12 +10,12 @@ import torch
 from bounded_nets import EXACT, around, perceptron, points
 from torch import Tensor, nn
 
-from satbench.certification.bounds import interval_bounds, logit_bounds, margin_rows
-from satbench.certification.crown import crown_bounds
-from satbench.certification.layers import UnknownLayerError
-from satbench.certification.program import read_program
-from satbench.certification.region import Region
-from satbench.certification.rounding import Roundoff
+from satbench.certification.bounding.bounds import interval_bounds, logit_bounds, margin_rows
+from satbench.certification.bounding.crown import crown_bounds
+from satbench.certification.bounding.layers import UnknownLayerError
+from satbench.certification.bounding.program import read_program
+from satbench.certification.bounding.region import Region
+from satbench.certification.bounding.rounding import Roundoff
 from satbench.core.errors import SatbenchError
 from satbench.networks.blocks import BasicBlock, Bottleneck
 from satbench.networks.build import build_activation, build_network

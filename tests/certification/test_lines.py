@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from satbench.certification.lines import chosen_lines, highest, lines_of, lowest
-from satbench.certification.shapes import ActivationShape, shape_of
+from satbench.certification.bounding.lines import chosen_lines, highest, lines_of, lowest
+from satbench.certification.bounding.shapes import ActivationShape, shape_of
 from satbench.networks.activations import PSSiLUModule, SmoothReLUModule
 from satbench.networks.build import build_activation
 from satbench.networks.registry import ACTIVATIONS

@@ -11,8 +11,9 @@ import torch
 from bounded_nets import EXACT, around, perceptron
 from torch import Tensor, nn
 
-from satbench.certification.crown import Deadline
-from satbench.certification.program import read_program
+from satbench.certification.bounding.crown import Deadline
+from satbench.certification.bounding.program import read_program
+from satbench.certification.bounding.region import Region
 from satbench.certification.proving import (
     ALPHA,
     BAB,
@@ -23,7 +24,6 @@ from satbench.certification.proving import (
     ImageProof,
     Prover,
 )
-from satbench.certification.region import Region
 from satbench.certification.trees import BadTreeError, Tree, parts_of
 
 SHAPE = (1, 1, 2)

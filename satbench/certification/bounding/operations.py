@@ -135,7 +135,7 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class Scale:
+class Scaling:
     """A factor and a shift of each element; both broadcast with one output.
 
     `shift_size` is at least |shift|, and what it was computed from.
@@ -147,15 +147,15 @@ class Scale:
     terms: int = 1
 
     def apply(self, x: Tensor) -> Tensor:
-        """Scale."""
+        """Scaling."""
         return x * self.factor
 
     def apply_abs(self, x: Tensor) -> Tensor:
-        """Scale by the absolute factors."""
+        """Scaling by the absolute factors."""
         return x * self.factor.abs()
 
     def transpose(self, a: Tensor) -> Tensor:
-        """Scale."""
+        """Scaling."""
         return a * self.factor
 
     def offset(self) -> Tensor | None:
@@ -167,7 +167,7 @@ class Scale:
         return self.shift_size
 
 
-def batch_norm(module: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> Scale:
+def batch_norm(module: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> Scaling:
     """Return what a batch-norm does to images by these statistics of its channels, (C,)."""
     factor = torch.rsqrt(variance + module.eps)
     if module.weight is not None:
@@ -176,7 +176,7 @@ def batch_norm(module: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> Scale:
     shift, size = moved, moved.abs()
     if module.bias is not None:
         shift, size = shift + module.bias, size + module.bias.abs()
-    return Scale(factor.view(-1, 1, 1), shift.view(-1, 1, 1), size.view(-1, 1, 1))
+    return Scaling(factor.view(-1, 1, 1), shift.view(-1, 1, 1), size.view(-1, 1, 1))
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ class Pooling:
 
 
 @dataclass(frozen=True)
-class Selection:
+class Rearrangement:
     """Elements in another order, some left out, zeros put in; `index` is -1 for a zero.
 
     `index` has one place an output; None where the order stays and only the shape changes.

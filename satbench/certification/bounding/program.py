@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from satbench.calling.borrow import borrowed
-from satbench.certification.layers import UnknownLayerError, layer_of, sum_of
-from satbench.certification.operations import Affine, batch_norm
-from satbench.certification.shapes import ActivationShape
+from satbench.certification.bounding.layers import UnknownLayerError, layer_of, sum_of
+from satbench.certification.bounding.operations import Affine, batch_norm
+from satbench.certification.bounding.shapes import ActivationShape
 from satbench.core.errors import SatbenchError
 from satbench.engine.fast_copy import drawn
 
@@ -158,7 +158,7 @@ class _Reading:
         if not places or not isinstance(value, Tensor):
             return  # a constant, or a size
         if value.dim() < 2 or len(value) != 1:
-            raise UnknownLayerError(name, "a step that mixes images")
+            raise UnknownLayerError(name, "a step without one row for each image")
         self._follow(node, module, name, args, kwargs, value)
 
     def _follow(

@@ -1,8 +1,8 @@
 """Activations as curves: where each bends which way, and how far a computed value may be off.
 
-A bound of a network replaces each activation f by a line on an interval.  Any slope s will do if
-the intercept is the extreme of f(x) - s x on the interval, see `satbench.certification.lines`.  To
-find that extreme it is enough to know between which points f' rises or falls.
+A bound of a network replaces each activation f by a line on an interval.  Any slope s is sound if
+the intercept is the extreme of f(x) - s x on the interval.  The module `lines` beside this one
+finds that extreme.  It has to know only where f' rises and where it falls.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ActivationShape:
     `convex`), falls (`concave`) or stays, and changes by at most `curvature` times the distance.
     At a break f' may jump; `slope` has the value of the piece that follows from the left.
     |f(x)| ≤ `scale` (1 + |x|).  A program with unit roundoff u may return a value that is off by
-    16 u `scale` (1 + |x|) and `gap` (`satbench.certification.rounding`).
+    16 u `scale` (1 + |x|) and `gap` (`satbench.certification.bounding.rounding`).
     """
 
     value: Callable[[Tensor], Tensor]

@@ -12,17 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
-from satbench.certification.operations import (
+from satbench.certification.bounding.operations import (
     Affine,
     Convolution,
     Matrix,
     Mean,
     Pooling,
-    Scale,
-    Selection,
+    Rearrangement,
+    Scaling,
     batch_norm,
 )
-from satbench.certification.shapes import ActivationShape, shape_of
+from satbench.certification.bounding.shapes import ActivationShape, shape_of
 from satbench.core.errors import SatbenchError
 from satbench.engine.fast_copy import is_bare
 from satbench.networks.cifar_resnet import OptionA
@@ -92,7 +92,7 @@ def _module(module: Any, x: Tensor, value: Tensor) -> Layer | None:
         return batch_norm(module, module.running_mean, module.running_var)
     if kind is Normalize:
         shift = -module.mean / module.std
-        return Scale(1 / module.std, shift, shift.abs())
+        return Scaling(1 / module.std, shift, shift.abs())
     if kind in (nn.Identity, nn.Dropout, nn.Dropout2d, StochasticDepth) or (
         kind is nn.Sequential and not len(module)
     ):
@@ -180,7 +180,7 @@ def _pads_zeros(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 def _selection(
     target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor, value: Tensor
-) -> Selection:
+) -> Rearrangement:
     """Find out where each output comes from, by giving every input its place as its value."""
     places = torch.arange(1, x.numel() + 1, dtype=torch.float64, device=x.device).view_as(x)
     if isinstance(target, str):
@@ -190,7 +190,7 @@ def _selection(
     index = moved.flatten().long() - 1
     inputs, outputs = tuple(x.shape[1:]), tuple(value.shape[1:])
     kept = torch.equal(index, torch.arange(prod(inputs), device=x.device))
-    return Selection(None if kept else index, inputs, outputs)
+    return Rearrangement(None if kept else index, inputs, outputs)
 
 
 _ACTIVATIONS: dict[object, Callable[..., nn.Module]] = {
@@ -221,10 +221,10 @@ def _with_constant(
     one = torch.ones((), dtype=x.dtype, device=x.device)
     if (signs := sum_of(target)) is not None:
         if moving == 0:
-            return Scale(one, signs[1] * constant, constant.abs())
-        return Scale(signs[1] * one, constant, constant.abs())
+            return Scaling(one, signs[1] * constant, constant.abs())
+        return Scaling(signs[1] * one, constant, constant.abs())
     if target in (operator.mul, operator.imul, torch.mul, "mul"):
-        return Scale(constant)
+        return Scaling(constant)
     if moving == 0 and target in (operator.truediv, torch.div, "div"):
-        return Scale(1 / constant)
+        return Scaling(1 / constant)
     return None

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from satbench.certification.shapes import ActivationShape
+from satbench.certification.bounding.shapes import ActivationShape
 
 MARGIN = 2.0**-40
 

@@ -3,7 +3,7 @@
 Interval bound propagation (Gowal et al., 2018, arXiv:1810.12715, section 3) sends a box through the
 steps.  Backward bounds (CROWN: Zhang et al., 2018, arXiv:1811.00866) send a row of coefficients
 back from a step to the image, and replace each activation by the line below or above it.  Both take
-into account what rounding may do (`satbench.certification.rounding`).
+into account what rounding may do (`satbench.certification.bounding.rounding`).
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from satbench.certification.lines import Lines, chosen_lines, highest, lowest
-from satbench.certification.operations import Affine
-from satbench.certification.program import Program, ProgramStep, Signed, Source
-from satbench.certification.region import Region
-from satbench.certification.rounding import Roundoff
-from satbench.certification.shapes import ActivationShape
+from satbench.certification.bounding.lines import Lines, chosen_lines, highest, lowest
+from satbench.certification.bounding.operations import Affine
+from satbench.certification.bounding.program import Program, ProgramStep, Signed, Source
+from satbench.certification.bounding.region import Region
+from satbench.certification.bounding.rounding import Roundoff
+from satbench.certification.bounding.shapes import ActivationShape
 
 _UP = 1 + 2.0**-30  # makes up for the rounding of sizes themselves, which are sums of what is ≥ 0
+
+_UNDERFLOW = 2.0**-90
+"""More than a sum of 2^30 float32 products can lose where each is flushed to 0 below 2^-126."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ def interval_bounds(
         if isinstance(step.does, ActivationShape) and refine is not None:
             _tighten(bounds, step.takes[0], refine)
         low, high, error = _interval(step, bounds)
+        error = error + _UNDERFLOW
         low, high = low - error, high + error
         size = low.abs().maximum(high.abs())
         bounds.boxes.append(Box(low, high, (error + own * size) * _UP))

@@ -15,12 +15,17 @@ from math import prod
 import torch
 from torch import Tensor
 
-from satbench.certification.bounds import Bounds, interval_bounds, logit_bounds, lower_bounds
-from satbench.certification.lines import Lines, lines_of
-from satbench.certification.program import Program, Source
-from satbench.certification.region import Region
-from satbench.certification.rounding import Roundoff
-from satbench.certification.shapes import ActivationShape
+from satbench.certification.bounding.bounds import (
+    Bounds,
+    interval_bounds,
+    logit_bounds,
+    lower_bounds,
+)
+from satbench.certification.bounding.lines import Lines, lines_of
+from satbench.certification.bounding.program import Program, Source
+from satbench.certification.bounding.region import Region
+from satbench.certification.bounding.rounding import Roundoff
+from satbench.certification.bounding.shapes import ActivationShape
 
 _ROWS = 512
 """Rows that go back at once: few enough for memory, enough to be fast."""

@@ -1,0 +1,1 @@
+"""Sound bounds of a network: its steps, its activations, intervals and lines."""
