@@ -1,4 +1,4 @@
-"""The attacks, the engine that runs a suite of them on the survivors, and the judge.
+"""The attacks and the suites that are made of them.
 
 A new attack is one module and one line in `ATTACKS`.
 """

@@ -1,4 +1,4 @@
-"""The default specs of satbench's own attacks, which a file holds so that lists need no torch."""
+"""The default specs of satbench's own attacks, read from a file so that lists need no torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cache
 from satbench.core.content import content_folder
 
 FILE = "defaults.json"
-"""In the folder of the suites; `satbench attacks --catalogue` writes it."""
+"""A file in the folder of the suites; `satbench attacks --catalogue` writes it."""
 
 
 @cache
@@ -21,5 +21,5 @@ def shipped_defaults() -> dict[str, str]:
     try:
         text = (content_folder("attacks") / FILE).read_text(encoding="utf-8")
         return {str(name): str(spec) for name, spec in json.loads(text).items()}
-    except (OSError, ValueError):  # the attacks themselves know as well, by an import of torch
+    except (OSError, ValueError):  # the attacks have the defaults too, but import torch
         return {}

@@ -1,7 +1,7 @@
-"""How many passes an attack makes on an image that holds out: what a record's numbers keep to.
+"""The numbers of passes that an attack makes on a surviving image, to check those of a record.
 
-A stage cannot have searched with fewer, and hardly with more.  Attacks that are not known here,
-such as those of plug-ins, have no bounds.
+A stage cannot make fewer, and rarely makes more.  Unknown attacks, such as those of plug-ins, have
+no bounds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from satbench.attacks.transfer.surrogates import FromSurrogates
 
 @dataclass(frozen=True)
 class Expenses:
-    """The passes on one image that holds out: forwards and backwards of the model.
+    """The passes on one surviving image: forwards and backwards of the model.
 
     `surrogates` are the backwards of surrogates.
     """
@@ -70,9 +70,9 @@ def expenses_of(attack: object, classes: int) -> Expenses | None:
 
 
 def reaches_the_surface(attack: object) -> bool:
-    """Say whether an attack's searches start at, or next to, the surface of the Linf ball.
+    """Say whether an attack's searches start on or close to the surface of the Linf ball.
 
-    So that of several perturbations that it makes, the largest moves a pixel by all of eps.
+    If so, the largest of several of its perturbations changes a pixel by the whole eps.
     """
     match attack:
         case Chosen(attack=inner):

@@ -18,20 +18,20 @@ from satbench.engine.judge import predict
 FURTHER = (1.0, 1.0001, 1.001, 1.01, 1.05)
 """How far along its own direction a point is pushed until the judge confirms it.
 
-A nearest point is on the decision boundary itself, where a search on a copy of the model that
-rounds otherwise may stop a hair too early.  The distance reported is that of the confirmed point.
+A nearest point is on the decision boundary.  A search on a copy of the model, which rounds
+differently, may stop slightly before it.  The reported distance is that of the confirmed point.
 """
 
 
 @runtime_checkable
 class MinimumNorm(Protocol):
-    """An attack that looks for the smallest perturbation, whatever eps is.
+    """An attack that looks for the smallest perturbation, independently of eps.
 
-    Its trait `norms` names those that it can make small.
+    Its trait `norms` lists the norms that it can minimise.
     """
 
     def nearest(self, model: Model, x: Tensor, y: Tensor, norm: str, noise: NoiseSource) -> Tensor:
-        """Return the nearest points found that `model` gets wrong, in [0, 1]; `x` where none was.
+        """Return the nearest points found that `model` gets wrong, in [0, 1]; `x` if there is none.
 
         (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W).
         """
@@ -50,10 +50,10 @@ def minimum_distances(
     """Return the nearest points that the judge confirms, and their distances.
 
     (B, C, H, W), (B,) labels -> (B, C, H, W), (B,) float64 in pixel units.  The distance is 0 for
-    an image that is wrong when clean and infinite where no point was confirmed; `x` is returned
-    for both.  `judged` is the untouched model in eval mode; `searcher`, which may be a faster copy,
-    is what the attack asks.  Raises SatbenchError for a norm the attack does not know, and
-    NonFiniteLogitsError.
+    an image that is wrong without an attack and infinite if no point was confirmed; `x` is returned
+    for both.  `judged` is the untouched model in eval mode; `searcher`, which may be a fast copy,
+    is the model that the attack uses.  Raises SatbenchError for a norm that the attack does not
+    support, and NonFiniteLogitsError.
     """
     points = x.clone()
     right = predict(judged, x) == y

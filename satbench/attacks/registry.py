@@ -1,4 +1,4 @@
-"""The names of attacks, and how the text of one becomes the thing."""
+"""The names of attacks, and the reader that turns a spec into an attack."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from satbench.engine.traits import (
     traits_of,
 )
 
-if TYPE_CHECKING:  # the contract needs torch, and names must be answered without it
+if TYPE_CHECKING:  # the contract needs torch, and names must work without it
     from satbench.engine.contract import Attack
 
 _PLACED = ("autoattack", "fast", "autoattack-rand")  # the others follow `fast`, by name
 
 
 def _suite(name: str) -> Entry:
-    """Return the line of a suite that ships as a file."""
+    """Return the registry entry of a shipped suite."""
     suite = read_suite(shipped_suites()[name])
     return Entry(name, f"satbench.attacks.suites.shipped:{name}", suite.summary, suite.source)
 
@@ -182,11 +182,11 @@ ATTACKS = Registry(
 )
 
 _OWN: dict[str, type] = {}
-"""Suites of the user's own files, by the name that their specs have."""
+"""Suites from the user's own files, by their name in specs."""
 _FILES: dict[str, Path] = {}
 
 _GIVEN: dict[str, Attack] = {}
-"""Attacks that a user handed over as objects in this process, by the text that stands for each."""
+"""Attacks that a user passed as objects in this process, by their text in specs."""
 
 _TOML = re.compile(r"^(?P<path>.+\.toml)(?P<arguments>\(.*\))?$", re.DOTALL)
 _PGD_K = re.compile(r"^pgd-(\d+)(\(.*\))?$", re.DOTALL)
@@ -195,14 +195,14 @@ _PGD_K = re.compile(r"^pgd-(\d+)(\(.*\))?$", re.DOTALL)
 def check_attack_name(text: str, threat: Threat | None = None) -> None:
     """Raise SatbenchError unless `text` names a known attack.  Imports no attack.
 
-    Where the threat model is known, a step that is too long for it is refused too.
+    If the threat model is known, a step that is too long for it is refused too.
     """
     if text in _GIVEN:
         return
     name, arguments = _split(text)
     if name in _OWN:
         return
-    # `pgf-50` is nearer to `pgd` than to any other name once its number is off.
+    # `pgf-50` is nearer to `pgd` than to any other name without its number.
     entry = ATTACKS[name if name in ATTACKS else re.sub(r"-\d+$", "", name)]
     if threat and not entry.plugin:
         check_step_text(name, arguments, threat)
@@ -212,7 +212,7 @@ def parse_attack(text: str) -> Attack:
     """Read `pgd(steps=40,step=eps/10)`, the short form `pgd-40`, or `FILE.toml`, a suite.
 
     Raises SatbenchError for an unknown name or parameter, a value out of range, and an attack, such
-    as a plug-in's, that does not hold the contract (`satbench.engine.traits`).
+    as a plug-in's, that violates the contract (`satbench.engine.traits`).
     """
     if text in _GIVEN:
         return _GIVEN[text]
@@ -225,7 +225,7 @@ def parse_attack(text: str) -> Attack:
 
 
 def attack_spec(text: str) -> str:
-    """Return the canonical spec of an attack, every parameter spelled out."""
+    """Return the canonical spec of an attack with all its parameters."""
     return text if text in _GIVEN else spec_of(_split(text)[0], parse_attack(text))
 
 
@@ -236,7 +236,7 @@ def default_spec(name: str) -> str:
     'square(queries=5000,block=250)'
     """
     known = shipped_defaults()
-    # A suite of the user's own may have any name; what is not in the file is asked of the attack.
+    # A user's suite may have any name; what is not in the file comes from the attack itself.
     return known[name] if name in known and name not in _OWN else attack_spec(name)
 
 
@@ -253,9 +253,9 @@ def spec_of_object(attack: object) -> str | None:
 
 
 def give_attack(text: str, attack: Attack) -> None:
-    """Let `text` stand for an attack that is a user's own object, as long as the process lives.
+    """Register `text` as the name of an attack that is a user's own object, for this process.
 
-    Raises SatbenchError where the traits that it declares, or its parts, are none.
+    Raises SatbenchError if its declared traits or its parts are invalid.
     """
     check_attack(text.partition("(")[0], attack)
     _GIVEN[text] = attack
@@ -264,8 +264,8 @@ def give_attack(text: str, attack: Attack) -> None:
 def short_spec(spec: str) -> str:
     """Return the shortest text that means the same: `pgd(steps=50,step=eps/4,…)` -> `pgd-50`.
 
-    A record may name what is no attack here, such as a third party's `images(…)`: that stays.  So
-    does an attack of a plug-in, whose defaults only its code tells, and a file.
+    A name that is no attack here, such as a third party's `images(…)`, is returned unchanged.  So
+    are a file and an attack of a plug-in, whose defaults only its code knows.
     """
     if spec.partition("(")[0] not in _OWN and not is_own_attack(spec):
         return spec
@@ -280,9 +280,9 @@ def short_spec(spec: str) -> str:
 
 
 def surrogates_in_file(text: str) -> frozenset[str]:
-    """Return the models that a suite's file names of itself, `FILE.toml` or `FILE.toml(a=…)`.
+    """Return the models that a suite's file itself names, `FILE.toml` or `FILE.toml(a=…)`.
 
-    Models that the parameters after the file name are left out.  A text without a file names none.
+    Models named in the parameters after the file are left out.  A text without a file names none.
     """
     file = _TOML.match(check_spec_text(text))
     if not file:
@@ -294,12 +294,12 @@ def surrogates_in_file(text: str) -> frozenset[str]:
 
 
 def is_given(spec: str) -> bool:
-    """Say whether a spec stands for an object that was handed over in this process."""
+    """Say whether a spec names an object that was passed in this process."""
     return spec in _GIVEN
 
 
 def is_own_attack(spec: str) -> bool:
-    """Say whether a spec is of an attack of satbench's own: reading it runs no other code."""
+    """Say whether a spec is of one of satbench's own attacks: reading it runs no other code."""
     try:
         name, _ = split_spec(spec)
     except SatbenchError:
@@ -308,20 +308,20 @@ def is_own_attack(spec: str) -> bool:
 
 
 def suite_digests(specs: Sequence[str]) -> dict[str, str]:
-    """Return the digests of the suites among the canonical `specs`, by name; others have none."""
+    """Return the digests of the suites among the canonical `specs`, by name."""
     names = [split_spec(spec)[0] for spec in specs]
     files = {**shipped_suites(), **_FILES}
     return {name: digest_of(read_suite(files[name])) for name in names if name in files}
 
 
 def _split(text: str) -> tuple[str, dict[str, str]]:
-    """Split the text of an attack into its name and arguments; a file becomes a name of its own."""
+    """Split the text of an attack into its name and arguments; a file gets its own name."""
     file = _TOML.match(check_spec_text(text))
     if not file:
         return split_spec(expand(text))
     path = Path(file["path"])
     suite = read_suite(path)
-    # The digest is in the name, so that another content of the file is another attack.
+    # The digest is in the name, so that a changed file is another attack.
     stem = re.sub(r"[^\w.-]", "-", path.stem)
     name = f"suite.{stem}-{digest_of(suite)[:12]}"
     if name not in _OWN:
@@ -330,7 +330,7 @@ def _split(text: str) -> tuple[str, dict[str, str]]:
 
 
 def expand(text: str) -> str:
-    """Spell a short form out: `pgd-40` -> `pgd(steps=40)`."""
+    """Expand a short form: `pgd-40` -> `pgd(steps=40)`."""
     short = _PGD_K.match(text.strip())
     if not short:
         return text

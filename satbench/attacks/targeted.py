@@ -1,4 +1,4 @@
-"""Which attacks can be aimed at a class, and how each sees the model then."""
+"""The attacks that can be aimed at a class, and the function of the logits that each uses."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ VIEWS: Mapping[str, View] = {
     "foolbox.boundary": "distance",
     "foolbox.hopskipjump": "distance",
 }
-"""Names of attacks whose search needs only two classes, with what they see of the model."""
+"""Names of attacks whose search needs only two classes, with the function that they use."""
 
 
 def view_of(spec: str) -> View:
-    """Return how an attack sees the model when it is aimed at a class.
+    """Return the function of the logits that an attack uses when it is aimed at a class.
 
-    Raises SatbenchError for one that cannot be: it chooses classes itself, compares more than two,
-    or makes its images on other models.
+    Raises SatbenchError for an attack that chooses classes itself, compares more than two, or makes
+    its images on other models.
     """
     name = split_spec(spec)[0]
     if name in VIEWS:
         return VIEWS[name]
     raise SatbenchError(
-        f"{name} cannot be aimed at a class: with target= take {', '.join(list(VIEWS)[:4])} or "
+        f"{name} cannot be aimed at a class: with target= use {', '.join(list(VIEWS)[:4])} or "
         f"another of {', '.join(list(VIEWS)[4:])}"
     )

@@ -2,11 +2,11 @@
 
 Croce & Hein, 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse
 parameter-free attacks" (arXiv:2003.01690, algorithm 1 and section 4); in L1 Croce & Hein, 2021,
-"Mind the box" (arXiv:2103.01208, section 3).  The package pyautoattack 0.2 defines the verdict:
-the noise is drawn in its order, for the block's images that it would draw for, and every iterate
-is computed as it computes it.  What costs it passes and changes no verdict is left out: an image
-leaves the batch at its first misclassified iterate, the clean logits are computed once, and the
-gradient of the last iterate is not computed.
+"Mind the box" (arXiv:2103.01208, section 3).  The package pyautoattack 0.2 defines the verdict.
+Noise is drawn in its order, for the same images of the block, and every iterate is computed in the
+same way.  Passes that change no verdict are left out: an image leaves the batch at its first
+misclassified iterate, the clean logits are computed once, and the gradient of the last iterate is
+not computed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from satbench.core.threat import Norm, Threat
 from satbench.engine.ball import l1_correction
 from satbench.engine.contract import Model, NoiseSource, of_any_batch
 
-BLOCK = 250  # images that draw their noise together: the package's default batch size
+BLOCK = 250  # images that share a stream of noise: the package's default batch size
 
 L1_RESTARTS, L1_TARGETS = 5, 5  # of the package's standard version in L1
 
@@ -37,11 +37,11 @@ L1_RESTARTS, L1_TARGETS = 5, 5  # of the package's standard version in L1
 class APGDCE:
     """Auto-PGD on the cross-entropy: `steps` steps from each of `restarts` random points.
 
-    Left at their defaults, the fields mean what the standard version has for the norm: in L1 that
-    is 5 restarts, each through the radii 3 eps, 2 eps and eps (30, 30 and 40 % of the steps).
-    `eot` samples a step make it an attack on a randomised model: gradients are averaged, the last
-    sample gives the label.  With more than one, L1 has no larger radii and as many restarts as
-    given, as the package's version 'rand' has.  `block` images draw their noise together.
+    The default fields give the standard version for the norm: in L1 it has 5 restarts, each through
+    the radii 3 eps, 2 eps and eps (30, 30 and 40 % of the steps).  More than one sample (`eot`) per
+    step is for a randomised model: gradients are averaged, and the last sample gives the label.  L1
+    then has no larger radii and as many restarts as given, as in the package's version 'rand'.
+    `block` images share a stream of noise.
     """
 
     steps: int = 100
@@ -65,7 +65,7 @@ class APGDCE:
 
 @dataclass(frozen=True)
 class APGDDLR:
-    """Auto-PGD on the difference of logits ratio, which no scaling of the logits blinds.
+    """Auto-PGD on the difference of logits ratio, which does not change if the logits are scaled.
 
     The fields are those of apgd-ce.  Raises SatbenchError for fewer than 3 classes.
     """
@@ -93,11 +93,11 @@ class APGDDLR:
 
 @dataclass(frozen=True)
 class APGDT:
-    """Auto-PGD on the targeted DLR loss, one run for each of the likeliest wrong classes.
+    """Auto-PGD on the targeted DLR loss, one run for each of the most likely wrong classes.
 
-    Classes are taken in the order of the clean logits.  Left at its default of 9, `targets` means
-    what the standard version has for the norm: 5 in L1, where each run goes through larger radii;
-    the other fields are those of apgd-ce.  Raises SatbenchError for fewer than 4 classes.
+    Classes are in the order of the clean logits.  The default of 9 `targets` means the number of
+    the standard version for the norm: 5 in L1, where each run goes through larger radii.  The other
+    fields are those of apgd-ce.  Raises SatbenchError for fewer than 4 classes.
     """
 
     least_classes: ClassVar[int] = 4
@@ -126,7 +126,7 @@ class APGDT:
 def clean_logits(model: Model, x: Tensor, least_classes: int, loss: str) -> Tensor:
     """Return the logits of `x`, (B, K).  Raises SatbenchError for fewer classes than a loss needs.
 
-    `loss` is what people call it.
+    `loss` is its name in the message.
     """
     with torch.no_grad():
         logits = model(x)
@@ -147,9 +147,10 @@ def in_runs(
     threat: Threat,
     noise: NoiseSource,
 ) -> Tensor:
-    """Make one run after the other, each on the images that are left.
+    """Run one after the other, each on the images that are left.
 
-    `runs` holds the targets of each run, (B,).  An image that is wrong when clean stays as it is.
+    `runs` has the targets of each run, (B,).  An image that is wrong without an attack is returned
+    unchanged.
     """
     result = x.clone()
     left = (clean.max(1).indices == y).nonzero().squeeze(1)
@@ -169,19 +170,19 @@ def larger_radii(threat: Threat, eot: int) -> bool:
 
 
 def restarts_in(threat: Threat, restarts: int, eot: int) -> int:
-    """Return how many restarts `restarts` means under `threat`."""
+    """Return the number of restarts under `threat`."""
     return L1_RESTARTS if larger_radii(threat, eot) and restarts == 1 else restarts
 
 
 def targets_in(threat: Threat, targets: int, eot: int) -> int:
-    """Return how many targets `targets` means under `threat`."""
+    """Return the number of targets under `threat`."""
     return L1_TARGETS if larger_radii(threat, eot) and targets == 9 else targets
 
 
 def _one_run(
     search: Search, x: Tensor, y: Tensor, target: Tensor, threat: Threat
 ) -> tuple[Tensor, Tensor]:
-    """Return which images were fooled, (B,) bool, and the images that do it."""
+    """Return which images were broken, (B,) bool, and the adversarial images."""
     eps = threat.radius
     if not larger_radii(threat, search.eot):
         start = _random_start(x, threat.norm, eps)
@@ -193,7 +194,7 @@ def _one_run(
     start = start + l1_correction(start - x, x, 3 * eps)
     for radius, steps in zip((3 * eps, 2 * eps, eps), _thirds(search.steps), strict=True):
         start = start + l1_correction(start - x, x, radius)
-        torch.randn(x.shape)  # the package draws a start and does not use it
+        torch.randn(x.shape)  # the package draws a start that it does not use
         problem = Problem(x, y, target, threat.norm, radius, last=radius == eps)
         outcome = search.run(problem, start.clamp(0, 1), steps, sparse_start=True)
         start = outcome.best
@@ -216,7 +217,7 @@ def _random_start(x: Tensor, norm: Norm, eps: float) -> Tensor:
 
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators, as the package does, and put the caller's back."""
+    """Seed torch's global generators, as the package does, and restore their state afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.random.manual_seed(seed)
         yield

@@ -1,8 +1,8 @@
 """One run of Auto-PGD: its iterates, its step sizes, and when an image leaves the run.
 
 Algorithm 1 of Croce & Hein, 2020 (arXiv:2003.01690), and algorithm 1 of Croce & Hein, 2021
-(arXiv:2103.01208) in L1, with the order of operations of pyautoattack 0.2: the sign of a small
-gradient, and with it the iterate, can depend on the last bit.
+(arXiv:2103.01208) in L1.  The order of operations is that of pyautoattack 0.2, because the sign of
+a small gradient, and so the iterate, can depend on the last bit.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 _MOMENTUM = 0.75
 _RISES = 0.75  # a window with no more than this share of rises halves the step
-_CLEAR = 1e-4  # of the spread of the logits; the rounding of a fast copy is far below
+_CLEAR = 1e-4  # relative to the spread of the logits; the rounding of a fast copy is far smaller
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What a run attacks.  `last` is false at a larger radius than that of the threat model."""
+    """The input of a run. `last` is false if its radius is larger than that of the threat model."""
 
     x: Tensor
     y: Tensor
@@ -40,9 +40,9 @@ class Problem:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a run reached: who was fooled, (B,) bool, and by which images.
+    """The result of a run: which images were broken, (B,) bool, and the adversarial images.
 
-    `best` are the iterates of highest loss; of images that left they are the start.
+    `best` are the iterates of highest loss; for images that left they are the start.
     """
 
     best: Tensor
@@ -64,9 +64,9 @@ class Search:
     ) -> SearchResult:
         """Take `steps` steps from `start`.
 
-        At the last radius an image leaves at its first iterate that is clearly misclassified;
-        where rounding decides it goes on, and its last misclassified iterate is found.
-        `sparse_start` lets L1 read off the start how many pixels to step.
+        At the last radius an image leaves at its first iterate that is clearly misclassified.  If
+        rounding decides, the image goes on, and its last misclassified iterate counts.  With
+        `sparse_start`, L1 takes the number of pixels to change from the start.
         """
         best, found = start.clone(), start.clone()
         fooled = torch.zeros(len(start), dtype=torch.bool, device=start.device)
@@ -94,7 +94,7 @@ class Search:
         return SearchResult(best, fooled, found)
 
     def _evaluate(self, rows: _Rows, gradient: bool) -> Tensor:
-        """Set the loss, and the gradient where it is wanted, at `x_adv`; return the logits."""
+        """Set the loss, and the gradient if it is needed, at `x_adv`; return the logits."""
         if not gradient:
             logits = self.model(rows.x_adv)
             rows.loss = self.loss(logits, rows.y, rows.target)
@@ -111,20 +111,20 @@ class Search:
 
 
 def normalised(delta: Tensor, norm: Norm) -> Tensor:
-    """Return `delta` scaled to norm 1 in Linf or L2; 0 stays 0.  (B, …) -> (B, …)."""
+    """Return `delta` scaled to norm 1 in Linf or L2; 0 is returned as 0. (B, …) -> (B, …)."""
     return delta / (_lengths(delta, norm) + 1e-12)
 
 
 @dataclass
 class _Rows:
-    """All that a run knows of the images in its batch, one row each."""
+    """The state of a run for the images in its batch, one row each."""
 
     index: Tensor  # rows of the problem
     x: Tensor
     y: Tensor
     target: Tensor
     x_adv: Tensor
-    before: Tensor  # the iterate that x_adv was stepped from
+    before: Tensor  # the iterate before x_adv
     grad: Tensor
     loss: Tensor
     best: Tensor
@@ -158,7 +158,7 @@ class _Rows:
         self.before, self.x_adv = self.x_adv, x_adv
 
     def improve(self) -> None:
-        """Remember the iterates of higher loss than all before."""
+        """Store the iterates whose loss is higher than all before."""
         better = self.loss > self.best_loss
         self.best_loss = torch.where(better, self.loss, self.best_loss)
         wide = better.view(self.step.shape)
@@ -166,21 +166,21 @@ class _Rows:
         self.best_grad = torch.where(wide, self.grad, self.best_grad)
 
     def back_to_best(self, which: Tensor) -> None:
-        """Let the images of `which`, (B,) bool, go on from their best iterate."""
+        """Set the images of `which`, (B,) bool, back to their best iterate."""
         wide = which.view(self.step.shape)
         self.x_adv = torch.where(wide, self.best, self.x_adv)
         self.grad = torch.where(wide, self.best_grad, self.grad)
 
 
 class _Schedule(Protocol):
-    """How a run steps, and what it changes at its checkpoints."""
+    """The steps of a run, and the changes at its checkpoints."""
 
     def step(self, rows: _Rows, first: bool) -> Tensor:
         """Return the next iterates."""
         ...
 
     def check(self, rows: _Rows, number: int) -> None:
-        """Look at the iterates of step `number`, the first of which is 1."""
+        """Update the schedule after step `number`; the first step is 1."""
         ...
 
 

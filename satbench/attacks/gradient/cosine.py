@@ -1,10 +1,10 @@
 """Projected gradient descent with a step that decays by a cosine, and a choice of losses.
 
-Its steps shrink from `step` to 0 along half a cosine (as in Yao et al., 2021, arXiv:2102.11860,
-and Xie et al., 2025, arXiv:2411.15210), which at equal passes finds more than a constant step.
-The guided adversarial margin attack, GAMA, is its loss `gama` (Sriramanan et al., 2020,
-arXiv:2011.14969).  With `backward=softplus(10)` it is the operator of Smooth Adversarial Training
-turned into an attack (Xie et al., 2020, arXiv:2006.14536, section 3.2).
+The steps shrink from `step` to 0 along half a cosine (as in Yao et al., 2021, arXiv:2102.11860, and
+Xie et al., 2025, arXiv:2411.15210).  With the same number of passes this breaks more than a
+constant step.  The loss `gama` gives the guided adversarial margin attack, GAMA (Sriramanan et al.,
+2020, arXiv:2011.14969).  `backward=softplus(10)` uses the smooth backward of Smooth Adversarial
+Training for an attack (Xie et al., 2020, arXiv:2006.14536, section 3.2).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TWICE_EPS = Length(Fraction(2), relative=True)
 TRUE = Backward()
 
 _RELAXED = 0.25  # the share of the steps over which GAMA's relaxation fades: 25 of 100 in its code
-_WEIGHT = 50.0  # its weight at first, for CIFAR-10 (arXiv:2011.14969, section 5)
+_WEIGHT = 50.0  # its initial weight, for CIFAR-10 (arXiv:2011.14969, section 5)
 
 Loss = Callable[[Tensor, Tensor, int], Tensor]
 """(logits (B, K), rows of the batch (B,), number of steps done) -> what to climb, (B,)."""
@@ -40,10 +40,10 @@ Loss = Callable[[Tensor, Tensor, int], Tensor]
 class CosinePGD(Informed):
     """`steps` steps along the steepest ascent of `loss`, the first of length `step`.
 
-    `start` is a corner of the ball (a random sign a pixel; in L2 a uniform point), a uniform
-    point, the clean image, or the best point that an earlier attack of the suite found (the clean
-    image where none did).  An image leaves at its first misclassified iterate; of an image that
-    holds out, the iterate of least margin is handed on.  The loss `dlr` needs 3 classes.
+    `start` is a corner of the ball (a random sign per pixel; in L2 a uniform point), a uniform
+    point, the clean image, or the best point of an earlier attack of the suite (the clean image if
+    there is none).  An image leaves at its first misclassified iterate.  For an image that
+    survives, the iterate of least margin is returned.  The loss `dlr` needs 3 classes.
     """
 
     loss: Literal["ce", "margin", "gama", "mifpe", "dlr"] = "margin"
@@ -69,7 +69,7 @@ class CosinePGD(Informed):
         noise: NoiseSource,
         hints: Hints,
     ) -> Found:
-        """Perturb `x`, from the best points known if `start` says so."""
+        """Perturb `x`, from the best points so far if `start` is `best`."""
         start = start_of(self.start, x, threat, noise, hints)
         lengths = half_cosine(self.step.within(threat), self.steps)
         return Climb(model, x, y, threat, lengths, self.backward).run(start, self._loss(y))
@@ -97,7 +97,7 @@ def _of_three(logits: Tensor) -> Tensor:
 
 
 class _Gama:
-    """The probability margin, and at first the distance from the probabilities at the start."""
+    """The probability margin, plus a fading distance from the probabilities at the start."""
 
     def __init__(self, y: Tensor, steps: int) -> None:
         self._y, self._steps = y, steps
@@ -120,7 +120,7 @@ def start_of(
     noise: NoiseSource,
     hints: Hints,
 ) -> Tensor:
-    """Return where a search sets out from.  (B, C, H, W) -> (B, C, H, W)."""
+    """Return the starting points of a search. (B, C, H, W) -> (B, C, H, W)."""
     if name == "clean":
         return x
     if name == "best":
@@ -138,7 +138,7 @@ def half_cosine(step: float, steps: int) -> list[float]:
 
 @dataclass(frozen=True)
 class Climb:
-    """A search around `x`: a step for each of `lengths`, with a choice of backward."""
+    """A search around `x` with a step for each of `lengths` and a choice of backward."""
 
     model: Model
     x: Tensor
@@ -148,7 +148,7 @@ class Climb:
     backward: Backward = TRUE
 
     def run(self, start: Tensor, loss: Loss) -> Found:
-        """Climb from `start`; broken images leave, and the best point of each is kept."""
+        """Climb from `start`; broken images leave, and the best point of each image is kept."""
         best = Found(start.clone(), torch.full((len(start),), torch.inf, device=start.device))
         rows = torch.arange(len(start), device=start.device)
         x_adv, x = start, self.x
@@ -172,13 +172,14 @@ class Climb:
         return best
 
     def _keep_best(self, best: Found, rows: Tensor, x_adv: Tensor, logits: Tensor) -> Tensor:
-        """Take over what is better than the best, and return which rows are still right."""
+        """Store the points that are better than the best; return which rows are still right."""
         margins = -losses.margin(logits, self.y[rows]).to(best.margins.dtype)
         better = margins < best.margins[rows]
         best.margins[rows[better]] = margins[better]
         best.x_adv[rows[better]] = x_adv[better]
         holds: Tensor = logits.argmax(1) == self.y[rows]
-        # A tie that argmax gives away is broken, whatever its margin; it must stay the best.
+        # A tie that argmax decides for another class is a break, whatever its margin: it is the
+        # best.
         best.margins[rows[~holds]] = best.margins[rows[~holds]].clamp_max(0)
         best.x_adv[rows[~holds]] = x_adv[~holds]
         return holds

@@ -2,20 +2,21 @@
 
 Each step linearises the boundary toward a target class, steps a little beyond the nearest point of
 that hyperplane, drawn toward the clean image, and pulls back after each success.  The parameters
-are those of AutoAttack (arXiv:2003.01690): nine targets by the clean logits, no random start.  So
-nothing here is random.
+are those of AutoAttack (arXiv:2003.01690): nine targets by the clean logits, no random start.
+Nothing is random.
 
-The walk is that of pyautoattack's FAB-T; what differs is what no verdict depends on:
+The walk is that of pyautoattack's FAB-T.  The differences change no verdict:
 
-- An image leaves at its first adversarial point within eps; the package walks on for a nearer one.
-  Points of a walk lie close to the boundary, and the judge's rounding is not the search's: so an
-  image leaves only where another class leads clearly, else with its nearest point, as there.
-- The clean forward is shared by all targets: it orders them and gives each its first gradient.
+- An image leaves at its first adversarial point within eps; the package continues to look for a
+  nearer one.  Points of a walk are close to the boundary, and the judge rounds differently.  So an
+  image leaves only if another class leads clearly; else its nearest point is returned, as in the
+  package.
+- All targets share the clean forward, which orders them and gives each its first gradient.
 - No backward after the last step, none through the weights.
 
-A robust image costs 1 + T·(2·steps - 1) forwards and T·steps backwards for T targets.  A step
-needs its two forwards: most points of a walk (75 to 87 % on the shipped models) are adversarial
-yet too far, and the gradient is then due at the point that is pulled back.
+A robust image costs 1 + T·(2·steps - 1) forwards and T·steps backwards for T targets.  A step needs
+its two forwards: most points of a walk (75 to 87 % on the shipped models) are adversarial but too
+far away, and then the gradient is needed at the point that is pulled back.
 """
 
 from __future__ import annotations
@@ -32,19 +33,19 @@ from satbench.core.threat import Threat
 from satbench.engine.contract import Model, NoiseSource, of_any_batch
 
 # The paper's parameters alpha_max, eta and beta, with the values that AutoAttack gives them.
-_MOST_BIAS = 0.1  # how far a step may be drawn toward the clean image
+_MOST_BIAS = 0.1  # the largest weight of the clean image in a step
 _OVERSHOOT = 1.05
 _PULL_BACK = 0.9
-_CLEAR = 1e-3  # of the largest logit: a wrong answer that leads by more is no matter of rounding
-_TINY = 1e-8  # keeps 0 / 0 away where a point is on the hyperplane
+_CLEAR = 1e-3  # of the largest logit: a wrong class that leads by more is not due to rounding
+_TINY = 1e-8  # prevents 0 / 0 for a point on the hyperplane
 
 
 @dataclass(frozen=True)
 class FABT:
-    """`steps` steps toward each of the `targets` classes that are likeliest at the clean image.
+    """`steps` steps toward each of the `targets` most likely classes at the clean image.
 
-    With K classes there are at most K - 1 targets.  Images do not affect each other; `block` is
-    what the attack has in common with the other parts of AutoAttack.
+    With K classes there are at most K - 1 targets.  Images do not affect each other; the attack has
+    a `block` only because the other parts of AutoAttack have one.
     """
 
     steps: int = 100
@@ -60,8 +61,8 @@ class FABT:
     ) -> Tensor:
         """Perturb `x` within `threat`.  (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W).
 
-        An image that no walk broke within eps comes back as it was.  Raises SatbenchError where
-        the model has a single class.
+        An image that no walk broke within eps is returned unchanged.  Raises SatbenchError if the
+        model has a single class.
         """
         x_adv = x.clone()
         clean, logits = _forward(model, x)
@@ -69,7 +70,7 @@ class FABT:
         for targets in self._targets(logits):
             if not len(left):
                 break
-            if len(left) < len(clean):  # so that no backward is spent on images that left
+            if len(left) < len(clean):  # so that no backward is computed for images that left
                 clean, logits = _forward(model, x[left])
             target = targets[left]
             first = _boundary(clean, logits, y[left], target, keep_graph=True)
@@ -79,9 +80,9 @@ class FABT:
 
     @of_any_batch
     def nearest(self, model: Model, x: Tensor, y: Tensor, norm: str, noise: NoiseSource) -> Tensor:
-        """Return the nearest points of all walks that `model` gets wrong; `x` where none was.
+        """Return the nearest points of all walks that `model` gets wrong; `x` if there is none.
 
-        (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W).  Every image walks all its walks to the
+        (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W).  For every image all walks run to the
         end: 1 + T·(2·steps - 1) forwards and T·steps backwards for T targets.
         """
         points, threat = x.clone(), Threat.of(norm, "1")
@@ -101,7 +102,7 @@ class FABT:
         return points
 
     def _targets(self, logits: Tensor) -> Tensor:
-        """Return the likeliest wrong classes, likeliest first.  (B, K) -> (T, B)."""
+        """Return the most likely wrong classes, the most likely first. (B, K) -> (T, B)."""
         classes = logits.shape[1]
         if classes < 2:
             raise SatbenchError(f"fab-t needs a model of at least 2 classes, got {classes}")
@@ -111,7 +112,7 @@ class FABT:
 
 
 Boundary = tuple[Tensor, Tensor]
-"""How far the target's logit is above the label's, (B,), and its gradient, (B, C, H, W)."""
+"""The target's logit minus the label's, (B,), and its gradient, (B, C, H, W)."""
 
 
 def _walk(
@@ -123,10 +124,10 @@ def _walk(
     threat: Threat,
     steps: int,
 ) -> tuple[Tensor, Tensor]:
-    """Walk from the clean images `x` toward `target`; `first` is their boundary.
+    """Walk from the clean images `x` toward `target`; `first` is the boundary there.
 
-    Returns the adversarial points, (B, C, H, W), `x` itself where there is none within eps, and
-    where there is one, (B,) bool.
+    Returns the adversarial points, (B, C, H, W), or `x` itself if none is within eps, and which
+    images have one, (B,) bool.
     """
     result, nearest = x.clone(), torch.full_like(first[0], torch.inf)
     active, point, boundary = torch.arange(len(x), device=x.device), x, first
@@ -160,10 +161,10 @@ def _approach(
     threat: Threat,
     steps: int,
 ) -> tuple[Tensor, Tensor]:
-    """Walk as `_walk` does, to the end, for the nearest point that is wrong.
+    """Walk like `_walk`, but to the end, and return the nearest point that is wrong.
 
-    Points that were pulled back count too, for the model is asked about them anyway.  Returns the
-    points, (B, C, H, W), and how far they are, (B,): infinity where none was found.
+    Points that were pulled back count too, because the model evaluates them anyway.  Returns the
+    points, (B, C, H, W), and their distances, (B,): infinity if none was found.
     """
     result, nearest = x.clone(), torch.full_like(first[0], torch.inf)
 
@@ -188,19 +189,19 @@ def _approach(
 
 
 def _pulled_back(point: Tensor, x: Tensor, wrong: Tensor) -> Tensor:
-    """Draw the points that are wrong, (B,) bool, a tenth of the way back to `x`."""
+    """Move the points that are wrong, (B,) bool, a tenth of the way back to `x`."""
     back = x + (point - x) * _PULL_BACK
     return torch.where(wrong.view(-1, *[1] * (x.dim() - 1)), back, point)
 
 
 def _is_clear(logits: Tensor, y: Tensor) -> Tensor:
-    """Say which wrong answers no rounding turns.  (B, K), (B,) -> (B,) bool."""
+    """Say which answers are wrong by more than rounding. (B, K), (B,) -> (B,) bool."""
     lead = logits.amax(1) - logits.gather(1, y[:, None])[:, 0]
     return lead > _CLEAR * logits.abs().amax(1)
 
 
 def _step(point: Tensor, x: Tensor, boundary: Boundary, threat: Threat) -> Tensor:
-    """Step beyond the linearised boundary, drawn toward `x` (algorithm 1).
+    """Step beyond the linearised boundary, with a weight toward `x` (algorithm 1).
 
     (B, C, H, W) twice -> (B, C, H, W) in [0, 1].
     """

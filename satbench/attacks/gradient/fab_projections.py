@@ -1,19 +1,19 @@
-"""Project points onto the meeting of a hyperplane and the box [0, 1], in Linf, L2 and L1.
+"""Project points onto the intersection of a hyperplane and the box [0, 1], in Linf, L2 and L1.
 
 FAB (Croce & Hein, 2020, arXiv:1907.02044, section 2) linearises the decision
 boundary to the hyperplane {z : w·z = b} and asks for the shortest d with
 
     w·(t + d) = b   and   0 ≤ t + d ≤ 1.
 
-Each coordinate gives at most |w_i| · room_i, where room_i is its way to the side of the box that
-lies toward the hyperplane.  In every norm one number is sought: the common length in Linf, the
-multiple of w in L2, the last coordinate in use in L1.  It lies between two of the sorted break
-points, found by halving.  Where the box keeps the hyperplane out of reach, every coordinate goes
-to its side of the box.
+Each coordinate contributes at most |w_i| · room_i, where room_i is its distance to the side of the
+box toward the hyperplane.  In every norm one number is unknown: the common length in Linf, the
+multiple of w in L2, the last used coordinate in L1.  It is between two of the sorted break points,
+found by bisection.  If the box does not reach the hyperplane, every coordinate goes to its side of
+the box.
 
-Sums run in float32 in the order of pyautoattack's projections, so that a search follows the same
-path to the last bit; hence also a halving that can end one short in L1 where the number of pixels
-is a power of two.
+Sums are computed in float32 in the order of pyautoattack's projections, so that a search follows
+the same path to the last bit.  Therefore the bisection can end one short in L1, as there, if the
+number of pixels is a power of two.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from torch import Tensor
 from satbench.attacks.gradient.order import ascending
 from satbench.core.threat import Threat
 
-_FLAT = 1e-8  # a coordinate with a smaller weight stays where it is, in L2 and L1
-_FAR = 1e12  # the break point of a coordinate that never meets the box
+_FLAT = 1e-8  # a coordinate with a smaller weight does not move, in L2 and L1
+_FAR = 1e12  # the break point of a coordinate that never reaches the box
 
 
 def to_hyperplane(t: Tensor, w: Tensor, b: Tensor, threat: Threat) -> Tensor:
-    """Return the shortest way from `t` to {z in [0, 1] : w·z = b} in the norm of `threat`.
+    """Return the shortest vector from `t` to {z in [0, 1] : w·z = b} in the norm of `threat`.
 
     (M, D) points in [0, 1], (M, D) weights, (M,) offsets, float32 -> (M, D).  The radius of
     `threat` does not matter.
     """
     gap = (w * t).sum(1) - b
-    w = torch.where(gap[:, None] >= 0, w, -w)  # so that the way goes against w
+    w = torch.where(gap[:, None] >= 0, w, -w)  # so that the vector points against w
     project = {"linf": _linf, "l2": _l2, "l1": _l1}[threat.norm]
     return project(t, w, gap.abs())
 
@@ -51,8 +51,8 @@ def _linf(t: Tensor, w: Tensor, gap: Tensor) -> Tensor:
 
     order = ascending(room).flip(1)
     weights, rooms = w.gather(1, order), room.gather(1, order)
-    # w·d is ends_k - slopes_k · length where the k + 1 roomiest are at `length` and the others
-    # at the box.
+    # w·d is ends_k - slopes_k · length if the k + 1 coordinates with most room are at `length` and
+    # the others at the box.
     ends = (-weights * to_box.gather(1, order)).cumsum(1) + most[:, None]
     slopes = weights.abs().cumsum(1)
 
@@ -61,7 +61,7 @@ def _linf(t: Tensor, w: Tensor, gap: Tensor) -> Tensor:
     k = _halve(last, t, lambda k: -gap > _at(ends, k) - _at(slopes, k) * _at(rooms, k))
     k = torch.where(free, last, k)
     length = ((-gap - _at(ends, k)) / -_at(slopes, k)).clamp_min(0)[:, None]
-    # Where none is at the box the length is not cut by it, as in the package: FAB clips later.
+    # If none is at the box, the box does not limit the length, as in the package: FAB clips later.
     cut = torch.where(free[:, None], length, torch.minimum(length, room))
     d = torch.where(up, cut, -cut) * used
     return torch.where((free | reached)[:, None], d, to_box)
@@ -69,19 +69,19 @@ def _linf(t: Tensor, w: Tensor, gap: Tensor) -> Tensor:
 
 def _l2(t: Tensor, w: Tensor, gap: Tensor) -> Tensor:
     used, last = w.abs() > _FLAT, t.shape[1] - 1
-    # The multiple of w at which a coordinate meets the box.
+    # The multiple of w at which a coordinate reaches the box.
     meets = torch.maximum(t / w, (t - 1) / w).clamp(-_FAR, _FAR)
     meets = meets.masked_fill((w.abs() < _FLAT) | (meets == -_FAR), _FAR)
     to_box = -(meets * w) * used
 
-    # The package's own sort: its order of ties enters the sum of the squares.
+    # The package's own sort: the order of ties changes the sum of the squares.
     ends, order = meets.sort(dim=1)
     ends = ends.masked_fill_(ends == _FAR, 0)
     following = torch.nn.functional.pad(ends[:, 1:], (0, 1))
     squares = (w**2).gather(1, order)
     total = squares.sum(1, keepdim=True)
     left = total - squares.cumsum(1)  # the squared weight of those that have not met the box
-    # w·d at the k-th meeting.
+    # w·d when the k-th coordinate reaches the box.
     first = -total * ends[:, :1]
     value = torch.cat((first, ((ends - following) * left).cumsum(1) + first), 1)
 
@@ -112,7 +112,7 @@ def _l1(t: Tensor, w: Tensor, gap: Tensor) -> Tensor:
 
 
 def _halve(upper: int, t: Tensor, holds: Callable[[Tensor], Tensor]) -> Tensor:
-    """Find the last place in [0, upper) where `holds`, a row each; it holds at 0 or nowhere."""
+    """Find the last place in [0, upper) where `holds`, for each row; it holds at 0 or nowhere."""
     low = torch.zeros(len(t), dtype=torch.int64, device=t.device)
     high = torch.full_like(low, upper)
     for _ in range(math.ceil(math.log2(t.shape[1]))):

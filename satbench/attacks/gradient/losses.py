@@ -1,4 +1,4 @@
-"""Losses that attacks climb.  Each gives one value per image, so that no image sees another."""
+"""Losses that attacks climb. Each gives one value per image, independent of the other images."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_TINY = 1e-12  # as pyautoattack has it: equal logits make a large quotient, not NaN
+_TINY = 1e-12  # as in pyautoattack: equal logits give a large quotient, not NaN
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Return -log softmax(z)_y, at least 0; it vanishes where the model is sure.
+    """Return -log softmax(z)_y, at least 0; it vanishes if the model is confident.
 
     (B, K), (B,) -> (B,).
     """
@@ -20,9 +20,9 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
     """Return the difference of logits ratio -(z_y - max_{i≠y} z_i) / (z_π1 - z_π3).
 
-    π sorts the logits downward.  Shifting or scaling the logits changes nothing; it is above 0
-    exactly where the image is misclassified.  Needs K ≥ 3 (Croce & Hein, 2020, arXiv:2003.01690,
-    equation 6).  (B, K), (B,) -> (B,).
+    π sorts the logits downward.  It does not change if the logits are shifted or scaled, and is
+    above 0 exactly if the image is misclassified.  Needs K ≥ 3 (Croce & Hein, 2020,
+    arXiv:2003.01690, equation 6).  (B, K), (B,) -> (B,).
     """
     ordered, classes = logits.sort(1)
     rival = torch.where(classes[:, -1] == y, ordered[:, -2], ordered[:, -1])
@@ -40,7 +40,7 @@ def dlr_targeted(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the best other logit minus the label's: above 0 exactly where misclassified.
+    """Return the best other logit minus the label's: above 0 exactly if misclassified.
 
     The loss of Carlini & Wagner, 2017 (arXiv:1608.04644, f_6) without its floor.  (B, K), (B,) ->
     (B,).
@@ -57,14 +57,14 @@ def margin_targeted(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 def probability_margin(logits: Tensor, y: Tensor) -> Tensor:
     """Return the best other probability minus the label's.
 
-    Sriramanan et al., 2020 (arXiv:2011.14969, equation 2).  It vanishes where the model is very
-    sure.  (B, K), (B,) -> (B,), in [-1, 1].
+    Sriramanan et al., 2020 (arXiv:2011.14969, equation 2).  It vanishes if the model is very
+    confident.  (B, K), (B,) -> (B,), in [-1, 1].
     """
     return margin(logits.softmax(1), y)
 
 
 def relaxation(logits: Tensor, clean: Tensor) -> Tensor:
-    """Return ‖softmax(z) - softmax(z_0)‖², by which guided adversarial margin attacks set out.
+    """Return ‖softmax(z) - softmax(z_0)‖², the first term of guided adversarial margin attacks.
 
     Sriramanan et al., 2020 (arXiv:2011.14969, equation 3); `clean` are the logits at the start.
     (B, K), (B, K) -> (B,).
@@ -75,10 +75,10 @@ def relaxation(logits: Tensor, clean: Tensor) -> Tensor:
 def mifpe(logits: Tensor, y: Tensor) -> Tensor:
     """Return the cross-entropy of logits that are divided by the gap between the two largest.
 
-    Scaling the logits changes nothing, so float32 neither under- nor overflows (Yu & Xu, 2023,
-    "Efficient loss function by minimizing the detrimental effect of floating-point errors on
-    gradient-based attacks", CVPR 2023).  The divisor is a constant for the gradient.  (B, K), (B,)
-    -> (B,).
+    It does not change if the logits are scaled, so float32 neither under- nor overflows (Yu & Xu,
+    2023, "Efficient loss function by minimizing the detrimental effect of floating-point errors on
+    gradient-based attacks", CVPR 2023).  The gradient treats the divisor as a constant.  (B, K),
+    (B,) -> (B,).
     """
     top = logits.detach().topk(2, 1).values
     gap = (top[:, 0] - top[:, 1]).clamp_min(_TINY)
@@ -97,5 +97,5 @@ def divergence(clean: Tensor, logits: Tensor) -> Tensor:
 
 
 def wide(logits: Tensor) -> Tensor:
-    """Return logits in float32 at least: losses of half precision lose the small differences."""
+    """Return logits in at least float32: losses in half precision lose small differences."""
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits

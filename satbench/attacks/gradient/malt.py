@@ -1,10 +1,10 @@
 """Targeted margin attacks, the targets in order of their linearised distance: MALT.
 
 Melamed, Yehudai, Shamir, 2024, "MALT powers up adversarial attacks" (arXiv:2407.02240).  The
-distance to class j is (z_y - z_j) / ‖∇(z_j - z_y)‖, in the norm dual to the threat's, at the clean
-image: one forward, and one backward a class.  `malt-apgd` is the attack as published, with Auto-PGD
-of 100 steps on each target.  `malt` differs from the paper: each target is attacked by a short
-search on the plain margin with a decaying step.
+distance to class j is (z_y - z_j) / ‖∇(z_j - z_y)‖, in the dual norm of the threat's, at the clean
+image: one forward, and one backward per class.  `malt-apgd` is the attack as published, with
+Auto-PGD of 100 steps on each target.  `malt` differs from the paper: each target is attacked by a
+short search on the plain margin with a decaying step.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from satbench.core.threat import Length, Threat
 from satbench.engine.backward import Backward
 from satbench.engine.contract import Found, Hints, Informed, Model, NoiseSource, of_any_batch
 
-_CANDIDATES = 20  # of more classes than these, only the ones with the largest logits are looked at
+_CANDIDATES = 20  # with more classes, only those with the largest logits are considered
 _PUBLISHED_CANDIDATES = 100  # in the paper (section 3) and its code
 _TINY = 1e-12
 
 
 @dataclass(frozen=True)
 class MALT(Informed):
-    """The `targets` classes of least linearised distance, nearest first, `steps` steps each.
+    """`steps` steps toward each of the `targets` classes with least linearised distance, in order.
 
     `step`, `start` and `backward` are as in `cosine-pgd`; the linearised distances are measured
     with that backward too.
@@ -55,7 +55,7 @@ class MALT(Informed):
         noise: NoiseSource,
         hints: Hints,
     ) -> Found:
-        """Perturb `x`, from the best points known if `start` says so."""
+        """Perturb `x`, from the best points so far if `start` is `best`."""
         order = targets_in_order(model, x, y, threat, self.targets, self.backward)
         start = start_of(self.start, x, threat, noise, hints)
         lengths = half_cosine(self.step.within(threat), self.steps)
@@ -79,9 +79,9 @@ class PublishedMALT:
     """Auto-PGD on the targeted DLR loss, the `targets` nearest of up to 100 likely classes.
 
     The fields are those of apgd-t.  Differs from the paper: an image leaves at its first
-    misclassified iterate, in whatever class, so that no more images hold out than there; the
-    gradients of an image's classes share one forward; the noise is drawn as that of apgd-t, block
-    by block.  Raises SatbenchError for fewer than 4 classes.
+    misclassified iterate, in any class, so that no more images survive than there; the gradients of
+    an image's classes share one forward; the noise is drawn block by block, as in apgd-t.  Raises
+    SatbenchError for fewer than 4 classes.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
@@ -122,7 +122,7 @@ def targets_in_order(
 ) -> Tensor:
     """Return the classes of least linearised distance, nearest first.  -> (B, targets) int64.
 
-    Only the `most` classes with the largest logits are looked at.
+    Only the `most` classes with the largest logits are considered.
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad(), backward.applied():
@@ -145,7 +145,7 @@ def _toward(y: Tensor, aim: Tensor) -> Loss:
 
 
 def _dual_norm(grad: Tensor, threat: Threat) -> Tensor:
-    """Measure gradients in the norm dual to the threat's: L1 for Linf, L2 for L2, Linf for L1."""
+    """Measure gradients in the dual norm of the threat's: L1 for Linf, L2 for L2, Linf for L1."""
     order = {"linf": 1.0, "l2": 2.0, "l1": float("inf")}[threat.norm]
     length: Tensor = torch.linalg.vector_norm(grad.flatten(1), ord=order, dim=1)
     return length

@@ -13,8 +13,8 @@ def ascending(keys: Tensor) -> Tensor:
     """
     if keys.device.type != "cpu":
         return keys.argsort(dim=1, stable=True)
-    # Such floats order as their bits do, and numpy sorts rows of int64 three times as fast as
-    # torch orders floats.  The place in the low half keeps ties in order.
+    # The order of such floats is that of their bits, and numpy sorts rows of int64 three times as
+    # fast as torch sorts floats.  The position in the low half keeps ties in order.
     bits = (keys + 0.0).contiguous().view(torch.int32).long() << 32
     packed = bits | torch.arange(keys.shape[1])
     packed.numpy().sort(axis=1)

@@ -25,19 +25,19 @@ QUARTER_EPS = Length(Fraction(1, 4), relative=True)
 class PGD:
     """`steps` steps of length `step` along the steepest ascent of the cross-entropy.
 
-    `step` defaults to eps/4: SAT's own evaluation takes 1/255 at eps 4/255 (Xie et al., 2020,
+    `step` defaults to eps/4: SAT's own evaluation uses 1/255 at eps 4/255 (Xie et al., 2020,
     arXiv:2006.14536, README of the official code).  `start` is a uniform point of the ball or the
-    clean image; restart r draws its own point.
+    clean image; each restart draws its own point.
 
-    `keep` says which iterate is handed to the judge: `any` stops an image at its first
-    misclassified iterate, so that no success on the way is lost and no further pass is spent;
-    `last` takes the last iterate, as the SAT paper, Foolbox and torchattacks do.
+    `keep` says which iterate is returned to the judge: `any` stops an image at its first
+    misclassified iterate, so that no success is lost and no further pass is made; `last` returns
+    the last iterate, as the SAT paper, Foolbox and torchattacks do.
 
     For a randomised model a step follows the sum of the gradients of `eot` forwards (expectation
     over transformation: Athalye et al., 2018, arXiv:1802.00420, section 4.2), and an iterate is
-    misclassified where all of them are.  The judge makes one draw of its own, so that the verdict
-    of a randomised model is one draw too.  `backward` may give activations the gradient of softplus
-    in place of their own (`satbench.engine.backward`).
+    misclassified if all of them are.  The judge makes one draw of its own, so the verdict of a
+    randomised model is also one draw.  `backward` can replace the gradient of activations by that
+    of softplus (`satbench.engine.backward`).
     """
 
     steps: int = 20

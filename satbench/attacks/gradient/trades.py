@@ -1,4 +1,4 @@
-"""The attacker of TRADES, and the attackers of training by their specs."""
+"""The attacker of TRADES, and the reader of specs of training attackers."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class TradesAttack:
     """The attacker of TRADES: ascends KL(f(x) ‖ f(x_adv)) from a start near the image.
 
     Zhang et al., 2019, arXiv:1901.08573, algorithm 1: `steps` steps of length `step` along the
-    steepest ascent, from x + 0.001 N(0, 1); the last iterate.  Labels play no part.  As in the
-    authors' code the start may lie outside the box [0, 1]: projection begins with the first step.
+    steepest ascent, from x + 0.001 N(0, 1); the last iterate.  Labels are not used.  As in the
+    authors' code, the start may be outside the box [0, 1]: projection begins with the first step.
     """
 
     steps: int = 10

@@ -1,13 +1,13 @@
 """Minimum-norm and decision-based attacks, run by the package Foolbox 3.3.4.
 
-Each looks for the smallest perturbation, whatever eps is.  Every point the package asks the model
-about counts, not only the one it hands back: so no success on the way is lost, and what it does
-with failures (black images, an error for the whole batch) does no harm.  Under a threat model the
-search ends when every image of the batch is broken within eps.  Parameters carry the package's
-names and defaults.
+Each looks for the smallest perturbation, independently of eps.  Every point at which the package
+evaluates the model counts, not only the one that it returns.  So no success is lost, and the way in
+which it reports failures (black images, an error for the whole batch) does no harm.  Under a threat
+model the search ends when every image of the batch is broken within eps.  Parameters have the
+package's names and defaults.
 
-Where a search draws for the whole batch at once, or its course depends on it, `block` is the number
-of images, by index, that are attacked together; the seed belongs to the block.
+If a search draws for the whole batch at once, or depends on it, `block` is the number of
+consecutive images that are attacked together; the seed belongs to the block.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from satbench.engine.contract import Model, NoiseSource, of_any_batch
 BLOCK = 250
 
 FURTHER = 1.01
-"""How far a result is pushed along its direction, if it stays wrong and within eps."""
+"""How far a result is moved along its direction, if it is still wrong and within eps."""
 
 
 class FoolboxAttack(Protocol):
-    """What the six have in common: how a search of the package becomes an attack of ours."""
+    """The common part of the six: turns a search of the package into an attack of satbench."""
 
     _name: ClassVar[str]
     norms: ClassVar[tuple[str, ...]]
     uses_gradients: ClassVar[bool] = True
 
     def package(self, norm: str) -> object:
-        """Set the package's own attack up for a norm."""
+        """Configure the package's attack for a norm."""
         ...
 
     @of_any_batch
@@ -50,13 +50,14 @@ class FoolboxAttack(Protocol):
     ) -> Tensor:
         """Perturb `x` within `threat`.  (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W).
 
-        The first point found within eps is returned.  Where none was, the nearest one found is
-        projected onto the ball, for the class behind the boundary may be met there too; where
-        none was found at all, the image itself.  Raises SatbenchError for a norm not in `norms`.
+        The first point found within eps is returned.  If there is none, the nearest point found is
+        projected onto the ball, because the class behind the boundary may reach into the ball; if
+        nothing was found, the image itself is returned.  Raises SatbenchError for a norm not in
+        `norms`.
         """
         found = self._search(model, x, y, threat, noise, enough=threat.radius)
         inside = project(found, x, threat)
-        # Away from the boundary, which is slightly different for the judge: its rounding differs.
+        # Move away from the boundary, because the judge rounds differently.
         further = project(x + FURTHER * (inside - x), x, threat)
         with torch.no_grad():
             wrong = model(further).argmax(1) != y
@@ -64,7 +65,7 @@ class FoolboxAttack(Protocol):
 
     @of_any_batch
     def nearest(self, model: Model, x: Tensor, y: Tensor, norm: str, noise: NoiseSource) -> Tensor:
-        """Return the nearest points found that `model` gets wrong; `x` where none was.
+        """Return the nearest points found that `model` gets wrong; `x` if there is none.
 
         (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W).  Raises SatbenchError as above.
         """
@@ -75,8 +76,8 @@ class FoolboxAttack(Protocol):
     ) -> Tensor:
         if threat.norm not in self.norms:
             raise SatbenchError(
-                f"{self._name} makes perturbations small in {' or '.join(self.norms)} only, "
-                f"got {threat.norm}; use foolbox.fmn, which knows linf, l2 and l1"
+                f"{self._name} minimises perturbations in {' or '.join(self.norms)} only, "
+                f"got {threat.norm}; use foolbox.fmn, which supports linf, l2 and l1"
             )
         with torch.no_grad():
             rows = (model(x).argmax(1) == y).nonzero().flatten()
@@ -102,7 +103,7 @@ class FoolboxAttack(Protocol):
 
 @dataclass(frozen=True)
 class Stepsize:
-    """FMN's first step, a length above 0 in L2 and pixel units, or `auto`: what suits the norm."""
+    """FMN's first step: a length above 0 in L2 pixel units, or `auto`: it depends on the norm."""
 
     length: float | None = None
 
@@ -122,7 +123,7 @@ class Stepsize:
         return cls(length)
 
     def in_norm(self, norm: str) -> float:
-        """Return the length for a search that makes perturbations small in `norm`."""
+        """Return the length for a search that minimises perturbations in `norm`."""
         if self.length is not None:
             return self.length
         return 10.0 if norm == "linf" else 1.0
@@ -140,10 +141,10 @@ class FMN(FoolboxAttack):
 
     Pintor, Roli, Brendel, Biggio, 2021 (arXiv:2102.12827, algorithm 1).  `steps` gradients;
     `max_stepsize`, in pixel units of L2, falls to a hundredth of itself along a cosine; `gamma`,
-    the share by which the ball changes in a step, falls to 0.001.  Nothing is random.  Differs
-    from the package in L2: it never projects there, which makes every distance a multiple of the
-    step; here it does.  And in the default of `max_stepsize`, which is the package's 1 in L2 and L1
-    and 10 in Linf, where 1 is too short to get far (docs/curve.md).
+    the share by which the ball changes in a step, falls to 0.001.  Nothing is random.  Differs from
+    the package in L2: the package never projects there, which makes every distance a multiple of
+    the step; here points are projected.  The default of `max_stepsize` is the package's 1 in L2 and
+    L1, but 10 in Linf, where 1 is too short (docs/curve.md).
     """
 
     _name: ClassVar[str] = "foolbox.fmn"
@@ -157,7 +158,7 @@ class FMN(FoolboxAttack):
         _check(self, "steps", "gamma")
 
     def package(self, norm: str) -> object:
-        """Set the package's own attack up for a norm."""
+        """Configure the package's attack for a norm."""
         from satbench.attacks.packages import foolbox_package as foolbox
 
         kinds: dict[str, Any] = {
@@ -174,8 +175,8 @@ class DDN(FoolboxAttack):
     """Decoupled direction and norm: the length shrinks with every success, the direction turns.
 
     Rony et al., 2019 (arXiv:1811.09600, algorithm 1).  `steps` gradients; `init_epsilon` is the
-    first length, in pixel units; `gamma` the share by which it changes in a step.  Random where
-    a gradient is 0, whence `block`.
+    first length, in pixel units; `gamma` the share by which it changes in a step.  A gradient of 0
+    is replaced by a random one, so the attack has a `block`.
     """
 
     _name: ClassVar[str] = "foolbox.ddn"
@@ -190,7 +191,7 @@ class DDN(FoolboxAttack):
         _check(self, "steps", "init_epsilon", "gamma", "block")
 
     def package(self, norm: str) -> object:
-        """Set the package's own attack up for a norm."""
+        """Configure the package's attack for a norm."""
         from satbench.attacks.packages import foolbox_package as foolbox
 
         return foolbox.DDNAttack(steps=self.steps, init_epsilon=self.init_epsilon, gamma=self.gamma)
@@ -201,8 +202,8 @@ class DeepFool(FoolboxAttack):
     """DeepFool: step after step onto the nearest boundary of the linearised model.
 
     Moosavi-Dezfooli, Fawzi, Frossard, 2016 (arXiv:1511.04599, algorithm 2).  At most `steps`, each
-    of which costs a gradient for each of the likeliest `candidates` classes but one; `overshoot`
-    is the share by which it goes beyond the boundary; `loss` is what is linearised.  Nothing
+    of which costs a gradient for each of the most likely `candidates` classes but one; `overshoot`
+    is the share by which it goes beyond the boundary; `loss` is the linearised function.  Nothing
     is random.
     """
 
@@ -226,7 +227,7 @@ class DeepFool(FoolboxAttack):
             )
 
     def package(self, norm: str) -> object:
-        """Set the package's own attack up for a norm."""
+        """Configure the package's attack for a norm."""
         from satbench.attacks.packages import foolbox_package as foolbox
 
         kinds: dict[str, Any] = {
@@ -246,9 +247,9 @@ class CarliniWagner(FoolboxAttack):
     """Carlini & Wagner's L2 attack: Adam on length plus c times margin, bisecting c.
 
     Carlini & Wagner, 2017 (arXiv:1608.04644, section VI.A).  `binary_search_steps` values of c from
-    `initial_const`, `steps` of Adam of size `stepsize` for each: up to 90,000 gradients an image
-    by the package's defaults, fewer because a run ends where the whole batch makes no progress
-    over a tenth of its steps (whence `block`).  `confidence` is the margin asked for, in logits.
+    `initial_const`, `steps` of Adam of size `stepsize` for each: up to 90,000 gradients an image by
+    the package's defaults, fewer because a run ends if the whole batch makes no progress over a
+    tenth of its steps (therefore `block`).  `confidence` is the required margin, in logits.
     Nothing is random.
     """
 
@@ -271,7 +272,7 @@ class CarliniWagner(FoolboxAttack):
             )
 
     def package(self, norm: str) -> object:
-        """Set the package's own attack up for a norm."""
+        """Configure the package's attack for a norm."""
         from satbench.attacks.packages import foolbox_package as foolbox
 
         return foolbox.L2CarliniWagnerAttack(
@@ -285,7 +286,7 @@ class CarliniWagner(FoolboxAttack):
 
 @dataclass(frozen=True)
 class Boundary(FoolboxAttack):
-    """The boundary attack: a random walk along the boundary towards the image, by labels alone.
+    """The boundary attack: a random walk along the boundary towards the image, from labels only.
 
     Brendel, Rauber, Bethge, 2018 (arXiv:1712.04248, algorithm 1).  `steps` of the walk;
     `spherical_step` and `source_step` are the first steps along and towards, relative to the
@@ -308,7 +309,7 @@ class Boundary(FoolboxAttack):
         _check_at_most_1(self, "spherical_step", "source_step")
 
     def package(self, norm: str) -> object:
-        """Set the package's own attack up for a norm."""
+        """Configure the package's attack for a norm."""
         from satbench.attacks.packages import foolbox_package as foolbox
 
         return foolbox.BoundaryAttack(
@@ -321,7 +322,7 @@ class Boundary(FoolboxAttack):
 
 @dataclass(frozen=True)
 class HopSkipJump(FoolboxAttack):
-    """HopSkipJump: gradients of the boundary estimated from labels alone.
+    """HopSkipJump: gradients of the boundary estimated from labels only.
 
     Chen, Jordan, Wainwright, 2020 (arXiv:1904.02144, algorithm 2).  Step t of `steps` asks for
     `initial_gradient_eval_steps` · √t labels, at most `max_gradient_eval_steps` (35,000 in all by
@@ -345,7 +346,7 @@ class HopSkipJump(FoolboxAttack):
         _check(self, "steps", "gamma", *counts)
 
     def package(self, norm: str) -> object:
-        """Set the package's own attack up for a norm."""
+        """Configure the package's attack for a norm."""
         from satbench.attacks.packages import foolbox_package as foolbox
 
         return foolbox.MendedHopSkipJump(
@@ -360,8 +361,8 @@ class HopSkipJump(FoolboxAttack):
 def _run(package: object, watched: Watched, seed: int, starts: Tensor | None) -> None:
     from satbench.attacks.packages import foolbox_package as foolbox
 
-    # HopSkipJump asserts that a point it saw wrong is wrong when asked again, which rounding on a
-    # GPU, or a model that is random, need not grant.  What was found until then stands.
+    # HopSkipJump asserts that a wrong point is still wrong in the next forward, which is not
+    # certain with rounding on a GPU or a randomised model.  What was found before counts.
     with suppress(AssertionError):
         foolbox.run(package, watched, watched.x, watched.y, seed, starts)
 
@@ -375,7 +376,7 @@ def _check(attack: FoolboxAttack, *parameters: str) -> None:
 
 
 def _check_at_most_1(attack: FoolboxAttack, *parameters: str) -> None:
-    """Refuse a step that is longer than the way: it is mostly a slip for the number of steps."""
+    """Refuse a step above 1: it is usually a mistake for the number of steps."""
     for parameter in parameters:
         value = getattr(attack, parameter)
         if value > 1:

@@ -1,11 +1,11 @@
-"""The package Foolbox 3.3.4: the one place where it is imported, run, and mended.
+"""The package Foolbox 3.3.4: only this module imports, runs and fixes it.
 
 Rauber, Zimmermann, Bethge, Brendel, 2020, "Foolbox Native" (Journal of Open Source Software 5(53)).
 
-Mended here, because the package's own code finds far larger perturbations than the papers' would:
-its L2 FMN never projects (it divides the norm by itself, so that every factor is 1), its FMN may
-creep up to a boundary without ever crossing it, and its HopSkipJump normalises noise and gradient
-over the whole batch, so that each image's step shrinks with the number of its neighbours.
+Three parts are fixed here, because the package finds far larger perturbations than the papers'
+algorithms would.  Its L2 FMN never projects (it divides the norm by itself, so every factor is 1).
+Its FMN may approach a boundary without ever crossing it.  Its HopSkipJump normalises noise and
+gradient over the whole batch, so that each image's step shrinks with the size of the batch.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 @contextmanager
 def _quiet_import() -> Iterator[None]:
-    # It names a namespace that scipy has deprecated, and imports GitPython, which refuses to be
-    # imported on a machine without git unless it is told to be quiet.
+    # Foolbox uses a namespace that scipy has deprecated.  It also imports GitPython, which raises
+    # an error on a machine without git unless this variable is set.
     key, before = "GIT_PYTHON_REFRESH", os.environ.get("GIT_PYTHON_REFRESH")
     os.environ[key] = "quiet"
     try:
@@ -65,13 +65,13 @@ __all__ = [
 OVERSHOOT = 1.01
 """How far beyond the linearised boundary FMN's ball reaches.
 
-Until its first success the ball's radius is a Newton step to the boundary, which is approached from
-within and, where the margin is convex, never crossed.
+Until the first success the ball's radius is a Newton step to the boundary.  The boundary is
+approached from within and, if the margin is convex, never crossed.
 """
 
 
 class MendedLinfFMN(LInfFMNAttack):
-    """FMN in Linf that crosses the boundary it creeps up to."""
+    """FMN in Linf that crosses the boundary it approaches."""
 
     def project(self, x: Any, x0: Any, epsilon: Any) -> Any:
         """Project onto balls of their own radius.  (B, …), (B, …), (B,) -> (B, …)."""
@@ -79,7 +79,7 @@ class MendedLinfFMN(LInfFMNAttack):
 
 
 class MendedL1FMN(L1FMNAttack):
-    """FMN in L1 that crosses the boundary it creeps up to."""
+    """FMN in L1 that crosses the boundary it approaches."""
 
     def project(self, x: Any, x0: Any, epsilon: Any) -> Any:
         """Project onto balls of their own radius.  (B, …), (B, …), (B,) -> (B, …)."""
@@ -87,7 +87,7 @@ class MendedL1FMN(L1FMNAttack):
 
 
 class MendedL2FMN(L2FMNAttack):
-    """FMN in L2 that projects at all (Pintor et al., 2021, algorithm 1), and crosses too."""
+    """FMN in L2 that projects (Pintor et al., 2021, algorithm 1) and crosses the boundary."""
 
     def project(self, x: Any, x0: Any, epsilon: Any) -> Any:
         """Project onto balls of their own radius.  (B, …), (B, …), (B,) -> (B, …)."""
@@ -98,15 +98,15 @@ class MendedL2FMN(L2FMNAttack):
 
 
 class MendedHopSkipJump(HopSkipJumpAttack):
-    """HopSkipJump that estimates each image's gradient alone, in memory that does not grow."""
+    """HopSkipJump that estimates each image's gradient separately, in constant memory."""
 
     def approximate_gradients(
         self, is_adversarial: Callable[[Any], Any], x_advs: Any, steps: int, delta: Any
     ) -> Any:
         """Estimate the direction into the other class from `steps` labels.  (B, …) -> (B, …).
 
-        Chen et al., 2020 (arXiv:1904.02144), equation 16: the mean of the noise that stayed
-        adversarial less that which did not, with the mean decision as the baseline.
+        Chen et al., 2020 (arXiv:1904.02144), equation 16: the mean of the noise that is still
+        adversarial minus the mean of the other noise, with the mean decision as the baseline.
         """
         x_adv, radius = x_advs.raw, _rows(delta.raw, x_advs.raw)
         signed, plain = torch.zeros_like(x_adv), torch.zeros_like(x_adv)
@@ -119,7 +119,7 @@ class MendedHopSkipJump(HopSkipJumpAttack):
             plain += step
             decisions += decision
         mean = decisions / steps
-        # Where all decisions agree there is no baseline: the noise itself says where to go.
+        # If all decisions agree there is no baseline: the noise itself gives the direction.
         baseline = torch.where(mean.abs() == 1, torch.zeros_like(mean), mean)
         return astensor(_unit(signed - _rows(baseline, x_adv) * plain))
 
@@ -129,8 +129,8 @@ def run(
 ) -> None:
     """Run a minimisation attack of the package on images that `model` gets right.
 
-    What it returns is not looked at: `model` sees every point that the search asks for.  Global
-    generators and the root logger come back as they were.
+    Its result is not used, because `model` sees every point of the search.  Global generators and
+    the root logger are restored.
     """
     criterion = Misclassification(y)
     options = {} if starts is None else {"starting_points": starts}
@@ -142,7 +142,7 @@ def run(
 @contextmanager
 def _sealed(device: torch.device, seed: int) -> Iterator[None]:
     root = logging.getLogger()
-    # logging.info(), as the package calls it, gives a root logger without a handler one.
+    # logging.info(), which the package calls, adds a handler to a root logger without one.
     guard = None if root.handlers else logging.NullHandler()
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),

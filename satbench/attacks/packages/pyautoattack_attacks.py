@@ -4,10 +4,10 @@ Croce & Hein, 2020, "Reliable evaluation of adversarial robustness with an ensem
 parameter-free attacks" (arXiv:2003.01690), FAB (Croce & Hein, 2020, arXiv:1907.02044) and Square
 (Andriushchenko et al., 2020, arXiv:1912.00049).
 
-The package draws its noise for the whole batch it is given, so what an image gets depends on its
-neighbours.  Hence `block`: the data set is cut into blocks of that many images by index, each
-block's survivors are attacked together, and the seed is a function of the block's number.  The
-block is part of the spec and of the protocol; `--batch-size` does not touch it.
+The package draws its noise for the whole batch, so the noise of an image depends on the other
+images.  Therefore `block`: the data set is cut into blocks of consecutive images, each block's
+survivors are attacked together, and the seed is a function of the block's number.  The block is
+part of the spec and of the protocol; `--batch-size` does not change it.
 """
 
 from __future__ import annotations
@@ -154,8 +154,8 @@ class ReferenceSquare:
 class AutoAttackReference:
     """AutoAttack by the package itself.
 
-    `standard` is APGD-CE, APGD-T, FAB-T and Square, each on what the last one left; `rand` is
-    APGD-CE and APGD-DLR with 20 samples a step, for randomised models.
+    `standard` is APGD-CE, APGD-T, FAB-T and Square, each on the survivors of the one before; `rand`
+    is APGD-CE and APGD-DLR with 20 samples per step, for randomised models.
     """
 
     version: Literal["standard", "rand"] = "standard"
@@ -186,7 +186,7 @@ def _package(model: Model, x: Tensor, threat: Threat) -> Package:
         eps=threat.radius,
         version="standard",
         device=x.device,
-        seed=0,  # each part is given its own seed before it runs
+        seed=0,  # each part gets its own seed before it runs
     )
 
 
@@ -217,7 +217,7 @@ def _perturb(attack: object, x: Tensor, y: Tensor, noise: NoiseSource) -> Tensor
 
 @contextmanager
 def _global_generators_kept(device: torch.device) -> Iterator[None]:
-    # The package seeds torch's global generators; the caller's are put back.
+    # The package seeds torch's global generators; their state is restored.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
 

@@ -1,7 +1,7 @@
-"""A model that is watched: it remembers the nearest point it got wrong for each image.
+"""A model that records, for each image, the nearest point that it got wrong.
 
-So a search gives more than the one point it hands back, and one that only bisects along lines
-needs no book of its own.
+So a search gives more than the one point that it returns, and a bisection along lines need not
+record its points.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class EnoughError(Exception):
 
 
 class Watched(nn.Module):
-    """A model that remembers the nearest point it got wrong for each of N images.
+    """A model that records the nearest point that it got wrong for each of N images.
 
-    An image's point no longer changes once it is within `enough`, so that it does not depend on
-    how long its neighbours keep the search going; when all are, a call ends in `EnoughError`.
+    An image's point no longer changes once it is within `enough`, so that it does not depend on how
+    long the search continues for other images.  When all points are, a call raises `EnoughError`.
     """
 
     def __init__(self, model: Model, x: Tensor, y: Tensor, threat: Threat, enough: float) -> None:
@@ -43,7 +43,7 @@ class Watched(nn.Module):
         self.distance = torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
 
     def only(self, chosen: Tensor) -> Watched:
-        """Return one for some of the images that knows what this one does."""
+        """Return a watched model for some of the images, with their records."""
         twin = Watched(self.ask, self.x[chosen], self.y[chosen], self.threat, self.enough)
         twin.best, twin.distance = self.best[chosen], self.distance[chosen]
         return twin
@@ -59,7 +59,7 @@ class Watched(nn.Module):
         return logits
 
     def _note(self, rows: Tensor, points: Tensor) -> None:
-        # Rounding takes searches out of [0, 1] by a hair; comparisons with NaN are false.
+        # Rounding can move points slightly out of [0, 1]; comparisons with NaN are false.
         inside = points.clamp(0, 1)
         sizes = size(inside.double() - self.x[rows].double(), self.threat)
         closer = sizes < self.distance[rows]
@@ -77,13 +77,13 @@ class Draws:
     rows: Tensor
 
     def image(self, like: Tensor, draw: int) -> Tensor:
-        """Return uniform noise in [0, 1], of each image's own stream."""
+        """Return uniform noise in [0, 1] from each image's own stream."""
         drawn = torch.from_numpy(self.noise.uniform(tuple(like.shape[1:]), draw))
         return ((drawn.to(like.device, like.dtype) + 1) / 2)[self.rows]
 
 
 def look_for_starts(watched: Watched, draws: Draws) -> None:
-    """Ask about points far away, and on the lines to them, until each image has a wrong one.
+    """Try distant points, and points on the lines to them, until each image has a wrong one.
 
     They are the nearest image of the batch with another label, noise, white and black; then up to
     `DRAWS` more noise images while some image still has no point.
@@ -116,7 +116,7 @@ def _wrong(watched: Watched, points: Tensor) -> Tensor:
 
 
 def _others(x: Tensor, y: Tensor) -> Tensor:
-    """Return for each image the nearest, in L2, of another label; itself where there is none."""
+    """Return for each image the nearest one, in L2, with another label; itself if there is none."""
     apart = torch.cdist(x.flatten(1), x.flatten(1))
     apart = apart.masked_fill(y[:, None] == y[None, :], torch.inf)
     nearest = torch.where(

@@ -1,1 +1,1 @@
-"""Attacks that ask for logits and never for a gradient: Square, and what it proposes."""
+"""Attacks that use logits but no gradients: Square and its proposals."""

@@ -1,15 +1,15 @@
-"""Square: random search with squares, by scores alone (Andriushchenko et al., 2020).
+"""Square: random search with squares that uses only scores (Andriushchenko et al., 2020).
 
-arXiv:1912.00049, algorithms 1 to 3; in L1 as Croce & Hein, 2021 (arXiv:2103.01208). Each query
-proposes one change to the best point so far, and keeps it where it lowers the margin, the label's
+arXiv:1912.00049, algorithms 1 to 3; in L1 as Croce & Hein, 2021 (arXiv:2103.01208).  Each query
+proposes one change of the best point so far, and keeps it if it lowers the margin, the label's
 logit minus the largest other.
 
-`Square` is AutoAttack's: all images of a block share the place and, in Linf, the colours of each
-square.  With the same seed it makes the queries of pyautoattack in the same order.  What differs is
-what no verdict depends on: an image for which a square changes no pixel is not asked about (in
-Linf), and there is no forward to check the result.
+`Square` is AutoAttack's: all images of a block share the position and, in Linf, the colours of each
+square.  With the same seed it makes the queries of pyautoattack in the same order.  Two differences
+change no verdict: in Linf, an image of which a square changes no pixel is not evaluated, and no
+forward checks the result.
 
-`square_search` starts from a point of the caller's, and every image draws squares of its own.
+`square_search` starts from a given point, and every image draws its own squares.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class Square:
     """Square as AutoAttack runs it, with at most `queries` queries an image after the first.
 
     The data set is cut into blocks of `block` images by index, whose survivors share their draws.
-    `schedule` says when the squares shrink: after so many queries of 10,000 whatever `queries` is,
-    as AutoAttack has it (`fixed`), or after these shares of `queries` (`rescaled`), as the authors'
-    code has it, which leaves fewer images where queries are few (docs/attacks.md).
+    `schedule` says when the squares shrink.  `fixed`, as in AutoAttack: after the same numbers of
+    queries for any `queries`, those for 10,000.  `rescaled`, as in the authors' code: after the
+    same shares of `queries`, which breaks more images if there are few queries (docs/attacks.md).
     """
 
     uses_gradients: ClassVar[bool] = False
@@ -72,12 +72,12 @@ class Square:
     ) -> Tensor:
         """Perturb `x` within `threat`.  (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W).
 
-        An image whose margin stays above 0 comes back as it was.  A margin of 0 ends the search of
-        an image; who wins the tie is the judge's matter.
+        An image whose margin is still above 0 is returned unchanged.  A margin of 0 ends the search
+        for an image; the judge decides the tie.
         """
         x_adv = x.clone()
         with torch.no_grad():
-            # The draws are for those that the model gets right, as in the package.
+            # Noise is drawn for the images that the model gets right, as in the package.
             rows = (model(x).argmax(1) == y).nonzero()[:, 0]
             if not len(rows):
                 return x_adv
@@ -99,10 +99,10 @@ class Square:
 
 @dataclass(frozen=True)
 class Squares:
-    """How `square_search` spends its queries.
+    """The settings of `square_search`.
 
     `first_share` in (0, 1] is the share of the pixels that the first squares cover; it is halved
-    nine times over the `queries`, as in the paper over 10,000.  `restart` names the draws.
+    nine times over the `queries`, as in the paper over 10,000.  `restart` numbers the random draws.
     """
 
     queries: int
@@ -128,9 +128,9 @@ def square_search(
 ) -> tuple[Tensor, Tensor]:
     """Search with squares from `start`, points within `threat` around `x`.
 
-    Every image draws its own squares from its own noise, so neither its result nor its cost
-    depends on its batch, but for the rounding of the model.  An image leaves once its margin is 0
-    or less; one whose start is there already costs one forward.
+    Every image draws its own squares from its own noise, so neither its result nor its cost depends
+    on its batch, apart from the model's rounding.  An image leaves when its margin is 0 or less; if
+    that is so at the start, it costs one forward.
 
     (B, C, H, W) in [0, 1], (B,) labels, (B, C, H, W) -> the points, (B, C, H, W), and their
     margins, (B,): the label's logit minus the largest other.  A margin is never above the start's.
@@ -145,7 +145,7 @@ def square_search(
 def _climb(
     model: Model, x: Tensor, y: Tensor, start: Tensor, queries: int, propose: Propose
 ) -> tuple[Tensor, Tensor]:
-    """Keep each proposal that lowers the margin, and stop where it is 0 or less."""
+    """Keep each proposal that lowers the margin, and stop when it is 0 or less."""
     best, margin = start.clone(), _margin(model, start, y)
     active = (margin > 0).nonzero()[:, 0]
     x, y, current, lowest = x[active], y[active], best[active], margin[active]
@@ -178,13 +178,13 @@ def _margin(model: Model, x: Tensor, y: Tensor) -> Tensor:
 def _shared_squares(
     x: Tensor, threat: Threat, sides: list[int], draw: torch.Generator
 ) -> tuple[Tensor, Propose]:
-    """Linf: start from vertical stripes; paint one square, with its colours, on every image."""
+    """Linf: start from vertical stripes; put one square, with its colours, on every image."""
     n, channels, height, width = x.shape
     eps = threat.radius
     stripes = _signs(torch.rand(n, channels, 1, width, generator=draw)).to(x.device)
     start = (x + eps * stripes).clamp(0, 1)
 
-    # One call draws the very numbers that three calls a query would.
+    # One call draws the same numbers as three calls per query would.
     drawn = torch.rand(len(sides), 2 + channels, generator=draw)
     tops = ((height - torch.tensor(sides)) * drawn[:, 0]).long().tolist()
     lefts = ((width - torch.tensor(sides)) * drawn[:, 1]).long().tolist()
@@ -230,8 +230,8 @@ def _shared_transfers(
 ) -> tuple[Tensor, Propose]:
     """L2 and L1: start from tiles of bumps; move the change of one window into another.
 
-    The windows and the way up of the bump are shared, its signs are not: the draws of a query
-    depend on how many images are left.
+    The images share the windows and the orientation of the bump, but not its signs: the draws of a
+    query depend on the number of images that are left.
     """
     channels, height, width = x.shape[1:]
     shapes: dict[int, Tensor] = {}
@@ -300,12 +300,12 @@ def _own_sides(squares: Squares, shape: torch.Size, least: int) -> list[int]:
 
 
 def _rescaled(queries: int) -> list[int]:
-    """Return where among 10,000 queries each of fewer or more stands."""
+    """Return the place of each query on a scale of 10,000 queries."""
     return [int(query / queries * 10_000) for query in range(queries)]
 
 
 def _side(place: int, shape: torch.Size, first_share: float, least: int) -> int:
-    """Return the side of the square at query `place` of 10,000; from 3 up it is made odd."""
+    """Return the side of the square at query `place` of 10,000; a side of 3 or more is odd."""
     channels, height, width = shape
     share = first_share / 2 ** bisect_left(_HALVED_AFTER, place)
     side = max(round(math.sqrt(share * (channels * height * width) / channels)), least)

@@ -1,7 +1,7 @@
-"""Square from the best points that earlier searches found: the safety net of the fast suite.
+"""Square from the best points of earlier searches: the gradient-free part of the fast suite.
 
-It needs none of the model's gradients.  `square-flagged` looks for images whose gradients mislead
-(`satbench.diagnosis.signs`) and takes on these.
+It does not use the model's gradients.  `square-flagged` looks for images with misleading gradients
+(`satbench.diagnosis.signs`) and attacks only these.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from satbench.engine.contract import Found, Hints, Informed, Model, NoiseOfSome,
 
 @dataclass(frozen=True)
 class SquareFromBest(Informed):
-    """Square from the best point known of each image, every image with squares of its own.
+    """Square from the best point of each image; every image has its own squares.
 
     `queries` is the number of forwards for each image; `first_share` the share of the pixels that
     the first squares cover.
@@ -45,16 +45,16 @@ class SquareFromBest(Informed):
         noise: NoiseSource,
         hints: Hints,
     ) -> Found:
-        """Search from the best points known."""
+        """Search from the best points so far."""
         squares = Squares(self.queries, self.first_share)
         return Found(*square_search(model, x, y, hints.points, threat, squares, noise))
 
 
 @dataclass(frozen=True)
 class SquareFlagged(Informed):
-    """Square from the best points known, only on images whose gradients are seen to mislead.
+    """Square from the best points, only on images with signs of misleading gradients.
 
-    Looking at an image costs 3 forwards and 2 backwards; `queries` are as many as AutoAttack's.
+    To examine an image costs 3 forwards and 2 backwards; `queries` are as many as AutoAttack's.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
@@ -74,7 +74,7 @@ class SquareFlagged(Informed):
         noise: NoiseSource,
         hints: Hints,
     ) -> Found:
-        """Search from the best points known; an image without a sign keeps its best point."""
+        """Search from the best points so far; an image without a sign keeps its best point."""
         signs = examine(model, x, y, threat)
         flagged = torch.stack([signs[name] for name in MASKED]).any(0)
         x_adv, margins = hints.points.clone(), hints.margins.clone()

@@ -1,11 +1,11 @@
-"""What Square proposes in L2 and L1: the change of one window goes into another.
+"""The proposals of Square in L2 and L1: the change of one window is moved into another.
 
 Andriushchenko et al., 2020 (arXiv:1912.00049), algorithm 3; in L1 Croce & Hein, 2021
-(arXiv:2103.01208).  A proposal empties a second window and gives its length, with
-what the ball has to spare, to the first, whose change is drawn toward a bump.
+(arXiv:2103.01208).  A proposal sets the change in a second window to 0.  Its length, and the unused
+length of the ball, go to the first window, whose change is mixed with a bump.
 
-The arithmetic is float32 in the order of pyautoattack: whether a query lowers the margin can hang
-on the last bit, and all later queries depend on it.
+The arithmetic is float32 in the order of pyautoattack: the last bit can decide whether a query
+lowers the margin, and all later queries depend on it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch import Tensor
 from satbench.attacks.gradient.order import ascending
 from satbench.core.threat import Threat
 
-_TINY = 1e-12  # keeps 0 / 0 away
-_INSIDE = 1 - 1e-6  # the share of eps that L1 goes to, so that rounding does not leave the ball
+_TINY = 1e-12  # prevents 0 / 0
+_INSIDE = 1 - 1e-6  # the share of eps that L1 uses, so that rounding does not leave the ball
 
 Windows = tuple[slice | Tensor, slice | Tensor, slice | Tensor, slice | Tensor]
-"""Indexes (B, C, H, W) to one s×s window an image."""
+"""Indexes (B, C, H, W) to one s×s window per image."""
 
 
 def shared_windows(top: int, left: int, side: int) -> Windows:
@@ -52,7 +52,7 @@ def transfer(
     bump: Tensor,
     threat: Threat,
 ) -> Tensor:
-    """Propose a point: what `second` holds goes to `first`, drawn toward `bump`.
+    """Propose a point: the change in `second` is moved to `first` and mixed with `bump`.
 
     (B, C, H, W) twice, a signed bump (B, C, s, s) -> (B, C, H, W) in the ball.
     """
@@ -76,8 +76,8 @@ def transfer(
 def into_ball(x: Tensor, delta: Tensor, threat: Threat) -> Tensor:
     """Bring `x + delta` into the ball and the box.  (B, C, H, W) twice -> (B, C, H, W).
 
-    In L2 the change is given the length eps and cut by the box; in L1 only what is longer is
-    brought to the nearest point of both.
+    In L2 the change is scaled to the length eps and clipped to the box; in L1 only a longer change
+    is projected, to the nearest point of both.
     """
     if threat.norm == "l2":
         delta = delta / (_size(delta, threat) + _TINY)
@@ -123,22 +123,22 @@ def _size(delta: Tensor, threat: Threat) -> Tensor:
 
 
 def _spare(length: Tensor, threat: Threat) -> Tensor:
-    """What the ball has left: eps^2 - length^2 in L2, eps - length in L1, at least 0."""
+    """The unused length of the ball: eps^2 - length^2 in L2, eps - length in L1, at least 0."""
     radius = torch.tensor(threat.radius, dtype=length.dtype, device=length.device)
     left = radius**2 - length**2 if threat.norm == "l2" else radius - length
     return left.clamp_min(0)
 
 
 def _correction(x: Tensor, delta: Tensor, eps: float) -> Tensor:
-    """Return what takes `x + delta` to the nearest point of the L1 ball and the box.
+    """Return the vector from `x + delta` to the nearest point of the L1 ball and the box.
 
-    As `ball.l1_correction`, which says how, but rounded as the package rounds.
+    The method is that of `ball.l1_correction`, but with the package's rounding.
     """
     start, flat = x.flatten(1), delta.flatten(1)
     outside = torch.minimum(1 - start - flat, start + flat).clamp_max(0)
     missing = eps - flat.abs().sum(1)
     change = outside.clone()
-    long = (missing - outside.sum(1) < 0).nonzero()[:, 0]  # even when cut by the box
+    long = (missing - outside.sum(1) < 0).nonzero()[:, 0]  # even when clipped to the box
     if len(long):
         change[long] = _shrink(flat[long].abs(), -outside[long], missing[long])
     return (flat.sign() * change).view_as(x)

@@ -1,1 +1,1 @@
-"""Suites: files of attacks (`attacks/*.toml`), read, and cut into stages."""
+"""Suites: files of attacks (`attacks/*.toml`), read and divided into stages."""

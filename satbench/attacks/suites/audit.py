@@ -1,8 +1,8 @@
-"""An audit: AutoAttack in full on a few of the survivors, for a bound on what it would still break.
+"""An audit: full AutoAttack on some survivors, for a bound on how many more it would break.
 
-The survivors of least margin are audited first, then a random sample of the others.  What the
-audit breaks counts as broken; from what it breaks of the random sample follows how many of those
-that it did not look at AutoAttack would break at most (`satbench.records.audit`).
+The survivors of least margin are audited first, then a random sample of the others.  What the audit
+breaks counts as broken.  The broken part of the random sample bounds how many of the other
+survivors AutoAttack would break (`satbench.records.audit`).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ WEAKEST, SAMPLE = "weakest", "sample"
 class Audit:
     """Standard AutoAttack on the `weakest` survivors by margin and on a `sample` of the others.
 
-    `draw` numbers the random draw.  Audits of the same draw prefer the same images, whatever the
-    model; audits that are to be counted together need one each.
+    `draw` numbers the random draw.  Audits with the same draw prefer the same images for every
+    model; audits that are counted together need different draws.
     """
 
     sample: int = 100
@@ -69,14 +69,14 @@ def _autoattack() -> tuple[tuple[str, Attack], ...]:
 
 @dataclass(frozen=True)
 class AuditPart:
-    """One part of AutoAttack on those images that `chosen` names when the audit begins."""
+    """One part of AutoAttack on the images that `chosen` returns when the audit begins."""
 
     attack: Attack
     chosen: Callable[[History], NDArray[np.bool_]]
 
     @property
     def block(self) -> int | None:
-        """The number of images that draw their noise together."""
+        """The number of images that share a stream of noise."""
         return traits_of(self.attack).block
 
     @property
@@ -97,5 +97,5 @@ class AuditPart:
         return self.attack(model, x, y, threat, noise)
 
     def selects(self, history: History) -> NDArray[np.bool_]:
-        """Return which images to take on, (N,) bool."""
+        """Return which images to attack, (N,) bool."""
         return self.chosen(history)

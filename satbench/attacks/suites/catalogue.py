@@ -1,4 +1,4 @@
-"""What is generated in the folder of suites: the list of them, and the defaults of attacks."""
+"""The generated files in the folder of suites: their list, and the defaults of attacks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from satbench.core.templates import fill
 
 
 def catalogue_files() -> dict[Path, str]:
-    """Return the generated files of a checkout, and what each should hold."""
+    """Return the generated files of a checkout with their contents."""
     page, text = _list_of_suites()
     names = [entry.name for entry in ATTACKS if not entry.plugin]
     defaults = {name: spec_of(name, parse_attack(name)) for name in names}
@@ -22,7 +22,7 @@ def catalogue_files() -> dict[Path, str]:
 
 
 def _list_of_suites() -> tuple[Path, str]:
-    """Return where the list of suites is in a checkout, and what it should say."""
+    """Return the path and the text of the list of suites in a checkout."""
     suites = [
         {
             "name": name,

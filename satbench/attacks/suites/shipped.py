@@ -1,4 +1,4 @@
-"""The suites that ship, as attacks: each name of `attacks/*.toml` is an attribute here."""
+"""The shipped suites as attacks: each name of `attacks/*.toml` is an attribute here."""
 
 from __future__ import annotations
 

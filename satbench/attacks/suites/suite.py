@@ -1,4 +1,4 @@
-"""A suite: an ordered list of attacks, cut into stages that run one after the other."""
+"""A suite: an ordered list of attacks, divided into stages that run one after the other."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from satbench.engine.traits import Composite, check_fit
 
 
 def check_suite(suite: Sequence[Stage], threat: Threat) -> None:
-    """Raise SatbenchError where an attack of the suite, or a part of one, does not suit `threat`.
+    """Raise SatbenchError if an attack of the suite, or a part of one, does not suit `threat`.
 
-    Reasons are a norm that it is not made for, and a step that leaves the ball from anywhere.
+    Reasons are a norm that it does not support, and a step that is longer than the ball is wide.
     """
     for spec in dict.fromkeys(stage.spec for stage in suite):
         check_fit(spec, parse_attack(spec), threat)

@@ -1,6 +1,6 @@
-"""Suites as data: a TOML file of parts, each an attack by its spec, becomes a composite attack.
+"""Suites as data: a TOML file of parts, each the spec of an attack, becomes a composite attack.
 
-The suites that ship are the files in `attacks/` at the top of the repository; a user's own is
+The shipped suites are the files in `attacks/` at the top of the repository; a user's own suite is
 given by its path, `--attack FILE.toml`.
 """
 
@@ -24,7 +24,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Parameter:
-    """A whole number as a parameter: its default, the least that makes sense, and why."""
+    """A whole number as a parameter: its default, the least valid value, and the reason."""
 
     default: int
     least: int = 1
@@ -35,12 +35,12 @@ class Parameter:
 class SuitePart:
     """One part of a suite, run on the images that the parts before it left.
 
-    `attack` is its spec; `{name}` in it is the value of a parameter of the suite.  The part takes
-    on the share `weakest` of the survivors, those of least margin, and a random share `sample` of
-    all; with neither it takes on every survivor.  `after` names parts, by how their names begin:
+    `attack` is its spec; `{name}` in it is the value of a parameter of the suite.  The part attacks
+    the share `weakest` of the survivors, those of least margin, and a random share `sample` of all;
+    with neither it attacks every survivor.  `after` names parts by the beginning of their names:
     the part runs only if one of these broke an image; with `above`, only if one of these broke more
-    than that share of the images that it attacked.  The part is left out where a
-    parameter has a value of `unless`.
+    than that share of the images that it attacked.  The part is left out if a parameter has a value
+    of `unless`.
 
     `escalate` makes the part a gated one (decision 20).  The gate closes when the first gated part
     begins: the survivors are ranked by margin at that moment, and `weakest` is a share of that
@@ -72,7 +72,7 @@ class SuitePart:
 
 @dataclass(frozen=True)
 class SuiteFile:
-    """A suite as its file says it: `cost` and `use` are for people."""
+    """The contents of a suite's file; `cost` and `use` are for people."""
 
     schema: int
     summary: str
@@ -86,7 +86,7 @@ class SuiteFile:
 
 @cache
 def shipped_suites() -> dict[str, Path]:
-    """Return the files of the suites that ship, by name."""
+    """Return the files of the shipped suites, by name."""
     return {path.stem: path for path in sorted(content_folder("attacks").glob("*.toml"))}
 
 
@@ -101,16 +101,16 @@ def read_suite(path: Path) -> SuiteFile:
 
 
 def digest_of(suite: SuiteFile) -> str:
-    """Return the SHA-256 of what a suite does: its parts, parameters and norms, not its words."""
+    """Return the SHA-256 of a suite's parts, parameters and norms, without its descriptions."""
     parts = [_told(part) for part in suite.parts]
     kinds = {n: vars(v) if isinstance(v, Parameter) else v for n, v in suite.parameters.items()}
     return digest_json({"parts": parts, "parameters": kinds, "norms": suite.norms})
 
 
 def _told(part: SuitePart) -> dict[str, Any]:
-    """Return what a part does; later settings are left out where they are not used.
+    """Return the settings of a part without the newer ones that it does not use.
 
-    So the digests of suites from before there were these settings stay what they are.
+    So the digests of suites that are older than these settings do not change.
     """
     later = {"above": 0.0, "escalate": 0.0, "flag": False}
     return {
@@ -119,7 +119,7 @@ def _told(part: SuitePart) -> dict[str, Any]:
 
 
 def suite_class(name: str, suite: SuiteFile) -> type:
-    """Return the attack that a suite is: a frozen dataclass, its parameters the fields.
+    """Return the attack class of a suite: a frozen dataclass with its parameters as fields.
 
     Its method `parts` returns the parts in order, named, as `(name, attack)`.
     """

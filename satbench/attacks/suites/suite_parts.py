@@ -37,8 +37,8 @@ def parts_of(
 ) -> tuple[tuple[str, Attack], ...]:
     """Return the parts of a suite in order, named, for these values of its parameters.
 
-    A part that is made of others, such as `transfer`, gives one part each, `NAME/THEIRS`.  After
-    the last gated part come the parts for the images outside the gate, `NAME/others`.  Raises
+    A part that consists of others, such as `transfer`, gives one part for each, `NAME/THEIRS`.
+    After the last gated part come the parts for the images outside the gate, `NAME/others`.  Raises
     SatbenchError, naming the part, for an attack that is unknown or given wrong values.
     """
     made: list[tuple[str, Attack]] = []
@@ -59,7 +59,7 @@ def parts_of(
 
 
 def noise_name(part: str, attack: Attack) -> str:
-    """Return what keys the noise of a part: on both sides of a gate an image draws the same."""
+    """Return the key of a part's noise, so that an image draws the same on both sides of a gate."""
     is_outside = isinstance(attack, Chosen) and attack.choice.gate and attack.choice.gate.outside
     return part.removesuffix(f"/{OTHERS}") if is_outside else part
 
@@ -102,12 +102,12 @@ class Selection:
 
     @property
     def is_uncertain(self) -> bool:
-        """Whether it depends on earlier parts if the part runs."""
+        """Whether earlier parts decide if the part runs."""
         return bool(self.after) or bool(self.gate and self.gate.outside)
 
     @property
     def is_for_doubt(self) -> bool:
-        """Whether a record is to be flagged where the part ran."""
+        """Whether a record is flagged if the part ran."""
         return self.flag and self.is_uncertain
 
     def within(self, prefix: str) -> Selection:
@@ -134,7 +134,7 @@ class Selection:
         return history.survivors & ~inside if is_open else nobody
 
     def _was_called_for(self, history: History) -> bool:
-        """Say whether one of the parts of `after` broke as many images as it takes."""
+        """Say whether one of the parts of `after` broke enough images."""
         return any(
             broken > self.above * history.attacked[part]
             for part, broken in history.broken.items()
@@ -151,7 +151,7 @@ class Chosen:
 
     @property
     def block(self) -> int | None:
-        """The number of images that draw their noise together."""
+        """The number of images that share a stream of noise."""
         return traits_of(self.attack).block
 
     @property
@@ -165,7 +165,7 @@ class Chosen:
     ) -> Tensor:
         """Perturb `x` within `threat`.  (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W).
 
-        Where the model has fewer classes than the attack needs, `x` comes back as it is.
+        If the model has fewer classes than the attack needs, `x` is returned unchanged.
         """
         if self._lacks_classes(model, x):
             return x
@@ -191,7 +191,7 @@ class ChosenInformed(Chosen, Informed):
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:
-        """Perturb `x` within `threat`, knowing nothing; shapes as for `Attack`."""
+        """Perturb `x` within `threat` without hints; shapes as for `Attack`."""
         return self.follow(model, x, y, threat, noise, Hints.none(x)).x_adv
 
     def follow(
@@ -203,7 +203,7 @@ class ChosenInformed(Chosen, Informed):
         noise: NoiseSource,
         hints: Hints,
     ) -> Found:
-        """Perturb `x` within `threat`, knowing `hints`; shapes as for `Attack`."""
+        """Perturb `x` within `threat` with `hints`; shapes as for `Attack`."""
         assert isinstance(self.attack, Informed)  # noqa: S101 (made so by `parts_of`)
         if self._lacks_classes(model, x):
             return Found(hints.points, hints.margins)
@@ -211,7 +211,7 @@ class ChosenInformed(Chosen, Informed):
 
 
 def _inner(name: str, part: SuitePart, values: Mapping[str, object]) -> list[tuple[str, Attack]]:
-    """Return the attacks that a part of the suite `name` is made of, named; mostly one."""
+    """Return the attacks of a part of the suite `name`, named; usually one."""
     try:
         attack = parse_attack(part.spec(values))
         if not isinstance(attack, Composite):
@@ -229,7 +229,7 @@ def _nested(attack: Attack, part: SuitePart) -> Attack:
     if isinstance(attack, Selective):
         raise SatbenchError(
             "expected an attack that can be a part of a suite, got one that chooses among the "
-            "images that it begins with: give it beside the suite"
+            "images that it begins with: give it next to the suite"
         )
     return attack
 
@@ -252,12 +252,12 @@ def _chosen(attack: Attack, choice: Selection, part: str) -> Attack:
 
 
 def _count(places: NDArray[np.float64], share: float) -> int:
-    """Return how many images that share of a ranking is, rounded up."""
+    """Return the number of images in a share of a ranking, rounded up."""
     return int(np.ceil(share * np.isfinite(places).sum()))
 
 
 def weakest(history: History, share: float) -> NDArray[np.bool_]:
-    """Return that share of the survivors, rounded up, whose margins are least.  -> (N,) bool."""
+    """Return the share of the survivors, rounded up, with the least margins. -> (N,) bool."""
     count = int(np.ceil(share * history.survivors.sum()))
     return weakest_of(history.survivors, history.margins, count)
 

@@ -1,1 +1,1 @@
-"""Attacks by images that were made on another model than the target."""
+"""Attacks with images that were made on another model than the target."""

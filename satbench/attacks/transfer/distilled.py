@@ -1,9 +1,9 @@
-"""Attack a model whose gradients say nothing: ask it for labels, teach a smooth student, attack it.
+"""Attack a model without its gradients: query labels, train a smooth student, attack the student.
 
 The black-box attack of Papernot et al., 2017, "Practical black-box attacks against machine
 learning" (arXiv:1602.02697): a substitute learns from the target's labels (section 4, algorithm 1),
-and what fools the substitute often fools the target.  Of the target nothing is used but the labels
-it gives; the number of them is fixed beforehand.
+and what fools the substitute often fools the target.  Only labels of the target are used, and their
+number is fixed in advance.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from satbench.engine.passes import CountingModel, Passes
 
 EPS = Length(Fraction(1), relative=True)
 
-_BATCH = 250  # images that go to the target at once
-_DECAY = 1.0  # of the momentum, as MI-FGSM has it (Dong et al., 2018, arXiv:1710.06081)
+_BATCH = 250  # images in one query of the target
+_DECAY = 1.0  # of the momentum, as in MI-FGSM (Dong et al., 2018, arXiv:1710.06081)
 
 
 @dataclass(frozen=True)
 class Distilled:
-    """Spend at most `queries` labels on a student, and hand over what fools the student.
+    """Train a student on at most `queries` labels, and return images that fool the student.
 
-    The first `seeds` queries are images of the split that are not under evaluation; where there
-    are fewer, mixtures of two of them make up the number.  In each of `rounds` rounds, every image
-    asked about so far gives a new one, `stride` away along the gradient of the student's logit of
-    its label (Jacobian-based augmentation, equation 4; the sign is drawn, for points on both sides
-    of the boundary teach most), until the queries are spent.  The student has `width` channels
-    after its first convolution; it learns in `training` steps of 100 images in the last round and
-    a quarter of them in each round before, on images moved by `hardening` of eps against it.
+    The first `seeds` queries are images of the split that are not under evaluation; if there are
+    fewer, mixtures of two of them are added.  In each of `rounds` rounds, every labelled image
+    gives a new one, `stride` away along the gradient of the student's logit of its label, until the
+    queries are used up (Jacobian-based augmentation, equation 4; the sign is random, because points
+    on both sides of the boundary teach most).  The student has `width` channels after its first
+    convolution.  It is trained for `training` steps of 100 images in the last round and a quarter
+    of them in each round before, on images moved by `hardening` of eps against it.
 
-    The attack proper makes `steps` steps of momentum PGD on the student's margin from each of
-    `restarts` points, the first the image itself.  It asks the target nothing.
+    The attack itself makes `steps` steps of momentum PGD on the student's margin from each of
+    `restarts` points, the first of which is the image.  It does not query the target.
     """
 
     queries: int = 5000
@@ -74,15 +74,15 @@ class Distilled:
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:
-        """Raise SatbenchError: without its student this attack has nothing to follow."""
+        """Raise SatbenchError: this attack needs its student."""
         raise SatbenchError("distilled needs its student first: call prepare, as the engine does")
 
     def prepare(
         self, target: Model, surrogates: CountedSurrogates, threat: Threat, seed: int
     ) -> Attack:
-        """Spend the queries, train the student, and return the attack on it.
+        """Query the labels, train the student, and return the attack on it.
 
-        Raises SatbenchError where there is no image to begin with.
+        Raises SatbenchError if there is no image to start with.
         """
         draws = torch.Generator().manual_seed(int(generator_for(seed, "distilled").integers(2**31)))
         device = device_of(target) if isinstance(target, nn.Module) else torch.device("cpu")
@@ -139,13 +139,13 @@ class Distilled:
 
 
 class _Oracle:
-    """The target as the adversary sees it: labels, and only so many of them."""
+    """The target as the adversary sees it: a limited number of labels."""
 
     def __init__(self, target: Model, queries: int) -> None:
         self._target, self.left, self.classes = target, queries, 0
 
     def labels(self, x: Tensor) -> Tensor:
-        """Ask for the labels of `x`.  (N, C, H, W) -> (N,) int64; N must be left."""
+        """Query the labels of `x`. (N, C, H, W) -> (N,) int64; at least N queries must be left."""
         if len(x) > self.left:
             raise ValueError(f"{len(x)} queries asked, {self.left} left")
         self.left -= len(x)
@@ -169,7 +169,7 @@ class _OnStudent:
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:
-        """Perturb `x` within `threat`, the best of the restarts by the student's margin."""
+        """Perturb `x` within `threat`; return the best restart by the student's margin."""
         best, margins = self._run(x, y, threat, x)
         for restart in range(1, self.restarts):
             x_adv, margin = self._run(x, y, threat, random_point(x, threat, noise, restart))
@@ -194,7 +194,7 @@ class _OnStudent:
 
 
 def _margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Return the best other logit less that of the label: above 0 where misclassified."""
+    """Return the best other logit minus the label's: above 0 if misclassified."""
     of_label = logits.gather(1, y[:, None]).squeeze(1)
     rival = logits.scatter(1, y[:, None], -torch.inf).max(1).values
     return rival - of_label

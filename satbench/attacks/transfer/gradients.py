@@ -1,4 +1,4 @@
-"""The pieces of transfer attacks: what the modifications are called, and what each one does."""
+"""The modifications of transfer attacks: their names and their code."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 class Method:
     """A set of modifications, written `mi+di+ti` in the order of `NAMES`.
 
-    `pgd` is none of them, from a random start, so it is not combined.  `ni` and `vmi` have momentum
-    as their papers do, so `mi` beside them says nothing and is left out.
+    `pgd` means none of them, from a random start, so it is not combined.  `ni` and `vmi` include
+    momentum, as in their papers, so `mi` next to them changes nothing and is left out.
     """
 
     names: tuple[str, ...]
@@ -48,7 +48,7 @@ class Method:
             )
         if "pgd" in self.names and len(self.names) > 1:
             raise SatbenchError(
-                f"transfer(method=…): pgd is plain and stands alone, got {'+'.join(self.names)!r}"
+                f"transfer(method=…): pgd cannot be combined with others, got {'+'.join(self.names)!r}"
             )
         kept = tuple(n for n in NAMES if n in self.names and not (n == "mi" and self._implies_mi))
         object.__setattr__(self, "names", kept)
@@ -97,7 +97,7 @@ def spread(threat: Threat, x: Tensor) -> float:
 
 
 def normalise(grad: Tensor) -> Tensor:
-    """Divide by the mean absolute value, that is by the L1 norm but for a constant.
+    """Divide by the mean absolute value, which is the L1 norm up to a constant.
 
     Momentum adds gradients up after this (Dong et al., 2018, arXiv:1710.06081, equation 6).
     (B, …) -> (B, …).
@@ -128,17 +128,17 @@ def smooth(grad: Tensor, size: int) -> Tensor:
 
 
 def diversify(x: Tensor, draws: Tensor, probability: float, resize: float) -> Tensor:
-    """Show each image, with `probability`, smaller and elsewhere on a black canvas (DI).
+    """Place each image, with `probability`, smaller at a random place on a black canvas (DI).
 
     Xie et al., 2019, arXiv:1803.06978, section 3.3: resize to r ∈ [1, resize), pad with zeros to
-    `resize` at a random place; then, as the model takes one size only, shrink the canvas back.
-    Differs from the paper: the three are one bilinear sampling with real r and places, because so
-    each image draws its own, and small images have more than a few of them.
+    `resize` at a random place; then shrink the canvas back, because the model takes one size only.
+    Differs from the paper: the three steps are one bilinear sampling with real r and places, so
+    that each image draws its own, and small images have more than a few of them.
 
     (B, C, H, W), (B, 4) in [0, 1) -> (B, C, H, W).
     """
     chosen, ratio, top, left = draws.unbind(1)
-    ratio = 1 + (resize - 1) * ratio  # of the image, where the canvas is `resize`
+    ratio = 1 + (resize - 1) * ratio  # of the image, on a canvas of length `resize`
     rows = _placement(x.shape[2], ratio, top * (resize - ratio), resize).to(x.dtype)
     columns = _placement(x.shape[3], ratio, left * (resize - ratio), resize).to(x.dtype)
     shown = torch.einsum("bui,bcij,bvj->bcuv", rows, x, columns)
@@ -148,8 +148,8 @@ def diversify(x: Tensor, draws: Tensor, probability: float, resize: float) -> Te
 def _placement(size: int, ratio: Tensor, offset: Tensor, resize: float) -> Tensor:
     """Return what samples one axis bilinearly, zero beyond the image.  (B,), (B,) -> (B, S, S).
 
-    Row u weighs the image's pixels for pixel u of the canvas.  `ratio` and `offset` are the
-    image's length and first edge on a canvas of length `resize`.
+    Row u has the weights of the image's pixels for pixel u of the canvas.  `ratio` and `offset` are
+    the image's length and first edge on a canvas of length `resize`.
     """
     pixel = torch.arange(size, device=ratio.device, dtype=ratio.dtype)
     edge = (pixel + 0.5) / size * resize  # of pixel u's middle, on the canvas
@@ -161,8 +161,8 @@ def _placement(size: int, ratio: Tensor, offset: Tensor, resize: float) -> Tenso
 class Gradient:
     """The gradient of a batch with DI and SI in front of the model, and VMI's neighbours.
 
-    Evaluations are numbered within a step, so that each of them draws numbers of its own:
-    0 for the point itself, 1, 2, … for its neighbours.
+    Evaluations are numbered within a step, so that each draws its own numbers: 0 for the point
+    itself, 1, 2, … for its neighbours.
     """
 
     models: tuple[Model, ...]
@@ -180,7 +180,7 @@ class Gradient:
         self.label = int(self.y.max()) if len(self.y) else 0
 
     def draw(self, x: Tensor, noise: NoiseSource, steps: int, evaluations: int) -> None:
-        """Draw what DI needs for a whole run."""
+        """Draw the random numbers of DI for a whole run."""
         if "di" in self.method:
             shape = (steps, evaluations, self.copies, 4)
             drawn = (noise.uniform(shape, DI_DRAWS) + 1) / 2

@@ -1,4 +1,4 @@
-"""A small smooth student: a convolutional net that learns to answer as another model does."""
+"""A small smooth student: a convolutional net that learns to predict another model's labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from satbench.engine.ball import project, steepest
 from satbench.engine.passes import CountingModel
 
 BATCH = 100
-"""Images a training step; a round of fewer takes them all."""
+"""Images per training step; with fewer, a step takes all of them."""
 
 _RATE = 0.01  # of Adam at the top of its cycle
 _DECAY = 1e-4  # of the weights, decoupled from the gradient
@@ -22,10 +22,10 @@ _DECAY = 1e-4  # of the weights, decoupled from the gradient
 def smooth_net(x: Tensor, classes: int, width: int, seed: int) -> nn.Module:
     """Build a net of four convolutions and SiLU for images like `x`, which give mean and spread.
 
-    The resolution is halved where the image is large enough, at first by making 4 channels of
-    2×2 pixels (a strided convolution of few channels is slow): 28 pixels become 7.
-    Its weights are a function of `seed`; torch's global generator stays where it is.
-    (N, C, H, W) in [0, 1] -> a module (B, C, H, W) -> (B, classes) on the device of `x`.
+    The resolution is halved where the image is large enough, at first by making 4 channels of 2×2
+    pixels (a strided convolution of few channels is slow): 28 pixels become 7.  Its weights are a
+    function of `seed`; torch's global generator does not change.  (N, C, H, W) in [0, 1] -> a
+    module (B, C, H, W) -> (B, classes) on the device of `x`.
     """
     channels, size = x.shape[1], min(x.shape[2:])
     first = 2 if size >= 16 and not any(pixels % 2 for pixels in x.shape[2:]) else 1
@@ -48,10 +48,10 @@ def smooth_net(x: Tensor, classes: int, width: int, seed: int) -> nn.Module:
 
 @dataclass(frozen=True)
 class Lesson:
-    """How a student learns: `steps` of Adam on batches, on images moved by `radius` against it.
+    """The training of a student: `steps` of Adam on batches of images moved by `radius` against it.
 
     `radius` (pixel units of the threat model's norm; 0 for none) is that of one step of steepest
-    ascent: a student that is a little robust itself has gradients that other models share.
+    ascent: the gradients of a slightly robust student agree better with other models'.
     """
 
     steps: int
@@ -61,7 +61,7 @@ class Lesson:
     def teach(
         self, student: CountingModel, x: Tensor, labels: Tensor, draws: torch.Generator
     ) -> None:
-        """Train `student` on images and the labels that the teacher gave, and freeze it again.
+        """Train `student` on images and the teacher's labels, and freeze it again.
 
         (N, C, H, W) in [0, 1], (N,) int64; batches are drawn from `draws`.
         """
@@ -94,7 +94,7 @@ class Lesson:
 
 
 def _batches(n: int, steps: int, draws: torch.Generator) -> list[Tensor]:
-    """Cut `steps` batches from random orders of all rows, one order after the other."""
+    """Take `steps` batches from random orders of all rows, one order after the other."""
     size, rows = min(BATCH, n), torch.empty(0, dtype=torch.int64)
     while len(rows) < steps * size:
         rows = torch.cat((rows, torch.randperm(n, generator=draws)))
@@ -102,7 +102,7 @@ def _batches(n: int, steps: int, draws: torch.Generator) -> list[Tensor]:
 
 
 class _Standardise(nn.Module):
-    """Pixels less their mean over their spread, channel by channel, of the images given."""
+    """Pixels minus the mean, divided by the standard deviation, per channel of the given images."""
 
     mean: Tensor
     spread: Tensor

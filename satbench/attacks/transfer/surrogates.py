@@ -1,8 +1,8 @@
-"""Transfer: images made on other models than the target, with the modifications that carry over.
+"""Transfer: images made on other models than the target, with modifications that transfer better.
 
-Composed of momentum (`mi`, Dong et al., 2018, arXiv:1710.06081), Nesterov's look-ahead and scale
-invariance (`ni`, `si`, Lin et al., 2020, arXiv:1908.06281), input diversity (`di`, Xie et al.,
-2019, arXiv:1803.06978), a translation-invariant kernel (`ti`, Dong et al., 2019,
+The modifications are momentum (`mi`, Dong et al., 2018, arXiv:1710.06081), Nesterov's look-ahead
+and scale invariance (`ni`, `si`, Lin et al., 2020, arXiv:1908.06281), input diversity (`di`, Xie et
+al., 2019, arXiv:1803.06978), a translation-invariant kernel (`ti`, Dong et al., 2019,
 arXiv:1904.02884) and variance tuning (`vmi`, Wang & He, 2021, arXiv:2103.15571).
 """
 
@@ -41,24 +41,23 @@ _LOSSES = {"ce": cross_entropy, "margin": margin}
 
 @dataclass(frozen=True)
 class Transfer:
-    """`steps` steps of length `step` up the loss of each source, its last iterate for the target.
+    """`steps` steps of length `step` that raise the loss of each source; the last iterate counts.
 
-    `source` names models, joined by `+`, each a part of its own: what `--model` takes, or
-    `pinned`, the benchmark's set of surrogates.  The target may be among them; it is a source like
-    any other then, and the part a white-box attack.  With `ensemble` a last part attacks the mean
-    of all sources' logits (Liu et al., 2017, arXiv:1611.02770).  The target answers one forward an
-    image and part, the judge's; no search stops where the source is fooled, since more steps
-    transfer better.
+    `source` names models as `--model` does, joined by `+`, or `pinned`, the benchmark's set of
+    surrogates.  Each model gives one part.  The target may be among them; its part is then a
+    white-box attack.  With `ensemble` a last part attacks the mean of all sources' logits (Liu et
+    al., 2017, arXiv:1611.02770).  The target computes one forward per image and part, for the
+    judge.  A search does not stop when the source is fooled, because more steps transfer better.
 
-    `method` says what is done to the gradient (see the module); `decay` is momentum's μ;
+    `method` lists the modifications of the gradient (see the module); `decay` is momentum's μ;
     `probability` and `resize` belong to DI, `kernel` (pixels, odd) to TI, `scales` to SI,
-    `neighbours` and `radius` (in eps) to VMI.  Passes of a source: steps, times `scales` with
-    si, times 1 + `neighbours` with vmi.
+    `neighbours` and `radius` (in eps) to VMI.  Passes of a source: steps, times `scales` with si,
+    times 1 + `neighbours` with vmi.
 
     Differs from the papers: steps of eps/2 instead of eps/10 and the margin instead of the
     cross-entropy, because that left fewer images right (docs/decisions/0006-transfer-defaults.md);
-    `ni` and `vmi` clip the points they look at to [0, 1], because a model need not answer others;
-    in L2 and L1 their distances, stated for Linf, are divided by √d and d.
+    `ni` and `vmi` clip the points that they evaluate to [0, 1], because a model need not accept
+    others; in L2 and L1 their distances, stated for Linf, are divided by √d and d.
     """
 
     source: str = "pinned"
@@ -103,7 +102,7 @@ class Transfer:
         return tuple(self.source.split("+"))
 
     def parts(self) -> tuple[tuple[str, Attack], ...]:
-        """Return one part a source, named after it, and the ensemble."""
+        """Return one part per source, named after it, and the ensemble."""
         alone = replace(self, ensemble=False)
         parts = [
             (name, FromSurrogates((name,), replace(alone, source=name))) for name in self.surrogates
@@ -115,7 +114,7 @@ class Transfer:
 
 @dataclass(frozen=True)
 class FromSurrogates:
-    """One part of a transfer attack: the mean logits of `sources` are climbed."""
+    """One part of a transfer attack: it raises the loss of the mean logits of `sources`."""
 
     surrogates: tuple[str, ...]
     settings: Transfer
@@ -125,7 +124,7 @@ class FromSurrogates:
     def prepare(
         self, target: Model, surrogates: CountedSurrogates, threat: Threat, seed: int
     ) -> Attack:
-        """Return the attack proper, which holds the sources."""
+        """Return the attack that has its sources."""
         return Transferred(
             tuple(surrogates.surrogate(name) for name in self.surrogates), self.settings
         )
@@ -134,7 +133,7 @@ class FromSurrogates:
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
     ) -> Tensor:
-        """Refuse: without its sources it can make nothing."""
+        """Raise SatbenchError: this attack needs its sources."""
         raise SatbenchError(
             f"the attack needs its surrogates {' and '.join(self.surrogates)} first: call prepare"
         )
@@ -142,7 +141,7 @@ class FromSurrogates:
 
 @dataclass(frozen=True)
 class Transferred:
-    """A transfer attack that is ready: the target is never asked."""
+    """A transfer attack with its sources; it never queries the target."""
 
     models: tuple[Model, ...]
     settings: Transfer
