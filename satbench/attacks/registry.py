@@ -48,7 +48,7 @@ ATTACKS = Registry(
         Entry(
             "audit",
             "satbench.attacks.suites.audit:Audit",
-            "AutoAttack on the weakest survivors and a random sample, for a bound on the rest",
+            "AutoAttack on the weakest survivors and a random sample, for a bound on the others",
             "Croce & Hein, 2020, arXiv:2003.01690",
         ),
         Entry(
@@ -78,7 +78,7 @@ ATTACKS = Registry(
         Entry(
             "a3",
             "satbench.attacks.gradient.a3:A3",
-            "the adaptive auto attack: 13 rounds that learn where to start and whom to attack",
+            "the adaptive auto attack: 13 rounds that learn how to start and what to attack",
             "Liu et al., 2022, arXiv:2203.05154",
         ),
         Entry(
@@ -103,7 +103,7 @@ ATTACKS = Registry(
         Entry(
             "apgd-t",
             "satbench.attacks.gradient.apgd:APGDT",
-            "Auto-PGD on the targeted DLR loss, one run a target",
+            "Auto-PGD on the targeted DLR loss, one run per target",
             "Croce & Hein, 2020, arXiv:2003.01690",
         ),
         Entry(
@@ -127,25 +127,25 @@ ATTACKS = Registry(
         Entry(
             "square-flagged",
             "satbench.attacks.score.square_from_best:SquareFlagged",
-            "square from the best points, only on images whose gradients are seen to mislead",
+            "square from the best points, only on images with signs of misleading gradients",
             "Andriushchenko et al., 2020, arXiv:1912.00049",
         ),
         Entry(
             "transfer",
             "satbench.attacks.transfer.surrogates:Transfer",
-            "images made on other models, with mi, ni, di, ti, si and vmi joined at will",
+            "images made on other models, with any of mi, ni, di, ti, si and vmi",
             "Dong et al., 2018, arXiv:1710.06081, and others",
         ),
         Entry(
             "distilled",
             "satbench.attacks.transfer.distilled:Distilled",
-            "by labels alone: teach a smooth student what the model answers, and attack that",
+            "uses labels only: trains a smooth student on the model's labels, and attacks it",
             "Papernot et al., 2017, arXiv:1602.02697",
         ),
         Entry(
             "foolbox.fmn",
             "satbench.attacks.packages.foolbox_attacks:FMN",
-            "fast minimum-norm, for linf, l2 and l1 (Foolbox, its L2 projection mended)",
+            "fast minimum-norm, for linf, l2 and l1 (Foolbox, its L2 projection fixed)",
             "Pintor et al., 2021, arXiv:2102.12827",
         ),
         Entry(
@@ -169,13 +169,13 @@ ATTACKS = Registry(
         Entry(
             "foolbox.boundary",
             "satbench.attacks.packages.foolbox_attacks:Boundary",
-            "the boundary attack for l2, by labels alone (Foolbox)",
+            "the boundary attack for l2, from labels only (Foolbox)",
             "Brendel et al., 2018, arXiv:1712.04248",
         ),
         Entry(
             "foolbox.hopskipjump",
             "satbench.attacks.packages.foolbox_attacks:HopSkipJump",
-            "HopSkipJump for linf and l2, by labels alone (Foolbox, each image on its own)",
+            "HopSkipJump for linf and l2, from labels only (Foolbox, each image separately)",
             "Chen et al., 2020, arXiv:1904.02144",
         ),
     ),

@@ -76,7 +76,7 @@ class FoolboxAttack(Protocol):
     ) -> Tensor:
         if threat.norm not in self.norms:
             raise SatbenchError(
-                f"{self._name} minimises perturbations in {' or '.join(self.norms)} only, "
+                f"{self._name} makes perturbations small in {' or '.join(self.norms)} only, "
                 f"got {threat.norm}; use foolbox.fmn, which supports linf, l2 and l1"
             )
         with torch.no_grad():
@@ -123,7 +123,7 @@ class Stepsize:
         return cls(length)
 
     def in_norm(self, norm: str) -> float:
-        """Return the length for a search that minimises perturbations in `norm`."""
+        """Return the length for a search that makes perturbations small in `norm`."""
         if self.length is not None:
             return self.length
         return 10.0 if norm == "linf" else 1.0

@@ -265,7 +265,7 @@ def weakest(history: History, share: float) -> NDArray[np.bool_]:
 def weakest_of(
     among: NDArray[np.bool_], values: NDArray[np.floating], count: int
 ) -> NDArray[np.bool_]:
-    """Return the `count` images of least value, (N,), among some, (N,) bool.  -> (N,) bool."""
+    """Return the `count` images with least values, (N,), among some, (N,) bool. -> (N,) bool."""
     rows = np.flatnonzero(among)
     chosen = np.zeros(len(among), bool)
     chosen[rows[np.argsort(values[rows], kind="stable")[:count]]] = True

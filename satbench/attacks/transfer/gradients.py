@@ -48,7 +48,7 @@ class Method:
             )
         if "pgd" in self.names and len(self.names) > 1:
             raise SatbenchError(
-                f"transfer(method=…): pgd cannot be combined with others, got {'+'.join(self.names)!r}"
+                f"transfer(method=…): pgd cannot be combined, got {'+'.join(self.names)!r}"
             )
         kept = tuple(n for n in NAMES if n in self.names and not (n == "mi" and self._implies_mi))
         object.__setattr__(self, "names", kept)
@@ -146,7 +146,7 @@ def diversify(x: Tensor, draws: Tensor, probability: float, resize: float) -> Te
 
 
 def _placement(size: int, ratio: Tensor, offset: Tensor, resize: float) -> Tensor:
-    """Return what samples one axis bilinearly, zero beyond the image.  (B,), (B,) -> (B, S, S).
+    """Return a bilinear sampling matrix for one axis, 0 beyond the image.  (B,), (B,) -> (B, S, S).
 
     Row u has the weights of the image's pixels for pixel u of the canvas.  `ratio` and `offset` are
     the image's length and first edge on a canvas of length `resize`.
