@@ -20,7 +20,7 @@ STUDIES := gradient-quality activations negative-inputs elu-celu scaling gradien
 WRITTEN := $(filter-out README,$(basename $(notdir $(wildcard docs/studies/*.md))))
 JOBS ?= 2
 
-.PHONY: help demo docs docs-serve page image test coverage test-all lint types zoo surrogates records reference flags leaderboard studies check-leaderboard recheck verify bench clean
+.PHONY: help demo docs docs-serve page image test coverage test-all lint types zoo surrogates records reference flags leaderboard studies check-leaderboard recheck verify bench gpu clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -114,6 +114,9 @@ bench:  ## Compare speed and memory with other packages (see benchmarks/README.m
 	OMP_NUM_THREADS=1 .venv-bench/bin/python benchmarks/train.py --activation parametric-softplus --json benchmarks/results/train-parametric-softplus.json
 	OMP_NUM_THREADS=1 .venv-bench/bin/python benchmarks/train.py --activation silu --json benchmarks/results/train-silu.json
 	.venv-bench/bin/python benchmarks/report.py
+
+gpu: $(BIN)/satbench  ## On a machine with a GPU: its tests, agreement with the CPU, speed; at most eight minutes
+	$(BIN)/python benchmarks/gpu.py --out build/gpu
 
 clean:  ## Remove what the targets above made, including the environment
 	rm -rf $(VENV) build demo page site *.egg-info

@@ -23,6 +23,9 @@ from satbench.data import Dataset
 
 PACKAGES = ("foolbox", "torchattacks", "adversarial-robustness-toolbox", "adv-lib")
 
+PLACE = torch.device("cpu")
+"""The device of images and models; `gpu.py` sets another."""
+
 Contestant = Callable[[nn.Module, Dataset, Threat, int], Tensor]
 """(model, images, threat, steps) -> which images survive, (N,) bool."""
 
@@ -154,6 +157,7 @@ def right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 def tensors(images: Dataset) -> tuple[Tensor, Tensor]:
-    """Return x (N, C, H, W) float32 in [0, 1] and y (N,) int64."""
+    """Return x (N, C, H, W) float32 in [0, 1] and y (N,) int64, on `PLACE`."""
     rows = np.arange(len(images))
-    return torch.from_numpy(images.pixels(rows)), torch.from_numpy(images.labels.copy())
+    x, y = torch.from_numpy(images.pixels(rows)), torch.from_numpy(images.labels.copy())
+    return x.to(PLACE), y.to(PLACE)

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 SCRIPTS = (
     *("pgd", "autoattack", "before", "peak", "memory", "train", "noise", "accumulate", "warm"),
-    *("workers", "scale", "compile", "report", "early_breaks"),
+    *("workers", "scale", "compile", "report", "early_breaks", "gpu"),
     *("rivals", "fast_development"),
 )
 
