@@ -1,4 +1,4 @@
-"""The shared words: threat models, specs, registries, errors, per-image noise, digests, files.
+"""Shared basics: threat models, specs, registries, errors, per-image noise, digests, files.
 
-Nothing in here imports torch or another room of the house, so every room may import it.
+Nothing here imports torch or another room, so every room may import it.
 """

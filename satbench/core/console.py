@@ -41,13 +41,13 @@ from satbench.core.text.html_text import html
 from satbench.core.text.terminal import one_line, tell
 
 EVERY = 30.0
-"""Seconds between two lines of progress where stderr is no terminal."""
+"""Seconds between two lines of progress if stderr is not a terminal."""
 
 
 class _Harmless:
-    """What is to be shown, with the active characters of its texts written out.
+    """An output whose texts have their active characters escaped.
 
-    Styles and the console's own codes are no text, and stay.
+    Styles and the console's own codes are not changed.
     """
 
     def __init__(self, shown: RenderableType) -> None:
@@ -74,18 +74,18 @@ def _console(**options: Any) -> Console:
 
 
 def results() -> Console:
-    """Return the console for results (stdout); 100 columns where stdout is no terminal."""
+    """Return the console for results (stdout); 100 columns if stdout is not a terminal."""
     console = _console()
     return console if console.is_terminal else _console(width=100)
 
 
 def say(text: str) -> None:
-    """Print one line on stderr, for whoever called from Python."""
+    """Print one line on stderr, for callers from Python."""
     tell(text, err=True)
 
 
 def words(name: str, style: str = "") -> Text:
-    """Return a name from a file for a table: one line, and never taken for markup."""
+    """Return a name from a file for a table: one line without markup."""
     return Text(one_line(name), style=style)
 
 
@@ -106,10 +106,11 @@ def progress_bar(quiet: bool = False) -> Progress:
 
 
 class BarProgress:
-    """The engine's progress on stderr, in passes, with the time that the whole suite still takes.
+    """The engine's progress on stderr, in passes, with the remaining time of the whole suite.
 
-    On a terminal it is a bar; elsewhere a line a stage, and one every 30 seconds.  A `quiet` one
-    shows nothing.  Without `announce` there is no line a stage.  `clock` returns seconds.
+    On a terminal it is a bar; elsewhere it prints a line for each stage and one every 30 seconds.
+    If `quiet`, it shows nothing.  Without `announce` it prints no line for a stage.  `clock`
+    returns seconds.
     """
 
     def __init__(
@@ -140,11 +141,11 @@ class BarProgress:
             self._live.stop()
 
     def model(self, name: str) -> None:
-        """Say whose stages come next."""
+        """The stages of another model follow."""
         self._name, self._course = name, Course(self._clock)
 
     def expect(self, costs: Sequence[StageCost]) -> None:
-        """The stages of a run are about to begin; see `satbench.core.progress.course`."""
+        """The stages of a run begin; see `satbench.core.progress.course`."""
         self._course.expect(costs)
 
     def stage(self, title: str, total: int, done: int) -> None:
@@ -156,7 +157,7 @@ class BarProgress:
             self._print(f"{self._title}: {total - done} images to go{rest}")
 
     def passed(self, passes: int) -> None:
-        """So many images have gone through a model."""
+        """A number of images have gone through a model."""
         self._course.passed(passes)
         if self._lines and self._clock() - self._said >= EVERY:
             self._print(f"{self._title}: {told(self._course)}")
@@ -166,7 +167,7 @@ class BarProgress:
         self._course.advance(images, survivors)
 
     def note(self, text: str) -> None:
-        """Something that a user should know of the run."""
+        """A message for the user about the run."""
         if self._live:
             self._live.console.print(Text(one_line(text)), soft_wrap=True)
         elif self._lines:
@@ -194,7 +195,7 @@ class BarProgress:
 
 
 class NotebookProgress:
-    """The engine's progress as one line of a notebook, which is written over."""
+    """The engine's progress as one line of a notebook, which is overwritten."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._line: Any = None
@@ -202,7 +203,7 @@ class NotebookProgress:
         self._notes: list[str] = []
 
     def expect(self, costs: Sequence[StageCost]) -> None:
-        """The stages of a run are about to begin."""
+        """The stages of a run begin."""
         self._course.expect(costs)
 
     def stage(self, title: str, total: int, done: int) -> None:
@@ -211,7 +212,7 @@ class NotebookProgress:
         self._show()
 
     def passed(self, passes: int) -> None:
-        """So many images have gone through a model."""
+        """A number of images have gone through a model."""
         self._course.passed(passes)
         if self._clock() - self._said >= 1.0:
             self._show()
@@ -222,12 +223,12 @@ class NotebookProgress:
         self._show()
 
     def note(self, text: str) -> None:
-        """Something that a user should know of the run."""
+        """A message for the user about the run."""
         self._notes.append(text)
         self._show()
 
     def _show(self) -> None:
-        shown: Any = import_module("IPython.display")  # there, for a notebook is running
+        shown: Any = import_module("IPython.display")  # available, because a notebook is running
 
         self._said, course = self._clock(), self._course
         bar = f'<progress value="{course.share:.4f}" max="1"></progress>'
@@ -241,10 +242,10 @@ class NotebookProgress:
 
 @contextmanager
 def progress_of(name: str, wanted: bool) -> Iterator[ProgressReceiver | None]:
-    """Yield who shows the progress of a call from Python: a terminal, a notebook, or nobody."""
+    """Yield a display of the progress of a call from Python: a terminal, a notebook, or none."""
     if wanted and in_notebook():
         yield NotebookProgress()
-    elif wanted:  # in a script on a pipe: a line every 30 seconds, and none a stage
+    elif wanted:  # in a script on a pipe: a line every 30 seconds, and none for a stage
         with BarProgress(announce=False) as bar:
             bar.model(name)
             yield bar

@@ -1,6 +1,6 @@
-"""Where the benchmark's content is: cards, weights, records and suites, which are data, not code.
+"""The place of the benchmark's content: cards, weights, records and suites.
 
-In a checkout it is the folders at the top of the repository; an installed wheel carries it inside
+In a checkout it is in the folders at the top of the repository; an installed wheel has it inside
 the package.
 """
 

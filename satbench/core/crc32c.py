@@ -1,7 +1,7 @@
 """CRC-32C (Castagnoli), the checksum of LevelDB's tables and TensorFlow's checkpoints.
 
-RFC 3720, appendix B.4.  A checksum is linear over GF(2), so many stretches of a file are gone
-through at once, and their checksums are combined: some 100 MB a second in NumPy.
+RFC 3720, appendix B.4.  A checksum is linear over GF(2), so many parts of a file are processed at
+once, and their checksums are combined: about 100 MB per second in NumPy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Words = NDArray[np.uint32]
 
-_BLOCKS = ((1 << 12, 1 << 11), (1 << 9, 1 << 9), (1 << 6, 1 << 6))  # lanes, and bytes of a lane
+_BLOCKS = ((1 << 12, 1 << 11), (1 << 9, 1 << 9), (1 << 6, 1 << 6))  # lanes, and bytes per lane
 _ONES = 0xFFFFFFFF
 
 
@@ -38,7 +38,7 @@ def crc32c(data: bytes | memoryview | NDArray[np.uint8]) -> int:
 
 
 def masked(crc: int) -> int:
-    """Return a checksum as LevelDB stores it: rotated, and moved by a constant."""
+    """Return a checksum as LevelDB stores it: rotated, plus a constant."""
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & _ONES
 
 
@@ -56,7 +56,7 @@ def _of_lanes(block: NDArray[np.uint8]) -> int:
 
 
 def _followed(crcs: Words, length: int) -> Words:
-    """Return what becomes of checksums when `length` bytes of 0 follow each."""
+    """Return the checksums after `length` more bytes of 0."""
     first, second, third, fourth = _zeros(length)
     result: Words = first[crcs & 0xFF] ^ second[crcs >> 8 & 0xFF]
     result ^= third[crcs >> 16 & 0xFF] ^ fourth[crcs >> 24]
@@ -65,7 +65,7 @@ def _followed(crcs: Words, length: int) -> Words:
 
 @cache
 def _zeros(length: int) -> tuple[Words, Words, Words, Words]:
-    """Return what `length` bytes of 0, a power of 2, make of each octet of a checksum."""
+    """Return the table of each octet of a checksum after `length` bytes of 0, a power of 2."""
     octets: Words = np.arange(256, dtype=np.uint32)
     if length == 1:
         made = [_table()[octets], *(octets << np.uint32(8 * place) for place in (0, 1, 2))]

@@ -1,4 +1,4 @@
-"""Digests: SHA-256 of arrays, files and JSON values, in one agreed form each."""
+"""Digests: SHA-256 of arrays, files and JSON values, each in one fixed form."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-_PART = 64 * 2**20  # bytes that are hashed at a time
+_PART = 64 * 2**20  # bytes that are hashed at once
 
 
 def digest_arrays(*arrays: NDArray[np.generic]) -> str:
     """Return the SHA-256 of arrays: of each one its dtype, shape and little-endian bytes."""
     sha = hashlib.sha256()
-    for array in map(np.atleast_1d, arrays):  # a number counts as an array of one, for ever now
+    for array in map(np.atleast_1d, arrays):  # a number counts as an array of one, permanently
         little = array.dtype.newbyteorder("<")
         sha.update(array_head(array))
         for part in _parts(array):
@@ -25,7 +25,7 @@ def digest_arrays(*arrays: NDArray[np.generic]) -> str:
 
 
 def _parts(array: NDArray[np.generic]) -> Iterator[NDArray[np.generic]]:
-    """Cut an array along its first axis: one that is mapped may be larger than memory."""
+    """Cut an array along its first axis, because a memory-mapped one may be larger than memory."""
     if array.nbytes <= _PART:
         yield array
         return
@@ -35,7 +35,7 @@ def _parts(array: NDArray[np.generic]) -> Iterator[NDArray[np.generic]]:
 
 
 def array_head(array: NDArray[np.generic], shape: tuple[int, ...] | None = None) -> bytes:
-    """Return what `digest_arrays` hashes before an array's bytes; `shape` is for one in pieces."""
+    """Return what `digest_arrays` hashes before an array's bytes; `shape` is that of the whole."""
     little = array.dtype.newbyteorder("<")
     return f"{little.str}{array.shape if shape is None else shape}".encode()
 
@@ -54,7 +54,7 @@ def digest_json(value: object) -> str:
 
 
 def canonical_json(value: object) -> str:
-    """Return the one text of a JSON value.  Raises ValueError for NaN or infinity."""
+    """Return the canonical text of a JSON value. Raises ValueError for NaN or infinity."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

@@ -1,4 +1,4 @@
-"""Downloads of weights: resumed where they stopped, checked, and whole or not there at all."""
+"""Downloads of weights: resumed after a stop, checked, and never left incomplete."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from satbench.core.errors import SatbenchError
 from satbench.core.lock import lock_or_refuse
 
 TRIES = 5
-"""How often in a row a server may end a transfer without having sent a byte of it."""
+"""How often in a row a server may end a transfer without sending a byte."""
 
 TIMEOUT = 60.0
-"""Seconds without a byte after which a connection counts as lost."""
+"""Seconds without a byte after which a connection is considered lost."""
 
 Check = Callable[[Path], None]
 
@@ -26,7 +26,7 @@ _HTML = re.compile(rb"^\s*(<!--.*?-->\s*)*<(!doctype\s+html|html|head)\b", re.IG
 
 
 def cache_folder() -> Path:
-    """Return the folder for what was downloaded, which need not be there.
+    """Return the folder for downloads, which need not exist.
 
     It is `$SATBENCH_CACHE`, else `satbench` in `$XDG_CACHE_HOME` or `~/.cache`.
     """
@@ -38,21 +38,21 @@ def cache_folder() -> Path:
 def download(url: str, path: Path, check: Check) -> Path:
     """Fetch `url` to `path` unless it is there, and return `path`.
 
-    A transfer that breaks off is kept next to `path` (`.part`) and goes on from there, now or the
-    next time.  `check` raises SatbenchError for a file that is not the wanted one; a resumed
-    file that fails it is fetched once more from the start.  Raises SatbenchError for another
-    protocol than http(s), a server that cannot be reached or refuses, and a web page.
+    An interrupted transfer is kept next to `path` (`.part`) and continues from there, now or the
+    next time.  `check` raises SatbenchError for a wrong file; a resumed file that fails it is
+    downloaded once more from the start.  Raises SatbenchError for another protocol than http(s), a
+    server that cannot be reached or refuses, and a web page.
     """
     if path.is_file():
         return path
     if not url.startswith(("https://", "http://")):
         raise SatbenchError(f"expected an address that begins with https://, got {url!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The ending stays, for it says how the file is read.
+    # The ending is kept, because it says how the file is read.
     part = path.with_name(f"{path.stem}.part{path.suffix}")
     lock = part.with_name(f".{part.name}.lock")
     with lock_or_refuse(lock, f"fetches {url} to {path}", wait=True):
-        if path.is_file():  # another process was at it
+        if path.is_file():  # another process has downloaded it
             return path
         resumed = _fetch(url, part)
         try:
@@ -62,7 +62,7 @@ def download(url: str, path: Path, check: Check) -> Path:
             part.unlink()
             if not resumed:
                 raise
-            # Perhaps the file has changed on the server since its first half came.
+            # Perhaps the file has changed on the server since its first part was downloaded.
             _fetch(url, part)
             _checked_anew(url, part, check)
         part.replace(path)
@@ -101,12 +101,12 @@ def _refuse_web_page(url: str, part: Path) -> None:
         if is_web_page(file.read(2048)):
             raise SatbenchError(
                 f"expected weights from {url}, got a web page, such as a login or a warning before "
-                "a large download: fetch the file in a browser and put it beside its card"
+                "a large download: fetch the file in a browser and put it next to its card"
             )
 
 
 def _fetch(url: str, part: Path) -> bool:
-    """Fetch what is missing of `part`; -> whether a part of it was there before."""
+    """Download the rest of `part`; -> whether a part of it existed before."""
     resumed = part.exists() and part.stat().st_size > 0
     idle = most = 0
     while True:
@@ -118,7 +118,7 @@ def _fetch(url: str, part: Path) -> bool:
             reason = "the connection broke off"
         except urllib.error.HTTPError as error:
             if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and before:
-                part.unlink()  # longer than what the server has: another file
+                part.unlink()  # longer than the file on the server: another file
                 continue
             raise SatbenchError(
                 f"{url} answers {error.code} {error.reason}: check the address"
@@ -126,10 +126,10 @@ def _fetch(url: str, part: Path) -> bool:
         except (OSError, http.client.HTTPException) as error:
             reason = str(getattr(error, "reason", "") or error or type(error).__name__)
         after = part.stat().st_size if part.exists() else 0
-        idle = 0 if after > most else idle + 1  # a server without ranges begins again and again
+        idle = 0 if after > most else idle + 1  # a server without ranges starts again each time
         if idle >= TRIES:
             raise SatbenchError(
-                f"{url} cannot be fetched ({reason}); the same command goes on where it stopped, "
+                f"{url} cannot be fetched ({reason}); the same command continues where it stopped, "
                 f"or put the file at {part.with_name(part.name.replace('.part', ''))} yourself"
             )
 

@@ -1,4 +1,4 @@
-"""The errors a person is meant to read."""
+"""Errors that are written for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LONG_WORDS = re.compile(r"\S{1000}\S*")
 
 
 class SatbenchError(ValueError):
-    """A mistake in what satbench was given: what was expected, what came, what to do.
+    """A mistake in the input of satbench: what was expected, what was given, what to do.
 
     The command line prints only the message and exits with code 2.  A word of more than 1,000
     letters, which only a broken or a hostile file has, is cut in it.
@@ -28,13 +28,13 @@ class SatbenchError(ValueError):
 
 
 class AssumptionWarning(UserWarning):
-    """Something that a number depends on was not given, and had to be assumed."""
+    """Something that a number depends on was not given, so it was assumed."""
 
 
-_MOST_LETTERS = 200  # of an unknown name that is shown
+_MOST_LETTERS = 200  # characters of an unknown name that are shown
 
 
-_MOST_NAMES = 10  # of those known that are shown
+_MOST_NAMES = 10  # characters of known names that are shown
 
 _LISTS = {
     "model": "satbench models",
@@ -65,7 +65,7 @@ def listed(names: Sequence[str], command: str = "") -> str:
 
 
 class UnknownNameError(SatbenchError):
-    """A name that no registry knows."""
+    """A name that is in no registry."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Atomic writing: files appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from pathlib import Path
 from satbench.core.errors import SatbenchError
 
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
-_STALE = 3600.0  # seconds after which what a process of another machine left is taken for left
+_STALE = 3600.0  # seconds after which a file of another machine's process counts as abandoned
 
 _STEM_BYTES, _WORD_BYTES = 200, 60
-"""How long a stem may be, and each of its words where it would be longer.
+"""The most letters of a stem, and of each of its words if the stem would be longer.
 
-Most file systems take 255 bytes, of which endings and the name of a temporary file need some.
+Most file systems allow 255 bytes, of which endings and the name of a temporary file need some.
 """
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path next to `path` that takes its place when the block ends well.
+    """Yield a temporary path next to `path` that replaces it when the block ends without an error.
 
-    On an error or an interrupt the temporary file is removed and `path` is as it was.  What another
-    writer of `path` left behind when it was killed is removed too.
+    After an error or an interrupt the temporary file is removed and `path` is unchanged.  Temporary
+    files that killed writers of `path` left are removed too.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path)
@@ -52,10 +52,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder next to `path` that takes its place when the block ends well.
+    """Yield a temporary folder next to `path`, renamed to it if the block ends without an error.
 
-    `path` must not be there.  On an error or an interrupt nothing is left, and what another writer
-    of `path` left behind when it was killed is removed too.
+    `path` must not exist.  After an error or an interrupt nothing is left.  Temporary folders that
+    killed writers of `path` left are removed too.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path)
@@ -75,7 +75,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder; it is there whole or not at all, and `sweep` removes the rest."""
+    """Remove a folder at once: no part of it can be left, and `sweep` removes the remains."""
     if path.is_dir():
         gone = _fresh_folder(path)
         path.replace(gone)  # which is empty
@@ -94,9 +94,10 @@ def copy_file(source: Path, path: Path) -> None:
 
 
 def sweep(path: Path) -> None:
-    """Remove what writers of `path` left behind that were killed outright.
+    """Remove the temporary files of writers of `path` that were killed.
 
-    What a process of this machine is at stays, and so does what one of another machine may be at.
+    Files of a running process of this machine are kept, and files that a process of another machine
+    may still write.
     """
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         host, _, pid = leftover.name.removeprefix(f".{path.name}.").partition("-")[0].partition("_")
@@ -119,10 +120,10 @@ def is_alive(pid: int) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Write down on the disk which names a folder has; without it a crash may forget a file."""
+    """Write the names in a folder to the disk; without it a crash may lose a file."""
     if os.name != "posix":
         return
-    with suppress(OSError):  # a file system that cannot
+    with suppress(OSError):  # the file system does not support it
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -144,7 +145,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 def file_stem(words: Sequence[str]) -> str:
     """Name a file after `words`, the last of which makes it unique: `a model` -> `a-model-1f3b`.
 
-    Letters, digits and `-._` stay; where the name would be too long for a disk, words are cut.
+    Letters, digits and `-._` are kept; words are cut if the name would be too long for a disk.
     """
     if len("-".join(words).encode(errors="replace")) > _STEM_BYTES:
         cut = [word.encode(errors="replace")[:_WORD_BYTES] for word in words]
@@ -153,7 +154,7 @@ def file_stem(words: Sequence[str]) -> str:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise SatbenchError unless files can be put into `folder`, which may be yet to be made."""
+    """Raise SatbenchError unless files can be written to `folder`, which need not exist yet."""
     there, fault = _first_there(folder)
     if not fault and not there.is_dir():
         fault = f"{_shown(there)} is a file"
@@ -164,15 +165,15 @@ def check_folder(folder: Path) -> None:
 
 
 def _first_there(folder: Path) -> tuple[Path, str]:
-    """Return the folder, or the nearest above it that exists; or what is wrong with the path."""
+    """Return the folder, or the nearest existing one above it; or what is wrong with the path."""
     for path in (folder, *folder.absolute().parents):
         try:
             path.stat()
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except OSError as error:  # a name that is too long, a folder that may not be looked into
+        except OSError as error:  # a name that is too long, a folder that may not be read
             return path, str(error.strerror).lower()
-        except ValueError as error:  # a character that no name may have
+        except ValueError as error:  # a character that is not allowed in names
             return path, str(error)
         return path, ""
     return folder, "nothing above it exists"

@@ -1,4 +1,4 @@
-"""Give freed memory back to the system."""
+"""Return freed memory to the system."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 from dataclasses import dataclass
 from functools import cache
 
-_EVERY = 1.0  # seconds: giving back, and taking anew, costs some milliseconds
+_EVERY = 1.0  # seconds, because returning memory and allocating it again costs milliseconds
 
 
 @dataclass
 class _Last:
-    """When memory was last given back, in seconds of the process's clock."""
+    """When memory was last returned, in seconds of the process's clock."""
 
     at: float = 0.0
 
@@ -21,11 +21,10 @@ _last = _Last()
 
 
 def release_freed_memory() -> None:
-    """Hand the pages that the C library keeps for later back to the system, where it can (glibc).
+    """Return the free pages that the C library keeps to the system, if it can (glibc).
 
-    Batches from which images leave have ever other sizes; the holes that they leave in the heap
-    would otherwise be kept, and a long run would grow.  Within a second of the last time nothing is
-    done.
+    The size of a batch changes when images leave it.  Without this, the holes in the heap would
+    remain, and a long run would grow.  Nothing is done within a second of the last time.
     """
     now, trim = time.monotonic(), _malloc_trim()
     if trim is not None and now - _last.at >= _EVERY:

@@ -1,7 +1,7 @@
-"""How large anything may be that is read or asked for: checked before it is read, built, unpacked.
+"""Limits of sizes of everything that is read or requested, checked before it is read or built.
 
-Each limit is far above what satbench writes and what benchmarks of images need, and below what
-stops a machine.  docs/reliability.md lists them.
+Each limit is far above what satbench writes and what image benchmarks need, and low enough that no
+machine runs out of memory or time. docs/reliability.md lists them.
 """
 
 from __future__ import annotations
@@ -14,73 +14,73 @@ from satbench.core.errors import SatbenchError
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 MOST_TEXT_BYTES = 64 * MIB
-"""Of a text file in JSON, such as a record; the largest that ships has 0.2 MiB."""
+"""Size of a JSON text file, such as a record; the largest shipped one has 0.2 MiB."""
 
 MOST_TOML_BYTES = 256 * KIB
-"""Of a TOML file: a suite, a board, a recipe."""
+"""Size of a TOML file: a suite, a board, a recipe."""
 
 MOST_DEPTH = 64
-"""Of lists and objects in one another, in JSON and TOML."""
+"""Depth of nested lists and objects in JSON and TOML."""
 
 MOST_KEY_PARTS = 8
-"""Of names with dots between them in TOML, `a.b.c`: Python reads them in quadratic time."""
+"""Parts of a dotted name in TOML, `a.b.c`: Python reads them in quadratic time."""
 
 MOST_VALUES = 2_000_000
-"""Of values in a file in JSON: records of a million images; they are read in two seconds or so."""
+"""Values in a JSON file: records of a million images; they are read in about two seconds."""
 
 LEAST_NUMBER, MOST_NUMBER = -(2**63), 2**64 - 1
-"""Of whole numbers, in JSON and TOML: those of 64 bits, as seeds are."""
+"""Size of whole numbers in JSON and TOML: 64 bits, as for seeds."""
 
 MOST_SPEC_LETTERS = 10_000
-"""Of the text of an attack, an architecture or an activation."""
+"""Letters in the text of an attack, an architecture or an activation."""
 
 MOST_SPEC_NUMBER = 2**32 - 1
-"""Of a whole number in such a text: of 32 bits, as the draws of an audit are."""
+"""Size of a whole number in such a text: 32 bits, as for the draws of an audit."""
 
 MOST_SPEC_FLOAT = 1e30
-"""Of a decimal number in such a text, and of a setting of a recipe."""
+"""Size of a decimal number in such a text, and of a setting of a recipe."""
 
 LEAST_LENGTH, MOST_LENGTH = 1e-30, 1e6
-"""Of a length in pixels of [0, 1]: float32 cannot move a pixel by less than the least."""
+"""Least and greatest length in pixels of [0, 1]: float32 cannot move a pixel by less."""
 
 MOST_LAYERS = 2_000
-"""Of the depth in the text of an architecture; He et al., 2016, tried 1,202."""
+"""Depth in the text of an architecture; He et al., 2016, tried 1,202."""
 
 MOST_WIDTH = 100_000
-"""Of any other whole number in the text of an architecture."""
+"""Any other whole number in the text of an architecture."""
 
 MOST_PARAMETERS = 4 * 10**9
-"""Of a network: 16 GB of float32, eight times EfficientNet-L2."""
+"""Parameters of a network: 16 GB of float32, eight times EfficientNet-L2."""
 
 MOST_CLASSES = 1_000_000
-"""Of a model: fifty times the 21,841 of ImageNet's largest list."""
+"""Classes of a model: fifty times the 21,841 of ImageNet's largest list."""
 
 MOST_HEADER_BYTES = 100_000_000
-"""Of the header of a file of safetensors: the longest that its library reads."""
+"""Size of the header of a safetensors file: the longest that its library reads."""
 
 MOST_UNPACKED_BYTES = 64 * GIB
-"""Of arrays in a file, `.npz`, `.npy` or `.pt`, when they are unpacked: 100,000 ImageNet images."""
+"""Unpacked size of arrays in a file, `.npz`, `.npy` or `.pt`: 100,000 ImageNet images."""
 
 MOST_EXPANSION, FREE_BYTES = 100, 256 * MIB
-"""How many times its size a file above `FREE_BYTES` may unpack to; images do not reach ten times.
+"""The largest ratio of unpacked to packed size, above `FREE_BYTES`; images do not reach ten.
 
-Deflate reaches 1,030 times with zeros.
+Deflate reaches 1,030 with zeros.
 """
 
 MOST_PIXELS = 100_000_000
-"""Of one image in a file: five times the largest of ImageNet."""
+"""Size of one image in a file: five times the largest of ImageNet."""
 
 MOST_WITNESS_BYTES = 16 * GIB
-"""Of all witnesses of a record: 25,000 images of 3 × 224 × 224."""
+"""Size of all witnesses of a record: 25,000 images of 3 × 224 × 224."""
 
 MOST_PROOF_BYTES = 8 * GIB
 """Of all proofs of a certificate: slopes of 100 images of a ResNet-18, or of 10,000 small ones."""
 
 
 def check_archive(archive: zipfile.ZipFile, path: Path, most: int = MOST_UNPACKED_BYTES) -> None:
-    """Raise SatbenchError where a zip declares that it unpacks to more than a file of its size can.
+    """Raise SatbenchError if a zip declares an unpacked size that is too large for it.
 
-    Nothing is unpacked.  What a zip declares of a member is also all that is unpacked of it.
+    Nothing is unpacked here.  Later, no more is unpacked than the zip declares.
     """
     declared = sum(member.file_size for member in archive.infolist())
     size = path.stat().st_size
@@ -94,7 +94,7 @@ def check_archive(archive: zipfile.ZipFile, path: Path, most: int = MOST_UNPACKE
 def check_at_least_one(name: str, thing: object, *fields: str) -> None:
     """Raise SatbenchError unless the whole numbers in `fields`, or in all, are 1 or more.
 
-    `name` is what people call the thing.
+    `name` is its name in the message.
     """
     for field in fields or vars(thing):
         value = getattr(thing, field)
@@ -103,7 +103,7 @@ def check_at_least_one(name: str, thing: object, *fields: str) -> None:
 
 
 def check_seed(seed: int) -> int:
-    """Return a seed that every generator takes.  Raises SatbenchError for more than 64 bits."""
+    """Return a seed that every generator accepts. Raises SatbenchError for more than 64 bits."""
     if not -(2**63) <= seed < 2**64:
         raise SatbenchError(
             f"expected a seed of at most 64 bits, got one of {seed.bit_length()}: "

@@ -1,4 +1,4 @@
-"""Locks between processes: refuse, try or wait; a process that dies lets go of its lock."""
+"""Locks between processes: refuse, try or wait; a process that dies releases its lock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _UNKNOWN = "another process"
 _NO_FLOCK = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-"""What the system answers where a file system has no locks, as some network file systems do."""
+"""Error codes for a file system without locks, such as some network file systems."""
 
 
 @contextmanager
@@ -30,14 +30,14 @@ def lock_or_refuse(
     wait: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Iterator[None]:
-    """Hold the lock file `path` within; make it, with its folder, where it is missing.
+    """Hold the lock file `path` in the block; create it, with its folder, if it is missing.
 
-    `doing` is what a process that holds it does, `is at this very training`.  With `wait`, such a
-    process is waited for; `say` is told so, with its number, by default a line on stderr.  Where a
-    file system has no locks, a marker file next to `path` is the lock, and nobody waits: the marker
-    names its process, and the next one takes it over where that process is dead.  Raises
-    SatbenchError, with the number of the process and the `advice`, where another holds the lock,
-    and for a folder that cannot be written to.
+    `doing` says what a process that holds it does, such as `is running this training`.  With
+    `wait`, this process waits for it, and `say` gets a message with its number, by default a line
+    on stderr.  On a file system without locks, a marker file next to `path` is the lock, and nobody
+    waits: the marker names its process, and the next process takes it over if that one is dead.
+    Raises SatbenchError, with the number of the process and the `advice`, if another process holds
+    the lock, and if the folder cannot be written to.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -56,14 +56,14 @@ def lock_or_refuse(
                 yield
                 return
     marker = _marker(path)
-    more = f"; if no process is at it, remove {marker}" if marker.exists() else ""
+    more = f"; if that process is not running, remove {marker}" if marker.exists() else ""
     raise SatbenchError(f"{holder_of(path)} {doing}; {advice}{more}")
 
 
 def holder_of(path: Path) -> str:
-    """Return which process holds a lock file, `process 4711`, `process 4711 on node7`.
+    """Return the process that holds a lock file, `process 4711`, `process 4711 on node7`.
 
-    It is `another process` where that is not known.
+    It is `another process` if that is not known.
     """
     marker = _marker(path)
     try:
@@ -76,7 +76,7 @@ def holder_of(path: Path) -> str:
 
 
 def try_lock(path: Path) -> AbstractContextManager[bool]:
-    """Yield whether this process holds the lock file `path` within; see `lock_or_refuse`."""
+    """Yield whether this process holds the lock file `path` in the block; see `lock_or_refuse`."""
     return _held(path, wait=False)
 
 
@@ -91,7 +91,7 @@ def _held(path: Path, wait: bool) -> Iterator[bool]:
 
 
 def _acquired(path: Path, wait: bool) -> BaseFileLock | None:
-    """Return the lock, held; None where another process holds it."""
+    """Return the acquired lock; None if another process holds it."""
     from filelock import FileLock, SoftFileLock, Timeout
 
     lock: BaseFileLock = FileLock(path, blocking=wait, fallback_to_soft=False)
@@ -102,11 +102,12 @@ def _acquired(path: Path, wait: bool) -> BaseFileLock | None:
         except OSError as error:
             if error.errno not in _NO_FLOCK:
                 raise
-            # Not `path` itself: what a lock of the other kind left there would look held for ever.
+            # Not `path` itself: a file from a lock of the other kind would look like a held lock
+            # for ever.
             lock = SoftFileLock(_marker(path), blocking=False)
             lock.acquire()
         else:
-            with suppress(OSError):  # for whoever meets the lock
+            with suppress(OSError):  # for a process that finds the lock
                 path.write_text(f"{os.getpid()} {socket.gethostname()}\n")
     except Timeout:
         return None

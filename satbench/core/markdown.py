@@ -1,4 +1,4 @@
-"""Pieces of a markdown page: tables, and cells that cannot be read as anything else."""
+"""Parts of a markdown page: tables, and cells in which names are only text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from satbench.core.text.characters import visible
 MISSING = "–"
 
 MOST_LINES = 200
-"""Of a table on a page: GitHub shows no page above 512 KiB, and nobody scrolls that far."""
+"""The most rows of a table on a page: GitHub shows no page above 512 KiB."""
 
 Line = Sequence[str]
 
@@ -29,13 +29,13 @@ def signed(share: float) -> str:
 
 
 def table(head: Line, lines: Iterable[Line], words: int) -> str:
-    """Return a markdown table whose first `words` columns hold words, and the others numbers."""
+    """Return a markdown table whose first `words` columns are text and the others numbers."""
     rule = ["---"] * words + ["---:"] * (len(head) - words)
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *lines))
 
 
 def long_table(head: Line, lines: Iterable[Line], words: int, file: str) -> str:
-    """Return a table of the first `MOST_LINES` lines; under it, how many more are in `file`."""
+    """Return a table of the first `MOST_LINES` rows, and below it how many more are in `file`."""
     found = list(lines)
     shown = table(head, found[:MOST_LINES], words)
     more = len(found) - MOST_LINES
@@ -43,16 +43,16 @@ def long_table(head: Line, lines: Iterable[Line], words: int, file: str) -> str:
 
 
 def long_list(names: Sequence[str], file: str) -> str:
-    """Return the first `MOST_LINES` names in one line; then, how many more are in `file`."""
+    """Return the first `MOST_LINES` names in one line, and how many more are in `file`."""
     shown = ", ".join(names[:MOST_LINES])
     more = len(names) - MOST_LINES
     return shown if more <= 0 else f"{shown} and {more:,} more in `{file}`"
 
 
 def cell(text: str) -> str:
-    """Return text from a record such that it cannot be read as markdown or HTML.
+    """Return text from a record, escaped so that it is not markdown or HTML.
 
-    Nor as an address, which GitHub makes a link of unasked.
+    It is no address either, because GitHub would turn it into a link.
     """
     plain = visible(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;")
     escaped = "".join(f"\\{letter}" if letter in "\\|`*_[]~" else letter for letter in plain)
@@ -60,34 +60,35 @@ def cell(text: str) -> str:
 
 
 def address(text: str) -> str:
-    """Return an address that a card gives, which may be followed; any other text as `cell` does."""
+    """Return an address from a card as a link; any other text as `cell` does."""
     return text if is_address(text) else cell(text)
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is an address of the web that may be followed, and nothing else."""
+    """Whether a text is a web address and nothing else."""
     return re.fullmatch(r"https://[\w./%+-]+", text, re.ASCII) is not None
 
 
 def code(text: str) -> str:
-    """Return text from a record as code, which it cannot end: `` `pgd(steps=50)` ``.
+    """Return text from a record as code that it cannot end: `` `pgd(steps=50)` ``.
 
-    A backtick becomes an apostrophe and a stroke | a broken one, for code in a table holds neither.
+    A backtick becomes an apostrophe and a bar | a broken bar, because code in a table cannot have
+    them.
     """
     plain = visible(" ".join(text.split())).replace("`", "'").replace("|", "¦")
     return f"`{plain}`"
 
 
 def title_of(model: str, weights_digest: str) -> str:
-    """Return how a page calls a model: its name and the first digits of its weights' digest."""
+    """Return a model's title on a page: its name and the first digits of its weights' digest."""
     return f"{cell(model)} (`{weights_digest[:8]}`)"
 
 
 def between(text: str, begin: str, end: str, inserted: str, name: object, what: str) -> str:
-    """Return a page with `inserted` in the place of what stands between two markers.
+    """Return a page with `inserted` between two markers, instead of the old text.
 
-    Raises SatbenchError, naming the file `name` and `what` belongs there, unless each marker
-    stands once and in order.
+    Raises SatbenchError, naming the file `name` and its content `what`, unless each marker occurs
+    once and in order.
     """
     before, found_begin, rest = text.partition(begin)
     _, found_end, after = rest.partition(end)

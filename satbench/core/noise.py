@@ -1,8 +1,8 @@
-"""Randomness belongs to the image: its noise depends on nothing but what is named here.
+"""Noise that belongs to an image: it depends only on the seed and the names given here.
 
-The stream of an image is Philox (Salmon et al., 2011, "Parallel random numbers: as easy as
-1, 2, 3") keyed with the SHA-256 of (seed, purpose, restart, image index). Batch size, order,
-sharding, resuming and the device do not enter it.
+The stream of an image is Philox (Salmon et al., 2011, "Parallel random numbers: as easy as 1, 2,
+3") keyed with the SHA-256 of (seed, purpose, restart, image index).  Batch size, order, sharding,
+resuming and the device have no influence.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 class Noise:
     """The noise of a batch of images.
 
-    `purpose` names what draws (an attack's name); `indices` are the images' places in the
-    data set, one per row of the batch; `block` numbers the block they were cut from, for attacks
-    whose code draws for a whole block at once.
+    `purpose` is the user of the noise (an attack's name); `indices` are the images' places in the
+    data set, one per row of the batch; `block` is the number of their block, for attacks whose code
+    draws for a whole block at once.
     """
 
     seed: int
@@ -37,7 +37,7 @@ class Noise:
 
     def normal(self, shape: tuple[int, ...], restart: int = 0) -> NDArray[np.float32]:
         """Draw from N(0, 1).  The shape of one image (…) -> (B, …) float32."""
-        # A stream of its own: L2 starts draw a direction and a radius, which must be independent.
+        # A separate stream: L2 starts draw a direction and a radius, which must be independent.
         draws = [
             generator_for(self.seed, self.purpose, restart, i, "normal").standard_normal(
                 shape, np.float32
@@ -56,7 +56,7 @@ class Noise:
 
 
 def generator_for(*parts: int | str) -> np.random.Generator:
-    """Return the generator whose stream depends only on `parts`."""
+    """Return a generator whose stream depends only on `parts`."""
     return np.random.Generator(np.random.Philox(key=key_of(*parts)))
 
 

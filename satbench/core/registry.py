@@ -1,7 +1,7 @@
-"""A registry maps a name to the place of the thing it names, and imports it when asked.
+"""A registry maps a name to the place of an object, and imports the object when needed.
 
-Other packages add names by entry points, in the group `satbench.attacks` for attacks,
-`satbench.activations` for activations, and so on.  They are found without being imported.
+Other packages add names through entry points, in the group `satbench.attacks` for attacks,
+`satbench.activations` for activations, and so on.  They are found without an import.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from satbench.core.specs import split_spec
 class Entry:
     """One registry line.
 
-    `target` is `package.module:attribute`; it is imported on first use, so that listing names
-    costs no import of torch. `source` says where the thing was published.  `plugin` is the
-    distribution that brought the line, empty for satbench itself.
+    `target` is `package.module:attribute`; it is imported on first use, so that a list of names
+    needs no torch.  `source` is its publication.  `plugin` is the distribution that added the line,
+    empty for satbench itself.
     """
 
     name: str
@@ -33,13 +33,13 @@ class Entry:
     plugin: str = ""
 
     def load(self) -> object:
-        """Import the thing.  Raises SatbenchError where a plug-in cannot be imported."""
+        """Import the object. Raises SatbenchError if a plug-in cannot be imported."""
         module, _, attribute = self.target.partition(":")
         if not self.plugin:
             return getattr(import_module(module), attribute)
         try:
             return attrgetter(attribute)(import_module(module))
-        except Exception as error:  # a stranger's module may fail in any way
+        except Exception as error:  # a plug-in may fail in any way
             raise SatbenchError(
                 f"{self.name!r} comes from the plug-in {self.plugin}, which is broken "
                 f"({type(error).__name__}: {error}): update {self.plugin} or uninstall it"
@@ -80,7 +80,7 @@ class Registry:
         return list(self._all)
 
     def plugin_of(self, spec: str) -> str:
-        """Return the plug-in whose code a spec would run; empty for none, and for no spec."""
+        """Return the plug-in whose code a spec would run; empty if there is none."""
         try:
             name, _ = split_spec(spec)
         except SatbenchError:
@@ -89,12 +89,12 @@ class Registry:
 
     @property
     def faults(self) -> list[str]:
-        """Return what is wrong with plug-ins, as far as it shows without importing them."""
+        """Return the problems of plug-ins that can be found without importing them."""
         return self._plugins[1]
 
     @property
     def _all(self) -> dict[str, Entry]:
-        # What satbench names stays satbench's, whatever else is installed.
+        # A plug-in cannot replace a name of satbench.
         return self._entries | self._plugins[0] | self._entries
 
     @cached_property

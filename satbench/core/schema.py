@@ -1,8 +1,8 @@
-"""Read what is on disk into frozen dataclasses, checked field by field (msgspec).
+"""Read files into frozen dataclasses, checked field by field (msgspec).
 
-Every file that satbench reads, its own or a stranger's, comes in through here: JSON and TOML are
-parsed, values are checked against the types of a dataclass, and whatever is wrong is one sentence
-that names the file and the field.  Nothing larger than `satbench.core.limits` says is read.
+Every JSON or TOML file that satbench reads is read here: it is parsed, and its values are checked
+against the types of a dataclass.  An error is one sentence that names the file and the field.
+Nothing larger than the limits in `satbench.core.limits` is read.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ _TOML_TOKEN = re.compile(
     r"|\#[^\n]*",
     re.ASCII,
 )
-"""A name of too many parts, or a string or a comment, in which there is none."""
+"""A name of too many parts; or a string or a comment, which cannot contain one."""
 
 Number = int | float
-"""A number of a file that is written back as it was read: 0 stays 0 and is not made 0.0."""
+"""A number of a file that is written back as it was read: 0 does not become 0.0."""
 
 
 def read_text(path: Path, what: str, most: int = MOST_TEXT_BYTES) -> str:
-    """Read a text file, UTF-8, of at most so many bytes.
+    """Read a UTF-8 text file of at most `most` bytes.
 
-    Raises SatbenchError for one that is missing, larger, not text, or not a file that ends.
+    Raises SatbenchError if it is missing, larger, not text, or not a plain file.
     """
     try:
         found = path.stat()
@@ -68,15 +68,15 @@ def read_text(path: Path, what: str, most: int = MOST_TEXT_BYTES) -> str:
         raise SatbenchError(f"expected {article} {what} at {path}, which is missing") from None
     except UnicodeDecodeError:
         raise SatbenchError(f"the {what} {path} is not text in UTF-8") from None
-    except (OSError, ValueError) as error:  # a folder, a name that no disk takes
+    except (OSError, ValueError) as error:  # a folder, or a name that the disk does not allow
         said = getattr(error, "strerror", None) or str(error)
         raise SatbenchError(f"the {what} {str(path)!r} cannot be read: {said}") from None
 
 
 def parse_json(text: str, what: str, where: str) -> object:
-    """Read JSON text strictly: no NaN, nothing infinite, no name twice in an object.
+    """Read JSON text strictly: no NaN, no infinity, no name twice in an object.
 
-    Raises SatbenchError naming `where`, the field and what is wrong.
+    Raises SatbenchError naming `where`, the field and the problem.
     """
     if (most := sum(map(text.count, ",[{"))) > MOST_VALUES:
         raise SatbenchError(
@@ -105,7 +105,7 @@ def parse_object(text: str, what: str, where: str) -> dict[str, Any]:
 def parse_schema(
     text: str, what: str, where: str, schemas: tuple[int, ...], kind: str = ""
 ) -> dict[str, Any]:
-    """Read a JSON object that says which of the `schemas` it has, and of what kind it is, if any.
+    """Read a JSON object that states which of the `schemas` it has, and its kind, if it has one.
 
     Raises SatbenchError as `parse_json`, and for another kind or schema.
     """
@@ -149,10 +149,10 @@ def read_toml(path: Path, what: str, form: type[T]) -> T:
 
 
 def check_plain(values: object, what: str, where: str) -> None:
-    """Raise SatbenchError unless values are plain: what JSON can hold, of limited depth and size.
+    """Raise SatbenchError unless values are plain: JSON values of limited depth and size.
 
-    Numbers are finite, whole ones have 64 bits, and texts have neither NUL nor half of a character
-    (a lone surrogate), which no file can hold.
+    Numbers are finite, whole ones have at most 64 bits, and texts have no NUL and no half of a
+    character (a lone surrogate), which cannot be written to a file.
     """
     if fault := _strange(values, 0):
         place, said = fault
@@ -162,8 +162,8 @@ def check_plain(values: object, what: str, where: str) -> None:
 def convert(values: object, form: type[T], what: str, where: str) -> T:
     """Return plain values as a dataclass of the type `form`, checked strictly.
 
-    Nothing is turned into another type; a field that `form` lacks is refused.  Raises SatbenchError
-    naming `where` and the field.
+    No value is converted to another type; a field that `form` lacks is refused.  Raises
+    SatbenchError naming `where` and the field.
     """
     try:
         made = msgspec.convert(values, form, strict=True)
@@ -184,7 +184,7 @@ def _told(error: msgspec.ValidationError) -> str:
 
 
 def _strange(value: object, depth: int) -> tuple[str, str] | None:
-    """Return the place of the first value that is not plain, and what is wrong with it."""
+    """Return the place of the first value that is not plain, and its problem."""
     if isinstance(value, list | tuple | dict):
         return (
             _strange_within(value, depth) if depth < MOST_DEPTH else ("", "it is nested too deep")
@@ -221,7 +221,7 @@ def _strange_within(
 
 
 def _are_numbers(values: Sequence[object]) -> bool:
-    """Return whether all are whole numbers within the limits, as the verdicts of a record are."""
+    """Return whether all are whole numbers within the limits, such as the verdicts of a record."""
     numbers = [one for one in values if type(one) is int]
     return (
         len(numbers) == len(values)
@@ -243,13 +243,13 @@ def _text_fault(text: str) -> str:
 
 
 def _short(value: object) -> str:
-    """Show a stranger's value in at most 40 letters."""
+    """Show a value from a file in at most 40 letters."""
     shown = repr(value)
     return shown if len(shown) <= 40 else f"{shown[:39]}…"
 
 
 def _unknown(values: object, known: object, place: str) -> str:
-    """Return the place of a field that was not taken over, empty if there is none."""
+    """Return the place of a field that was not used, empty if there is none."""
     if isinstance(values, Mapping) and isinstance(known, Mapping):
         pairs = ((f".{key[:80]}", key in known, v, known.get(key)) for key, v in values.items())
     elif isinstance(values, list) and isinstance(known, list):

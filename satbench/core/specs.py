@@ -1,9 +1,9 @@
-"""Specs: the canonical text of a parameterised thing, `pgd(steps=20,step=eps/4,restarts=1)`.
+"""Specs: the canonical text of a parameterised object, `pgd(steps=20,step=eps/4,restarts=1)`.
 
-A thing is a frozen dataclass; its fields are the parameters. The canonical text lists every
-field in the order of its declaration, so equal things have equal texts and the other way round.
-A field that was added later is `later(default)`: at its default the text leaves it out, so that
-texts from before it was there stay canonical.
+The object is a frozen dataclass; its fields are the parameters.  The canonical text lists every
+field in the order of declaration, so objects are equal exactly if their texts are equal.  A field
+that was added later is `later(default)`: at its default the text leaves it out, so that older texts
+are still canonical.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def build(cls: type[T], name: str, arguments: dict[str, str]) -> T:
     """Build the dataclass `cls` from textual `arguments`; missing ones take their defaults.
 
     Raises SatbenchError for an unknown parameter (with the nearest known one) or a bad value, and
-    where `cls` is no dataclass, as a plug-in may have it.
+    if `cls` is no dataclass, as can happen with a plug-in.
     """
     if not (isinstance(cls, type) and is_dataclass(cls)):
         raise SatbenchError(f"{name}: expected a frozen dataclass behind the name, got {cls!r}")
@@ -100,13 +100,13 @@ def build(cls: type[T], name: str, arguments: dict[str, str]) -> T:
 
 
 def parameter_types(name: str, cls: type) -> dict[str, object]:
-    """Return the type of each annotated name of a dataclass that is known as `name`.
+    """Return the type of each annotated name of a dataclass that is registered as `name`.
 
-    Raises SatbenchError where an annotation cannot be read.
+    Raises SatbenchError if an annotation cannot be read.
     """
     try:
         return get_type_hints(cls)
-    except Exception as error:  # whatever a stranger's annotation raises
+    except Exception as error:  # an annotation of a plug-in may raise anything
         raise SatbenchError(
             f"{name}: expected annotations that can be read at run time, got "
             f"{type(error).__name__}: {error}"
@@ -114,7 +114,7 @@ def parameter_types(name: str, cls: type) -> dict[str, object]:
 
 
 def is_parameter_type(kind: object) -> bool:
-    """Say whether the text of a spec can hold values of a type."""
+    """Say whether the text of a spec can contain values of a type."""
     if get_origin(kind) is Literal:
         return all(isinstance(choice, str) for choice in get_args(kind))
     return kind in (bool, int, float, str) or (isinstance(kind, type) and issubclass(kind, Textual))
@@ -132,7 +132,7 @@ def spec_of(name: str, thing: object) -> str:
 
 
 def show_float(value: float) -> str:
-    """Return the shortest text that reads back as just this number."""
+    """Return the shortest text that is read back as exactly this number."""
     short = f"{value:g}"
     return short if float(short) == value else repr(value)
 
@@ -159,7 +159,7 @@ def _read(kind: Any, text: str, where: str) -> object:
 
 
 def _number(kind: type[int] | type[float], text: str, where: str) -> int | float:
-    """Read a number that is finite and of a size that something can be done with."""
+    """Read a finite number within the limits."""
     try:
         value = kind(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Fill the templates of generated pages, which lie in `satbench/templates` (jinja2).
+"""Fill the templates of generated pages in `satbench/templates` (jinja2).
 
 `fill` is for markdown and plain text, `fill_html` for HTML, in which every value is escaped.
 """
@@ -22,8 +22,8 @@ def fill(
 ) -> str:
     """Return a template of `satbench/templates`, filled with `values`.
 
-    `filters` are functions that the template may apply to a value, by name.  A name that the
-    template uses and nobody gave raises jinja2.UndefinedError.
+    `filters` are functions that the template may apply to a value, by name.  A missing value raises
+    jinja2.UndefinedError.
     """
     return _filled(_environment(), template, values, filters)
 
@@ -35,9 +35,9 @@ def fill_html(
 ) -> str:
     """Return an HTML template of `satbench/templates`, filled with `values`; otherwise as `fill`.
 
-    Every value is text: it is escaped, for an element or a quoted attribute, and characters that
-    act are written out.  Only what the template itself holds is markup, and what a filter returns
-    as `markupsafe.Markup`.
+    Every value is text: it is escaped for an element or a quoted attribute, and active characters
+    are escaped too.  Only the template's own text, and `markupsafe.Markup` from a filter, is
+    markup.
     """
     return _filled(_environment(is_html=True), template, values, filters)
 
@@ -48,7 +48,7 @@ def _filled(
     values: Mapping[str, object],
     filters: Mapping[str, Callable[..., object]] | None,
 ) -> str:
-    if filters:  # an overlay reads its templates anew
+    if filters:  # an overlay reads its templates again
         environment = environment.overlay()
         environment.filters = {**environment.filters, **filters}
     return environment.get_template(f"{template}.jinja").render(values)
@@ -56,13 +56,13 @@ def _filled(
 
 @cache
 def _environment(is_html: bool = False) -> Environment:
-    # Imported here: it costs 40 ms, and most commands write no page.
+    # Imported here, because it costs 40 ms and most commands write no page.
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(
         loader=PackageLoader("satbench", "templates"),
         undefined=StrictUndefined,
-        # Of pages in markdown, `markdown.cell` escapes what is foreign.
+        # In markdown pages, `markdown.cell` escapes foreign text.
         autoescape=is_html,  # noqa: S701
         finalize=_as_text if is_html else None,
         trim_blocks=True,

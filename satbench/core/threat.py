@@ -1,4 +1,4 @@
-"""Threat models (a norm and a radius) and lengths measured in them.  Pixels are in [0, 1]."""
+"""Threat models (a norm and a radius), and lengths relative to them. Pixels are in [0, 1]."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def parse_fraction(text: str, what: str) -> Fraction:
 
 
 _NUMBER = re.compile(r"[+-]?(\d{1,99}(\.\d{0,99})?|\.\d{1,99})(e[+-]?\d{1,2})?", re.I | re.A)
-"""A decimal number that a Fraction holds exactly in little time."""
+"""A decimal number that a Fraction represents exactly in little time."""
 
 
 def _ratio(text: str) -> Fraction:
@@ -37,7 +37,7 @@ def _ratio(text: str) -> Fraction:
 
 
 def show_fraction(value: Fraction) -> str:
-    """Show a fraction as people write it: n/255 where it is one, else a decimal, else a/b."""
+    """Show a fraction as people write it: n/255 if possible, else a decimal, else a/b."""
     if 255 % value.denominator == 0 and value.denominator not in (1, 5):
         return f"{value.numerator * (255 // value.denominator)}/255"
     decimal = f"{float(value):.12g}"
@@ -46,7 +46,7 @@ def show_fraction(value: Fraction) -> str:
 
 @dataclass(frozen=True)
 class Threat:
-    """What the adversary may do: move the pixels of an image by at most `eps` in `norm`.
+    """The adversary's budget: change the pixels of an image by at most `eps` in `norm`.
 
     `eps` is exact (a Fraction), in units of pixels in [0, 1].
     Raises SatbenchError for an unknown norm, eps ≤ 0, or an eps that only makes sense for
@@ -75,10 +75,10 @@ class Threat:
 
     @classmethod
     def of(cls, norm: str, eps: str | SupportsFloat) -> Threat:
-        """Build from what people write: `Threat.of("linf", 8 / 255)`, `Threat.of("L2", "0.5")`.
+        """Build from the usual notations: `Threat.of("linf", 8 / 255)`, `Threat.of("L2", "0.5")`.
 
-        A float within rounding of n/255 or (n + 1/2)/255 is taken for that, any other for its
-        shortest decimal; so is a NumPy number, by the rounding of its own type.
+        A float within rounding of n/255 or (n + 1/2)/255 means that fraction, any other its
+        shortest decimal; so does a NumPy number, with the rounding of its own type.
         """
         return cls(cast(Norm, norm.lower()), exact_radius(eps))
 
@@ -100,13 +100,13 @@ class Threat:
 
 
 _ROUNDING = {2: 2e-3, 4: 2.4e-7, 8: 1e-12}
-"""How far a float of so many bytes may lie from what its user computed it from, relatively."""
+"""The relative rounding error of a float, by its number of bytes."""
 
 
 def exact_radius(eps: str | SupportsFloat) -> Fraction:
-    """Return the fraction that people mean by `eps`, as `Threat.of` reads it.
+    """Return the fraction that `eps` means, as `Threat.of` reads it.
 
-    Raises SatbenchError for what is no number, and for NaN and infinity.
+    Raises SatbenchError if it is no number, NaN or infinity.
     """
     if isinstance(eps, Fraction):
         return eps
@@ -132,7 +132,7 @@ class Length:
     def parse(cls, text: str) -> Length:
         """Read `eps/4`, `1.25*eps`, `1/255` or `0.01`.
 
-        Raises SatbenchError for anything else, and for a length that is not above 0.
+        Raises SatbenchError for any other text, and for a length that is not above 0.
         """
         compact = text.replace(" ", "")
         form = _RELATIVE.match(compact)

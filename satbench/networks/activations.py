@@ -1,7 +1,7 @@
-"""The activations: a formula, its parameters and its source each.
+"""The activations: each has a formula, its parameters and its source.
 
-An entry is a frozen dataclass; calling it makes one module, so that every site of a network has
-an instance of its own.
+An entry is a frozen dataclass; a call makes one module, so that every site of a network has its own
+instance.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class Softplus:
 class ELU:
     """x, and α (exp(x) - 1) below 0; slope 1, and α exp(x).
 
-    Clevert et al., 2015, arXiv:1511.07289.  Its slope jumps by 1 - α at 0: it is smooth for α = 1
-    alone, the α of Xie et al., 2020, arXiv:2006.14536, section 4.1; section 4.3 varies it.
+    Clevert et al., 2015, arXiv:1511.07289.  Its slope jumps by 1 - α at 0: it is smooth only for α
+    = 1, the α of Xie et al., 2020, arXiv:2006.14536, section 4.1; section 4.3 varies it.
     """
 
     alpha: float = 1.0
@@ -108,8 +108,8 @@ class CELU:
 class SmoothReLU:
     """x - log(1 + αx)/α, and 0 below 0; slope αx/(1 + αx), and 0.
 
-    Xie et al., 2020, arXiv:2006.14536, section 4.2.  As in the paper's code α is b², and b is
-    trained, one number a site, from 20 on (α = 400).  With `trainable=false` α stays as it is.
+    Xie et al., 2020, arXiv:2006.14536, section 4.2.  As in the paper's code, α is b², and b is
+    trained, one number per site, starting at 20 (α = 400).  With `trainable=false` α is fixed.
     """
 
     alpha: float = 400.0
@@ -126,7 +126,7 @@ class SmoothReLU:
 class Mish:
     """x tanh(s), s = log(1 + exp(x)); slope tanh(s) + x σ(x) (1 - tanh²(s)).
 
-    Misra, 2019, arXiv:1908.08681.  The SAT paper's code has it, its tables do not.
+    Misra, 2019, arXiv:1908.08681.  It is in the SAT paper's code, but not in its tables.
     """
 
     def __call__(self) -> nn.Module:
@@ -138,7 +138,7 @@ class LeakyReLU:
     """x, and `slope` · x below 0; slope 1, and `slope` (Maas et al., 2013).
 
     Not smooth, but of low curvature: the control of Singla et al., 2021, arXiv:2102.07861.  The
-    default of 0.2 is the one their code names.
+    default of 0.2 is that of their code.
     """
 
     slope: float = 0.2
@@ -155,9 +155,9 @@ class LeakyReLU:
 class PSSiLU:
     """x (σ(|a|x) - |b|) / (1 - |b|); slope (σ + |a|x σ(1 - σ) - |b|) / (1 - |b|), σ = σ(|a|x).
 
-    Dai et al., 2021, arXiv:2110.05626: a and b are trained, from 1 and 10⁻⁸, and all sites of
-    a network share them: a network has two parameters more.  So a maker is for one network;
-    `build_activation` makes a new one each time.
+    Dai et al., 2021, arXiv:2110.05626: a and b are trained, starting at 1 and 10⁻⁸, and all sites
+    of a network share them, so a network has two more parameters.  An instance is therefore for one
+    network; `build_activation` makes a new one each time.
     """
 
     _shared: list[nn.Parameter] = field(default_factory=list, init=False, repr=False, compare=False)
@@ -169,7 +169,7 @@ class PSSiLU:
 
 
 class SmoothReLUModule(nn.Module):
-    """SmoothReLU with α = b²; `b` has the shape (1,) and is a parameter, or a buffer if fixed."""
+    """SmoothReLU with α = b²; `b` (1,) is a parameter, or a buffer if fixed."""
 
     b: Tensor
 
@@ -186,7 +186,7 @@ class SmoothReLUModule(nn.Module):
         return smooth_relu(x, self.b)
 
     def extra_repr(self) -> str:
-        """Tell α."""
+        """Show α."""
         return "" if self.b.is_meta else f"alpha={self.b.item() ** 2:g}"
 
 
@@ -211,10 +211,10 @@ class PSSiLUModule(nn.Module):
 
 
 def activation_function(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Let modes of torch functions see the calls of `function(x, *parameters)` as they see F.relu.
+    """Make calls of `function(x, *parameters)` visible to torch function modes, like F.relu.
 
-    The mark `is_activation` tells them that it is an activation: the attacks' softplus backward,
-    for one, takes the place of its gradient.
+    The mark `is_activation` says that it is an activation.  For example, the attacks' softplus
+    backward replaces its gradient.
     """
 
     @functools.wraps(function)
@@ -230,11 +230,11 @@ def activation_function(function: Callable[..., Tensor]) -> Callable[..., Tensor
 
 @activation_function
 def smooth_relu(x: Tensor, b: Tensor) -> Tensor:
-    """Return x - log(1 + b²x)/b² where x > 0, else 0, in the type of `x`.
+    """Return x - log(1 + b²x)/b² for x > 0, else 0, in the type of `x`.
 
     Half precision is computed in float32.
     """
-    # TorchScript cannot keep a function of Python.
+    # TorchScript cannot store a Python function.
     if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return _SmoothReLU.forward(x, b)
     value: Tensor = _SmoothReLU.apply(x, b)
@@ -253,7 +253,7 @@ def pssilu(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 
 class _SmoothReLU(torch.autograd.Function):
-    """The formulas of its slopes as they stand: αx/(1 + αx) where autograd has 1 - 1/(1 + αx)."""
+    """SmoothReLU with its slope as αx/(1 + αx), where autograd would compute 1 - 1/(1 + αx)."""
 
     generate_vmap_rule = True
 
@@ -297,7 +297,7 @@ class _SmoothReLU(torch.autograd.Function):
 
 
 def _alpha(b: Tensor, x: Tensor) -> Tensor:
-    """Return b², kept off 0, where the formula divides by it though its limit is plain 0."""
+    """Return b², but not 0: the formula divides by it, although its limit there is 0."""
     return b.to(_computed_in(x)).square().clamp_min(1e-6)
 
 

@@ -88,19 +88,19 @@ def stage(
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """Return a convolution without bias that keeps the size, but for its stride."""
+    """Return a convolution without bias that keeps the size, apart from its stride."""
     return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
 
 
 def projection(inputs: int, outputs: int, stride: int) -> nn.Module:
-    """Return the shortcut: the identity, or a 1×1 convolution and norm where the shape changes."""
+    """Return the shortcut: the identity, or a 1×1 convolution and norm if the shape changes."""
     if stride == 1 and inputs == outputs:
         return nn.Sequential()
     return nn.Sequential(convolution(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 
 
 def zero_last_gammas(net: nn.Module) -> None:
-    """Set γ = 0 in the last batch-norm of each block, which so starts as its shortcut.
+    """Set γ = 0 in the last batch-norm of each block, so that a block starts as its shortcut.
 
     Goyal et al., 2017, arXiv:1706.02677, section 5.1; the code of Xie et al., 2020,
     arXiv:2006.14536 does so too.

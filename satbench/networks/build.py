@@ -13,11 +13,11 @@ from satbench.core.limits import MOST_LAYERS, MOST_PARAMETERS, MOST_WIDTH
 from satbench.core.specs import build, spec_of, split_spec
 from satbench.networks.registry import ACTIVATIONS, ARCHITECTURES
 
-_USUAL = 2_000  # a number up to which no architecture here becomes too large
+_USUAL = 2_000  # with numbers up to this, no architecture here is too large
 
 
 def build_activation(spec: str) -> Callable[[], nn.Module]:
-    """Read `parametric-softplus(alpha=10)`: a maker of modules.  Raises SatbenchError."""
+    """Read `parametric-softplus(alpha=10)`; return a factory of modules. Raises SatbenchError."""
     name, arguments = split_spec(spec)
     cls = cast(type[Callable[[], nn.Module]], ACTIVATIONS[name].load())
     return build(cls, name, arguments)
@@ -40,12 +40,12 @@ def _check_size(
     activation: Callable[[], nn.Module],
     classes: int,
 ) -> None:
-    """Raise SatbenchError where a network of unusual numbers has more than `MOST_PARAMETERS`."""
+    """Raise SatbenchError if a network with unusual numbers has more than `MOST_PARAMETERS`."""
     numbers = [value for value in (*vars(make).values(), classes) if isinstance(value, int)]
     if max(numbers) <= _USUAL:
         return
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):  # sizes, and no memory
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):  # shapes only, without memory
             count = sum(one.numel() for one in make(activation, classes).parameters())
     except (RuntimeError, OverflowError, TypeError):  # a size of more than 64 bits
         count = MOST_PARAMETERS + 1
@@ -57,7 +57,7 @@ def _check_size(
 
 
 def make_architecture(spec: str) -> Callable[[Callable[[], nn.Module], int], nn.Module]:
-    """Read `resnet(depth=50)`: a maker of networks from an activation and the number of classes."""
+    """Read `resnet(depth=50)`; return a factory of networks (activation, classes -> network)."""
     name, arguments = split_spec(spec)
     cls = cast(
         type[Callable[[Callable[[], nn.Module], int], nn.Module]], ARCHITECTURES[name].load()

@@ -1,4 +1,4 @@
-"""ResNets for 32×32 images: that of the adversarial training literature, and the original.
+"""ResNets for 32×32 images: those of the adversarial training literature, and the original.
 
 He et al., 2016, arXiv:1512.03385.
 """
@@ -22,8 +22,8 @@ _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 class CifarResNet:
     """An ImageNet ResNet of 18, 34 or 50 layers whose stem is one 3×3 convolution.
 
-    The network that papers on adversarial training call ResNet-18 (among them Zhang et al., 2020,
-    arXiv:2002.11242): 64 to 512 channels at 32×32 to 4×4.  Weights are named as in their code.
+    Papers on adversarial training (such as Zhang et al., 2020, arXiv:2002.11242) call this network
+    ResNet-18: 64 to 512 channels at 32×32 to 4×4.  Weights are named as in their code.
     """
 
     depth: int = 18

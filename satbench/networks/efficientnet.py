@@ -1,10 +1,11 @@
 """EfficientNet: torchvision's network with any activation at each site.
 
-Tan & Le, 2019, arXiv:1905.11946; L1 is the largest of Xie et al., 2020, arXiv:2006.14536,
-section 5.2.  As in their code: batch-norm with momentum 0.9 (torch writes 0.1) and ε 1e-5, drop
-path up to 0.2, and the activation is replaced everywhere, also between the two layers of a
-squeeze-and-excitation, whose gate stays a sigmoid.  Differs from it: strided convolutions pad both
-sides alike, as torchvision does; `padding=tensorflow` pads the far side more, as TensorFlow does.
+Tan & Le, 2019, arXiv:1905.11946; L1 is the largest of Xie et al., 2020, arXiv:2006.14536, section
+5.2.  As in their code: batch-norm with momentum 0.9 (0.1 in torch's notation) and ε 1e-5, drop path
+up to 0.2, and the activation is replaced everywhere, also between the two layers of a
+squeeze-and-excitation, whose gate is still a sigmoid.  Differs from it: strided convolutions pad
+both sides equally, as in torchvision; `padding=tensorflow` pads the far side more, as in
+TensorFlow.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class EfficientNet:
 
     Its weights are named as torchvision's, so those load next to `normalize.mean` and
     `normalize.std`; torchvision's own were trained with `statistics=imagenet`, and those of B5 to
-    B7 with ε 1e-3 in the batch-norms, so that here they would answer a little differently.
+    B7 with ε 1e-3 in the batch-norms, so their logits would differ slightly here.
     """
 
     variant: Literal["b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "l1"] = "b0"

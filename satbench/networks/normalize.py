@@ -1,4 +1,4 @@
-"""From pixels in [0, 1] to what the first convolution wants: the first layer of every model."""
+"""Normalisation of pixels in [0, 1]: the first layer of every model."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, fx, nn
 from satbench.core.errors import SatbenchError
 
 Statistics = Literal["imagenet", "cifar10", "cifar100", "sat", "none"]
-"""Whose mean and standard deviation a model of colour images normalises by.
+"""The names of means and standard deviations for models of colour images.
 
-`sat` is x -> 2x - 1, as the code of Xie et al., 2020, arXiv:2006.14536, has it; `imagenet` are
+`sat` is x -> 2x - 1, as in the code of Xie et al., 2020, arXiv:2006.14536; `imagenet` are
 torchvision's constants, `cifar10` and `cifar100` those of the pixels of each training set; `none`
-leaves the pixels as they are, as TRADES (Zhang et al., 2019, arXiv:1901.08573) does.
+does not change the pixels, as in TRADES (Zhang et al., 2019, arXiv:1901.08573).
 """
 
 _CONSTANTS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -29,7 +29,7 @@ _CONSTANTS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 
 
 class Normalize(nn.Module):
-    """(x - mean) / std per channel.  The constants are buffers and travel with the weights."""
+    """(x - mean) / std per channel. The constants are buffers, saved with the weights."""
 
     mean: Tensor
     std: Tensor
@@ -42,7 +42,7 @@ class Normalize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in [0, 1] -> (B, C, H, W).
 
-        Raises SatbenchError for images of another number of channels.
+        Raises SatbenchError for images with another number of channels.
         """
         _check_channels(x, self.mean)
         return (x - self.mean) / self.std
@@ -105,7 +105,7 @@ def normalize_text(layer: Normalize) -> str:
 
 
 def _for_channels(values: tuple[float, ...], channels: int) -> Tensor | None:
-    """Return one number a channel, (C, 1, 1); None where there are as many as for other images."""
+    """Return one number per channel, (C, 1, 1); None if their number does not fit."""
     if len(set(values)) == 1:
         values = values[:1] * channels
     return torch.tensor(values).view(-1, 1, 1) if len(values) == channels else None
@@ -116,7 +116,7 @@ def _channels(count: int) -> str:
 
 
 def _check_channels(x: Tensor, mean: Tensor) -> None:
-    # Broadcasting would turn grey images into coloured ones and say nothing.
+    # Broadcasting would silently turn grey images into coloured ones.
     if x.dim() != 4 or x.shape[1] != len(mean):
         raise SatbenchError(
             f"expected images of shape (N, {len(mean)}, H, W), got shape {tuple(x.shape)}: "
@@ -124,4 +124,4 @@ def _check_channels(x: Tensor, mean: Tensor) -> None:
         )
 
 
-fx.wrap("_check_channels")  # a traced graph keeps it as one call, whose answer follows the data
+fx.wrap("_check_channels")  # a traced graph has it as one call, whose result depends on the data

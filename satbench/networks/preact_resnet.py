@@ -22,11 +22,11 @@ _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 class PreActResNet:
     """A pre-activation ResNet of 18 or 34 layers with a 3×3 stem.
 
-    `shortcut` says what a shortcut that changes the shape reads: the block's input once it is
-    normalised and activated, or raw.  `final_norm`: a last batch-norm and activation before the
-    pooling.  As they are, both are those of Rice et al.; Wong et al., 2020, arXiv:2001.03994, have
-    `shortcut=raw`, and in the models that they first published `final_norm=false` too.  Weights are
-    named as in their code, and do not tell what a shortcut reads.
+    `shortcut` is the input of a shortcut that changes the shape: the block's normalised and
+    activated input, or the raw input.  `final_norm`: a last batch-norm and activation before the
+    pooling.  The defaults are those of Rice et al.; Wong et al., 2020, arXiv:2001.03994, have
+    `shortcut=raw`, and in their first published models also `final_norm=false`.  Weights are named
+    as in their code; the names do not show the input of a shortcut.
     """
 
     not_in_weights: ClassVar = ("shortcut",)

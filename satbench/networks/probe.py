@@ -1,4 +1,4 @@
-"""Watch which activations a forward pass of a model runs, and where in the code."""
+"""Find which activations a forward pass of a model runs, and where in the code."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _FUNCTIONS = frozenset(
         "elu_", "celu", "celu_", "selu", "selu_", "silu", "gelu", "mish", "softplus", "hardswish",
     }
 )  # fmt: skip
-_SIZES = (32, 28, 64, 224, 299, 384)  # sides of images that models are made for
+_SIZES = (32, 28, 64, 224, 299, 384)  # usual image sizes of models
 
 
 class Probe:
-    """What one forward pass of a model showed of the activation modules `known` to be in it."""
+    """The result of one forward pass of a model with the activation modules `known`."""
 
     def __init__(self, model: nn.Module, known: Collection[nn.Module]) -> None:
         self._model = model
@@ -34,12 +34,12 @@ class Probe:
         self._outputs: dict[nn.Module, list[Tensor]] = {module: [] for module in known}
         self._logits: list[Tensor] = []
         self.functions: Counter[str] = Counter()
-        """Activations run outside the known modules, with the place in the code: how often."""
+        """The number of runs of activations outside the known modules, by place in the code."""
 
     def run(self, example: Tensor | None) -> None:
-        """Run the model on `example`, or on zeros of a shape that it takes; it stays as it is.
+        """Run the model on `example`, or on zeros of a shape that it accepts; it is not changed.
 
-        Raises SatbenchError where it takes no such images.
+        Raises SatbenchError if it accepts no such images.
         """
         error: Exception = SatbenchError("it has no convolution and no linear layer")
         for x in _guesses(self._model) if example is None else (example[:1],):
@@ -56,11 +56,11 @@ class Probe:
         ) from error
 
     def calls(self, module: nn.Module) -> int:
-        """Return how often a known module ran."""
+        """Return the number of runs of a known module."""
         return len(self._outputs[module])
 
     def unused(self, modules: Collection[nn.Module]) -> list[nn.Module]:
-        """Return which known modules ran without that what they returned reaches the logits."""
+        """Return the known modules that ran, but whose output does not reach the logits."""
         runs = [(m, out) for m in modules for out in self._outputs[m] if out.requires_grad]
         logits = [part.sum() for part in self._logits if part.requires_grad]
         if not runs or not logits:
@@ -75,7 +75,7 @@ class Probe:
         self.functions.clear()
         x = x.detach().clone()
         if x.is_floating_point():
-            x.requires_grad_()  # shows what reaches the logits of a frozen model too
+            x.requires_grad_()  # works for a frozen model too
         with ExitStack() as stack:
             stack.enter_context(_in_eval_mode(self._model))
             stack.enter_context(torch.random.fork_rng(devices=[]))
@@ -106,7 +106,7 @@ class Probe:
 
 
 class _Watch(TorchFunctionMode):
-    """Tells of every activation that torch is asked for."""
+    """Reports every activation that torch computes."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ def _tensors(value: object) -> Iterator[Tensor]:
 
 
 def _guesses(model: nn.Module) -> Iterator[Tensor]:
-    """Yield zeros of the shapes that a model may take, by its first layer with weights."""
+    """Yield zeros of shapes that a model may accept, judging by its first layer with weights."""
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
     config = getattr(model, "pretrained_cfg", None)  # timm's
     size = config.get("input_size") if isinstance(config, Mapping) else None

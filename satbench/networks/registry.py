@@ -35,7 +35,7 @@ ACTIVATIONS = Registry(
         Entry(
             "elu",
             "satbench.networks.activations:ELU",
-            "x, and α (exp(x) - 1) below 0; smooth for α = 1 alone",
+            "x, and α (exp(x) - 1) below 0; smooth only for α = 1",
             "Clevert et al., 2015, arXiv:1511.07289",
         ),
         Entry(
@@ -82,7 +82,7 @@ ARCHITECTURES = Registry(
         Entry(
             "small",
             "satbench.networks.small:Small",
-            "a residual net for small grey images; as it is: 272,442 parameters, 8.57 MMAC",
+            "a residual net for small grey images; by default 272,442 parameters, 8.57 MMAC",
         ),
         Entry(
             "resnet",

@@ -3,8 +3,8 @@
 He et al., 2016, arXiv:1512.03385; Xie et al., 2017, arXiv:1611.05431.  As in the code of Xie et
 al., 2020, arXiv:2006.14536: the 3×3 convolution of a bottleneck strides, the last γ of each block
 starts at 0, the last layer at N(0, 0.01), convolutions at He's fan-out, and the activation is
-replaced everywhere: after the stem, within the blocks, and after each sum.  The one layer that
-TensorFlow pads otherwise there is the max-pooling; `padding=tensorflow` does as it does.
+replaced everywhere: after the stem, within the blocks, and after each sum.  Only the max-pooling is
+padded differently in TensorFlow; `padding=tensorflow` pads it so.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ResNet:
 
 @dataclass(frozen=True)
 class ResNeXt:
-    """A ResNeXt of 50, 101 or 152 layers, for images of about 224×224; 32x4d as it is.
+    """A ResNeXt of 50, 101 or 152 layers, for images of about 224×224; by default 32x4d.
 
     `groups` is the number of groups of a 3×3 convolution, `width` their channels in the first
     stage.  Weights are named as in `ResNet`.

@@ -1,8 +1,8 @@
-"""TensorFlow's `SAME` padding, which depends on the size of the image where a layer strides.
+"""TensorFlow's `SAME` padding, which depends on the size of the image if a layer strides.
 
-A layer of kernel k and stride s gives ⌈n/s⌉ of n pixels and pads what is missing, k - 1 - (n - 1)
-mod s for s ≤ k, the odd one at the far side.  torch pads both sides alike, so that its windows lie
-one pixel further on in an image of even size.
+A layer of kernel k and stride s turns n pixels into ⌈n/s⌉.  For s ≤ k it pads k - 1 - (n - 1) mod s
+pixels, the odd one at the far side. torch pads both sides equally, so that its windows are shifted
+by one pixel in an image of even size.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Padding = Literal["torch", "tensorflow"]
-"""Whose padding strided layers have."""
+"""The program whose padding strided layers use."""
 
 
 class SamePad(nn.Module):
-    """Pad images with zeros for a layer of a square kernel that strides, and pads nothing itself.
+    """Pad images with zeros for a strided layer with a square kernel and no padding.
 
     `stride` is at most `kernel`.
     """
@@ -34,7 +34,7 @@ class SamePad(nn.Module):
         return F.pad(x, sides)
 
     def extra_repr(self) -> str:
-        """Tell the layer that it pads for."""
+        """Show the layer that it pads for."""
         return f"kernel={self.kernel}, stride={self.stride}"
 
 
@@ -43,16 +43,16 @@ class SameMaxPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, ⌈H/2⌉, ⌈W/2⌉)."""
-        # An odd size is padded by one pixel at either side, an even one at the far side, which
-        # is what ceil_mode does.
+        # An odd size is padded by one pixel on both sides, an even one on the far side, as
+        # ceil_mode does.
         odd = (x.shape[-2] % 2, x.shape[-1] % 2)
         return F.max_pool2d(x, 3, 2, odd, ceil_mode=True)
 
 
 def pad_strided_convolutions(network: nn.Module) -> None:
-    """Let the strided convolutions of a network of torchvision's pad as TensorFlow does.
+    """Make the strided convolutions of a torchvision network pad as in TensorFlow.
 
-    Each is the first layer of a `Sequential`; the names of its weights stay.
+    Each is the first layer of a `Sequential`; the names of its weights do not change.
     """
     for chain in [module for module in network.modules() if isinstance(module, nn.Sequential)]:
         first = chain[0]

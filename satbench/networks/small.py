@@ -1,4 +1,4 @@
-"""A residual net for 28×28 grey images, larger than `tiny`, still trained on a CPU.  Our own."""
+"""A residual net for 28×28 grey images, larger than `tiny`, but trainable on a CPU. Our own."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Small:
     """A 5×5 convolution that halves the resolution, three residual stages, pooling, a linear layer.
 
     The stages have `blocks` blocks each, of width, 2 width and 4 width channels at 14×14, 7×7 and
-    4×4: for 28×28 images what the ResNets of He et al., 2016, arXiv:1512.03385, section 4.2, are
-    for CIFAR-10, at half the resolution.
+    4×4: like the ResNets of He et al., 2016, arXiv:1512.03385, section 4.2, for CIFAR-10, but at
+    half the resolution.
     """
 
     width: int = 16

@@ -15,13 +15,13 @@ from satbench.networks.activations import PSSiLUModule, SmoothReLUModule
 from satbench.networks.build import build_activation
 from satbench.networks.probe import Probe
 
-# Activations between layers.  Sigmoid, Hardsigmoid and Tanh are not among them: they gate, as in
-# squeeze-and-excitation.
+# Activations between layers.  Sigmoid, Hardsigmoid and Tanh are not included, because they are
+# gates, as in squeeze-and-excitation.
 _KINDS = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.CELU, nn.SELU, nn.SiLU,
     nn.GELU, nn.Mish, nn.Softplus, nn.Hardswish, SmoothReLUModule, PSSiLUModule,
 )  # fmt: skip
-# As classes of timm.layers are called that are not torch's.
+# Names of classes of timm.layers that are not torch's.
 _TIMM = re.compile("(Hard|Quick)?(Swish|Mish|GELU|GELUTanh)(Me|Jit|JitMe)?")
 _LOOKS_LIKE_ONE = re.compile("relu|elu|silu|swish|mish|softplus", re.IGNORECASE)
 
@@ -31,11 +31,11 @@ class Site:
     """One place whose activation was swapped."""
 
     name: str
-    """As `model.named_modules()` has it."""
+    """The name in `model.named_modules()`."""
     old: str
     new: str
     calls: int
-    """How often the new module ran in one forward pass, by all the names that share it."""
+    """The number of runs of the new module in one forward pass, under all its names."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Swapped:
 
     sites: tuple[Site, ...]
     left: tuple[str, ...] = ()
-    """Activations that are no module to swap, each with its place in the code."""
+    """Activations that cannot be swapped, each with its place in the code."""
 
 
 def swap_activation(
@@ -58,20 +58,19 @@ def swap_activation(
 ) -> Swapped:
     """Swap every activation module of `model`, in place, for `activation`, such as `silu`.
 
-    Swapped are ReLU and its kin, ELU, SiLU, GELU, Mish, Softplus, Hardswish, satbench's own and
-    timm's.  Left are gates (sigmoid, tanh).  `also` gives further classes to swap, `keep` names
-    of modules to leave, with all in them.  An instance that several places share becomes one
-    that they share, so what a trainable activation learns is theirs together; an optimiser made
-    before does not know of it.
+    ReLU and its variants, ELU, SiLU, GELU, Mish, Softplus, Hardswish, satbench's own activations
+    and timm's are swapped.  Gates (sigmoid, tanh) are not.  `also` gives further classes to swap;
+    `keep` names modules that are left unchanged with their submodules.  If several places share an
+    instance, they share the new one, with its trained parameters.  An optimiser made before the
+    swap does not have the new parameters.
 
-    A forward pass in eval mode of the first of `example`, images (B, C, H, W), by default of
-    zeros of a shape that the model takes, shows what a list of modules does not: activations
-    called as functions, such as F.relu, ones that no name leads to, and ones in place whose
-    result nobody takes.  These are refused; with `unswappable="leave"` the first two are left,
-    and told of.  What is written out by hand, such as `x.clamp(min=0)`, and what lies on a path
-    that this pass does not take is not seen.
+    One forward pass in eval mode on the first of `example`, images (B, C, H, W), by default on
+    zeros of a shape that the model accepts, finds activations that cannot be swapped: functions
+    such as F.relu, modules without a name, and in-place modules whose result is not used.  These
+    are refused; with `unswappable="leave"` the first two are left and reported.  Formulas such as
+    `x.clamp(min=0)`, and code that this pass does not run, are not found.
 
-    Either all of it is done or, with an error, nothing.  Raises SatbenchError.
+    After an error nothing is swapped.  Raises SatbenchError.
 
     >>> import satbench
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
@@ -102,7 +101,7 @@ def swap_activation(
 
 
 def _kept(model: nn.Module, keep: Collection[str]) -> set[nn.Module]:
-    """Return the modules that `keep` names, and all in them.  Raises SatbenchError."""
+    """Return the modules that `keep` names, with their submodules. Raises SatbenchError."""
     modules = dict(model.named_modules(remove_duplicate=False))
     for name in keep:
         if name not in modules:
@@ -139,7 +138,7 @@ def _is_timms(module: nn.Module) -> bool:
 
 
 def _made(make: Callable[[], nn.Module], old: nn.Module, model: nn.Module) -> nn.Module:
-    """Make the new module where the old one's parameters, or the model's, are."""
+    """Make the new module on the device of the old one's parameters, or the model's."""
     tensors = [*old.parameters(), *model.parameters(), *model.buffers(), torch.empty(0)]
     with tensors[0].device:
         return make().train(old.training)
@@ -155,7 +154,7 @@ def _replace(model: nn.Module, new: dict[nn.Module, nn.Module]) -> None:
 def _lookalikes(
     model: nn.Module, known: tuple[type[nn.Module], ...], kept: Collection[nn.Module]
 ) -> tuple[str, ...]:
-    """Tell of leaves that are called like activations and are of no class that is swapped."""
+    """Return leaves with the name of an activation whose class is not swapped."""
     return tuple(
         f"{name} ({type(module).__module__}.{type(module).__name__})"
         for name, module in model.named_modules()

@@ -1,7 +1,7 @@
 """Wide residual networks for 32×32 images.
 
 Zagoruyko & Komodakis, 2016, arXiv:1605.07146; in the form of TRADES (Zhang et al., 2019,
-arXiv:1901.08573), which most papers on adversarial training took over.
+arXiv:1901.08573), which most papers on adversarial training use.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from satbench.networks.normalize import Statistics, normalize
 class WideResNet:
     """WRN-depth-widen: three stages of (depth - 4) / 6 blocks, 16, 32 and 64 times widen channels.
 
-    `dropout` is the rate between the two convolutions of a block.  Weights are named as in the
-    code of TRADES, whose checkpoints also hold a `sub_block1` that no forward pass reads and that
-    the preset `trades` leaves out.  Differs from Gowal et al., 2020, arXiv:2010.03593, whose
-    WRN-70-16 pads and names its layers otherwise.
+    `dropout` is the rate between the two convolutions of a block.  Weights are named as in the code
+    of TRADES, whose checkpoints also have a `sub_block1` that no forward pass uses and that the
+    preset `trades` leaves out.  Differs from Gowal et al., 2020, arXiv:2010.03593, whose WRN-70-16
+    has other padding and names.
     """
 
     depth: int = 28

@@ -71,7 +71,7 @@ def test_a_second_process_is_refused_until_the_first_lets_go(system: str, tmp_pa
             assert held
 
     marker = path.with_name("lock.held")
-    more = "" if system == "flock" else f"; if no process is at it, remove {marker}"
+    more = "" if system == "flock" else f"; if that process is not running, remove {marker}"
     assert str(told.value) == f"process {other.pid} is at it; wait" + more
     assert not marker.exists()
 

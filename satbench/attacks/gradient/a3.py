@@ -1,11 +1,11 @@
-"""The adaptive auto attack, A3: it learns from its successes how to start and what to attack.
+"""The adaptive auto attack, A3: it learns from its successes how to start a search.
 
 Liu et al., 2022, "Practical Evaluation of Adversarial Robustness via Adaptive Auto Attack"
 (arXiv:2203.05154), as in the authors' code (github.com/liuye6666/adaptive_auto_attack).  The attack
 has 13 rounds.  From the second round on, a search starts with steps along a direction of the logits
 (adaptive direction initialisation).  The second round draws random directions, and counts the signs
-with which its searches succeeded; later rounds keep to these signs.  Later rounds make longer
-searches on ever fewer images, those of least margin (online statistics-based discarding).
+with which its searches succeeded; later rounds use these signs.  Later rounds make longer searches
+on fewer images, those of least margin (online statistics-based discarding).
 """
 
 from __future__ import annotations
@@ -52,30 +52,30 @@ EASY_ROUNDS = (
     *(Round(1, 25, 1, 10), Round(1, 28, 1, 10), Round(1, 30, 1, 10), Round(0.8, 35, 5, 10)),
     *(Round(0.5, 45, 5, 10), Round(0.5, 55, 20, 10)),
 )
-"""The rounds of a model of which many images fall to the steps along a direction."""
+"""The rounds for a model of which the steps along a direction break many images."""
 
-_EASY = 0.05  # of the survivors of the first round: so many such falls make a model easy
+_EASY = 0.05  # a model is easy if this share of the survivors of the first round breaks so
 _FINAL, _EASY_FINAL = 10, 11  # from this round on, the label's direction is drawn otherwise
 _FEWEST = 100  # images that a round attacks, if there are so many
 _NEARLY_ALL = 0.1  # if fewer survive, each round attacks all of them …
-_MORE = 10  # … with so many more restarts
-_AT_ONCE = 250  # images that the model is asked about together
+_MORE = 10  # … with this many more restarts
+_AT_ONCE = 250  # images in one forward pass
 _TARGETS = ((10, 9, 4), (100, 14, 14), (math.inf, 20, 20))
-"""Of up to so many classes, so many are aimed at, and so many in the final rounds."""
+"""The most classes, the number of targets, and that of the final rounds."""
 
 
 @dataclass(frozen=True)
 class A3(Informed):
     """The first `rounds` of the 13 rounds, on the images of a block.
 
-    Successes are counted, and margins ranked, among the `block` images that are numbered together.
-    Differs from the authors' code: there that is done among all images of the data set, those too
-    that are wrong when clean, and a block holds only the images that are attacked; `block` makes
-    results independent of batches and processes.  The label's share of a direction is drawn for
-    each image, not for each batch.  The code's limit of 1,000 backwards an image, which a block of
-    1,000 images does not reach, is left out, and so are its own numbers for ImageNet (10 steps and
-    one restart more in each round).  An iterate is judged by the forward that gives the next
-    gradient, so that a step costs one forward and not two, and a start is judged too.
+    Successes are counted and margins ranked within a block of `block` consecutive images, so that
+    results do not depend on batches and processes.  Differs from the authors' code: the code uses
+    all images of the data set, including those that are wrong without an attack; a block has only
+    images that are attacked.  The label's share of a direction is drawn for each image, not for
+    each batch.  The code's limit of 1,000 backwards per image is left out, because a block of 1,000
+    images does not reach it, and so are its own numbers for ImageNet (10 steps and one restart more
+    in each round).  The predicted label of an iterate comes from the forward that gives the next
+    gradient, so a step costs one forward instead of two, and the starting point counts too.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
@@ -97,7 +97,7 @@ class A3(Informed):
         noise: NoiseSource,
         hints: Hints,
     ) -> Found:
-        """Perturb `x`; what earlier attacks found is not used."""
+        """Perturb `x`; the points of earlier attacks are not used."""
         run = _Rounds(model, x, y, threat, noise)
         for number in range(self.rounds):
             run.do(number)
@@ -106,12 +106,12 @@ class A3(Informed):
 
 @dataclass
 class _Rounds:
-    """The images of a block under attack, and what was learnt of them.
+    """The images of a block under attack, and what was learnt about them.
 
     `best` has the points of least margin; `order` (N, K) the classes by their logits at a random
     corner of the ball, the largest first; `ups` the sums of the label's and of the answer's shares
     in the directions that succeeded; `calls` counts searches.  `after_first` images survived the
-    first round, and `along` fell to steps along a direction.
+    first round, and steps along a direction broke `along`.
     """
 
     model: Model
@@ -137,17 +137,17 @@ class _Rounds:
 
     @property
     def signs(self) -> tuple[float, float]:
-        """The signs of the label's and of the target's share that go with success."""
+        """The signs of the label's and of the target's share that led to success."""
         label, answer = self.ups
         return 1.0 if label > 0 else -1.0, -1.0 if answer < 0 else 1.0
 
     @property
     def easy(self) -> bool:
-        """Whether many images fell to the steps along a direction."""
+        """Whether the steps along a direction broke many images."""
         return self.along >= _EASY * self.after_first
 
     def do(self, number: int) -> None:
-        """Do one round."""
+        """Run one round."""
         easy = number > 2 and self.easy
         one = (EASY_ROUNDS if easy else ROUNDS)[number]
         share, restarts = one.share, one.restarts
@@ -170,14 +170,14 @@ class _Rounds:
         return int((self.best.margins > 0).sum())
 
     def _weakest(self, share: float) -> Tensor:
-        """Return that share of the survivors, those of least margin, in the order of the block."""
+        """Return a share of the survivors, those of least margin, in the order of the block."""
         left = (self.best.margins > 0).nonzero().squeeze(1)
         count = max(int(share * len(left)), _FEWEST)
         ranked = left[self.best.margins[left].argsort(stable=True)]
         return ranked[:count].sort().values
 
     def _directions(self, rows: Tensor, number: int, easy: bool) -> Tensor:
-        """Return the direction of the logits that each search sets out along, (R, K)."""
+        """Return the direction of the logits in which each search starts, (R, K)."""
         classes = self.order.shape[1]
         drawn = self._drawn(rows, classes + 1)
         directions, last = drawn[:, :classes], drawn[:, classes:]
@@ -206,9 +206,9 @@ class _Rounds:
         return directions.scatter(1, aim, torch.full_like(label, classes / 10 * target))
 
     def _search(self, rows: Tensor, directions: Tensor | None, one: Round) -> int:
-        """Search from uniform points, and keep what is better than the best.
+        """Search from uniform points, and keep points that are better than the best so far.
 
-        Returns how many images fell to the steps along a direction.
+        Returns how many images the steps along a direction broke.
         """
         held = np.zeros(len(self.x), bool)
         held[rows.cpu().numpy()] = True
@@ -247,7 +247,7 @@ class _Rounds:
 
 
 def _lengths(steps: int, eps: float) -> list[float]:
-    """Return the lengths of the steps after those along a direction."""
+    """Return the lengths of the steps that follow those along a direction."""
     least = (0.1 if steps <= 10 else 0.001) * eps
     return [
         least + (eps - least) * (1 + math.cos(math.pi * number / (steps + 1))) / 2
@@ -256,7 +256,7 @@ def _lengths(steps: int, eps: float) -> list[float]:
 
 
 class _Directed:
-    """The loss of a search; `left` images still stand after the steps along a direction."""
+    """The loss of a search; `left` images survive the steps along a direction."""
 
     def __init__(self, y: Tensor, directions: Tensor | None, along: int) -> None:
         self.y, self.directions, self.along = y, directions, along

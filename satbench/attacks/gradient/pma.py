@@ -1,4 +1,4 @@
-"""The probability margin attack, PMA: the margin of the softmax, approached term by term.
+"""The probability margin attack, PMA: it climbs the margin of the softmax term by term.
 
 Xie et al., 2025, "Towards Million-Scale Adversarial Robustness Evaluation With Stronger Individual
 Attacks" (arXiv:2411.15210).  Its loss is that of Sriramanan et al., 2020 (arXiv:2011.14969,
@@ -24,7 +24,7 @@ from satbench.core.threat import Threat
 from satbench.engine.ball import random_point
 from satbench.engine.contract import Found, Hints, Informed, Model, NoiseOfSome, NoiseSource
 
-_LEAST_STEPS = 4  # in a half of one step its length would be 0
+_LEAST_STEPS = 4  # if a half had only one step, its length would be 0
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class PMA(Informed):
     and raises the best other probability in the others.  The second half climbs their difference.
     In each half the step falls from 2 eps to 0 along half a cosine; the first step of the second
     half still has the length that ends the first half, as in that code.  Differs from the code: the
-    random start is clipped to [0, 1], because a model is only ever asked about images.
+    random start is clipped to [0, 1], because a model is only evaluated on images.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf",)
@@ -61,7 +61,7 @@ class PMA(Informed):
         noise: NoiseSource,
         hints: Hints,
     ) -> Found:
-        """Perturb `x`; what earlier attacks found is not used."""
+        """Perturb `x`; the points of earlier attacks are not used."""
         best = Found(x.clone(), torch.full((len(x),), torch.inf, device=x.device))
         left = torch.arange(len(x), device=x.device)
         for restart in range(self.restarts):

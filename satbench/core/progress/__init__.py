@@ -1,1 +1,1 @@
-"""How far a run is: its course in passes, and how that is shown on terminals, pipes, notebooks."""
+"""The progress of a run: its course in passes, and its display on terminals, pipes, notebooks."""

@@ -1,7 +1,7 @@
-"""The course of a run in passes: how many are done, how many are left, and how long that takes.
+"""The course of a run in passes: how many are done, how many are left, and the remaining time.
 
-What is left is estimated from the cost of each stage on an image that holds out, and from what the
-run has shown so far: the passes that an image of the current stage took, and how many survive it.
+The rest is estimated from the cost of each stage on a surviving image, and from the run so far: the
+passes that an image of the current stage took, and how many images survive it.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-_FEW = 2.0  # seconds of a stage after which its own rate counts
+_FEW = 2.0  # seconds of a stage after which its own rate is used
 _NEARLY = 0.05
-_LATELY = 20.0  # seconds whose rate counts more than that of the time before
+_LATELY = 20.0  # the last seconds, whose rate has a larger weight
 
 
 @dataclass(frozen=True)
 class StageCost:
-    """What a stage costs: passes on an image that holds out, 0 where nobody knows.
+    """The cost of a stage: passes on a surviving image, 0 if unknown.
 
-    `share` is the part of the survivors that the stage takes on, about.
+    `share` is the approximate part of the survivors that the stage attacks.
     """
 
     passes: float
@@ -44,17 +44,17 @@ class Course:
         self._clock, self._started = clock, clock()
         self._costs: Sequence[StageCost] = ()
         self._number = -1
-        self._before = 0.0  # passes a second of the stage before
-        self._marks = [(self._started, 0)]  # times, with the passes that were done by then
+        self._before = 0.0  # passes per second of the stage before
+        self._marks = [(self._started, 0)]  # times, with the passes that were done then
         self._told_at = 0  # passes at the end of the last batch
         self._begun_at = 0  # passes at the beginning of the stage
-        self._images = self._broken = 0  # of this stage, that batches of this start have ended
+        self._images = self._broken = 0  # images of this stage in batches that have ended
         self._survivors: int | None = None
         self.title, self.total, self.taken = "", 0, 0
         self.done = 0
 
     def expect(self, costs: Sequence[StageCost]) -> None:
-        """The stages of a run are about to begin, the clean pass first."""
+        """The stages of a run begin, the clean pass first."""
         self._costs, self._number = costs, -1
 
     def stage(self, title: str, total: int, done: int) -> None:
@@ -68,7 +68,7 @@ class Course:
             self._survivors = total
 
     def passed(self, passes: int) -> None:
-        """So many images have gone through a model, forward or backward."""
+        """A number of images have gone through a model, forward or backward."""
         self.done += passes
         now = self._clock()
         if now - self._marks[-1][0] >= 1.0:
@@ -77,7 +77,7 @@ class Course:
                 del self._marks[0]
 
     def advance(self, images: int, survivors: int) -> None:
-        """A batch is finished; so many images of the whole run still survive."""
+        """A batch is finished; `survivors` images of the whole run still survive."""
         self.taken += images
         self._images += images
         self._broken += max(0, (self._survivors or 0) - survivors)
@@ -85,26 +85,26 @@ class Course:
 
     @property
     def survivors(self) -> int | None:
-        """How many images survive; None while no batch is finished."""
+        """The number of surviving images; None while no batch is finished."""
         return self._survivors if self._number > 0 or self._images else None
 
     @property
     def known(self) -> bool:
-        """Whether the stages to come are known, so that what is left can be estimated."""
+        """Whether the next stages are known, so that the rest can be estimated."""
         return bool(self._costs)
 
     @property
     def place(self) -> str:
-        """Which stage of how many it is, ` (2 of 5)`; empty for the clean pass."""
+        """The number of the stage, ` (2 of 5)`; empty for the clean pass."""
         last = len(self._costs) - 1
         return f" ({self._number} of {last})" if 1 <= self._number <= last else ""
 
     @property
     def left(self) -> float:
-        """About how many passes are left, of this stage and of those after it."""
+        """The estimated number of passes left in this stage and those after it."""
         to_go = max(0, self.total - self.taken)
         under_way = self.done - self._told_at
-        # A batch that takes more than was thought is taken to be nearly done.
+        # A batch that takes more than estimated counts as nearly done.
         here = max(_NEARLY * under_way, self._an_image() * to_go - under_way)
         survivors = float(self._survivors or 0)
         if self._images:
@@ -114,7 +114,7 @@ class Course:
 
     @property
     def share(self) -> float:
-        """The share of all passes that is done, in [0, 1]; of the images where no cost is known."""
+        """The share of all passes that is done, in [0, 1]; of images if no cost is known."""
         if not self.known:
             return self._share_of_images()
         whole = self.done + self.left
@@ -122,7 +122,7 @@ class Course:
 
     @property
     def rate(self) -> float:
-        """Passes a second lately; 0 before there are any."""
+        """Recent passes per second; 0 before there are any."""
         begun, done = self._marks[0]
         seconds = self._clock() - begun
         if seconds < _FEW and self._before:
@@ -131,14 +131,14 @@ class Course:
 
     @property
     def seconds_left(self) -> float | None:
-        """About how many seconds the rest takes; None where nothing is known."""
+        """The estimated seconds for the rest; None if nothing is known."""
         rate = self.rate
         if not rate or (not self.known and not self._images):
             return None
         return self.left / rate
 
     def _an_image(self) -> float:
-        """Return the passes of an image of this stage: those so far, else those that are known."""
+        """Return the passes per image of this stage: measured so far, else the known cost."""
         if self._images:
             return (self._told_at - self._begun_at) / self._images
         if self._number < len(self._costs) and self._number >= 0:
@@ -146,14 +146,14 @@ class Course:
         return 0.0
 
     def _share_of_images(self) -> float:
-        """Return the share of the stage's images, those under way counted by their passes."""
+        """Return the finished share of the stage's images; others count by their passes."""
         each = self._an_image()
         under_way = (self.done - self._told_at) / each if each else 0.0
         taken = min(self.total, self.taken + under_way)
         return taken / self.total if self.total else 0.0
 
     def _of(self, cost: StageCost) -> float:
-        """Return the passes of a stage; where nobody knows, the mean of the others."""
+        """Return the passes of a stage; if unknown, the mean of the others."""
         if cost.passes:
             return cost.passes
         known = [one.passes for one in self._costs[1:] if one.passes]

@@ -1,4 +1,4 @@
-"""Who is told of the progress of a run."""
+"""Receivers of the progress of a run."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Progress(Protocol):
     """A receiver of the progress of a run."""
 
     def expect(self, costs: Sequence[StageCost]) -> None:
-        """The stages of a run are about to begin, the clean pass first, each with what it costs.
+        """The stages of a run begin, the clean pass first, each with its cost.
 
-        Nothing is expected where the costs are not known.
+        The list is empty if the costs are not known.
         """
         ...
 
@@ -23,15 +23,15 @@ class Progress(Protocol):
         ...
 
     def passed(self, passes: int) -> None:
-        """So many images have gone through a model, forward or backward."""
+        """A number of images have gone through a model, forward or backward."""
         ...
 
     def advance(self, images: int, survivors: int) -> None:
-        """A batch is finished; so many images of the whole run still survive."""
+        """A batch is finished; `survivors` images of the whole run still survive."""
         ...
 
     def note(self, text: str) -> None:
-        """Something that a user should know of the run."""
+        """A message for the user about the run."""
         ...
 
 
@@ -51,4 +51,4 @@ class NoProgress:
         """A batch is finished."""
 
     def note(self, text: str) -> None:
-        """Something that a user should know."""
+        """A message for the user."""

@@ -1,4 +1,4 @@
-"""How far a run is, in words: for one line of a pipe, and beside a bar."""
+"""The progress of a run in words: for a line on a pipe, and next to a bar."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from satbench.core.progress.course import Course
 
 
 def told(course: Course) -> str:
-    """Return how far a run is, `43 %, 1.2 M passes, 12.3 k/s, 412 survive, about 3 min left`."""
+    """Return the progress: `43 %, 1.2 M passes, 12.3 k/s, 412 survive, about 3 min left`."""
     parts = [f"{course.share:.0%}".replace("%", " %")]
     if course.done:
         parts += [f"{count(course.done)} passes", f"{count(round(course.rate))}/s"]
@@ -18,13 +18,13 @@ def told(course: Course) -> str:
 
 
 def left(course: Course) -> str:
-    """Return how long the rest takes, `about 3 min left`; of a stage where no more is known."""
+    """Return the remaining time, `about 3 min left`; of the stage if no more is known."""
     of = "" if course.known else " of this stage"
     return f"about {duration(course.seconds_left or 0.0)} left{of}"
 
 
 def short_title(title: str) -> str:
-    """Return the title of a stage in 24 letters."""
+    """Return the title of a stage in at most 24 letters."""
     return title if len(title) <= 24 else title[:23] + "…"
 
 

@@ -1,1 +1,1 @@
-"""Statistics: intervals, tests, and what is shown."""
+"""Statistics: intervals, tests, and which differences are shown."""

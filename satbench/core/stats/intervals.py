@@ -1,7 +1,8 @@
-"""Intervals and tests: what a number needs before it may be compared with another.
+"""Intervals and tests for comparing numbers.
 
-The distributions are those of scipy.special.  scipy.stats has them too, but takes 0.8 s to import;
-scipy.special takes 0.25 s, and is imported where it is used, for Wilson's interval needs none.
+The distributions are from scipy.special. scipy.stats has them too, but its import takes 0.8 s; that
+of scipy.special takes 0.25 s, and is made where it is needed, because Wilson's interval does not
+need it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ CONFIDENCE = 0.95
 
 _NORMAL = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
-_ROUNDING = 1e-12  # so that a probability of just 5 % is not taken for less
+_ROUNDING = 1e-12  # so that a probability of exactly 5 % does not count as less
 
 
 def wilson_interval(successes: int, n: int) -> tuple[float, float]:
@@ -39,14 +40,14 @@ def wilson_interval(successes: int, n: int) -> tuple[float, float]:
 
 
 def confidence_sequence(successes: int, n: int, population: int) -> tuple[float, float]:
-    """Return a 95 % interval for a population's share, valid however often one looks.
+    """Return a 95 % interval for a population's share that is valid at all n together.
 
     `successes` of the first `n` images of a random order of `population` succeeded.  The
     prior-posterior-ratio martingale for sampling without replacement, with a uniform prior
     (Waudby-Smith & Ramdas, 2020, "Confidence sequences for sampling without replacement",
-    arXiv:2006.04347, theorem 1): of all counts K it keeps those of which the prior is less than 20
-    times the posterior.  All n's intervals hold together with 95 %.  Raises SatbenchError unless
-    0 ≤ successes ≤ n ≤ population and population ≥ 1.
+    arXiv:2006.04347, theorem 1): it keeps all counts K whose prior is less than 20 times the
+    posterior.  With 95 % probability, the intervals of all n contain the share.  Raises
+    SatbenchError unless 0 ≤ successes ≤ n ≤ population and population ≥ 1.
     """
     if not (population >= 1 and 0 <= successes <= n <= population):
         raise SatbenchError(
@@ -69,12 +70,12 @@ def confidence_sequence(successes: int, n: int, population: int) -> tuple[float,
 
 
 def unseen_bound(broken: int, sampled: int, left: int) -> int:
-    """Return how many of `left` images at most are breakable, with 95 % confidence.
+    """Return an upper bound on the breakable ones of `left` images, with 95 % confidence.
 
-    Of a random sample of `sampled` of them, `broken` were.  The exact one-sided bound for
-    sampling without replacement: the largest count under which so few in the sample, or fewer,
-    have at least 5 % probability (hypergeometric; Clopper & Pearson, 1934, for its binomial form).
-    Raises SatbenchError unless 0 ≤ broken ≤ sampled ≤ left.
+    Of a random sample of `sampled` of them, `broken` were broken.  The bound is the exact one-sided
+    bound for sampling without replacement: the largest count for which so few broken ones in the
+    sample, or fewer, have at least 5 % probability (hypergeometric; Clopper & Pearson, 1934, for
+    its binomial form).  Raises SatbenchError unless 0 ≤ broken ≤ sampled ≤ left.
     """
     if not 0 <= broken <= sampled <= left:
         raise SatbenchError(f"expected a sample's count, got {broken} of {sampled} of {left}")
@@ -84,7 +85,7 @@ def unseen_bound(broken: int, sampled: int, left: int) -> int:
 
 
 def _as_few(broken: int, sampled: int, left: int, counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return how likely a sample has so few broken, if `counts` (C,) of all are: hypergeometric."""
+    """Return the probability of so few broken in a sample, if `counts` (C,) of all are."""
     from scipy.special import gammaln
 
     def ways(of: NDArray[np.int64], chosen: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -102,17 +103,17 @@ def _as_few(broken: int, sampled: int, left: int, counts: NDArray[np.int64]) -> 
 
 
 def pooled_unseen_bound(samples: Sequence[tuple[int, int, int]]) -> float:
-    """Return how many images outside some samples are breakable at most, with 95 % confidence.
+    """Return an upper bound on the breakable images outside some samples, with 95 % confidence.
 
-    Each sample is (broken, sampled, left): of a random `sampled` of `left` images, `broken` were.
-    The samples are independent, their shares of breakable images need not be equal: of m images
-    sampled in all, the number broken is then a sum of independent trials (Vatutin & Mikhailov,
-    1982, "Limit theorems for the number of empty cells"), whose lower tail below its mean μ − 1 is
-    no heavier than the binomial one of the mean share (Hoeffding, 1956, "On the distribution of the
-    number of successes in independent trials", theorem 4).  So μ is bounded as by Clopper & Pearson
-    (1934), by no less than the number broken + 1, and one sampled image stands for no more than the
-    largest left / sampled.  Samples of everything leave nothing out.  Raises SatbenchError unless
-    0 ≤ broken ≤ sampled ≤ left in each.
+    Each sample is (broken, sampled, left): of a random `sampled` of `left` images, `broken` were
+    broken.  The samples are independent, but their shares of breakable images need not be equal: of
+    all m sampled images, the number broken is then a sum of independent trials (Vatutin &
+    Mikhailov, 1982, "Limit theorems for the number of empty cells"), whose lower tail below its
+    mean μ − 1 is no heavier than the binomial one of the mean share (Hoeffding, 1956, "On the
+    distribution of the number of successes in independent trials", theorem 4).  So the bound on μ
+    is that of Clopper & Pearson (1934), at least the number broken + 1, and one sampled image
+    counts for at most the largest left / sampled.  A sample of all images leaves none out.  Raises
+    SatbenchError unless 0 ≤ broken ≤ sampled ≤ left in each.
     """
     for broken, sampled, left in samples:
         if not 0 <= broken <= sampled <= left:
@@ -136,9 +137,9 @@ def pooled_unseen_bound(samples: Sequence[tuple[int, int, int]]) -> float:
 def mcnemar_p(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     """Return the two-sided p-value that two models are equally often right.  (N,), (N,) -> [0, 1].
 
-    The exact form: of the images that only one of them has right, each should be either's with
-    probability 1/2 (McNemar, 1947, "Note on the sampling error of the difference between
-    correlated proportions").  Raises SatbenchError where the shapes differ.
+    The exact form: an image that only one of them has right is either's with probability 1/2
+    (McNemar, 1947, "Note on the sampling error of the difference between correlated proportions").
+    Raises SatbenchError if the shapes differ.
     """
     if first.shape != second.shape:
         raise SatbenchError(f"expected the same images, got {first.shape} and {second.shape}")

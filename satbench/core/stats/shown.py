@@ -1,14 +1,14 @@
-"""What is shown: paired differences with their noise, corrected for how many there are.
+"""Decide which differences are shown: paired, with their noise, corrected for their number.
 
-This is the one place where it is decided, for boards, studies and the README.
+Boards, studies and the README all use this module.
 
 A difference has two sources of noise: the seeds, which are few, and the test images, which are the
-same for all seeds and both arms.  An interval over the seeds only takes these images for all there
-are: simulated with noise of both kinds it holds the truth in 83 to 92 % of cases.  Clustered both
-ways, with Student's t at seeds − 1 degrees of freedom, it does in 97 to 100 %
-(`benchmarks/coverage.py`).  Degrees after Satterthwaite (1946) would be less cautious, but too
-little so in the far tail with three seeds, and many contrasts corrected for their number rest on
-such p.
+same for all seeds and both arms.  An interval over the seeds only treats these images as if there
+were no others: in simulations with both kinds of noise it contains the truth in 83 to 92 % of
+cases.  An interval that is clustered both ways, with Student's t at seeds − 1 degrees of freedom,
+contains it in 97 to 100 % (`benchmarks/coverage.py`).  Satterthwaite's degrees of freedom (1946)
+would be less cautious, but not cautious enough in the far tail with three seeds, and corrections
+for many contrasts use such p.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.stats.intervals import CONFIDENCE, holm, paired_t_interval
 
 ALPHA = 0.05
-"""The limit that p, corrected for the number of questions, is below where an effect is shown."""
+"""An effect is shown only if p, corrected for the number of questions, is below this limit."""
 
 Verdict = Literal["more robust", "less robust", "not shown to differ", "too few seeds"]
 
@@ -34,9 +34,9 @@ Verdict = Literal["more robust", "less robust", "not shown to differ", "too few 
 class Effect:
     """A mean difference between two arms over `seeds` paired seeds, as a share of images.
 
-    `interval` is the 95 % interval over seeds and images, `by_seed` the one over only seeds;
-    both, and `p`, are None for fewer than two seeds.  `adjusted` is `p` corrected for the number
-    of contrasts that the study makes in this column, None if it is the only test.
+    `interval` is the 95 % interval over seeds and images, `by_seed` the one over seeds only; both,
+    and `p`, are None for fewer than two seeds.  `adjusted` is `p` corrected for the number of
+    contrasts that the study makes in this column, None if it is the only test.
     """
 
     mean: float
@@ -58,7 +58,7 @@ class Effect:
 
     @property
     def verdict(self) -> Verdict:
-        """What is shown: something only if the interval leaves out 0 and `counted` < 0.05."""
+        """The verdict: shown only if the interval excludes 0 and `counted` < 0.05."""
         if self.interval is None:
             return "too few seeds"
         low, high = self.interval
@@ -95,7 +95,7 @@ def two_way_effect(differences: NDArray[np.float64]) -> Effect:
 
 
 def least_t(seeds: int, contrasts: int) -> float:
-    """Return how many standard errors the largest of some effects must be to be shown at all.
+    """Return how many standard errors the largest of some effects needs to be shown.
 
     Raises SatbenchError for fewer than two seeds or no contrast.
     """
@@ -107,7 +107,7 @@ def least_t(seeds: int, contrasts: int) -> float:
 
 
 def adjusted(effects: Sequence[Effect | None]) -> list[Effect | None]:
-    """Return effects with p corrected for their number (Holm), without those that have no p."""
+    """Return the effects that have a p, with p corrected for their number (Holm)."""
     tested = [effect.p for effect in effects if effect and effect.p is not None]
     after = iter(holm(tested))
     return [

@@ -1,1 +1,1 @@
-"""Text for each kind of output: names from files are shown there, and do nothing."""
+"""Text for each kind of output, escaped so that names from files have no effect."""

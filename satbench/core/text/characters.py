@@ -1,4 +1,4 @@
-"""Characters that act instead of being seen: control codes, marks of direction, joiners."""
+"""Active characters: control codes, marks of writing direction, joiners."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import unicodedata
 _ACTIVE = {
     "Cc",  # control codes: escape, bell, backspace, carriage return, …
     "Cf",  # marks of writing direction, joiners, soft hyphens, byte order marks, tags
-    "Cs",  # halves of a surrogate pair, which no file can hold
+    "Cs",  # halves of a surrogate pair, which cannot be written to a file
     "Zl",  # line separator
     "Zp",  # paragraph separator
 }
 
 
 def visible(text: str, *, keep: str = "") -> str:
-    r"""Return text whose active characters are written out, as Python writes them in a string.
+    r"""Return text whose active characters are escaped as in a Python string.
 
-    Those in `keep` stay, such as the ends of lines where the text has lines of ours.
+    Those in `keep` are not, such as line ends if the text has several lines.
 
     >>> visible("net\x1b[31m\u202etxt")
     'net\\x1b[31m\\u202etxt'

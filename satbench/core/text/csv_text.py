@@ -1,4 +1,4 @@
-"""CSV that a spreadsheet shows and does not run."""
+"""CSV without formulas: a spreadsheet shows its cells as text."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from satbench.core.text.characters import visible
 
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the beginning of a formula (OWASP, *CSV Injection*)."""
+"""Characters that begin a formula in a spreadsheet (OWASP, *CSV Injection*)."""
 
 
 def csv_text(lines: Sequence[Mapping[str, object]]) -> str:
-    """Return one line for each mapping, and the names of the first one's keys above.
+    """Return a header with the keys of the first mapping, and one line for each mapping.
 
-    A text that a spreadsheet would take for a formula begins with an apostrophe; numbers stay.
+    A text that would be a formula in a spreadsheet gets an apostrophe; numbers do not change.
     """
     file = io.StringIO()
     writer = csv.DictWriter(file, fieldnames=list(lines[0]), lineterminator="\n")
@@ -25,7 +25,7 @@ def csv_text(lines: Sequence[Mapping[str, object]]) -> str:
 
 
 def csv_cell(value: object) -> object:
-    """Return a value as a cell holds it.
+    """Return a value as the text of a cell.
 
     >>> csv_cell("=cmd|'/C calc'!A0"), csv_cell(-0.5)
     ("'=cmd|'/C calc'!A0", -0.5)

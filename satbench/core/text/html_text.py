@@ -1,4 +1,4 @@
-"""Text in HTML: names that can be read as no tag and no attribute."""
+"""Text in HTML: names without tags and attributes."""
 
 from __future__ import annotations
 

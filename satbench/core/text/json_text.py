@@ -8,7 +8,7 @@ from satbench.core.text.characters import visible
 
 
 def json_text(value: object, indent: int = 1) -> str:
-    r"""Return a value as JSON with a new line behind it, active characters escaped.
+    r"""Return a value as JSON with a line end, and with active characters escaped.
 
     >>> json_text(["net\u202e"], indent=0)
     '[\n"net\\u202e"\n]\n'

@@ -1,4 +1,4 @@
-"""Text in LaTeX and BibTeX: names that can be read as no command."""
+"""Text in LaTeX and BibTeX: names without commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LETTERS = {
 
 
 def latex(text: str) -> str:
-    r"""Return text from a file such that LaTeX sets it and runs nothing.
+    r"""Return text from a file for LaTeX, escaped so that it runs nothing.
 
     >>> latex(r"\input{/etc/passwd} 5%")
     '\\textbackslash{}input\\{/etc/passwd\\} 5\\%'

@@ -1,4 +1,4 @@
-"""What is printed: every text goes through here, so that no name can do anything to a terminal."""
+"""Printing: every text goes through here, so that no name has an effect on a terminal."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from satbench.core.text.characters import visible
 
 
 def tell(text: object = "", *, err: bool = False, nl: bool = True) -> None:
-    """Print a text on stdout, or on stderr for `err`, with a new line behind it unless `nl` is off.
+    """Print a text on stdout, or on stderr if `err`, with a line end unless `nl` is false.
 
-    Its own lines stay; a name within it should be `one_line`, so that it makes none.
+    Its line ends are kept; a name in it should go through `one_line`, so that it adds none.
     """
     click.echo(visible(str(text), keep="\n\t"), err=err, nl=nl)
 
 
 def one_line(name: object) -> str:
-    r"""Return a name from a file, or from whoever calls, as one line that is nothing but text.
+    r"""Return a name from a file or from the caller as one line of plain text.
 
     >>> one_line("net\nall hold")
     'net\\nall hold'
