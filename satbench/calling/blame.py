@@ -30,9 +30,9 @@ class HasPixels(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of work: `model` is asked about the images at `indices`, (B,).
+    """A batch of work: `model` is called on the images at `indices`, (B,).
 
-    `model` is None if several models are asked.  `title` names the work.  The batch may take
+    `model` is None if several models are called.  `title` names the work.  The batch may take
     `timeout` seconds; None is no limit.
     """
 

@@ -30,7 +30,7 @@ def borrowed(model: nn.Module) -> Iterator[nn.Module]:
     parameters, buffers, submodules and hooks; `requires_grad`, `.grad` and the memory of every
     parameter; the contents of every buffer; and the global random generators of torch, NumPy and
     Python.  If one of them cannot be restored, the others still are.  If the model writes into its
-    own parameters, those changes stay. Raises SatbenchError if the model's `train()` raises.
+    own parameters, those changes are kept.  Raises SatbenchError if the model's `train()` raises.
     """
     with ExitStack() as undo:  # when one callback raises, the others still run
         undo.callback(save_generators())

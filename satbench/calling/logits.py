@@ -51,9 +51,9 @@ def ask(
 
     The model gets a copy of `x` (`x` itself without `copied`), outside the caller's autocast and
     under the caller's defaults.  Give `read=False` if the model's answers already are such logits.
-    A class masked for every image stays -inf.  Raises ModelError for any error of the model, and
-    for an answer that is not, and does not hold, one tensor of logits.  A SatbenchError and an
-    out-of-memory error pass unchanged.
+    The logit of a class that is masked for every image is still -inf.  Raises ModelError for any
+    error of the model, and for an answer that is not, and does not hold, one tensor of logits.  A
+    SatbenchError and an out-of-memory error pass unchanged.
 
     >>> ask(lambda x: x.flatten(1)[:, :2].double(), torch.zeros(1, 3, 2, 2))
     tensor([[0., 0.]])

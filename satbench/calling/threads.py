@@ -1,4 +1,4 @@
-"""With how many threads torch computes, for a while."""
+"""The number of threads that torch uses, for a block."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MOST = 256
 
 @contextmanager
 def with_threads(count: int) -> Iterator[None]:
-    """Compute with so many threads, then with as many as before.
+    """Compute with this number of threads in the block, then with the old number.
 
     Small networks are slower with more than one, and the last bits of a sum depend on their number.
     """

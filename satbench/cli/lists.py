@@ -107,7 +107,7 @@ def datasets(wanted: tuple[str, ...], data_dir: Path | None, as_json: bool, quie
     for entry in DATASETS:
         presence = presence_of(entry.name, folder)
         about = {"name": entry.name, "what": entry.summary, "source": entry.source}
-        rows.append({**about, "present": presence.is_present, "where": presence.told})
+        rows.append({**about, "present": presence.is_present, "where": presence.where})
     if as_json:
         tell(json.dumps(rows, indent=2))
         return

@@ -1,4 +1,4 @@
-"""Datasets: named, ordered images with a digest.  A new one is one module and one line here."""
+"""Data sets: named, ordered images with a digest. A new one is one module and one registry line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Split = Literal["test", "train"]
 
 
 class DatasetSource(Protocol):
-    """A data set at a path, KIND:PATH: what its text says, read as far as no file is needed."""
+    """A data set at a path, KIND:PATH: its text, parsed without reading a file."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -43,18 +43,18 @@ class DatasetSource(Protocol):
 
 
 class Treated(DatasetSource, Protocol):
-    """A source whose pixels and classes are treated as its text says."""
+    """A source whose text says how its pixels and classes are treated."""
 
     @property
-    def told(self) -> Treatment: ...
+    def treatment(self) -> Treatment: ...
 
-    def treated(self, told: Treatment) -> Self:
+    def treated(self, treatment: Treatment) -> Self:
         """Return the same images with another treatment."""
         ...
 
 
 def check_name(name: str) -> None:
-    """Raise SatbenchError unless `name` is a dataset's: NAME, NAME@SIDE or KIND:PATH."""
+    """Raise SatbenchError unless `name` names a data set: NAME, NAME@SIDE or KIND:PATH."""
     base, side, path = _parse(name)
     entry = DATASETS[base]
     if side and entry.name in AT_A_PATH:
@@ -77,13 +77,13 @@ def load_dataset(
     *,
     or_fewer: bool = False,
 ) -> Dataset:
-    """Load the first `n_examples` images of a split (all of them for None), digest checked.
+    """Load the first `n_examples` images of a split (None for all), and check the digest.
 
-    The name may have a side in pixels, `fashion-mnist@20`, to which the images are resized; a
-    data set at a path has options behind it, `imagefolder:PATH@RULE`.  `data_dir` is where files
-    are looked for and downloaded to; None means `$SATBENCH_DATA`, else `~/.cache/satbench/data`.
-    Raises SatbenchError for an unknown name, files that are missing or corrupt, and `n_examples`
-    below 1, or above what the split has unless `or_fewer` is meant.
+    The name may have a side in pixels, `fashion-mnist@20`, to which the images are resized; a data
+    set at a path may have options, `imagefolder:PATH@RULE`.  `data_dir` is the folder of the files
+    and of downloads; None means `$SATBENCH_DATA`, else `~/.cache/satbench/data`.  Raises
+    SatbenchError for an unknown name, for missing or corrupt files, and for `n_examples` below 1,
+    or above the size of the split unless `or_fewer` is set.
 
     >>> images = load_dataset("fashion-mnist", n_examples=100)
     >>> images.name, len(images), images.shape, images.classes
@@ -116,9 +116,9 @@ def dataset_name(
     name: str | None = None,
     classes: str | None = None,
 ) -> str | None:
-    """Return the one name of what --dataset, --data, --data-name and --classes ask for together.
+    """Return the name of the data set that --dataset, --data, --data-name and --classes specify.
 
-    Raises SatbenchError for what does not go together.
+    Raises SatbenchError for options that exclude each other.
     """
     if dataset and data:
         raise SatbenchError(f"give --dataset {dataset} or --data {data}, not both")
@@ -142,9 +142,9 @@ def dataset_name(
 
 
 def completed(dataset: str, trained_on: str | None, classes: int | None) -> str:
-    """Fill in what the name of a folder of images leaves open, as its model was trained.
+    """Complete the name of a folder of images with the settings of the model's training.
 
-    `trained_on` is the data set that the card names, `classes` its count.  The rule for pixels
+    `trained_on` is the data set in the card, `classes` its number of classes.  The rule for pixels
     is that of training; a network of other classes than ImageNet's numbers folders by place.
     """
     base, _, path = dataset.partition(":")
@@ -153,27 +153,29 @@ def completed(dataset: str, trained_on: str | None, classes: int | None) -> str:
     source = cast(Treated, _source(base, path))
     like, _, where = (trained_on or "").partition(":")
     if like in ("imagefolder", "hf"):
-        told = source.told.like(cast(Treated, _source(like, where)).told)
+        treatment = source.treatment.like(cast(Treated, _source(like, where)).treatment)
     else:
-        told = source.told
-    return f"{base}:{source.treated(told if classes == 1000 else told.numbered_by_place())}"
+        treatment = source.treatment
+    return (
+        f"{base}:{source.treated(treatment if classes == 1000 else treatment.numbered_by_place())}"
+    )
 
 
 def evaluation_set_of(dataset: str) -> str | None:
-    """Return what a model that was trained on `dataset` is evaluated on by default.
+    """Return the data set on which a model trained on `dataset` is evaluated by default.
 
-    That is the test split of a set that has one, and the folder val/ or test/ beside train/; None
-    for images of one's own without such a pair.
+    That is the test split if there is one, or the folder val/ or test/ next to train/; None for a
+    user's own images without such a pair.
     """
     base, _, path = dataset.partition(":")
     if not path:
         return dataset if base.partition("@")[0] in DATASETS else None
     if base == "hf" and "split=" not in path:
-        return dataset  # of which the split for tests is loaded
+        return dataset  # its test split is loaded
     if base != "imagefolder":
         return None
     source = ImageFolder.parse(path)
-    if side_of(source.folder, "test") != source.folder:  # it holds both
+    if side_of(source.folder, "test") != source.folder:  # it has both
         return dataset
     other = beside(source.folder)
     return f"{base}:{replace(source, folder=other)}" if other else None
@@ -184,7 +186,7 @@ def _source(base: str, path: str) -> DatasetSource:
 
 
 def _parse(name: str) -> tuple[str, int | None, str]:
-    # NAME, NAME@SIDE or NAME:PATH -> name, side, path; a path may have an @ of its own.
+    # NAME, NAME@SIDE or NAME:PATH -> name, side, path; a path may contain an @.
     base, _, path = name.partition(":")
     base, at, text = base.partition("@")
     if not at:

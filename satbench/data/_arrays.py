@@ -1,4 +1,4 @@
-"""Images of one's own in files of arrays: FILE.npz, FILE.pt, or X.npy,Y.npy."""
+"""A user's own images in files of arrays: FILE.npz, FILE.pt, or X.npy,Y.npy."""
 
 from __future__ import annotations
 
@@ -26,17 +26,16 @@ if TYPE_CHECKING:  # only the reader of `.pt` needs it
 Array = NDArray[np.generic]
 
 PAIRS = (("x", "y"), ("images", "labels"), ("data", "targets"))
-"""The names under which a file holds images and labels."""
+"""The names of images and labels in a file."""
 
 FORMS = "FILE.npz, FILE.pt or X.npy,Y.npy"
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """Files of images and labels, what the data set is called, and how classes are numbered.
+    """Files of images and labels, the name of the data set, and the numbering of its classes.
 
-    `side` is that of the square to which images are resized, as of other data sets; None leaves
-    them alone.
+    Images are resized to a square of this `side`, as for other data sets; None keeps their size.
     """
 
     paths: tuple[Path, ...]
@@ -77,7 +76,7 @@ class Arrays:
         return PathOptions(",".join(map(str, self.paths)), str(self.side or ""), values)
 
     def load(self, split: str, n_examples: int | None) -> Dataset:
-        """Load the first images of the files, whichever split is asked for."""
+        """Load the first images of the files, for any split."""
         images, labels = _read_two(*self.paths) if len(self.paths) == 2 else _read(self.paths[0])
         where = " and ".join(str(path) for path in self.paths)
         _check_shapes(images, where)
@@ -102,27 +101,26 @@ class Arrays:
 def load_arrays(spec: str, name: str = "", classes: int | str = "") -> Dataset:
     """Read images (N, C, H, W) and labels (N,) from `FILE.npz`, `FILE.pt` or `X.npy,Y.npy`.
 
-    An `.npz` and the dict of a `.pt` hold them as x, y or images, labels or data, targets; a `.pt`
-    may also hold a pair of tensors.  Two `.npy` are mapped into memory: what nobody asks for is not
-    read.  Images are uint8, or float32 in [0, 1]; labels are whole numbers from 0 on.  The data
-    set is called `name`, by default like the file (of images) without its ending.  `classes` is how
-    many there are, or a map of classes (see `image_files.classes.Classes`); if unset, as many as
-    the labels need, and a model may have more.
+    An `.npz` and the dict of a `.pt` have them as x, y or images, labels or data, targets; a `.pt`
+    may also be a pair of tensors.  Two `.npy` are memory-mapped: only the needed images are read.
+    Images are uint8, or float32 in [0, 1]; labels are whole numbers from 0.  The name of the data
+    set is `name`, by default that of the file (of images) without its ending.  `classes` is their
+    number, or a map of classes (see `image_files.classes.Classes`); if unset, as many as the labels
+    need, and a model may have more.
 
-    No code from a file is run.  Raises SatbenchError for anything else, with one sentence that
-    names the file.
+    No code from a file is run.  Raises SatbenchError, naming the file, for anything else.
     """
     return Arrays(_paths(spec), name, None, Classes(str(classes))).load(USER, None)
 
 
 def _paths(spec: str) -> tuple[Path, ...]:
-    """Read `FILE.npz`, `FILE.pt` or `X.npy,Y.npy` as paths, as far as that needs no disk.
+    """Read `FILE.npz`, `FILE.pt` or `X.npy,Y.npy` as paths, without looking at the disk.
 
     Raises SatbenchError for another form.
     """
     if Path(spec).suffix in (".npz", ".pt"):
         return (Path(spec).expanduser(),)
-    # A path may have a comma of its own: the one that counts stands between two .npy.
+    # A path may contain a comma: the separator is the one between two .npy.
     first, found, second = spec.partition(".npy,")
     if found and first and Path(second).suffix == ".npy":
         return Path(first + ".npy").expanduser(), Path(second).expanduser()
@@ -131,7 +129,7 @@ def _paths(spec: str) -> tuple[Path, ...]:
 
 
 def _name_of(path: Path) -> str:
-    """Return the stem of a file; the whole name where that is the name of another data set."""
+    """Return the stem of a file; its whole name if the stem is the name of another data set."""
     return path.name if _base(path.stem) in DATASETS else path.stem
 
 
@@ -146,7 +144,7 @@ def _read_two(images: Path, labels: Path) -> tuple[Array, Array]:
 def _read_npy(path: Path) -> Array:
     _check_there(path)
     try:
-        # A plain array, whose pages the system reads when they are asked for.
+        # A plain array, whose pages the system reads when they are needed.
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except (ValueError, OSError, EOFError) as error:
         raise _unreadable(path, error) from None
@@ -182,7 +180,7 @@ def _read_pt(path: Path) -> tuple[Array, Array]:
     except SatbenchError:
         raise
     except Exception as error:  # a corrupt zip and a forbidden pickle raise every kind of error
-        # Torch's own sentence goes on to say how to run the code in the file.
+        # Torch's own message continues with how to run the code in the file.
         raise SatbenchError(
             f"expected nothing but tensors in {path}, a dict or a pair, for nothing else is read "
             f"from it; it is corrupt, or holds objects ({type(error).__name__})"
@@ -217,7 +215,7 @@ def _check_unpacked(path: Path) -> None:
 
 
 def _check_expanded(tensor: torch.Tensor, path: Path) -> None:
-    """Raise SatbenchError for a tensor of far more numbers than lie in its file."""
+    """Raise SatbenchError for a tensor of far more numbers than its file has."""
     size = tensor.numel() * tensor.element_size()
     if not tensor.is_sparse and size > max(FREE_BYTES, path.stat().st_size):
         raise SatbenchError(
@@ -227,7 +225,7 @@ def _check_expanded(tensor: torch.Tensor, path: Path) -> None:
 
 
 def _names_of(path: Path, names: list[str]) -> tuple[str, str]:
-    """Find the one pair of names that a file holds."""
+    """Find the one pair of names in a file."""
     found = [pair for pair in PAIRS if set(pair) <= set(names)]
     if len(found) == 1:
         return found[0]
@@ -279,7 +277,7 @@ def _checked_pixels(images: Array, where: str) -> NDArray[np.uint8] | NDArray[np
 
 
 def _check_range(images: NDArray[np.float32], where: str) -> None:
-    # One image at a time, for a mapped file may be large; NumPy's own hand NaN on.
+    # One image at a time, because a mapped file may be large; min and max return NaN for NaN.
     low = float(np.min([image.min() for image in images]))
     high = float(np.max([image.max() for image in images]))
     if not (np.isfinite(low) and np.isfinite(high)):

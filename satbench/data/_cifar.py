@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009), in the format torchvision keeps on disk."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009), in torchvision's format on disk."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def load_cifar100(
 
 
 def load(name: str, folder: Path, split: str) -> Dataset:
-    """Load a split of `cifar10` or `cifar100`.  Raises SatbenchError where files are not whole."""
+    """Load a split of `cifar10` or `cifar100`. Raises SatbenchError if files are incomplete."""
     # torchvision checks the MD5 of each file before it unpickles it, so that only the
     # published bytes are ever unpickled.
     kind = _KINDS[name]
@@ -48,9 +48,9 @@ def load(name: str, folder: Path, split: str) -> Dataset:
 
 
 def fetch(name: str, folder: Path) -> None:
-    """Download `cifar10` or `cifar100` into `folder`, in the place of what is there of it.
+    """Download `cifar10` or `cifar100` into `folder`, replacing its old files.
 
-    Raises SatbenchError where that fails; `folder` is then as it was.
+    Raises SatbenchError if that fails; `folder` is then unchanged.
     """
     kind = _KINDS[name]
     folder.mkdir(parents=True, exist_ok=True)

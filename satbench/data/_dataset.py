@@ -1,4 +1,4 @@
-"""What a dataset is."""
+"""The class of data sets."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Dataset:
     """Ordered images with labels.
 
     `images` is (N, C, H, W), uint8 in 0…255 or float32 in [0, 1]; `labels` is (N,) int64 in
-    0…classes-1.  An image's place in here is its index, to which its noise belongs.  `population`
-    is 0 for images in the order of their split; else they are the first of a random order of so
-    many.  With `more_classes` the number of classes is only what the labels need, and a model may
-    tell more apart.  `origin` is the text by which `load_dataset` finds the split again; empty for
-    images that lie in memory only.
+    0…classes-1.  An image's place is its index, which keys its noise.  `population` is 0 for images
+    in the order of their split; else they are the first of a random order of that many.  With
+    `more_classes` the number of classes is only what the labels need, and a model may have more.
+    `origin` is the text with which `load_dataset` finds the split again; empty for images that are
+    only in memory.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Dataset:
         return digest_arrays(self.images, self.labels)
 
     def first(self, n: int) -> Dataset:
-        """Return the first n images.  Raises SatbenchError where there are fewer, or n below 1."""
+        """Return the first n images. Raises SatbenchError if there are fewer, or n is below 1."""
         if n < 1:
             raise SatbenchError(f"expected at least 1 example, got {n}")
         if n > len(self):

@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("config", "split", "image", "label")
 _SPLITS = {"test": ("test", "validation", "valid", "val"), "train": ("train",)}
-"""The names of splits, in the order in which they are looked for."""
+"""The names of splits, in order of preference."""
 
-_PIECE = 1000  # rows that are looked at together
+_PIECE = 1000  # rows that are read together
 
 
 @dataclass(frozen=True)
 class HuggingFaceData:
-    """The name of a data set, or its folder, what is done to it, and where in it things are.
+    """The name or folder of a data set, its treatment, and its columns.
 
     `columns` may say `config`, `split` and the names of the columns `image` and `label`.
     """
 
     place: str
-    told: Treatment
+    treatment: Treatment
     columns: Mapping[str, str]
 
     @classmethod
@@ -54,7 +54,7 @@ class HuggingFaceData:
         """Read a name and its options.  Raises SatbenchError."""
         options.check_keys((*TOLD, *_COLUMNS))
         found = find_spec("datasets")
-        if found is None or found.origin is None:  # a folder of that name is no package
+        if found is None or found.origin is None:  # a folder with that name is no package
             raise SatbenchError(
                 f"hf:{options.path} needs the package datasets, which is not installed: "
                 "pip install 'satbench[datasets]'"
@@ -65,34 +65,34 @@ class HuggingFaceData:
     def __str__(self) -> str:
         """Return the text; `parse` is its inverse."""
         items = [f"{key}={value}" for key, value in self.columns.items()]
-        said = ",".join(filter(None, (self.told.text, *items)))
+        said = ",".join(filter(None, (self.treatment.text, *items)))
         return f"{self.place}@{said}" if said else self.place
 
     def saying(self, values: Mapping[str, str]) -> HuggingFaceData:
         """Return the same with more options.  Raises SatbenchError for one given twice."""
         return HuggingFaceData.of(PathOptions.parse(str(self), WORDS).saying(values))
 
-    def treated(self, told: Treatment) -> HuggingFaceData:
+    def treated(self, treatment: Treatment) -> HuggingFaceData:
         """Return the same data set with another treatment."""
-        return replace(self, told=told)
+        return replace(self, treatment=treatment)
 
     def load(self, split: str, n_examples: int | None) -> Dataset:
-        """Load the images in their order, or in a fixed random one where they lie by class.
+        """Load the images in their order, or in a fixed random order if they are sorted by class.
 
-        Their pixels are left alone unless the name says otherwise.  Raises SatbenchError for a
-        data set that cannot be had, for columns that are not clear, and for images as in a folder.
+        Their pixels are not changed unless the name says so.  Raises SatbenchError for an
+        unavailable data set, for ambiguous columns, and for the same images as in a folder.
         """
-        rule = self.told.rule or UNTOUCHED
+        rule = self.treatment.rule or UNTOUCHED
         name, table = _table(self, split)
         image, label = _columns(table, self.columns, name)
-        labels, numbers = _labels(table, label, self.told.classes, name)
+        labels, numbers = _labels(table, label, self.treatment.classes, name)
         order = np.arange(len(table))
         if len(labels) > 1 and (np.diff(labels) >= 0).all():
             order = generator_for("imagefolder order").permutation(len(table))
         files = _Files(table, image, name)
         chosen = order[:n_examples]
         return Dataset(
-            f"hf:{name}@{replace(self.told, rule=rule).name}",
+            f"hf:{name}@{replace(self.treatment, rule=rule).name}",
             split,
             stacked(files.of(chosen), len(chosen), rule, files.hold_more_than_bytes()),
             labels[chosen],
@@ -111,7 +111,7 @@ class _Files:
         self._table, self._column, self._name = whole.with_format("arrow"), column, name
 
     def of(self, rows: NDArray[np.int64]) -> Iterator[Source]:
-        """Yield what each image is called, or where it is, and its bytes."""
+        """Yield the name or the path of each image, and its bytes."""
         for row in rows.tolist():
             held = self._table[row][self._column][0].as_py()
             if held["bytes"] is None:
@@ -120,10 +120,10 @@ class _Files:
                 yield Path(f"hf:{self._name}#{row}"), held["bytes"]
 
     def hold_more_than_bytes(self) -> bool:
-        """Whether any has more than 8 bits a channel; of those in the table only heads are read."""
+        """Whether any has more than 8 bits per channel; only headers are read from the table."""
         import pyarrow.compute
 
-        binary_slice = vars(pyarrow.compute)["binary_slice"]  # which pyarrow makes when imported
+        binary_slice = vars(pyarrow.compute)["binary_slice"]  # pyarrow creates them on import
         for start in range(0, len(self._table), _PIECE):
             column = self._table[start : start + _PIECE][self._column].combine_chunks()
             heads = binary_slice(column.field("bytes"), 0, HEAD).to_pylist()
@@ -140,7 +140,7 @@ class _Files:
 
 
 def _table(asked: HuggingFaceData, split: str) -> tuple[str, datasets.Dataset]:
-    """Return a data set's short name, and the split of it."""
+    """Return a data set's short name, and its split."""
     import datasets
 
     place, columns = Path(asked.place), asked.columns
@@ -151,7 +151,7 @@ def _table(asked: HuggingFaceData, split: str) -> tuple[str, datasets.Dataset]:
                 found = datasets.load_from_disk(str(place))
             else:
                 found = datasets.load_dataset(asked.place, columns.get("config"))
-    except Exception as error:  # of a stranger's files, its network, and its own parsers
+    except Exception as error:  # errors of foreign files, of the network and of its own parsers
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SatbenchError(f"cannot load the data set hf:{asked.place} ({said})") from error
     name = place.absolute().name if place.exists() else asked.place

@@ -1,4 +1,4 @@
-"""A tree PATH/CLASS/IMAGE whose images are read when they are asked for: for training."""
+"""A tree PATH/CLASS/IMAGE for training, whose images are read when they are needed."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from satbench.data.image_files.stack import check_size
 
 @dataclass(frozen=True)
 class ImageTree(Dataset):
-    """A data set of image files: `images` is empty and gives only the shape of one image.
+    """A data set of image files: `images` is empty and has only the shape of one image.
 
-    `files` are paths below `folder`, in the order of `labels`; `workers` is how many processes
-    read them, 0 for the one that trains.  `rule` is what is done to the pixels where nothing is
+    `files` are paths below `folder`, in the order of `labels`; `workers` is the number of processes
+    that read them, 0 for the training process itself.  `rule` is the rule for pixels if nothing is
     random.  All images are bytes: more than 8 bits are rounded to the nearest of 256 levels.
     """
 
@@ -38,8 +38,8 @@ class ImageTree(Dataset):
     def digest(self) -> str:
         """SHA-256 of names, sizes in bytes and labels, in order, and of the rule for pixels.
 
-        A weaker promise than that of other data sets: no image is read for it, so that bytes that
-        change while the size stays go unnoticed.
+        It is weaker than that of other data sets: no image is read for it, so a change of bytes
+        without a change of size is not noticed.
         """
         sizes = [(self.folder / file).stat().st_size for file in self.files]
         files = [*zip(self.files, sizes, self.labels.tolist(), strict=True)]
@@ -55,9 +55,9 @@ class ImageTree(Dataset):
         return as_bytes(read_picture(self.folder / self.files[row], self.rule.upright))
 
     def view(self, row: int) -> Image.Image:
-        """Read an image as evaluation sees it, behind the rule for pixels.
+        """Read an image as for evaluation, with the rule for pixels applied.
 
-        Raises SatbenchError for a file that is broken, and for one of another size than the rest.
+        Raises SatbenchError for a broken file, and for an image with another size than the others.
         """
         path = self.folder / self.files[row]
         (image,) = self.rule.applied((self.picture(row),), path)
@@ -68,23 +68,22 @@ class ImageTree(Dataset):
 def open_tree(name: str, rule: ResizeCrop, workers: int) -> ImageTree:
     """List the images of `imagefolder:PATH[@RULE]` as evaluation does, in the same fixed order.
 
-    `rule` is what is done to the pixels where the text does not say.  Classes are numbered by the
-    places of their folders among all, unless the text says otherwise.  Raises SatbenchError where
-    there are no images.
+    `rule` is the rule for pixels if the text has none.  Classes are numbered by the order of their
+    folders, unless the text says otherwise.  Raises SatbenchError if there are no images.
     """
     source = ImageFolder.parse(name.removeprefix("imagefolder:"))
-    rule, folder = source.told.rule or rule, side_of(source.folder, "train")
-    told = source.told.numbered_by_place()
-    found = list_images(folder, told.classes)
+    rule, folder = source.treatment.rule or rule, side_of(source.folder, "train")
+    treatment = source.treatment.numbered_by_place()
+    found = list_images(folder, treatment.classes)
     height, width = rule.shape or _size_of_first(folder / found.files[0], rule)
     return ImageTree(
-        name=f"imagefolder:{folder.absolute().name}@{replace(told, rule=rule).name}",
+        name=f"imagefolder:{folder.absolute().name}@{replace(treatment, rule=rule).name}",
         split="train",
         images=np.empty((0, 3, height, width), np.uint8),
         labels=found.labels,
         classes=found.classes,
         more_classes=found.more_classes,
-        origin=f"imagefolder:{source.treated(replace(source.told, rule=rule))}",
+        origin=f"imagefolder:{source.treated(replace(source.treatment, rule=rule))}",
         folder=folder,
         files=found.files,
         workers=workers,
@@ -93,18 +92,18 @@ def open_tree(name: str, rule: ResizeCrop, workers: int) -> ImageTree:
 
 
 def same_images(name: str, trained_on: str, digest: str) -> bool:
-    """Return whether an evaluation of the folder `name` is of the files of a training.
+    """Return whether an evaluation of the folder `name` uses the files of a training.
 
-    `digest` is that of the training set, which was opened as `trained_on`.
+    `digest` is that of the training set, whose name is `trained_on`.
     """
     here, there = (
         ImageFolder.parse(text.removeprefix("imagefolder:")) for text in (name, trained_on)
     )
-    if not there.told.rule or not here.folder.is_dir():
+    if not there.treatment.rule or not here.folder.is_dir():
         return False
     folder = side_of(here.folder, "test")
     same = replace(there, folder=folder)
-    return open_tree(f"imagefolder:{same}", there.told.rule, 0).digest == digest
+    return open_tree(f"imagefolder:{same}", there.treatment.rule, 0).digest == digest
 
 
 def _size_of_first(path: Path, rule: ResizeCrop) -> tuple[int, int]:

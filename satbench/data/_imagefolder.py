@@ -18,10 +18,10 @@ from satbench.data.image_files.treatment import TOLD, Treatment
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """A folder of class folders, what is done to the pixels, and how the classes are numbered."""
+    """A folder of class folders, with a rule for pixels and a numbering of classes."""
 
     folder: Path
-    told: Treatment
+    treatment: Treatment
 
     @classmethod
     def parse(cls, text: str) -> ImageFolder:
@@ -36,32 +36,32 @@ class ImageFolder:
 
     def __str__(self) -> str:
         """Return the text; `parse` is its inverse."""
-        return f"{self.folder}@{self.told.text}" if self.told.text else str(self.folder)
+        return f"{self.folder}@{self.treatment.text}" if self.treatment.text else str(self.folder)
 
     def saying(self, values: Mapping[str, str]) -> ImageFolder:
         """Return the same with more options.  Raises SatbenchError for one given twice."""
         return ImageFolder.of(PathOptions.parse(str(self), WORDS).saying(values))
 
-    def treated(self, told: Treatment) -> ImageFolder:
+    def treated(self, treatment: Treatment) -> ImageFolder:
         """Return the same folder with another treatment."""
-        return replace(self, told=told)
+        return replace(self, treatment=treatment)
 
     def load(self, split: str, n_examples: int | None) -> Dataset:
-        """Load the images, the first n of one fixed random order that is a fair sample of all.
+        """Load the images: the first n of one fixed random order, a fair sample of all.
 
-        Where the folder holds a pair, train/ and val/ or test/, they are those of the split.
-        They are bytes, or floats where any of the folder has more than 8 bits.  Raises
-        SatbenchError, naming the file, for an image that cannot be taken.
+        If the folder has train/ and val/ or test/, they are those of the split.  They are bytes, or
+        floats if any image of the folder has more than 8 bits.  Raises SatbenchError, naming the
+        file, for an image that is refused.
         """
-        rule = self.told.rule or STANDARD
+        rule = self.treatment.rule or STANDARD
         folder = side_of(self.folder, split)
-        found = list_images(folder, self.told.classes)
+        found = list_images(folder, self.treatment.classes)
         paths = [folder / file for file in found.files]
         deep = any(map(holds_more_than_bytes, paths))
         chosen = paths[:n_examples]
         images = stacked(((path, None) for path in chosen), len(chosen), rule, deep)
         return Dataset(
-            f"imagefolder:{folder.absolute().name}@{replace(self.told, rule=rule).name}",
+            f"imagefolder:{folder.absolute().name}@{replace(self.treatment, rule=rule).name}",
             split,
             images,
             found.labels[:n_examples],

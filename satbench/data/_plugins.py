@@ -1,4 +1,4 @@
-"""Data sets that other packages bring: called, and held to what a data set is."""
+"""Data sets of other packages: loaded and checked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Load = Callable[[Path, str, int | None], Dataset]
 
 
 def load_plugin(entry: Entry, folder: Path, split: str, n_examples: int | None) -> Dataset:
-    """Load a split by a plug-in's function; the data set is called as the plug-in registers it.
+    """Load a split with a plug-in's function; the data set has the name that the plug-in registers.
 
     Raises SatbenchError, naming the plug-in, for one that cannot be imported or called, fails, or
     returns no `Dataset` of the split.
@@ -28,7 +28,7 @@ def load_plugin(entry: Entry, folder: Path, split: str, n_examples: int | None) 
         found: object = load(folder, split, n_examples)
     except SatbenchError:
         raise
-    except Exception as error:  # whatever a stranger's code raises
+    except Exception as error:  # a plug-in may raise anything
         said = str(error).splitlines()[0] if str(error) else "without a word"
         raise SatbenchError(
             f"the plug-in {entry.plugin} could not load {entry.name} "
@@ -43,7 +43,7 @@ def load_plugin(entry: Entry, folder: Path, split: str, n_examples: int | None) 
 
 
 def _fault(found: object, split: str) -> str:
-    """Say what is wrong with what a plug-in returned; empty if nothing is."""
+    """Return the fault of a plug-in's result; empty if there is none."""
     if not isinstance(found, Dataset):
         return type(found).__name__
     images, labels = np.asarray(found.images), np.asarray(found.labels)

@@ -46,4 +46,4 @@ DATASETS = Registry(
 )
 
 AT_A_PATH = ("imagefolder", "arrays", "hf")
-"""Data sets whose names go on with a path."""
+"""Data sets whose names continue with a path."""

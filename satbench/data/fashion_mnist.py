@@ -29,9 +29,9 @@ _DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 def load(folder: Path, split: Literal["test", "train"], n_examples: int | None = None) -> Dataset:
     """Load a split: the test set ships with satbench, the training set is found or downloaded.
 
-    The training set is looked for in `folder/fashion-mnist`, in torchvision's place
-    `folder/FashionMNIST/raw`, then where Debian's package `dataset-fashion-mnist` puts it; where
-    it is in none of these, torchvision downloads it into `folder`.
+    The training set is searched in `folder/fashion-mnist`, in torchvision's
+    `folder/FashionMNIST/raw`, and in the folder of Debian's package `dataset-fashion-mnist`.  If it
+    is in none of these, torchvision downloads it into `folder`.
     """
     place = (
         Path(str(files("satbench.data") / "files"))
@@ -56,7 +56,7 @@ def read_folder(place: Path, split: str) -> Dataset:
 
 
 def find(folder: Path) -> Path | None:
-    """Return where the training set is; None where it is to be downloaded."""
+    """Return the folder of the training set; None if it must be downloaded."""
     candidates = (folder / "fashion-mnist", folder / "FashionMNIST" / "raw", _DEBIAN)
     found = (place for place in candidates if any(place.glob("train-images-idx3-ubyte*")))
     return next(found, None)
@@ -68,7 +68,7 @@ def _download(folder: Path) -> Path:
     try:
         FashionMNIST(str(folder), train=True, download=True)
     except (OSError, RuntimeError) as error:
-        said = " ".join(str(error).split())  # torchvision's has a line a mirror
+        said = " ".join(str(error).split())  # torchvision's message has a line per mirror
         raise SatbenchError(
             f"found no Fashion-MNIST training set in {folder / 'fashion-mnist'}, and its download "
             f"failed ({said}); put train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz "

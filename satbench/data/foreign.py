@@ -1,4 +1,4 @@
-"""Say which names of data sets run code or ask a server, for names that stand in a file."""
+"""Say which names of data sets run code or contact a server, for names from a file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from satbench.data._registry import DATASETS
 
 
 def is_remote(name: str) -> bool:
-    """Say whether loading a data set asks a server, unless the files are here."""
+    """Say whether loading a data set contacts a server, unless the files are here."""
     return name.partition(":")[0].partition("@")[0] == "hf"
 
 

@@ -1,4 +1,4 @@
-"""Which data sets are on this machine, and the download of those that may be."""
+"""Find which data sets are on this machine, and download those that can be downloaded."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ CIFAR = {
     ),
     "cifar100": ("cifar-100-python", ("meta", "test", "train")),
 }
-"""The folder of each data set that can be downloaded, and its files, as torchvision keeps them."""
+"""The folder and the files of each data set that can be downloaded, as in torchvision."""
 
 
 @dataclass(frozen=True)
 class Presence:
-    """Whether a data set is on this machine, and where; None where only its path can tell."""
+    """Whether a data set is on this machine, and where; None if it depends on the path."""
 
     is_present: bool | None
-    told: str
+    where: str
 
 
 def presence_of(name: str, folder: Path) -> Presence:
@@ -48,9 +48,9 @@ def presence_of(name: str, folder: Path) -> Presence:
 def download(name: str, folder: Path) -> dict[str, str]:
     """Download CIFAR-10 or CIFAR-100 into the data folder; return the digest of each split.
 
-    What is there already, and whole, stays.  torchvision downloads; the archive and each file are
-    checked by the MD5s that are published.  Raises SatbenchError for another data set, and for a
-    download that fails; then the data folder is as it was.
+    Complete files are kept. torchvision downloads; the archive and each file are checked against
+    the published MD5s.  Raises SatbenchError for another data set, and for a failed download; the
+    data folder is then unchanged.
     """
     if name not in CIFAR:
         DATASETS[name]  # an unknown name is answered with the nearest one

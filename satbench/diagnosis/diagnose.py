@@ -31,20 +31,20 @@ from satbench.engine.runner import Images
 from satbench.records.flags import Flag
 
 EXAMINED, FEWEST = 500, 4
-"""How many images are looked at: at most, and at least where so many are right."""
+"""The most images that are examined, and the least if so many are right."""
 
 PASSES = 150
-"""Passes of the attacks for which one image is looked at, which costs 4 to 6."""
+"""One image is examined per this many passes of the attacks; it costs 4 to 6 passes."""
 
 ATTACKED, OF_THEM = 64, 4
-"""How many are looked at on attacked points too: one in `OF_THEM`, and at most so many."""
+"""How many are also examined at attacked points: one in `OF_THEM`, and at most this many."""
 
 
 def images_to_examine(passes: int, right: int, survivors: int) -> int:
-    """Return how many of `right` images are looked at where attacks made so many passes.
+    """Return how many of `right` images are examined after attacks with this many passes.
 
-    So looking costs a few percent of the attacks.  None are where no image survives: then there is
-    no number to doubt.
+    So the diagnosis costs a few percent of the attacks.  If no image survives, none is examined,
+    because there is no number to doubt.
 
     >>> [images_to_examine(passes, 900, 600) for passes in (10, 6_000, 10**6)]
     [4, 40, 500]
@@ -56,7 +56,7 @@ def images_to_examine(passes: int, right: int, survivors: int) -> int:
 
 @dataclass(frozen=True)
 class _Diagnosis:
-    """The worker's name in errors."""
+    """The examination as a worker; `under` is its name in errors."""
 
     under: str = "in the diagnosis"
     block: int | None = None
@@ -66,8 +66,8 @@ class _Diagnosis:
 class Findings:
     """What the diagnosis found, and what it cost.
 
-    `places` gives for each flag the places in the data set of the images that it holds for;
-    `images` were looked at.
+    `places` has for each flag the places in the data set of the images that show it; `images` were
+    examined.
     """
 
     flags: tuple[Flag, ...]
@@ -78,7 +78,7 @@ class Findings:
 
 
 NOTHING = Findings((), {}, 0, 0, 0)
-"""What a diagnosis finds that looks at no image."""
+"""The result of a diagnosis that examines no image."""
 
 
 def probe(
@@ -93,12 +93,12 @@ def probe(
 ) -> Findings:
     """Look for signs of masked gradients on the images at `indices`, those right when clean.
 
-    `most` images are looked at, spread evenly over more; where they show a sign, `EXAMINED` are.
-    Each costs 3 forwards and a backward: its logits twice, the gradient of the margin
-    z_y - max z_j, and the logits of a nearby point.  Some cost 2 forwards more, at attacked points;
-    answers that differ, 2 forwards.  A batch may take `timeout` seconds.  `seed` is what a
-    randomised model draws from; the caller's generators and the model come back as they were.  A
-    model without gradients is one whose gradients are zero.
+    `most` images are examined, spread evenly; if they show a sign, `EXAMINED` images are.  Each
+    costs 3 forwards and a backward: its logits twice, the gradient of the margin z_y - max z_j, and
+    the logits of a nearby point.  Some cost 2 more forwards, at attacked points; answers that
+    differ cost 2 forwards.  A batch may take `timeout` seconds.  `seed` is for randomised models;
+    the caller's generators and the model are restored.  A model without gradients counts as one
+    whose gradients are zero.
     """
     if not (most and len(indices)):
         return NOTHING
@@ -117,7 +117,7 @@ def probe(
 
 @dataclass(frozen=True)
 class _Examined:
-    """A model that is asked about images."""
+    """A model on the images that are examined."""
 
     model: nn.Module
     images: Images
@@ -127,7 +127,7 @@ class _Examined:
     timeout: float | None
 
     def about(self, examined: NDArray[np.int64], attacked: NDArray[np.int64]) -> Findings:
-        """Look at the images at the places `examined`, (N,), and at those `attacked` of them."""
+        """Examine the images at `examined`, (N,), and those in `attacked` at attacked points."""
         passes, room = Passes(), Room(lambda text: None)
         places: dict[str, list[int]] = {name: [] for name in _SIGNS}
         device = device_of(self.model)
@@ -156,9 +156,9 @@ class _Examined:
 
 
 def looked_at(flags: Sequence[Flag], forwards: int, right: int) -> int:
-    """Return how many of `right` images a diagnosis looked at that does not tell it itself.
+    """Return how many of `right` images a diagnosis examined that does not state it.
 
-    Such diagnoses looked at `EXAMINED`, those from before at all; they have these flags and
+    Such diagnoses examined `EXAMINED` images, older ones all of them; they have these flags and
     forwards.
     """
     seen = [flag.of for flag in flags if flag.name in _SIGNS]

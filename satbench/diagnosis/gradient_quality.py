@@ -1,4 +1,4 @@
-"""Measures, image by image, of how well the gradient of the cross-entropy guides a search.
+"""Measures of how well the gradient of the cross-entropy guides a search, for each image.
 
 Xie et al., 2020 (arXiv:2006.14536, section 3) explain the weakness of ReLU networks under
 adversarial training by the quality of their gradients.  These measures quantify it.  None of them
@@ -34,7 +34,7 @@ from satbench.engine.ball import project, random_point, steepest
 from satbench.engine.contract import Model, NoiseSource
 
 DRAWS = 4
-"""How many random points of the ball are compared with the image."""
+"""The number of random points of the ball that are compared with the image."""
 
 STEPS = 10
 """Steps of each of the two searches: for the largest loss, and for the largest linearity error."""

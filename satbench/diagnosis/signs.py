@@ -1,4 +1,4 @@
-"""The signs of masked gradients, image by image; `satbench.diagnosis.diagnose` makes flags of them.
+"""The signs of masked gradients of each image; `satbench.diagnosis.diagnose` makes flags from them.
 
 An attack that uses gradients finds nothing if they are zero, wrong or random (Athalye,
 Carlini & Wagner, 2018, arXiv:1802.00420; Pintor et al., 2022, arXiv:2106.09947).
@@ -68,9 +68,9 @@ def examine(
     """Return for each sign the images that show it.  (B, C, H, W), (B,) -> (B,) bool each.
 
     `rounding` is how coarsely the model computes (`satbench.calling.rounding`).  Each image costs 3
-    forwards and 2 backwards.  Answers to the images that are to be `attacked`, (B,) bool, are
-    compared at attacked points too, for 2 forwards more.  With `loss_by_logits` the gradient of the
-    cross-entropy is told from the logits and the margin's gradient, which saves a backward.
+    forwards and 2 backwards.  The answers to the images in `attacked`, (B,) bool, are compared at
+    attacked points too, for 2 more forwards.  With `loss_by_logits` the gradient of the
+    cross-entropy is computed from the logits and the margin's gradient, which saves a backward.
     """
     with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
         leaf = x.clone().requires_grad_()
@@ -118,7 +118,7 @@ def compare(
 
     (B, C, H, W), (B, K) twice -> (B,) bool each.  One was computed with gradients recorded, the
     other without, in two halves of the batch.  If they agree this costs nothing, else two forwards
-    an image.
+    per image.
     """
     same = same_up_to(rounding)
     none = torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -138,8 +138,8 @@ def _compare_attacked(
 ) -> dict[str, Tensor]:
     """Compare answers to attacked images with gradients recorded and without.
 
-    (B, C, H, W) twice -> (B,) bool each.  The points lie a whole eps from the images, where a model
-    that knows them again must answer for itself.  Each image costs 2 forwards.
+    (B, C, H, W) twice -> (B,) bool each.  The points are a whole eps from the images, so that a
+    model cannot recognise the images.  Each image costs 2 forwards.
     """
     step = _step(x, threat) / NEARBY
     attacked = (x + step * loss_grad.sign()).clamp(0, 1)
@@ -189,10 +189,10 @@ def _vanishes(loss_grad: Tensor, grad: Tensor, threat: Threat) -> Tensor:
 
 
 def _pull(logits: Tensor, y: Tensor) -> Tensor:
-    """Return how strongly the cross-entropy pulls at the logits.  (B, K), (B,) -> (B,).
+    """Return the strength of the cross-entropy's gradient in the logits.  (B, K), (B,) -> (B,).
 
-    It is the largest part of its gradient in the logits, float32, about 1 - p_y: so many times the
-    margin's gradient is its gradient in the pixels.
+    It is the largest component of that gradient, float32, about 1 - p_y.  The gradient in the
+    pixels is this times the margin's gradient.
     """
     leaf = logits.clone().requires_grad_()
     with torch.enable_grad():

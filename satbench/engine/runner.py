@@ -1,4 +1,4 @@
-"""The runner: it does the stages of a run in order, batch by batch, and writes down each batch.
+"""The runner: it runs the stages of a run in order, batch by batch, and stores each batch.
 
 A unit of work is one stage of a run on one batch of images.  A unit that the journal already holds
 is not run again.  An evaluation, a challenge, a curve and a matrix of transfer attacks are runs of
@@ -36,7 +36,7 @@ SURVIVED = -1
 """The verdict of an image that no stage broke; any other verdict is the stage that broke it."""
 _NAP = 0.05  # seconds between two checks of what other processes have finished
 _REPORTED_LOSS = 10.0  # a stop that loses more seconds of work than this is reported
-_QUIET_NAPS = 40  # naps before the process that this one waits for is named
+_QUIET_NAPS = 40  # pauses before the message that names the process that this one waits for
 
 
 class Images(Protocol):
@@ -133,16 +133,16 @@ class Context:
 
     `images` go through the models in batches of `batch_size`; no verdict depends on it.  `seed`
     keys all noise.  Finished units go to `journal`.  `surrogates` is where attacks find theirs.
-    With `sharing`, other processes are at the same run, and the journal is a `SharedJournal`.
+    With `sharing`, other processes work on the same run, and the journal is a `SharedJournal`.
     `replacements` give named layers another backward in searches (BPDA, `satbench.engine.bpda`);
-    the judge knows nothing of them.  A unit may take `timeout` seconds, None for as many as it
-    needs.  `found` is given what each attack returned, broken or not: places (B,), and images
-    (B, C, H, W).  `costs` are those of the stages, the clean pass first, for the progress; empty
-    where nobody knows.  With `checkpointing` searches keep less for the gradient, and compute it
-    again.  `units` are images a unit, by stage, where that is fewer than `batch_size`.
-    `predictions` are those of the first images without an attack, (M,), where the judge was asked
-    before the run.  `forms` are the forms of the model that searches try, and `way` is how they
-    compute; only an evaluation has another than float32.
+    the judge does not use them.  A unit may take `timeout` seconds; None is no limit.  `found` gets
+    the result of each attack, broken or not: places (B,) and images (B, C, H, W).  `costs` are
+    those of the stages, the clean pass first, for the progress; empty if unknown.  With
+    `checkpointing`, searches keep fewer activations for the gradient and recompute them.  `units`
+    are the images per unit, by stage, if they are fewer than `batch_size`.  `predictions` (M,) are
+    those of the first images without an attack, if the judge computed them before the run.  `forms`
+    are the forms of the model that searches try, and `way` is how they compute; only an evaluation
+    may use another way than float32.
     """
 
     images: Images
@@ -215,7 +215,7 @@ class StageWork(Protocol):
         ...
 
     def run(self, batch: NDArray[np.int64]) -> BatchResult:
-        """Do one unit.  (B,) indices in the data set."""
+        """Run one unit. (B,) indices in the data set."""
         ...
 
 
@@ -236,9 +236,9 @@ class StagedRun(Protocol):
 
 
 def run_stages(run: StagedRun, context: Context) -> None:
-    """Do every unit of `run` that the journal does not have, and write each down at once.
+    """Run every unit of `run` that the journal does not have, and store each at once.
 
-    If other processes share the run, each does the units that no other has claimed, and waits at
+    If other processes share the run, each runs the units that no other has claimed, and waits at
     the end of a stage for the others.  Raises SatbenchError from the judge, naming the attack, and
     for any error of a model or an attack, naming the image.
     """
@@ -268,7 +268,7 @@ class _RunInProgress:
         self.run.take(result)
 
     def finish(self, stage: StageWork) -> None:
-        """Do all units of a stage that are not done yet."""
+        """Run all units of a stage that are not done yet."""
         # The images of a stage were fixed when it began, so that a resumed stage and other
         # processes cut the same batches as one process without a stop.
         due, context = stage.due, self.context

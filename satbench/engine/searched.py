@@ -32,7 +32,7 @@ from satbench.engine.machine.ways import FORMS, WAYS, Form, Way
 from satbench.engine.proof import Proof, UnlikeError
 
 Kind = Literal["", "folded", "plain", "tf32", "bfloat16", "float16"]
-"""What was searched: nothing, only fast copies, an unchanged model, or either in less precision."""
+"""What was searched: nothing, only fast copies, an unchanged model, or one in lower precision."""
 
 T = TypeVar("T")
 
@@ -45,12 +45,11 @@ def joint(kinds: Iterable[Kind]) -> Kind:
 class Searched:
     """A model for searching; calls go to its fast copy as long as that passes its checks.
 
-    `model` is in eval mode, with frozen parameters.  With `replacements` (layer to what gives it a
-    backward, see `satbench.engine.bpda`) nothing is rewritten, so that the layers stay where they
-    are; nor is it with `checkpointing`, which keeps less for the gradient.  Copies of the `forms`
-    given are tried.  One is made when the model is first asked.  What it answers are logits already
-    (`reads_itself`), which nobody needs to read once more.  Copies are compared in float32, and
-    then asked in the `way` given.
+    `model` is in eval mode, with frozen parameters.  With `replacements` (layer to replacement, see
+    `satbench.engine.bpda`) nothing is rewritten, so that the layers keep their places; nor with
+    `checkpointing`, which stores less for the gradient.  The copies of the given `forms` are tried.
+    One is made at the first call.  It returns logits in their final form (`reads_itself`), which
+    need no further conversion.  Copies are compared in float32, and then called in the given `way`.
     """
 
     reads_itself = True
@@ -69,11 +68,11 @@ class Searched:
         self.asked = self.misled = False
         self.way, self._is_exact = way, False
         copies = [form for form in ([way.form] if way.form else forms) if form != "plain"]
-        # Channels last or not: what is left to try.
+        # The forms that are left to try.
         self._layouts = [form == "channels-last" for form in copies]
         if replacements or checkpointing:
             self._layouts = []
-        self._most: int | None = None  # images that the model is asked about at once
+        self._most: int | None = None  # the most images in one call of the model
         self._proof: Proof | None = None
 
     def forget_checks(self) -> None:
@@ -111,7 +110,7 @@ class Searched:
 
     @property
     def kind(self) -> Kind:
-        """What the current batch of a search called."""
+        """The kind of model that the current batch of a search called."""
         if not self.asked:
             return ""
         if self.way.precision != "float32" and not self._is_exact:
@@ -121,7 +120,7 @@ class Searched:
     def get_ready(self) -> None:
         """Make the copy, unless it exists or no layout is left to try.
 
-        A call does so too, but it may happen inside a torch function mode, where torch.fx fails.
+        A call does this too, but it may be inside a torch function mode, where torch.fx fails.
         """
         while self._proof is None and self._layouts:
             restore = save_generators()  # the model's forward may draw
@@ -226,7 +225,7 @@ class Trial:
 
     @property
     def kind(self) -> Kind:
-        """What the last batch called."""
+        """The kind of model that the last batch called."""
         return joint(one.kind for one in self._models)
 
     def run(self, search: Callable[[], T], start_over: Callable[[], object]) -> T:

@@ -126,7 +126,7 @@ class CleanPass:
         """Do nothing: a clean pass needs no preparation."""
 
     def run(self, batch: NDArray[np.int64]) -> BatchResult:
-        """Ask the model about one batch."""
+        """Classify one batch."""
         started, images = time.perf_counter(), self.context.images
         known = self.context.predictions
         found = np.empty(len(batch), np.int64)
@@ -270,10 +270,10 @@ class _Attacking:
         return found, fooled
 
     def _taken_for_broken(self, x_adv: Tensor, fooled: Tensor, y: Tensor) -> Tensor:
-        """Return the rows that the search takes for broken and the judge does not.
+        """Return the rows that are broken for the search but not for the judge.
 
-        In less precision the search stopped too early there.  If the attack must see its images
-        together, all rows are returned.
+        There the search stopped too early because of its lower precision.  If the attack must see
+        its images together, all rows are returned.
         """
         try:
             with torch.no_grad():

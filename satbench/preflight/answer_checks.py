@@ -57,11 +57,11 @@ class Needs:
 class Learnt:
     """What preflight found out about a model that passed.
 
-    `notes` are what a reader of the result should know, a sentence each; `parameters` are those of
-    layers in eval mode that the model calls and nn.Module does not know.  `look` is what the model
-    answered to a few images, None where it has replaced layers.  `predictions` are the classes of
-    the first images, as the judge finds them, (M,); none where answers differ from time to time.
-    `flops` are those of a pass, where they can be counted.
+    `notes` are sentences for a reader of the result; `parameters` are those of layers in eval mode
+    that the model calls and nn.Module does not know.  `look` has the model's answers to a few
+    images, None if layers are replaced.  `predictions` (M,) are the judge's classes of the first
+    images; empty if answers differ between calls.  `flops` are those of a pass, if they can be
+    counted.
     """
 
     notes: tuple[str, ...] = ()
@@ -74,9 +74,9 @@ class Learnt:
 def check_answers(
     model: nn.Module, x: Tensor, dataset: Dataset, needs: Needs
 ) -> tuple[Tensor, Learnt]:
-    """Check the logits of many images, for layers too that the model does not know.
+    """Check the logits of many images, also for layers that the model does not know.
 
-    Returns the logits, (B, K), as the judge finds them.  Raises SatbenchError.
+    Returns the logits, (B, K), as the judge computes them.  Raises SatbenchError.
     """
     answers: list[object] = []
 
@@ -141,7 +141,7 @@ def _with_hidden(hidden: Hidden, loose: dict[str, nn.Parameter], notes: list[str
 
 
 def check_one_image(model: nn.Module, x: Tensor) -> Tensor:
-    """Check that one image is answered alone too.  (1, C, H, W) -> (1, K).
+    """Check that the model also answers a single image.  (1, C, H, W) -> (1, K).
 
     Raises SatbenchError.
     """
@@ -157,7 +157,7 @@ def check_one_image(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def check_gradient(look: FirstLook, needs: Needs) -> None:
-    """Check that a gradient comes back where one is needed.  Raises SatbenchError."""
+    """Check that there is a gradient if one is needed. Raises SatbenchError."""
     _check_untouched(look.untouched)
     if not needs.gradients:
         return
@@ -177,8 +177,8 @@ def check_gradient(look: FirstLook, needs: Needs) -> None:
 def check_counted(model: nn.Module, x: Tensor, needs: Needs) -> PassFlops | None:
     """Check that the model, counted as in searches, answers one image, (1, C, H, W).
 
-    Not its fast copy, which proves itself in every search and is dropped where it fails.  Returns
-    the FLOPs of a pass where they can be counted.  Raises SatbenchError.
+    Its fast copy is not checked here: every search compares it with the model and drops it if it
+    fails.  Returns the FLOPs of a pass if they can be counted.  Raises SatbenchError.
     """
     if flops := pass_flops(model, x):
         return flops

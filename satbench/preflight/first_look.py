@@ -1,8 +1,8 @@
-"""The first look at a model: what it answers to a few images, each as it is and moved.
+"""The first look at a model: its answers to a few images, each unchanged and with noise.
 
-Preflight learns of it whether answers are an image's own and whether a gradient comes back, and a
-model of its user's own code is known again by it (`satbench.evaluation.own_code`).  So both cost
-the passes of one.
+Preflight uses it to check that an answer depends only on its image and that there is a gradient.
+It also identifies a model that is the user's own code (`satbench.evaluation.own_code`).  Both share
+its passes.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from satbench.preflight.independence import GROUP
 from satbench.records.answers import LOGITS, PROBES
 
 LEAST, MOST, SHARE = 4, 16, 0.4
-"""How many images are looked at: this share of them, at least and at most so many."""
+"""The images that are used: this share of them, at least and at most these numbers."""
 
 MOVED = 0.1
-"""How far pixels are moved for a second look.
+"""The size of the noise.
 
-Code that looks for attacks may answer as it should until an image is moved.
+Code that detects attacks may answer correctly until an image is changed.
 """
 
 
 @dataclass(frozen=True)
 class FirstLook:
-    """What a model answered to the images `x`, (2N, C, H, W): each of N as it is, then moved.
+    """A model's answers to the images `x`, (2N, C, H, W): each of N unchanged, then with noise.
 
-    `logits`, (2N, K), are those without gradients, as the judge asks for them; `searched`, (2N, K),
-    those with.  `gradient`, (2N, C, H, W), is that of a fixed projection of the logits, as a search
-    asks for it: 0 where none comes back, and then `error` says why.  `untouched` says that the
-    images were left as they were.
+    `logits`, (2N, K), are computed without gradients, as for the judge; `searched`, (2N, K), with
+    gradients.  `gradient`, (2N, C, H, W), is that of a fixed projection of the logits, as for a
+    search; it is 0 if there is none, and then `error` says why.  `untouched` says that the model
+    did not change the images.
     """
 
     x: Tensor
@@ -61,7 +61,7 @@ def looked_at(n: int) -> int:
 
 
 def as_they_are_and_moved(dataset: Dataset) -> NDArray[np.float32]:
-    """Return the first images, each followed by itself under noise.  -> (2N, C, H, W)."""
+    """Return the first images, each followed by itself with noise. -> (2N, C, H, W)."""
     pixels = dataset.pixels(np.arange(looked_at(len(dataset))))
     draws = generator_for("answers", "moved").random(pixels.shape)
     moved = np.clip(pixels + MOVED * (2 * draws - 1), 0, 1).astype(np.float32)
@@ -77,12 +77,11 @@ def directions(length: int, purpose: str) -> NDArray[np.float64]:
 def first_look(
     model: nn.Module, x: Tensor, at_once: int = 2 * MOST, known: Tensor | None = None
 ) -> FirstLook:
-    """Ask `model`, in eval mode with frozen parameters, about `x`, so many images at once.
+    """Call `model`, in eval mode with frozen parameters, on `x`, at most `at_once` images at once.
 
-    `x` is as from `as_they_are_and_moved`.  `known` are logits of the images as they are, (N, K),
-    where these are known.  A randomised model draws from generators that are seeded here, and for
-    such a model `known` is not used, because those answers came from other draws.  Raises
-    ModelError.
+    `x` is from `as_they_are_and_moved`.  `known` (N, K) are logits of the unchanged images, if they
+    are known.  A randomised model draws from generators that are seeded here, and for such a model
+    `known` is not used, because those answers came from other draws.  Raises ModelError.
     """
     settled = torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=False)
     with in_full_precision(), settled:
@@ -122,7 +121,7 @@ def _answers(model: nn.Module, x: Tensor, at_once: int) -> Tensor:
 def _gradient(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Exception | None, bool]:
     """Return logits, the gradient of a projection of them, why it is 0, and if `x` was left."""
     leaf = x.clone().requires_grad_()
-    given = leaf.clone()  # autograd lets a model write into this one, and so it can be caught
+    given = leaf.clone()  # autograd lets a model write into this one, so this can be detected
     logits = ask(model, given, copied=False)
     untouched = torch.equal(given, x)
     weights = torch.from_numpy(directions(logits.shape[1], "logits")[:, 0]).to(logits)

@@ -21,13 +21,13 @@ from satbench.engine.judge import in_full_precision
 _SEED = 0
 
 OTHER_SEED = 1
-"""Seeds an answer that is compared with one seeded otherwise: what is random never agrees."""
+"""The seed of an answer that is compared with one of another seed: random answers never agree."""
 
 ALONE, GROUP = 8, 16
-"""How many images are asked about one by one, and how many of the others at a time.
+"""The number of images that are run one by one, and the size of groups of the others.
 
-A model that mixes the images of a batch answers a group of 16 otherwise than all 32.  One that does
-so only for a batch of one image is seen on the first 8.
+A model that mixes the images of a batch gives other answers for a group of 16 than for all 32.  One
+that does so only for a batch of one image is found on the first 8.
 """
 
 
@@ -44,11 +44,11 @@ class Dependence:
 
 
 def agree(together: Tensor, alone: Tensor, searched: Tensor) -> bool:
-    """Whether images got the same answers in other company, but for rounding.
+    """Whether images got the same answers in other batches, up to rounding.
 
-    `together` are all answers, (B, K); `alone` is that to the last image by itself, (1, K), and
-    `searched` are those to the first ones among others, with gradients, (N, K).  Where they agree,
-    an answer is the image's own, and nothing in it is random.  Raises ModelError where an answer
+    `together` are all answers, (B, K); `alone` is the answer to the last image by itself, (1, K);
+    `searched` are those to the first images in another batch, with gradients, (N, K).  If they
+    agree, an answer depends only on its image and is not random.  Raises ModelError if an answer
     has another number of logits.
     """
     pairs = ((together[-1:], alone), (together[: len(searched)], searched[: len(together)]))
@@ -128,7 +128,7 @@ def _answers(model: Callable[[Tensor], object], x: Tensor, seed: int = _SEED) ->
 
 @contextmanager
 def as_judged(seed: int = _SEED) -> Iterator[None]:
-    """Ask meanwhile as the judge does, with seeded generators."""
+    """Call models in the block as the judge does, with seeded generators."""
     seed_generators(seed)
     with torch.no_grad(), in_full_precision():
         yield

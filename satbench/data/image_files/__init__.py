@@ -1,1 +1,1 @@
-"""Image files and folders: what they hold, and what is done to their pixels."""
+"""Image files and folders: their contents, and the rules for their pixels."""

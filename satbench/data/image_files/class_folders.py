@@ -1,4 +1,4 @@
-"""A tree PATH/CLASS/IMAGE, listed with its labels: the one order for training and evaluation."""
+"""The list of a tree PATH/CLASS/IMAGE with its labels, in one order for training and evaluation."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Listing:
 def list_images(folder: Path, classes: Classes) -> Listing:
     """List the images below `folder`, each with the number that `classes` gives its class folder.
 
-    Hidden folders and files are left out.  Raises SatbenchError for what is no folder, a folder
-    without class folders, one without images where that moves the numbers of others, and a
-    class folder without a number.
+    Hidden folders and files are left out.  Raises SatbenchError if `folder` is no folder or has no
+    class folders, for a class folder without images if that changes the numbers of others, and for
+    a class folder without a number.
     """
     if not os.path.isdir(folder):
         raise SatbenchError(f"expected a folder of class folders, got {str(folder)!r}")
@@ -73,7 +73,7 @@ def _images_in(folder: Path, name: str) -> list[str]:
 
 
 def _walk(top: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield the folders below `top` with the files in them; a link back to one is not followed."""
+    """Yield the folders below `top` with their files; a link back to one is not followed."""
     seen: set[str] = set()
     for root, folders, files in os.walk(top, followlinks=True):
         place = os.path.realpath(root)

@@ -1,4 +1,4 @@
-"""How class folders and labels become the numbers of a model's logits."""
+"""The numbering of classes: from class folders and labels to the indices of a model's logits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FORMS = f"a number, {FOLDERS}, {IMAGENET} or FILE.json"
 class ClassNumbers:
     """The numbers of classes by name, and how many classes there are.
 
-    With `more` the count is only what these names need, and a model may tell more apart.
+    With `more` the count is only what these names need, and a model may have more classes.
     """
 
     by_name: Mapping[str, int]
@@ -36,9 +36,9 @@ class ClassNumbers:
 class Classes:
     """A way to number classes.
 
-    Empty: ImageNet's numbers where all folders are named by its WordNet IDs, else the place of a
-    folder among them all.  `folders`: always the place.  `imagenet`: its 1000 WordNet IDs.  A
-    number N: so many classes, and folders named by whole numbers have just these.  FILE.json:
+    Empty: ImageNet's numbers if all folders are named by its WordNet IDs, else the place of a
+    folder in the sorted list.  `folders`: always the place.  `imagenet`: its 1000 WordNet IDs.  A
+    number N: that many classes, and a folder named by a whole number has that number.  FILE.json:
     {"NAME": NUMBER, …}, {"NUMBER": "NAME" or ["NAME", …], …} or ["NAME", …] in order.
     """
 
@@ -53,7 +53,7 @@ class Classes:
 
     @property
     def number(self) -> int | None:
-        """How many classes there are said to be; None where that is not said."""
+        """The stated number of classes; None if it is not stated."""
         is_number = self.text.isascii() and self.text.isdecimal()
         return int(self.text[:40]) if is_number else None
 
@@ -62,8 +62,8 @@ class Classes:
     ) -> ClassNumbers:
         """Number the class folders that are `full`; those without an image are `empty`.
 
-        Raises SatbenchError for a name without a number, and for empty folders where they move
-        the numbers of others.
+        Raises SatbenchError for a name without a number, and for empty folders if they change the
+        numbers of others.
         """
         wordnet = wordnet_ids()
         if self.text.endswith(".json"):
@@ -74,7 +74,7 @@ class Classes:
             )
         if self.number is not None and _are_numbers(full):
             found = {name: int(name) for name in full}
-            if len(full) != self.number:  # as many as there are may count from 1
+            if len(full) != self.number:  # N folders may be numbered from 1
                 _check_below(max(found.values()), self.number, where)
             if max(found.values()) < self.number:
                 return ClassNumbers(found, self.number)
@@ -111,17 +111,17 @@ class Classes:
 
 
 BY_NAME = Classes()
-"""ImageNet's numbers where the folders' names are its IDs, else places."""
+"""ImageNet's numbers if the folders' names are its IDs, else places."""
 
 BY_PLACE = Classes(FOLDERS)
-"""Always the places of folders among them all, as a network is trained on them."""
+"""Always the places of folders in the sorted list, as in training."""
 
 
 def class_order(names: Sequence[str]) -> list[str]:
-    """Sort the names of class folders: as numbers where all are whole numbers, else as text.
+    """Sort the names of class folders: as numbers if all are whole numbers, else as text.
 
-    Folders named by their label, 0…999 as ImageNet-V2 has them, so keep it: as text, 10 comes
-    before 2.
+    So folders named by their label, such as 0…999 in ImageNet-V2, keep it: as text, 10 comes before
+    2.
     """
     return (
         sorted(names, key=lambda name: (int(name), name)) if _are_numbers(names) else sorted(names)
@@ -132,7 +132,7 @@ def class_order(names: Sequence[str]) -> list[str]:
 def wordnet_ids() -> dict[str, int]:
     """Return the WordNet IDs of ImageNet's 1000 classes (ILSVRC 2012), each with its number.
 
-    The number is the place in the order of the IDs, as in all common networks.
+    The number is the place in the sorted list of IDs, as in all common networks.
     """
     text = (files("satbench.data") / "files" / "imagenet-wnids.txt").read_text(encoding="ascii")
     return {name: number for number, name in enumerate(text.split())}

@@ -19,7 +19,7 @@ SIDES = range(8, 513)
 
 @dataclass(frozen=True)
 class PathOptions:
-    """A path, and what is said about it: a `word` that may come first, and values by key."""
+    """A path with its options: a `word` that may come first, and values by key."""
 
     path: str
     word: str
@@ -27,11 +27,11 @@ class PathOptions:
 
     @classmethod
     def parse(cls, text: str, words: Iterable[str] = ()) -> PathOptions:
-        """Read `PATH@WORD,KEY=VALUE,…`; a path may have an @ of its own.
+        """Read `PATH@WORD,KEY=VALUE,…`; a path may contain an @.
 
-        `words` are those that may come first, in any case; a number may too.  Raises
-        SatbenchError for a key that is given twice or without a value, and for another word behind
-        a path that is there.
+        `words` are those that may come first, in upper or lower case; a number may too.  Raises
+        SatbenchError for a key that is given twice or without a value, and for another word after
+        an existing path.
         """
         path, options = _parts(text)
         if not options:
@@ -41,7 +41,7 @@ class PathOptions:
         if word and not word.isdecimal() and word.lower() not in {one.lower() for one in words}:
             if words and (others or os.path.exists(path)):
                 raise UnknownNameError("option", word, words)
-            return cls(text, "", {})  # such as /home/me@work, where nothing is
+            return cls(text, "", {})  # such as /home/me@work, which does not exist
         values: dict[str, str] = {}
         for item in others if word else [first, *others]:
             key, _, value = item.partition("=")
@@ -54,7 +54,7 @@ class PathOptions:
 
     @property
     def side(self) -> int | None:
-        """The side in pixels that `word` is; None where it is no number.  Raises SatbenchError."""
+        """The side in pixels that `word` gives; None if it is no number. Raises SatbenchError."""
         if not self.word.isdecimal():
             return None
         if len(self.word) > 9 or int(self.word) not in SIDES:
@@ -82,7 +82,7 @@ class PathOptions:
 
 
 def _parts(text: str) -> tuple[str, str]:
-    """Split off the options: behind the first @ whose path is there, else behind the first."""
+    """Split off the options: after the first @ whose path exists, else after the first @."""
     if os.path.exists(text):
         return text, ""
     ends = [place for place, letter in enumerate(text) if letter == "@"]

@@ -1,4 +1,4 @@
-"""Folders that come in pairs: train/ to train on, and next to it val/ or test/ to evaluate on."""
+"""Pairs of folders: train/ for training, and next to it val/ or test/ for evaluation."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 TRAINING = ("train", "training")
 HELD_BACK = ("test", "val", "valid", "validation")
-"""The names of the two sides; of several to evaluate on, the first with the same classes."""
+"""The names of the two sides; the first one with the same classes is used for evaluation."""
 
 
 def side_of(folder: Path, split: str) -> Path:
-    """Return the side of a pair that `split` asks for, where `folder` holds one, else itself."""
+    """Return the side of a pair for `split` if `folder` has a pair, else `folder` itself."""
     names = {name.lower(): name for name in _folders(folder)}
     trains = [folder / names[name] for name in TRAINING if name in names]
     if len(trains) != 1 or names.keys() - {*TRAINING, *HELD_BACK} or len(names) < 2:
@@ -20,9 +20,9 @@ def side_of(folder: Path, split: str) -> Path:
 
 
 def beside(folder: Path) -> Path | None:
-    """Return what to evaluate on next to a folder that is trained on; None where there is nothing.
+    """Return the evaluation folder next to a training folder; None if there is none.
 
-    It has a name of those above and the same class folders.
+    It has one of the names above and the same class folders.
     """
     here = folder.absolute()
     if here.name.lower() not in TRAINING:
@@ -36,7 +36,7 @@ def beside(folder: Path) -> Path | None:
 
 
 def _folders(folder: Path) -> list[str]:
-    if not os.path.isdir(folder):  # False, too, for a name that no disk takes
+    if not os.path.isdir(folder):  # also false for a name that the disk does not allow
         return []
     names = (entry.name for entry in os.scandir(folder) if entry.is_dir())
     return sorted(name for name in names if not name.startswith("."))

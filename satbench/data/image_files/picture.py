@@ -1,8 +1,8 @@
 """An image file as RGB: the one reader of evaluation and training.
 
-What a file holds is shown as it is meant or refused, never guessed: the scale of more than 8 bits
-is the file's own, an orientation told by EXIF is followed, and what has no one picture in RGB
-(transparent pixels, several frames) ends in a sentence that names the file.
+Pixels are read as their file defines them, never guessed: more than 8 bits are scaled by the file's
+own range, and an EXIF orientation is applied.  A file without one unique RGB picture (transparent
+pixels, several frames) is refused with a sentence that names it.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"),  # torchvision's
     *(".gif", ".jfif"),
 )
-"""Endings of image files, in small letters."""
+"""Endings of image files, in lower case."""
 
-_DEEP_FORMATS = {"PNG", "TIFF", "PPM", "PFM"}  # those of which Pillow reads more than 8 bits
+_DEEP_FORMATS = {"PNG", "TIFF", "PPM", "PFM"}  # formats of which Pillow reads more than 8 bits
 _DEEP_SUFFIXES = (".png", ".tif", ".tiff", ".ppm", ".pgm")
 _SEE_THROUGH = {"LA", "La", "PA", "RGBA", "RGBa"}
 _TURNS = {
@@ -41,10 +41,10 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes each orientation of EXIF (CIPA DC-008, tag 274)."""
+"""The transposition that undoes each EXIF orientation (CIPA DC-008, tag 274)."""
 
 HEAD = 32
-"""How many bytes of a file tell whether it may have more than 8 bits a channel."""
+"""The first bytes of a file, which show whether it may have more than 8 bits per channel."""
 
 _PNG_DEPTH = 24  # the place of the bit depth in a PNG (its specification, section 11.2.2)
 _WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262  # TIFF 6.0, section 3
@@ -53,10 +53,10 @@ _WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262  # TIFF 6.0, section 3
 def read_picture(path: Path, upright: bool = True, raw: bytes | None = None) -> Bands:
     """Read an image file, or its bytes `raw`, as RGB.
 
-    Grey and palette become RGB, CMYK as Pillow converts it (as torchvision does).  16 bits are
-    divided by 65535, floats are in [0, 1] as they are.  With `upright` an image is turned as its
-    EXIF tells.  Raises SatbenchError, naming the file, for one that is broken, has transparent
-    pixels or several frames, or holds numbers whose range nobody knows.
+    Grey and palette become RGB, CMYK as Pillow converts it (as torchvision does). 16 bits are
+    divided by 65535; floats must be in [0, 1].  With `upright` the EXIF orientation of an image is
+    applied.  Raises SatbenchError, naming the file, if it is broken, has transparent pixels or
+    several frames, or has numbers of unknown range.
     """
     with _opened(path, raw) as picture:
         _check_frames(picture)
@@ -68,7 +68,7 @@ def read_picture(path: Path, upright: bool = True, raw: bytes | None = None) -> 
 
 
 def holds_more_than_bytes(path: Path, raw: bytes | None = None) -> bool:
-    """Whether a file has more than 8 bits a channel, by its head; False for a broken one."""
+    """Whether a file has more than 8 bits per channel, by its header; False for a broken one."""
     if raw is None and path.suffix.lower() not in _DEEP_SUFFIXES:
         return False
     try:
@@ -76,14 +76,14 @@ def holds_more_than_bytes(path: Path, raw: bytes | None = None) -> bool:
             return False
         with _opened(path, raw) as picture:
             return _is_deep(picture)
-    except (SatbenchError, OSError):  # said when the image is read
+    except (SatbenchError, OSError):  # reported when the image is read
         return False
 
 
 def may_be_deep(head: bytes) -> bool:
-    """Whether the first HEAD bytes of a file are those of one with more than 8 bits a channel.
+    """Whether a file with these first HEAD bytes may have more than 8 bits per channel.
 
-    Sure for PNG, whose header contains its depth; TIFF and portable maps have to be opened.
+    This is certain for PNG, whose header has its depth; TIFF and portable maps must be opened.
     """
     if head.startswith(b"\x89PNG"):
         return head[_PNG_DEPTH : _PNG_DEPTH + 1] == b"\x10"
@@ -105,7 +105,7 @@ def as_bytes(bands: Bands) -> Image.Image:
 
 @contextmanager
 def _opened(path: Path, raw: bytes | None) -> Iterator[Image.Image]:
-    """Open an image; whatever is wrong with it ends in a sentence with its path."""
+    """Open an image; any error becomes a sentence with its path."""
     lenient, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
     try:
         with warnings.catch_warnings():
@@ -125,7 +125,7 @@ def _opened(path: Path, raw: bytes | None) -> Iterator[Image.Image]:
 
 
 def check_size(picture: Image.Image) -> None:
-    """Raise SatbenchError for an image of too many pixels, of which none is unpacked yet."""
+    """Raise SatbenchError for an image of too many pixels, before they are unpacked."""
     if picture.width * picture.height > MOST_PIXELS:
         raise SatbenchError(
             f"it has {picture.width} × {picture.height} pixels; expected at most {MOST_PIXELS:,}"
@@ -133,7 +133,7 @@ def check_size(picture: Image.Image) -> None:
 
 
 def _check_frames(picture: Image.Image) -> None:
-    # An MPO is a photo with further pictures behind it, such as a depth map.
+    # An MPO is a photo with more pictures after it, such as a depth map.
     frames = getattr(picture, "n_frames", 1)
     if frames > 1 and picture.format != "MPO":
         raise SatbenchError(f"it has {frames} frames; save the one that is meant")
@@ -151,13 +151,13 @@ def _check_opaque(alpha: NDArray[np.generic], white: int) -> None:
 
 
 def _is_deep(picture: Image.Image) -> bool:
-    """Whether an image that is not loaded yet has more than 8 bits a channel."""
+    """Whether an image that is not loaded yet has more than 8 bits per channel."""
     if picture.format not in _DEEP_FORMATS:
         return False
-    # Pillow shows 16 bits in colour as 8: only the layout of its file shows it.
+    # Pillow shows 16-bit colour as 8 bits: only the layout of the file shows the depth.
     tiles = getattr(picture, "tile", None)
-    told = tiles[0][3] if tiles else ()
-    words = told if isinstance(told, tuple) else (told,)
+    arguments = tiles[0][3] if tiles else ()
+    words = arguments if isinstance(arguments, tuple) else (arguments,)
     wide = picture.format == "PPM" and any(isinstance(word, int) and word > 255 for word in words)
     return wide or picture.mode.startswith(("I", "F")) or any(";16" in str(word) for word in words)
 
@@ -201,7 +201,7 @@ def _fraction(values: NDArray[np.generic]) -> NDArray[np.float32]:
 
 def _checked_floats(values: NDArray[np.float32]) -> NDArray[np.float32]:
     low, high = float(values.min()), float(values.max())
-    if not 0 <= low <= high <= 1:  # NaN neither
+    if not 0 <= low <= high <= 1:  # also false for NaN
         raise SatbenchError(
             f"expected floats in [0, 1], got {low:.6g} to {high:.6g}; save them divided by their "
             "greatest possible value"

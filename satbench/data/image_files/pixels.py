@@ -1,14 +1,14 @@
-"""What is done to the pixels of an image file: one rule for evaluation and training.
+"""The rule for the pixels of image files, for evaluation and training.
 
-A rule is text behind a folder of images, `imagefolder:PATH@resize=256,crop=224`, and stands in
-the name of the data set, so that records and cards tell of it.
+A rule is a text after a folder of images, `imagefolder:PATH@resize=256,crop=224`.  It is part of
+the data set's name, so records and cards have it.
 
 For training: `satbench.data.open_tree(spec, rule, workers)` lists the folder of a data set
-`imagefolder:PATH[@RULE]`, with `rule` where the text has none.  `tree.picture(row)` is an image in
-its own size, for random crops; `tree.view(row)` is the image behind the rule, as evaluation sees
-it, for held-out images and for `augment` none, flip and crop-flip.  `tree.origin` is the text
-with the rule spelt out.  It belongs into the card, as `Training.dataset`: an evaluation of the
-model then takes the same rule for other folders, unless it is given one.
+`imagefolder:PATH[@RULE]`, with `rule` if the text has none.  `tree.picture(row)` is an image in its
+own size, for random crops; `tree.view(row)` is the image with the rule applied, as in evaluation,
+for held-out images and for `augment` none, flip and crop-flip.  `tree.origin` is the text with the
+complete rule.  It belongs in the card, as `Training.dataset`: an evaluation of the model then uses
+the same rule for other folders, unless it gets another one.
 """
 
 from __future__ import annotations
@@ -27,17 +27,16 @@ from satbench.data.image_files.picture import Bands
 
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
-_MOST = 8192  # pixels of a side, far beyond any network's
+_MOST = 8192  # pixels of a side, far more than any network needs
 
 
 @dataclass(frozen=True)
 class ResizeCrop:
     """Resize, then cut out the middle, as torchvision's Resize and CenterCrop do with files.
 
-    `resize` is the length of the shortest side, or (height, width); None leaves the size alone.
-    `crop` is the side of the square that is cut out of the middle; None cuts nothing.  Where the
-    image is smaller, it gets a black `border`, or is refused if there is to be none.  `upright`
-    images are first turned as their EXIF says.
+    `resize` is the length of the shortest side, or (height, width); None keeps the size.  `crop` is
+    the side of the central square that is cut out; None cuts nothing.  A smaller image gets a black
+    `border`, or is refused without `border`.  With `upright` the EXIF orientation is applied first.
     """
 
     resize: int | tuple[int, int] | None = None
@@ -83,15 +82,15 @@ class ResizeCrop:
 
     @classmethod
     def centre(cls, side: int) -> ResizeCrop:
-        """Return the usual rule for a side: resize by a border around the middle, and cut it out.
+        """Return the usual rule for a side: resize with a border, and crop the centre.
 
-        From 224 on the border is 32 pixels, as the SAT code evaluates; below it is the same share
-        of the image as at 224, for 32 pixels would be half of a small image.
+        From 224 on the border is 32 pixels, as in the SAT code's evaluation; below, it is the same
+        share of the image as at 224, because 32 pixels would be half of a small image.
         """
         return cls(side + 32 if side >= 224 else round(side * 256 / 224), side, "bicubic")
 
     def __str__(self) -> str:
-        """Return the one text of the rule; `parse` is its inverse."""
+        """Return the canonical text of the rule; `parse` is its inverse."""
         size = self.resize
         shown = {
             "resize": "x".join(map(str, size)) if isinstance(size, tuple) else size,
@@ -105,13 +104,13 @@ class ResizeCrop:
 
     @property
     def shape(self) -> tuple[int, int] | None:
-        """The height and width of every image behind the rule; None where its own size counts."""
+        """The height and width of images after the rule; None if an image keeps its own size."""
         if self.crop is not None:
             return self.crop, self.crop
         return self.resize if isinstance(self.resize, tuple) else None
 
     def applied(self, picture: Bands, path: Path) -> Bands:
-        """Return the picture of `path` behind the rule.  Raises SatbenchError where too small."""
+        """Apply the rule to the picture of `path`. Raises SatbenchError if it is too small."""
         return tuple(self._cut(self._resized(band), path) for band in picture)
 
     def _resized(self, band: Image.Image) -> Image.Image:
@@ -121,7 +120,7 @@ class ResizeCrop:
         resized = band.resize(size, Image.Resampling[self.interpolation.upper()])
         if resized.mode != "F":
             return resized
-        # Bicubic and lanczos swing beyond the range; Pillow cuts bytes, and not floats.
+        # Bicubic and Lanczos overshoot the range; Pillow clips bytes, but not floats.
         return Image.fromarray(np.asarray(resized).clip(0, 1))
 
     def _cut(self, band: Image.Image, path: Path) -> Image.Image:
@@ -140,14 +139,14 @@ class ResizeCrop:
             return width, height
         if isinstance(self.resize, tuple):
             return self.resize[1], self.resize[0]
-        # The longer side is cut off to whole pixels, as torchvision has it.
+        # The longer side is rounded down to whole pixels, as in torchvision.
         short, long = sorted((width, height))
         longer = int(self.resize * long / short)
         return (self.resize, longer) if width <= height else (longer, self.resize)
 
 
 UNTOUCHED = ResizeCrop()
-"""Pixels as they are."""
+"""Unchanged pixels."""
 
 STANDARD = ResizeCrop(256, 224, "bicubic")
 """The usual ImageNet evaluation (He et al., 2016, arXiv:1512.03385, section 3.4), bicubic."""
@@ -170,9 +169,9 @@ _FIELDS = {
     "exif": "upright",
 }
 KEYS = tuple(_FIELDS)
-"""What a rule may say."""
+"""The keys of a rule."""
 
-# Of two choices the second is true.
+# The second of two choices means true.
 _CHOICES = {
     "interpolation": get_args(Interpolation),
     "border": ("none", "black"),
@@ -181,12 +180,12 @@ _CHOICES = {
 
 
 def _edge(length: int, crop: int) -> int:
-    # torchvision's rounding, and its share of a border.
+    # torchvision's rounding, and its split of a border.
     return round((length - crop) / 2) if length >= crop else -((crop - length) // 2)
 
 
 def _rule(options: PathOptions) -> ResizeCrop:
-    """Return the rule that the word of the options names."""
+    """Return the rule that the options' word names."""
     if (side := options.side) is not None:
         return ResizeCrop((side, side), None, "bilinear")
     known = {name.lower(): rule for name, rule in WORDS.items()}

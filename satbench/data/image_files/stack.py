@@ -15,15 +15,15 @@ from satbench.data.image_files.picture import Bands, read_picture
 from satbench.data.image_files.pixels import ResizeCrop
 
 Source = tuple[Path, bytes | None]
-"""Where an image is, or what it is called, and its bytes if they were already read."""
+"""The path or name of an image, and its bytes if they were already read."""
 
 
 def stacked(
     sources: Iterable[Source], count: int, rule: ResizeCrop, deep: bool
 ) -> NDArray[np.uint8] | NDArray[np.float32]:
-    """Read `count` images, one at least.  -> (N, 3, H, W): bytes, or with `deep` floats in [0, 1].
+    """Read `count` ≥ 1 images. -> (N, 3, H, W): bytes, or with `deep` floats in [0, 1].
 
-    Raises SatbenchError, naming the image, for one that cannot be taken or is of another size.
+    Raises SatbenchError, naming the image, for one that is refused or has another size.
     """
     images: NDArray[np.generic] = np.empty(0)
     for row, (path, raw) in enumerate(sources):

@@ -1,4 +1,4 @@
-"""What is done to the pixels of a folder that is trained on, where its text does not say."""
+"""The rule for the pixels of a training folder if its text has none."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from satbench.data.image_files.pairs import side_of
 from satbench.data.image_files.pixels import UNTOUCHED, Interpolation, ResizeCrop
 
 USUAL = 224
-"""The crop where none is asked for."""
+"""The crop if none is given."""
 
 _LOOKED_AT = 64
-"""How many images, the first of the fixed order, tell how large the images of a folder are."""
+"""The number of images, the first of the fixed order, that are read for the sizes of a folder."""
 
 
 def training_rule(name: str, crop: int, resize: str, interpolation: Interpolation) -> ResizeCrop:
     """Return the rule for the pixels of `imagefolder:PATH[@RULE]` in training.
 
-    A rule in the text excludes these settings.  `resize` is none (only a middle of `crop` is cut
-    out, and nothing of images that all have one size below the usual crop) or the length of the
-    shortest side; empty, images of just the size `crop` are left as they are, and others are
-    resized as the usual evaluation does (`ResizeCrop.centre`).  Raises SatbenchError
-    where something is said twice, and for images that would only be made larger.
+    A rule in the text excludes these settings.  `resize` is none (only the centre of size `crop` is
+    cut out; images that all have one size below the usual crop are not cut) or the length of the
+    shortest side.  If it is empty, images of exactly the size `crop` are not changed, and others
+    are resized as in the usual evaluation (`ResizeCrop.centre`).  Raises SatbenchError if something
+    is given twice, and for images that would only be enlarged.
     """
     source = ImageFolder.parse(name.removeprefix("imagefolder:"))
-    if rule := source.told.rule:
+    if rule := source.treatment.rule:
         if resize or interpolation != "bicubic":
             raise SatbenchError(
                 f"the dataset {name} says what is done to its pixels ({rule}): leave resize and "
@@ -39,7 +39,7 @@ def training_rule(name: str, crop: int, resize: str, interpolation: Interpolatio
     sizes = _sizes(source)
     if resize == "none":
         if crop == USUAL and len(sizes) == 1 and all(max(size) < crop for size in sizes):
-            return UNTOUCHED  # nobody asked for a crop
+            return UNTOUCHED  # no crop was given
         if any(min(size) < crop for size in sizes):
             raise SatbenchError(f"{_told(sizes, name)}: with resize=none {_smaller(sizes, crop)}")
         return UNTOUCHED if sizes == {(crop, crop)} else ResizeCrop(None, crop)
@@ -56,10 +56,12 @@ def training_rule(name: str, crop: int, resize: str, interpolation: Interpolatio
 
 
 def _sizes(source: ImageFolder) -> set[tuple[int, int]]:
-    """Return the sizes (width, height) of the first images, as they lie in their files."""
+    """Return the sizes (width, height) of the first images in their files."""
     folder = side_of(source.folder, "train")
     sizes = set()
-    for file in list_images(folder, source.told.numbered_by_place().classes).files[:_LOOKED_AT]:
+    for file in list_images(folder, source.treatment.numbered_by_place().classes).files[
+        :_LOOKED_AT
+    ]:
         try:
             with Image.open(folder / file) as picture:
                 sizes.add(picture.size)

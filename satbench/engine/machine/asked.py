@@ -1,4 +1,4 @@
-"""A model asked in less precision, and by CUDA graphs, for searches."""
+"""Model calls in lower precision and with CUDA graphs, for searches."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Call = Callable[[Tensor], Tensor]
 """(B, C, H, W) -> (B, K)."""
 
 EAGER = 8
-"""How often a batch size is asked without a graph before one is made, which costs as much."""
+"""The number of calls with a batch size before a graph is made for it, which costs as much."""
 
 
 class InexactError(SatbenchError):
-    """A search in less precision, or by a graph, cannot be continued."""
+    """A search in lower precision or with a graph cannot continue."""
 
 
 def in_dtype(call: Call, dtype: torch.dtype) -> Call:
@@ -88,8 +88,8 @@ class Graphed:
     """A call whose gradients on often used batch sizes are CUDA graphs.
 
     A graph has a fixed batch size: a power of two, and a smaller batch is filled up with its first
-    image.  A graph keeps one forward: the backward of an earlier one raises InexactError.  On a
-    CPU there are no graphs, and the call itself takes their place, so that the rest is tested.
+    image.  A graph keeps one forward: the backward of an earlier one raises InexactError.  On a CPU
+    there are no graphs, and the call itself replaces them, so that the rest is tested.
     """
 
     def __init__(self, call: Call, capture: Callable[[Call, Tensor], Call] | None = None) -> None:

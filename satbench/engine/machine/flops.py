@@ -47,7 +47,7 @@ def pass_flops(model: nn.Module, x: Tensor) -> PassFlops | None:
                 logits = CountingModel(model, Passes())(leaf)
             with _Counted() as backward:
                 torch.autograd.grad(logits.sum(), leaf)
-    except Exception:  # of a user's code, or of an operator that is not known
+    except Exception:  # an error of a user's code, or of an unknown operator
         return None
     finally:
         restore()
@@ -55,14 +55,15 @@ def pass_flops(model: nn.Module, x: Tensor) -> PassFlops | None:
 
 
 class _Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the FLOPs of the operators within, by torch's own formulas.
+    """Counts the FLOPs of the operators in the block, by torch's own formulas.
 
-    torch's `FlopCounterMode` imports its compiler, a second of CPU time, and follows modules too.
+    torch's `FlopCounterMode` imports torch's compiler, which takes a second of CPU time, and tracks
+    modules too.
     """
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # else torch wraps the method below in what imports the compiler
+        return False  # else torch wraps the method below in code that imports the compiler
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Which form of a model a search asks: the quickest, as measured on the machine."""
+"""The form of a model that a search uses: the fastest one, as measured on this machine."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from satbench.engine.machine.ways import FORMS, Form
 from satbench.engine.searched import Searched
 
 FEW, TIMES = 4, 3
-"""How many images the model is timed with, and how often; the first time does not count."""
+"""The number of images and of repetitions for timing; the first repetition does not count."""
 
 GAIN = 1.1
-"""How many times as quick as the usual form another must be: clocks are not exact."""
+"""The least speed-up of another form over the usual one, because clocks are not exact."""
 
 MEASURING = 2 * FEW * TIMES * len(FORMS)
-"""The passes that measuring costs."""
+"""The passes that a measurement costs."""
 
 HEAVY, MANY = 10**8, 50 * MEASURING
-"""From which FLOPs of a forward and which passes of a run on it is worth that.
+"""The least FLOPs of a forward and passes of a run for which a measurement is worth its cost.
 
-Of lighter networks the usual form was the quickest of all that were tried (docs/benchmarks.md), and
-one gradient takes less time than the clock is exact to.
+For smaller networks the usual form was the fastest in all measurements (docs/benchmarks.md), and
+one gradient takes less time than the resolution of the clock.
 """
 
 
@@ -40,11 +40,11 @@ def quickest_form(
     path: Path | None = None,
     clock: Callable[[Searched, Tensor], float] | None = None,
 ) -> Form:
-    """Return the form of a model with which a search on images such as `x` is quickest here.
+    """Return the form of a model with which a search on images like `x` is fastest here.
 
     `model` is in eval mode, with frozen parameters; `x`, (N, C, H, W), are images on its device,
-    and `name` says what network it is.  What was measured is kept in `path`, by default
-    `forms.json` in the cache.
+    and `name` identifies the network.  The measurement is stored in `path`, by default `forms.json`
+    in the cache.
     """
     path = path or cache_folder() / "forms.json"
     timed = clock or seconds_of_a_step
@@ -71,12 +71,12 @@ def seconds_of_a_step(searched: Searched, x: Tensor) -> float:
     """Return the least seconds of a forward and its input gradient; infinity where it fails."""
     try:
         return min([_step(searched, x) for _ in range(TIMES)][1:])
-    except Exception:  # a copy that is another function, or has no room
+    except Exception:  # a copy that is another function, or needs too much memory
         return math.inf
 
 
 def _step(searched: Searched, x: Tensor) -> float:
-    """Take a step; on a processor its own time counts, not that of other programs."""
+    """Make a step; on a CPU only this process's time counts, not that of other programs."""
     leaf = x.clone().requires_grad_()
     cuda, clock = x.is_cuda, time.perf_counter if x.is_cuda else time.process_time
     if cuda:

@@ -1,4 +1,4 @@
-"""What was measured on this machine, kept in a file of the cache for the next time."""
+"""Measurements on this machine, stored in a file of the cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from satbench.core.files import write_text
 
 
 def key_of(name: str, shape: torch.Size, device: torch.device) -> str:
-    """Return what a measurement of the network `name` on images of a shape hangs on, as text."""
+    """Return the key of a measurement: everything that it depends on, as text."""
     return " ".join(
         (
             name,
@@ -27,22 +27,22 @@ def key_of(name: str, shape: torch.Size, device: torch.device) -> str:
 
 
 def remembered(path: Path, key: str, least: int, measure: Callable[[], int]) -> tuple[int, bool]:
-    """Return what is kept in the file for `key`, else what `measure` gives, and whether it was.
+    """Return the stored value for `key`, else that of `measure`, and whether it was stored.
 
-    What is kept is a number, `least` or more.
+    A stored value is a number of at least `least`.
     """
     known = _read(path, least)
     if key in known:
         return known[key], True
     found = measure()
-    with suppress(OSError):  # a cache that cannot be written: it is measured again
+    with suppress(OSError):  # the cache cannot be written: the next run measures again
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps({**_read(path, least), key: found}, indent=1) + "\n")
     return found, False
 
 
 def _read(path: Path, least: int) -> dict[str, int]:
-    """Return the numbers in a file; none where it cannot be read."""
+    """Return the numbers in a file; none if it cannot be read."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):

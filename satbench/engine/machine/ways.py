@@ -18,13 +18,13 @@ from satbench.calling.devices import device_name
 from satbench.core.errors import SatbenchError
 
 Form = Literal["channels-last", "channels-first", "plain"]
-"""How a model is asked: by a fast copy in one of two layouts of memory, or as it is."""
+"""The forms of a model in searches: a fast copy in one of two memory layouts, or unchanged."""
 
 FORMS: tuple[Form, ...] = ("channels-last", "channels-first", "plain")
-"""All forms, in the order in which they are tried: a copy that fails is followed by the next."""
+"""All forms in the order in which they are tried; if a copy fails, the next one is tried."""
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
-"""How passes of a search are rounded; `tf32` is for convolutions and products on a GPU."""
+"""The rounding of passes in a search; `tf32` is for convolutions and products on a GPU."""
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
@@ -32,7 +32,7 @@ VARIABLE = "SATBENCH_SEARCH"
 """The environment variable that sets the way of searching."""
 
 ALLOWED = Path(__file__).with_name("allowed.json")
-"""The ways of searching that lost no image where they were measured, by the name of a GPU."""
+"""The ways of searching that lost no image in the measurements, by the name of a GPU."""
 
 _GRAPH = "graph"
 
