@@ -1,7 +1,7 @@
-"""How often the flags of a row are right: FLAGS.md, from records alone.
+"""How often the flags of a row are right: FLAGS.md, from records only.
 
-An evaluation without AutoAttack gives a number and flags.  AutoAttack on the same images then says
-whether the number held.
+An evaluation without AutoAttack gives a number and flags.  AutoAttack on the same images then shows
+whether the number was right.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _EVALUATIONS: tuple[tuple[str, Callable[[str], bool]], ...] = (
     ("fast", lambda spec: spec.startswith("fast(")),
     ("fast, audited", is_audit),
 )
-"""Evaluations that are judged: the name of each, and whether an attack is its last one."""
+"""The evaluations that are tested: the name of each, and whether an attack is its last one."""
 
 _TRIAL = ("model", "evaluation", "left", "AutoAttack breaks of these", "verdict", "flags")
 
@@ -53,10 +53,10 @@ class FlagTrial:
 
 
 def trials_of(records: Iterable[Record]) -> list[FlagTrial]:
-    """Return the trials that records hold, by model and evaluation, each once.
+    """Return the trials in records, by model and evaluation, each once.
 
-    A model is tried where a record of it ran AutoAttack in full: by itself, or on what the attacks
-    before it had left.
+    A model has a trial if one of its records ran full AutoAttack: by itself, or on the survivors of
+    the attacks before it.
     """
     by_model = defaultdict(list)
     for record in records:
@@ -73,7 +73,7 @@ def trials_of(records: Iterable[Record]) -> list[FlagTrial]:
 def _trial(
     mine: Sequence[Record], evaluation: str, is_last: Callable[[str], bool]
 ) -> FlagTrial | None:
-    """Return the trial of a model whose records are `mine`, by the first that ran an evaluation."""
+    """Return the trial of a model whose records are `mine`, from the first with the evaluation."""
     attacked = [
         np.asarray(record.verdicts) == SURVIVED
         for record in mine
@@ -103,7 +103,7 @@ def _specs(record: Record) -> list[str]:
 
 
 def _cut(record: Record, attacks: int) -> Record:
-    """Return what a record would say had it ended behind its first `attacks` attacks."""
+    """Return the record as if it had ended after its first `attacks` attacks."""
     kept = record.attack_stages()[:attacks]
     last = kept[-1][1][-1]
     return replace(
@@ -183,7 +183,7 @@ def _share(count: int, n: int) -> str:
 
 
 def _is_notable(trial: FlagTrial) -> bool:
-    """Tell whether a flag is another than that no strong attack ran, or is missing."""
+    """Say whether a trial has a flag other than "no strong attack", or lacks a flag."""
     return bool(set(trial.flags) - {NO_STRONG_ATTACK}) or not (trial.flags or trial.agrees)
 
 

@@ -94,7 +94,7 @@ class BoardDefinition:
 
     @property
     def curves(self) -> Path:
-        """The folder of curves of its models (`satbench curve`); it need not be there."""
+        """The folder of curves of its models (`satbench curve`); it need not exist."""
         return self.folder / "curves"
 
     @property

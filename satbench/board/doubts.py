@@ -1,8 +1,8 @@
 """The flags of a row: the reasons to doubt that its number is low enough.
 
-A record tells the signs that its run showed.  A row has several records, and what one left open
-another may have settled: the flags of a row are found anew in all of them.  How often they are
-right is on docs/FLAGS.md (`satbench.board.calibration`).
+A record has the signs that its run showed.  A row has several records, and one may settle a doubt
+that another left open, so the flags of a row are computed from all of them. docs/FLAGS.md says how
+often they are right (`satbench.board.calibration`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RECHECK = "recheck-broke-survivors"
 NO_STRONG_ATTACK = "no-strong-attack"
 
 _NOT_OF_THE_NUMBER = ("few-classes",)
-"""Signs that say how to attack a model, and nothing of what was found."""
+"""Signs that say how to attack a model, but nothing about what was found."""
 
 _FULL = ("autoattack(", "autoattack-reference(", "strongest(")
 
@@ -40,10 +40,10 @@ _FULL = ("autoattack(", "autoattack-reference(", "strongest(")
 def doubts_of(
     records: Sequence[Record], robust: NDArray[np.bool_], checked: Checked | None = None
 ) -> tuple[Flag, ...] | None:
-    """Return the flags of the number that the `records` of a model give together, by name.
+    """Return the flags of the number that all `records` of a model give, by name.
 
-    `robust` (N,) says which images survive in all of them; `checked` what attacking some again
-    showed.  None where nobody looked for signs in the model and the verdicts show none.
+    `robust` (N,) says which images survive in all of them; `checked` is the result of rechecks.
+    None if no record has a diagnosis and the verdicts show no sign.
     """
     diagnosed = any(record.diagnosis is not None for record in records)
     found = {flag.name: flag for flag in _all(records, robust, checked)}
@@ -60,10 +60,10 @@ def _all(
         yield from _recheck(checked, robust)
 
 
-def _told(records: Sequence[Record], robust: NDArray[np.bool_], right: int) -> Iterator[Flag]:
-    """Yield what the diagnoses found, where it may hold for the survivors.
+def _diagnosed(records: Sequence[Record], robust: NDArray[np.bool_], right: int) -> Iterator[Flag]:
+    """Yield the signs of the diagnoses that may apply to the survivors.
 
-    Of a sign on some images: where so many survivors have it that they outweigh the interval.
+    A sign on some images counts if so many survivors have it that they outweigh the interval.
     """
     survivors, n = int(robust.sum()), len(robust)
     diagnoses = [record.diagnosis for record in records if record.diagnosis is not None]
@@ -93,7 +93,7 @@ def _told(records: Sequence[Record], robust: NDArray[np.bool_], right: int) -> I
 def _disagreements(
     records: Sequence[Record], robust: NDArray[np.bool_], right: int
 ) -> Iterator[Flag]:
-    """Yield where attacks without the model's gradients broke what no attack with them did."""
+    """Yield flags if attacks without the model's gradients broke what no attack with them did."""
     followed = np.zeros(len(robust), np.bool_)  # attacked by the model's gradients
     broken = {kind: np.zeros(len(robust), np.bool_) for kind in _KINDS}
     for record in records:
@@ -112,7 +112,7 @@ def _disagreements(
 
 
 def _audit(records: Sequence[Record], robust: NDArray[np.bool_], right: int) -> Iterator[Flag]:
-    """Yield that AutoAttack broke some of a few survivors, where it was not run on the others."""
+    """Yield a flag if AutoAttack broke some audited survivors and was not run on the others."""
     if _ran(records, _FULL) or not robust.any():
         return
     counted = [audit_counts(record, record.suite) for record in records]
@@ -125,10 +125,10 @@ def _audit(records: Sequence[Record], robust: NDArray[np.bool_], right: int) -> 
 
 
 def _recheck(checked: Checked, robust: NDArray[np.bool_]) -> Iterator[Flag]:
-    """Yield that a recheck broke so many that all survivors it stands for outweigh the interval."""
+    """Yield a flag if a recheck broke so many that, in proportion, they outweigh the interval."""
     survivors = int(robust.sum())
     if outweighs(survivors * checked.broken / max(1, checked.sampled), survivors, len(robust)):
-        cause = "attacking a sample of the survivors again broke some of them"
+        cause = "a recheck of a sample of the survivors broke some of them"
         run = "run the attacks of the recheck on all images"
         yield Flag(RECHECK, checked.broken, checked.sampled, cause, run)
 
@@ -146,7 +146,7 @@ def _no_strong_attack(
 _KINDS: tuple[Kind, ...] = ("white-box", "gradient-free", "transfer")
 
 _REASONS: tuple[Callable[[Sequence[Record], NDArray[np.bool_], int], Iterator[Flag]], ...] = (
-    _told,
+    _diagnosed,
     _disagreements,
     _audit,
     _no_strong_attack,
@@ -155,23 +155,24 @@ _REASONS: tuple[Callable[[Sequence[Record], NDArray[np.bool_], int], Iterator[Fl
 MEANINGS: Mapping[str, str] = {
     "gradient-free-beats-gradients": "random search broke images that no attack by the model's "
     "gradients broke, more than the interval allows for",
-    "transfer-beats-white-box": "the same, by images made on other models",
-    AUDIT: "AutoAttack broke some of the survivors that an audit gave it, and was not run on all",
-    RECHECK: "a recheck broke survivors of its sample; all that it stands for are more than the "
-    "interval allows for",
+    "transfer-beats-white-box": "images made on other models broke images that no attack by the "
+    "model's gradients broke, more than the interval allows for",
+    AUDIT: "AutoAttack broke some of the audited survivors, and was not run on all",
+    RECHECK: "a recheck broke images of its sample; in proportion, all survivors would have more "
+    "such images than the interval allows for",
     NO_STRONG_ATTACK: "there are survivors, and neither AutoAttack nor fast was run",
-    WENT_ON: "late parts of a suite broke so much that it ran the parts that it runs only in "
-    "doubt, and neither AutoAttack nor strongest was run",
-    "a sign of the diagnosis": "at least so many survivors have the sign, such as a gradient of "
-    "zero or an answer that is random, that they are more than the interval allows for",
-    "clean-at-chance, training-data, not-diagnosed, assumed-…": "told by a record of the model as "
-    "a whole",
+    WENT_ON: "late parts of a suite broke so many images that it ran the parts that it runs only "
+    "in doubt, and neither AutoAttack nor strongest was run",
+    "a sign of the diagnosis": "more survivors have the sign, such as a gradient of zero or a "
+    "random answer, than the interval allows for",
+    "clean-at-chance, training-data, not-diagnosed, assumed-…": "a record has the flag for the "
+    "model as a whole",
 }
 """What each flag of a row means."""
 
 
 def kind_seen(stage: StageResult) -> Kind | None:
-    """Return what a stage used, by the passes that it spent; None where it attacked nothing."""
+    """Return what a stage used, by its passes; None if it attacked nothing."""
     if stage.source_forwards or stage.source_backwards:
         return "transfer"
     if stage.backwards:

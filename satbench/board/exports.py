@@ -37,12 +37,12 @@ def model_objects(benchmark: Benchmark) -> list[dict[str, object]]:
 
 
 def render_json(board: Board) -> str:
-    """Return the numbers of the CSV, and those of groups and of the comparison with ReLU."""
+    """Return the numbers of the CSV, of the groups and of the comparison with ReLU."""
     return json_text({"schema": SCHEMA, "benchmarks": benchmark_objects(board)})
 
 
 def benchmark_objects(board: Board) -> list[dict[str, object]]:
-    """Return the objects of a board's benchmarks, as the JSON has them."""
+    """Return the objects of a board's benchmarks in the form of the JSON."""
     return [
         {
             **_benchmark_numbers(benchmark),

@@ -1,6 +1,6 @@
-"""What the files of a board are called, which stand beside one another."""
+"""The names of a board's files, which are in one folder."""
 
 PAGE = "LEADERBOARD.md"
 
 CSV_FILE, JSON_FILE = "leaderboard.csv", "leaderboard.json"
-"""All rows with all digits; a page has the first ones."""
+"""The files of all rows with all digits; a page has only the first rows."""

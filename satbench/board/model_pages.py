@@ -147,14 +147,14 @@ def _model_facts(card: Card) -> list[tuple[str, str]]:
 
 
 def activation_text(activation: str) -> str:
-    """Return what an activation of a spec is, and its source."""
+    """Return the formula of an activation, and its source."""
     entry = ACTIVATIONS[split_spec(activation)[0]]
     source = f" ({entry.source})" if entry.source else ""
     return f"{entry.summary}{source}"
 
 
 def network_text(architecture: str) -> str:
-    """Return what the network's own code says of it: layers, and what the paper's code has."""
+    """Return the description of a network in its code: layers, differences from the paper."""
     made = ARCHITECTURES[split_spec(architecture)[0]].load()
     texts = (inspect.getdoc(made), inspect.getdoc(sys.modules[getattr(made, "__module__", "")]))
     return " ".join(" ".join(text.split()) for text in texts if text)
@@ -182,7 +182,7 @@ def _training_facts(training: Training) -> list[tuple[str, str]]:
 
 
 def recipe_text(name: str) -> str:
-    """Return what a recipe does, in one sentence."""
+    """Return a recipe's summary, in one sentence."""
     try:
         return recipe_summary(name)
     except UnknownNameError:  # a user's own recipe

@@ -163,9 +163,9 @@ def board_files(
     """Return the files of a board in the folder `out` with their contents.
 
     The pages on cost and agreement go to `docs`, by default to `out` as well; `flags` is where the
-    page on flags is, if anywhere.  Of `readme` only
-    what stands between its markers is written; it links to `page` in `out`.  Raises SatbenchError
-    for a README that is missing or lacks the markers.
+    page on flags is, if anywhere.  In `readme` only the text between its markers is written; it
+    links to `page` in `out`.  Raises SatbenchError for a README that is missing or lacks the
+    markers.
     """
     docs = docs or out
     cost, agreement = docs / "COST.md", docs / "AGREEMENT.md"

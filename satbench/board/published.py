@@ -1,7 +1,7 @@
-"""Boards as `leaderboard.json` tells them, chosen and ordered for a reader.
+"""Boards as they are in `leaderboard.json`, chosen and ordered for a reader.
 
-`satbench leaderboard build` writes these files, and `build --check` holds them against the records.
-Reading them takes no time; making a board from its records takes seconds.
+`satbench leaderboard build` writes these files, and `build --check` compares them with the records.
+They are read at once; to compute a board from its records takes seconds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Order = Literal["best-known", "clean", "transfer", "pgd-50", "autoattack", "fast
 
 @dataclass(frozen=True)
 class ModelNumbers:
-    """What a table shows of a model: a part of its object in the file; shares are in [0, 1]."""
+    """The numbers of a model in a table: a part of its object in the file; shares are in [0, 1]."""
 
     rank: int
     rank_worst: int
@@ -47,7 +47,7 @@ class ModelNumbers:
 
 @dataclass(frozen=True)
 class BoardNumbers:
-    """A board: its models, and `values`, all that the file tells of it."""
+    """A board: its models, and `values`, its whole object in the file."""
 
     dataset: str
     n: int
@@ -74,12 +74,12 @@ def read_numbers(text: str, where: str) -> list[BoardNumbers]:
 
 
 def numbers_of(benchmarks: Sequence[Mapping[str, object]]) -> list[BoardNumbers]:
-    """Return boards from the objects that the file has of them."""
+    """Return boards from their objects in the file."""
     return [_board(one) for one in benchmarks]
 
 
 def published_numbers() -> list[BoardNumbers] | None:
-    """Return the boards that ship with satbench; None where a file is not of all the records."""
+    """Return the shipped boards; None if a file does not have all the records."""
     found = []
     for one in board_definitions():
         if one.is_filled:
@@ -99,8 +99,8 @@ def chosen(
 ) -> list[BoardNumbers]:
     """Return the boards of a data set, with the models of an activation, the `top` first in order.
 
-    `activation` names all settings of it too: `celu` is `celu(alpha=2)` as well.  Models without
-    the number that orders them come last.  Raises UnknownNameError for what no board has.
+    `activation` includes all its settings: `celu` includes `celu(alpha=2)`.  Models without the
+    number that orders them come last.  Raises UnknownNameError for a name that is on no board.
     """
     _check("dataset", dataset, {board.dataset for board in boards})
     models = [model for board in boards for model in board.models]

@@ -91,13 +91,13 @@ class RankSet:
 class Row:
     """A model on a benchmark, from all its records.
 
-    `robust` has one truth value an image: whether it survived in every record.  `records` are
-    these, `attacks` are the specs they ran, and the search cost `passes_per_image` (forward and
-    backward, of the model and of those it was attacked from).  `flags` are the reasons to doubt
-    that the number is low enough, one a name; None where no record was diagnosed.  `cost` and
-    `agreement` look at reference records too, which enter nothing else.  `masks` (N,) say for each
-    column of accuracies which images are right.  `rank` is 0 until `rank_rows` sets it.  `mark`
-    says how far the numbers were checked, `checked` what attacking survivors again showed.
+    `robust` has one truth value per image: whether it survived in every record.  `records` are
+    these records, `attacks` the specs that they ran, and the search cost `passes_per_image`
+    (forward and backward, of the model and of surrogates).  `flags` are the reasons to doubt that
+    the number is low enough, one per name; None if no record has a diagnosis.  `cost` and
+    `agreement` use reference records too, which are used for nothing else.  `masks` (N,) say for
+    each column of accuracies which images are right.  `rank` is 0 until `rank_rows` sets it.
+    `mark` says how far the numbers were checked, and `checked` is the result of rechecks.
     """
 
     model: ModelInfo
@@ -324,7 +324,7 @@ def _fast_stage(record: Record) -> int | None:
 def _last_stage(record: Record, spec: str | tuple[str, ...], behind: str = "") -> int | None:
     """Return the last stage whose attack begins with `spec`, if all before begin with `behind`.
 
-    After an attack of another kind the survivors say nothing about PGD or transfer alone.
+    After an attack of another kind, the survivors say nothing about PGD or transfer by themselves.
     """
     last = None
     for number, stage in enumerate(record.stages, 1):

@@ -43,7 +43,7 @@ def render_markdown(
 ) -> str:
     """Return LEADERBOARD.md: for each benchmark groups, the comparison with ReLU, and models.
 
-    `cost`, `agreement` and `flags` are the links to these pages; that on flags comes with satbench.
+    `cost`, `agreement` and `flags` are the links to these pages; that on flags is satbench's own.
     """
     values = {
         "benchmarks": [_benchmark(one) for one in board.benchmarks],
@@ -202,7 +202,7 @@ def _models(benchmark: Benchmark) -> str:
 
 
 def mark_text(row: Row) -> str:
-    """Return a row's mark for people, with how many points the number can be too high."""
+    """Return a row's mark for people, with the points by which the number can be too high."""
     if row.mark != "verified" or row.checked is None:
         return row.mark
     return f"{row.mark} (≤ {percent(row.checked.too_high)})"
@@ -229,12 +229,12 @@ def _kind(group: Group) -> tuple[str, str, str]:
 
 
 def flag_mark(row: Row) -> str:
-    """Return the mark of a row with its number of flags, ` †2` say; nothing for a row without."""
+    """Return the mark of a row with its number of flags, such as ` †2`; empty without flags."""
     return f" †{len(row.flags)}" if row.flags else ""
 
 
 def _flags(benchmark: Benchmark) -> list[dict[str, object]]:
-    """Return each kind of flag, the number of models that carry it, and what it says."""
+    """Return each kind of flag, its number of models, and its text."""
     raised: dict[str, list[Flag]] = {}
     for row in benchmark.rows:
         for flag in row.flags or ():

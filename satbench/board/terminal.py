@@ -1,4 +1,4 @@
-"""Boards in a terminal: as many columns as fit beside names that are never broken."""
+"""Boards in a terminal: as many columns as fit next to names that are never broken."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _CAPTION = (
 _INTERVAL = "[a, b]: 95 % Wilson interval; "
 
 _BROKEN = {"Transfer": "Trans-\nfer", "AutoAttack": "Auto-\nAttack", "Best known": "Best\nknown"}
-"""Titles on two lines, to leave long names their room."""
+"""Titles on two lines, to leave room for long names."""
 
 _LEFT_OUT: tuple[Column | None, ...] = ("transfer", None, "gap", "pgd50", "fast", "autoattack")
-"""What a narrow terminal goes without, in this order; None is the interval."""
+"""The columns that a narrow terminal leaves out, in this order; None is the interval."""
 
 
 def leaderboard_table(boards: Sequence[BoardNumbers], width: int = 100) -> Table:
@@ -52,7 +52,7 @@ def leaderboard_table(boards: Sequence[BoardNumbers], width: int = 100) -> Table
 
 
 def _that_fit(boards: Sequence[BoardNumbers], width: int) -> tuple[list[Column], bool]:
-    """Return the columns that leave the longest name its room, and whether the interval fits."""
+    """Return the columns that leave room for the longest name, and whether the interval fits."""
     columns, with_interval = list(COLUMNS), True
     for column in _LEFT_OUT:
         if _width(boards, columns, with_interval) <= width:

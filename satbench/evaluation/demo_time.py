@@ -1,4 +1,4 @@
-"""How long a list of evaluations takes: passes from published records × measured time of one."""
+"""The duration of a list of evaluations: passes from published records × measured time of one."""
 
 from __future__ import annotations
 

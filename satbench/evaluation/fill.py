@@ -73,7 +73,7 @@ def fill_board(
 
 
 def _chosen(definition: BoardDefinition, suites: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return the suites of a board that are named, in the board's order; all where none is."""
+    """Return the named suites of a board, in the board's order; all if none is named."""
     known = {",".join(suite): suite for suite in definition.suites}
     for name in suites:
         if name not in known:

@@ -1,7 +1,7 @@
 """The model, images and surrogates that a record names, found on this machine.
 
-Names in a record come from a stranger.  Models are looked up among those known here, and images
-among the data sets of satbench.  A name runs no code and asks no server, unless the user gave it
+Names in a record are not trusted.  Models are looked up among those known here, and images among
+the data sets of satbench.  A name runs no code and contacts no server, unless the user gave it
 (`--model`, `--dataset`) or trusts it (`--trust`).
 """
 
@@ -143,7 +143,7 @@ def _surrogates_in(spec: str) -> frozenset[str]:
 
 
 def find_images(record: ModelAndImages, given: Given) -> Dataset | None:
-    """Return the record's images; if none has its digest, those that come nearest.
+    """Return the record's images; if none has its digest, the closest ones.
 
     Raises SatbenchError if there are none, and for a name that needs code or a server.
     """

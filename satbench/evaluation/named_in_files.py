@@ -1,9 +1,10 @@
 """Look-up of models and data sets that a file names, only among those known here.
 
-A record, a board or a suite may come from a stranger.  A name in it can be any text, and many texts
-would run code or ask a server (`package.module:factory`, `robustbench:…`).  So a name is looked up
-in the shipped zoo and in the user's zoo, by name and by the digest of the weights.  Anything else
-that it means happens only if the user of this machine asks for it, with `--model` or `--trust`.
+A record, a board or a suite may come from anybody.  A name in it can be any text, and many texts
+would run code or contact a server (`package.module:factory`, `robustbench:…`).  So a name is looked
+up in the shipped zoo and in the user's zoo, by name and by the digest of the weights.  Anything
+else that it means happens only if the user of this machine asks for it, with `--model` or
+`--trust`.
 """
 
 from __future__ import annotations

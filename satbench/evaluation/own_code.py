@@ -54,7 +54,7 @@ def identified(
 
     If one of `known` is the same model up to rounding, its answers are used, so that another
     machine or number of threads does not make it a different model.  `module` is on `device` and
-    does not change.  If preflight gives its `look` at the model, the model is not asked again.
+    does not change.  If preflight passes its `look` at the model, the model is not called again.
     """
     if info.answers_digest or not is_of_own_code(info.source):
         return info
@@ -66,7 +66,7 @@ def identified(
 def answers_of(module: nn.Module, dataset: Dataset, device: torch.device) -> str:
     """Return a model's answers to the first images of a data set, in the form of a record.
 
-    Each image is asked about unchanged, and moved by noise.  The answers are projections of the
+    The model is called on each image, unchanged and with noise.  The answers are projections of the
     logits, computed as the judge does, and of the gradient of a projection of the logits, computed
     as a search does.  The random generators are seeded first, so that a randomised model has one
     answer.

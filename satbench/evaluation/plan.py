@@ -56,9 +56,9 @@ class Evaluation:
     """The settings of an evaluation, except the model.
 
     `attacks` are specs as users write them, in order; `seed` determines all noise; `batch_size` is
-    how many images go through the model at once (no verdict depends on it), 0 to measure the best.
-    `data_dir` is the folder of the data set, for attacks that query images outside the evaluated
-    ones.  `replacements` names layers that have another backward in searches (BPDA, see
+    the number of images that go through the model at once (no verdict depends on it), 0 to measure
+    the best.  `data_dir` is the folder of the data set, for attacks that query images outside the
+    evaluated ones.  `replacements` names layers that have another backward in searches (BPDA, see
     `satbench.engine.bpda`).  With `until`, a share in (0, 1], the data set is the population: its
     images are evaluated in a random order until the 95 % confidence sequence of the robust accuracy
     is no wider.  `timeout` is how many seconds one batch may take, None for no limit; no verdict
@@ -207,8 +207,8 @@ class Plan:
         """Make the record of a finished run; its witnesses are added to `spool` batch by batch.
 
         `results` may be in any order, and are iterated once.  `diagnosed` returns the diagnosis of
-        a run of so many passes.  `flops` are those of a pass, `joules`
-        those of the machine in all; None if unknown.
+        a run of a number of passes.  `flops` are those of a pass, `joules` those of the machine in
+        all; None if unknown.
         """
         tallies = [_tally(result, spool) for result in results]
         diagnosis = diagnosed(sum(one.forwards + one.backwards for one in tallies))
@@ -307,7 +307,7 @@ def _tally(result: BatchResult, spool: WitnessSpool) -> BatchResult:
 def in_doubt(suite: Sequence[Stage | None], stages: Sequence[StageResult]) -> list[int]:
     """Return how many images each stage attacked that a suite runs only in doubt.
 
-    `suite` says what the stages were, None where that is not known.
+    `suite` has the stages, None if they are not known.
     """
     return [
         told.attacked

@@ -185,7 +185,7 @@ class _Run:
         return path
 
     def _diagnosed(self, passes: int) -> Findings:
-        """Look for signs of masked gradients after so many passes."""
+        """Look for signs of masked gradients after `passes` passes."""
         evaluation, verdicts = self.plan.evaluation, self.verdicts
         if not evaluation.diagnose:
             return NOTHING
@@ -219,9 +219,10 @@ class _Run:
             )
 
     def _forms(self) -> Sequence[Form]:
-        """Return the forms of the model that searches try, the quickest first.
+        """Return the forms of the model that searches try, the fastest first.
 
-        The quickest is measured if that is worth it.  All processes of a run use the same form.
+        The fastest is measured if that is worth its cost.  All processes of a run use the same
+        form.
         """
         evaluation, info = self.plan.evaluation, self.plan.model
         costs = costs_of(self.plan.suite, evaluation.dataset.classes)
@@ -271,7 +272,7 @@ def _as_searched(module: nn.Module, evaluation: Evaluation) -> nn.Module:
 
 
 def network_name(info: ModelInfo) -> str:
-    """Return what a network is called where it is remembered how quick it is."""
+    """Return the name of a network in the files of measured speeds."""
     return f"{info.architecture or info.name} {info.activation} {info.parameters} parameters"
 
 
@@ -313,7 +314,7 @@ def _spent_from_now_on(
 def _found(plan: Plan, out: Path, way: Way) -> Finished | None:
     """Return the record of the same inputs, if the folder already has it.
 
-    A record of searches in less precision counts only for such a `way`.
+    A record of searches in lower precision counts only for such a `way`.
     """
     width, n = plan.evaluation.until, len(plan.evaluation.dataset)
     for count in [n] if width is None else [*range(CHUNK, n, CHUNK), n]:

@@ -122,7 +122,7 @@ def _mark_verdicts(axes: Axes, curve: Curve, end: float, look: Look) -> None:
 
 
 def axis_end(curves: Sequence[Curve]) -> float:
-    """Return an end for the axis: at this eps 95 % of each curve's broken images are broken."""
+    """Return the end of the axis: at this eps 95 % of each curve's broken images are broken."""
     return max(reach_of(curve.distances) for curve in curves)
 
 

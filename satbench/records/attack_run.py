@@ -1,4 +1,4 @@
-"""One attack of a suite in a record: how many images it left, and what it cost."""
+"""One attack of a suite in a record: the number of images that it left, and its cost."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class AttackRun:
 
     @property
     def milliseconds(self) -> float | None:
-        """Wall time per image right when clean; None where `passes` or the time is unknown."""
+        """Wall time per image right when clean; None if `passes` or the time is unknown."""
         if self.seconds is None or self.passes is None:
             return None
         return 1000 * self.seconds / self.clean

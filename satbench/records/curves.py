@@ -136,7 +136,8 @@ class Curve:
         """Return a sentence if the curve cannot be the model's; None if it can.
 
         Large perturbations break any model (Carlini et al., 2019, "On evaluating adversarial
-        robustness", arXiv:1902.06705, section 5.1), so a curve that stays up shows failing attacks.
+        robustness", arXiv:1902.06705, section 5.1), so a curve that does not fall shows failing
+        attacks.
         """
         held = self.surviving(self.grey_radius) / self.n
         advice = "a sign of gradient masking: add attacks that need no gradients, such as "

@@ -113,11 +113,11 @@ def flags_from_result(
 
     `verdicts` are a record's, one an image: -1 survived, 0 wrong when clean, k broken by stage k;
     `kinds` says of each stage what it knows; `classes` is how many there are, 0 if unknown;
-    `in_doubt` are the numbers of images of those stages that a suite runs only in doubt.  A
-    stage counts if a white-box one ran before it: it saw nothing but what that one had left.  A
-    flag is raised when such stages broke so many images that these `outweighs` the interval of the
-    robust accuracy, or any image where its name is in `also`; it counts them `of` those that were
-    right when clean.  Raises SatbenchError for a verdict that names no stage.
+    `in_doubt` are the numbers of images of those stages that a suite runs only in doubt.  A stage
+    counts if a white-box one ran before it, so that it attacked only what that one had left.  A
+    flag is raised if such stages broke so many images that they outweigh the interval of the robust
+    accuracy (`outweighs`), or any image if its name is in `also`.  It counts them `of` the images
+    that were right without an attack.  Raises SatbenchError for a verdict that names no stage.
     """
     strange = {verdict for verdict in verdicts if not -1 <= verdict <= len(kinds)}
     if strange:

@@ -1,7 +1,8 @@
 """New records from records: a challenge after its parent, and several records merged.
 
-Verdicts only get worse: an image broken in one record stays broken, with its witness.  Records are
-never edited; each function returns a new one, whose stages say where they ran.
+Verdicts only get worse: an image that is broken in one record is broken in the new one, with its
+witness.  Records are never edited; each function returns a new one, whose stages say where they
+ran.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def merge_records(given: Sequence[Proven]) -> Proven:
 
 
 def _brought(record: Record) -> list[StageResult]:
-    """Return a record's stages in the form for another record: each says where it ran."""
+    """Return a record's stages in the form for another record, each with its origin."""
     return [
         stage
         if stage.origin

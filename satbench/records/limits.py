@@ -24,7 +24,7 @@ _MOST_LETTERS = 200
 
 
 def check_limits(record: Record) -> Iterator[str]:
-    """Yield what no run would have written, one sentence each."""
+    """Yield one sentence for each value that no run would have written."""
     yield from _check_age(record)
     yield from _check_model(record)
     yield from _check_credits(record)

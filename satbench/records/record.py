@@ -155,7 +155,7 @@ def leave_out_unknown(environment: dict[str, Any]) -> None:
 class Diagnosis:
     """Signs that robustness may be overstated, and the passes that looking for them cost.
 
-    `images` were looked at; None in older records, which do not tell.
+    `images` were examined; None in older records, which do not state it.
     """
 
     flags: list[Flag]

@@ -180,7 +180,7 @@ class _Foreman:
 
     def _look_after(self) -> None:
         while not self._over.wait(_LOOK):
-            with suppress(Exception):  # the cluster is changing: the next check will tell
+            with suppress(Exception):  # the cluster is changing: wait for the next check
                 self._look()
 
     def _look(self) -> None:
@@ -262,7 +262,7 @@ def _do(task: Task, share: Member) -> str:
         function(*arguments, shared=share)
     except ConcludedElsewhere:
         pass
-    except Exception as error:  # the driver meets the same error, or does the rest
+    except Exception as error:  # the driver gets the same error, or does the rest
         return " ".join(f"{type(error).__name__}: {error}".split())[:300]
     return ""
 

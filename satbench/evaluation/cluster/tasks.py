@@ -68,7 +68,7 @@ def in_order(tasks: Sequence[Task]) -> list[Task]:
 
 
 def start_of(tasks: Sequence[Task], number: int, count: int) -> int:
-    """Return with which task worker `number` of `count` begins, to share the work evenly.
+    """Return the task with which worker `number` of `count` begins, to share the work evenly.
 
     The expected costs of all tasks are laid end to end, and the workers spread over them.
     """

@@ -1,4 +1,4 @@
-"""What each stage of a suite costs on an image that survives, for the progress bar."""
+"""The cost of each stage of a suite on a surviving image, for the progress bar."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _cost(attack: object, classes: int) -> StageCost:
             return StageCost(_cost(inner, classes).passes, choice.share * likely)
         case AuditPart(attack=inner):
             return _cost(inner, classes)
-        case SquareFlagged():  # it looks at all images, and few are flagged
+        case SquareFlagged():  # it examines all images, and few are flagged
             return StageCost(_LOOK)
     spent = expenses_of(attack, classes)
     if spent is None:

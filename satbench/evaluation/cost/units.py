@@ -1,4 +1,4 @@
-"""How many images a unit of work has, so that a stop loses little of a long stage."""
+"""The number of images in a unit of work, so that a stop loses little of a long stage."""
 
 from __future__ import annotations
 
