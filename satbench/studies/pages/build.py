@@ -18,6 +18,7 @@ from satbench.studies.definitions.shared import DEFAULT_RECIPE
 from satbench.studies.design import Arm, StudyColumn
 from satbench.studies.images import DatasetCache
 from satbench.studies.measures import MEASURES
+from satbench.studies.pages.claims import claims_path, read_claims, render_claims
 from satbench.studies.pages.figures import draw, write_figures
 from satbench.studies.pages.page import (
     BEGIN,
@@ -65,7 +66,9 @@ def check_page(plan: StudyPlan, places: Places, images: DatasetCache, folder: Pa
 
 
 def overview(places: Places, images: DatasetCache, folder: Path, readme: Path) -> dict[Path, str]:
-    """Return the text of the page that lists the studies, and of the README with their table.
+    """Return the texts of the list of the studies, of the paper's claims, and of the README.
+
+    The README has the table of the studies.
 
     Studies without a page are left out.  A README without the markers of the table does not change.
     Raises SatbenchError for markers that do not match.
@@ -75,7 +78,11 @@ def overview(places: Places, images: DatasetCache, folder: Path, readme: Path) -
         sheet_of(plan_study(load_study(name), StudyOptions(), images), places, images)
         for name in names
     ]
-    pages = {folder / "README.md": render_index(sheets)}
+    by_name = {sheet.study.name: sheet for sheet in sheets}
+    pages = {
+        folder / "README.md": render_index(sheets),
+        folder / "PAPER.md": render_claims(read_claims(claims_path()), by_name),
+    }
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     if BEGIN in text or END in text:
         summary = render_summary(sheets, folder.as_posix())
