@@ -162,6 +162,7 @@ def test_training_loops_of_like_losses_do_not_stop_it(load: Load) -> None:
     load("train").check_agreement("small", losses | {"MAIR-style": 2.2})
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["satbench", "MAIR-style", "Fast-AT-style"])
 def test_a_training_loop_trains(name: str, load: Load) -> None:
     config = load_recipe("fmnist-sat", architecture="tiny(width=2)", batch_size=32)
@@ -193,6 +194,7 @@ def test_operations_of_training_leave_out_what_nobody_needs(load: Load) -> None:
     assert load("train").flop_per_image(model, data) == (4 + 2 + 3) * 32
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["satbench.evaluate", "satbench.attack", "early-stopping loop"])
 def test_contestants_without_a_peer_leave_the_same_images(name: str, load: Load) -> None:
     case, contestants = load("cases").CASES[0], load("contestants")

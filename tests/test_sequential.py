@@ -122,6 +122,7 @@ def test_a_random_order_holds_each_image_with_its_label_once(hundred: Dataset) -
 # When it stops
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("width", [0.6, 0.4, 0.2, 0.01])
 def test_it_stops_as_soon_as_the_interval_is_narrow_and_not_before(
     width: float, run: Run, hundred: Dataset, tmp_path: Path
@@ -167,6 +168,7 @@ def test_the_last_chunk_may_be_smaller(run: Run, hundred: Dataset, tmp_path: Pat
 # Stopped, found, and checked
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "stop",
     [

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import Field, field, fields, is_dataclass
 from fractions import Fraction
+from functools import cache
 from typing import (
     Any,
     Literal,
@@ -105,12 +106,17 @@ def parameter_types(name: str, cls: type) -> dict[str, object]:
     Raises SatbenchError if an annotation cannot be read.
     """
     try:
-        return get_type_hints(cls)
+        return _annotations_of(cls)
     except Exception as error:  # an annotation of a plug-in may raise anything
         raise SatbenchError(
             f"{name}: expected annotations that can be read at run time, got "
             f"{type(error).__name__}: {error}"
         ) from None
+
+
+@cache  # reading them takes a millisecond, and a study's plan asks thousands of times
+def _annotations_of(cls: type) -> dict[str, object]:
+    return get_type_hints(cls)
 
 
 def is_parameter_type(kind: object) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import MISSING, asdict, dataclass, fields
+from functools import cache
 from typing import Any, Literal, get_args, get_type_hints
 
 from satbench.attacks import check_attack_name
@@ -130,7 +131,7 @@ class TrainConfig:
             check_attack_name(self.attack, Threat.parse(self.threat))
         elif self.attack:
             check_step_text(*split_spec(self.attack), Threat.parse(self.threat))
-        for name, kind in get_type_hints(TrainConfig).items():
+        for name, kind in _types().items():
             choices, value = get_args(kind), getattr(self, name)
             if choices and isinstance(choices[0], str) and value not in choices:
                 wanted = f"{', '.join(choices[:-1])} or {choices[-1]}"
@@ -239,7 +240,12 @@ class TrainConfig:
 
 def settings() -> dict[str, Any]:
     """Return the settings of a recipe and the type of each."""
-    return {name: kind for name, kind in get_type_hints(TrainConfig).items() if name != "recipe"}
+    return {name: kind for name, kind in _types().items() if name != "recipe"}
+
+
+@cache  # reading the annotations takes milliseconds, and every setting that is read asks
+def _types() -> dict[str, Any]:
+    return get_type_hints(TrainConfig)
 
 
 def required() -> list[str]:

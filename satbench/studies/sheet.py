@@ -154,9 +154,9 @@ def verdicts_of(sheet: Sheet, row: ArmRuns, run: StudyRun, column: str) -> str |
         return None
     if len({part.data_digest for part in parts}) > 1:
         raise SatbenchError(f"the parts of {column} have different images in run {run.key}")
-    return "".join(
-        _worst(letters, run) for letters in zip(*(p.verdicts for p in parts), strict=True)
-    )
+    images = list(zip(*(part.verdicts for part in parts), strict=True))
+    worst = {letters: _worst(letters, run) for letters in set(images)}
+    return "".join(worst[letters] for letters in images)
 
 
 def _worst(letters: Sequence[str], run: StudyRun) -> str:

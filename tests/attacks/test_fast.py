@@ -290,6 +290,7 @@ def test_the_suite_ends_with_its_safety_net() -> None:
     assert len(set(names)) == len(names)
 
 
+@pytest.mark.slow
 def test_the_fast_suite_on_a_shipped_model_leaves_no_more_than_pgd(
     shipped: LoadedModel, fashion: Dataset, evaluate_few: Callable[..., int]
 ) -> None:

@@ -84,7 +84,7 @@ def distances(model: nn.Module, spec: str, x: Tensor, y: Tensor, norm: str) -> T
     return minimum_distances(model, model, x, y, attack, norm, noise_of(len(x)))[1]
 
 
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("spec", "norm", "excess"),
     [

@@ -90,6 +90,7 @@ def correct_images(model: nn.Module, images: Dataset, n: int) -> tuple[Tensor, T
     return x[right], y[right]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("threat", [LINF, L2, L1], ids=str)
 @pytest.mark.parametrize("name", SHORT)
 def test_a_part_returns_what_the_package_itself_returns_bit_for_bit(
@@ -201,6 +202,7 @@ def by_parts(model: nn.Module, images: Dataset, threat: Threat, block: int, shor
     return verdicts.tolist()
 
 
+@pytest.mark.slow
 def test_the_reference_gives_the_verdicts_of_the_package_driven_part_after_part(
     shipped: LoadedModel, fashion: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -145,6 +145,7 @@ def test_the_bibtex_of_a_row_names_its_attacks_and_no_other(make_record: object)
     assert keys == ["satbench", "madry2018pgd", "misra2019mish"]
 
 
+@pytest.mark.slow
 def test_the_exports_are_the_same_in_another_process(
     tmp_path: Path, small_records: Sequence[Record], small_board: Board
 ) -> None:

@@ -169,6 +169,7 @@ def test_every_architecture_has_its_details(name: str, card: Card) -> None:
     assert len(facts["network"]) > 80
 
 
+@pytest.mark.slow
 def test_the_page_of_a_resnet_tells_what_the_papers_code_has(card: Card) -> None:
     network = facts_of(page(replace(card, architecture="resnet(depth=50)"), [], False))["network"]
 
@@ -220,6 +221,7 @@ def test_fresh_pages_pass_the_check(folder: Path, out: Path) -> None:
     )
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("change", ["missing", "of no model"])
 def test_stale_pictures_fail_the_check(
     change: str, folder: Path, out: Path, tmp_path: Path
@@ -246,6 +248,7 @@ def test_a_page_shows_the_record_that_leaves_fewest(records: Sequence[Record]) -
     )
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("change", ["edited", "missing", "of no model"])
 def test_stale_pages_fail_the_check_and_stay(
     change: str, folder: Path, out: Path, tmp_path: Path

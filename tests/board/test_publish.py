@@ -129,6 +129,7 @@ def test_a_folder_without_records_is_refused_with_the_command_that_makes_one(tmp
         read_board(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_files_of_the_checkout_are_those_of_each_board_and_of_all_together() -> None:
     root = content_folder("leaderboard").parent
     names = {path.relative_to(root).as_posix() for path in published_files()}

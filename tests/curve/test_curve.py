@@ -101,6 +101,7 @@ def test_a_curve_says_what_was_searched(
     assert {bound.search for bound in curve.bounds} == {"plain"}
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("stop", [1, 2, 4, 6, 8])
 def test_a_curve_that_was_stopped_goes_on_and_is_the_same(
     stop: int, mean_model: nn.Module, images: Dataset, tmp_path: Path
@@ -197,6 +198,7 @@ def test_the_curve_of_the_same_inputs_is_found_again(
     assert again.curve == first.curve
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "change", [{"seed": 1}, {"norm": "l2"}, {"attacks": ("foolbox.fmn(steps=61)",)}]
 )

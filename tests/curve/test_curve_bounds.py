@@ -59,6 +59,7 @@ def _no_published_records(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
 # Attacks at the marks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "norm", ["linf", *(pytest.param(norm, marks=pytest.mark.slow) for norm in ("l2", "l1"))]
 )
@@ -98,6 +99,7 @@ def test_what_an_attack_at_a_mark_finds_is_a_point_of_the_curve(
     assert sum(bound.broken for bound in done.curve.bounds) > 0
 
 
+@pytest.mark.slow
 def test_marks_are_added_to_a_curve_that_is_there(
     shipped: LoadedModel, images: Dataset, tmp_path: Path
 ) -> None:

@@ -85,6 +85,7 @@ def test_a_file_called_like_a_data_set_is_not_taken_for_it(run: Run, few: Path) 
     assert own.dataset.name == "cifar10.npz"
 
 
+@pytest.mark.slow
 def test_a_curve_is_measured_on_a_file(run: Run, few: Path) -> None:
     words = ("--data", few, "--n-examples", "3", "--attack", "foolbox.fmn(steps=3)", "--json")
     done = run("curve", "--model", SHIPPED, *words)
@@ -93,6 +94,7 @@ def test_a_curve_is_measured_on_a_file(run: Run, few: Path) -> None:
     assert json.loads(done.stdout)[0]["dataset"] == "few"
 
 
+@pytest.mark.slow
 def test_a_transfer_matrix_is_measured_on_a_file(run: Run, few: Path) -> None:
     models = ("--source", SHIPPED, "--target", "fmnist-sat-tiny-silu-s0")
     done = run("transfer", *models, "--data", few, "--attack", "transfer(steps=1)", "--json")

@@ -82,6 +82,7 @@ def test_a_resized_data_set_has_its_own_name_and_digest_and_the_old_labels(
     assert found.digest == "acffec6bdfabf277d0dd4a990c0d396bfb389ab655bc23dda78ba348f311bf68"
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("architecture", ["tiny(width=1)", "small(width=1,blocks=1)"])
 def test_a_model_is_trained_at_a_side_and_evaluated_at_no_other(
     architecture: str, fashion: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

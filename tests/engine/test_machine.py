@@ -99,6 +99,7 @@ def test_a_spoilt_memory_is_none(tmp_path: Path) -> None:
         ).remembered
 
 
+@pytest.mark.slow
 def test_auto_gives_the_verdicts_of_any_other_batch_size(
     shipped: LoadedModel, fashion: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -337,6 +337,7 @@ def test_an_attack_within_another_must_suit_too(attack: str, said: str, tmp_path
         check_suite(parse_suite([str(file)]), LINF)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("text", ["pgd(step=50)", "pgd-10(step=3)", "transfer(step=1)"])
 def test_a_step_is_refused_before_an_attack_is_imported(text: str) -> None:
     code = f"""

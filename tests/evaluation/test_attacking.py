@@ -108,6 +108,7 @@ FAST |= {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", VIEWS)
 def test_an_attack_that_can_be_aimed_finds_the_target(name: str) -> None:
     norm = "l2" if name in ("foolbox.ddn", "foolbox.cw", "foolbox.boundary") else "linf"

@@ -18,7 +18,7 @@ SAT = "fmnist-sat-tiny-relu-s0"
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "THREE_ATTACKS", ("pgd-3", "pgd-5"))
-    monkeypatch.setattr(demo, "THREE_EXAMPLES", 20)
+    monkeypatch.setattr(demo, "THREE_EXAMPLES", 8)
 
 
 @pytest.mark.usefixtures("small")
@@ -55,6 +55,7 @@ def test_a_quiet_demo_says_nothing_on_stderr(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_the_whole_demo_takes_every_model_of_the_board(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

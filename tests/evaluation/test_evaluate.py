@@ -352,6 +352,7 @@ def test_the_same_attack_in_other_words_is_the_same_evaluation(
     assert run(tmp_path, ("pgd(steps=2, restarts=1)",)).found
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     "changes",
     [{"eps": "0.11"}, {"n": 9}, {"seed": 1}, {"attacks": ("pgd-3",)}],

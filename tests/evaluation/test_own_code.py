@@ -422,6 +422,7 @@ def curve(model: nn.Module, out: Path) -> bool:
     return measure_curve(model, describe_module(model, "net", "python"), plan, out).found
 
 
+@pytest.mark.slow
 def test_a_curve_belongs_to_the_model_that_made_it(tmp_path: Path) -> None:
     found = [curve(Linear(change), tmp_path) for change in (false_gradient, lambda z, x: z)]
 
@@ -481,6 +482,7 @@ def matrix(out: Path, sources: tuple[str, ...], targets: tuple[str, ...]) -> Any
     return measure_transfer(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sources", "targets"),
     [

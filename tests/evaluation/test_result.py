@@ -216,6 +216,7 @@ def test_plot_has_a_bar_for_each_attack(record: Result) -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == ["clean", "pgd-5"]
 
 
+@pytest.mark.slow
 def test_the_command_writes_figure_images_and_arrays(tmp_path: Path) -> None:
     name = "fmnist-sat-tiny-silu-s0"
     found = satbench.evaluate(name, attacks="pgd-3", n_examples=12, eps="0.2", out=tmp_path)

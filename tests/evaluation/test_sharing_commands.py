@@ -38,20 +38,15 @@ def results(folder: Path) -> dict[str, Any]:
 
 
 def test_two_processes_write_the_record_of_one(tmp_path: Path) -> None:
-    words = ["eval", "--model", RELU, "--model", SILU, "--attack", "pgd-2"]
+    words = ["eval", "--model", RELU, "--attack", "pgd-2"]
     words += ["--attack", "square(queries=5)", "--n-examples", "20", "--batch-size", "5"]
     run(*words, "--out", tmp_path / "one")
     said = run(*words, "--out", tmp_path / "two", "--workers", "2")
 
     assert results(tmp_path / "one") == results(tmp_path / "two")
-    assert len(results(tmp_path / "two")) == 2
-    assert sum(line.startswith("wrote ") for line in said) == 2
-    assert sorted(path.suffix for path in (tmp_path / "two").iterdir()) == [
-        ".json",
-        ".json",
-        ".npz",
-        ".npz",
-    ]
+    assert len(results(tmp_path / "two")) == 1
+    assert sum(line.startswith("wrote ") for line in said) == 1
+    assert sorted(path.suffix for path in (tmp_path / "two").iterdir()) == [".json", ".npz"]
 
 
 @pytest.mark.slow

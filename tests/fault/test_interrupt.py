@@ -80,6 +80,7 @@ def leftovers(out: Path) -> list[str]:
     return [p.name for p in files if not p.name.endswith((".json", ".witnesses.npz"))]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("stop", [1, 2, 4, 5, 7, 8, 9, 10, 11])
 def test_a_stopped_evaluation_ends_in_the_same_record(
     stop: int, evaluate: Evaluate, whole: Finished, tmp_path: Path
@@ -134,6 +135,7 @@ def test_going_on_with_another_batch_size_gives_the_same_verdicts(
     ]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "corrupt",
     [

@@ -56,9 +56,9 @@ def test_every_command_is_examined_or_writes_no_file() -> None:
 
 
 def test_a_killed_command_leaves_nothing_behind_the_next(tmp_path: Path) -> None:
-    told = examine("eval", "submit", "models card", "--sample", "1", out=tmp_path / "told.json")
+    told = examine("models card", "--sample", "1", out=tmp_path / "told.json")
 
-    assert [(one["kills"], one["faults"]) for one in told] == [(1, [])] * 3
+    assert [(one["kills"], one["faults"]) for one in told] == [(1, [])]
 
 
 @pytest.mark.slow

@@ -75,6 +75,7 @@ def whole() -> str:
     return found
 
 
+@pytest.mark.slow
 def test_a_collapse_is_warned_of_and_stands_in_the_card_and_a_rollback_hands_on_another() -> None:
     # Single-step training without a random start, on few images under much noise, collapses.
     save(noisy(200, size=12, noise=0.15))
@@ -123,6 +124,7 @@ def test_a_training_that_diverges_keeps_its_last_good_checkpoint_and_says_the_wa
     assert all(t.isfinite().all() for t in read_state(Path("runs/on/on.safetensors")).values())
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
 def test_a_flipped_byte_of_a_checkpoint_costs_nothing_but_time(place: float) -> None:
     assert 0 == train().exit_code

@@ -127,6 +127,7 @@ def test_the_figure_of_a_run_says_what_is_drawn(run: Path, tmp_path: Path) -> No
     }
 
 
+@pytest.mark.slow
 def test_a_collapse_is_marked(run: Path, tmp_path: Path) -> None:
     training_figure([read_training(run)], tmp_path / "collapsed.svg")
     training_figure([CURVE], tmp_path / "sound.svg")
@@ -135,6 +136,7 @@ def test_a_collapse_is_marked(run: Path, tmp_path: Path) -> None:
     assert "robustness collapsed" not in said_in(tmp_path / "sound.svg")
 
 
+@pytest.mark.slow
 def test_of_several_runs_each_has_a_colour(tmp_path: Path) -> None:
     training_figure([CURVE, replace(CURVE, name="other")], tmp_path / "two.svg")
     svg = tmp_path / "two.svg"
@@ -144,6 +146,7 @@ def test_of_several_runs_each_has_a_colour(tmp_path: Path) -> None:
     assert [11, 11, 0] == [dots_in(svg, colour.lower()) for colour in figures.COLOURS[:3]]
 
 
+@pytest.mark.slow
 def test_runs_of_other_threats_are_told_apart(tmp_path: Path) -> None:
     training_figure([CURVE, replace(CURVE, threat="linf:0.2")], tmp_path / "two.svg")
 

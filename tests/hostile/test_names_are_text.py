@@ -121,6 +121,7 @@ def test_every_file_of_a_board_can_be_written(name: str, tmp_path: Path, named: 
         assert active(text) == set()
 
 
+@pytest.mark.sampled(2)
 def test_the_site_holds_no_active_character_and_no_markup(name: str, named: Named) -> None:
     pytest.importorskip("itables")
     sites = [
@@ -332,6 +333,7 @@ def test_a_figure_takes_a_dollar_for_a_dollar(tmp_path: Path) -> None:
     assert path.stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_in_another_way() -> None:
     root = Path(__file__).parents[2] / "satbench"
     allowed = {"core/text/terminal.py", "core/console.py"}

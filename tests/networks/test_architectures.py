@@ -432,6 +432,7 @@ def test_a_traced_normalisation_still_refuses_other_images() -> None:
 # The same networks by other hands
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("spec", "factory", "activation"),
     [
@@ -545,6 +546,7 @@ def robustbench_module(name: str) -> ModuleType:
     return module
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("spec", "file", "make_theirs"),
     [

@@ -344,6 +344,7 @@ def test_an_error_while_the_model_runs_takes_the_swap_back() -> None:
 # Other people's models
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("build", "sites", "calls"),
     [(models.resnet18, 9, 17), (models.resnet50, 17, 49), (models.efficientnet_b0, 49, 49),
@@ -362,6 +363,7 @@ def test_a_torchvision_model_is_swapped(build: type, sites: int, calls: int) -> 
     assert kinds(model, (nn.Sigmoid, nn.Hardsigmoid)) == gates  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_function_in_torchvisions_densenet_is_found() -> None:
     with torch.device("meta"):
         model = models.densenet121()
@@ -383,6 +385,7 @@ def test_a_timm_model_is_swapped(name: str, sites: int) -> None:
     assert kinds(model, SmoothReLUModule) == [site.name for site in swapped.sites]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["Swish", "GELU", "GELUTanh", "QuickGELU", "HardSwish", "Mish"])
 def test_timms_own_activations_are_swapped(name: str) -> None:
     layers = pytest.importorskip("timm.layers.activations")

@@ -85,6 +85,7 @@ def test_each_image_has_the_verdict_of_the_package(
     assert 3 < sum(expected) < len(expected) - 3
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("given", [False, True], ids=["own start", "given start"])
 @pytest.mark.parametrize("threat", THREATS[ROBUST])
 def test_the_best_iterates_of_a_long_run_are_those_of_the_package(

@@ -91,6 +91,7 @@ def test_fab_t_finds_a_point_at_the_distance_of_the_boundary(text: str) -> None:
     torch.testing.assert_close(size(x_adv - x, threat).float(), wanted, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.sampled(1)
 @in_every_ball
 def test_square_breaks_no_image_beyond_eps_and_all_that_its_squares_can_reach(text: str) -> None:
     # Squares of AutoAttack's Square never start in the last row and column, nor does a bump

@@ -62,6 +62,7 @@ def check_equal_verdicts(
     assert least < sum(expected) < len(expected) - least
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("model", "threat"), FAB_CASES[:4])  # the others are among the slow ones
 def test_fab_t_gives_each_image_the_verdict_of_the_package(
     model: str, threat: str, fashion: Dataset
@@ -71,6 +72,7 @@ def test_fab_t_gives_each_image_the_verdict_of_the_package(
     check_equal_verdicts(ours, theirs, model, fashion.first(50), threat, least=3)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("model", "threat"), ON_ROBUST)
 def test_what_fab_t_breaks_within_eps_has_its_nearest_point_there(
     model: str, threat: str, fashion: Dataset
@@ -114,6 +116,7 @@ class RescaledReference(reference.ReferenceSquare):
         return reference._perturb(attack, x, y, noise)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("model", "threat"), SQUARE_CASES[:4])
 def test_square_rescaled_gives_each_image_the_bits_of_the_package_rescaled(
     model: str, threat: str, fashion: Dataset

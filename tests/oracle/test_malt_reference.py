@@ -30,6 +30,7 @@ def nearest(model: nn.Module, x: Tensor, y: int, norm: str) -> list[int]:
     return sorted(distances, key=distances.__getitem__)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("threat", ["linf:0.1", "l2:1.5"])
 def test_each_image_has_the_verdict_of_the_package_on_the_nearest_targets(
     threat: str, fashion: Dataset, shipped: LoadedModel

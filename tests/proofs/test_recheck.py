@@ -134,6 +134,7 @@ def test_the_command_says_by_how_much_and_exits_with_1_where_one_fell(
     assert CliRunner().invoke(cli, ["recheck", str(honest), *quiet]).exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_recheck_is_kept_and_earns_the_mark_on_a_board(honest: Path, tmp_path: Path) -> None:
     records, rechecks = tmp_path / "records", tmp_path / "rechecks"
     records.mkdir()

@@ -66,6 +66,7 @@ def test_nothing_differs_on_the_same_machine(record: Path) -> None:
     assert done.again == replace(done.record, environment=done.again.environment)
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_stopped_at_an_interval_and_its_challenge_are_run_again(
     record: Path, tmp_path: Path
 ) -> None:

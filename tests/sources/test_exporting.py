@@ -93,6 +93,7 @@ def test_an_export_that_answers_otherwise_is_refused_and_removed(
     assert [] == list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_hub_folder_has_weights_with_the_card_a_config_and_a_model_card(tmp_path: Path) -> None:
     model = load_model(request_model(SHIPPED), 10)
     export_model(model, "hub", tmp_path)
@@ -105,6 +106,7 @@ def test_a_hub_folder_has_weights_with_the_card_a_config_and_a_model_card(tmp_pa
     assert (tmp_path / "README.md").read_text().startswith("---\nlicense: mit\n")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("architecture", "activation"),
     [("efficientnet(variant=b0)", "silu"), ("resnet(depth=18)", "relu")],

@@ -174,6 +174,7 @@ def test_a_copy_of_what_torchvision_publishes_is_known_by_its_digest(
     assert load(f"{TORCHVISION}@{tmp_path / 'my-copy'}").info.assumed == ""
 
 
+@pytest.mark.slow
 def test_published_weights_get_the_network_that_torchvision_builds_for_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,6 +90,7 @@ def write_cifar10(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # From the command line to the record
 
 
+@pytest.mark.slow
 def test_the_command_evaluates_a_checkpoint_of_robustbench(
     write: Callable[..., nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -274,6 +274,7 @@ def answers(card: Path, x: Tensor) -> Tensor:
     return logits
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("architecture", "scope", "bgr"),
     [(SMALL, "tower/", True), ("efficientnet", "efficientnet-b0/", False)],
@@ -298,6 +299,7 @@ def test_a_checkpoint_becomes_a_model_with_a_card(
     assert sorted(path.name for path in card.parent.iterdir()) == ["net.json", "net.safetensors"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("channels", "flip"), [("rgb", False), ("bgr", True)])
 def test_the_order_of_colours_can_be_given(channels: str, flip: bool, tmp_path: Path) -> None:
     network = network_of(f"{SMALL[:-1]},padding=tensorflow)")
@@ -314,6 +316,7 @@ def without(arrays: Arrays, name: str) -> Arrays:
 AVERAGE = "/ExponentialMovingAverage"
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("change", "options", "said"),
     [
@@ -358,6 +361,7 @@ def small() -> Arrays:
     return to_tensorflow(network_of(SMALL))
 
 
+@pytest.mark.slow
 def test_what_an_optimiser_keeps_is_left_out(small: Arrays, tmp_path: Path) -> None:
     kept = {f"{name}/Momentum": array for name, array in small.items()}
     more = {"learning_rate": np.array(0.1, np.float32), "moving/cost/EMA": np.array(1, np.float32)}
@@ -368,12 +372,14 @@ def test_what_an_optimiser_keeps_is_left_out(small: Arrays, tmp_path: Path) -> N
     )
 
 
+@pytest.mark.slow
 def test_other_tensors_can_be_left_out(small: Arrays, tmp_path: Path) -> None:
     more = {"teacher/conv0/W": np.ones((7, 7, 3, 64), np.float32)}
 
     assert converted(small | more, tmp_path, drop=("teacher/",)).is_file()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("averaged", [True, False])
 def test_the_weights_or_their_averages_are_taken(
     averaged: bool, small: Arrays, tmp_path: Path
@@ -385,6 +391,7 @@ def test_the_weights_or_their_averages_are_taken(
     torch.testing.assert_close(bias, torch.from_numpy(small["linear/b"]) + averaged)
 
 
+@pytest.mark.slow
 def test_a_model_that_is_there_is_not_written_over(small: Arrays, tmp_path: Path) -> None:
     card = converted(small, tmp_path)
     before = card.read_bytes()

@@ -27,6 +27,7 @@ def _nothing_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.usefixtures("_nothing_here")
 @pytest.mark.parametrize(
     "words",

@@ -67,6 +67,7 @@ def test_a_study_of_gaps_shows_its_attacks_side_by_side(sheet, tmp_path) -> None
     assert "](made-attacks.svg)" in render_page(gaps)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
@@ -109,6 +110,7 @@ def test_the_primary_question_is_a_line_of_the_effects(sheet, drawn, tmp_path) -
     ]
 
 
+@pytest.mark.slow
 def test_a_study_under_way_is_drawn_without_the_arms_that_have_no_run(sheet, tmp_path) -> None:
     rows = (sheet.rows[0], replace(sheet.rows[1], runs=()))
     for kind in ("scatter", "effects", "lines 0"):

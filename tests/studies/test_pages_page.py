@@ -125,6 +125,7 @@ def test_a_contrast_with_too_few_seeds_is_not_counted_as_tested() -> None:
     assert 2 == answer_of(golden_sheet()).tested  # of three: GELU has one seed
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("lifts", "mean", "verdict"),
     [((8, 4), 0.06, "more robust"), ((-20, -26), -0.23, "less robust")],

@@ -44,6 +44,7 @@ def test_other_seeds_are_refused(text: str) -> None:
         parse_seeds(text)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", STUDIES.names())
 def test_every_study_can_be_planned_and_its_names_fit(name: str) -> None:
     study = load_study(name)
@@ -144,6 +145,7 @@ def test_a_radius_is_multiplied_exactly() -> None:
     assert ("linf:0.05", "linf:0.5") == (threats["fast at 0.5 eps"], threats["fast at 5 eps"])
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", STUDIES.names())
 def test_every_study_makes_a_page_without_any_run(name: str, tmp_path: Path) -> None:
     images = DatasetCache(digests={f"fashion-mnist@{side}": "digest" for side in (20, 34, 40)})

@@ -57,6 +57,7 @@ def test_a_finished_study_does_nothing(
     make_runner(made_study, replace(done, store=done.store / "empty")).carry_out("all")
 
 
+@pytest.mark.slow
 def test_models_of_a_folder_and_records_of_the_store_are_used(
     done: Places,
     made_study: Study,
@@ -101,6 +102,7 @@ def test_evaluate_passes_over_what_is_not_trained(
     assert {} == places.runs()
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_is_at_comes_last(
     done: Places,
     made_study: Study,

@@ -167,6 +167,7 @@ def test_the_choice_is_by_the_mean_over_seeds_and_each_arms_own(
     ]
 
 
+@pytest.mark.slow
 def test_the_page_tells_the_choice_and_check_makes_it_again(swept: Places) -> None:
     choices = json.loads(sweep("--json").stdout)["choices"]
     page = Path("pages/made.md").read_text()
@@ -219,6 +220,7 @@ def test_after_the_sweep_a_dry_run_is_of_what_was_chosen(
     assert (0, 2, 1) == (len(before[1].choices), len(after[1].choices), len(said))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.usefixtures("trained")
 @pytest.mark.parametrize("words", [("--check",), ("--only", "page"), ("--only", "evaluate")])
 def test_a_page_of_a_sweep_that_is_not_made_is_refused(words: tuple[str, ...]) -> None:

@@ -59,6 +59,7 @@ def empty(
     return folder
 
 
+@pytest.mark.slow
 def test_a_submission_made_by_following_the_page_passes_the_review_of_the_workflow(
     empty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,6 +140,7 @@ def test_tampering_is_refused(
     assert all("\n" not in one for one in done.refusals)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", HIDDEN)
 def test_what_one_pass_cannot_see_is_caught_by_recheck(
     kind: str, original: Forged, board: BoardDefinition, tmp_path: Path

@@ -238,6 +238,7 @@ def whole(
     return digest_weights(done.model), [metrics.loss for metrics in done.history]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("size", [20, 2000, 5000, 7000], ids=lambda size: f"{size} bytes")
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(
     size: int, config: TrainConfig, toy: Dataset, whole: tuple[str, list[float]], tmp_path: Path
@@ -254,6 +255,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(
     assert digest_weights(train(config, toy, folder, CPU).model) == whole[0]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("kind", "after"), [(errno.ENOSPC, 1), (errno.ENOSPC, 700), (errno.EDQUOT, 700), (errno.EIO, 1)]
 )
@@ -322,6 +324,7 @@ def interrupt_within(where: str, nth: int, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(owner, name, pressed)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("where", "nth", "place"),
     [

@@ -38,6 +38,7 @@ def train_in_a_child(config: TrainConfig, data: Dataset, folder: Path) -> int:
     raise AssertionError
 
 
+@pytest.mark.slow
 def test_a_run_killed_five_times_ends_in_the_same_weights_and_metrics(
     config: TrainConfig, toy: Dataset, tmp_path: Path
 ) -> None:

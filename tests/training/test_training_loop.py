@@ -145,6 +145,7 @@ def told(done: Trained) -> tuple[str, list[dict[str, Any]], str]:
     return digest_weights(done.model), history, done.kept
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "extra",
     [
@@ -206,6 +207,7 @@ def test_the_gradient_of_parts_is_that_of_the_batch(config: TrainConfig, toy: Da
             torch.testing.assert_close(one, same, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_parts_train_what_the_batch_does_but_for_batch_norm_which_is_said(
     config: TrainConfig, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

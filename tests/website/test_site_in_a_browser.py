@@ -63,6 +63,7 @@ def test_a_click_on_a_head_sorts_by_all_digits(page: Browser) -> None:
     assert query(page) == "models.sort=clean"
 
 
+@pytest.mark.slow
 def test_a_column_without_a_number_sorts_it_last(page: Browser) -> None:
     head(page, "gap").click()
     found = column(page, "gap")
@@ -71,6 +72,7 @@ def test_a_column_without_a_number_sorts_it_last(page: Browser) -> None:
     assert found[0] != "–"
 
 
+@pytest.mark.slow
 def test_heads_sort_by_the_keyboard(page: Browser) -> None:
     from selenium.webdriver.common.keys import Keys
 
@@ -126,6 +128,7 @@ def test_an_address_brings_back_filter_search_sort_and_columns(
     assert browser.driver.current_url.endswith("#kinds")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "told", ["models.activation=gone", "models.sort=gone", "models.columns=gone", "x=1", "%ff=%00"]
 )
@@ -146,6 +149,7 @@ def test_reset_shows_all_again(page: Browser) -> None:
     assert query(page) == ""
 
 
+@pytest.mark.slow
 def test_two_tables_of_a_page_are_apart(page: Browser) -> None:
     before = column(page, "model")
     search = page.driver.find_element("css selector", "#kinds-table-part [data-search]")
@@ -178,6 +182,7 @@ def test_the_rows_of_a_filter_are_downloaded_in_their_order(page: Browser, kind:
     assert [one["model"] if kind == "json" else one.split(",")[8] for one in held] == names
 
 
+@pytest.mark.slow
 def test_1000_rows_are_there_sorted_and_searched_in_less_than_a_second(
     browser: Browser, many_rows: Path
 ) -> None:
@@ -209,6 +214,7 @@ def kinds_of(site: Path) -> list[Path]:
     return [site / "index.html", site / BOARD, models[-1], models[0], hostile]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [360, 768, 1280])
 def test_no_page_is_wider_than_its_window(browser: Browser, site: Path, width: int) -> None:
     for page in kinds_of(site):
@@ -216,6 +222,7 @@ def test_no_page_is_wider_than_its_window(browser: Browser, site: Path, width: i
         assert browser.run("return document.documentElement.scrollWidth") <= width, page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "dark"), [(360, False), (1280, True)])
 def test_axe_finds_nothing_against_wcag_aa(
     browser: Browser, site: Path, width: int, dark: bool
@@ -226,6 +233,11 @@ def test_axe_finds_nothing_against_wcag_aa(
         assert browser.faults() == [], page.name
 
 
+def test_axe_finds_nothing_on_the_page_of_a_board(page: Browser) -> None:
+    assert page.faults() == []
+
+
+@pytest.mark.slow
 def test_text_in_charts_is_told_from_the_page_in_both_schemes(browser: Browser, site: Path) -> None:
     for dark in (False, True):
         browser.open(site / BOARD, dark=dark)
@@ -270,6 +282,7 @@ def test_the_arrow_keys_go_from_point_to_point_and_tell_their_numbers(page: Brow
     assert points[-1].get_attribute("tabindex") == "0"
 
 
+@pytest.mark.slow
 def test_the_pointer_brings_up_the_numbers_of_a_point(page: Browser) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
 
@@ -282,6 +295,7 @@ def test_the_pointer_brings_up_the_numbers_of_a_point(page: Browser) -> None:
     assert told.split(":")[0] in column(page, "model")
 
 
+@pytest.mark.slow
 def test_every_control_is_reached_by_the_tab_key_and_can_be_seen(page: Browser) -> None:
     from selenium.webdriver.common.keys import Keys
 
@@ -299,6 +313,7 @@ def test_every_control_is_reached_by_the_tab_key_and_can_be_seen(page: Browser) 
     assert {"input", "activation", "training", "summary", "button"} <= set(seen)
 
 
+@pytest.mark.slow
 def test_the_list_of_columns_is_closed_by_escape(page: Browser) -> None:
     from selenium.webdriver.common.keys import Keys
 
@@ -311,6 +326,7 @@ def test_the_list_of_columns_is_closed_by_escape(page: Browser) -> None:
     assert page.driver.switch_to.active_element == summary
 
 
+@pytest.mark.slow
 def test_without_its_script_a_page_shows_all_rows(browser: Browser, many_rows: Path) -> None:
     browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
@@ -322,6 +338,7 @@ def test_without_its_script_a_page_shows_all_rows(browser: Browser, many_rows: P
         browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
+@pytest.mark.slow
 def test_no_page_says_anything_in_the_console_or_asks_for_anything_outside(
     browser: Browser, site: Path
 ) -> None:
@@ -344,6 +361,7 @@ def test_the_policy_of_a_page_blocks_what_is_outside(page: Browser) -> None:
     assert page.said() != []  # the browser says so, and asks nobody
 
 
+@pytest.mark.slow
 def test_every_link_leads_to_a_file_or_a_part_of_a_page(browser: Browser, site: Path) -> None:
     for page in pages_of(site):
         browser.open(page)
@@ -361,7 +379,7 @@ def test_every_link_leads_to_a_file_or_a_part_of_a_page(browser: Browser, site: 
 
 
 def test_a_hostile_name_is_text(browser: Browser, site: Path) -> None:
-    for page in pages_of(site):
+    for page in kinds_of(site):
         browser.open(page)
         assert browser.run("return document.querySelectorAll('img[src=x]').length") == 0
         assert browser.run("return document.scripts.length") == 2
