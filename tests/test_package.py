@@ -39,7 +39,8 @@ def test_the_package_imports_in_the_folder_above_a_clone(tmp_path: Path) -> None
 
 
 def test_another_checkouts_tests_run_that_checkouts_code(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "satbench", tmp_path / "satbench", ignore=skip_caches)
+    for folder in ("satbench", "attacks"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=skip_caches)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "test_place.py").write_text(
