@@ -52,6 +52,20 @@ def test_every_link_leads_to_a_file() -> None:
     assert len(own) > 20
 
 
+def test_the_changelog_has_one_short_line_for_each_change() -> None:
+    lines = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()
+    written = [line for line in lines if line and not line.startswith("#")]
+
+    # Two branches that edit the same lines are merged to both texts: remove the older one.
+    assert [] == [line[:60] for line in written if written.count(line) > 1 or len(line) > 400]
+    assert all(line.startswith("- ") for line in written[1:])
+    assert [line for line in lines if line.startswith("### ")] == [
+        "### Results",
+        "### Added",
+        "### Changed",
+    ]
+
+
 def test_the_chart_shows_what_the_records_say(monkeypatch) -> None:
     from satbench.board.publish import published_board
 
