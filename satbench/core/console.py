@@ -35,7 +35,7 @@ from rich.text import Text
 
 from satbench.core.progress.course import Course, StageCost
 from satbench.core.progress.receiver import Progress as ProgressReceiver
-from satbench.core.progress.words import left, short_title, told
+from satbench.core.progress.words import attack_of, left, short_title, told
 from satbench.core.text.characters import visible
 from satbench.core.text.html_text import html
 from satbench.core.text.terminal import one_line, tell
@@ -108,8 +108,9 @@ def progress_bar(quiet: bool = False) -> Progress:
 class BarProgress:
     """The engine's progress on stderr, in passes, with the remaining time of the whole suite.
 
-    On a terminal it is a bar; elsewhere it prints a line for each stage and one every 30 seconds.
-    If `quiet`, it shows nothing.  Without `announce` it prints no line for a stage.  `clock`
+    On a terminal it is a bar; elsewhere it prints a line for each attack that has images to attack,
+    and one every 30 seconds.  If `quiet`, it shows nothing.  Without `announce` it prints no line
+    for an attack.  `clock`
     returns seconds.
     """
 
@@ -120,7 +121,7 @@ class BarProgress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._announce, self._clock, self._said = announce, clock, clock()
-        self._name, self._course = "", Course(clock)
+        self._name, self._course, self._announced = "", Course(clock), ""
         console = _console(stderr=True)
         self._live: Live | None = None
         self._lines: Console | None = None
@@ -142,7 +143,7 @@ class BarProgress:
 
     def model(self, name: str) -> None:
         """The stages of another model follow."""
-        self._name, self._course = name, Course(self._clock)
+        self._name, self._course, self._announced = name, Course(self._clock), ""
 
     def expect(self, costs: Sequence[StageCost]) -> None:
         """The stages of a run begin; see `satbench.core.progress.course`."""
@@ -151,7 +152,9 @@ class BarProgress:
     def stage(self, title: str, total: int, done: int) -> None:
         """A stage begins."""
         self._course.stage(title, total, done)
-        if self._lines and self._announce:
+        attack = attack_of(title)
+        if self._lines and self._announce and total > done and attack != self._announced:
+            self._announced = attack
             seconds = self._course.seconds_left
             rest = f", {left(self._course)}" if seconds else ""
             self._print(f"{self._title}: {total - done} images to go{rest}")

@@ -124,7 +124,7 @@ def test_where_no_cost_is_known_the_bar_is_that_of_images() -> None:
 Capture = pytest.CaptureFixture[str]
 
 
-def test_a_pipe_gets_a_line_a_stage_and_one_every_30_seconds(capsys: Capture) -> None:
+def test_a_pipe_gets_a_line_an_attack_and_one_every_30_seconds(capsys: Capture) -> None:
     clock = Clock()
     with BarProgress(clock=clock) as progress:
         progress.model("net")
@@ -143,7 +143,22 @@ def test_a_pipe_gets_a_line_a_stage_and_one_every_30_seconds(capsys: Capture) ->
     assert EVERY == 30.0
 
 
-def test_a_script_on_a_pipe_gets_no_line_a_stage(capsys: Capture) -> None:
+def test_a_pipe_gets_one_line_for_the_parts_of_an_attack_and_none_without_images(
+    capsys: Capture,
+) -> None:
+    with BarProgress(clock=Clock()) as progress:
+        for model in ("one", "two"):
+            progress.model(model)
+            for part in ("a", "b", "b/others"):
+                progress.stage(f"suite(version=2,source=pinned)/{part}", 10, 0)
+            progress.stage("square", 10, 10)
+            progress.stage("transfer", 0, 0)
+    lines = capsys.readouterr().err.splitlines()
+
+    assert [line.partition(":")[0] for line in lines] == ["one · suite/a", "two · suite/a"]
+
+
+def test_a_script_on_a_pipe_gets_no_line_an_attack(capsys: Capture) -> None:
     clock = Clock()
     with BarProgress(announce=False, clock=clock) as progress:
         progress.model("net")

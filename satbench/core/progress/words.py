@@ -24,8 +24,29 @@ def left(course: Course) -> str:
 
 
 def short_title(title: str) -> str:
-    """Return the title of a stage in at most 24 letters."""
+    """Return the title of a stage in at most 24 letters, without parameters if it is longer.
+
+    >>> short_title("pgd(steps=50)"), short_title("fast(version=2,source=pinned)/malt")
+    ('pgd(steps=50)', 'fast/malt')
+    """
+    if len(title) <= 24:
+        return title
+    attack = attack_of(title)
+    if attack != title:
+        title = f"{attack.partition('(')[0]}{title[len(attack) :]}"
     return title if len(title) <= 24 else title[:23] + "…"
+
+
+def attack_of(title: str) -> str:
+    """Return the attack of a stage's title, which may name a part of the attack.
+
+    >>> attack_of("fast(version=2)/malt/others"), attack_of("pgd(step=2/255)")
+    ('fast(version=2)', 'pgd(step=2/255)')
+    """
+    attack, bracket, _ = title.partition(")/")
+    if bracket:
+        return f"{attack})"
+    return title if "(" in title else title.partition("/")[0]
 
 
 def count(number: float) -> str:
