@@ -85,7 +85,7 @@ def walk(tree: ast.AST, when_imported: bool) -> list[ast.AST]:
     return nodes
 
 
-def test_all_rooms_are_looked_at() -> None:
+def test_all_rooms_are_checked() -> None:
     assert {room_of(module) for module in MODULES} == {*ORDER, *ENTRANCES}
     assert len(MODULES) > 200
 

@@ -52,7 +52,7 @@ def test_the_reference_behind_the_same_attacks_is_preferred(make_record) -> None
     assert ((PGD50,), True) == (agreement.reference.before, agreement.is_alike)
 
 
-def test_other_attacks_before_are_told(make_record) -> None:
+def test_other_attacks_before_are_named(make_record) -> None:
     agreement = _agreement(make_record([0, 1, -1]), make_record([0, 1, -1], [REFERENCE]))
 
     assert "| m ‡ |" in render_agreements([("t", [("m", agreement)])])

@@ -74,7 +74,7 @@ def test_autoattack_alone_is_preferred_to_autoattack_behind_pgd(run) -> None:
     assert 510 == _cost(*records).autoattack.left
 
 
-def test_autoattack_that_met_no_image_has_no_ratio(run) -> None:
+def test_autoattack_that_attacked_no_image_has_no_ratio(run) -> None:
     cost = _cost(run([PGD50, AUTOATTACK], 0), run([FAST], 0))
 
     assert (None, None) == (cost.ratio, cost.is_cheap)

@@ -89,7 +89,7 @@ def test_random_search_must_break_more_than_the_interval(ran, broken, found) -> 
     assert found == names(ran([(FAST, WHITE, 30 - broken), (FAST, FREE, broken)]))
 
 
-def test_images_of_other_models_count_alike(ran) -> None:
+def test_images_made_on_other_models_count_in_the_same_way(ran) -> None:
     record = ran([(FAST, WHITE, 10), (FAST, LENT, 20)])
 
     assert [("transfer-beats-white-box", 20, 90)] == names(record)
@@ -102,7 +102,7 @@ def test_what_gradients_broke_in_another_record_is_settled(ran) -> None:
     assert names(one, ran([(PGD, WHITE, 25)])) == []
 
 
-def test_random_search_alone_disagrees_with_nobody(ran) -> None:
+def test_random_search_without_gradient_attacks_raises_no_flag(ran) -> None:
     assert [("no-strong-attack", 60, 100)] == names(ran([(SQUARE, FREE, 30)]))
 
 
@@ -127,11 +127,11 @@ def test_a_sign_seen_on_a_part_of_the_images_is_taken_for_all(ran) -> None:
 
 
 @pytest.mark.parametrize("name", ["clean-at-chance", "training-data", "assumed-normalisation"])
-def test_what_is_told_of_the_whole_record_stays(ran, name: str) -> None:
+def test_flags_of_a_whole_record_are_kept(ran, name: str) -> None:
     assert [(name, 1, 100)] == names(ran([(FAST, WHITE, 90)], [Flag(name, 1, 100, "c", "r")]))
 
 
-def test_how_to_attack_a_model_is_no_doubt(ran) -> None:
+def test_signs_on_how_to_attack_a_model_raise_no_flag(ran) -> None:
     assert names(ran([(FAST, WHITE, 30)], [Flag("few-classes", 90, 90, "c", "r")])) == []
 
 
@@ -157,7 +157,7 @@ def test_a_number_by_pgd_alone_is_a_doubt(ran, attack: str, doubted: bool) -> No
 
 # 60 survivors: 9.4 of them are 15.7 % of these, 7.8 of a sample of 50.
 @pytest.mark.parametrize(("broken", "found"), [(7, []), (8, [("recheck-broke-survivors", 8, 50)])])
-def test_a_recheck_must_stand_for_more_than_the_interval(ran, broken, found) -> None:
+def test_a_recheck_must_outweigh_the_interval(ran, broken, found) -> None:
     checked = Checked(50, broken, 20, 0.2, (FAST,))
 
     assert found == names(ran([(FAST, WHITE, 30)]), checked=checked)

@@ -55,7 +55,7 @@ def test_the_export_of_a_small_board_is_the_golden_one(small_board: Board, name:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_the_order_of_the_records_moves_no_byte(
+def test_the_order_of_the_records_changes_no_byte(
     small_records: Sequence[Record], small_board: Board, name: str
 ) -> None:
     again = build_board(list(reversed(small_records)))

@@ -118,7 +118,7 @@ def test_an_entry_that_is_wrong_is_left_out_and_named(
     assert said in left_out[0]
 
 
-def test_a_name_given_twice_with_one_value_is_taken_and_with_two_is_not(write: Write) -> None:
+def test_a_name_given_twice_is_accepted_only_with_equal_values(write: Write) -> None:
     text = json.dumps(ENTRY)
     write("cifar10/Linf/same", text=text.replace("{", '{"clean_acc": "92.44",', 1))
     folder = write("cifar10/Linf/other", text=text.replace("{", '{"clean_acc": "99.0",', 1))

@@ -40,13 +40,13 @@ def test_build_writes_beside_the_records_by_default(run, folder) -> None:
     assert (0, expected, "") == run("leaderboard", "build", "--records", "board/records")
 
 
-def test_build_writes_where_it_is_told(run, folder) -> None:
+def test_build_writes_to_the_given_folder(run, folder) -> None:
     run("leaderboard", "build", "--records", "board/records", "--out", "elsewhere")
 
     assert (folder / "elsewhere/LEADERBOARD.md").read_text(encoding="utf-8").startswith("# Lead")
 
 
-def test_check_is_content_with_what_build_wrote(run, folder) -> None:
+def test_check_accepts_what_build_wrote(run, folder) -> None:
     run("leaderboard", "build", "--records", "board/records")
 
     assert run("leaderboard", "build", "--records", "board/records", "--check")[0] == 0

@@ -71,7 +71,7 @@ def marked(records: Sequence[Record], *rechecks: RecheckRecord) -> Row:
     return row
 
 
-def test_a_sample_in_which_nothing_fell_earns_the_mark_with_its_bound(record: Record) -> None:
+def test_a_sample_without_a_break_earns_the_mark_with_its_bound(record: Record) -> None:
     row = marked([record], recheck_of(record))
 
     assert row.mark == "verified"
@@ -86,7 +86,7 @@ def test_a_sample_in_which_nothing_fell_earns_the_mark_with_its_bound(record: Re
     [(49, 0, "fast(version=2)"), (50, 4, "fast(version=2)"), (50, 0, "pgd(steps=1)")],
     ids=["too few images", "too many fell", "too weak an attack"],
 )
-def test_a_recheck_that_shows_too_little_earns_nothing(
+def test_a_recheck_that_shows_too_little_earns_no_mark(
     record: Record, images: int, broken: int, attack: str
 ) -> None:
     assert marked([record], recheck_of(record, images, broken, attacks=[attack])).mark == (
@@ -94,13 +94,13 @@ def test_a_recheck_that_shows_too_little_earns_nothing(
     )
 
 
-def test_the_largest_sample_counts_whatever_fell_in_it(record: Record) -> None:
+def test_the_largest_sample_counts_whatever_it_broke(record: Record) -> None:
     luckier, larger = recheck_of(record, 50), recheck_of(record, 100, 40)
 
     assert marked([record], luckier, larger).mark == "unverified"
 
 
-def test_that_what_fell_was_proven_since_does_not_make_the_sample_a_better_one(
+def test_breaks_that_were_proven_later_do_not_improve_the_sample(
     record: Record, make_record
 ) -> None:
     recheck = recheck_of(record, 50, 5)
@@ -116,7 +116,7 @@ def test_that_what_fell_was_proven_since_does_not_make_the_sample_a_better_one(
     assert unseen_bound(0, 45, 155) < row.checked.breakable
 
 
-def test_where_nothing_survives_there_is_nothing_to_trust(make_record) -> None:
+def test_a_row_without_survivors_needs_no_recheck(make_record) -> None:
     assert marked([make_record([0, 1, 2])]).mark == "verified"
 
 

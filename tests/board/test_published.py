@@ -97,7 +97,7 @@ def test_what_is_chosen_is_all_that_the_json_tells(numbers) -> None:
     assert values["flags"] == []
 
 
-def test_only_a_data_set_that_there_is_can_be_chosen(numbers) -> None:
+def test_only_an_existing_data_set_can_be_chosen(numbers) -> None:
     assert len(chosen(numbers, dataset="shapes")) == len(numbers)
     with pytest.raises(UnknownNameError, match="unknown dataset 'shape': did you mean 'shapes'"):
         chosen(numbers, dataset="shape")

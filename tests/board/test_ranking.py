@@ -30,7 +30,7 @@ def test_a_model_that_the_test_shows_to_be_worse_is_ranked_below(make_record) ->
     assert _ranks(_rows(make_record, range(16), range(10))) == {"m0": "1", "m1": "2"}
 
 
-def test_models_that_the_test_does_not_tell_apart_share_their_ranks(make_record) -> None:
+def test_models_that_the_test_does_not_distinguish_share_their_ranks(make_record) -> None:
     # 5 discordant images, all one way: p = 2 / 2**5 = 0.0625.
     assert _ranks(_rows(make_record, range(15), range(10))) == {"m0": "1–2", "m1": "1–2"}
 
@@ -40,7 +40,7 @@ def test_the_test_is_paired_by_image(make_record) -> None:
     assert _ranks(_rows(make_record, range(16), range(20, 30))) == {"m0": "1–2", "m1": "1–2"}
 
 
-def test_more_models_on_the_table_make_it_harder_to_be_told_apart(make_record) -> None:
+def test_with_more_models_a_pair_is_harder_to_distinguish(make_record) -> None:
     # Holm: with a third model like the second there are three pairs, and 3 * 0.031 > 0.05.
     models = range(16), range(10), range(10)
 
@@ -84,7 +84,7 @@ def test_a_place_is_among_the_ranks_and_ranks_do_not_fall(make_record, models) -
     assert [rank.worst for rank in ranks] == sorted(rank.worst for rank in ranks)
 
 
-def test_pairs_that_are_told_apart_are_named_by_their_places(make_record) -> None:
+def test_distinguished_pairs_are_named_by_their_places(make_record) -> None:
     rows, count = rank_rows(_rows(make_record, range(5), range(40), range(20)))
 
     assert told_apart(rows) == [(0, 1), (0, 2), (1, 2)]

@@ -88,7 +88,7 @@ def test_an_attack_in_two_records_counts_the_images_that_survived_both(make_reco
     assert Share(1, 4) == make_row([first, second]).pgd50
 
 
-def test_a_record_without_an_attack_leaves_the_column_of_that_attack_alone(make_record) -> None:
+def test_a_record_without_an_attack_does_not_change_the_column_of_that_attack(make_record) -> None:
     first = make_record([0, 1, -1, -1])
     second = make_record([0, -1, 1, 1], ["square(queries=100)"])
 
@@ -170,7 +170,7 @@ def test_a_row_has_the_flags_of_all_its_records_each_name_once(make_record) -> N
     assert (other, many) == make_row(records).flags
 
 
-def test_a_row_whose_records_nobody_diagnosed_says_nothing_of_flags(make_record) -> None:
+def test_a_row_without_a_diagnosis_has_unknown_flags(make_record) -> None:
     assert make_row([make_record([-1])]).flags is None
 
 

@@ -171,7 +171,7 @@ def test_a_model_without_autoattack_is_said_to_be_attacked_less(make_record) -> 
     assert "was attacked less" in render_markdown(board)
 
 
-def test_where_every_model_met_autoattack_none_is_said_to_be_attacked_less(make_record) -> None:
+def test_if_every_model_has_autoattack_none_is_said_to_be_attacked_less(make_record) -> None:
     # None survives: a share of 0 is a number too.
     assert "was attacked less" not in render_markdown(build_board([make_record([1, 1])]))
 

@@ -50,7 +50,7 @@ def test_the_model_is_in_eval_mode_with_frozen_parameters_while_borrowed(model: 
     assert found == (False, False)
 
 
-def test_the_model_itself_is_lent(model: Counter) -> None:
+def test_the_borrowed_model_is_the_model_itself(model: Counter) -> None:
     with borrowed(model) as judged:
         assert judged is model
 
@@ -64,7 +64,7 @@ def test_the_mode_of_every_module_comes_back(model: Counter) -> None:
     assert (model.training, model.net[2].training) == (True, False)
 
 
-def test_a_mode_that_the_borrower_changes_comes_back(model: Counter) -> None:
+def test_a_mode_that_the_borrower_changes_is_restored(model: Counter) -> None:
     before = modes(model)
     with borrowed(model) as judged:
         judged.train()
@@ -299,7 +299,7 @@ def test_a_buffer_whose_memory_is_freed_comes_back_with_its_contents() -> None:
     assert seen.tolist() == [0, 1, 2]
 
 
-def test_what_cannot_be_restored_keeps_nothing_else_from_it() -> None:
+def test_everything_else_is_restored_if_one_thing_cannot_be() -> None:
     class Stubborn(nn.Module):
         def __setattr__(self, name: str, value: object) -> None:
             if name == "training" and "kept" in vars(self):
@@ -349,7 +349,7 @@ class Trained(nn.Module):
         raise NotImplementedError("this net is for inference")
 
 
-def test_a_train_that_raises_is_told_and_leaves_the_model_as_it_was() -> None:
+def test_an_error_of_train_is_reported_and_leaves_the_model_unchanged() -> None:
     net = nn.Sequential(Trained(), nn.Dropout())
     before = modes(net)
     with pytest.raises(SatbenchError, match=r"fix its train\(\)"), borrowed(net):
@@ -367,7 +367,7 @@ def test_a_train_that_raises_is_not_called_on_a_model_in_eval_mode() -> None:
     assert modes(net) == [False, False]
 
 
-def test_a_train_that_returns_nothing_is_no_matter() -> None:
+def test_a_train_that_returns_nothing_is_accepted() -> None:
     class Silent(Trained):
         def train(self, mode: bool = True) -> None:
             self.training = self.part.training = mode

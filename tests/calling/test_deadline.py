@@ -37,7 +37,7 @@ def swallow() -> None:
 
 
 @pytest.mark.parametrize("hang", [sleep, compute, wait_for_a_lock, swallow])
-def test_what_never_ends_is_stopped_with_a_sentence(hang: object) -> None:
+def test_endless_code_is_stopped_with_a_sentence(hang: object) -> None:
     with (
         pytest.raises(TimeLimitError, match=r"^expected a batch to take at most 0\.05 seconds"),
         time_limit(0.05),
@@ -83,7 +83,7 @@ def test_the_image_that_a_model_hangs_on_is_found(row: int) -> None:
 
 
 @pytest.mark.parametrize("seconds", [None, 60])
-def test_what_ends_in_time_is_left_alone(seconds: float | None) -> None:
+def test_code_that_ends_in_time_is_not_interrupted(seconds: float | None) -> None:
     with time_limit(seconds):
         done = True
 

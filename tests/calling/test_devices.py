@@ -27,7 +27,7 @@ class Traveller(nn.Module):
         return self
 
 
-def test_modules_are_sent_out_and_home() -> None:
+def test_modules_are_moved_and_moved_back() -> None:
     one, other = Traveller(), Traveller()
     with moved([one, other], ELSEWHERE):
         assert (one.sent, other.sent) == ([ELSEWHERE], [ELSEWHERE])
@@ -36,7 +36,7 @@ def test_modules_are_sent_out_and_home() -> None:
 
 
 @pytest.mark.parametrize("refused", [ELSEWHERE, CPU])
-def test_modules_come_home_where_one_cannot_go(refused: torch.device) -> None:
+def test_all_modules_are_moved_back_if_one_cannot_be_moved(refused: torch.device) -> None:
     modules = [Traveller(), Traveller(refused), Traveller()]
     with pytest.raises(RuntimeError, match="out of memory"), moved(modules, ELSEWHERE):
         pass
@@ -46,7 +46,7 @@ def test_modules_come_home_where_one_cannot_go(refused: torch.device) -> None:
     assert modules[2].sent in ([], [ELSEWHERE, CPU])
 
 
-def test_modules_come_home_after_an_interrupt() -> None:
+def test_modules_are_moved_back_after_an_interrupt() -> None:
     one = Traveller()
     with pytest.raises(KeyboardInterrupt), moved([one], ELSEWHERE):
         raise KeyboardInterrupt

@@ -96,7 +96,7 @@ def test_a_layer_with_weights_that_the_model_does_not_know_is_named_before_it_ch
 
 
 @pytest.mark.parametrize(("make", "place"), CASES.values(), ids=CASES)
-def test_nothing_is_left_of_the_watch(make: Callable[[], nn.Module], place: str) -> None:
+def test_the_watch_leaves_nothing_behind(make: Callable[[], nn.Module], place: str) -> None:
     model = make()
     with pytest.raises(HiddenModuleError), watched(model):
         model(X)
@@ -160,7 +160,7 @@ HONEST: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize("make", HONEST.values(), ids=HONEST)
-def test_a_model_that_calls_what_it_knows_and_what_has_no_state_is_left_in_peace(
+def test_registered_modules_and_modules_without_state_are_accepted(
     make: Callable[[], nn.Module],
 ) -> None:
     model = make().eval()

@@ -207,7 +207,7 @@ def test_the_gradient_of_logits_beside_a_masked_class_is_their_own() -> None:
     assert torch.autograd.grad(seen.sum(), logits)[0].tolist() == [[1, 1]]
 
 
-def test_masked_classes_are_not_in_play() -> None:
+def test_masked_classes_are_ignored() -> None:
     assert (
         classes_in_play(torch.tensor([[0.0, -INF, MASKED_LOGIT, 1.0], [5.0, -INF, 2.0, 1.0]])) == 3
     )

@@ -222,7 +222,7 @@ def test_parts_of_a_tree_come_in_the_order_of_their_nodes() -> None:
         parts_of(replace(tree, nodes=np.full((5, 2), 1, np.int32)))
 
 
-def test_a_time_that_is_over_leaves_an_image_open() -> None:
+def test_an_image_out_of_time_is_undecided() -> None:
     one = case("silu", 2)
     over = prover(one.net).prove(
         around(one.x, 0.93 * one.critical), one.label, BAB, Deadline.after(-1)

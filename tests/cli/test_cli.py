@@ -59,7 +59,7 @@ def test_every_option_says_what_it_does(command: str) -> None:
     assert [one.name for one in found.params if isinstance(one, Option) and not one.help] == []
 
 
-def test_the_version_is_told(run: Run) -> None:
+def test_the_version_is_printed(run: Run) -> None:
     assert run("--version").out == f"satbench, version {satbench.__version__}\n"
 
 
@@ -138,7 +138,7 @@ def test_torch_is_not_imported_to_help_list_or_refuse(
 
 
 @pytest.mark.parametrize("words", [w for w, said in WITHOUT_TORCH.items() if said], ids=" ".join)
-def test_a_mistake_is_told_in_one_line_on_stderr(
+def test_a_mistake_is_reported_in_one_line_on_stderr(
     words: tuple[str, ...], without_torch: dict[tuple[str, ...], Any]
 ) -> None:
     assert without_torch[words][:3] == [2, "", f"satbench: {WITHOUT_TORCH[words]}\n"]
@@ -202,7 +202,7 @@ def test_the_device_named_last_counts(run: Run) -> None:
     assert evaluate(run, "--device", "cpu", "--quiet").code == 0
 
 
-def test_corrupt_weights_are_told_in_one_line(run: Run, tmp_path: Path) -> None:
+def test_corrupt_weights_are_reported_in_one_line(run: Run, tmp_path: Path) -> None:
     (tmp_path / "w.safetensors").write_bytes(b"no weights")
     done = evaluate(
         run,
@@ -214,7 +214,9 @@ def test_corrupt_weights_are_told_in_one_line(run: Run, tmp_path: Path) -> None:
     assert done.err.startswith("satbench: the weights w.safetensors are corrupt (")
 
 
-def test_weights_without_their_architecture_are_told_in_one_line(run: Run, tmp_path: Path) -> None:
+def test_weights_without_their_architecture_are_reported_in_one_line(
+    run: Run, tmp_path: Path
+) -> None:
     (tmp_path / "w.safetensors").write_bytes(b"no weights")
     done = evaluate(run, "--eps", "0.1", "--dataset", "fashion-mnist", model="w.safetensors")
 
@@ -233,7 +235,7 @@ def test_weights_without_their_architecture_are_told_in_one_line(run: Run, tmp_p
     ],
     ids=["raises", "returns no model", "no function", "missing", "fails to import"],
 )
-def test_a_factory_that_makes_no_model_is_told_in_one_line(
+def test_a_factory_that_makes_no_model_is_reported_in_one_line(
     body: str, said: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "my_model.py").write_text(body)
@@ -245,7 +247,7 @@ def test_a_factory_that_makes_no_model_is_told_in_one_line(
     assert done.err.startswith(f"satbench: {said}")
 
 
-def test_a_stop_is_told_with_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_is_reported_with_how_to_continue(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*args: object, **more: object) -> None:
         raise KeyboardInterrupt
 
@@ -296,7 +298,7 @@ def test_a_second_evaluation_finds_the_record(run: Run) -> None:
     assert second.out == first.out.replace("wrote out", "found out")
 
 
-def test_a_record_that_was_found_is_told_from_a_new_one(run: Run, tmp_path: Path) -> None:
+def test_a_found_record_is_distinguished_from_a_new_one(run: Run, tmp_path: Path) -> None:
     first, second = evaluate(run), evaluate(run)
     made = read_record(next((tmp_path / "out").glob("*.json"))).environment.finished
 
@@ -339,7 +341,7 @@ def record(run: Run, tmp_path: Path) -> Path:
     return path
 
 
-def test_a_good_record_is_said_to_hold(record: Path, run: Run) -> None:
+def test_a_good_record_is_verified(record: Path, run: Run) -> None:
     done = run("verify", record)
 
     assert (done.code, done.err) == (0, "")
@@ -455,7 +457,7 @@ def test_a_training_that_cannot_be_is_refused_in_one_line(
     assert done.err.startswith(f"satbench: {said}")
 
 
-def test_a_training_set_that_is_nowhere_is_told_in_one_line(
+def test_a_missing_training_set_is_reported_in_one_line(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("satbench.data.fashion_mnist._DEBIAN", tmp_path / "nowhere")

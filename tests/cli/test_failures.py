@@ -38,7 +38,7 @@ def test_a_misspelt_command_or_option_is_answered_with_the_nearest(
     assert said.err.endswith(f": did you mean {nearest!r}?\n")
 
 
-def test_what_resembles_nothing_names_the_help(run: Run) -> None:
+def test_a_word_like_no_command_names_the_help(run: Run) -> None:
     assert "see satbench eval --help" in run("eval", "--0123456789").err
 
 
@@ -136,7 +136,7 @@ def test_a_folder_that_cannot_be_written_ends_in_a_sentence(run: Run, tmp_path: 
     assert "Errno" not in said.err
 
 
-def test_a_pipe_that_nobody_reads_ends_without_a_word(tmp_path: Path) -> None:
+def test_a_closed_pipe_ends_without_a_message(tmp_path: Path) -> None:
     code = (
         "import os, sys; sys.argv = ['satbench', 'models', '--names'];"
         "from satbench.cli import main; read, write = os.pipe(); os.close(read);"

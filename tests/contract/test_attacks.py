@@ -115,7 +115,7 @@ def check_result(case: Case, x: Tensor, x_adv: Tensor) -> None:
     assert not x_adv.requires_grad
 
 
-def test_images_and_labels_are_left_alone(subtests: pytest.Subtests) -> None:
+def test_images_and_labels_are_unchanged(subtests: pytest.Subtests) -> None:
     for case in CASES_OF_THE_DAY:
         with subtests.test(case=str(case)):
             seen = ordinary(case)
@@ -126,7 +126,7 @@ def test_images_and_labels_are_left_alone(subtests: pytest.Subtests) -> None:
             assert x.untyped_storage().data_ptr() != seen.x_adv.untyped_storage().data_ptr()
 
 
-def test_a_frozen_model_is_left_alone(subtests: pytest.Subtests) -> None:
+def test_a_frozen_model_is_unchanged(subtests: pytest.Subtests) -> None:
     for case in CASES_OF_THE_DAY:
         with subtests.test(case=str(case)):
             net, before = ordinary(case).net, ordinary(case).weights_before
@@ -213,7 +213,7 @@ def test_images_in_any_layout_give_the_same_result(
 
 @pytest.mark.sampled(26)
 @on_every_attack_under_every_threat
-def test_a_ball_of_no_size_leaves_every_answer_as_it_was(case: Case, small_net: MakeNet) -> None:
+def test_a_ball_of_radius_almost_0_changes_no_answer(case: Case, small_net: MakeNet) -> None:
     net = small_net()
     x, answers = a_batch(net, (1, 8, 8))
     y = answers.clone()

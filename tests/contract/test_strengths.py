@@ -331,7 +331,7 @@ class Huge(nn.Module):
     "kind", ["no gradient", pytest.param("huge logits", marks=pytest.mark.slow)]
 )
 @on_every_attack_under_every_threat
-def test_a_model_that_is_hard_to_follow_makes_no_nonsense(
+def test_a_model_with_difficult_gradients_gives_valid_results(
     case: Case, kind: str, small_net: MakeNet
 ) -> None:
     net = Steps() if kind == "no gradient" else Huge(small_net())
@@ -359,7 +359,7 @@ def test_square_keeps_its_budget_of_queries(norm: str, queries: int, small_net: 
 
 
 @pytest.mark.parametrize("spec", ["pgd(steps=7)", "cosine-pgd(steps=7)", "foolbox.fmn(steps=7)"])
-def test_images_that_hold_out_cost_what_the_steps_say(spec: str, small_net: MakeNet) -> None:
+def test_surviving_images_cost_what_the_steps_say(spec: str, small_net: MakeNet) -> None:
     net, passes = small_net(), Passes()
     x, y = a_batch(net, (1, 8, 8))
 

@@ -103,7 +103,7 @@ def test_a_curve_says_what_was_searched(
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("stop", [1, 2, 4, 6, 8])
-def test_a_curve_that_was_stopped_goes_on_and_is_the_same(
+def test_a_stopped_curve_continues_to_the_same_curve(
     stop: int, mean_model: nn.Module, images: Dataset, tmp_path: Path
 ) -> None:
     plan = CurvePlan(
@@ -144,7 +144,7 @@ def test_every_point_is_wrong_for_the_untouched_model_at_just_its_distance(
     assert (found >= told).all()
 
 
-def test_the_model_comes_back_as_it_was(
+def test_the_model_is_unchanged(
     mean_model: nn.Module, images: Dataset, tmp_path: Path, global_generators: None
 ) -> None:
     before = {name: value.clone() for name, value in mean_model.state_dict().items()}
@@ -299,7 +299,7 @@ def test_accuracy_above_chance_where_all_images_can_be_grey_is_a_sign_of_masking
     assert f"is still 66.7% within {norm} {radius:.4g}" in str(curve.masking_sign())
 
 
-def test_a_model_that_hides_its_gradient_is_found_out(images: Dataset, tmp_path: Path) -> None:
+def test_a_model_that_hides_its_gradient_is_detected(images: Dataset, tmp_path: Path) -> None:
     class Rounded(nn.Module):
         """The mean pixel, rounded: no gradient leads anywhere."""
 

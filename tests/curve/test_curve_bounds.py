@@ -117,7 +117,7 @@ def test_marks_are_added_to_a_curve_that_is_there(
     assert falling[0] > falling[-1]
 
 
-def test_a_curve_by_labels_alone_is_bounded_without_gradients(
+def test_a_curve_from_labels_only_is_bounded_without_gradients(
     images: Dataset, tmp_path: Path, shipped: LoadedModel
 ) -> None:
     class Labels(nn.Module):
@@ -159,7 +159,7 @@ def test_an_attack_at_the_marks_that_does_not_suit_is_refused_first(
 # Records
 
 
-def test_a_record_that_comes_later_brings_the_curve_down(
+def test_a_later_record_lowers_the_curve(
     shipped: LoadedModel, images: Dataset, tmp_path: Path
 ) -> None:
     before = measured(shipped, images, tmp_path)
@@ -238,7 +238,7 @@ def test_a_record_of_something_else_does_not_bound_the_curve(
     assert measured(shipped, images, tmp_path).curve.bounds == []
 
 
-def test_what_is_no_witness_here_makes_no_point(
+def test_an_invalid_witness_gives_no_point(
     shipped: LoadedModel, images: Dataset, tmp_path: Path
 ) -> None:
     other = load_model(request_model(SILU), classes=10)
@@ -265,7 +265,7 @@ def test_what_is_no_witness_here_makes_no_point(
         assert all(bound.broken == 0 for bound in curve.bounds)
 
 
-def test_a_file_that_is_no_record_is_passed_by(
+def test_a_file_that_is_no_record_is_skipped(
     shipped: LoadedModel, images: Dataset, tmp_path: Path
 ) -> None:
     digest = shipped.info.weights_digest
@@ -277,7 +277,7 @@ def test_a_file_that_is_no_record_is_passed_by(
 
 @pytest.mark.skipif(not content_folder("leaderboard").is_dir(), reason="the boards are not here")
 @pytest.mark.parametrize("name", [SHIPPED, SILU])
-def test_no_curve_stands_above_the_published_record_of_its_model(
+def test_no_curve_is_above_the_published_record_of_its_model(
     name: str, images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()

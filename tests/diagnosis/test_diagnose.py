@@ -428,7 +428,7 @@ def test_global_generators_are_left_alone(some: Dataset, global_generators: None
     probe(masked.noisy(), some, LINF, np.arange(10))
 
 
-def test_the_model_comes_back_as_it_was(net: nn.Module, some: Dataset) -> None:
+def test_the_model_is_unchanged(net: nn.Module, some: Dataset) -> None:
     net.train()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     probe(net, some, LINF, np.arange(10))

@@ -305,7 +305,7 @@ def test_an_image_costs_24_forwards_and_21_backwards_beside_its_draws(
     assert passes == Passes(n * (draws + 24), n * (draws + 21))
 
 
-def test_the_model_comes_back_as_it_was(small_net: MakeNet, global_generators: None) -> None:
+def test_the_model_is_unchanged(small_net: MakeNet, global_generators: None) -> None:
     net = small_net().train().requires_grad_(True)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
 
@@ -316,7 +316,7 @@ def test_the_model_comes_back_as_it_was(small_net: MakeNet, global_generators: N
     assert all(p.requires_grad and p.grad is None for p in net.parameters())
 
 
-def test_images_and_labels_are_left_alone(small_net: MakeNet) -> None:
+def test_images_and_labels_are_unchanged(small_net: MakeNet) -> None:
     images, labels, _ = batch()
     x, y = torch.from_numpy(images.copy()), torch.from_numpy(labels.copy())
 

@@ -55,7 +55,7 @@ def test_the_l1_correction_is_that_of_the_package(d: int, eps: float) -> None:
     assert torch.equal(got, expected)
 
 
-def test_a_pixel_that_the_l1_projection_gives_up_goes_back_exactly() -> None:
+def test_a_pixel_that_the_l1_projection_resets_returns_exactly() -> None:
     x, delta = images_and_deltas(30, 784)
     gone = l1_correction(delta.double(), x.double(), 10.0) == -delta
 
@@ -105,7 +105,7 @@ def test_steepest_ascent_in_l1_passes_over_pixels_that_the_box_holds_back() -> N
     assert direction.tolist() == [[0, 0, -1, 0]]
 
 
-def test_steepest_ascent_in_l1_without_a_gradient_stays() -> None:
+def test_steepest_ascent_in_l1_without_a_gradient_is_zero() -> None:
     grad = torch.zeros(2, 1, 3, 3)
 
     assert torch.equal(steepest(grad, Threat.parse("l1:1")), grad)

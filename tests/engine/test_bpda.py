@@ -89,13 +89,13 @@ def state_of(model: nn.Module) -> list[dict[str, object]]:
     return [dict(module.__dict__) for module in model.modules()]
 
 
-def test_values_are_the_models_own() -> None:
+def test_values_are_those_of_the_model() -> None:
     model, x = net(), images().requires_grad_()
 
     assert torch.equal(Replaced(model, {"front.1": nn.Identity()})(x), model(x))
 
 
-def test_the_identity_hands_the_gradient_through() -> None:
+def test_the_identity_passes_the_gradient_through() -> None:
     model = net()
 
     grad = gradient(Replaced(model, {"front.1": nn.Identity()}), images())

@@ -133,7 +133,7 @@ def test_much_less_is_kept_of_a_deep_network() -> None:
     assert 0 < less[0] < plain[0] / 4
 
 
-def test_the_backward_of_an_attack_holds_the_second_time_too() -> None:
+def test_the_backward_of_an_attack_applies_to_the_recomputation_too() -> None:
     # A ReLU keeps its result for its own gradient, and so cannot stand in for softplus's.
     net, x = made(rectified), images(1, 6, 6)
     found = []

@@ -145,7 +145,7 @@ def test_the_clean_pass_has_no_witness(mean_model: nn.Module, four: Dataset) -> 
     assert [result.witnesses.shape for result in journal.of_stage(CLEAN)] == [(0, 1, 2, 2)]
 
 
-def test_progress_is_told_each_stage_with_what_is_due(mean_model: nn.Module, four: Dataset) -> None:
+def test_progress_gets_each_stage_with_its_images(mean_model: nn.Module, four: Dataset) -> None:
     told = Told()
     run(mean_model, four, [SHORT, FULL], progress=told, batch_size=2)
 
@@ -154,7 +154,7 @@ def test_progress_is_told_each_stage_with_what_is_due(mean_model: nn.Module, fou
     assert told.batches == [(2, 3), (2, 3), (2, 2), (1, 2), (2, 1)]
 
 
-def test_progress_is_told_every_pass_when_it_happens(mean_model: nn.Module, four: Dataset) -> None:
+def test_progress_gets_every_pass_when_it_happens(mean_model: nn.Module, four: Dataset) -> None:
     told, journal = Told(), Journal()
     run(mean_model, four, [FULL], progress=told, journal=journal, batch_size=2)
 
@@ -272,7 +272,7 @@ def test_more_images_leave_the_blocks_before_them_as_they_were(
 # Going on
 
 
-def test_what_the_journal_holds_is_not_run_again(mean_model: nn.Module, four: Dataset) -> None:
+def test_what_is_in_the_journal_is_not_run_again(mean_model: nn.Module, four: Dataset) -> None:
     journal = Journal()
     expected = run(mean_model, four, [SHORT, FULL], journal=journal)
     before, told = list(journal), Told()
@@ -283,7 +283,7 @@ def test_what_the_journal_holds_is_not_run_again(mean_model: nn.Module, four: Da
 
 
 @pytest.mark.parametrize("stop", range(1, 9))
-def test_a_stopped_run_goes_on_to_the_same_batches(
+def test_a_stopped_run_continues_with_the_same_batches(
     stop: int, mean_model: nn.Module, four: Dataset
 ) -> None:
     whole, journal = Journal(), Journal()
@@ -393,9 +393,7 @@ class Strange(nn.Module):
 
 @pytest.mark.parametrize("strange", [torch.nan, torch.inf])
 @pytest.mark.parametrize("spec", SIMPLE)
-def test_a_logit_that_is_no_number_is_refused_whichever_the_attack(
-    spec: str, strange: float
-) -> None:
+def test_a_nan_logit_is_refused_for_every_attack(spec: str, strange: float) -> None:
     pixels = np.random.default_rng(0).uniform(0.4, 0.8, (3, 1, 8, 8)).astype(np.float32)
     pixels[:, 0, 0, 0] = 0.6
     images = Dataset("tensors", "user", pixels, np.array([2, 0, 2]), 5)  # nobody attacks image 1
@@ -474,7 +472,7 @@ def test_another_default_dtype_does_not_reach_the_attacks(
     np.testing.assert_array_equal(*found)
 
 
-def test_logits_that_are_not_finite_are_told_with_image_and_stage(four: Dataset) -> None:
+def test_logits_that_are_not_finite_are_named_with_image_and_stage(four: Dataset) -> None:
     class Faulty(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             score = x.flatten(1).mean(1) - 0.5

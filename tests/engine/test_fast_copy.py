@@ -164,7 +164,9 @@ def test_the_model_itself_keeps_its_layers(kind: type[nn.Module]) -> None:
 
 
 @pytest.mark.parametrize("kind", [Block, Sliced, Weighing, Deep])
-def test_a_norm_that_alone_follows_its_convolution_is_folded(kind: type[nn.Module]) -> None:
+def test_a_norm_that_is_the_only_successor_of_its_convolution_is_folded(
+    kind: type[nn.Module],
+) -> None:
     assert norms(copied(with_statistics(kind()))) == 0
 
 

@@ -18,14 +18,14 @@ from satbench.engine.machine.energy import Counter, Meter, meter_of
 from satbench.models import LoadedModel
 
 
-def test_a_counter_that_begins_again_is_taken_further() -> None:
+def test_a_counter_that_restarts_is_continued() -> None:
     shown = iter([90.0, 5.0])
     meter = Meter((Counter(lambda: next(shown), span=100.0),))
 
     assert meter.since(meter.read()) == 15.0
 
 
-def test_a_machine_that_tells_nothing_has_no_joules() -> None:
+def test_a_machine_without_counters_has_no_joules() -> None:
     assert math.isnan(Meter(()).since([]))
 
 
@@ -45,7 +45,7 @@ def test_packages_are_counted_and_not_their_parts(
     assert meter.since([3.0, 4.0]) == 6.0
 
 
-def test_a_record_tells_the_joules_where_the_machine_does(
+def test_a_record_has_joules_if_the_machine_reports_them(
     shipped: LoadedModel, fashion: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown = iter([10.0, 52.25])
@@ -90,7 +90,7 @@ def test_what_was_measured_is_remembered_and_fits(tmp_path: Path) -> None:
     assert sorted(json.loads(path.read_text()).values()) == sorted([first.size, other.size])
 
 
-def test_a_spoilt_memory_is_none(tmp_path: Path) -> None:
+def test_a_corrupt_cache_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / "sizes.json"
     for text in ("{", "[]", '{"a": "b"}'):
         path.write_text(text)

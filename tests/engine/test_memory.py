@@ -98,7 +98,7 @@ def three(grey_images: Callable[..., Dataset]) -> Dataset:
     return grey_images((0.52, 0.56, 0.8), (1, 1, 1))
 
 
-def test_an_informed_attack_is_told_the_least_margin_so_far_and_where_it_was_reached(
+def test_an_informed_attack_gets_the_least_margin_so_far_and_its_point(
     mean_model: nn.Module, three: Dataset
 ) -> None:
     last = Shift(0.0)
@@ -115,7 +115,7 @@ def test_an_informed_attack_is_told_the_least_margin_so_far_and_where_it_was_rea
     assert torch.allclose(hints.margins, 2 * torch.tensor([0.01, 0.25]), atol=1e-6)
 
 
-def test_the_first_informed_attack_is_told_of_the_images_themselves(
+def test_the_first_informed_attack_gets_the_images_themselves(
     mean_model: nn.Module, three: Dataset
 ) -> None:
     first = Shift(0.0)
@@ -125,7 +125,7 @@ def test_the_first_informed_attack_is_told_of_the_images_themselves(
     assert torch.equal(first.told[0].margins, torch.full((3,), torch.inf))
 
 
-def test_a_selective_attack_takes_on_what_it_selects_among_the_survivors(
+def test_a_selective_attack_attacks_only_its_selection_of_the_survivors(
     mean_model: nn.Module, three: Dataset
 ) -> None:
     journal = Journal()
@@ -135,7 +135,7 @@ def test_a_selective_attack_takes_on_what_it_selects_among_the_survivors(
     assert [[1]] == [r.indices.tolist() for r in journal if r.stage == 2]
 
 
-def test_a_selective_attack_is_told_what_each_part_took_on_and_broke(
+def test_a_selective_attack_gets_what_each_part_attacked_and_broke(
     mean_model: nn.Module, three: Dataset
 ) -> None:
     choosy = Choosy(np.inf)
@@ -159,7 +159,7 @@ def test_the_share_of_an_image_does_not_depend_on_how_many_there_are(
 
 
 @pytest.mark.parametrize("stop_after", range(1, 8))
-def test_a_stopped_run_tells_the_later_stages_the_same(
+def test_a_stopped_run_gives_the_later_stages_the_same_hints(
     mean_model: nn.Module, three: Dataset, stop_after: int
 ) -> None:
     def suite(last: Shift) -> list[Stage]:
@@ -220,7 +220,7 @@ class FromTwin:
         return search
 
 
-def test_passes_of_a_lent_model_are_counted_apart_and_preparing_counts(
+def test_passes_of_a_surrogate_are_counted_separately_and_preparation_counts(
     mean_model: nn.Module, three: Dataset
 ) -> None:
     journal = Journal()

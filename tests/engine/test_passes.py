@@ -65,7 +65,7 @@ def test_a_restart_costs_one_more_forward_to_see_who_is_left(mean_model: nn.Modu
     assert cost("pgd-4(restarts=3)", mean_model, x, y) == (2 * (3 * 4 + 2), 2 * 3 * 4)
 
 
-def test_square_costs_forwards_alone(mean_model: nn.Module) -> None:
+def test_square_costs_only_forwards(mean_model: nn.Module) -> None:
     x, y = torch.full((3, 1, 8, 8), 0.9), torch.ones(3, dtype=torch.int64)
 
     # At most its queries, beside the image and the first squares: a square may change nothing.
@@ -102,7 +102,7 @@ def test_counting_changes_neither_logits_nor_gradients(mean_model: nn.Module) ->
     )
 
 
-def test_the_engine_writes_down_the_passes_of_the_search_alone(mean_model: nn.Module) -> None:
+def test_the_engine_records_only_the_passes_of_the_search(mean_model: nn.Module) -> None:
     pixels = np.full((7, 1, 2, 2), 0.9, np.float32)
     images, journal = Dataset("tensors", "user", pixels, np.ones(7, np.int64), 2), Journal()
     suite = parse_suite(["pgd-5(keep=last)"])

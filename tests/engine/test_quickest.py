@@ -50,7 +50,7 @@ def test_another_form_than_the_usual_one_must_be_clearly_quicker(
     assert quickest_form(net(), X, "net", tmp_path / "forms", in_seconds(*seconds)) == form
 
 
-def test_what_was_measured_is_remembered_by_network_and_image(tmp_path: Path) -> None:
+def test_measurements_are_stored_by_network_and_image(tmp_path: Path) -> None:
     path = tmp_path / "cache" / "forms.json"
     first = quickest_form(net(), X, "net", path, in_seconds(1, 0.5, 1))
     again = quickest_form(net(), X, "net", path, in_seconds())
@@ -61,7 +61,7 @@ def test_what_was_measured_is_remembered_by_network_and_image(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kept", ["", "[]", '{"a": -1}', '{"a": true}', '{"a": "x"}'])
-def test_a_cache_that_cannot_be_read_is_measured_anew(kept: str, tmp_path: Path) -> None:
+def test_an_unreadable_cache_is_measured_again(kept: str, tmp_path: Path) -> None:
     path = tmp_path / "forms.json"
     path.write_text(kept)
 

@@ -111,20 +111,20 @@ def test_the_size_that_fits_is_remembered(shipped: LoadedModel, fashion: Dataset
     assert len(told.notes) == 2  # 20 to 10 to 5, once
 
 
-def test_one_image_without_room_is_one_sentence(shipped: LoadedModel, fashion: Dataset) -> None:
+def test_no_memory_for_one_image_is_one_sentence(shipped: LoadedModel, fashion: Dataset) -> None:
     small = Refuses(shipped.module, 20, 0, torch.OutOfMemoryError)
     for attack in ("pgd-1", "apgd-ce(steps=1)"):
         with pytest.raises(NoRoomError, match=r"1 image under .*--checkpointing"):
             run(small, fashion.first(2), [attack])
 
 
-def test_another_error_is_none_of_memory(shipped: LoadedModel, fashion: Dataset) -> None:
+def test_other_errors_are_not_out_of_memory_errors(shipped: LoadedModel, fashion: Dataset) -> None:
     broken = Refuses(shipped.module, 20, 5, lambda: RuntimeError("expected 3 channels"))
     with pytest.raises(SatbenchError, match="expected 3 channels"):
         run(broken, fashion.first(8), ["pgd-3"])
 
 
-def test_an_error_that_hides_a_lack_of_memory_is_one() -> None:
+def test_an_error_raised_from_an_out_of_memory_error_counts_as_one() -> None:
     hiding = ValueError("my model failed")
     hiding.__cause__ = torch.OutOfMemoryError()
 
@@ -141,7 +141,7 @@ def test_an_error_that_hides_a_lack_of_memory_is_one() -> None:
     ],
     ids=["cuda", "cpu", "python"],
 )
-def test_the_judge_asks_in_halves(
+def test_the_judge_calls_the_model_in_halves(
     error: Callable[[], Exception], shipped: LoadedModel, fashion: Dataset
 ) -> None:
     x = torch.from_numpy(fashion.first(21).pixels(torch.arange(21).numpy()))
@@ -207,7 +207,9 @@ def test_a_real_allocator_that_refuses_gives_the_same_verdicts() -> None:
     assert (was_short, was_not) == (True, False)
 
 
-def test_a_user_function_is_in_the_same_way(fashion: Dataset, shipped: LoadedModel) -> None:
+def test_a_user_function_is_evaluated_in_the_same_way(
+    fashion: Dataset, shipped: LoadedModel
+) -> None:
     net = shipped.module.eval()
 
     def refuses(x: Tensor) -> Tensor:

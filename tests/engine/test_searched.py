@@ -87,14 +87,14 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[nn.Module], A
 
 
 @pytest.mark.parametrize("spec", SEARCHES)
-def test_a_copy_that_is_its_model_is_searched(spec: str) -> None:
+def test_a_copy_that_equals_its_model_is_searched(spec: str) -> None:
     model = Searched(small())
     search(model, spec, images())
 
     assert model.kind == "folded"
 
 
-def test_nothing_was_searched_before_anything_is_asked() -> None:
+def test_nothing_counts_as_searched_before_the_first_call() -> None:
     model = Searched(small())
     model.get_ready()
 
@@ -248,7 +248,7 @@ def test_a_search_on_a_wrong_copy_ends_as_one_on_the_model(
     assert model.kind == "plain" or harmless or without or unseen
 
 
-def test_a_single_image_meets_a_copy_that_is_wrong_alone(
+def test_a_copy_that_is_wrong_for_a_single_image_is_found(
     copies: Callable[[Callable[[nn.Module], Any]], None],
 ) -> None:
     copies(OffAlone)
@@ -596,7 +596,7 @@ def test_there_is_one_copy_a_run_and_none_where_nothing_is_attacked(
     assert len(made) == 1
 
 
-def test_a_target_that_no_attack_asks_is_not_copied_and_its_source_is() -> None:
+def test_a_target_that_no_attack_calls_is_not_copied_but_its_source_is() -> None:
     target, source, journal = small(), small(1), Journal()
     run_suite(target, data(target), LINF, BORROWS, 0, 4, journal, Quiet(), NamedSurrogates(source))
 
@@ -664,7 +664,7 @@ def test_a_stopped_run_goes_on_to_say_what_was_searched(tmp_path: Path) -> None:
     assert [stage.search for stage in record.stages] == ["folded", "folded"]
 
 
-def test_a_record_from_before_it_was_told_tells_nothing_of_it() -> None:
+def test_an_older_record_does_not_say_what_was_searched() -> None:
     path = next(
         (Path(__file__).parents[2] / "leaderboard/fashion-mnist-linf-0.1").rglob("records/*.json")
     )
@@ -674,7 +674,7 @@ def test_a_record_from_before_it_was_told_tells_nothing_of_it() -> None:
     assert '"search"' not in parse_record(text, "it").to_json()
 
 
-def test_a_record_that_tells_of_another_search_is_refused() -> None:
+def test_a_record_with_an_unknown_search_is_refused() -> None:
     path = next((Path(__file__).parents[2] / "leaderboard").rglob("records/*.json"))
     values = json.loads(path.read_text(encoding="utf-8"))
     values["stages"][0]["search"] = "guessed"

@@ -53,7 +53,7 @@ def unit_of(result: BatchResult) -> str:
 
 
 @pytest.mark.parametrize("share", [0, 1, 2])
-def test_what_others_do_is_taken_in_and_not_done_again(
+def test_units_of_other_processes_are_taken_and_not_run_again(
     share: int, mean_model: nn.Module, grey_images: Callable[..., Dataset]
 ) -> None:
     images = grey_images(MEANS, LABELS)
@@ -105,7 +105,7 @@ class Notes(Quiet):
         self.passes += passes
 
 
-def test_who_is_waited_for_is_said_once_a_stage_and_only_after_a_while(
+def test_the_awaited_process_is_named_once_a_stage_and_only_after_a_while(
     mean_model: nn.Module, grey_images: Callable[..., Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("satbench.engine.runner._NAP", 0.0)

@@ -82,7 +82,7 @@ def test_traits_are_read_from_the_class_a_property_or_a_parameter() -> None:
 
 
 @pytest.mark.parametrize("name", ATTACKS.names())
-def test_every_attack_of_the_registry_holds_the_contract(name: str) -> None:
+def test_every_attack_of_the_registry_satisfies_the_contract(name: str) -> None:
     check_class(name, ATTACKS[name].load())
     check_attack(name, parse_attack(name))
 
@@ -139,7 +139,7 @@ def test_a_misspelt_trait_among_the_parameters_is_refused(
         {"norms": ("linf", "l1"), "block": 5, "uses_gradients": False, "surrogates": ()},
     ],
 )
-def test_names_of_its_own_are_an_attacks_own(names: dict[str, Any]) -> None:
+def test_an_attack_may_have_other_public_names(names: dict[str, Any]) -> None:
     cls = an_attack([("queries", int, field(default=3)), ("source", str, field(default="x"))])
     check_class("odd", make_dataclass("More", [], bases=(cls,), namespace=names, frozen=True))
 
@@ -249,7 +249,7 @@ def test_a_composite_attack_whose_parts_attack_nothing_is_refused(parts: object,
     assert said in refused(composite(parts))
 
 
-def test_a_composite_attack_does_not_speak_for_its_parts() -> None:
+def test_a_composite_attack_does_not_declare_traits_of_its_parts() -> None:
     assert "uses_gradients to be declared by the parts" in refused(
         composite((("a", Part()),), uses_gradients=False)
     )
@@ -266,7 +266,7 @@ def test_a_composite_attack_of_parts_is_taken(register: Any) -> None:
     [an_attack(norm=("linf",)), an_attack(block="all"), composite(())],
     ids=["misspelt", "wrong", "empty"],
 )
-def test_the_registry_hands_out_no_attack_that_does_not_hold(cls: Any, register: Any) -> None:
+def test_the_registry_returns_no_attack_that_violates_the_contract(cls: Any, register: Any) -> None:
     register(cls)
     for use in (parse_attack, attack_spec, lambda text: parse_suite([text])):
         with pytest.raises(SatbenchError, match=r"^odd: "):
@@ -363,7 +363,7 @@ def test_the_bound_on_a_step_is_exact() -> None:
         check_suite(parse_suite(["pgd(step=0.0628)"]), LINF)
 
 
-def test_grey_levels_are_guessed_where_they_would_do() -> None:
+def test_grey_levels_are_suggested_if_they_would_fit() -> None:
     with pytest.raises(SatbenchError, match=r"did you mean steps=2 or step=2/255\? "):
         check_suite(parse_suite(["pgd(step=2)"]), LINF)
 

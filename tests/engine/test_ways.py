@@ -59,7 +59,7 @@ def test_a_way_is_read_back_from_its_text(way: Way) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "float8", "bfloat16+", "bfloat16+float16", "graph+plain"])
-def test_another_text_is_no_way(text: str) -> None:
+def test_any_other_text_is_refused_as_a_way(text: str) -> None:
     with pytest.raises(SatbenchError, match=f"expected {VARIABLE}"):
         Way.parse(text)
 
@@ -153,7 +153,7 @@ def test_a_search_that_less_precision_ends_starts_again_in_float32(
     assert searched.kind == "folded"
 
 
-def test_less_precision_is_said_before_everything_else() -> None:
+def test_lower_precision_is_reported_before_everything_else() -> None:
     assert joint(["folded", "bfloat16", "plain", ""]) == "bfloat16"
     assert (joint(["folded", "plain", ""]), joint([])) == ("plain", "")
 

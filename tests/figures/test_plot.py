@@ -102,7 +102,7 @@ def test_metrics_without_an_epoch_are_refused(run: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"threat": "linf:0.1"}'])
-def test_a_config_that_is_none_is_refused(text: str, run: Path) -> None:
+def test_an_invalid_config_is_refused(text: str, run: Path) -> None:
     (run / "config.json").write_text(text)
 
     with pytest.raises(SatbenchError, match=r"^expected threat, dataset and held_out in "):
@@ -147,7 +147,7 @@ def test_of_several_runs_each_has_a_colour(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_runs_of_other_threats_are_told_apart(tmp_path: Path) -> None:
+def test_runs_with_other_threat_models_are_distinguished(tmp_path: Path) -> None:
     training_figure([CURVE, replace(CURVE, threat="linf:0.2")], tmp_path / "two.svg")
 
     assert (
@@ -203,7 +203,7 @@ def test_the_summary_of_a_run(run: Path) -> None:
     ] == [read_training(run).summary()]
 
 
-def test_people_are_told_of_best_epoch_and_warnings(run: Path) -> None:
+def test_the_text_has_the_best_epoch_and_warnings(run: Path) -> None:
     said = CliRunner().invoke(cli, ["plot", str(run)]).output.splitlines()
 
     assert [

@@ -96,7 +96,7 @@ def test_names_beside_near_points_do_not_meet() -> None:
     assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in boxes)
 
 
-def test_a_curve_says_which_attacks_made_it_and_what_brought_it_down() -> None:
+def test_a_curve_names_its_attacks_and_its_bounds() -> None:
     bound = SimpleNamespace
     curve: Any = SimpleNamespace(
         attacks=[bound(attack="foolbox.fmn(steps=10)"), bound(attack="fab-t(targets=3)")],

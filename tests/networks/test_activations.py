@@ -363,7 +363,7 @@ def test_a_network_with_pssilu_goes_through_a_file_and_a_copy_and_still_shares(
 
 
 @each_spec
-def test_weight_decay_on_matrices_alone_leaves_activations_out(spec: str) -> None:
+def test_weight_decay_on_matrices_excludes_activations(spec: str) -> None:
     assert all(p.shape == (1,) for p in build_activation(spec)().parameters())
 
 

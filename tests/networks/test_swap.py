@@ -152,7 +152,7 @@ def test_places_of_every_kind_are_found() -> None:
     assert kinds(model, nn.ReLU) == []
 
 
-def test_gates_stay() -> None:
+def test_gates_are_not_swapped() -> None:
     model = net(nn.ReLU(), nn.Sigmoid(), nn.Hardsigmoid(), nn.Tanh())
 
     assert [site.name for site in swap_activation(model, "silu").sites] == ["2"]
@@ -165,7 +165,7 @@ def test_further_classes_are_swapped_on_request() -> None:
     assert kinds(model, nn.SiLU) == ["2", "4"]
 
 
-def test_what_is_to_be_kept_stays_with_all_in_it() -> None:
+def test_a_module_to_keep_is_unchanged_with_its_submodules() -> None:
     model = net(nn.ReLU(), nn.Sequential(nn.ReLU(), Swish()), nn.ReLU())
     swapped = swap_activation(model, "silu", keep=["4"])
 
@@ -199,7 +199,7 @@ def test_a_model_can_be_swapped_back() -> None:
     assert torch.equal(model(X), before)
 
 
-def test_weights_mode_gradients_hooks_and_random_state_stay() -> None:
+def test_weights_mode_gradients_hooks_and_random_state_are_unchanged() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(), nn.ReLU()).train()
     model[1].eval()
     state, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
@@ -265,7 +265,7 @@ def test_an_activation_called_as_a_function_is_refused_with_its_place() -> None:
     )
 
 
-def test_it_is_left_on_request_and_told_of() -> None:
+def test_it_is_left_on_request_and_reported() -> None:
     model = Functional()
     swapped = swap_activation(model, "silu", unswappable="leave")
 
@@ -315,11 +315,11 @@ def test_a_model_without_activations_is_refused() -> None:
     )
 
 
-def test_an_activation_alone_is_refused() -> None:
+def test_a_bare_activation_is_refused() -> None:
     assert refused(nn.ReLU()) == "expected a model with activations in it, got just ReLU()"
 
 
-def test_a_name_to_keep_that_is_none_is_refused() -> None:
+def test_an_unknown_name_to_keep_is_refused() -> None:
     assert refused(nn.Sequential(OrderedDict(relu=nn.ReLU())), keep=["rellu"]) == (
         "unknown module 'rellu': did you mean 'relu'?"
     )
@@ -329,7 +329,7 @@ def test_an_unknown_activation_is_refused() -> None:
     assert "unknown activation 'sillu'" in refused(net(nn.ReLU()), "sillu")
 
 
-def test_an_error_while_the_model_runs_takes_the_swap_back() -> None:
+def test_an_error_while_the_model_runs_undoes_the_swap() -> None:
     class Stopped(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             raise KeyboardInterrupt

@@ -244,13 +244,13 @@ def test_an_image_that_is_wrong_when_clean_costs_one_forward_and_stays_as_it_is(
     assert torch.equal(x_adv, x)
 
 
-def test_an_image_that_nothing_breaks_comes_back_as_it_was() -> None:
+def test_an_unbroken_image_is_returned_unchanged() -> None:
     x, y = torch.full((1, 1, 10, 10), 0.9), torch.ones(1, dtype=torch.int64)
 
     assert torch.equal(cost_of(ours.APGDT(steps=3), x, y, "l2:0.1")[2], x)
 
 
-def test_an_image_that_is_wrong_by_rounding_alone_goes_on_and_is_handed_over() -> None:
+def test_an_image_that_is_wrong_only_by_rounding_continues_and_is_returned() -> None:
     def nearly_even(x: Tensor) -> Tensor:
         # Class 1 is ahead by up to 1e-6 of the spread of the logits.
         score = (x.flatten(1).mean(1) - 0.5).clamp(max=0.01) * 1e-4

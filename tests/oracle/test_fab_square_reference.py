@@ -254,7 +254,7 @@ def test_square_spends_two_forwards_beside_its_queries(threat: str) -> None:
     assert cost_of(attack, Score(), grey(0.9, 0.8), threat)[:2] == (2 * (30 + 2), 0)
 
 
-def test_square_asks_nothing_where_a_square_changes_no_pixel() -> None:
+def test_square_makes_no_query_if_a_square_changes_no_pixel() -> None:
     # An image of one pixel is up or down by eps: a square of the side it is on changes nothing,
     # and none is better than down.
     noise, queries = Noise(0, "part", (0,)), 200

@@ -54,7 +54,7 @@ def test_the_same_images_are_the_same_data_set(name: str) -> None:
     assert images_given(*GIVEN[name]).digest == DIGEST
 
 
-def test_bytes_are_taken_for_0_to_255_and_it_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bytes_mean_0_to_255_and_a_line_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     grey = (255 * X).round().to(torch.uint8)
     for x in (grey, grey.numpy(), list(grey)):
         found = images_given(x, Y)
@@ -94,7 +94,7 @@ def test_a_loader_is_read_no_further_than_asked() -> None:
         (([X[0], X[0, :, :3]], [0, 1]), r"^expected images of one shape, got \(3, 4, 4\) and "),
     ],
 )
-def test_what_is_no_images_is_said_in_a_sentence(given: tuple[Any, ...], said: str) -> None:
+def test_what_are_no_images_is_refused_in_a_sentence(given: tuple[Any, ...], said: str) -> None:
     with pytest.raises(SatbenchError, match=said):
         images_given(*given)
 

@@ -301,7 +301,7 @@ def test_a_dataset_made_by_hand_needs_labels_within_its_classes() -> None:
     ],
     ids=["tuple", "list", "dict"],
 )
-def test_logits_inside_something_are_taken_and_it_is_said(
+def test_logits_inside_another_object_are_used_and_reported(
     wrap: Callable[[Tensor], object], place: str
 ) -> None:
     learnt = check_set_up(Model(wrap), USER, LINF)
@@ -314,7 +314,7 @@ def test_several_tensors_that_could_be_logits_are_refused() -> None:
         check(Model(lambda z: (z, z)))
 
 
-def test_a_plain_model_leaves_nothing_to_say() -> None:
+def test_a_plain_model_has_no_notes() -> None:
     assert check_set_up(Model(), USER, LINF) == Learnt()
 
 
@@ -409,7 +409,7 @@ def test_the_image_that_a_model_fails_on_is_named() -> None:
         check(Model(before=fail))
 
 
-def test_only_the_first_line_of_a_models_error_is_told() -> None:
+def test_only_the_first_line_of_a_models_error_is_shown() -> None:
     def fail(x: Tensor) -> Tensor:
         raise RuntimeError("first\nsecond")
 
@@ -565,7 +565,7 @@ def dropped(x: Tensor) -> Tensor:
     ],
     ids=["norm", "thawed", "mean", "std", "quantised", "softmax", "size", "random too"],
 )
-def test_a_model_whose_answers_hang_on_the_batch_is_refused_with_the_cause(
+def test_a_model_whose_answers_depend_on_the_batch_is_refused_with_the_cause(
     model: Callable[[], nn.Module], cause: str
 ) -> None:
     torch.manual_seed(0)
@@ -600,13 +600,13 @@ GENERATOR_OF_ITS_OWN = torch.Generator()
     ],
     ids=["itself", "bfloat16", "dropout", "own generator", "numpy", "hard"],
 )
-def test_a_model_that_is_coarse_or_random_is_not_taken_for_one_that_hangs_on_the_batch(
+def test_a_coarse_or_random_model_is_not_mistaken_for_one_that_depends_on_the_batch(
     before: Callable[[Tensor], Tensor],
 ) -> None:
     check(Model(before=before))
 
 
-def test_a_single_image_has_no_company() -> None:
+def test_a_single_image_has_no_other_images_to_depend_on() -> None:
     check(Norm(), dataset_from_tensors(X[:1], Y[:1]))
 
 

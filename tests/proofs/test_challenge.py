@@ -124,9 +124,7 @@ def test_the_same_attack_and_seed_as_the_record_is_refused(weak: Path) -> None:
         run_challenge(Challenge(weak, (WEAK,)))
 
 
-def test_a_stopped_challenge_goes_on_and_ends_in_the_same_record(
-    weak: Path, tmp_path: Path
-) -> None:
+def test_a_stopped_challenge_continues_to_the_same_record(weak: Path, tmp_path: Path) -> None:
     class Stop(NoProgress):
         def advance(self, images: int, survivors: int) -> None:
             raise KeyboardInterrupt
@@ -141,7 +139,7 @@ def test_a_stopped_challenge_goes_on_and_ends_in_the_same_record(
     assert without_times(resumed.record) == without_times(whole.record)
 
 
-def test_a_record_that_does_not_hold_is_not_challenged(weak: Path) -> None:
+def test_a_record_that_does_not_verify_is_not_challenged(weak: Path) -> None:
     record = read_record(weak)
     write_record(replace(record, eps="0.2"), weak)
     with pytest.raises(SatbenchError, match=r"does not hold: the identity is not that of"):
@@ -195,7 +193,7 @@ def save(images: np.ndarray, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["x.pt", "x.npy", "x.npz"])
-def test_images_that_fool_break_their_images(
+def test_given_adversarial_images_break_their_images(
     name: str, weak: Path, strong_images: np.ndarray, made: Callable[[str], Path]
 ) -> None:
     file = save(strong_images, weak.parent / name)
@@ -209,7 +207,7 @@ def test_images_that_fool_break_their_images(
     assert verify_record(done.path).faults == []
 
 
-def test_float64_and_the_whole_test_set_are_taken_too(
+def test_float64_and_the_whole_test_set_are_accepted(
     weak: Path, strong_images: np.ndarray, fashion: Dataset
 ) -> None:
     whole = fashion.pixels(np.arange(len(fashion))).astype(np.float64)
@@ -300,7 +298,7 @@ def test_a_missing_or_strange_file_is_refused(weak: Path) -> None:
 # Merging
 
 
-def test_merged_files_hold_and_are_as_low_as_their_union(
+def test_merged_files_verify_and_are_as_low_as_their_union(
     weak: Path, made: Callable[[str], Path]
 ) -> None:
     strong = copied(made(STRONG), weak.parent)

@@ -59,7 +59,7 @@ def evaluate(out: Path | None, x: Any = X, **changes: Any) -> Record:
 # In Python
 
 
-def test_a_record_of_tensors_is_verified_by_whoever_has_them(tmp_path: Path) -> None:
+def test_a_record_of_tensors_is_verified_with_them(tmp_path: Path) -> None:
     record = evaluate(tmp_path)
     verified = satbench.verify(record, Net(), X, Y)
 
@@ -124,7 +124,9 @@ WRONG: dict[str, tuple[Any, Any, Any, str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_not_the_records_is_named_and_confirms_no_number(name: str, tmp_path: Path) -> None:
+def test_a_wrong_model_or_wrong_images_are_named_and_confirm_no_number(
+    name: str, tmp_path: Path
+) -> None:
     model, x, y, said = WRONG[name]
     verified = satbench.verify(evaluate(tmp_path), model, x, y)
 
@@ -154,7 +156,7 @@ def test_a_changed_verdict_is_named(tmp_path: Path) -> None:
         ((nn.Linear(2, 2), X, Y), r"weights|refuses|fails"),
     ],
 )
-def test_what_is_missing_or_of_another_kind_is_said_in_a_sentence(
+def test_a_missing_or_wrong_argument_is_refused_in_a_sentence(
     given: tuple[Any, ...], said: str, tmp_path: Path
 ) -> None:
     record = evaluate(tmp_path)
@@ -176,7 +178,7 @@ def test_a_record_that_lies_in_no_file_cannot_be_verified(tmp_path: Path) -> Non
         satbench.verify(5, Net(), X, Y)  # type: ignore[arg-type]
 
 
-def test_the_model_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_the_model_is_unchanged(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(36), nn.Linear(36, 3)).train()
     record = satbench.evaluate(net, X, Y, attacks=WEAK, eps="0.06", out=tmp_path)
     before = {name: value.clone() for name, value in net.state_dict().items()}
@@ -189,7 +191,7 @@ def test_the_model_comes_back_as_it_was(tmp_path: Path) -> None:
     assert all(p.grad is None and p.requires_grad for p in net.parameters())
 
 
-def test_a_challenge_of_ones_own_lowers_the_record_and_holds(tmp_path: Path) -> None:
+def test_a_challenge_of_a_users_own_record_lowers_it_and_verifies(tmp_path: Path) -> None:
     weak = evaluate(tmp_path)
     strong = satbench.challenge(weak, Net(), X, Y, attacks=STRONG, by="me", seed=3)
     alone = evaluate(tmp_path / "alone", attacks=STRONG, seed=3)
@@ -199,7 +201,7 @@ def test_a_challenge_of_ones_own_lowers_the_record_and_holds(tmp_path: Path) -> 
     assert satbench.verify(strong, Net(), X, Y).robust_accuracy == strong.surviving() / 20
 
 
-def test_a_challenge_is_found_and_run_anew(
+def test_a_challenge_is_found_and_can_run_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weak = evaluate(tmp_path)
@@ -326,7 +328,7 @@ def test_a_record_made_on_the_command_line_is_verified_in_python(run: Run) -> No
     assert verified.confirmed
 
 
-def test_verify_tells_the_number_as_json_too(run: Run, tmp_path: Path) -> None:
+def test_verify_prints_the_number_as_json_too(run: Run, tmp_path: Path) -> None:
     record = evaluate(tmp_path / "out")
     words = (record.path or "", *MODEL, "--json", "--quiet")
     _, right, _ = run("verify", *words, "--data", "x.npz")

@@ -69,7 +69,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     return run
 
 
-def test_a_challenge_says_what_fell(board: Path, run: Run) -> None:
+def test_a_challenge_says_what_it_broke(board: Path, run: Run) -> None:
     code, out, _ = run("challenge", board, "--attack", "pgd-10", "--by", "me", "--json")
     told = json.loads(out)
     record = read_record(Path(told["record"]))
@@ -159,7 +159,7 @@ def test_verify_all_checks_the_board_and_its_reference(board: Path, run: Run) ->
     ]
 
 
-def test_verify_all_fails_where_one_record_does_not_hold(board: Path, run: Run) -> None:
+def test_verify_all_fails_if_one_record_does_not_verify(board: Path, run: Run) -> None:
     write_record(replace(read_record(board), eps="0.2"), board)
     code, out, _ = run("verify", "--all")
 
@@ -168,7 +168,7 @@ def test_verify_all_fails_where_one_record_does_not_hold(board: Path, run: Run) 
     assert out.splitlines()[-1].startswith("0 of 1 records hold")
 
 
-def test_verify_all_goes_on_behind_a_record_that_cannot_be_read(board: Path, run: Run) -> None:
+def test_verify_all_continues_after_a_record_that_cannot_be_read(board: Path, run: Run) -> None:
     (board.parent / "a.json").write_text("{")
     code, out, _ = run("verify", "--all")
 
@@ -177,7 +177,7 @@ def test_verify_all_goes_on_behind_a_record_that_cannot_be_read(board: Path, run
     assert out.splitlines()[-1].startswith("1 of 2 records hold")
 
 
-def test_verify_wants_records_or_all(board: Path, run: Run) -> None:
+def test_verify_needs_records_or_all(board: Path, run: Run) -> None:
     assert [run("verify")[0], run("verify", board, "--all")[0]] == [2, 2]
 
 
@@ -187,7 +187,7 @@ def test_the_committed_records_are_those_that_ship() -> None:
 
 
 @pytest.mark.slow
-def test_every_committed_witness_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_committed_witness_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("satbench.evaluation.given.load_dataset", load_dataset)
 
     assert {path.name: verify_record(path).faults for path in committed_records()} == {

@@ -109,7 +109,7 @@ def test_the_seed_is_drawn_anew_and_can_be_given(honest: Path) -> None:
     assert again == drawn[0]
 
 
-def test_a_record_that_does_not_hold_is_not_rechecked(honest: Path, tmp_path: Path) -> None:
+def test_a_record_that_does_not_verify_is_not_rechecked(honest: Path, tmp_path: Path) -> None:
     path = tmp_path / "other.json"
     write_record(replace(read_record(honest), seed=9), path)
     with pytest.raises(SatbenchError, match=r"does not hold"):
@@ -118,7 +118,7 @@ def test_a_record_that_does_not_hold_is_not_rechecked(honest: Path, tmp_path: Pa
         Recheck(honest, images=0)
 
 
-def test_the_command_says_by_how_much_and_exits_with_1_where_one_fell(
+def test_the_command_prints_the_bound_and_exits_with_1_if_an_image_was_broken(
     honest: Path, hidden: Path
 ) -> None:
     words = ["--images", "40", "--seed", "1", "--attack", "pgd-10", "--quiet"]
@@ -168,6 +168,6 @@ def test_a_board_is_rechecked_model_by_model_at_its_lowest_record(make_record) -
     assert sorted(map(str, lowest_unverified(records, []))) == ["lower", "other"]
 
 
-def test_neither_a_record_nor_a_board_is_a_mistake(honest: Path) -> None:
+def test_the_command_needs_a_record_or_a_board(honest: Path) -> None:
     assert CliRunner().invoke(cli, ["recheck"]).exit_code == 2
     assert CliRunner().invoke(cli, ["recheck", str(honest), "--board", "x"]).exit_code == 2

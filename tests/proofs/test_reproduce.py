@@ -127,7 +127,7 @@ def test_other_seed_passes_and_flags_are_named(copy: Path) -> None:
     assert not reproduce_record(Reproduction(copy)).is_same
 
 
-def test_what_another_machine_had_is_told_and_is_no_difference(copy: Path) -> None:
+def test_a_difference_of_the_machine_is_reported_and_does_not_count(copy: Path) -> None:
     made = read_record(copy)
     surroundings = replace(made.environment, torch="1.0", device="abacus")
     sealed(replace(made, environment=surroundings), copy)

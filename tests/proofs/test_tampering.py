@@ -116,7 +116,7 @@ def forgery(originals: tuple[Path, Path], tmp_path: Path) -> Forgery:
 IDENTITY = "the identity is not that of the inputs: one of them was changed"
 
 
-def test_what_nobody_changed_holds(forgery: Forgery) -> None:
+def test_an_unchanged_record_verifies(forgery: Forgery) -> None:
     assert {-1, 0, 1, 2} == set(forgery.record.verdicts)
     assert forgery.faults() == []
 
@@ -249,7 +249,7 @@ def test_other_weights_are_found_resealed(forgery: Forgery) -> None:
     ],
     ids=["activation", "training", "parameters"],
 )
-def test_a_model_told_of_wrongly_is_found_resealed(
+def test_a_wrong_description_of_the_model_is_found_resealed(
     values: dict[str, Any], said: str, forgery: Forgery
 ) -> None:
     forgery.change(model=replace(forgery.record.model, **values))
@@ -336,7 +336,7 @@ def test_a_changed_sum_is_found_resealed(field: str, number: int, forgery: Forge
     ids=str,
 )
 @pytest.mark.parametrize("number", [1, 2])
-def test_another_story_of_a_stage_is_not_of_the_identity(
+def test_another_origin_of_a_stage_is_not_of_the_identity(
     values: dict[str, Any], number: int, forgery: Forgery
 ) -> None:
     forgery.change_stage(number, lambda stage: replace(stage, **values))
@@ -354,7 +354,7 @@ def test_other_weights_of_a_source_are_found_resealed(forgery: Forgery) -> None:
     assert fault.startswith("the surrogate fmnist-sat-tiny-relu-s1 here has weights ")
 
 
-def test_a_source_that_nobody_knows_is_named(forgery: Forgery) -> None:
+def test_an_unknown_source_is_named(forgery: Forgery) -> None:
     forgery.change(sources={"none-such": "0" * 64})
 
     (fault,) = forgery.faults()

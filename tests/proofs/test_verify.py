@@ -90,7 +90,7 @@ def test_a_good_record_passes(good: Path) -> None:
     )
 
 
-def test_the_model_answers_where_it_is_told_to(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_runs_on_the_given_device(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[torch.device] = []
 
     @contextmanager
@@ -165,7 +165,7 @@ def test_a_clean_verdict_that_is_not_the_models_is_named(
     ]
 
 
-def test_a_verdict_changed_alone_does_not_add_up(good: Path) -> None:
+def test_a_changed_verdict_disagrees_with_the_counts(good: Path) -> None:
     verdicts = read_record(good).verdicts
     verdicts[verdicts.index(2)] = 1
     change(good, lambda record: replace(record, verdicts=verdicts))
@@ -280,7 +280,7 @@ def test_a_changed_eps_is_named_by_the_witnesses(good: Path) -> None:
     assert {int(fault.split()[1].rstrip(":")) for fault in faults} <= set(broken)
 
 
-def test_an_eps_that_is_none_is_named(good: Path) -> None:
+def test_an_invalid_eps_is_named(good: Path) -> None:
     change(good, lambda record: replace(record, eps="8"))
 
     assert faults_of(good)[0].startswith("the threat model is not one: expected eps at most 1")
@@ -405,7 +405,7 @@ def test_a_model_may_be_named(good: Path, shipped: LoadedModel) -> None:
     assert verify_record(good, Given(shipped.info.name)).faults == []
 
 
-def test_a_record_of_tensors_is_for_their_owner(good: Path) -> None:
+def test_a_record_of_tensors_needs_their_owner(good: Path) -> None:
     change(good, lambda r: replace(r, dataset=replace(r.dataset, name="tensors", split="user")))
     with pytest.raises(SatbenchError, match=r"a user's own images \(tensors\): give them with"):
         verify_record(good)

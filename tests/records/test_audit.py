@@ -61,7 +61,7 @@ def test_an_audit_counts_both_strata_and_bounds_the_images_it_did_not_see(
     assert AuditResult(400, 50, 5, 100, 2, unseen, 100 * unseen / 1000) == found
 
 
-def test_what_the_weakest_lost_does_not_enter_the_bound(make_record: MakeRecord) -> None:
+def test_breaks_among_the_weakest_do_not_change_the_bound(make_record: MakeRecord) -> None:
     bounds = [
         audit_of(
             _audited(make_record, *_stages(400, ("weakest/a", 50, broken), ("sample/a", 100, 0)))

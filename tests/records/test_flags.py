@@ -30,11 +30,11 @@ def test_white_box_breaking_what_square_left_is_no_flag() -> None:
     assert found([*[1] * 40, 2, *[-1] * 40], "gradient-free", "white-box") == []
 
 
-def test_square_alone_is_no_flag() -> None:
+def test_square_without_white_box_attacks_is_no_flag() -> None:
     assert found([1] * 40 + [-1] * 40, "gradient-free") == []
 
 
-def test_white_box_alone_is_no_flag() -> None:
+def test_white_box_attacks_without_others_are_no_flag() -> None:
     assert found([1, *[2] * 40, *[-1] * 40], "white-box", "white-box") == []
 
 
@@ -72,7 +72,7 @@ def test_a_number_without_survivors_cannot_be_too_high() -> None:
     assert found([1, 2, 2, 2], "white-box", "gradient-free") == []
 
 
-def test_a_sign_that_a_record_tells_is_counted_however_small() -> None:
+def test_a_sign_in_a_record_is_counted_however_small() -> None:
     verdicts = [2] * 2 + [-1] * 498
     names = ["gradient-free-beats-gradients", "transfer-beats-white-box"]
     flags = flags_from_result(verdicts, ["white-box", "gradient-free"], also=names)

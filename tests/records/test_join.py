@@ -58,7 +58,7 @@ def on_survivors(record: Record, verdicts: Sequence[int]) -> list[int]:
 
 @FEW
 @given(VERDICTS, VERDICTS)
-def test_a_challenge_takes_away_just_what_it_broke(make_record, told, new) -> None:
+def test_a_challenge_removes_exactly_what_it_broke(make_record, told, new) -> None:
     parent = proven(make_record(told, TWO_ATTACKS))
     run = proven(make_record(on_survivors(parent[0], new), [PGD, "x"], seed=3))
     record, witnesses = add_challenge(parent, run, "someone")
@@ -72,7 +72,7 @@ def test_a_challenge_takes_away_just_what_it_broke(make_record, told, new) -> No
     assert parse_record(record.to_json(), "here") == record
 
 
-def test_a_challenge_tells_who_ran_what_with_which_seed(make_record) -> None:
+def test_a_challenge_names_who_ran_what_with_which_seed(make_record) -> None:
     parent = proven(make_record([1, -1, -1], [SQUARE], seed=4))
     record, _ = add_challenge(parent, proven(make_record([0, 1, -1], [FAB], seed=7)), "someone")
 
@@ -167,7 +167,7 @@ def test_a_merge_breaks_what_either_record_broke(make_record, told, other) -> No
 
 @FEW
 @given(VERDICTS)
-def test_a_record_merged_with_itself_loses_nothing_and_gains_nothing(make_record, told) -> None:
+def test_a_record_merged_with_itself_does_not_change(make_record, told) -> None:
     mine = proven(make_record(told, TWO_ATTACKS))
     record, witnesses = merge_records([mine, mine])
 
@@ -219,7 +219,7 @@ def test_a_stage_that_ran_apart_keeps_the_numbers_of_its_own_run(make_record) ->
     assert (stage.apart, stage.attacked, stage.broken) == (True, 3, 2)
 
 
-def test_a_stage_that_both_records_hold_is_there_once(make_record) -> None:
+def test_a_stage_of_both_records_is_listed_once(make_record) -> None:
     parent = proven(make_record([1, -1, -1], [SQUARE]))
     one = add_challenge(parent, proven(make_record([0, 1, -1], [FAB], seed=1)))
     two = add_challenge(parent, proven(make_record([0, -1, 1], [PGD], seed=2)))
@@ -295,7 +295,7 @@ def test_the_stages_of_a_run_apart_must_follow_from_each_other(make_record) -> N
     assert fault == f"{PGD} attacked 1 images, but 2 were left in its own run"
 
 
-def test_fewer_passes_than_none_are_named(make_record) -> None:
+def test_negative_passes_are_named(make_record) -> None:
     record = make_record([-1], [SQUARE])
     spoilt = replace(record, stages=[replace(record.stages[0], backwards=-1)])
 

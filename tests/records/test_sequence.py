@@ -69,7 +69,7 @@ def test_just_the_counts_of_which_the_posterior_is_over_a_twentieth_of_the_prior
 
 @FEW
 @given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_who_has_seen_all_images_knows_the_share(counts: tuple[int, int]) -> None:
+def test_the_interval_of_all_images_is_the_share(counts: tuple[int, int]) -> None:
     successes, n = counts
 
     assert (successes / n,) * 2 == confidence_sequence(successes, n, n)
@@ -109,7 +109,7 @@ def test_one_success_more_lowers_neither_end(look: tuple[int, int, int]) -> None
     assert (more_low >= low, more_high >= high) == (True, True)
 
 
-def test_of_one_share_the_interval_narrows_with_every_look() -> None:
+def test_the_interval_of_a_share_narrows_with_more_images() -> None:
     widths = [high - low for low, high in (sequence(n // 2, n, 2000) for n in range(0, 2001, 100))]
 
     assert widths == sorted(widths, reverse=True)
@@ -117,7 +117,7 @@ def test_of_one_share_the_interval_narrows_with_every_look() -> None:
 
 
 @pytest.mark.parametrize("look", [(-1, 5, 9), (6, 5, 9), (3, 10, 9), (0, 0, 0)])
-def test_a_count_that_is_none_has_no_interval(look: tuple[int, int, int]) -> None:
+def test_an_invalid_count_has_no_interval(look: tuple[int, int, int]) -> None:
     with pytest.raises(SatbenchError, match=r"^expected a count among n of a population, got "):
         confidence_sequence(*look)
 
@@ -156,7 +156,7 @@ def test_a_clean_sample_of_n_leaves_about_3_in_n() -> None:
 
 
 @pytest.mark.parametrize("counts", [(-1, 5, 9), (6, 5, 9), (1, 10, 9)])
-def test_a_sample_that_is_none_has_no_bound(counts: tuple[int, int, int]) -> None:
+def test_an_invalid_sample_has_no_bound(counts: tuple[int, int, int]) -> None:
     with pytest.raises(SatbenchError, match=r"^expected a sample's count, got "):
         unseen_bound(*counts)
 
@@ -229,12 +229,12 @@ def test_what_a_sample_broke_raises_the_bound() -> None:
         ([(2, 3, 300)], 297.0),
     ],
 )
-def test_whole_samples_leave_nothing_and_none_leaves_everything(
+def test_complete_samples_leave_no_image_and_no_sample_leaves_all(
     samples: list[tuple[int, int, int]], expected: float
 ) -> None:
     assert expected == pooled_unseen_bound(samples)
 
 
-def test_one_sample_that_is_none_leaves_no_bound() -> None:
+def test_one_invalid_sample_gives_no_bound() -> None:
     with pytest.raises(SatbenchError, match=r"^expected a sample's count, got 6 of 5 of 9$"):
         pooled_unseen_bound([(0, 5, 9), (6, 5, 9)])
