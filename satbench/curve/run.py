@@ -34,6 +34,7 @@ from satbench.engine.journal import RunStore, known_models
 from satbench.engine.runner import Context, run_stages
 from satbench.engine.stage import Stage
 from satbench.evaluation.config import EvalConfig, first_examples
+from satbench.evaluation.cost.stage_costs import costs_of
 from satbench.evaluation.environment import measured_environment
 from satbench.evaluation.own_code import identified
 from satbench.evaluation.surrogates import NamedSurrogates, with_surrogates
@@ -288,8 +289,8 @@ def _measure(
     module: nn.Module, inputs: _Inputs, suite: tuple[Stage, ...], work: _Work
 ) -> tuple[Curve, Nearest]:
     """Run the minimum-norm attacks, or continue them; the curve has no bounds yet."""
-    plan, context = work.plan, work.context()
-    data = plan.dataset
+    plan, data = work.plan, work.plan.dataset
+    context = replace(work.context(), costs=costs_of(suite, data.classes))
     nearest = Nearest(data)
     with torch.enable_grad(), borrowed(module) as judged:
         run = SearchRun(judged, suite, plan.norm, nearest, context)

@@ -60,8 +60,8 @@ class SearchRun:
         self._results[result.stage].append(without_images(result))
 
     def survivors(self) -> int:
-        """Return for how many images no point is known."""
-        return int(np.isinf(self.nearest.distances).sum())
+        """Return how many images each attack searches: all that are right when clean."""
+        return len(self.nearest.right)
 
     @property
     def seconds(self) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
+from satbench.core.progress.course import StageCost
+from satbench.core.progress.receiver import NoProgress
 from satbench.curve.run import CurvePlan, Measured, measure_curve
 from satbench.data import Dataset
 from satbench.engine.judge import predict
@@ -54,10 +56,11 @@ def measured(
     out: Path,
     attacks: tuple[str, ...] = ("foolbox.fmn(steps=25)",),
     norm: str = "linf",
+    progress: NoProgress | None = None,
     **plan: Any,
 ) -> Measured:
     info = describe_module(model, "mean", "python")
-    return measure_curve(model, info, CurvePlan(images, norm, attacks, **plan), out)
+    return measure_curve(model, info, CurvePlan(images, norm, attacks, **plan), out, progress)
 
 
 def made(distances: list[float | None], *, norm: str = "linf", chance: float = 0.1) -> Curve:
@@ -89,6 +92,28 @@ def test_distances_are_those_of_a_model_whose_answer_is_known(
     assert curve.surviving(0) == 5
     assert curve.surviving(0.1) == 3
     assert curve.surviving(0.5) == 0
+
+
+def test_progress_knows_the_cost_of_a_search_and_that_each_searches_all_images(
+    mean_model: nn.Module, images: Dataset, tmp_path: Path
+) -> None:
+    class Recorder(NoProgress):
+        costs: Sequence[StageCost] = ()
+
+        def __init__(self) -> None:
+            self.searched: list[int] = []
+
+        def expect(self, costs: Sequence[StageCost]) -> None:
+            self.costs = self.costs or costs  # later runs bound the curve
+
+        def advance(self, images: int, survivors: int) -> None:
+            self.searched.append(survivors)
+
+    shown, attacks = Recorder(), ("fab-t(targets=3,steps=20)", "foolbox.fmn(steps=25)")
+    measured(mean_model, images, tmp_path, attacks, progress=shown)
+
+    assert [cost.passes for cost in shown.costs] == [1, 40, 0]  # two classes have one target
+    assert shown.searched[:3] == [5, 5, 5]  # of six images one is wrong when clean
 
 
 def test_a_curve_says_what_was_searched(

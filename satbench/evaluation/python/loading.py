@@ -20,10 +20,21 @@ _CLASSES = {"cifar10": 10, "cifar100": 100, "fashion-mnist": 10, "imagenet": 100
 
 
 class LabelledImages(NamedTuple):
-    """Images `x` (N, C, H, W), float32 in [0, 1], and labels `y` (N,) int64."""
+    """Images `x` (N, C, H, W), float32 in [0, 1], and labels `y` (N,) int64.
+
+    >>> import satbench
+    >>> satbench.load_dataset("fashion-mnist", n_examples=20)
+    LabelledImages(20 images of 1×28×28, labels of 10 classes)
+    """
 
     x: Tensor
     y: Tensor
+
+    def __repr__(self) -> str:
+        """Return one line instead of all pixels."""
+        shape = "×".join(map(str, self.x.shape[1:]))
+        classes = len(set(self.y.tolist()))
+        return f"LabelledImages({len(self.y):,} images of {shape}, labels of {classes} classes)"
 
 
 def load_model(name: str, *, classes: int | None = None, **file: Unpack[FileKeywords]) -> nn.Module:
