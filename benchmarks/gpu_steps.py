@@ -81,7 +81,7 @@ SIZES = {
         20,
         ("apgd-ce", "apgd-t"),
     ),
-    "tiny": Size(1, 12, 4, ("pgd-2",), ("pgd-2",), 300, 1, 2, ("apgd-ce",)),
+    "tiny": Size(1, 12, 2, ("pgd-2",), ("pgd-2",), 300, 1, 2, ("apgd-ce",)),
 }
 
 

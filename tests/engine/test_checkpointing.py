@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -192,3 +195,36 @@ def test_layers_with_another_backward_are_refused(shipped: LoadedModel, fashion:
         satbench.evaluate(
             shipped.module, x, y, eps="0.1", out=None, checkpointing=True, bpda={layer: "identity"}
         )
+
+
+IN_A_GIB = """
+import resource, sys, torch
+from torch import nn
+import satbench
+torch.manual_seed(0)
+layers = [nn.Conv2d(1, 64, 1), *(m for _ in range(40) for m in (nn.Conv2d(64, 64, 1), nn.SiLU()))]
+net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(1024, 3)).eval()
+x = torch.rand(1, 1, 256, 256)
+y = net(x).argmax(1).detach()
+given = dict(attacks="pgd(steps=2)", eps="1/255", out=None, diagnose=False, progress=False)
+given["checkpointing"] = sys.argv[1] == "checkpointing"
+satbench.evaluate(net, x[:, :, :64, :64], y, **given)  # all is loaded now
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**30,) * 2)
+try:
+    print(len(satbench.evaluate(net, x, y, **given).verdicts))
+except satbench.SatbenchError as error:
+    print(type(error).__name__)
+"""
+"""One image whose activations are 1.3 GiB, in a process that may take 1 GiB more."""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs the limits of Linux")
+@pytest.mark.parametrize(("how", "told"), [("plain", "NoRoomError"), ("checkpointing", "1")])
+def test_an_image_that_does_not_fit_into_a_gib_fits_with_checkpointing(how: str, told: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_GIB, how], capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout.strip() == told, done.stderr

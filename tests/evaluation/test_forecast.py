@@ -124,7 +124,7 @@ def test_time_and_money_of_a_machine_are_flops_by_its_rate(made: Forecast) -> No
     assert here.seconds == made.seconds
     assert here.money == pytest.approx(made.seconds)
     assert gpu.machine.is_peak
-    assert gpu.seconds == pytest.approx(made.flops / 156e12)
+    assert gpu.seconds == pytest.approx(made.flops / 19.5e12)
     assert gpu.money == pytest.approx(2 * gpu.seconds)
     others = [place for place in made.places if place.machine.name not in ("A100",)][1:]
     assert all(place.money is None for place in others)

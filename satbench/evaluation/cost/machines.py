@@ -1,7 +1,8 @@
 """Machines that an evaluation may run on: named GPUs, and the machines of records.
 
-The rates of named GPUs are their makers' published dense peaks.  No network reaches them, so the
-time at the peak is a lower bound.  If a record has its FLOPs, the rate of its machine is measured.
+The rates of named GPUs are their makers' published peaks in float32.  No network reaches them, so
+the time at the peak is a lower bound.  If a record has its FLOPs, the rate of its machine is
+measured.
 """
 
 from __future__ import annotations
@@ -29,25 +30,21 @@ class RatedMachine:
 
 @dataclass(frozen=True)
 class _Sheet:
-    """A line of a data sheet: dense teraFLOPs a second in float32, and in TF32 if it has that.
-
-    PyTorch computes convolutions in TF32 by default on GPUs that have it.
-    """
+    """A line of a data sheet: teraFLOPs a second in float32, in which models are searched."""
 
     name: str
     float32: float
-    tf32: float | None
     source: str
 
 
 _SHEETS = (
-    _Sheet("T4", 8.1, None, "NVIDIA T4 data sheet, 2019"),
-    _Sheet("V100", 15.7, None, "NVIDIA V100 SXM2 data sheet, 2020"),
-    _Sheet("RTX-4090", 82.6, 82.6, "NVIDIA Ada GPU architecture paper, 2022"),
-    _Sheet("L4", 30.3, 60.0, "NVIDIA L4 data sheet, 2023"),
-    _Sheet("A100", 19.5, 156.0, "NVIDIA A100 data sheet, 2020"),
-    _Sheet("H100", 67.0, 494.5, "NVIDIA H100 SXM data sheet, 2023"),
-    _Sheet("H200", 67.0, 494.5, "NVIDIA H200 SXM data sheet, 2024"),
+    _Sheet("T4", 8.1, "NVIDIA T4 data sheet, 2019"),
+    _Sheet("V100", 15.7, "NVIDIA V100 SXM2 data sheet, 2020"),
+    _Sheet("RTX-4090", 82.6, "NVIDIA Ada GPU architecture paper, 2022"),
+    _Sheet("L4", 30.3, "NVIDIA L4 data sheet, 2023"),
+    _Sheet("A100", 19.5, "NVIDIA A100 data sheet, 2020"),
+    _Sheet("H100", 67.0, "NVIDIA H100 SXM data sheet, 2023"),
+    _Sheet("H200", 67.0, "NVIDIA H200 SXM data sheet, 2024"),
 )
 
 HERE = "here"
@@ -60,18 +57,13 @@ def machine_names() -> list[str]:
 
 
 def named_machines() -> list[RatedMachine]:
-    """Return the named GPUs, with the higher of their published peaks in float32 and TF32.
+    """Return the named GPUs, with their published peaks in float32 without tensor cores.
 
     >>> [one.rate for one in named_machines() if one.name == "A100"]
-    [156000000000000.0]
+    [19500000000000.0]
     """
     return [
-        RatedMachine(
-            sheet.name,
-            1e12 * max(sheet.float32, sheet.tf32 or 0.0),
-            f"published {'TF32' if sheet.tf32 else 'float32'} peak",
-            is_peak=True,
-        )
+        RatedMachine(sheet.name, 1e12 * sheet.float32, "published float32 peak", is_peak=True)
         for sheet in _SHEETS
     ]
 
