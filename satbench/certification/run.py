@@ -155,7 +155,7 @@ def certify_model(
     images = DatasetInfo(data.name, data.split, len(data), data.classes, data.digest)
     identity = certificate_identity(info, images, plan.threat, plan.method, plan.seconds)
     stem = certificate_stem(info.name, images.name, plan.threat, identity)
-    path, store = out / f"{stem}.json", RunStore(out, identity)
+    path, store = out / f"{stem}.json", RunStore(out, identity, data.images.shape)
     with store.claimed():
         if not fresh and (known := _found(path, identity)):
             store.sweep()

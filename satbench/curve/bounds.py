@@ -131,7 +131,8 @@ class _Beyond:
 
     def _of_these(self, results: Iterable[BatchResult]) -> Iterator[BatchResult]:
         for result in results:
-            if self._beyond[result.indices].all():  # else a new record has appeared
+            proven = len(result.witnesses) == result.broken.sum()
+            if proven and self._beyond[result.indices].all():  # else a new record has appeared
                 self._take(result)
                 yield result
 

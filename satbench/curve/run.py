@@ -195,7 +195,7 @@ def measure_curve(
     inputs = _Inputs(info, dataset, curve_identity(info, dataset, plan.norm, plan.seed, specs))
     stem = file_stem((info.name, dataset.name, plan.norm, KIND, inputs.identity[:8]))
     path = out / f"{stem}.json"
-    store = RunStore(out, inputs.identity)
+    store = RunStore(out, inputs.identity, data.images.shape)
     with store.claimed(shared):
         store.begin(info, fresh)
         known = None if fresh else _found(path, inputs.identity, data)

@@ -49,6 +49,12 @@ class SearchRun:
         for number, stage in enumerate(self.suite, 1):
             yield _Searching(self, number, stage)
 
+    def fits(self, result: BatchResult) -> bool:
+        """Say whether a result is of the clean pass, or has a distance for each point."""
+        points = int(result.broken.sum()) if result.stage else 0
+        counts = (len(result.witnesses), len(result.margins))
+        return result.stage <= len(self.suite) and counts == (points, points)
+
     def take(self, result: BatchResult) -> None:
         """Take the points of a unit."""
         found = result.indices[result.broken]

@@ -146,7 +146,7 @@ def _read_npy(path: Path) -> Array:
     try:
         # A plain array, whose pages the system reads when they are needed.
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # a header that lies raises every kind of error
         raise _unreadable(path, error) from None
 
 

@@ -8,10 +8,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from satbench.core.errors import SatbenchError
 from satbench.core.files import atomic_path, file_stem, write_text
@@ -21,6 +23,7 @@ from satbench.engine.claims import Claims, ConcludedElsewhere, Member, member_of
 from satbench.engine.runner import BatchResult
 from satbench.engine.searched import Kind
 from satbench.records.record import ModelInfo, read_record
+from satbench.records.stored_arrays import read_arrays
 
 _MODEL = "model.json"
 """The file next to the batches that says which model they are of."""
@@ -28,18 +31,24 @@ _MODEL = "model.json"
 _START = 12
 """How many letters of a model's name the names of its records have, even if they are cut."""
 
+_MOST_STAGES, _MOST_PASSES, _MOST_SECONDS = 10**6, 10**15, 1e9
+"""Of a batch: far above those of any, and sums of them stay within 64 bits."""
+
 
 class RunStore:
-    """The journal of one run, in a folder named after the run's identity."""
+    """The journal of one run, in a folder named after the run's identity.
 
-    def __init__(self, out: Path, identity: str) -> None:
-        self.folder = out / ".runs" / identity[:16]
+    `shape` is that of the images of the run, (N, C, H, W).
+    """
+
+    def __init__(self, out: Path, identity: str, shape: tuple[int, ...]) -> None:
+        self.folder, self._shape = out / ".runs" / identity[:16], shape
         self._seen: set[str] = set()
         self._member: Member | None = None
 
     def within(self, name: str) -> RunStore:
         """Return the journal of a part of this run, in a subfolder."""
-        part = RunStore(self.folder, name)
+        part = RunStore(self.folder, name, self._shape)
         part.folder = self.folder / name
         part.folder.mkdir(exist_ok=True)
         part._member = self._member
@@ -122,7 +131,7 @@ class RunStore:
             if path.name in self._seen:
                 continue
             self._seen.add(path.name)
-            if (result := _read(path)) is not None:
+            if (result := self._read(path)) is not None:
                 yield result
 
     def write(self, result: BatchResult) -> None:
@@ -145,8 +154,7 @@ class RunStore:
         """Return what was kept; None where there is nothing that can be read."""
         path = self.folder / f"{name}.npz"
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                return {key: stored[key] for key in stored}
+            return read_arrays(path)
         except (MemoryError, FileNotFoundError) as error:
             if isinstance(error, MemoryError):  # the file is whole
                 raise
@@ -169,34 +177,19 @@ class RunStore:
             if mine:
                 self.remove()
 
+    def _read(self, path: Path) -> BatchResult | None:
+        """Return the batch in a file; if it is not one of this run, remove the file."""
+        try:
+            return _read_batch(path, self._shape)
+        except MemoryError:  # the file is complete
+            raise
+        except Exception:  # a zip file with a flipped byte can raise any error
+            path.unlink(missing_ok=True)
+            return None
+
     def _leave(self) -> None:
         with suppress(OSError):  # there are other runs in it
             self.folder.parent.rmdir()
-
-
-def _read(path: Path) -> BatchResult | None:
-    """Return the batch in a file; if it cannot be read, remove the file and return None."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return BatchResult(
-                stage=int(stored["stage"]),
-                indices=stored["indices"],
-                broken=stored["broken"],
-                witnesses=stored["witnesses"],
-                forwards=int(stored["forwards"]),
-                backwards=int(stored["backwards"]),
-                seconds=float(stored["seconds"]),
-                source_forwards=int(stored["source_forwards"]),
-                source_backwards=int(stored["source_backwards"]),
-                margins=stored["margins"],
-                points=stored["points"],
-                search=cast(Kind, str(stored["search"])),
-            )
-    except MemoryError:  # the file is complete
-        raise
-    except Exception:  # a zip file with a flipped byte can raise any error
-        path.unlink(missing_ok=True)
-        return None
 
 
 def known_models(out: Path, name: str) -> Iterator[ModelInfo]:
@@ -209,3 +202,73 @@ def known_models(out: Path, name: str) -> Iterator[ModelInfo]:
         with suppress(SatbenchError):
             values = parse_object(read_text(path, "model"), "model", str(path))
             yield convert(values, ModelInfo, "model", str(path))
+
+
+def _read_batch(path: Path, shape: tuple[int, ...]) -> BatchResult:
+    """Read the batch of a run on images of `shape`, (N, C, H, W).
+
+    Raises ValueError, or another error, for a batch that no run can have written.
+    """
+    stored = read_arrays(path)
+    result = BatchResult(
+        stage=int(stored["stage"]),
+        indices=stored["indices"],
+        broken=stored["broken"],
+        witnesses=stored["witnesses"],
+        forwards=int(stored["forwards"]),
+        backwards=int(stored["backwards"]),
+        seconds=float(stored["seconds"]),
+        source_forwards=int(stored["source_forwards"]),
+        source_backwards=int(stored["source_backwards"]),
+        margins=stored["margins"],
+        points=stored["points"],
+        search=cast(Kind, str(stored["search"])),
+    )
+    if not (_are_whole(result, shape[0]) and _are_images(result, shape[1:]) and _are_costs(result)):
+        raise ValueError("it is not a batch of this run")
+    return result
+
+
+def _are_whole(result: BatchResult, n: int) -> bool:
+    """Return whether places and verdicts go together."""
+    indices, broken = result.indices, result.broken
+    return (
+        _are_of((indices, np.int64), (broken, np.bool_))
+        and indices.ndim == 1
+        and indices.shape == broken.shape
+        and len(np.unique(indices)) == len(indices)
+        and (not len(indices) or 0 <= indices.min() <= indices.max() < n)
+        and 0 <= result.stage < _MOST_STAGES
+        and result.search in get_args(Kind)
+    )
+
+
+def _are_images(result: BatchResult, shape: tuple[int, ...]) -> bool:
+    """Return whether there are as many witnesses, margins and points as a batch can have."""
+    broken = int(result.broken.sum())
+    some = len(result.margins)
+    return (
+        _are_of((result.witnesses, np.float32), (result.points, np.float32))
+        and result.witnesses.shape in ((0,), (0, *shape), (broken, *shape))
+        and result.points.shape in ((0,), (len(result.broken) - broken, *shape))
+        and any(_are_of((result.margins, kind)) for kind in (np.float32, np.float64))
+        and result.margins.shape in ((0,), (broken,), result.broken.shape)
+        and not np.isnan(result.margins).any()
+        and (not len(result.points) or some == len(result.broken))
+    )
+
+
+def _are_of(*pairs: tuple[NDArray[Any], type[np.generic]]) -> bool:
+    return all(array.dtype == np.dtype(kind) for array, kind in pairs)
+
+
+def _are_costs(result: BatchResult) -> bool:
+    passes = (
+        *(result.forwards, result.backwards),
+        *(result.source_forwards, result.source_backwards),
+    )
+    return (
+        all(0 <= one < _MOST_PASSES for one in passes)
+        and isfinite(result.seconds)
+        and 0 <= result.seconds < _MOST_SECONDS
+    )

@@ -226,6 +226,10 @@ class StagedRun(Protocol):
         """Yield the stages in order, each when all before it are done."""
         ...
 
+    def fits(self, result: BatchResult) -> bool:
+        """Say whether a result from a file can be of this run; one that cannot runs again."""
+        ...
+
     def take(self, result: BatchResult) -> None:
         """Take the result of a unit, from this process or an earlier one."""
         ...
@@ -245,7 +249,8 @@ def run_stages(run: StagedRun, context: Context) -> None:
     running = _RunInProgress(run, context)
     context.progress.expect(context.costs)
     for result in context.journal.finished():
-        running.take(result)
+        if run.fits(result):
+            running.take(result)
     with context.way.applied():
         for stage in run.stages():
             running.finish(stage)
@@ -348,6 +353,8 @@ class _RunInProgress:
         if self.context.sharing is None:
             return
         for result in cast(SharedJournal, self.context.journal).news():
+            if not self.run.fits(result):
+                continue
             self.take(result)
             self.context.progress.passed(passes_of(result))
             if result.stage == stage.number and len(result.indices):

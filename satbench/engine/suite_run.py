@@ -88,6 +88,12 @@ class SuiteRun:
         for number in range(1, len(self.suite) + 1):
             yield _Attacking(self, number, self._due(number))
 
+    def fits(self, result: BatchResult) -> bool:
+        """Say whether a result is of a stage of the suite, with a witness for each break."""
+        proofs = int(result.broken.sum()) if result.stage else 0
+        margins = len(result.margins) in (0, len(result.indices))
+        return result.stage <= len(self.suite) and len(result.witnesses) == proofs and margins
+
     def take(self, result: BatchResult) -> None:
         """Take the result of a unit."""
         self.verdicts[result.indices[result.broken]] = result.stage

@@ -105,7 +105,7 @@ def run_evaluation(
         asked = Checkpointed(module) if evaluation.checkpointing else module
         info = identified(info, asked, evaluation.dataset, device, known, learnt.look)
         plan = Plan(info, evaluation, suite)
-        store = RunStore(out, plan.identity)
+        store = RunStore(out, plan.identity, evaluation.dataset.images.shape)
         if not fresh and (found := _found(plan, out, way)) is not None:
             store.sweep()
             return found

@@ -107,7 +107,7 @@ def run_challenge(challenge: Challenge, progress: Progress | None = None) -> Cha
         plan = Plan(subject.record.model, _evaluation(challenge, subject, suite), suite)
         planned = _planned(subject.record, plan, challenge.by)
         path = out / f"{record_stem(inputs_of(planned))}.json"
-        store = RunStore(out, planned.identity)
+        store = RunStore(out, planned.identity, plan.evaluation.dataset.images.shape)
         if not challenge.fresh and (found := _found(path, planned)):
             store.sweep()
             return Challenged(found, path, True, subject.record, refused)

@@ -99,13 +99,22 @@ def _read(path: Path) -> NDArray[np.generic]:
         ) from None
     (found,) = _members(found) if len(_members(found)) == 1 else (found,)
     if isinstance(found, Tensor) and str(found.dtype).removeprefix("torch.") in _DTYPES:
-        return cast("NDArray[np.generic]", found.detach().numpy())
+        return _dense(found, path)
     if isinstance(found, np.ndarray) and found.dtype.name in _DTYPES:
         return found
     kind = found.dtype if isinstance(found, Tensor | np.ndarray) else type(found).__name__
     raise SatbenchError(
         f"expected one tensor or array of float32, float64 or uint8 in {path}, got {kind}"
     )
+
+
+def _dense(tensor: Tensor, path: Path) -> NDArray[np.generic]:
+    try:
+        return cast("NDArray[np.generic]", tensor.detach().numpy())
+    except (TypeError, RuntimeError):  # it is sparse, or a view of other numbers, or has no memory
+        raise SatbenchError(
+            f"expected a dense tensor with its own numbers in {path}: save x.to_dense().clone()"
+        ) from None
 
 
 def _check_unpacked(path: Path) -> None:

@@ -63,6 +63,14 @@ class MatrixRun:
                     yield _Judging(self, column, row, judged)
             module.cpu()
 
+    def fits(self, result: BatchResult) -> bool:
+        """Say whether a result is of a stage of the matrix, with its images if it makes some."""
+        made = len(self.parts)
+        is_making = 1 <= result.stage <= made
+        images = len(result.indices) if is_making else 0
+        last = made + len(self.targets) * (1 + made)
+        return 1 <= result.stage <= last and len(result.witnesses) == images
+
     def take(self, result: BatchResult) -> None:
         """Take the images or the verdicts of a unit."""
         column, row = self._place(result.stage)

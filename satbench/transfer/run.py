@@ -83,7 +83,7 @@ def measure_transfer(
         eps = show_fraction(base.threat.eps)
         words = (KIND, data.name, base.threat.norm, eps.replace("/", "over"), identity[:8])
         path = base.out / f"{file_stem(words)}.json"
-        store = RunStore(base.out, identity)
+        store = RunStore(base.out, identity, dataset.images.shape)
         if not base.fresh and path.exists() and (matrix := read_matrix(path)).identity == identity:
             store.sweep()
             return MeasuredTransfer(matrix, path, found=True)

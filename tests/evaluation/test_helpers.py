@@ -192,7 +192,7 @@ def test_a_run_that_is_begun_anew_has_no_helpers() -> None:
 
 
 def test_a_process_that_leads_keeps_others_out_but_not_its_helpers(tmp_path: Path) -> None:
-    leader, other, helper = (RunStore(tmp_path, "0" * 64) for _ in range(3))
+    leader, other, helper = (RunStore(tmp_path, "0" * 64, (0,)) for _ in range(3))
     with leader.claimed(Leading()):
         with (
             pytest.raises(SatbenchError, match="is running the same evaluation"),

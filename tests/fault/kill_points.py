@@ -21,6 +21,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -31,25 +32,47 @@ sys.path.insert(0, str(Path(__file__).parent))
 from writing_commands import COMMANDS, Case, expand
 
 WRITES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "os.chmod")
+Disturb = Callable[[int, str], None]
+"""What is called before each file operation with its number, from 1, and its name."""
+
 CLOCK = ("environment", "images_per_second", "seconds", "finished")
-UNLIKE = ("*.pt", "*.pt2", "lock")
+UNLIKE = ("*.pt", "*.pt2", "lock", "events.out.tfevents.*")
 """Files that hold where or when they were written, of which only the names are compared."""
+
+
+def killed_at(point: int) -> Disturb:
+    """Return what kills the process by SIGKILL before one operation."""
+
+    def disturb(number: int, operation: str) -> None:
+        if number == point:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return disturb
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be known of a command: a file for its numbers, an open one for its stderr."""
+
+    told: Path | None = None
+    said: int | None = None
 
 
 def run(
     words: Sequence[str],
     folder: Path,
-    kill_at: int = 0,
-    told: Path | None = None,
+    disturb: Disturb | None = None,
+    wanted: Wanted = Wanted(),
     before: Callable[[Path], None] | None = None,
 ) -> int:
-    """Run a command in a forked process, killed at an operation; return its exit code or -9.
+    """Run a command in a forked process, disturbed at its operations; return its exit code.
 
-    `told` is a file for the number of operations and the modules that were imported.
+    The code is -9 where it was killed.  `wanted.told` is a file for the number of operations and
+    the modules that were imported.
     """
     child = os.fork()
     if child == 0:
-        _command(words, folder, kill_at, told, before)
+        _command(words, folder, disturb, wanted, before)
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status)
 
@@ -57,13 +80,13 @@ def run(
 def _command(
     words: Sequence[str],
     folder: Path,
-    kill_at: int,
-    told: Path | None,
+    disturb: Disturb | None,
+    wanted: Wanted,
     before: Callable[[Path], None] | None,
 ) -> None:
     code = 1
     try:
-        code = _watched(words, folder, kill_at, told, before)
+        code = _watched(words, folder, disturb, wanted, before)
     finally:
         os._exit(code)
 
@@ -71,13 +94,14 @@ def _command(
 def _watched(
     words: Sequence[str],
     folder: Path,
-    kill_at: int,
-    told: Path | None,
+    disturb: Disturb | None,
+    wanted: Wanted,
     before: Callable[[Path], None] | None,
 ) -> int:
     from satbench.cli import main
 
     os.chdir(folder)
+    _say_to(wanted.said)
     if before:
         before(folder)
     done = 0
@@ -86,23 +110,28 @@ def _watched(
         nonlocal done
         if _writes(event, arguments, folder):
             done += 1
-            if done == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if disturb:
+                disturb(done, event)
 
     sys.addaudithook(watch)
     sys.argv = ["satbench", *words]
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 1)
-    if not os.environ.get("SHOW"):
-        os.dup2(silence, 2)
     code = 1
     try:
         main()
     except SystemExit as end:
         code = int(end.code or 0)
-    if told is not None:
-        told.write_text(json.dumps({"operations": done, "modules": list(sys.modules)}))
+    if wanted.told is not None:
+        wanted.told.write_text(json.dumps({"operations": done, "modules": list(sys.modules)}))
     return code
+
+
+def _say_to(said: int | None) -> None:
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    if said is not None:
+        os.dup2(said, 2)
+    elif not os.environ.get("SHOW"):
+        os.dup2(silence, 2)
 
 
 def _writes(event: str, arguments: tuple[Any, ...], folder: Path) -> bool:
@@ -126,8 +155,6 @@ def tree(folder: Path) -> dict[str, Any]:
         name = str(path.relative_to(folder))
         if path.is_dir():
             found[name] = "folder"
-        elif path.name.startswith("events.out.tfevents"):
-            found[str(Path(name).parent / "events")] = "file"  # one a process
         elif path.suffix in (".json", ".jsonl"):
             texts = [path.read_text()] if path.suffix == ".json" else path.read_text().splitlines()
             found[name] = [_timeless(json.loads(text)) for text in texts]
@@ -151,49 +178,64 @@ def _timeless(values: Any) -> Any:
     return [_timeless(value) for value in values] if isinstance(values, list) else values
 
 
-def examine(name: str, sample: int, made: Path) -> dict[str, Any]:
-    """Kill one command at `sample` of its operations, 0 for all; return what came of it.
+@dataclass(frozen=True)
+class Undisturbed:
+    """A command whose end is known: what it starts from, what it leaves, and how it may end."""
 
-    `made` is a folder for what commands start from.
-    """
+    case: Case
+    words: Sequence[str]
+    start: Path
+    operations: int
+    leaves: dict[str, Any]
+    ends: tuple[int, int]
+
+    def again(self, folder: Path) -> str:
+        """Run the command once more in a folder; return what is wrong then, or nothing."""
+        code = run(self.words, folder, before=self.case.before)
+        differs = differing(folder, self.leaves)
+        return (
+            "" if code in self.ends and not differs else f"exit code {code}, differs in {differs}"
+        )
+
+
+def undisturbed(name: str, made: Path, base: Path) -> Undisturbed:
+    """Run a command twice and tell what came of it; `made` is for what commands start from."""
     case = COMMANDS[name]
-    with tempfile.TemporaryDirectory() as base:
-        start, told = given(case, made), Path(base).resolve() / "told"
-        words, whole = expand(case.words, start), _copy(start, Path(base).resolve() / "whole")
-        assert run(words, whole, told=told, before=case.before) == 0, f"{name} fails undisturbed"
-        counted, expected = json.loads(told.read_text()), tree(whole)
-        ends = (0, run(words, whole, before=case.before))
-        _take_in(counted["modules"])
-        operations = counted["operations"]
-        points, faults = _spread(operations, sample), []
+    start, told = given(case, made), base / "told"
+    words, whole = expand(case.words, start), copy(start, base / "whole")
+    first = run(words, whole, wanted=Wanted(told), before=case.before)
+    assert first == 0, f"{name} fails undisturbed"
+    counted, leaves = json.loads(told.read_text()), tree(whole)
+    ends = (0, run(words, whole, before=case.before))
+    _take_in(counted["modules"])
+    return Undisturbed(case, words, start, counted["operations"], leaves, ends)
+
+
+def examine(name: str, sample: int, made: Path) -> dict[str, Any]:
+    """Kill one command at `sample` of its operations, 0 for all; return what came of it."""
+    with tempfile.TemporaryDirectory() as place:
+        base = Path(place).resolve()
+        known = undisturbed(name, made, base)
+        points, faults = spread(known.operations, sample), []
         for point in points:
-            folder = _copy(start, Path(base).resolve() / f"at-{point}")
-            if fault := _fault(case, words, folder, point, (expected, ends)):
+            folder = copy(known.start, base / f"at-{point}")
+            if fault := _fault(known, folder, point):
                 faults.append(f"operation {point}: {fault}")
             shutil.rmtree(folder)
-    return {"command": name, "operations": operations, "kills": len(points), "faults": faults}
+    counts = {"operations": known.operations, "kills": len(points)}
+    return {"command": name, **counts, "faults": faults}
 
 
-def _fault(
-    case: Case,
-    words: Sequence[str],
-    folder: Path,
-    point: int,
-    expected: tuple[dict[str, Any], Sequence[int]],
-) -> str:
-    """Kill a command at one operation and run it again; return what is wrong then, or nothing.
-
-    `expected` is what the folder should hold, and the exit codes that are well.
-    """
-    killed = run(words, folder, point, before=case.before)
+def _fault(known: Undisturbed, folder: Path, point: int) -> str:
+    """Kill a command at one operation and run it again; return what is wrong then, or nothing."""
+    killed = run(known.words, folder, killed_at(point), before=known.case.before)
     if killed != -signal.SIGKILL:
         return f"ended with {killed} and was not killed"
-    code = run(words, folder, before=case.before)
-    differs = _differing(folder, expected[0])
-    return "" if code in expected[1] and not differs else f"exit code {code}, differs in {differs}"
+    return known.again(folder)
 
 
-def _differing(folder: Path, expected: Any) -> list[str]:
+def differing(folder: Path, expected: Any) -> list[str]:
+    """Return the names of what a folder has and should not, lacks, or has otherwise."""
     try:
         there = tree(folder)
     except ValueError as error:
@@ -201,7 +243,7 @@ def _differing(folder: Path, expected: Any) -> list[str]:
     return sorted(key for key in {*expected, *there} if expected.get(key) != there.get(key))
 
 
-def _spread(operations: int, sample: int) -> list[int]:
+def spread(operations: int, sample: int) -> list[int]:
     """Return `sample` of the operations, from 1, spread over all of them; all for 0."""
     if not sample or sample >= operations:
         return list(range(1, operations + 1))
@@ -232,38 +274,50 @@ def _take_in(modules: Sequence[str]) -> None:
                 import_module(name)
 
 
-def _copy(start: Path, folder: Path) -> Path:
+def copy(start: Path, folder: Path) -> Path:
+    """Copy a folder; return the copy."""
     shutil.copytree(start, folder)
     return folder
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Print a line at once."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
-def main() -> None:
-    """Examine the commands that were asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def examine_all(
+    about: str | None, what: str, one_command: Callable[[str, int, Path], dict[str, Any]]
+) -> None:
+    """Examine the commands that the command line asks for; end with 1 where there was a fault."""
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("commands", nargs="*", metavar="COMMAND", help=", ".join(COMMANDS))
-    parser.add_argument("--sample", type=int, default=0, help="so many kills each; default: all")
-    parser.add_argument("--json", type=Path, help="write the counts there too")
+    parser.add_argument("--sample", type=int, default=0, help="so many faults each; default: all")
+    parser.add_argument("--json", type=Path, help="write the counts there, beside those of others")
     asked = parser.parse_args()
     import torch
 
     torch.set_num_threads(1)
-    told = []
+    bad = 0
     with tempfile.TemporaryDirectory() as made:
         for name in asked.commands or COMMANDS:
-            told.append(one := examine(name, asked.sample, Path(made).resolve()))
-            counts = f"{one['operations']} file operations, {one['kills']} kills"
-            _say(f"{name}: {counts}, {len(one['faults'])} faults")
-            for fault in one["faults"]:
-                _say(f"{name}: {fault}")
-    if asked.json:
-        asked.json.write_text(json.dumps(told, indent=1) + "\n")
-    sys.exit(1 if any(one["faults"] for one in told) else 0)
+            told = one_command(name, asked.sample, Path(made).resolve())
+            bad += len(told["faults"])
+            say(f"{name}: {told['operations']} file operations, {told[what]} {what}")
+            for fault in told["faults"]:
+                say(f"{name}: {fault}")
+            if asked.json:
+                _write_down(asked.json, told)
+    sys.exit(1 if bad else 0)
+
+
+def _write_down(path: Path, told: dict[str, Any]) -> None:
+    """Put the counts of a command into a file, in the order of the commands."""
+    known = {one["command"]: one for one in json.loads(path.read_text())} if path.exists() else {}
+    known[told["command"]] = told
+    kept = [known[name] for name in COMMANDS if name in known]
+    path.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    examine_all(__doc__, "kills", examine)

@@ -174,7 +174,7 @@ def test_a_half_written_batch_is_ignored(
 def test_a_second_process_at_the_same_evaluation_is_refused_in_one_sentence(
     evaluate: Evaluate, whole: Finished, tmp_path: Path
 ) -> None:
-    store = RunStore(tmp_path, whole.record.identity)
+    store = RunStore(tmp_path, whole.record.identity, (40, 1, 28, 28))
     with (
         store.claimed(),
         pytest.raises(
@@ -186,7 +186,7 @@ def test_a_second_process_at_the_same_evaluation_is_refused_in_one_sentence(
 
 
 def test_a_claim_ends_with_its_holder(tmp_path: Path) -> None:
-    store = RunStore(tmp_path, "0" * 64)
+    store = RunStore(tmp_path, "0" * 64, (0,))
     with pytest.raises(KeyboardInterrupt), store.claimed():
         raise KeyboardInterrupt
 

@@ -21,12 +21,12 @@ from satbench.cli import cli
 from satbench.cli.shell.failures import STOPPED
 from satbench.core.files import atomic_folder, atomic_path, remove_folder, sweep, write_text
 
-KILLS = Path(__file__).with_name("kill_points.py")
+KILLS, DISK = (Path(__file__).with_name(f"{name}.py") for name in ("kill_points", "disk_faults"))
 
 
-def examine(*words: str, out: Path) -> list[dict[str, Any]]:
+def examine(*words: str, out: Path, program: Path = KILLS) -> list[dict[str, Any]]:
     done = subprocess.run(
-        [sys.executable, str(KILLS), *words, "--json", str(out)],
+        [sys.executable, str(program), *words, "--json", str(out)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "SHOW": "1"},
         capture_output=True,
         text=True,
@@ -59,6 +59,24 @@ def test_a_killed_command_leaves_nothing_behind_the_next(tmp_path: Path) -> None
     told = examine("models card", "--sample", "1", out=tmp_path / "told.json")
 
     assert [(one["kills"], one["faults"]) for one in told] == [(1, [])]
+
+
+def test_a_disk_that_fails_is_one_sentence_and_leaves_nothing_behind_the_next(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "told.json"
+    (told,) = examine("merge", "--sample", "2", program=DISK, out=out)
+
+    assert (told["disk faults"], told["refused"] + told["ended well"], told["faults"]) == (8, 8, [])
+    assert told["refused"] >= 3
+
+
+@pytest.mark.slow
+def test_no_fault_of_the_disk_leaves_anything(tmp_path: Path) -> None:
+    told = examine("--sample", "12", program=DISK, out=tmp_path / "told.json")
+
+    assert {one["command"]: one["faults"] for one in told} == {name: [] for name in COMMANDS}
+    assert sum(one["disk faults"] for one in told) >= 1_000
 
 
 @pytest.mark.slow

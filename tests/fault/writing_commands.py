@@ -226,6 +226,9 @@ COMMANDS: dict[str, Case] = {
             *("--attack", "transfer(steps=2)"),
         )
     ),
+    "certify": Case(
+        ("certify", "--model", MODEL, "--method", "ibp", "--n-examples", "4", "--out", "out")
+    ),
     "train": Case((*TRAIN, "--out", "out"), (write_images,)),
     "plot": Case(("plot", "runs/mine"), (write_images, train)),
     "study": Case(STUDY, (write_images,)),

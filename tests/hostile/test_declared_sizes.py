@@ -17,11 +17,15 @@ from numpy.lib import format as npy
 from satbench.core import limits, schema
 from satbench.core.errors import SatbenchError
 from satbench.core.limits import MIB, MOST_PIXELS, check_archive
+from satbench.core.threat import Threat
 from satbench.data import load_arrays
 from satbench.data.image_files.picture import check_size
 from satbench.model_zoo.torch_file import read_torch_file
+from satbench.preflight.image_checks import dataset_from_tensors
+from satbench.proofs.submission import read_submission
 from satbench.records.witnesses import Witnesses, read_witnesses, write_witnesses
 
+DATA = dataset_from_tensors(torch.zeros(2, 1, 3, 3), torch.arange(2))
 WITNESSES = Witnesses(np.array([1, 4]), np.ones((2, 1, 3, 3), np.float32))
 
 
@@ -140,3 +144,47 @@ def test_a_text_file_of_too_many_bytes_or_without_an_end_is_refused(
 def test_limits_leave_room_for_what_benchmarks_need() -> None:
     images = 10_000 * 3 * 224 * 224 * 4
     assert images < limits.MOST_WITNESS_BYTES < limits.MOST_UNPACKED_BYTES
+
+
+def _npy(path: Path, shape: str) -> Path:
+    """Write the header of an array of floats without the array."""
+    head = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117)
+    path.write_bytes(b"\x93NUMPY\x01\x00v\x00" + head.encode() + b"\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *("(-2, 1, 3, 3)", "(1000000000000000, 1, 3, 3)", "(6000000, 1, 28, 28)", "()", "(2.5,)"),
+        "__import__('os').abort()",
+    ],
+)
+def test_an_array_whose_header_lies_is_refused(shape: str, tmp_path: Path) -> None:
+    path = _npy(tmp_path / "x.npy", shape)
+    np.save(tmp_path / "y.npy", np.zeros(2, int))
+
+    with pytest.raises(SatbenchError):
+        load_arrays(f"{path},{tmp_path / 'y.npy'}")
+    with pytest.raises(SatbenchError):
+        read_submission(path, DATA, 2, Threat.parse("linf:0.1"))
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        torch.zeros(2, 1, 3, 3).to_sparse(),
+        torch.zeros(2, 1, 3, 3, device="meta"),
+        torch._neg_view(torch.zeros(2, 1, 3, 3)),
+        torch.zeros(1).expand(10**7, 1, 3, 3),
+        [[torch.zeros(2, 1, 3, 3)]],
+        {},
+        None,
+    ],
+    ids=str,
+)
+def test_images_that_are_no_plain_tensor_are_refused(images: object, tmp_path: Path) -> None:
+    torch.save(images, tmp_path / "x.pt")
+
+    with pytest.raises(SatbenchError, match=r"x\.pt"):
+        read_submission(tmp_path / "x.pt", DATA, 2, Threat.parse("linf:0.1"))

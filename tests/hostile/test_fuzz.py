@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,7 +26,10 @@ from satbench.recipes import load_recipe, parse_overrides
 from satbench.recipes.values import show_override
 from satbench.records.record import parse_record
 
-EVERY_DAY, SLOW = 40, 11_200  # inputs of each of the 9 kinds
+from .kinds_of_files import KINDS as FILES
+from .odd_values import places
+
+EVERY_DAY, SLOW = 40, 6_000  # inputs of each of the 18 kinds
 
 _numbers = st.one_of(
     st.sampled_from(
@@ -111,6 +117,44 @@ _toml = st.one_of(
 )
 
 
+_odd = st.one_of(_plain, _numbers, _words, _specs)
+
+
+def _changed(original: Callable[[], str]) -> st.SearchStrategy[str]:
+    """Return texts of a file with some fields changed, missing, or taken from another place."""
+    text = original()
+    values = json.loads(text)
+    paths = list(places(values))
+    kinds = st.sampled_from(["set", "remove", "move"])
+    changes = st.lists(
+        st.tuples(kinds, st.sampled_from(paths), _odd, st.sampled_from(paths)),
+        min_size=1,
+        max_size=4,
+    )
+    return changes.map(lambda changes: _with_changes(text, changes))
+
+
+def _with_changes(
+    text: str, changes: list[tuple[str, tuple[str | int, ...], object, tuple[str | int, ...]]]
+) -> str:
+    values = json.loads(text)
+    for kind, path, odd, other in changes:
+        with contextlib.suppress(LookupError, TypeError):  # an earlier change took the place away
+            new = copy.deepcopy(_at(values, other)) if kind == "move" else odd
+            there = _at(values, path[:-1])
+            if kind == "remove":
+                del there[path[-1]]
+            else:
+                there[path[-1]] = new
+    return json.dumps(values)
+
+
+def _at(values: Any, path: tuple[str | int, ...]) -> Any:
+    for step in path:
+        values = values[step]
+    return values
+
+
 def _reads_back(read: Callable[[str], object]) -> Callable[[str, Path], None]:
     def check(text: str, folder: Path) -> None:
         once = str(read(text))
@@ -154,6 +198,10 @@ KINDS: dict[str, tuple[st.SearchStrategy[str], Callable[[str, Path], None]]] = {
             and None
         ),
     ),
+}
+KINDS |= {
+    f"changed {name}": (st.deferred(partial(_changed, original)), read)
+    for name, (original, read) in FILES.items()
 }
 
 

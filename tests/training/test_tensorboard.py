@@ -20,7 +20,7 @@ def test_each_number_of_an_epoch_is_a_curve(tmp_path: Path) -> None:
     for metrics in (FIRST, replace(FIRST, epoch=2, loss=0.25, warning="it fell")):
         write_events(tmp_path, metrics)
     found: dict[str, list[tuple[int, float]]] = {}
-    for file in sorted(tmp_path.iterdir(), key=lambda file: file.suffix):
+    for file in sorted(tmp_path.iterdir()):
         read = EventAccumulator(str(file)).Reload()
         for name in read.Tags()["scalars"]:
             found.setdefault(name, []).extend((e.step, e.value) for e in read.Scalars(name))
@@ -30,6 +30,21 @@ def test_each_number_of_an_epoch_is_a_curve(tmp_path: Path) -> None:
         name: [(1, value), (2, 0.25 if name == "loss" else value)]
         for name, value in numbers.items()
     }
+
+
+def test_a_disk_that_is_full_raises_here_and_not_in_a_thread_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboard")
+
+    def full(self: Path, data: bytes) -> int:
+        raise OSError("full")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="full"):
+        write_events(tmp_path, FIRST)
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_tensorboard_nothing_is_written(

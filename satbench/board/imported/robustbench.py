@@ -148,15 +148,11 @@ def _row(path: Path, table: Any) -> ImportedRow:
 
 def _parsed(text: str, where: str) -> dict[str, Any]:
     """Read an entry's JSON; one of RobustBench's entries has a name twice, with the same value."""
-    try:
+    with suppress(ValueError, TypeError, RecursionError):  # the reader below has a better message
         pairs = json.loads(text, object_pairs_hook=list)
-    except (ValueError, RecursionError):  # the reader below has a better message
-        return parse_object(text, _WHAT, where)
-    if isinstance(pairs, list) and len(set(map(repr, pairs))) < len(pairs):
-        pairs = [pair for place, pair in enumerate(pairs) if pair not in pairs[:place]]
-        with suppress(ValueError, TypeError):  # a list of other values
-            if len({name for name, _ in pairs}) == len(pairs):
-                text = json.dumps(dict(pairs))
+        different = {repr(pair): pair for pair in pairs}
+        if len({name for name, _ in different.values()}) == len(different) < len(pairs):
+            text = json.dumps(dict(different.values()))
     return parse_object(text, _WHAT, where)
 
 

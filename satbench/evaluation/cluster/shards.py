@@ -176,7 +176,8 @@ def merge_shards(
         for config in configs:
             progress.model(config.model.text)
             finished.append(evaluate_config(config, progress, shared=shared))
-    remove_folder(out / FOLDER)
+    if not any((out / ".runs" / one.record.identity[:16]).exists() for one in finished):
+        remove_folder(out / FOLDER)  # else the same command again removes what the disk kept
     return finished
 
 

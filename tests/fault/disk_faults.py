@@ -1,0 +1,155 @@
+"""Let the disk fail at each file operation of commands, and compare what the next command leaves.
+
+    python tests/fault/disk_faults.py [--sample N] [--json FILE] [COMMAND ...]
+
+Each command that writes (writing_commands.py) is run once undisturbed.  Then it is run again and
+again in a copy of the same folder, and the disk fails: one operation fails (EIO), the disk is full
+from one operation on (ENOSPC), one call of fsync fails (EIO), or no file can grow beyond a size
+(EFBIG).  The command must end with exit code 2 and one sentence, or well and with all that the
+undisturbed run left.  Then the same command is run without a fault: the folder must then hold what
+the undisturbed run left, and nothing more.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from kill_points import (
+    Disturb,
+    Undisturbed,
+    Wanted,
+    copy,
+    examine_all,
+    run,
+    spread,
+    tree,
+    undisturbed,
+)
+
+SIZES = (0, 1, 100, 1_000, 4_096, 10_000)
+"""In bytes: how large files may grow; most files of the commands have less than 10,000."""
+
+MAKES = ("open", "os.mkdir", "os.link")
+"""What a full disk refuses.  It renames and removes files."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong with the disk, and when."""
+
+    kind: str
+    at: int
+
+    def prepare(self, before: Callable[[Path], None] | None) -> Callable[[Path], None]:
+        """Return what to do in the command's process before it begins."""
+
+        def prepared(folder: Path) -> None:
+            if before:
+                before(folder)
+            if self.kind == "size":
+                most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+                resource.setrlimit(resource.RLIMIT_FSIZE, (self.at, most))
+            if self.kind == "fsync":
+                os.fsync = _failing(self.at)
+
+        return prepared
+
+    def disturb(self) -> Disturb | None:
+        """Return what to do before each file operation."""
+
+        def at_once(number: int, operation: str) -> None:
+            if number == self.at:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        def from_then_on(number: int, operation: str) -> None:
+            if number >= self.at and operation in MAKES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        return {"operation": at_once, "full": from_then_on}.get(self.kind)
+
+
+def _failing(at: int) -> Callable[[int], None]:
+    """Return an fsync of which one call fails."""
+    calls, sync = 0, os.fsync
+
+    def fsync(handle: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        sync(handle)
+
+    return fsync
+
+
+def examine(name: str, sample: int, made: Path) -> dict[str, Any]:
+    """Let the disk fail in one command, in each kind `sample` times, 0 for all; return the counts.
+
+    An operation fails at each one; the disk is full from every third one on.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        base = Path(place).resolve()
+        known = undisturbed(name, made, base)
+        many = known.operations
+        kinds = {
+            "operation": spread(many, sample),
+            "full": spread(many, sample or -(-many // 3)),
+            "fsync": spread(4, sample),
+            "size": SIZES[:sample] if sample else SIZES,
+        }
+        faults, ends = [], {0: 0, 2: 0}
+        for fault in (Fault(kind, at) for kind, points in kinds.items() for at in points):
+            folder = copy(known.start, base / "disturbed")
+            code, wrong = _try(known, folder, fault)
+            ends[code] = ends.get(code, 0) + 1
+            if wrong:
+                faults.append(f"{fault.kind} {fault.at}: {wrong}")
+            shutil.rmtree(folder)
+    tried = {kind: len(points) for kind, points in kinds.items()}
+    counts = {"operations": many, "disk faults": sum(tried.values()), **tried}
+    return {
+        "command": name, **counts, "refused": ends[2], "ended well": ends[0], "faults": faults
+    }  # fmt: skip
+
+
+def _try(known: Undisturbed, folder: Path, fault: Fault) -> tuple[int, str]:
+    """Run a command with a fault, then without; return how it ended, and what is wrong."""
+    code, told = _disturbed(known, folder, fault)
+    if code == 2:
+        if not told or not told[-1].startswith("satbench: ") or "Traceback" in " ".join(told):
+            return code, f"said {told[-3:]}"
+    elif code != 0:
+        return code, f"exit code {code}, said {told[-3:]}"
+    elif lost := _lost(folder, known.leaves):
+        return code, f"ended well without {lost}"
+    return code, known.again(folder)
+
+
+def _disturbed(known: Undisturbed, folder: Path, fault: Fault) -> tuple[int, list[str]]:
+    """Return the exit code of a command under a fault, and the lines of its stderr."""
+    reads, writes = os.pipe()  # a file could not grow either
+    before = fault.prepare(known.case.before)
+    code = run(known.words, folder, fault.disturb(), Wanted(said=writes), before)
+    os.close(writes)
+    with os.fdopen(reads, errors="replace") as said:
+        return code, said.read().splitlines()
+
+
+def _lost(folder: Path, expected: dict[str, Any]) -> list[str]:
+    """Return the files that a command should have left and did not."""
+    there = tree(folder)
+    return [name for name, holds in expected.items() if there.get(name) != holds]
+
+
+if __name__ == "__main__":
+    examine_all(__doc__, "disk faults", examine)
