@@ -1,1 +1,1 @@
-"""Robust accuracy from below: sound bounds of a network's margins, proofs, and their check."""
+"""Certification: sound lower bounds of a network's margins, their proofs, and a check of proofs."""

@@ -51,17 +51,17 @@ def certify(
 
     `model`, `x`, `y`, `eps`, `norm`, `n_examples`, `name`, `file` and `progress` are as for
     `satbench.evaluate`.  Each image goes through the methods up to `method`, the cheapest first:
-    `"ibp"`, `"crown-ibp"`, `"crown"`, `"alpha-crown"`, `"bab"`, for at most `seconds`.  An image
-    that is certified cannot be broken by any image that the judge allows, whatever the attack;
-    what is not certified may be robust all the same.  docs/how-to/certify.md says which networks
-    can be bounded and what is known about rounding.
+    `"ibp"`, `"crown-ibp"`, `"crown"`, `"alpha-crown"`, `"bab"`, for at most `seconds`.  No image
+    that the judge allows breaks a certified image, for any attack; an image that is not certified
+    may be robust too. docs/how-to/certify.md says which networks can be bounded, and what is known
+    about rounding.
 
-    The certificate and its proofs are written to the folder `out`, where a stopped certification
-    goes on, and where that of the same inputs is found, unless it is to be made `fresh`.
+    The certificate and its proofs are written to the folder `out`.  A stopped certification
+    continues there, and the certificate of the same inputs is found there, unless `fresh`.
     `satbench.verify` checks the proofs.
 
     Raises SatbenchError, a ValueError, with one clear sentence for a wrong set-up, and for a layer
-    of which no bounds are known.
+    without known bounds.
 
     >>> import satbench
     >>> found = satbench.certify(

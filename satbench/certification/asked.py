@@ -1,4 +1,4 @@
-"""What `satbench certify` was asked for, checked before anything is computed."""
+"""The options of `satbench certify`, checked before anything is computed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from satbench.records.certificates import METHODS
 
 @dataclass(frozen=True)
 class Asked:
-    """One model at one eps; `attacked` says whether the attacks of `config` are to be run too."""
+    """One model at one eps; `attacked` says whether the attacks of `config` run too."""
 
     config: EvalConfig
     method: str
@@ -37,10 +37,10 @@ def asked_for(
     out: Path = Path("results/certificates"),
     fresh: bool = False,
 ) -> list[Asked]:
-    """Return what was asked for, every model at every eps, in order.
+    """Return the certifications to run, every model at every eps, in order.
 
-    Without `radii` each model has the eps that it was trained for.  Raises SatbenchError as
-    `eval_config`, and for another method, or a time of 0 and below.
+    Without `radii` each model gets the eps that it was trained for.  Raises SatbenchError as
+    `eval_config`, and for an unknown method or a time that is not above 0.
     """
     if method not in METHODS:
         raise SatbenchError(f"expected a method {', '.join(METHODS)}, got {method!r}")

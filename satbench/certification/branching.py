@@ -1,9 +1,9 @@
 """Branch and bound: intervals of neurons are halved until every part is bounded.
 
-A part says of some neurons z that z ≤ p or z ≥ p.  Its bound takes that in by a multiplier β ≥ 0,
-as β-CROWN does (Wang et al., 2021, arXiv:2103.06624), and by lines on the smaller interval.  A
-neuron of ReLU is cut at 0, and is exact then; one of a smooth activation is cut in the middle, and
-the lines come nearer, but never quite (Shi et al., 2024, arXiv:2405.21063).
+A part has constraints z ≤ p or z ≥ p on some neurons z.  Its bound uses them through a multiplier β
+≥ 0, as in β-CROWN (Wang et al., 2021, arXiv:2103.06624), and through lines on the smaller interval.
+A ReLU neuron is cut at 0, and is then exact.  A neuron of a smooth activation is cut in the middle,
+and its lines become tighter, but never exact (Shi et al., 2024, arXiv:2405.21063).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from satbench.certification.bounding.lines import Lines, chosen_lines, highest, 
 from satbench.certification.trees import MOST_SPLITS, BadTreeError, Split, Tree, parts_of
 
 MOST_PARTS = 20_000
-"""Of one tree; `MOST_NODES` allows twice as many nodes."""
+"""The most parts of one tree; `MOST_NODES` allows twice as many nodes."""
 
 _TOGETHER = 32
 _STEPS, _LONG = 12, 150
-"""Steps of a search for multipliers; the long one is for a part that nothing cuts any more."""
+"""Steps of a search for multipliers; the long one is for a part that cannot be cut further."""
 
 _LEAST_SCALE = 0.1
-"""Of a multiplier: where a coefficient is 0, the multiplier may still have to be large."""
+"""The least scale of a multiplier, which may need to be large even if a coefficient is 0."""
 
 _FIRST_STEP, _LAST_STEP = 0.2, 0.02
 
@@ -86,7 +86,7 @@ class _Parts:
         return self.bounds.program.steps[site].takes[0]
 
     def _intervals(self) -> list[dict[tuple[int, int], tuple[float, float]]]:
-        """Return what is left of the intervals of the neurons that each part cuts."""
+        """Return the remaining intervals of the neurons that each part cuts."""
         found = []
         for path in self.parts:
             mine: dict[tuple[int, int], tuple[float, float]] = {}
@@ -109,7 +109,7 @@ class _Parts:
         return float(box.low.flatten()[one.neuron]), float(box.high.flatten()[one.neuron])
 
     def _lines(self, base: Base) -> dict[int, Lines]:
-        """Return the lines of each part: those of the row, but for neurons that are cut."""
+        """Return the lines of each part: those of the row, except for neurons that are cut."""
         lines = {}
         for site in self.bounds.program.sites:
             cut = [
@@ -134,10 +134,10 @@ class _Parts:
         return lines
 
     def _multiplied(self, betas: Tensor) -> tuple[dict[int, Tensor], Tensor]:
-        """Return what the multipliers add to coefficients and to the value.
+        """Return the terms that the multipliers add to the coefficients and to the value.
 
-        Where z ≥ p, a row is at least itself less β (z - p); where z ≤ p, at least itself and
-        β (z - p).
+        For z ≥ p a row is at least the row minus β (z - p); for z ≤ p at least the row plus β (z -
+        p).
         """
         cuts = [
             (line, k, one) for line, path in enumerate(self.parts) for k, one in enumerate(path)
@@ -159,9 +159,9 @@ class _Parts:
         return coefficients, constant
 
     def searched(self, start: Tensor, scales: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        """Look for multipliers that raise the bounds; return them in float32, and the bounds.
+        """Search for multipliers that raise the bounds; return them in float32, and the bounds.
 
-        `scales` (R, depth) are what multipliers are measured in: the sizes of the coefficients.
+        `scales` (R, depth) are the units of the multipliers: the sizes of the coefficients.
         """
         if self.depth == 0:
             return start, self.bound(start)
@@ -188,11 +188,11 @@ class _Parts:
         return best, least
 
     def next_cuts(self, betas: Tensor) -> list[tuple[Split, float] | None]:
-        """Return where to cut each part next, and the size of the coefficient there.
+        """Return the next cut of each part, and the size of the coefficient there.
 
-        It is the neuron whose lines, times its coefficient, are furthest from the activation.  A
-        part in which no image lies may have coefficients of 0 before more of it is cut: then it is
-        the widest interval with a break in it.  None for a part without a neuron to cut.
+        It is at the neuron whose lines, times its coefficient, are furthest from the activation.  A
+        part without any image may have coefficients of 0 before it is cut further: then the widest
+        interval with a break is cut.  None for a part without a neuron to cut.
         """
         seen: dict[int, Tensor] = {}
         self.bound(betas, seen)
@@ -238,7 +238,7 @@ class _Parts:
         return low, high
 
     def _gaps(self, site: int, a: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        """Return by how much the lines of neurons may cost each part.  (R, n)."""
+        """Return how much the lines of neurons may lower the bound of each part. (R, n)."""
         shape = self.bounds.program.shape_at(site)
         line = Lines(*(one[0].flatten(1).expand_as(low) for one in vars(self.lines[site]).values()))
         below = highest(shape, line.low_slope, low, high) - line.low
@@ -257,7 +257,7 @@ class _Parts:
 
 
 def _is_wide(low: Tensor, high: Tensor) -> Tensor:
-    """Return which intervals a cut can be told of in float32."""
+    """Return which intervals are wide enough for a cut in float32."""
     return high - low > 1e-5 * (1 + low.abs().maximum(high.abs()))
 
 
@@ -270,7 +270,7 @@ class _Leaf:
 
 @dataclass
 class _Node:
-    """A node of a tree that grows: cut, it has two others; else it is a leaf."""
+    """A node of a growing tree: it has two children if it is cut, else it is a leaf."""
 
     leaf: _Leaf
     cut: Split | None = None
@@ -280,9 +280,9 @@ class _Node:
 def searched_tree(
     bounds: Bounds, row: Tensor, base: Base, deadline: Deadline, most_parts: int = MOST_PARTS
 ) -> Tree | None:
-    """Look for a tree that proves a row of logits to be above 0; None where time is over first.
+    """Search for a tree that proves a row of logits to be above 0; None if the time ends first.
 
-    (1, 1, K) row.  None too where a part is left that nothing can cut, or after `most_parts` parts.
+    (1, 1, K) row.  Also None if a part is left that cannot be cut, or after `most_parts` parts.
     """
     root = _Node(_Leaf((), np.empty(0, np.float32), ()))
     count = 1
@@ -318,7 +318,7 @@ def _half(leaf: _Leaf, cut: Split, size: float, side: int) -> _Node:
 def _improved(
     bounds: Bounds, row: Tensor, base: Base, nodes: Sequence[_Node], steps: int
 ) -> list[float]:
-    """Look for multipliers of leaves in so many steps, and return their bounds."""
+    """Search for multipliers of leaves in `steps` steps, and return their bounds."""
     if not nodes:
         return []
     work = _Parts(bounds, row, base, [node.leaf.path for node in nodes])

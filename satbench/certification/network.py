@@ -1,4 +1,4 @@
-"""The network that bounds are computed of: a copy of the model in float64, held against it."""
+"""The network that is bounded: a copy of the model in float64, compared with the model."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from satbench.engine.judge import in_full_precision
 
 
 def prover_of(model: nn.Module, shape: tuple[int, ...]) -> Prover:
-    """Return what proves images (C, H, W) of a model, computed on the CPU in float64.
+    """Return the prover for images (C, H, W) of a model; it computes on the CPU in float64.
 
-    Every float32 weight is a float64 number, so nothing is rounded by this.  Raises SatbenchError
-    for weights of another type than float32 or float64, and for a network that cannot be read.
+    Every float32 weight is a float64 number, so this rounds nothing.  Raises SatbenchError for
+    weights of another type than float32 or float64, and for a network that cannot be read.
     """
     kinds = {one.dtype for one in model.parameters()} | {
         one.dtype for one in model.buffers() if one.is_floating_point()
@@ -31,16 +31,16 @@ def prover_of(model: nn.Module, shape: tuple[int, ...]) -> Prover:
         raise SatbenchError(f"expected weights in float32 or all in float64, got {told}")
     try:
         twin = copy.deepcopy(model).cpu().double().requires_grad_(False)
-    except Exception as error:  # whatever a stranger's module raises
+    except Exception as error:  # a user's module may raise anything
         raise SatbenchError(f"expected a model that can be copied, it raised: {error}") from error
     return Prover(read_program(twin, shape), Roundoff.of(kinds.pop() if kinds else torch.float32))
 
 
 def check_answers(prover: Prover, judged: nn.Module, x: Tensor, first: int) -> None:
-    """Raise SatbenchError unless a model answers as its program says, up to rounding.
+    """Raise SatbenchError unless a model's answers are those of its program, up to rounding.
 
-    `x` (B, C, H, W) float32 are images from place `first` on.  A forward that draws numbers, or
-    does what its graph does not show, is found so.
+    `x` (B, C, H, W) float32 are images from place `first` on.  This detects a forward that draws
+    random numbers or does what its graph does not show.
     """
     with torch.no_grad(), in_full_precision():
         logits = ask(judged, x).double().cpu()

@@ -1,4 +1,4 @@
-"""Proofs of images as the arrays of a file, and back."""
+"""Conversion of the proofs of images to the arrays of a file, and back."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Proofs: what shows that no image of a region is taken for another class, and their check.
+"""Proofs that no image of a region is classified as another class, and their check.
 
-A proof says how far bounds must go (its method), and has what a search found: slopes, trees.  The
-check computes every bound anew from the weights, so that a proof that is wrong proves nothing.
+A proof names its method and has the results of a search: slopes and trees.  The check computes
+every bound again from the weights, so a wrong proof proves nothing.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from satbench.records.certificates import METHODS
 IBP, CROWN_IBP, CROWN, ALPHA, BAB = range(len(METHODS))
 
 SLOPE_STEPS = 30
-"""Of the search for slopes."""
+"""The steps of the search for slopes."""
 
 MOST_SLOPE = 1e4
-"""Of a slope in a proof."""
+"""The largest slope in a proof."""
 
 
 @dataclass(frozen=True)
 class ImageProof:
-    """Why one image is certified.
+    """The proof that one image is certified.
 
-    `method` is a place in `METHODS`.  `slopes` has, for some classes, the slopes below and above
-    all activations of the bound of the label's logit less the class's, (2, neurons) float16, those
-    of the activations one after the other; `trees` has trees of such rows.
+    `method` is a place in `METHODS`.  `slopes` has, for some classes, the slopes of the lines below
+    and above all activations, (2, neurons) float16, for the bound of the label's logit minus the
+    class's; `trees` has trees of such rows.
     """
 
     method: int
@@ -60,14 +60,14 @@ class ImageProof:
 
 
 class BadProofError(ValueError):
-    """A proof that cannot be one of this program."""
+    """A proof that does not fit this program."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What came of trying to prove an image: a proof or None, and the least margin shown.
+    """The result of trying to prove an image: a proof or None, and the least proven margin.
 
-    `out_of_time` says that there was no time for all that was to be tried.
+    `out_of_time` says that the time ended before all methods were tried.
     """
 
     proof: ImageProof | None
@@ -77,13 +77,13 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Prover:
-    """What images of one network are proven with."""
+    """The prover for images of one network."""
 
     program: Program
     rounding: Roundoff
 
     def prove(self, region: Region, label: int, method: int, deadline: Deadline) -> Attempt:
-        """Try methods up to `method`, the cheapest first, on the region around one image."""
+        """Try the methods up to `method`, the cheapest first, on the region around one image."""
         try:
             with torch.no_grad():
                 return self._proven(region, label, method, deadline)
@@ -91,9 +91,9 @@ class Prover:
             return Attempt(None, -np.inf, out_of_time=True)
 
     def check(self, region: Region, label: int, proof: ImageProof) -> float:
-        """Return the least margin that a proof shows, of the label's logit over another's.
+        """Return the least margin of the label's logit over another's that a proof shows.
 
-        The image is certified where it is above 0.  Raises BadProofError.
+        The image is certified if it is above 0.  Raises BadProofError.
         """
         with torch.no_grad():
             bounds = self._bounds(region, proof.method, Deadline())
@@ -117,7 +117,7 @@ class Prover:
             proof = self._with_trees(bounds, label, shown, proof, deadline)
             shown = self._shown(bounds, label, proof)
         least = float(shown.min())
-        # A margin that is not finite is none that was shown.
+        # A margin that is not finite does not count as shown.
         return Attempt(
             proof if least > 0 else None, max(best, least), least <= 0 and deadline.is_over
         )
@@ -160,7 +160,7 @@ class Prover:
         return margin_rows(torch.tensor([label]), self.program.classes)
 
     def _base(self, bounds: Bounds, proof: ImageProof, name: int) -> dict[int, Lines]:
-        """Return the lines of the slopes that a proof has for a class; none where it has none."""
+        """Return the lines of a proof's slopes for a class; none if it has none."""
         if name not in proof.slopes:
             return {}
         given = proof.slopes[name]
@@ -193,7 +193,7 @@ class Prover:
     def _with_trees(
         self, bounds: Bounds, label: int, shown: Tensor, proof: ImageProof, deadline: Deadline
     ) -> ImageProof:
-        """Look for trees of the rows that are open, the lowest first: one that fails ends it."""
+        """Search for trees of the open rows, the lowest first; a failure ends the search."""
         rows, trees = self._rows(label), {}
         for place in torch.argsort(shown).tolist():
             if float(shown[place]) > 0:

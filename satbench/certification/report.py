@@ -1,4 +1,4 @@
-"""What certificates say, as a table for people, as plain data and as a figure."""
+"""Certificates as a table for people, as plain data and as a figure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEM = "certified"
 
 
 def sandwich_table(measured: Sequence[Sandwich]) -> Table:
-    """Return both bounds, in percent with their intervals, a line for each model and eps."""
+    """Return both bounds, in percent with their intervals, with a line for each model and eps."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("model", overflow="fold")
     for heading in (
@@ -74,9 +74,9 @@ def sandwich_summary(one: Sandwich, figures: Sequence[Path]) -> dict[str, Any]:
 
 
 def draw_sandwich(measured: Sequence[Sandwich], out: Path) -> tuple[list[Path], str]:
-    """Draw both bounds against eps; return the figures' files, or why there are none.
+    """Draw both bounds against eps; return the figures' files, or the reason why there are none.
 
-    Nothing is drawn, and nothing said, where each model has one eps.
+    Nothing is drawn, without a reason, if each model has only one eps.
     """
     lines: dict[str, list[Sandwich]] = {}
     for one in measured:

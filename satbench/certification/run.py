@@ -1,4 +1,4 @@
-"""A certification: every image of a data set is tried, one after the other, and written down."""
+"""A certification: every image of a data set is tried, one after the other, and stored."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ from satbench.records.certificates import (
 from satbench.records.record import DatasetInfo, ModelInfo
 
 _TOGETHER = 50
-"""Images that are asked about at once, before any is tried."""
+"""Images in one forward, before the first one is tried."""
 
 
 @dataclass(frozen=True)
 class CertificationPlan:
-    """What is to be certified, apart from the model.
+    """The settings of a certification, apart from the model.
 
-    Each image goes through the methods up to `method`, for at most `seconds` (None: without end).
+    Each image goes through the methods up to `method`, for at most `seconds` (None: no limit).
     """
 
     dataset: Dataset
@@ -77,7 +77,7 @@ class CertificationPlan:
 
 @dataclass(frozen=True)
 class Certified:
-    """A certificate, where it lies, and whether it was already there."""
+    """A certificate, its path, and whether it already existed."""
 
     certificate: Certificate
     path: Path
@@ -119,7 +119,7 @@ def certify_config(
     progress: Progress | None = None,
     images: Dataset | None = None,
 ) -> Certified:
-    """Certify what the command line was asked for, with `images` in place of its own.
+    """Certify as the command line says, with `images` instead of its own.
 
     The attacks of `config` are unused.
     """
@@ -142,11 +142,11 @@ def certify_model(
     progress: Progress | None = None,
     fresh: bool = False,
 ) -> Certified:
-    """Certify what can be certified; write the certificate and its proofs to the folder `out`.
+    """Certify the images of a model; write the certificate and its proofs to the folder `out`.
 
-    If the certificate of the same inputs is there already, it is returned, unless it is to be made
-    `fresh`; a stopped certification goes on after its last image.  The model comes back as it was.
-    Raises SatbenchError from preflight, and for a network of which no bounds are known.
+    If the certificate of the same inputs already exists, it is returned, unless `fresh`; a stopped
+    certification continues after its last image.  The model is not changed.  Raises SatbenchError
+    from preflight, and for a network without known bounds.
     """
     data, told = plan.dataset, progress or NoProgress()
     check_set_up(module, data, plan.threat, Needs(gradients=False))
@@ -199,10 +199,10 @@ def certify_model(
 def answered_right(
     prover: Prover, judged: nn.Module, data: Dataset, threat: Threat
 ) -> NDArray[np.bool_]:
-    """Return which images a model has right, by the judge's word.  (N,).
+    """Return which images a model has right, as the judge decides.  (N,).
 
-    Raises SatbenchError where it answers otherwise than its program, at an image or at a point
-    drawn from its region.
+    Raises SatbenchError if its answers differ from those of its program, at an image or at a random
+    point of its region.
     """
     right = np.zeros(len(data), bool)
     for first in range(0, len(data), _TOGETHER):
@@ -217,7 +217,7 @@ def answered_right(
 
 
 def region_of(data: Dataset, index: int, threat: Threat) -> Region:
-    """Return all that the judge allows of an adversary around an image."""
+    """Return the region around an image that the judge allows."""
     x = torch.from_numpy(data.pixels(np.array([index]))).double()
     return Region.judged(x, threat)
 
@@ -232,7 +232,7 @@ def told_margin(margin: float) -> float | None:
 
 
 def _found(path: Path, identity: str) -> Certificate | None:
-    """Return the certificate of an identity, if it and its proofs are there."""
+    """Return the certificate of an identity, if it and its proofs exist."""
     if not (path.exists() and proofs_path(path).exists()):
         return None
     certificate = read_certificate(path)
@@ -246,7 +246,7 @@ def _attempts(
     store: RunStore,
     told: Progress,
 ) -> Iterator[tuple[int, Attempt]]:
-    """Yield what came of each image that is right, those of an earlier start from the disk."""
+    """Yield the attempt for each image that is right; those of an earlier start are on disk."""
     due = np.flatnonzero(right).tolist()
     kept = {i: one for i in due if (one := _kept(store, i)) is not None}
     told.stage(plan.method, total=len(due), done=len(kept))
@@ -265,7 +265,7 @@ def _attempts(
 
 
 def _keep(store: RunStore, index: int, found: Attempt, neurons: int) -> None:
-    """Write an attempt down, whole or not at all."""
+    """Store an attempt atomically."""
     known: dict[int, ImageProof] = {} if found.proof is None else {index: found.proof}
     store.keep(
         f"{index:09d}",

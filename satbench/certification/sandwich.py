@@ -27,16 +27,16 @@ class Sandwich:
 
     @property
     def open(self) -> int:
-        """How many images are neither certified nor broken, nor wrong when clean."""
+        """The number of images that are right, but neither certified nor broken."""
         told = self.certified.certificate
         upper = told.clean_correct if self.record is None else self.record.surviving()
         return upper - told.certified
 
 
 def measure(asked: Asked, progress: Progress | None = None) -> Sandwich:
-    """Certify, and attack where that was asked for.
+    """Certify, and attack if that was requested.
 
-    Raises SatbenchError where an image is both certified and broken, which cannot be.
+    Raises SatbenchError if an image is both certified and broken, which is impossible.
     """
     config = asked.config
     if isinstance(progress, BarProgress):
@@ -50,7 +50,7 @@ def measure(asked: Asked, progress: Progress | None = None) -> Sandwich:
 
 
 def check_agreement(certified: Certified, record: Record) -> None:
-    """Raise SatbenchError where an image is both certified and broken."""
+    """Raise SatbenchError if an image is both certified and broken."""
     broken = np.array(record.verdicts) != SURVIVED
     both = np.flatnonzero(certified.images & broken[: certified.certificate.n]).tolist()
     if both:

@@ -1,4 +1,4 @@
-"""Trees of a branch and bound: how the whole was cut up, as arrays, and the parts of it."""
+"""Trees of a branch and bound as arrays, and their parts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_SPLITS = 200
-"""Of a part: how deep a tree may be."""
+"""The most cuts of a part: the depth of a tree."""
 
 MOST_NODES = 50_000
-"""Of a tree: more than a search ever makes."""
+"""The most nodes of a tree: more than a search ever makes."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Split:
 
 @dataclass(frozen=True)
 class Tree:
-    """How a row of logits was bounded, part by part.
+    """The cuts with which a row of logits was bounded, part by part.
 
     `nodes` (M, 2) int32 has the site and the neuron of each cut in prefix order, the lower half
     before the upper one, and (-1, -1) for a part that is not cut further; `points` (M,) float32 has
-    where it was cut.  `betas` float32 has the multipliers of each part, in the order of the cuts
-    that lead to it.
+    the values at which they were cut.  `betas` float32 has the multipliers of each part, in the
+    order of the cuts that lead to it.
     """
 
     nodes: NDArray[np.int32]
@@ -43,13 +43,13 @@ class Tree:
 
 
 class BadTreeError(ValueError):
-    """A tree does not cut up the whole, or has numbers that it may not have."""
+    """A tree does not cover the whole, or has invalid numbers."""
 
 
 def parts_of(tree: Tree) -> tuple[list[tuple[Split, ...]], list[NDArray[np.float32]]]:
     """Return the splits that lead to each part of a tree, and its multipliers.
 
-    Raises BadTreeError for nodes that are no whole tree, and multipliers that do not fit.
+    Raises BadTreeError for nodes that are no complete tree, and multipliers that do not fit.
     """
     if len(tree.nodes) > MOST_NODES:
         raise BadTreeError(f"it has {len(tree.nodes):,} nodes, more than {MOST_NODES:,}")

@@ -26,7 +26,7 @@ from satbench.submissions.manifest import (
 from satbench.submissions.reviewing import Review
 
 BEGUN = ".accepting"
-"""In the folder of a board: which submission is being brought there, while it is."""
+"""A file in the folder of a board that names the submission that is being added."""
 
 
 def accept(
@@ -36,8 +36,8 @@ def accept(
 
     Witnesses first, records last, so that the board never has one without the other.  Records that
     it supersedes move to the folder `superseded`, where they can be read and re-checked.  Raises
-    SatbenchError for a submission that is refused, for files that are there already, and where
-    another submission was stopped on its way.
+    SatbenchError for a refused submission, for files that already exist, and if the acceptance of
+    another submission was stopped.
     """
     manifest = found.manifest
     if manifest is None or not found.is_acceptable:
@@ -50,9 +50,9 @@ def accept(
 def go_on(
     folder: Path, definition: BoardDefinition | None = None, zoo: Path | None = None
 ) -> list[Path] | None:
-    """Bring the rest of a submission whose acceptance was stopped; None where that is not so.
+    """Continue the stopped acceptance of a submission; None if none was stopped.
 
-    It was reviewed then; its files must still have the digests that it tells.
+    It was reviewed before; its files must still have the digests of its manifest.
     """
     if any(check_files(folder)):
         return None
@@ -61,13 +61,13 @@ def go_on(
         if any(check_manifest(manifest, folder)):
             return None
         bringing = _Bringing(folder, manifest, definition, zoo)
-    except SatbenchError:  # which a review says
+    except SatbenchError:  # the review reports it
         return None
     return bringing.carry_out() if bringing.has_begun() else None
 
 
 class _Bringing:
-    """The way of one submission to its board: each step may be done twice."""
+    """The acceptance of one submission: each step may be repeated."""
 
     def __init__(
         self,
@@ -82,11 +82,11 @@ class _Bringing:
         self.mark = self.board.folder / BEGUN
 
     def has_begun(self) -> bool:
-        """Whether this very submission is on its way."""
+        """Whether the acceptance of this submission has begun."""
         return self.mark.is_file() and self.mark.read_text().split("\n")[0] == self._digest()
 
     def begin(self) -> None:
-        """Write down that it is on its way.  Raises SatbenchError where anything is in the way."""
+        """Record that the acceptance has begun. Raises SatbenchError if files are in the way."""
         if self.mark.is_file():
             other = self.mark.read_text().split("\n")[1]
             raise SatbenchError(
@@ -104,7 +104,7 @@ class _Bringing:
         write_text(self.mark, f"{self._digest()}\n{self.folder}\n")
 
     def carry_out(self) -> list[Path]:
-        """Do what is left; return where everything is now."""
+        """Do the remaining steps; return the paths of all files."""
         written = []
         for old, new in self._files():
             if not new.exists():
@@ -124,14 +124,14 @@ class _Bringing:
         return written
 
     def _records(self) -> dict[Path, Path]:
-        """Return where each record goes."""
+        """Return the destination of each record."""
         return {path: self.board.records / path.name for path in self.manifest.records(self.folder)}
 
     def _digest(self) -> str:
         return digest_file(self.folder / MANIFEST)
 
     def _card(self) -> Card | None:
-        """Return the card as it is in the zoo; None for a model that is there or elsewhere."""
+        """Return the card in its form for the zoo; None for a model that is there or elsewhere."""
         if self.manifest.model != "file":
             return None
         card = read_card(self.folder / CARD)
@@ -141,7 +141,7 @@ class _Bringing:
         return self.zoo / "cards" / f"{card.name}.json"
 
     def _files(self) -> Iterator[tuple[Path, Path]]:
-        """Yield the witnesses and the weights, and where they go."""
+        """Yield the witnesses and the weights with their destinations."""
         for path in self.manifest.records(self.folder):
             digest = read_record(path).witnesses_digest
             yield find_witnesses(path, digest), stored_path(self.board.witnesses, digest)

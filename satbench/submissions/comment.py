@@ -11,7 +11,7 @@ from satbench.submissions.change import BoardChange
 from satbench.submissions.reviewing import Review
 
 _MOST = 20
-"""Most sentences and moves that a comment lists."""
+"""The most sentences and rank changes that a comment lists."""
 
 
 def render_review(found: Review) -> str:

@@ -21,7 +21,7 @@ from satbench.training.saved.checkpoint import NotFiniteError
 from satbench.training.update.inner import Inner
 
 LOOKED_AT = 64
-"""How many held-out images a check within an epoch uses."""
+"""The number of held-out images that a check within an epoch uses."""
 LEAST_STEPS = 10
 """Least number of steps between two checks."""
 _AT_ONCE = 250

@@ -1,1 +1,1 @@
-"""Sound bounds of a network: its steps, its activations, intervals and lines."""
+"""Sound bounds of a network: its steps, its activations, intervals and linear bounds."""

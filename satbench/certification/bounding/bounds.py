@@ -1,9 +1,9 @@
-"""Bounds of every step of a network: by intervals forwards, and by lines backwards.
+"""Bounds of every step of a network: intervals in the forward, linear bounds in the backward.
 
-Interval bound propagation (Gowal et al., 2018, arXiv:1810.12715, section 3) sends a box through the
-steps.  Backward bounds (CROWN: Zhang et al., 2018, arXiv:1811.00866) send a row of coefficients
-back from a step to the image, and replace each activation by the line below or above it.  Both take
-into account what rounding may do (`satbench.certification.bounding.rounding`).
+Interval bound propagation (Gowal et al., 2018, arXiv:1810.12715, section 3) propagates a box
+through the steps.  Backward bounds (CROWN: Zhang et al., 2018, arXiv:1811.00866) propagate a row of
+coefficients back from a step to the image, and replace each activation by a line below or above it.
+Both include the errors of rounding (`satbench.certification.bounding.rounding`).
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from satbench.certification.bounding.region import Region
 from satbench.certification.bounding.rounding import Roundoff
 from satbench.certification.bounding.shapes import ActivationShape
 
-_UP = 1 + 2.0**-30  # makes up for the rounding of sizes themselves, which are sums of what is ≥ 0
+_UP = 1 + 2.0**-30  # covers the rounding of sizes, which are sums of nonnegative numbers
 
 _UNDERFLOW = 2.0**-90
-"""More than a sum of 2^30 float32 products can lose where each is flushed to 0 below 2^-126."""
+"""More than a sum of 2^30 float32 products can lose if each is flushed to 0 below 2^-126."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """An interval for each element of a step, (B, …), and how far rounding may carry it.
+    """An interval for each element of a step, (B, …), and the error that rounding may cause.
 
-    `slack` is what a row's coefficient of the element must be multiplied with and taken off.
+    The product of `slack` and a row's coefficient of the element is subtracted from the bound.
     """
 
     low: Tensor
@@ -40,19 +40,19 @@ class Box:
 
     @property
     def size(self) -> Tensor:
-        """At least the absolute value of the element."""
+        """An upper bound on the absolute value of the element."""
         return self.low.abs().maximum(self.high.abs())
 
 
 Refine = Callable[["Bounds", int], tuple[Tensor, Tensor] | None]
-"""Gets the bounds up to a step that goes into an activation, and returns a second box of it."""
+"""Gets the bounds up to the input of an activation, and returns a second box of that input."""
 
 
 @dataclass
 class Bounds:
-    """What is known of the steps of a program for images of a region.
+    """The bounds of the steps of a program for images of a region.
 
-    `boxes` has one a step, `lines` those of each activation, (B, 1, …).
+    `boxes` has one box per step, `lines` the lines of each activation, (B, 1, …).
     """
 
     program: Program
@@ -62,7 +62,7 @@ class Bounds:
     lines: dict[int, Lines] = field(default_factory=dict)
 
     def lines_at(self, site: int) -> Lines:
-        """Return the lines of an activation, by the fixed rule, made when first asked for."""
+        """Return the lines of an activation by the fixed rule, computed at the first call."""
         if site not in self.lines:
             step = self.program.steps[site]
             box = self.boxes[step.takes[0]]
@@ -74,7 +74,7 @@ class Bounds:
 def interval_bounds(
     program: Program, region: Region, rounding: Roundoff, refine: Refine | None = None
 ) -> Bounds:
-    """Send the box of a region through all steps; `refine` may tighten what activations get."""
+    """Propagate the box of a region through all steps; `refine` may tighten some inputs."""
     bounds = Bounds(program, region, rounding)
     own = rounding.here(program.largest)
     for step in program.steps:
@@ -97,7 +97,7 @@ def _tighten(bounds: Bounds, number: int, refine: Refine) -> None:
 
 
 def _interval(step: ProgramStep, bounds: Bounds) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the interval of a step in real arithmetic, and by how much its ends may be off."""
+    """Return the interval of a step in real arithmetic, and the possible error of its ends."""
     rounding, does = bounds.rounding, step.does
     own = rounding.here(bounds.program.largest)
     if isinstance(does, Source):
@@ -127,10 +127,10 @@ def _interval(step: ProgramStep, bounds: Bounds) -> tuple[Tensor, Tensor, Tensor
 
 @dataclass(frozen=True)
 class Splits:
-    """What is known of some rows beyond the bounds: halves of intervals that they are about.
+    """The additional knowledge about some rows: the halves of intervals to which they apply.
 
-    `coefficients` has, by step, what is added to a row's coefficients, (B, R, …), and `constant`
-    what is added to its value, (B, R); `lines` are those of the rows, (B, R, …), by activation.
+    `coefficients` are added to a row's coefficients, (B, R, …), by step, and `constant` to its
+    value, (B, R); `lines` are those of the rows, (B, R, …), by activation.
     """
 
     coefficients: Mapping[int, Tensor]
@@ -148,12 +148,11 @@ def lower_bounds(
     splits: Splits | None = None,
     seen: dict[int, Tensor] | None = None,
 ) -> Tensor:
-    """Return at most the least value of each row's sum over the elements of a step.
+    """Return a lower bound on each row's sum over the elements of a step.
 
-    (B, R, …) rows of coefficients of the step `start` -> (B, R).  They are sent back to the image,
-    or to the steps up to `until`, whose boxes are then used.  `lines`, by activation, (B, R, …) or
-    (B, 1, …), stand in place of those of the bounds.  `seen` is given the coefficients of each
-    activation.
+    (B, R, …) rows of coefficients of the step `start` -> (B, R).  They are propagated back to the
+    image, or to the steps up to `until`, whose boxes are then used.  `lines`, by activation, (B, R,
+    …) or (B, 1, …), replace those of the bounds.  `seen` gets the coefficients of each activation.
     """
     steps, own = bounds.program.steps, bounds.rounding.here(bounds.program.largest)
     waiting = {start: rows}
@@ -195,7 +194,7 @@ def lower_bounds(
 
 
 def _through(a: Tensor, line: Lines) -> tuple[Tensor, Tensor]:
-    """Replace activations by lines: return the coefficients of what goes in, and the constants."""
+    """Replace activations by lines: return the coefficients of the inputs, and the constants."""
     up, down = a.clamp_min(0), a.clamp_max(0)
     moved = up * line.low_slope + down * line.high_slope
     return moved, up * line.low + down * line.high
@@ -218,7 +217,7 @@ def _sum(a: Tensor, values: Tensor) -> Tensor:
 def logit_bounds(bounds: Bounds, rows: Tensor, until_last_site: bool = False) -> Tensor:
     """Return lower bounds of rows of logits.  (B, R, K) -> (B, R).
 
-    `until_last_site`: by the boxes of what the last activation makes, which is what intervals say.
+    With `until_last_site` they use the boxes after the last activation, as intervals do.
     """
     start = len(bounds.program.steps) - 1
     sites = bounds.program.sites
@@ -227,7 +226,7 @@ def logit_bounds(bounds: Bounds, rows: Tensor, until_last_site: bool = False) ->
 
 
 def margin_rows(labels: Tensor, classes: int) -> Tensor:
-    """Return the rows that take each other logit away from the label's.  (B,) -> (B, K - 1, K)."""
+    """Return the rows for the label's logit minus each other logit. (B,) -> (B, K - 1, K)."""
     eye = torch.eye(classes, dtype=torch.float64, device=labels.device)
     others = [[k for k in range(classes) if k != label] for label in labels.tolist()]
     return eye[labels].unsqueeze(1) - eye[torch.tensor(others, device=labels.device)]

@@ -1,8 +1,8 @@
-"""Backward bounds of what goes into each activation, and slopes that are searched for.
+"""Backward bounds of the inputs of each activation, and a search for slopes.
 
-CROWN (Zhang et al., 2018, arXiv:1811.00866) bounds each neuron by rows of its own.  Slopes of the
-last rows are improved by gradient steps, as α-CROWN does (Xu et al., 2021, arXiv:2011.13824),
-here for every activation and not only for ReLU, because any slope gives a sound line.
+CROWN (Zhang et al., 2018, arXiv:1811.00866) bounds each neuron by its own rows.  Gradient steps
+improve the slopes of the last rows, as in α-CROWN (Xu et al., 2021, arXiv:2011.13824), here for
+every activation and not only for ReLU, because any slope gives a sound line.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from satbench.certification.bounding.rounding import Roundoff
 from satbench.certification.bounding.shapes import ActivationShape
 
 _ROWS = 512
-"""Rows that go back at once: few enough for memory, enough to be fast."""
+"""Rows that are propagated together: few enough for memory, and enough to be fast."""
 
 _FIRST_STEP, _DECAY = 0.1, 0.97
 
 
 class OutOfTimeError(Exception):
-    """The time that an image may take is over."""
+    """The time limit of an image is exceeded."""
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """When the time of an image is over, by `time.monotonic`; infinity for never."""
+    """The end of an image's time, by `time.monotonic`; infinity for no limit."""
 
     end: float = float("inf")
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
-        """Return the deadline so many seconds from now."""
+        """Return the deadline `seconds` from now."""
         return cls(time.monotonic() + seconds)
 
     @property
@@ -54,7 +54,7 @@ class Deadline:
         return time.monotonic() > self.end
 
     def check(self) -> None:
-        """Raise OutOfTimeError where there is no time left."""
+        """Raise OutOfTimeError if there is no time left."""
         if self.is_over:
             raise OutOfTimeError
 
@@ -62,7 +62,7 @@ class Deadline:
 def crown_bounds(
     program: Program, region: Region, rounding: Roundoff, deadline: Deadline | None = None
 ) -> Bounds:
-    """Bound every neuron of one image by rows of its own.  Raises OutOfTimeError."""
+    """Bound every neuron of one image by its own rows. Raises OutOfTimeError."""
     until = deadline or Deadline()
 
     def refine(bounds: Bounds, number: int) -> tuple[Tensor, Tensor] | None:
@@ -72,7 +72,7 @@ def crown_bounds(
 
 
 def _refined(bounds: Bounds, number: int, deadline: Deadline) -> tuple[Tensor, Tensor] | None:
-    """Return a box of step `number` by rows; neurons for which that could not help keep theirs."""
+    """Return a box of step `number` by rows; neurons that cannot gain keep their interval."""
     if bounds.region.norm == "linf" and not _has_activation_before(bounds.program, number):
         return None  # intervals are exact there
     step, box = bounds.program.steps[number], bounds.boxes[number]
@@ -102,7 +102,7 @@ def _has_activation_before(program: Program, number: int) -> bool:
 
 
 def _matters(bounds: Bounds, number: int) -> Tensor:
-    """Return which neurons could gain: where every activation is straight, the box is as good."""
+    """Return which neurons could gain: if every activation is linear, the box is as good."""
     box = bounds.boxes[number]
     gains = torch.zeros_like(box.low, dtype=torch.bool)
     for step in bounds.program.steps:
@@ -120,9 +120,9 @@ Slopes = Mapping[int, tuple[Tensor, Tensor]]
 
 
 def lines_with(bounds: Bounds, slopes: Slopes) -> dict[int, Lines]:
-    """Return the lines of these slopes; where an activation is straight, it keeps its line.
+    """Return the lines of these slopes; a linear activation keeps its line.
 
-    Slopes are any numbers: their lines are sound whatever they are.
+    Slopes may be any numbers: their lines are always sound.
     """
     made = {}
     for site, (below, above) in slopes.items():
@@ -139,7 +139,7 @@ def lines_with(bounds: Bounds, slopes: Slopes) -> dict[int, Lines]:
 
 
 def is_free(bounds: Bounds, site: int) -> Tensor:
-    """Return which neurons of an activation have a choice of lines, (B, …)."""
+    """Return which neurons of an activation have several possible lines, (B, …)."""
     shape = bounds.program.shape_at(site)
     box = bounds.boxes[bounds.program.steps[site].takes[0]]
     if not shape.is_piecewise_linear:
@@ -153,11 +153,11 @@ def is_free(bounds: Bounds, site: int) -> Tensor:
 def searched_slopes(
     bounds: Bounds, rows: Tensor, steps: int, deadline: Deadline | None = None
 ) -> dict[int, tuple[Tensor, Tensor]]:
-    """Look for slopes that raise the lower bound of each row of logits, (B, R, K).
+    """Search for slopes that raise the lower bound of each row of logits, (B, R, K).
 
-    The best that Adam finds in so many steps are returned, (B, R, …) an activation; it ends early
-    once all rows are above 0, and at the deadline.  What comes back is only a proposal: whoever
-    uses it computes the bound anew.
+    The best slopes that Adam finds in `steps` steps are returned, (B, R, …) per activation; the
+    search ends early if all rows are above 0, and at the deadline.  The result is only a proposal:
+    its user computes the bound again.
     """
     sites = bounds.program.sites
     free: dict[int, tuple[Tensor, Tensor]] = {}
@@ -198,7 +198,7 @@ def searched_slopes(
 
 
 def _minus_sum(found: Tensor) -> Tensor:
-    """Return the loss: rows that are above 0 already have done their part."""
+    """Return the loss, without rows that are already above 0."""
     loss: Tensor = -found.clamp_max(0.1).sum()
     return loss
 

@@ -1,4 +1,4 @@
-"""Which layer is which linear operation or activation."""
+"""The linear operation or activation of each known layer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from satbench.networks.same_padding import SamePad
 
 
 class UnknownLayerError(SatbenchError):
-    """A network has a layer of which no bounds are known."""
+    """A network has a layer without known bounds."""
 
     def __init__(self, name: str, title: str) -> None:
         super().__init__(
@@ -49,7 +49,7 @@ _DIFFERENCES = {operator.sub: -1, operator.isub: -1, torch.sub: -1, "sub": -1}
 
 
 def sum_of(target: object) -> tuple[int, int] | None:
-    """Return the signs of two things where `target` adds or takes away the second."""
+    """Return the signs of two operands if `target` adds or subtracts the second."""
     sign = _SUMS.get(target) or _DIFFERENCES.get(target)
     return (1, sign) if sign else None
 
@@ -57,13 +57,14 @@ def sum_of(target: object) -> tuple[int, int] | None:
 def layer_of(
     target: object, args: tuple[Any, ...], kwargs: dict[str, Any], moving: int, value: Tensor
 ) -> Layer | None:
-    """Return what a module or function does to the one argument that follows the image.
+    """Return the operation of a module or function on the one argument that depends on the image.
 
-    That is `args[moving]`, (1, …), and `value` is what came of it; None for what is not known.
+    That argument is `args[moving]`, (1, …), and `value` is the result; None for an unknown
+    operation.
     """
     x: Tensor = args[moving]
     if isinstance(target, nn.Module):
-        # A hook may change what comes out, and a layer may not be in the mode it was put in.
+        # A hook may change the output, and a layer may not be in the mode that was set.
         plain = is_bare(target) and not target.training and len(args) == 1 and not kwargs
         return _module(target, x, value) if plain else None
     if moving == 0 and target in _SELECTIONS:
@@ -123,7 +124,7 @@ def _convolution(module: nn.Conv2d, x: Tensor, value: Tensor) -> Convolution | N
     if isinstance(padding, str):
         reach = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
         if padding == "same" and any(one % 2 for one in reach):
-            return None  # the far sides are padded more
+            return None  # the far sides get more padding
         padding = tuple(one // 2 for one in reach) if padding == "same" else (0, 0)
     sizes = (int(padding[0]), int(padding[1]))
     return Convolution(module, sizes, tuple(x.shape[1:]), tuple(value.shape[1:]))
@@ -138,7 +139,7 @@ def _tiles(module: nn.AvgPool2d) -> bool:
 
 
 def _windows(x: Tensor, value: Tensor) -> Affine | None:
-    """Return the pooling that makes (1, C, H', W') of (1, C, H, W), where windows tile."""
+    """Return the pooling from (1, C, H, W) to (1, C, H', W') if its windows tile the image."""
     if x.dim() != 4 or value.dim() != 4:
         return None
     inputs = tuple(x.shape[1:])
@@ -181,7 +182,7 @@ def _pads_zeros(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 def _selection(
     target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor, value: Tensor
 ) -> Rearrangement:
-    """Find out where each output comes from, by giving every input its place as its value."""
+    """Find the origin of each output, by using every input's place as its value."""
     places = torch.arange(1, x.numel() + 1, dtype=torch.float64, device=x.device).view_as(x)
     if isinstance(target, str):
         moved = getattr(places, target)(*args[1:], **kwargs)
@@ -203,7 +204,7 @@ _ACTIVATIONS: dict[object, Callable[..., nn.Module]] = {
 def _with_constant(
     target: object, args: tuple[Any, ...], kwargs: dict[str, Any], moving: int
 ) -> Affine | None:
-    """Return the arithmetic of the image's numbers and one that does not follow them."""
+    """Return the arithmetic of a value that depends on the image and one that does not."""
     if len(args) != 2 or kwargs:
         return None
     x, other = args[moving], args[1 - moving]

@@ -1,7 +1,7 @@
-"""The linear operations of a network, each with its transpose and with |W| in place of W.
+"""The linear operations of a network, each with its transpose and with |W| instead of W.
 
-Each works on rows of things of one shape.  Weights are read from the modules when they are asked
-for, so that bounds follow weights that are being trained.
+Each works on rows of one shape.  Weights are read from the modules at each use, so that bounds
+follow weights that are being trained.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Affine(Protocol):
 
     @property
     def terms(self) -> int:
-        """The largest number of products in one sum; 0 where nothing is computed, only moved."""
+        """The largest number of products in one sum; 0 if values are only moved."""
         ...
 
     def apply(self, x: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class Affine(Protocol):
         ...
 
     def offset(self) -> Tensor | None:
-        """Return b, which broadcasts with one output; None for none."""
+        """Return b, which broadcasts with one output; None if there is none."""
         ...
 
     def offset_size(self) -> Tensor | None:
@@ -71,10 +71,9 @@ class Convolution:
         return self._convolved(x, self.module.weight.abs())
 
     def transpose(self, a: Tensor) -> Tensor:
-        """Convolve the other way."""
+        """Apply the transposed convolution."""
         like, kernel = self.module, self.module.weight.shape[2:]
-        # Of the pixels at the far sides that a stride does not reach, the transpose is to have as
-        # many as there are.
+        # The transpose must also have the pixels at the far sides that a stride does not reach.
         sides = zip(
             self.inputs[1:], self.outputs[1:], like.stride, self.padding, like.dilation, kernel,
             strict=True,
@@ -138,7 +137,7 @@ class Matrix:
 class Scaling:
     """A factor and a shift of each element; both broadcast with one output.
 
-    `shift_size` is at least |shift|, and what it was computed from.
+    `shift_size` bounds |shift| and the numbers it was computed from.
     """
 
     factor: Tensor
@@ -168,7 +167,7 @@ class Scaling:
 
 
 def batch_norm(module: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> Scaling:
-    """Return what a batch-norm does to images by these statistics of its channels, (C,)."""
+    """Return the scaling of a batch-norm with these statistics of its channels, (C,)."""
     factor = torch.rsqrt(variance + module.eps)
     if module.weight is not None:
         factor = factor * module.weight
@@ -250,7 +249,7 @@ class Pooling:
 class Rearrangement:
     """Elements in another order, some left out, zeros put in; `index` is -1 for a zero.
 
-    `index` has one place an output; None where the order stays and only the shape changes.
+    `index` has one place per output; None if only the shape changes.
     """
 
     index: Tensor | None
@@ -269,7 +268,7 @@ class Rearrangement:
         return self.apply(x)
 
     def transpose(self, a: Tensor) -> Tensor:
-        """Put each element back to where it came from."""
+        """Put each element back to its origin."""
         if self.index is not None:
             places = self.index % (prod(self.inputs) + 1)  # -1 is the last
             into = a.new_zeros(len(a), prod(self.inputs) + 1)

@@ -1,7 +1,7 @@
 """A network as a program: steps in order, each a linear operation, a sum or an activation.
 
-It is read from the graph of the forward that torch.fx draws.  What a step is not known to be is
-refused by its name.
+It is read from the graph of the forward that torch.fx traces.  An unknown step is refused by its
+name.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Signed:
 
 @dataclass(frozen=True)
 class ProgramStep:
-    """One step: what it does to which earlier steps, and the shape of its result for one image.
+    """One step: its operation, the earlier steps that it uses, and its shape for one image.
 
     `norm` is the batch-norm that the operation was read from, if it is one.
     """
@@ -50,7 +50,7 @@ class ProgramStep:
 
 @dataclass(frozen=True)
 class Program:
-    """The steps of a network, in an order in which each comes after those it takes."""
+    """The steps of a network, ordered so that each comes after those that it uses."""
 
     steps: tuple[ProgramStep, ...]
 
@@ -60,7 +60,7 @@ class Program:
         return [k for k, step in enumerate(self.steps) if isinstance(step.does, ActivationShape)]
 
     def shape_at(self, site: int) -> ActivationShape:
-        """Return the curve of an activation."""
+        """Return the shape of an activation."""
         return cast(ActivationShape, self.steps[site].does)
 
     @property
@@ -70,7 +70,7 @@ class Program:
 
     @property
     def neurons(self) -> int:
-        """How many numbers go through activations."""
+        """The number of inputs of all activations."""
         return sum(prod(self.steps[site].shape) for site in self.sites)
 
     @property
@@ -84,7 +84,7 @@ class Program:
         return 4 * max(*sizes, *terms, len(sizes)) + 1000
 
     def with_statistics(self, known: Mapping[int, tuple[Tensor, Tensor]]) -> Program:
-        """Return the program whose batch-norms, by step, go by these means and variances, (C,)."""
+        """Return the program whose batch-norms, by step, use these means and variances, (C,)."""
         steps = list(self.steps)
         for number, (mean, variance) in known.items():
             norm = cast(nn.BatchNorm2d, steps[number].norm)
@@ -95,8 +95,8 @@ class Program:
 def read_program(model: nn.Module, shape: tuple[int, ...]) -> Program:
     """Read the program of a model for images of a shape (C, H, W); it shares the model's weights.
 
-    The model comes back as it was.  Raises SatbenchError for a forward that is no graph, and for a
-    layer of which no bounds are known.
+    The model is not changed.  Raises SatbenchError for a forward that is no graph, and for a layer
+    without known bounds.
     """
     with borrowed(model) as calm, torch.no_grad():
         found = drawn(calm)
@@ -114,7 +114,7 @@ def read_program(model: nn.Module, shape: tuple[int, ...]) -> Program:
 
 
 class _Reading:
-    """A graph on its way into a program: an example goes through it, step by step."""
+    """The conversion of a graph into a program: an example goes through it, step by step."""
 
     def __init__(self, layers: Mapping[str, nn.Module], tensors: Mapping[str, Any]) -> None:
         self._layers, self._tensors = layers, tensors
@@ -136,7 +136,7 @@ class _Reading:
         raise AssertionError("a graph ends with its output")
 
     def _take(self, node: fx.Node, example: Tensor) -> None:
-        if self._steps:  # a further argument, which has a default
+        if self._steps:  # another argument, which has a default
             self._values[node] = node.args[0] if node.args else None
             return
         self._values[node] = example
@@ -178,7 +178,7 @@ class _Reading:
                 self._add(node, Signed(signs), tuple(both), value, name)
                 return
         moving = [k for k, one in enumerate(node.args) if self._place(one) is not None]
-        # What follows the image only inside of a list, or by its name, is not looked for.
+        # Values that depend on the image only inside a list, or by keyword, are not found.
         if (
             len(moving) != 1
             or len([one for one in node.all_input_nodes if one in self._places]) > 1
@@ -195,7 +195,7 @@ class _Reading:
         self._add(node, found, (place,), value, name, norm)
 
     def _place(self, node: Any) -> int | None:
-        """Return the step that a node is; None for what does not follow the image."""
+        """Return the step of a node; None if it does not depend on the image."""
         return self._places.get(node) if isinstance(node, fx.Node) else None
 
     def _add(

@@ -1,4 +1,4 @@
-"""The set of images that an adversary may choose from, and the least value of a line on it."""
+"""The set of images that an adversary may choose, and bounds of linear functions on it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OUTWARD = 2.0**-48  # far above the rounding of a pixel of [0, 1] in float64
 class Region:
     """Images within `radius` of each centre in `norm`, all pixels in [0, 1].
 
-    `centre`, `low` and `high` are (B, C, H, W); the box [low, high] holds the region.
+    `centre`, `low` and `high` are (B, C, H, W); the box [low, high] contains the region.
     """
 
     norm: Norm
@@ -34,16 +34,16 @@ class Region:
 
     @classmethod
     def judged(cls, x: Tensor, threat: Threat) -> Region:
-        """Return all that the judge allows of an adversary: eps, and its tolerance beyond it."""
+        """Return the region that the judge allows: eps plus the judge's tolerance."""
         return cls.around(x, threat.norm, threat.radius + TOLERANCE[threat.norm])
 
     @property
     def size(self) -> Tensor:
-        """At least the absolute value of a pixel and of its change.  (B, C, H, W)."""
+        """An upper bound on the absolute values of a pixel and of its change. (B, C, H, W)."""
         return self.centre.abs() + self.radius
 
     def least(self, a: Tensor) -> Tensor:
-        """Return at most the least value of Σ a x over the region, but for rounding.
+        """Return a lower bound on Σ a x over the region, apart from rounding.
 
         (B, R, C, H, W) -> (B, R).
         """

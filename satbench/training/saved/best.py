@@ -22,9 +22,9 @@ def keep_best(
 ) -> tuple[Best, ...]:
     """Save the weights of an epoch as the best, with their card; return the kept ones, best first.
 
-    The best so far become those before, if they are what was written.  They are those before
-    already where a kill came between these weights and the checkpoint that names them.  A network
-    of a user's own has no card.
+    The best weights so far become the previous ones, if they are what was written.  After a kill
+    between these weights and the checkpoint that names them, they already are.  A user's own
+    network has no card.
     """
     path, before = folder / BEST, folder / BEST_BEFORE
     older = next(((best, file) for best in kept if (file := find_best(folder, best))), None)
@@ -35,7 +35,7 @@ def keep_best(
 
 
 def find_best(folder: Path, best: Best) -> Path | None:
-    """Return the file with exactly these weights; None if there is none any more."""
+    """Return the file with exactly these weights; None if it no longer exists."""
     for path in (folder / BEST, folder / BEST_BEFORE):
         if path.exists() and best["digest"] in ("", digest_file(path)):
             return path

@@ -2,9 +2,9 @@
 
 A step has one stream of uniform numbers, Philox 4×64-10 (Salmon et al., 2011, "Parallel random
 numbers: as easy as 1, 2, 3"), which the images of the batch use in order.  Philox is a function of
-a counter, so a process that computes a part of a batch starts to draw where that part starts.  It
-draws no unneeded numbers, and the noise of an image is the same in any part of the batch and on any
-device.
+a counter, so a process that computes a part of a batch starts to draw at the start of that part.
+It draws no unneeded numbers, and the noise of an image is the same in any part of the batch and on
+any device.
 """
 
 from __future__ import annotations

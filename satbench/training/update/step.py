@@ -36,7 +36,7 @@ class MicroBatch:
 
 
 class Stepper:
-    """Does the steps of a run, and holds their state: network, optimiser, average.
+    """Runs the steps of a run, and has their state: network, optimiser, average.
 
     `network` is the network on `device`; in a distributed run it is the same in all processes
     after every step.  A user's own optimiser and schedule (of `steps` steps in all) replace those
