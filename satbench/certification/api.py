@@ -104,7 +104,7 @@ def certify(
     if file:
         raise SatbenchError(f"{', '.join(file)}: these are for a file of weights by its name")
     if radius is None:
-        raise SatbenchError("say how far the adversary may go, such as eps='1/255'")
+        raise SatbenchError("expected eps, the radius of the adversary, such as eps='1/255'")
     module = checked_model(model)
     threat = Threat.of("linf" if norm is None else norm, radius)
     plan = CertificationPlan(_images(x, y, n_examples), threat, method, limit)
@@ -117,7 +117,7 @@ def certify(
 def _said(done: Certified) -> Certified:
     if done.found:
         made = done.certificate.environment.finished
-        say(f"satbench: found {done.path}, made {made}: nothing was run; fresh=True runs it anew")
+        say(f"satbench: found {done.path}, made {made}: nothing was run; fresh=True runs it again")
     return done
 
 

@@ -43,7 +43,7 @@ class Affine(Protocol):
         ...
 
     def offset_size(self) -> Tensor | None:
-        """Return at least |b|, and the size of what b was computed from; None for none."""
+        """Return a bound on |b| and on the numbers it is computed from; None if there is none."""
         ...
 
 
