@@ -547,7 +547,7 @@ def test_an_audit_is_no_part_of_a_suite(tmp_path: Path) -> None:
     path = tmp_path / "audited.toml"
     path.write_text('schema = 1\nsummary = ""\n[[parts]]\nname = "a"\nattack = "audit(sample=3)"\n')
 
-    with pytest.raises(SatbenchError, match=r"part a: .* give it beside the suite"):
+    with pytest.raises(SatbenchError, match=r"part a: .* chooses among the images"):
         parse_attack(str(path))
 
 

@@ -132,7 +132,7 @@ class _Rounds:
             start = start_of("corner", self.x, self.threat, self.noise, Hints.none(self.x))
         with torch.no_grad():
             logits = torch.cat([self.model(part) for part in torch.split(start, _AT_ONCE)])
-        self.best = Found(start.clone(), -losses.margin(logits, self.y).float())
+        self.best = Found(start.clone(), losses.label_margin(logits, self.y).float())
         self.order = logits.argsort(dim=1, descending=True, stable=True)
 
     @property

@@ -173,13 +173,9 @@ class Climb:
 
     def _keep_best(self, best: Found, rows: Tensor, x_adv: Tensor, logits: Tensor) -> Tensor:
         """Store the points that are better than the best; return which rows are still right."""
-        margins = -losses.margin(logits, self.y[rows]).to(best.margins.dtype)
-        better = margins < best.margins[rows]
+        margins = losses.label_margin(logits, self.y[rows]).to(best.margins.dtype)
+        holds: Tensor = logits.argmax(1) == self.y[rows]
+        better = (margins < best.margins[rows]) | ~holds
         best.margins[rows[better]] = margins[better]
         best.x_adv[rows[better]] = x_adv[better]
-        holds: Tensor = logits.argmax(1) == self.y[rows]
-        # A tie that argmax decides for another class is a break, whatever its margin: it is the
-        # best.
-        best.margins[rows[~holds]] = best.margins[rows[~holds]].clamp_max(0)
-        best.x_adv[rows[~holds]] = x_adv[~holds]
         return holds

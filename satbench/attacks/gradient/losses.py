@@ -8,6 +8,8 @@ from torch import Tensor
 
 _TINY = 1e-12  # as in pyautoattack: equal logits give a large quotient, not NaN
 
+_LEAST = torch.finfo(torch.float32).tiny
+
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     """Return -log softmax(z)_y, at least 0; it vanishes if the model is confident.
@@ -47,6 +49,20 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
     """
     label = y[:, None]
     return logits.scatter(1, label, -torch.inf).amax(1) - _of(logits, y)
+
+
+def label_margin(logits: Tensor, y: Tensor) -> Tensor:
+    """Return the label's logit minus the best other: 0 or less exactly where argmax is not `y`.
+
+    A tie that argmax decides for the label is the least number above 0, because the judge counts
+    the image as right; a search goes on there.  (B, K), (B,) -> (B,).
+    """
+    found = -margin(logits, y)
+    tied = found == 0
+    if bool(tied.any()):
+        right = tied & (logits.argmax(1) == y)
+        found = found.masked_fill(right, max(torch.finfo(found.dtype).tiny, _LEAST))
+    return found
 
 
 def margin_targeted(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:

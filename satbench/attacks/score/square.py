@@ -23,6 +23,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from satbench.attacks.gradient.losses import label_margin
 from satbench.attacks.score.square_windows import (
     bump,
     into_ball,
@@ -72,8 +73,8 @@ class Square:
     ) -> Tensor:
         """Perturb `x` within `threat`.  (B, C, H, W) in [0, 1], (B,) labels -> (B, C, H, W).
 
-        An image whose margin is still above 0 is returned unchanged.  A margin of 0 ends the search
-        for an image; the judge decides the tie.
+        An image that is still right is returned unchanged.  Differs from AutoAttack: a tie between
+        the label and another class ends the search only if argmax gives the other class.
         """
         x_adv = x.clone()
         with torch.no_grad():
@@ -169,10 +170,8 @@ def _climb(
 
 
 def _margin(model: Model, x: Tensor, y: Tensor) -> Tensor:
-    """Return the label's logit minus the largest other.  (B, C, H, W), (B,) -> (B,)."""
-    logits = model(x)
-    label = y[:, None]
-    return logits.gather(1, label)[:, 0] - logits.scatter(1, label, -torch.inf).amax(1)
+    """Return the margins of images, (B, C, H, W), (B,) -> (B,); see `label_margin`."""
+    return label_margin(model(x), y)
 
 
 def _shared_squares(
