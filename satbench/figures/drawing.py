@@ -28,6 +28,11 @@ DASHES = ("-", "--", "-.", ":")
 _NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 
 
+LABEL_ABOVE, LABEL_APART, LABEL_NEAR = 2.0, 4.5, 15.0
+"""How far, in percent, a label is above its mark, labels of one eps are apart, and marks of one eps
+are near each other, so that their labels are above all of them."""
+
+
 def curve_figure(curves: Sequence[Curve], path: Path, eps_max: float | None = None) -> None:
     """Draw robust accuracy against eps, with a line and its 95 % band for each curve.
 
@@ -48,7 +53,7 @@ def curve_figure(curves: Sequence[Curve], path: Path, eps_max: float | None = No
         looks = looks_of([(curve.model.activation, curve.model.name) for curve in curves])
         for curve, look in zip(curves, looks, strict=True):
             _draw_curve(axes, curve, end, look)
-            _mark_verdicts(axes, curve, end, look)
+        _mark_verdicts(axes, list(zip(curves, looks, strict=True)), end)
         first = curves[0]
         _draw_chance(axes, first.chance)
         axes.set(
@@ -87,7 +92,7 @@ def attacks_text(curves: Sequence[Curve]) -> str:
         by = "records of the models" if _is_record(bound) else bound.by.partition("(")[0]
         within.setdefault(by, []).append(bound.eps)
     for by, eps in within.items():
-        text += f"; brought down by {by} at eps {', '.join(f'{e:.4g}' for e in sorted(set(eps)))}"
+        text += f"; lowered by {by} at eps {', '.join(f'{e:.4g}' for e in sorted(set(eps)))}"
     return "\n".join(wrap(f"{text}.", 110))
 
 
@@ -95,12 +100,16 @@ def _is_record(bound: CurveBound) -> bool:
     return bound.by.startswith("record ")
 
 
-def _mark_verdicts(axes: Axes, curve: Curve, end: float, look: Look) -> None:
-    """Mark the robust accuracy in a record of the model, which bounds the curve at its eps."""
-    for eps in sorted({bound.eps for bound in curve.bounds if _is_record(bound)}):
-        if eps > end:
-            continue
-        left = 100 * curve.surviving(eps) / curve.n
+def _mark_verdicts(axes: Axes, curves: Sequence[tuple[Curve, Look]], end: float) -> None:
+    """Mark the robust accuracy in records of the models, which bound the curves at their eps."""
+    marks = [
+        (eps, 100 * curve.surviving(eps) / curve.n, look)
+        for curve, look in curves
+        for eps in sorted({bound.eps for bound in curve.bounds if _is_record(bound)})
+        if eps <= end
+    ]
+    written: dict[float, float] = {}  # the height of the last label, by eps
+    for eps, left, look in sorted(marks, key=lambda mark: mark[:2]):
         axes.plot(
             [eps],
             [left],
@@ -111,10 +120,13 @@ def _mark_verdicts(axes: Axes, curve: Curve, end: float, look: Look) -> None:
             markeredgecolor="white",
             zorder=5,
         )
+        near = [other for at, other, _ in marks if at == eps and abs(other - left) < LABEL_NEAR]
+        height = max(max(near) + LABEL_ABOVE, written.get(eps, -LABEL_APART) + LABEL_APART)
+        written[eps] = height
         axes.annotate(
             f"record at eps {eps:.4g}: {left:.1f} %",
-            (eps, left),
-            xytext=(7, 7),
+            (eps, height),
+            xytext=(7, 0),
             textcoords="offset points",
             fontsize=9,
             color=look.colour,

@@ -104,6 +104,6 @@ def test_a_curve_names_its_attacks_and_its_bounds() -> None:
     )
 
     assert attacks_text([curve]).replace("\n", " ") == (
-        "Nearest points by foolbox.fmn, fab-t; brought down by records of the models at eps 0.1; "
-        "brought down by pgd at eps 0.05."
+        "Nearest points by foolbox.fmn, fab-t; lowered by records of the models at eps 0.1; "
+        "lowered by pgd at eps 0.05."
     )
