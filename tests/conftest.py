@@ -42,6 +42,8 @@ def pytest_collection() -> Iterator[None]:
     try:
         return (yield)
     finally:
+        # What is imported refers to itself, and little else does: looking seldom is enough.
+        gc.set_threshold(20_000, 20, 20)
         import hypothesis  # noqa: F401 (its plug-ins look for what refers to what is imported)
 
         gc.freeze()

@@ -70,15 +70,15 @@ def test_a_type_and_a_range_that_are_not_those_of_the_arrow_are_seen() -> None:
     assert [one.partition(":")[2].partition(":")[0] for one in watch.wrong] == ["rows", "pairs"]
 
 
-def test_the_arrows_of_the_package_are_read() -> None:
+def test_the_arrows_of_the_attacks_are_read() -> None:
     read = [
         read_arrow(ast.get_docstring(node))
-        for path in (ROOT / "satbench").rglob("*.py")
+        for path in (ROOT / "satbench" / "attacks").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.FunctionDef)
     ]
 
-    assert sum(bool(arrow and arrow.given and arrow.returned) for arrow in read) > 120
+    assert sum(bool(arrow and arrow.given and arrow.returned) for arrow in read) > 50
 
 
 def test_shapes_hold_in_an_evaluation(shipped: LoadedModel, fashion: Dataset) -> None:

@@ -252,7 +252,10 @@ def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
 
 
 class _ChannelsFirst(nn.Module):
-    """A convolution that runs channels first while the others run channels last."""
+    """A convolution that runs channels first while the others run channels last.
+
+    Measured: docs/decisions/0015-libraries.md.
+    """
 
     def __init__(self, conv: _Convolution) -> None:
         super().__init__()
@@ -281,6 +284,7 @@ class _SpaceToDepth(nn.Module):
 
     Its backward pass is several times as fast, because oneDNN's strided one works channel by
     channel.  An image whose size the stride does not divide uses the original convolution.
+    Measured: docs/decisions/0015-libraries.md.
     """
 
     def __init__(self, conv: _Convolution, channels_last: bool) -> None:
@@ -327,7 +331,7 @@ class _GlobalAverage(nn.Module):
     """AdaptiveAvgPool2d(1) with a gradient that keeps the memory layout.
 
     For channels-last images, torch's own returns a gradient in the other layout, and then each
-    activation before it makes a slow copy: 5 % of the backward pass of a small network.
+    activation before it makes a slow copy (measured: docs/decisions/0015-libraries.md).
     """
 
     def forward(self, x: Tensor) -> Tensor:

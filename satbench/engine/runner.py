@@ -27,7 +27,7 @@ from satbench.core.progress.words import duration
 from satbench.core.threat import Threat
 from satbench.engine.contract import Surrogates
 from satbench.engine.machine.room import Room
-from satbench.engine.machine.ways import FORMS, WAYS, Form, Way
+from satbench.engine.machine.ways import WAYS, Way
 from satbench.engine.searched import Kind
 
 CLEAN = 0
@@ -140,9 +140,8 @@ class Context:
     those of the stages, the clean pass first, for the progress; empty if unknown.  With
     `checkpointing`, searches keep fewer activations for the gradient and recompute them.  `units`
     are the images per unit, by stage, if they are fewer than `batch_size`.  `predictions` (M,) are
-    those of the first images without an attack, if the judge computed them before the run.  `forms`
-    are the forms of the model that searches try, and `way` is how they compute; only an evaluation
-    may use another way than float32.
+    those of the first images without an attack, if the judge computed them before the run.  `way`
+    is how searches compute; only an evaluation may use another way than float32.
     """
 
     images: Images
@@ -160,7 +159,6 @@ class Context:
     checkpointing: bool = False
     units: Sequence[int] = ()
     predictions: NDArray[np.int64] | None = None
-    forms: Sequence[Form] = FORMS
     way: Way = WAYS[0]
 
     def unit(self, number: int) -> int:

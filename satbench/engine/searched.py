@@ -28,7 +28,7 @@ from satbench.engine.fast_copy import fast_copy
 from satbench.engine.judge import answered
 from satbench.engine.machine.asked import Call, Graphed, InexactError, guarded, in_dtype
 from satbench.engine.machine.checkpointing import Checkpointed, recomputed
-from satbench.engine.machine.ways import FORMS, WAYS, Form, Way
+from satbench.engine.machine.ways import FORMS, WAYS, Way
 from satbench.engine.proof import Proof, UnlikeError
 
 Kind = Literal["", "folded", "plain", "tf32", "bfloat16", "float16"]
@@ -47,9 +47,10 @@ class Searched:
 
     `model` is in eval mode, with frozen parameters.  With `replacements` (layer to replacement, see
     `satbench.engine.bpda`) nothing is rewritten, so that the layers keep their places; nor with
-    `checkpointing`, which stores less for the gradient.  The copies of the given `forms` are tried.
-    One is made at the first call.  It returns logits in their final form (`reads_itself`), which
-    need no further conversion.  Copies are compared in float32, and then called in the given `way`.
+    `checkpointing`, which stores less for the gradient.  A copy is made at the first call, in the
+    form of the given `way`, or else in the first of `FORMS` that works.  A call returns logits in
+    their final form (`reads_itself`), which need no further conversion.  Copies are compared in
+    float32, and then called in the given `way`.
     """
 
     reads_itself = True
@@ -59,7 +60,6 @@ class Searched:
         model: nn.Module,
         replacements: Mapping[str, nn.Module] | None = None,
         checkpointing: bool = False,
-        forms: Sequence[Form] = FORMS,
         way: Way = WAYS[0],
     ) -> None:
         self.model = Replaced(model, replacements) if replacements else model
@@ -67,7 +67,7 @@ class Searched:
             self.model = Checkpointed(self.model)
         self.asked = self.misled = False
         self.way, self._is_exact = way, False
-        copies = [form for form in ([way.form] if way.form else forms) if form != "plain"]
+        copies = [form for form in ([way.form] if way.form else FORMS) if form != "plain"]
         # The forms that are left to try.
         self._layouts = [form == "channels-last" for form in copies]
         if replacements or checkpointing:

@@ -74,9 +74,7 @@ class SuiteRun:
         span: slice,
     ) -> None:
         self.judged, self.suite, self.context, self.memory = judged, suite, context, memory
-        self.target = Searched(
-            judged, context.replacements, context.checkpointing, context.forms, context.way
-        )
+        self.target = Searched(judged, context.replacements, context.checkpointing, context.way)
         n = len(context.images.labels)
         self.verdicts = np.full(n, SURVIVED, np.int16)
         self._inside = np.zeros(n, bool)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,12 +27,10 @@ from satbench.engine.machine.best_batch import best_batch_size
 from satbench.engine.machine.checkpointing import Checkpointed
 from satbench.engine.machine.energy import meter_of
 from satbench.engine.machine.flops import PassFlops, pass_flops
-from satbench.engine.machine.quickest import FEW, HEAVY, MANY, quickest_form
-from satbench.engine.machine.ways import FORMS, PRECISIONS, WAYS, Form, Way, chosen_way
+from satbench.engine.machine.ways import PRECISIONS, WAYS, Way, chosen_way
 from satbench.engine.runner import SURVIVED, BatchResult
 from satbench.engine.suite_run import run_suite
 from satbench.evaluation.config import DEFAULT_BATCH
-from satbench.evaluation.cost.stage_costs import costs_of
 from satbench.evaluation.own_code import identified, with_effect
 from satbench.evaluation.plan import Evaluation, Plan
 from satbench.evaluation.surrogates import with_surrogates
@@ -147,14 +145,12 @@ class _Run:
         self.shared, self.member = shared, member_of(shared) or Member()
         self.flops = learnt.flops or _flops_of(module, plan.evaluation.dataset, device)
         self.spent = _spent_from_now_on(store, device, shared)
-        self.forms: Sequence[Form] = FORMS
         self.way: Way = WAYS[store.agreed("way", WAYS.index(way) + 1) - 1]
         self.verdicts = np.empty(0, np.int16)
         self.sequential: Sequential | None = None
 
     def attack(self) -> None:
         """Run the suite on all images, or until the interval is narrow enough."""
-        self.forms = self._forms()
         if self.plan.evaluation.until is None:
             for span in self.member.spans(self.plan.suite, len(self.plan.evaluation.dataset)):
                 self.verdicts = self._suite(span)
@@ -218,26 +214,6 @@ class _Run:
                 "selected none of them: add an attack that does not select, such as pgd-50"
             )
 
-    def _forms(self) -> Sequence[Form]:
-        """Return the forms of the model that searches try, the fastest first.
-
-        The fastest is measured if that is worth its cost.  All processes of a run use the same
-        form.
-        """
-        evaluation, info = self.plan.evaluation, self.plan.model
-        costs = costs_of(self.plan.suite, evaluation.dataset.classes)
-        passes = len(evaluation.dataset) * sum(cost.passes * cost.share for cost in costs)
-        plain = evaluation.checkpointing or evaluation.stand_ins
-        if plain or self.flops is None or self.flops.forward < HEAVY or passes < MANY:
-            return FORMS
-        x = torch.from_numpy(
-            evaluation.dataset.pixels(np.arange(min(FEW, len(evaluation.dataset))))
-        )
-        with borrowed(self.module) as model:
-            found = quickest_form(model, x.to(self.device), network_name(info))
-        first = FORMS[self.store.agreed("form", FORMS.index(found) + 1) - 1]
-        return (first, *(form for form in FORMS if form != first)) if first != "plain" else (first,)
-
     def _until(self, width: float) -> tuple[NDArray[np.int16], Sequential]:
         """Run chunk by chunk until the interval is no wider; return the verdicts so far."""
         population = len(self.plan.evaluation.dataset)
@@ -257,7 +233,6 @@ class _Run:
                 suite, self.store, self.progress, sharing, self.flops, self.device
             ),
             predictions=self.learnt.predictions,
-            forms=self.forms,
             way=self.way,
         )
         return run_suite(self.module, self.member.stages(suite), context, span)

@@ -84,7 +84,7 @@ def distances(model: nn.Module, spec: str, x: Tensor, y: Tensor, norm: str) -> T
     return minimum_distances(model, model, x, y, attack, norm, noise_of(len(x)))[1]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("spec", "norm", "excess"),
     [
@@ -127,6 +127,7 @@ def test_the_first_step_of_fmn_is_that_of_the_norm() -> None:
     assert attack_spec("foolbox.fmn") == "foolbox.fmn(steps=100,max_stepsize=auto,gamma=0.05)"
 
 
+@pytest.mark.slow
 def test_in_linf_fmn_comes_nearer_by_its_own_step_than_by_the_packages(
     shipped: LoadedModel, fashion: Dataset
 ) -> None:
@@ -140,6 +141,7 @@ def test_in_linf_fmn_comes_nearer_by_its_own_step_than_by_the_packages(
     assert own < 0.95 * packages
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("spec", ["foolbox.boundary", "foolbox.hopskipjump"])
 def test_more_steps_by_labels_alone_come_nearer(spec: str) -> None:
     model, x = Linear(), greyish()
@@ -155,6 +157,7 @@ def test_more_steps_by_labels_alone_come_nearer(spec: str) -> None:
     assert (near < far).all()
 
 
+@pytest.mark.slow
 def test_hopskipjump_does_not_weaken_with_the_number_of_neighbours() -> None:
     # The package divides each image's noise and gradient by the length of the whole batch's.
     model, x = Linear(), greyish(40)

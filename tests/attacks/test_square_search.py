@@ -55,6 +55,7 @@ def test_the_margin_never_rises_and_is_that_of_the_point(
     assert (margin < before - 1e-3).sum() > N // 2
 
 
+@pytest.mark.sampled(2)
 @in_every_ball
 def test_more_queries_never_leave_a_larger_margin(threat: Threat, small_net: MakeNet) -> None:
     # With one share throughout, the first queries of a longer search are those of a shorter one.
@@ -85,6 +86,7 @@ def test_a_point_without_a_margin_is_never_taken_for_a_nearer_one(
     torch.testing.assert_close(x_adv, start.clamp(0, 1), rtol=0, atol=0)
 
 
+@pytest.mark.sampled(2)
 @in_every_ball
 def test_an_image_does_not_depend_on_its_batch(threat: Threat, small_net: MakeNet) -> None:
     net, rows = small_net(2).double(), [5, 2, 6]
@@ -99,6 +101,7 @@ def test_an_image_does_not_depend_on_its_batch(threat: Threat, small_net: MakeNe
     torch.testing.assert_close(some[4], whole[4][rows], rtol=0, atol=1e-6)
 
 
+@pytest.mark.sampled(2)
 @in_every_ball
 def test_images_and_restarts_draw_squares_of_their_own(threat: Threat, small_net: MakeNet) -> None:
     net, squares = small_net(2), Squares(20)

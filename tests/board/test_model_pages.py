@@ -221,7 +221,7 @@ def test_fresh_pages_pass_the_check(folder: Path, out: Path) -> None:
     )
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["missing", "of no model"])
 def test_stale_pictures_fail_the_check(
     change: str, folder: Path, out: Path, tmp_path: Path

@@ -449,6 +449,7 @@ def test_a_heat_map_of_the_wrong_values_is_refused(
         heat_map(values, ["a", "b"], ["c", "d"], "title", tmp_path / "map.png")
 
 
+@pytest.mark.slow
 def test_a_heat_map_has_the_same_bytes_each_time(tmp_path: Path) -> None:
     values = [[0.1, float("nan")], [0.5, 1.0]]
     for name in ("one.svg", "two.svg", "one.png"):

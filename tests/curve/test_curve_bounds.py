@@ -293,6 +293,7 @@ def test_no_curve_is_above_the_published_record_of_its_model(
         assert curve.surviving(0.1) <= record.verdicts[:N].count(SURVIVED)
 
 
+@pytest.mark.slow
 def test_the_command_bounds_all_models_at_the_marks_of_their_table(tmp_path: Path) -> None:
     cheap = ("--attack", WEAK[0], "--at-marks", "pgd-3", "--n-examples", "4", "--quiet")
     words = ["curve", "--model", SHIPPED, "--model", "fmnist-standard-tiny-relu-s0", *cheap]

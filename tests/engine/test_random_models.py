@@ -235,7 +235,7 @@ def check(seeds: Sequence[int], monkeypatch: pytest.MonkeyPatch) -> Counter[str]
     return found
 
 
-SEEDS = (9, 10, 12, 18, 19, 21, 24)
+SEEDS = (9, 12, 18, 19, 21, 24)
 """Together they have every kind of part; of 10, 12 and 18 torch.fx draws another function."""
 
 
@@ -249,6 +249,7 @@ def test_attacks_are_as_strong_image_by_image(monkeypatch: pytest.MonkeyPatch) -
     assert min(found["broken"], found["survived"]) > 30
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", [10, 12, 18])
 def test_copies_that_do_not_prove_themselves_would_leave_other_images(
     seed: int, monkeypatch: pytest.MonkeyPatch

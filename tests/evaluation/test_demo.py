@@ -46,6 +46,7 @@ def test_the_demo_evaluates_three_models_and_says_which_of_how_many(
     assert (tmp_path / "demo" / demo.PICTURE).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_a_quiet_demo_says_nothing_on_stderr(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -188,6 +188,7 @@ def test_a_timeout_does_not_change_the_identity(tmp_path: Path) -> None:
     np.testing.assert_array_equal(first.verdicts, evaluate(model, tmp_path).verdicts)
 
 
+@pytest.mark.slow
 def test_a_curve_of_a_model_that_hangs_is_stopped_and_what_was_finished_is_kept(
     tmp_path: Path,
 ) -> None:

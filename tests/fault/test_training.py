@@ -106,6 +106,7 @@ def test_a_collapse_is_warned_of_and_stands_in_the_card_and_a_rollback_hands_on_
     assert max(sound) == training.held_out["pgd-10"]
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_keeps_its_last_good_checkpoint_and_says_the_way_on() -> None:
     # The second epoch has a rate that no training survives.
     rates = ["schedule=step", "milestones=1", "factor=1e20", "learning_rate=0.05"]

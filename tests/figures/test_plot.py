@@ -231,6 +231,7 @@ def test_one_epoch_has_one_whole_number_on_the_axis(tmp_path: Path) -> None:
     assert {text for text in said_in(svg) if re.fullmatch(r"1|[01]\.9\d*|1\.0\d+", text)} == {"1"}
 
 
+@pytest.mark.slow
 def test_of_runs_with_two_activations_a_colour_is_the_activation(tmp_path: Path) -> None:
     svg = tmp_path / "a.svg"
     names = {"a": "relu", "b": "silu", "c": "relu"}

@@ -121,7 +121,7 @@ def test_every_file_of_a_board_can_be_written(name: str, tmp_path: Path, named: 
         assert active(text) == set()
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 def test_the_site_holds_no_active_character_and_no_markup(name: str, named: Named) -> None:
     pytest.importorskip("itables")
     sites = [
@@ -324,6 +324,7 @@ def test_a_file_is_named_by_letters_digits_and_a_few_signs(name: str, tmp_path: 
     assert [one.name for one in tmp_path.iterdir()] == [f"{stem}.json"]
 
 
+@pytest.mark.slow
 def test_a_figure_takes_a_dollar_for_a_dollar(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from satbench.figures.drawing import heat_map

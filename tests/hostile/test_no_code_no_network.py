@@ -261,6 +261,7 @@ def test_what_a_name_would_do_is_said(kind: str, told: dict[str, list[dict[str, 
     assert all(words in verify["out"] + verify["err"] for words in WOULD[kind])
 
 
+@pytest.mark.slow
 def test_the_current_folder_is_on_the_import_path_for_a_factory_only(folder: Path) -> None:
     (folder / "empty").mkdir()
     own = folder / "empty"

@@ -90,6 +90,7 @@ def test_what_fab_t_breaks_within_eps_has_its_nearest_point_there(
     assert torch.equal(predict(net, points) != y, sizes > 0)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("model", "threat"), SQUARE_CASES[:4])
 def test_square_gives_each_image_the_bits_of_the_package(
     model: str, threat: str, fashion: Dataset

@@ -255,6 +255,7 @@ def test_a_folder_in_timms_format_is_loaded(vit: nn.Module, tmp_path: Path) -> N
     assert (loaded.info.name, loaded.info.source) == (tmp_path.name, "file")
 
 
+@pytest.mark.slow
 def test_a_folder_that_a_model_was_exported_to_is_loaded(tmp_path: Path) -> None:
     """In the hub's layout, as `satbench export --form hub` writes it; or with a card beside."""
     shipped = load("fmnist-standard-tiny-relu-s0")

@@ -621,6 +621,7 @@ def test_one_prefix_to_drop_may_be_given_without_a_list(tmp_path: Path) -> None:
     assert load(tmp_path / "w.pt", COLOUR, "relu", drop_keys="extra").info.assumed == ""
 
 
+@pytest.mark.slow
 def test_a_record_of_a_foreign_file_is_verified_and_challenged_with_the_file(
     grey: Path, greys: Images, tmp_path: Path
 ) -> None:

@@ -37,6 +37,7 @@ def drawn(sheet, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_figures_that_a_page_shows_are_those_that_are_written(sheet, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "satbench.studies.pages.figures.draw", lambda sheet, kind, path: path.touch()
@@ -67,7 +68,7 @@ def test_a_study_of_gaps_shows_its_attacks_side_by_side(sheet, tmp_path) -> None
     assert "](made-attacks.svg)" in render_page(gaps)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("kind", "words"),
     [

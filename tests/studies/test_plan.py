@@ -44,7 +44,7 @@ def test_other_seeds_are_refused(text: str) -> None:
         parse_seeds(text)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", STUDIES.names())
 def test_every_study_can_be_planned_and_its_names_fit(name: str) -> None:
     study = load_study(name)

@@ -197,6 +197,7 @@ def test_the_seeds_of_the_choice_may_be_others_than_those_of_the_study(
     assert [7] * 4 == [cell.seed for cell in plan.cells]
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_each_training_once_and_makes_nothing(
     trained: Trained, tmp_path: Path
 ) -> None:

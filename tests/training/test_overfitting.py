@@ -360,6 +360,7 @@ def test_a_collapse_within_an_epoch_may_end_the_run_there(
     assert (again.kept, outcome(again)) == (done.kept, outcome(done))
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_a_look_goes_on_alike(
     long: TrainConfig,
     toy: Dataset,

@@ -230,6 +230,7 @@ def test_callbacks_are_told_of_all_steps_and_epochs(run: Trained) -> None:
     assert log.left[-1] == 0 < log.left[0]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", ["file", "state dict", "checkpoint"])
 def test_training_starts_from_given_weights(run: Trained, kind: str, tmp_path: Path) -> None:
     first = run(name="first")

@@ -335,6 +335,7 @@ def test_a_loss_that_is_no_longer_finite_ends_the_run_and_leaves_the_good_checkp
             check_finite(read_checkpoint(path))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("change", "named"),
     [

@@ -14,7 +14,8 @@ def ascending(keys: Tensor) -> Tensor:
     if keys.device.type != "cpu":
         return keys.argsort(dim=1, stable=True)
     # The order of such floats is that of their bits, and numpy sorts rows of int64 three times as
-    # fast as torch sorts floats.  The position in the low half keeps ties in order.
+    # fast as torch sorts floats.  The position in the low half keeps ties in order.  Measured:
+    # docs/decisions/0015-libraries.md.
     bits = (keys + 0.0).contiguous().view(torch.int32).long() << 32
     packed = bits | torch.arange(keys.shape[1])
     packed.numpy().sort(axis=1)

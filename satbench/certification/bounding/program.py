@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
 
 from satbench.calling.borrow import borrowed
 from satbench.certification.bounding.layers import UnknownLayerError, layer_of, sum_of
@@ -80,7 +81,7 @@ class Program:
         A sum over the rows, columns and steps of a bound has no more terms.
         """
         sizes = [prod(step.shape) for step in self.steps]
-        terms = [step.does.terms for step in self.steps if hasattr(step.does, "terms")]
+        terms = [getattr(step.does, "terms", 0) for step in self.steps]
         return 4 * max(*sizes, *terms, len(sizes)) + 1000
 
     def with_statistics(self, known: Mapping[int, tuple[Tensor, Tensor]]) -> Program:
@@ -143,8 +144,8 @@ class _Reading:
         self._add(node, Source(), (), example, "the image")
 
     def _call(self, node: fx.Node) -> None:
-        args = fx.node.map_arg(node.args, self._values.__getitem__)
-        kwargs = fx.node.map_arg(node.kwargs, self._values.__getitem__)
+        args = map_arg(node.args, self._values.__getitem__)
+        kwargs = map_arg(node.kwargs, self._values.__getitem__)
         name = str(node.target) if node.op == "call_module" else node.name
         module = self._layers[str(node.target)] if node.op == "call_module" else None
         try:

@@ -20,7 +20,6 @@ from satbench.training.ranks import Ranks
 from satbench.training.update.averaging import average_of
 from satbench.training.update.awp import perturbed_weights
 from satbench.training.update.inner import Inner, starts_clean
-from satbench.training.update.layout import layout_kept, pools
 from satbench.training.update.noise import StepNoise
 from satbench.training.update.objectives import Objective
 from satbench.training.update.sync_norm import synchronised
@@ -75,7 +74,6 @@ class Stepper:
         if ranks.world > 1:
             self._objective = DistributedDataParallel(self._objective)
         self._inner = Inner.of(config)
-        self._pools = [] if config.compile else pools(network)
         # Not torch.manual_seed, which on a machine without a GPU stores every call.
         self._generator = (
             torch.cuda.default_generators[device.index or 0]
@@ -95,13 +93,12 @@ class Stepper:
         if self.by_recipe:
             for group in self.optimiser.param_groups:
                 group["lr"] = rate * group.get("factor", 1.0)
-        with layout_kept(self._pools):
-            parts = self._attacked(x, y, epoch, step)
-            if config.awp and epoch + 1 >= config.awp_from:
-                with perturbed_weights(self.network, config.awp, lambda: self._grads(parts)):
-                    sums = self._grads(parts)
-            else:
+        parts = self._attacked(x, y, epoch, step)
+        if config.awp and epoch + 1 >= config.awp_from:
+            with perturbed_weights(self.network, config.awp, lambda: self._grads(parts)):
                 sums = self._grads(parts)
+        else:
+            sums = self._grads(parts)
         if config.gradient_clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
         self.optimiser.step()
