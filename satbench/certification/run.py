@@ -223,7 +223,7 @@ def region_of(data: Dataset, index: int, threat: Threat) -> Region:
 
 
 def told_margin(margin: float) -> float | None:
-    """Return a margin as a certificate tells it: rounded down; None for one that is not finite.
+    """Return a margin in the form of a certificate: rounded down; None for one that is not finite.
 
     >>> told_margin(0.0123456789), told_margin(float("-inf"))
     (0.012345, None)

@@ -35,7 +35,7 @@ from rich.text import Text
 
 from satbench.core.progress.course import Course, StageCost
 from satbench.core.progress.receiver import Progress as ProgressReceiver
-from satbench.core.progress.words import attack_of, left, short_title, told
+from satbench.core.progress.words import attack_of, left, progress_text, short_title
 from satbench.core.text.characters import visible
 from satbench.core.text.html_text import html
 from satbench.core.text.terminal import one_line, tell
@@ -163,7 +163,7 @@ class BarProgress:
         """A number of images have gone through a model."""
         self._course.passed(passes)
         if self._lines and self._clock() - self._said >= EVERY:
-            self._print(f"{self._title}: {told(self._course)}")
+            self._print(f"{self._title}: {progress_text(self._course)}")
 
     def advance(self, images: int, survivors: int) -> None:
         """A batch is finished."""
@@ -192,7 +192,7 @@ class BarProgress:
         bar = Table.grid(expand=True, padding=(0, 1, 0, 0))
         bar.add_column(ratio=1, min_width=8)
         bar.add_column(no_wrap=True)
-        bar.add_row(ProgressBar(total=1.0, completed=course.share), Text(told(course)))
+        bar.add_row(ProgressBar(total=1.0, completed=course.share), Text(progress_text(course)))
         title = Text(f"{self._title}{course.place}", no_wrap=True, overflow="ellipsis")
         return Group(title, bar)
 
@@ -236,7 +236,9 @@ class NotebookProgress:
         self._said, course = self._clock(), self._course
         bar = f'<progress value="{course.share:.4f}" max="1"></progress>'
         notes = "".join(f"<br>{html(note)}" for note in self._notes)
-        line = shown.HTML(f"{html(short_title(course.title))} {bar} {html(told(course))}{notes}")
+        line = shown.HTML(
+            f"{html(short_title(course.title))} {bar} {html(progress_text(course))}{notes}"
+        )
         if self._line is None:
             self._line = shown.display(line, display_id=True)
         else:

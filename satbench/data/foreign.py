@@ -11,7 +11,7 @@ def is_remote(name: str) -> bool:
 
 
 def what_loading_does(name: str) -> str:
-    """Return what loading a data set would do beside reading files; empty if it does nothing else.
+    """Return what loading a data set does in addition to reading files; empty if nothing.
 
     >>> what_loading_does("hf:someone/images")
     'ask the Hugging Face Hub for it, unless it is here'

@@ -19,9 +19,9 @@ _NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 
 @dataclass(frozen=True)
 class SandwichLine:
-    """What is drawn of one model: at each eps, of n images, how many are certified and survive.
+    """The data of one model: at each eps, of n images, how many are certified and survive.
 
-    `surviving` has None where no attack was run.
+    `surviving` has None if no attack was run.
     """
 
     name: str
@@ -36,10 +36,10 @@ class SandwichLine:
 
 
 def sandwich_figure(lines: Sequence[SandwichLine], path: Path) -> None:
-    """Draw both bounds of each model, and the ground between them.
+    """Draw both bounds of each model, and shade the area between them.
 
-    The suffix of `path`, .png or .svg, says the format.  Raises SatbenchError for lines of
-    different norms or images, and for none.
+    The suffix of `path`, .png or .svg, selects the format.  Raises SatbenchError for lines of
+    different norms or images, and for no line.
     """
     kinds = {(line.norm, line.dataset, line.n) for line in lines}
     if len(kinds) != 1:
@@ -59,7 +59,7 @@ def sandwich_figure(lines: Sequence[SandwichLine], path: Path) -> None:
         axes.set_xticks(marks, [f"{eps:.3g}" for eps in marks])
         axes.minorticks_off()
         figure.supxlabel(
-            "Robust accuracy lies in the shaded ground: not below the certified images (full "
+            "Robust accuracy is in the shaded area: not below the certified images (full "
             "line), not above the survivors of attacks (dashed).",
             fontsize=8,
             color="#444444",

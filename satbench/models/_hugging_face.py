@@ -152,7 +152,7 @@ def _network(text: str, config: dict[str, Any]) -> nn.Module:
             num_classes=config.get("num_classes", pretrained.get("num_classes")),
             **settings,
         )
-    except Exception as error:  # timm can raise anything for a stranger's settings
+    except Exception as error:  # timm can raise anything for foreign settings
         raise SatbenchError(
             f"timm cannot build the network of {text}: {one_line(error)}"
         ) from error

@@ -1,6 +1,6 @@
 """Models of a GitHub repository's hubconf.py.  This runs the repository's code.
 
-satbench runs a stranger's code only if the user trusts it, by the name of the repository.  It does
+satbench runs foreign code only if the user trusts it, by the name of the repository.  It does
 not use torch's own list of trusted repositories, which trusts everything downloaded once.
 """
 

@@ -1,6 +1,6 @@
 """Image classifiers of Hugging Face's transformers, with the pixel values of their processor.
 
-No code of a stranger runs: weights are safetensors, and code in a repository is ignored.
+No foreign code runs: weights are safetensors, and code in a repository is ignored.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def build_with_weights(folder: Path, text: str) -> nn.Module:
                 folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32, **here
             )
             processor = transformers.AutoImageProcessor.from_pretrained(folder, **here)
-    except Exception as error:  # transformers can raise anything for a stranger's files
+    except Exception as error:  # transformers can raise anything for foreign files
         raise SatbenchError(f"transformers cannot load {text}: {one_line(error)}") from error
     finally:
         transformers.logging.set_verbosity(before)

@@ -1,8 +1,8 @@
 """Re-check a certificate: digests, verdicts, clean answers, and every proof.
 
-The bounds of each proof are computed anew from the weights, in float64 with all rounding taken off;
-slopes and trees come from the file, and no search is run.  What is proven is the lower bound: every
-image counted as certified withstands every adversary of the threat model, whatever the attack.
+The bounds of each proof are computed again from the weights, in float64, minus all rounding errors.
+Slopes and trees come from the file, and no search runs.  This proves the lower bound: no adversary
+of the threat model can break an image that counts as certified, with any attack.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from satbench.records.certificates import (
 
 @dataclass(frozen=True)
 class VerifiedCertificate:
-    """What a check of a certificate came to: the number that it confirms, or what is wrong.
+    """The result of a check of a certificate: the number that it confirms, or what is wrong.
 
-    Of `images` images, `proofs` were checked; `faults` has a sentence for each thing that is wrong.
+    Of `images` images, `proofs` were checked; `faults` has a sentence for everything that is wrong.
     """
 
     path: Path
@@ -54,7 +54,7 @@ class VerifiedCertificate:
 
     @property
     def confirmed(self) -> bool:
-        """Whether nothing is wrong: robust accuracy is no less than the certificate says."""
+        """Whether nothing is wrong: robust accuracy is at least what the certificate says."""
         return not self.faults
 
     @property
@@ -75,11 +75,11 @@ class VerifiedCertificate:
 def verify_certificate(
     path: Path, given: Given | None = None, seen: Callable[[int], None] = lambda done: None
 ) -> VerifiedCertificate:
-    """Re-check the certificate at `path` and its proofs; see the module's head for what it proves.
+    """Check the certificate at `path` and its proofs; the module docstring says what it proves.
 
     `seen` is called with the number of proofs that were checked.  Raises SatbenchError for a
-    certificate that cannot be read at all, or a model or data set that cannot be had; everything
-    else that is wrong is in the result, a sentence each.
+    certificate that cannot be read, and for a missing model or data set; everything else that is
+    wrong is in the result, one sentence each.
     """
     with own_generators(torch.device("cpu"), 0):
         return _examined(path, given or Given(), seen)
@@ -118,7 +118,7 @@ class _Opened:
 
 
 def _against_proofs(told: Certificate, proofs: Proofs) -> Iterator[str]:
-    """Yield in what the proofs beside a certificate are not its own."""
+    """Yield the differences between a certificate and the proofs next to it."""
     if proofs.digest != told.proofs_digest:
         yield "the proofs are not the certificate's: their digest differs"
     certified = np.flatnonzero(np.array(told.verdicts) == CERTIFIED)
@@ -136,7 +136,7 @@ def _against_proofs(told: Certificate, proofs: Proofs) -> Iterator[str]:
 
 
 def _check_images(found: _Opened, seen: Callable[[int], None]) -> Iterator[str]:
-    """Yield a sentence for each image whose verdict does not hold."""
+    """Yield a sentence for each image with a wrong verdict."""
     told, data = found.certificate, found.dataset
     module = found.loaded.module
     try:
@@ -157,7 +157,7 @@ def _check_images(found: _Opened, seen: Callable[[int], None]) -> Iterator[str]:
 
 
 def _fault(prover: Prover, found: _Opened, index: int, proof: ImageProof) -> str:
-    """Return why a proof does not hold; empty where it does."""
+    """Return why a proof is not valid; empty if it is."""
     told, data = found.certificate, found.dataset
     region = region_of(data, index, told.threat)
     try:

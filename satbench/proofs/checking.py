@@ -22,7 +22,7 @@ from satbench.records.record import WRONG_CLEAN, Record
 from satbench.records.witnesses import Witnesses
 
 DRAWS = 100
-"""How often a randomised model is asked about an image before its verdict counts as false.
+"""How often a randomised model is run on an image before its verdict counts as false.
 
 An attack on such a model keeps an image that fools one of its many answers.  If a witness fools
 one answer in ten, 100 answers miss it with a probability of 3e-5.

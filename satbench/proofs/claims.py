@@ -144,7 +144,7 @@ def _check_suite(record: Record, given: Given) -> Iterator[str]:
         if here.get(name, digest) != digest:
             yield f"the suite {name} here is another than the record's, or its digest was changed"
         elif name not in {_name_of(spec) for spec in record.suite}:
-            yield f"the record tells of a suite {name!r} that it did not run"
+            yield f"the record names a suite {name!r} that it did not run"
     for spec in filter(is_own_attack, record.suite):
         parts = _parts(spec)
         ran = [stage.part for stage in record.stages if stage.attack == spec]
@@ -213,12 +213,12 @@ def _check_passes(
     for what, (count, each) in pairs.items():
         if count < LEAST * each * held:
             yield (
-                f"{title} tells of {count} {what} on {held} images that held, where each takes "
+                f"{title} has {count} {what} on {held} surviving images, where each takes "
                 f"about {each}"
             )
         most = result.attacked * (MOST * each + BESIDE)
         if count > most and what != "backwards of surrogates":
-            yield f"{title} tells of {count} {what} on {result.attacked} images: more than {most}"
+            yield f"{title} has {count} {what} on {result.attacked} images: more than {most}"
 
 
 def _check_reach(found: OpenedRecord, stages: Sequence[Stage | None]) -> Iterator[str]:

@@ -14,9 +14,9 @@ from satbench.records.certificates import is_certificate
 def verify_file(
     path: Path, given: Given | None = None, device: str = "cpu"
 ) -> Verified | VerifiedCertificate:
-    """Verify the record or the certificate at `path`; raises what either raises.
+    """Verify the record or the certificate at `path`; raises the errors of both.
 
-    A certificate is verified on the CPU, in double precision, whatever `device` is.
+    A certificate is always verified on the CPU, in double precision.
     """
     if is_certificate(read_text(path, "record")):
         return verify_certificate(path, given)

@@ -1,7 +1,7 @@
-"""The certificate: which images of a run no adversary can break, and the proofs.  No torch.
+"""The certificate: the images of a run that no adversary can break, with proofs.  No torch.
 
-The certificate is JSON; the proofs lie beside it, `NAME.proofs.npz`, as witnesses do beside a
-record.  `satbench verify` computes what the proofs show anew.
+The certificate is JSON; the proofs are next to it, `NAME.proofs.npz`, like the witnesses of a
+record.  `satbench verify` computes the bounds of the proofs again.
 """
 
 from __future__ import annotations
@@ -32,36 +32,36 @@ CERTIFICATE_SCHEMA = 1
 KIND = "certificate"
 
 BOUNDS = 1
-"""Goes up with every change of the program that can make a bound lower: then older proofs may fail.
+"""Raised by every change of the program that can lower a bound: then older proofs may fail.
 
-1: the bounds of the first release that had any.
+1: the bounds of the first release with certification.
 """
 
 METHODS = ("ibp", "crown-ibp", "crown", "alpha-crown", "bab")
-"""How an image may be proven, the cheapest first; a method tries those before it too.
+"""The methods of proof, the cheapest first; each also tries those before it.
 
-`ibp` sends an interval through the network; `crown-ibp` sends the margins back through it, by lines
-on those intervals; `crown` bounds every neuron so; `alpha-crown` looks for better lines; `bab` is
-branch and bound on these.
+`ibp` propagates an interval through the network; `crown-ibp` propagates the margins back, with
+lines on those intervals; `crown` bounds every neuron so; `alpha-crown` searches for better lines;
+`bab` is branch and bound with these.
 """
 
 WRONG_CLEAN, CERTIFIED, OPEN = 0, 1, -1
 """The verdicts: wrong without an attack, certified, neither shown nor refuted."""
 
 MARGIN_STEP = 1e-6
-"""Margins are told rounded down to a multiple of this."""
+"""Margins are rounded down to a multiple of this."""
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """Which images of a data set a model has right, whatever an adversary of a threat model does.
+    """The images of a data set that a model has right against every adversary of a threat model.
 
-    `verdicts` has one an image: `CERTIFIED`, `OPEN` or `WRONG_CLEAN`.  `margins` has, for a
+    `verdicts` has one per image: `CERTIFIED`, `OPEN` or `WRONG_CLEAN`.  `margins` has, for a
     certified image, the least margin of the label's logit over another's that its proof shows,
-    rounded down; for an open one the largest that was shown, at most 0, or None where there was
-    none; None for a wrong one.  Images went through the methods up to `method`, each for at most
-    `seconds` (None: for as long as it takes), and for `out_of_time` of them that was not enough.
-    `proofs_digest` is the SHA-256 of the proofs beside the certificate.
+    rounded down; for an open image the largest that was shown, at most 0, or None if there was
+    none; None for a wrong image.  Images went through the methods up to `method`, each for at most
+    `seconds` (None: no limit), and for `out_of_time` of them that was not enough.  `proofs_digest`
+    is the SHA-256 of the proofs next to the certificate.
     """
 
     identity: str
@@ -87,12 +87,12 @@ class Certificate:
 
     @property
     def clean_correct(self) -> int:
-        """How many images the model gets right when nobody attacks."""
+        """The number of images that the model gets right without an attack."""
         return self.n - self.verdicts.count(WRONG_CLEAN)
 
     @property
     def certified(self) -> int:
-        """How many images are certified."""
+        """The number of certified images."""
         return self.verdicts.count(CERTIFIED)
 
     @property
@@ -125,9 +125,9 @@ class Proofs:
 
     `indices` (M,) int64 are places in the data set, ascending, and `methods` (M,) uint8 places in
     `METHODS`.  Slopes are those of (image, class), `slope_of` (P, 2) int64: `slopes` (P, 2,
-    neurons) float16.  Trees are those of `tree_of` (Q, 2) int64, one after the other in `nodes`
-    (R, 2) int32, `points` (R,) float32 and `betas` (S,) float32; `tree_ends` (Q, 2) int64 says
-    where the nodes and the multipliers of each end.
+    neurons) float16.  Trees are those of `tree_of` (Q, 2) int64, one after the other in `nodes` (R,
+    2) int32, `points` (R,) float32 and `betas` (S,) float32; `tree_ends` (Q, 2) int64 has the ends
+    of the nodes and of the multipliers of each.
     """
 
     indices: NDArray[np.int64]
@@ -195,7 +195,7 @@ def parse_certificate(text: str, where: str) -> Certificate:
 
 
 def _faults(told: Certificate) -> Iterator[str]:
-    """Yield what is wrong with a certificate beyond the types of its fields."""
+    """Yield what is wrong with a certificate besides the types of its fields."""
     try:
         threat = told.threat
     except SatbenchError as error:
@@ -229,7 +229,7 @@ def _faults(told: Certificate) -> Iterator[str]:
 
 
 def is_certificate(text: str) -> bool:
-    """Return whether JSON text says that it is a certificate; False for what is no JSON."""
+    """Return whether JSON text is that of a certificate; false if it is no JSON."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
@@ -248,7 +248,7 @@ def write_certificate(certificate: Certificate, path: Path) -> None:
 
 
 def proofs_path(path: Path) -> Path:
-    """Return where the proofs of a certificate lie: next to it, `NAME.proofs.npz`."""
+    """Return the path of the proofs of a certificate: next to it, `NAME.proofs.npz`."""
     return path.with_name(path.name.removesuffix(".json") + ".proofs.npz")
 
 
@@ -264,10 +264,10 @@ def write_proofs(proofs: Proofs, path: Path) -> None:
 
 
 def read_proofs(path: Path, most: int) -> Proofs:
-    """Read the proofs of at most so many images.
+    """Read the proofs of at most `most` images.
 
     Raises SatbenchError for a missing or corrupt file, and, before anything is unpacked, for one
-    that declares to hold more than `MOST_PROOF_BYTES`.
+    that declares more than `MOST_PROOF_BYTES`.
     """
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
@@ -285,7 +285,7 @@ def read_proofs(path: Path, most: int) -> Proofs:
         return proofs
     except FileNotFoundError:
         raise SatbenchError(f"expected proofs at {path}, which are missing") from None
-    except Exception as error:  # every kind of error comes from a zip with a flipped byte
+    except Exception as error:  # a zip file with a flipped byte can raise any error
         raise SatbenchError(f"the proofs {path} are corrupt ({str(error)[:200]})") from None
 
 

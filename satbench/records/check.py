@@ -72,7 +72,7 @@ def _check_sums(record: Record) -> list[str]:
         else:
             faults += _check_stage(stage, counted, surviving)
         if min(stage.forwards, stage.backwards, stage.source_forwards, stage.source_backwards) < 0:
-            faults.append(f"{_title(stage)} tells of fewer passes than none")
+            faults.append(f"{_title(stage)} has a negative number of passes")
         surviving -= counted
     return faults
 

@@ -40,7 +40,7 @@ def check_limits(record: Record) -> Iterator[str]:
     for number, stage in enumerate(record.stages, 1):
         passes = stage.forwards + stage.backwards + stage.source_forwards + stage.source_backwards
         if passes > MOST_PASSES:
-            yield f"stage {number}, {stage.attack}, tells of {passes} passes, which no run makes"
+            yield f"stage {number}, {stage.attack}, has {passes} passes, which no run makes"
 
 
 def _check_age(record: Record) -> Iterator[str]:
@@ -89,7 +89,7 @@ def _check_credits(record: Record) -> Iterator[str]:
             yield f"stage {number}, {stage.attack}, is by no name of up to {_MOST_LETTERS} letters"
     own = [stage for stage in record.stages if not stage.origin]
     if any(stage.seed is not None or stage.protocol is not None for stage in own):
-        yield "a stage of the record's own run tells of another seed or protocol"
+        yield "a stage of the record's own run has another seed or protocol"
     yield from _check_order(record.stages)
 
 
@@ -120,7 +120,7 @@ def _check_environment(environment: Environment) -> Iterator[str]:
         )
     seconds = [environment.clean_seconds, *environment.stage_seconds]
     if not all(math.isfinite(one) and 0 <= one <= 1e9 for one in seconds):
-        yield "the environment tells of times that are no seconds from 0 to 1e9"
+        yield "the environment has times that are not seconds from 0 to 1e9"
 
 
 def _moment(text: str) -> datetime | None:

@@ -124,7 +124,7 @@ def check_recheck(recheck: RecheckRecord, record: Record) -> Iterator[str]:
     survivors = record.surviving()
     if (recheck.n, recheck.survivors) != (record.n, survivors):
         yield (
-            f"it tells of {recheck.survivors} survivors of {recheck.n} images, the record of "
+            f"it has {recheck.survivors} survivors of {recheck.n} images, the record of "
             f"{survivors} of {record.n}"
         )
         return

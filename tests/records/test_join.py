@@ -299,7 +299,7 @@ def test_negative_passes_are_named(make_record) -> None:
     record = make_record([-1], [SQUARE])
     spoilt = replace(record, stages=[replace(record.stages[0], backwards=-1)])
 
-    assert check_record(spoilt) == [f"{SQUARE} tells of fewer passes than none"]
+    assert check_record(spoilt) == [f"{SQUARE} has a negative number of passes"]
 
 
 # On the board

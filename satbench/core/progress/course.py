@@ -27,7 +27,7 @@ class StageCost:
 
 
 class Course:
-    """The course of a run, told of what happens; `clock` returns seconds.
+    """The course of a run, updated by its events; `clock` returns seconds.
 
     >>> now = iter(range(100))
     >>> course = Course(lambda: next(now))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from satbench.core.progress.course import Course
 
 
-def told(course: Course) -> str:
+def progress_text(course: Course) -> str:
     """Return the progress: `43 %, 1.2 M passes, 12.3 k/s, 412 survive, about 3 min left`."""
     parts = [f"{course.share:.0%}".replace("%", " %")]
     if course.done:

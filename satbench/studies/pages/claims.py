@@ -1,4 +1,4 @@
-"""The page of the paper's claims: each beside the questions of the study that tests it."""
+"""The page of the paper's claims: each with the questions of the study that tests it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper, the study that tests it, and what would change our mind."""
+    """A claim of the paper, the study that tests it, and results that would change our answer."""
 
     section: str
     title: str
@@ -68,7 +68,7 @@ def read_claims(path: Path) -> list[Claim]:
 def render_claims(claims: Sequence[Claim], sheets: Mapping[str, Sheet]) -> str:
     """Return the page; claims of studies without a sheet are left out.
 
-    Raises SatbenchError for a question that its study does not ask.
+    Raises SatbenchError for a question that is not in its study.
     """
     found = [_section(one, sheets[one.study]) for one in claims if one.study in sheets]
     return fill("claims.md", {"claims": found}, {"cell": cell})
