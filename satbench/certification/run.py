@@ -156,10 +156,10 @@ def certify_model(
     identity = certificate_identity(info, images, plan.threat, plan.method, plan.seconds)
     stem = certificate_stem(info.name, images.name, plan.threat, identity)
     path, store = out / f"{stem}.json", RunStore(out, identity, data.images.shape)
+    if not fresh and (known := _found(path, identity)):
+        store.sweep()
+        return Certified(known, path, found=True)
     with store.claimed():
-        if not fresh and (known := _found(path, identity)):
-            store.sweep()
-            return Certified(known, path, found=True)
         store.begin(info, fresh)
         begun = time.perf_counter()
         with borrowed(module) as judged:

@@ -97,6 +97,8 @@ def run_training(
         if trained.facts is None:
             return None
         with writing(folder):
+            for metrics in trained.history:  # a stop may have come between an epoch and its events
+                write_events(folder / "tensorboard", metrics)
             return _finish(config, name, folder, trained, trained.facts, opened.data, own)
 
 

@@ -470,6 +470,17 @@ def test_a_run_leaves_weights_card_metrics_and_checkpoint(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("opened")
+def test_events_that_a_stop_left_out_are_written_at_the_next_start(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    run(tmp_path)
+    events = sorted(tmp_path.glob("*/tensorboard/*"))
+    events[0].unlink()
+    run(tmp_path)
+
+    assert (len(events), sorted(tmp_path.glob("*/tensorboard/*"))) == (2, events)
+
+
+@pytest.mark.usefixtures("opened")
 def test_the_card_of_a_run_loads_its_weights(
     tmp_path: Path, whole: tuple[str, list[dict[str, float]]]
 ) -> None:

@@ -13,15 +13,17 @@ from satbench.training.watch import EpochMetrics
 
 
 def write_events(folder: Path, metrics: EpochMetrics) -> None:
-    """Add the metrics of an epoch to `folder`; do nothing without the extra `satbench[logs]`.
+    """Add the metrics of an epoch to `folder`, if it does not have them.
 
-    Raises OSError if the disk does not take them.
+    Do nothing without the extra `satbench[logs]`.  Raises OSError if the disk does not take them.
     """
     if find_spec("tensorboard") is None:
         return
     # One whole file per epoch: a killed run leaves no half of one, and a resumed one adds to the
     # curves.  SummaryWriter would write in a thread, whose errors nobody could catch.
-    write_bytes(folder / f"events.out.tfevents.{metrics.epoch:010d}.satbench", _events(metrics))
+    path = folder / f"events.out.tfevents.{metrics.epoch:010d}.satbench"
+    if not path.exists():
+        write_bytes(path, _events(metrics))
 
 
 def _events(metrics: EpochMetrics) -> bytes:
