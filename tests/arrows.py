@@ -1,8 +1,8 @@
-"""The shape arrows of docstrings, held against what functions are called with and return.
+"""The shape arrows of docstrings, compared with the arguments and results of functions.
 
-`(B, C, H, W) in [0, 1], (B,) labels -> (B,) bool` stands in the docstring of a function.  Within
+A docstring has an arrow such as `(B, C, H, W) in [0, 1], (B,) labels -> (B,) bool`.  Within
 `watched()`, each call of such a function of satbench is compared with its arrow: a letter means the
-same number everywhere in one call, and type and range are checked where they are named.
+same number everywhere in one call, and type and range are checked if they are named.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _KINDS = (torch.Tensor, np.ndarray)
 
 @dataclass(frozen=True)
 class Shape:
-    """One group of an arrow: `(B, 3, H / 2, …)`, and what is said of type and range."""
+    """One group of an arrow: `(B, 3, H / 2, …)`, with its type and range."""
 
     dims: tuple[str, ...]
     dtype: str = ""
@@ -44,14 +44,14 @@ class Shape:
 
 @dataclass(frozen=True)
 class Arrow:
-    """What a docstring says of the tensors that go in and come out."""
+    """The shapes of a docstring for arguments and results."""
 
     given: tuple[Shape, ...]
     returned: tuple[Shape, ...]
 
 
 def read_arrow(text: str | None) -> Arrow | None:
-    """Read the first arrow to a shape in a docstring; None where there is none."""
+    """Read the first arrow to a shape in a docstring; None if there is none."""
     words = re.sub(r"\s+", " ", text or "").replace("...", "…")
     found = re.search(r"-> (?=\()", words)
     if not found:
@@ -72,7 +72,7 @@ def _shapes(text: str) -> list[Shape]:
 
 @dataclass
 class Watch:
-    """What was seen: how often each function was compared, and what did not fit its arrow."""
+    """The result: how often each function was compared, and the calls that did not fit."""
 
     compared: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)

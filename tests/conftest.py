@@ -1,7 +1,7 @@
-"""What the tests share: models whose answers are known, the shipped one, and no network.
+"""Shared fixtures: models with known answers, a shipped model, and no network.
 
-What takes long to import is imported by the fixture that needs it: the process that only hands
-tests to others (`pytest -n`) reads this file too.
+Slow imports are made by the fixture that needs them, because the process that only distributes
+tests (`pytest -n`) reads this file too.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _CHANGED: list[ModuleType] = []
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """Collect without looking for garbage, and never look at what was imported again."""
+    """Collect without garbage collection, and exclude imported modules from it."""
     gc.disable()
     try:
         return (yield)
@@ -118,7 +118,7 @@ def _remembered(
 
 @pytest.fixture
 def mean_model() -> nn.Module:
-    """A model whose robustness is known, as a user would hand it over: in train mode."""
+    """A model of known robustness, as a user would pass it: in train mode."""
     from known_models import Mean
 
     return Mean()
@@ -126,7 +126,7 @@ def mean_model() -> nn.Module:
 
 @pytest.fixture(scope="session")
 def grey_images() -> Callable[..., Dataset]:
-    """A function from mean pixels and labels to 1×2×2 images of just these means."""
+    """A function from mean pixels and labels to 1×2×2 images with these means."""
     import numpy as np
 
     from satbench.data import Dataset
@@ -181,7 +181,7 @@ def global_generators() -> Iterator[None]:
 
 @pytest.fixture
 def shapes_checked() -> Iterator[None]:
-    """Hold the shape arrows of docstrings against each call that the test makes of satbench."""
+    """Compare the shape arrows of docstrings with each call of satbench in the test."""
     from arrows import watched
 
     with watched() as watch:

@@ -1,4 +1,4 @@
-"""A journal and progress of a run that lie in memory."""
+"""A journal and progress of a run in memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Journal(list[BatchResult]):
 
 
 class Quiet(NoProgress):
-    """Progress that nobody is told of; it may stop the run after so many batches."""
+    """Progress without output; it may stop the run after some batches."""
 
     def __init__(self, stop_after: int = -1) -> None:
         self._left = stop_after
@@ -55,7 +55,7 @@ def run_suite(
     span: slice = slice(None),
     timeout: float | None = None,
 ) -> NDArray[np.int16]:
-    """Run a suite with all that its context holds, in one line."""
+    """Run a suite with all settings of its context, in one call."""
     context = Context(
         images, threat, journal, progress, seed, batch_size, surrogates, replacements or {}, timeout
     )

@@ -1,4 +1,4 @@
-"""Models whose answers are known, or random: what the fixtures of the same names hand out."""
+"""Models with known or random answers, for the fixtures of the same names."""
 
 from __future__ import annotations
 

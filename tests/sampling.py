@@ -1,11 +1,11 @@
-"""Which cases of a parametrised test run every day.
+"""The choice of the cases of a parametrised test that run every day.
 
-Of a test with more than `EVERY_DAY` cases, that many run with the everyday tests, and all of them
-with the slow ones (`make test-all`) and where the test's file is named (`pytest tests/….py`).
-Which ones follows from their names only: each value of each parameter has its turn.
+If a test has more than `EVERY_DAY` cases, that many run with the everyday tests.  All of them run
+with the slow tests (`make test-all`), and if the test's file is named (`pytest tests/….py`).  The
+choice depends only on the names, and covers the values of each parameter.
 
-`@pytest.mark.sampled(n)` sets another number; `@pytest.mark.sampled(None)` runs all, where each
-case is a fault of its own that nothing else would show.
+`@pytest.mark.sampled(n)` sets another number; `@pytest.mark.sampled(None)` runs all, for tests in
+which each case shows a different fault.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def leave_out_what_is_not_drawn(items: Sequence[pytest.Item], named: Sequence[st
 
 
 def drawn(features: Mapping[str, Sequence[Hashable]], number: int) -> set[str]:
-    """Draw `number` names so that each feature is met, and about as often as others of its kind.
+    """Draw `number` names so that each feature occurs, and about as often as others of its kind.
 
-    The names that are still to be drawn are gone through in the order of their hashes.
+    Names are tried in the order of their hashes.
     """
     left = sorted(features, key=lambda name: hashlib.sha256(name.encode()).digest())
     met: Counter[Hashable] = Counter()

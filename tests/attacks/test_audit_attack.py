@@ -1,4 +1,4 @@
-"""The audit: who is audited, and that it is settled when the audit begins."""
+"""The audit: which images are audited, and that this is fixed when the audit begins."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MEANS = (0.9, 0.8, 0.515, 0.7, 0.61, 0.85, 0.55, 0.75, 0.62, 0.4)
 
 @dataclass(frozen=True)
 class Down:
-    """Moves every pixel down by `by`; informed, it tells the margin of a model of two classes."""
+    """Moves every pixel down by `by`; it reports the margin of a model of two classes."""
 
     by: float
 
@@ -61,7 +61,7 @@ class Telling(Down):
 
 
 def suite(*parts: Attack, telling: bool = True) -> list[Stage]:
-    """Return an attack that tells margins, then an audit whose AutoAttack has other parts."""
+    """Return an attack that reports margins, then an audit whose AutoAttack has other parts."""
     audit = Audit(sample=3, weakest=2)
     rules = {"weakest": audit._weakest, "sample": audit._sample}
     stages = [
@@ -74,7 +74,7 @@ def suite(*parts: Attack, telling: bool = True) -> list[Stage]:
 
 
 def taken(journal: Journal, number: int) -> list[int]:
-    """Return the images that a stage took on, in order."""
+    """Return the images that a stage attacked, in order."""
     mine = [result.indices for result in journal.of_stage(number)]
     return np.concatenate(mine).tolist() if mine else []
 
@@ -259,7 +259,7 @@ def test_where_no_attack_told_a_margin_survivors_are_audited_all_the_same(
 
 @pytest.fixture
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make AutoAttack of two short attacks, for the audit alone."""
+    """Make AutoAttack of two short attacks, only for the audit."""
 
     class Tiny:
         def parts(self) -> tuple[tuple[str, Attack], ...]:

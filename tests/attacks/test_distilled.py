@@ -1,4 +1,4 @@
-"""The label-only teacher-student attack: its budget, its blindness, and what it breaks."""
+"""The label-only teacher-student attack: its budget, that it sees only labels, what it breaks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class HardSides(nn.Module):
 
 
 class Surrogates:
-    """Lends a pool of images, and remembers what was spent."""
+    """Gives a pool of images, and counts the passes."""
 
     def __init__(self, images: NDArray[np.float32]) -> None:
         self.images, self.forwards, self.backwards = images, 0, 0

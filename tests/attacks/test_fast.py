@@ -1,4 +1,4 @@
-"""The searches of the fast suite and the suite: exact answers, costs, and who is taken on."""
+"""The searches of the fast suite and the suite: exact answers, costs, and attacked images."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def noise_of(n: int) -> Noise:
 
 
 def linear_case(threat: Threat) -> tuple[Classes, Tensor, Tensor, Tensor]:
-    """Return a linear model of two classes, images, labels, and who is within reach."""
+    """Return a linear model of two classes, images, labels, and which images are within reach."""
     generator = torch.Generator().manual_seed(3)
     w = torch.randn(64, generator=generator)
     model = Classes(torch.stack([-w, w]), torch.tensor([0.5, -0.5]) * w.sum())

@@ -1,4 +1,4 @@
-"""Foolbox: exact answers on linear models, what its attacks refuse, and failures that are none."""
+"""Foolbox: exact answers on linear models, what its attacks refuse, and handling of failures."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ LINF = Threat.parse("linf:0.3")
 class Linear(nn.Module):
     """Two classes by a random hyperplane through the grey image.
 
-    For logits (-s, s) with s = w · (x - 1/2) the distance to it is |s| over the dual norm of w,
-    as long as no pixel is driven out of [0, 1].
+    For logits (-s, s) with s = w · (x - 1/2) the distance to it is |s| over the dual norm of w, as
+    long as no pixel leaves [0, 1].
     """
 
     def __init__(self, pixels: int = 36) -> None:
@@ -326,7 +326,7 @@ def test_a_point_that_the_judge_does_not_confirm_has_no_distance() -> None:
     y = model(x).argmax(1)
 
     class Shifted(nn.Module):
-        """Its boundary lies nearer to class 1 than the model's, and further from class 0."""
+        """Its boundary is nearer to class 1 than the model's, and further from class 0."""
 
         def forward(self, x: Tensor) -> Tensor:
             score = model.score(x) - 0.2 * model.score(x0).abs().min()

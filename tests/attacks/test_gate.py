@@ -1,7 +1,7 @@
-"""The gate by margin, and parts that run where others broke much: who is taken on, what is told.
+"""The gate by margin, and parts that run if others broke many images: attacked images, flags.
 
-Twenty images at different distances from the boundary of a model of two classes; attacks that
-break just those images that a test names, by their place in the ranking by margin.
+Twenty images at different distances from the boundary of a model of two classes; attacks that break
+exactly the images that a test names, by their rank by margin.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def mean_of(rank: int) -> float:
 
 @dataclass(frozen=True)
 class Breaks(Informed):
-    """Breaks the images of these ranks; of the others it tells the margin, less by `closer`."""
+    """Breaks the images of these ranks; for the others it reports the margin minus `closer`."""
 
     ranks: tuple[int, ...] = ()
     closer: tuple[int, ...] = ()
@@ -111,7 +111,7 @@ def run(
     journal: Journal | None = None,
     **more: int,
 ) -> dict[str, list[int]]:
-    """Return for each stage the ranks of the images that it took on, in order."""
+    """Return for each stage the ranks of the images that it attacked, in order."""
     kept = Journal() if journal is None else journal
     stop = more.pop("stop_after", -1)
     run_suite(model, suite, Context(images, LINF, kept, Quiet(stop), **more))  # type: ignore[arg-type]
@@ -271,7 +271,7 @@ def test_units_that_are_there_in_any_order_and_others_missing_give_the_same_run(
 
 
 class OfTwo(Journal):
-    """A journal of two processes: what the other has written comes when this one looks around."""
+    """A journal of two processes: the other's batches appear when this one asks for news."""
 
     def __init__(self, theirs: list[BatchResult]) -> None:
         super().__init__()
@@ -345,7 +345,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 def of_file(
     path: Path, net: nn.Module, images: Dataset, threat: str
 ) -> tuple[list[str], dict[int, NDArray[np.float32]], list[int]]:
-    """Return by which part each image fell, with which witness, and the images of each stage."""
+    """Return the part that broke each image, the witnesses, and the images of each stage."""
     suite, journal = parse_suite([str(path)]), Journal()
     verdicts = run_suite(net, suite, Context(images, Threat.parse(threat), journal))
     names = ["", *(one.part.removesuffix("/others") for one in suite)]

@@ -48,9 +48,9 @@ SHORT: dict[str, Attack] = {
 def package(
     model: nn.Module, threat: Threat, attacks: Sequence[str], seed: int, *, short: bool = True
 ) -> Package:
-    """Set the package up by hand as its own version 'standard' does, with fewer steps if short.
+    """Configure the package by hand like its version 'standard', with fewer steps if `short`.
 
-    'custom' is what lets the attacks be chosen; it leaves five restarts where 'standard' has one.
+    Only 'custom' allows a choice of attacks; it has five restarts where 'standard' has one.
     """
     norm = NORMS[threat.norm]
     made = Package(
@@ -78,7 +78,7 @@ def package(
 
 
 def by_package(made: Package, x: Tensor, y: Tensor) -> Tensor:
-    """Return the package's images: adversarial where it broke one, else the image itself."""
+    """Return the package's images: adversarial if it broke one, else the image itself."""
     with torch.random.fork_rng():
         x_adv: Tensor = made.run_standard_evaluation(x, y, batch_size=len(x))[0]
     return x_adv

@@ -283,7 +283,7 @@ def test_a3_is_plain_loops_over_each_image(
 
 
 class Recorder(nn.Module):
-    """Keeps what a net is asked about."""
+    """Records the images on which a net is called."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()

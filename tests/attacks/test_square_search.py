@@ -1,4 +1,4 @@
-"""The search with own squares: where it starts is given, and images do not affect each other."""
+"""The search with own squares: its start is given, and images do not affect each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transfer attacks: what each modification does by hand, and what they cost."""
+"""Transfer attacks: each modification compared with a computation by hand, and the costs."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def noise_of(*indices: int) -> Noise:
 
 
 class Tilted(nn.Module):
-    """The mean model, or for a negative sign one that says the opposite."""
+    """The mean model, or for a negative sign its opposite."""
 
     def __init__(self, sign: float) -> None:
         super().__init__()
@@ -365,7 +365,7 @@ def test_the_result_is_allowed_and_all_else_left_alone(
 
 @dataclass
 class Surrogates:
-    """Lends nets by name."""
+    """Gives nets by name."""
 
     nets: dict[str, nn.Module]
 

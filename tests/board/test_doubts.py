@@ -1,4 +1,4 @@
-"""The flags of a row: what its records leave to doubt together."""
+"""The flags of a row, computed from all its records."""
 
 from __future__ import annotations
 

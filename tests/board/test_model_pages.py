@@ -1,4 +1,4 @@
-"""`satbench models cards`: a page for each model, from cards and records alone."""
+"""`satbench models cards`: a page for each model, from cards and records only."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_a_card_without_training_has_a_page(card: Card) -> None:
 
 @pytest.fixture(scope="module")
 def out(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of the pages of all that ships."""
+    """Return a folder of the pages of all shipped models."""
     made = tmp_path_factory.mktemp("pages")
     assert cards_command(folder, made).exit_code == 0
     (made / PICTURES).mkdir()  # what they hold is not compared

@@ -31,7 +31,7 @@ class Counter(nn.Module):
 
 @pytest.fixture
 def model() -> Counter:
-    """A model in train mode, but for its batch norm; one parameter frozen, one with a grad."""
+    """A model in train mode, except its batch norm; one parameter frozen, one with a grad."""
     model = Counter()
     model.net[2].eval()
     model.net[1].bias.requires_grad_(False)
@@ -167,7 +167,7 @@ def test_a_buffer_that_the_forward_reassigns_comes_back_itself() -> None:
 
 
 class Net(nn.Module):
-    """A net with what a model can hold, and a forward that is given."""
+    """A net with everything that a model can contain, and a given forward."""
 
     def __init__(self, forward: Callable[[Any, Tensor], object]) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ class Net(nn.Module):
 
 
 def held(net: nn.Module) -> dict[str, object]:
-    """Return everything that is promised to come back: names, objects, contents, switches."""
+    """Return everything that must be restored: names, objects, contents, switches."""
     found: dict[str, object] = {}
     for name, module in net.named_modules():
         found |= {

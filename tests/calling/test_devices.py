@@ -1,4 +1,4 @@
-"""Models are held on a device for a while, and come home."""
+"""Models are moved to a device for a block, and moved back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CPU, ELSEWHERE = torch.device("cpu"), torch.device("meta")
 
 
 class Traveller(nn.Module):
-    """A module that notes where it is sent, and may refuse to go somewhere."""
+    """A module that records its moves, and may refuse a device."""
 
     def __init__(self, refused: torch.device | None = None) -> None:
         super().__init__()

@@ -26,7 +26,7 @@ class Held:
 
 
 class In(nn.Module):
-    """A model that keeps something of Python's, and calls a part of it."""
+    """A model that keeps a Python object, and calls a part of it."""
 
     def __init__(self, kept: object, call: Callable[[object, Tensor], Tensor]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Evaluation and training begin with what makes the activations quicker."""
+"""Evaluation and training start with a warm-up that makes activations faster."""
 
 from __future__ import annotations
 

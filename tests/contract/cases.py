@@ -1,7 +1,7 @@
-"""Every attack there is, cheaply set, under every norm: what the contract tests go through.
+"""Every attack with cheap settings under every norm: the cases of the contract tests.
 
-A new attack of the registry is picked up from there.  Parts that have no name of their own, and
-attacks that a run makes ready first, are spelled out.
+A new attack of the registry is picked up automatically.  Parts without a name, and attacks that a
+run prepares first, are listed here.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ MakeNet = Callable[..., nn.Module]
 
 
 def has_surrogates(spec: str) -> bool:
-    """Whether an attack, or a part of it, needs what a run lends."""
+    """Whether an attack, or a part of it, needs surrogates."""
     attack = parse_attack(spec)
     parts = [part for _, part in attack.parts()] if isinstance(attack, Composite) else [attack]
     return any(isinstance(part, Prepared) for part in parts)
@@ -105,7 +105,7 @@ class Case:
         return f"{self.name}-{self.threat}"
 
     def attack(self, net: nn.Module, shape: tuple[int, ...] = (1, 8, 8)) -> Attack:
-        """Return the attack, made ready with `net` as the source and images of `shape`."""
+        """Return the attack, prepared with `net` as the source and images of `shape`."""
         attack = PARTS[self.name][0] if self.name in PARTS else parse_attack(self.name)
         if not isinstance(attack, Prepared):
             return attack
@@ -124,7 +124,7 @@ _READY: dict[tuple[Case, tuple[int, ...]], Attack] = {}
 
 @dataclass(frozen=True)
 class _Lent:
-    """Lends one model, and noise as images."""
+    """Gives one model, and noise as images."""
 
     net: nn.Module
     shape: tuple[int, ...]

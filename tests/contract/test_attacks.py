@@ -1,4 +1,4 @@
-"""What every attack in the registry holds.  A new attack is picked up from there.
+"""The contract of every attack in the registry.  A new attack is picked up automatically.
 
 Most of it is asserted by the test suites of other libraries too (torchattacks, Foolbox, ART,
 adversarial-library, AutoAttack).
@@ -44,7 +44,7 @@ WEAK = ("square-flagged", "distilled")
 
 @dataclass(frozen=True)
 class Ordinary:
-    """What an attack made of grey images, and what it did to all else that it was given."""
+    """The result of an attack on grey images, and the state of its other arguments."""
 
     x: Tensor
     x_adv: Tensor
@@ -59,7 +59,7 @@ class Ordinary:
 
 @cache
 def ordinary(case: Case) -> Ordinary:
-    """Run a case once, for all the tests that look at what a run leaves behind."""
+    """Run a case once, for all tests that examine the state after a run."""
     net = random_net()
     x, y = a_batch(net, (1, 8, 8))
     before = (x.clone(), y.clone())

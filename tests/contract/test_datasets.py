@@ -1,7 +1,7 @@
-"""What every data set in the registry holds.  A new one is picked up from there.
+"""The contract of every data set in the registry.  A new one is picked up automatically.
 
 Its files are small ones of the real format (`dataset_files.py`).  A data set without a line there
-brings its own images, or is asked only how it refuses an empty data folder.
+has its own images, or is only tested with an empty data folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every card, architecture and activation in the registries holds."""
+"""The contract of every card, architecture and activation in the registries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every recipe that ships holds.  A new file in `satbench/recipes/` is picked up."""
+"""The contract of every shipped recipe. A new file in `satbench/recipes/` is picked up."""
 
 from __future__ import annotations
 

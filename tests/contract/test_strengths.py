@@ -1,4 +1,4 @@
-"""How strong attacks are where the answer is known: on linear models, and one setting by another.
+"""The strength of attacks with known answers: on linear models, and between settings.
 
 The test suites of other libraries assert most of it (adversarial-library, ART, torchattacks,
 Foolbox, AutoAttack), for some of their attacks each.

@@ -48,7 +48,7 @@ def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 
 @contextmanager
 def holder(path: Path, system: str) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds a lock until it is told to let go."""
+    """Another process that holds a lock until it gets a line on stdin."""
     command = [sys.executable, "-c", HOLDER, str(path), system]
     with subprocess.Popen(command, stdin=-1, stdout=-1, text=True) as process:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""No curve stands above what is known of its model: records, and attacks at its marks."""
+"""No curve is above the known results of its model: records, and attacks at its marks."""
 
 from __future__ import annotations
 

@@ -265,7 +265,7 @@ def test_answers_that_hang_on_the_batch_are_found(
 
 
 class OfTwoModes(nn.Module):
-    """A net that answers by `other` where no gradients are recorded, as for the judge."""
+    """A net that answers with `other` if no gradients are recorded, as for the judge."""
 
     def __init__(self, net: nn.Module, other: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -277,7 +277,7 @@ class OfTwoModes(nn.Module):
 
 
 class Remembers(nn.Module):
-    """A net that answers as for the nearest of the images it knows, but for attacks."""
+    """A net that answers as for the nearest known image, except under attack."""
 
     def __init__(self, net: nn.Module, images: Tensor) -> None:
         super().__init__()
@@ -318,7 +318,7 @@ def test_a_random_model_is_not_taken_for_one_of_two_modes_or_one_that_hangs_on_i
 
 
 def only_late(net: nn.Module, some: Dataset, places: list[int]) -> nn.Module:
-    """A net whose gradient is zero for the images at `places` alone."""
+    """A net whose gradient is zero only for the images at `places`."""
     marked = torch.from_numpy(some.pixels(np.array(places))).flatten(1)
 
     def stop(x: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ MEANS, LABELS = (0.49, 0.51, 0.55, 0.61), (1, 1, 1, 1)
 
 @dataclass
 class Told(NoProgress):
-    """Progress that remembers, and may stop the run after so many batches."""
+    """Progress that records its calls, and may stop the run after some batches."""
 
     stop_after: int = -1
     stages: list[tuple[str, int, int]] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Told(NoProgress):
 
 @dataclass(frozen=True)
 class Watcher:
-    """An attack that changes nothing and remembers what it was given."""
+    """An attack that changes nothing and records its arguments."""
 
     seen: list[tuple[Noise, Tensor]]
     block: int | None = None

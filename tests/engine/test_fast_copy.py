@@ -1,4 +1,4 @@
-"""The rewriting of a model: what is folded, what is left, and that pixels and gradients stay."""
+"""The rewriting of a model: what is folded, what is not, and that results do not change."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def gradient(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def check_alike(model: nn.Module, x: Tensor | None = None) -> None:
-    """Hold values and gradients of both copies against the model's."""
+    """Compare values and gradients of both copies with the model's."""
     x = images() if x is None else x
     expected = model(x)
     for channels_last in (True, False):

@@ -31,7 +31,7 @@ LINF = Threat.parse("linf:0.1")
 
 @dataclass(frozen=True)
 class Shift:
-    """Moves every pixel down by `by`, and tells the margin of a model of two classes there."""
+    """Moves every pixel down by `by`, and reports the margin of a model of two classes there."""
 
     by: float
     told: list[Hints] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Shift:
 
 @dataclass(frozen=True)
 class Choosy:
-    """Takes on the images whose margin is below `below`, and changes nothing."""
+    """Attacks the images whose margin is below `below`, and changes nothing."""
 
     below: float
     seen: list[History] = field(default_factory=list)
@@ -179,7 +179,7 @@ def test_a_stopped_run_gives_the_later_stages_the_same_hints(
 
 
 class Surrogates:
-    """Lends one model, and no images."""
+    """Gives one model, and no images."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -197,7 +197,7 @@ class Surrogates:
 
 @dataclass(frozen=True)
 class FromTwin:
-    """Asks the source once to make ready, and once a batch."""
+    """Calls the source once in preparation, and once per batch."""
 
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource

@@ -1,4 +1,4 @@
-"""A device without room for a batch: half as many images go on, with the same verdicts."""
+"""A device without memory for a batch: the run continues with half, with the same verdicts."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Refuses(nn.Module):
 
 @dataclass
 class Notes(NoProgress):
-    """Progress that remembers what a user should know."""
+    """Progress that records messages for the user."""
 
     notes: list[str]
 

@@ -1,4 +1,4 @@
-"""What a search asks: a copy that proves itself at the points of the search, else the model."""
+"""The model that a search calls: a copy that passes its checks, else the model itself."""
 
 from __future__ import annotations
 
@@ -138,14 +138,14 @@ class Off(Copy):
 
 
 class OffAlone(Copy):
-    """Only an image that comes alone gets other logits."""
+    """Only a single image gets other logits."""
 
     def wrong(self, logits: Tensor, x: Tensor) -> Tensor:
         return -logits if len(x) == 1 else logits
 
 
 class OffTogether(Copy):
-    """Only images that come together get other logits."""
+    """Only batches of several images get other logits."""
 
     def wrong(self, logits: Tensor, x: Tensor) -> Tensor:
         return logits if len(x) == 1 else logits.roll(1, 0)
@@ -180,14 +180,14 @@ class Squeezed(Copy):
 
 
 class Raising(Copy):
-    """It cannot be asked."""
+    """It cannot be called."""
 
     def wrong(self, logits: Tensor, x: Tensor) -> Tensor:
         raise RuntimeError("view size is not compatible")
 
 
 class RaisingLater(Copy):
-    """It can be asked once."""
+    """It can be called once."""
 
     def wrong(self, logits: Tensor, x: Tensor) -> Tensor:
         if self.calls > 1:
@@ -196,7 +196,7 @@ class RaisingLater(Copy):
 
 
 class Detached(Copy):
-    """No gradient comes back from it."""
+    """It gives no gradient."""
 
     def wrong(self, logits: Tensor, x: Tensor) -> Tensor:
         return logits.detach() + 0 * x.sum()
@@ -380,14 +380,14 @@ class OtherwiseAlone(Body):
 
 
 class DependsOnOthers(Body):
-    """The answer for an image hangs on the others."""
+    """The answer for an image depends on the others."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x - 0.5 * x.mean(0, keepdim=True))
 
 
 class DrawnOnce(Body):
-    """Noise that a graph holds still."""
+    """Noise that is constant in a graph."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x + 0.1 * torch.randn(1, 1, 8, 8))
@@ -510,7 +510,7 @@ def test_a_model_that_views_is_searched_by_a_copy_that_is_not_channels_last() ->
 
 @dataclass(frozen=True)
 class Borrowing:
-    """An attack that asks a surrogate only: steps along the gradient of its logits."""
+    """An attack that calls only a surrogate: steps along the gradient of its logits."""
 
     surrogates: tuple[str, ...] = ("surrogate",)
 
@@ -536,7 +536,7 @@ class Borrowing:
 
 @dataclass(frozen=True)
 class NamedSurrogates:
-    """Lends one model, and no images."""
+    """Gives one model, and no images."""
 
     model: nn.Module
 

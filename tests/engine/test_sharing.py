@@ -1,4 +1,4 @@
-"""Several processes at one run: who does which unit, and that the result is that of one."""
+"""Several processes in one run: which process does which unit, with the result of one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SUITE = parse_suite(["pgd-2", "square(queries=20)", "cosine-pgd(steps=3)"])
 
 
 class OfTwo(Journal):
-    """A journal of two processes: what the other has written comes when this one looks around."""
+    """A journal of two processes: the other's batches appear when this one asks for news."""
 
     def __init__(self, whole: list[BatchResult], ours: Callable[[str], bool]) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ def test_a_stage_of_smaller_units_is_written_down_in_them(
 
 
 class Notes(Quiet):
-    """Progress that remembers what a user should know."""
+    """Progress that records messages for the user."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What an attack declares is checked when its name is used, and a wrong declaration is told."""
+"""The traits of an attack are checked when its name is used; a wrong one is refused."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def an_attack(fields: list[Any] | None = None, frozen: bool = True, **names: Any
 
 
 def refused(cls: Any) -> str:
-    """Return in what words a class is refused, and that the whole registration does it."""
+    """Return the message with which a class is refused, also by the registration."""
 
     def register() -> None:
         check_class("odd", cls)

@@ -234,7 +234,7 @@ def test_a_suite_breaks_as_many_images_in_every_way(
 
 
 class Wrong(nn.Module):
-    """Takes every image for broken in less precision than float32."""
+    """Treats every image as broken in lower precision than float32."""
 
     def forward(self, x: Tensor) -> Tensor:
         logits = x.flatten(1)[:, :2] - x.new_tensor([0.0, 0.5])

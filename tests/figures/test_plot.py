@@ -1,4 +1,4 @@
-"""`satbench plot`: what a training run went through, as a figure."""
+"""`satbench plot`: the course of a training run as a figure."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def said_in(svg: Path) -> set[str]:
-    """Return the texts of a figure, which stand beside their outlines as comments."""
+    """Return the texts of a figure, which are comments next to their outlines."""
     return set(re.findall(r"<!-- (.*?) -->", svg.read_text(encoding="utf-8")))
 
 

@@ -86,7 +86,7 @@ SAMPLES = [
 
 
 def channels_of(name: str) -> int:
-    """Return the channels of the images that an architecture takes, by its first convolution."""
+    """Return the channels of an architecture's images, by its first convolution."""
     with torch.device("meta"):
         net = build_network(name, "relu", 10)
     first = next(module for module in net.modules() if isinstance(module, nn.Conv2d | nn.Linear))
@@ -162,7 +162,7 @@ def images(channels: int, size: int, batch: int = 2) -> Tensor:
 
 
 def shake(net: nn.Module) -> None:
-    """Draw every scale, shift and statistic anew, so that no two norms are alike."""
+    """Draw every scale, shift and statistic again, so that no two norms are equal."""
     generator = torch.Generator().manual_seed(2)
     for tensor in net.state_dict().values():
         if tensor.dim() == 1:

@@ -1,4 +1,4 @@
-"""Swapping the activations of anyone's model, and telling what was swapped and what cannot be."""
+"""Swapping the activations of any model, and the report of what was and what cannot be swapped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def kinds(model: nn.Module, kind: type[nn.Module]) -> list[str]:
 
 
 def refused(model: nn.Module, activation: str = "silu", **options: object) -> str:
-    """Return why a swap is refused, having seen that the model stays as it was."""
+    """Return why a swap is refused, after a check that the model is unchanged."""
     before = [(name, id(m), m.training) for name, m in model.named_modules(remove_duplicate=False)]
     with pytest.raises(SatbenchError) as caught:
         swap_activation(model, activation, **options)  # type: ignore[arg-type]

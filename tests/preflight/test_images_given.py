@@ -1,4 +1,4 @@
-"""What people have as images and labels: loaders, data sets, lists, bytes; models as functions."""
+"""Users' images and labels: loaders, data sets, lists, bytes; models as functions."""
 
 from __future__ import annotations
 

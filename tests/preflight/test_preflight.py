@@ -530,7 +530,7 @@ class Norm(Model):
 
 
 class Thawed(Norm):
-    """A model whose batch-norm stays in train mode."""
+    """A model whose batch-norm is always in train mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -826,7 +826,7 @@ def rich_model() -> nn.Module:
 
 
 def traces(model: nn.Module) -> dict[str, object]:
-    """Return all that must come back: values, identities, modes, hooks."""
+    """Return everything that must be restored: values, identities, modes, hooks."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return {
         "values": {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()},

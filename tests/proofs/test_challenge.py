@@ -1,4 +1,4 @@
-"""A challenge attacks the survivors alone; a third party's images are judged here."""
+"""A challenge attacks only the survivors; a third party's images are judged here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records of one's own model and images: whoever has these can check, challenge and merge them."""
+"""Records of a user's own model and images: with these they can be checked, challenged, merged."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def forgery(originals: tuple[Path, Path], tmp_path: Path) -> Forgery:
-    """A copy of the challenged record, to be spoilt."""
+    """A copy of the challenged record, to be changed."""
     path = originals[1]
     for one in (path, witnesses_path(path)):
         (tmp_path / one.name).write_bytes(one.read_bytes())

@@ -48,7 +48,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def good(evaluated: Path, tmp_path: Path) -> Path:
-    """Return the path of a copy of the good record, which a test may spoil."""
+    """Return the path of a copy of the good record, which a test may change."""
     for path in (evaluated, witnesses_path(evaluated)):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     return tmp_path / evaluated.name
@@ -59,7 +59,7 @@ def faults_of(path: Path) -> list[str]:
 
 
 def change(path: Path, spoil: Callable[[Record], Record]) -> Record:
-    """Change a record, and let its identity follow, as a careful forger would."""
+    """Change a record and its identity, as a careful forger would."""
     record = spoil(read_record(path))
     record = replace(record, identity=identity_of(inputs_of(record)))
     write_record(record, path)
@@ -67,7 +67,7 @@ def change(path: Path, spoil: Callable[[Record], Record]) -> Record:
 
 
 def change_witnesses(path: Path, spoil: Callable[[Witnesses], Witnesses]) -> Witnesses:
-    """Change the witnesses, and let the record's digest follow."""
+    """Change the witnesses and the record's digest."""
     witnesses = spoil(read_witnesses(witnesses_path(path)))
     write_witnesses(witnesses, witnesses_path(path))
     write_record(replace(read_record(path), witnesses_digest=witnesses.digest), path)

@@ -1,4 +1,4 @@
-"""What an audit of a record comes to."""
+"""The result of an audit in a record."""
 
 from __future__ import annotations
 

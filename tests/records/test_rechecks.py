@@ -1,4 +1,4 @@
-"""Recheck records: everything in one follows from its record and its seed, but for what fell."""
+"""Recheck records: everything except the broken images follows from record and seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intervals that hold however often one looks, and bounds on what a sample did not show."""
+"""Intervals that are valid at all sample sizes together, and bounds on unseen images."""
 
 from __future__ import annotations
 

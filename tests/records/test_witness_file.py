@@ -1,4 +1,4 @@
-"""Witness files: an exact round trip, and no surprise from a damaged one."""
+"""Witness files: an exact round trip, and clear errors for damaged files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of sources share: a server on this machine, and folders of their own."""
+"""Shared fixtures of the tests of sources: a server on this machine, and separate folders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _connect = socket.socket.connect  # as it is before the tests' lock on the netwo
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A server on this machine, which may be connected to; nothing else may."""
+    """A server on this machine; connections to any other are refused."""
 
     def connect(self: socket.socket, address: tuple[str, int]) -> None:
         assert address[0] == "127.0.0.1"

@@ -1,4 +1,4 @@
-"""A server on this machine that breaks off transfers when told to."""
+"""A server on this machine that interrupts transfers on request."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files`, ranges too, and notes what was asked.
+    """Serves `files`, ranges too, and records the requests.
 
-    The next answers break off after as many bytes as `breaks` says, one each.
+    The next answers end after the numbers of bytes in `breaks`, one each.
     """
 
     daemon_threads = True
@@ -48,4 +48,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Print nothing."""
