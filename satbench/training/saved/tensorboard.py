@@ -27,7 +27,7 @@ def write_events(folder: Path, metrics: EpochMetrics) -> None:
 
 
 def _events(metrics: EpochMetrics) -> bytes:
-    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
     from tensorboard.summary.writer.record_writer import RecordWriter
     from torch.utils.tensorboard.summary import scalar, text
 
