@@ -17,7 +17,7 @@ SPREAD := fmnist-sat-tiny-relu-s0 fmnist-sat-tiny-silu-s0 fmnist-pgd2-tiny-relu-
 MASKS := hard_labels rounding saturated noisy detached probabilities rounded_logits warm faint_noise partly_hard_labels \
          robust_hard_labels robust_rounding robust_saturated robust_noisy robust_detached
 STUDIES := gradient-quality activations negative-inputs elu-celu scaling gradient-masking attack-convergence recipe-sensitivity
-WRITTEN := $(filter-out README,$(basename $(notdir $(wildcard docs/studies/*.md))))
+WRITTEN := $(filter $(STUDIES),$(basename $(notdir $(wildcard docs/studies/*.md))))
 JOBS ?= 2
 
 .PHONY: help demo docs docs-serve page image test coverage test-all lint types zoo surrogates records reference flags leaderboard studies check-leaderboard recheck verify bench gpu clean
