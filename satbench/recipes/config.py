@@ -18,6 +18,9 @@ from satbench.engine.traits import check_step_text
 TRAINING_ATTACKS = ("trades",)
 """Training attacks that are not attacks of an evaluation (`satbench.training.update.inner`)."""
 
+CERTIFIED_OBJECTIVES = ("ibp", "crown-ibp")
+"""Objectives that bound the logits over the whole ball, instead of an attack."""
+
 IN_MEMORY = "tensors"
 """The name of the data set of a run on images from Python."""
 
@@ -44,7 +47,9 @@ class TrainConfig:
     clean images; `attack_backward` is the gradient of activations in its passes, `true` (their own)
     or `softplus(10)` (Xie et al., 2020, arXiv:2006.14536, section 3.2).
 
-    The outer step: `objective`, with the weight `beta` of the robust term of trades and mart;
+    The outer step: `objective`, with the weight `beta` of the robust term of trades and mart; for
+    the certified objectives ibp and crown-ibp, `ramp` is the share of the run over which eps rises
+    from 0 to that of the threat model;
     `update_backward` is like `attack_backward`, in the passes of the update; `gradient_clip` is the
     largest L2 norm of the gradient, 0 for no limit; `awp` is the size of the adversarial weight
     perturbation relative to the weights, 0 for none, from epoch `awp_from` on (the first is 1).
@@ -87,8 +92,11 @@ class TrainConfig:
     warm_up: float = 0.0
     label_smoothing: float = 0.0
     seed: int = 0
-    objective: Literal["cross-entropy", "trades", "mart"] = later("cross-entropy")
+    objective: Literal["cross-entropy", "trades", "mart", "ibp", "crown-ibp"] = later(
+        "cross-entropy"
+    )
     beta: float = later(0.0)
+    ramp: float = later(0.0)
     clean_start: float = later(0.0)
     attack_backward: str = later("true")
     update_backward: str = later("true")
@@ -166,7 +174,7 @@ class TrainConfig:
         for name in ("momentum", "label_smoothing", "ema_decay", "warm_up"):
             if not 0 <= getattr(self, name) < 1:
                 raise SatbenchError(f"expected {name} from 0 to below 1, got {getattr(self, name)}")
-        for name in ("clean_start", "overfitting_drop", "colour_jitter"):
+        for name in ("clean_start", "overfitting_drop", "colour_jitter", "ramp"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SatbenchError(f"expected {name} from 0 to 1, got {getattr(self, name)}")
         check_seed(self.seed)
@@ -174,7 +182,8 @@ class TrainConfig:
             raise SatbenchError(f"expected learning_rate above 0, got {self.learning_rate}")
 
     def _check_combinations(self) -> None:
-        plain = self.objective == "cross-entropy"
+        certified = self.objective in CERTIFIED_OBJECTIVES
+        plain = self.objective == "cross-entropy" or certified
         smooth = self.attack_backward != "true" or self.update_backward != "true"
         _crops(self.crop_schedule)
         whole = not self.dataset.startswith("imagefolder:")
@@ -186,6 +195,23 @@ class TrainConfig:
             (not plain and not self.attack, f"objective {self.objective} needs an attack"),
             (not plain and self.beta == 0, f"objective {self.objective} needs a beta above 0"),
             (plain and self.beta > 0, "beta is only for the objectives trades and mart"),
+            (self.ramp > 0 and not certified, "ramp is only for the objectives ibp and crown-ibp"),
+            (
+                certified and bool(self.attack),
+                f"objective {self.objective} has no attack: give attack an empty text",
+            ),
+            (
+                certified and (self.label_smoothing > 0 or self.awp > 0 or smooth),
+                f"objective {self.objective} has no label smoothing, no awp and no other backward",
+            ),
+            (
+                certified and (self.compile or self.sync_batch_norm),
+                f"objective {self.objective} does not go with compile or sync_batch_norm",
+            ),
+            (
+                certified and self.precision != "float32",
+                f"objective {self.objective} is computed in float32",
+            ),
             (
                 self.objective == "mart" and self.label_smoothing > 0,
                 "objective mart has no label smoothing",

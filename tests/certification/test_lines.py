@@ -195,3 +195,34 @@ def test_smooth_relu_reads_alpha_as_it_was_trained() -> None:
     shape = shape_of(module)
     assert shape is not None
     assert shape.curvature == pytest.approx(4)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_an_interval_without_an_end_has_no_line(name: str) -> None:
+    """Not a number stands for no bound, and must not be lost among the other points."""
+    shape = shape_of(MODULES[name].double())
+    assert shape is not None
+    low = torch.tensor([-1.0, -math.inf, -math.inf], dtype=torch.float64)
+    high = torch.tensor([math.inf, 1.0, math.inf], dtype=torch.float64)
+    zero, half = torch.zeros(3, dtype=torch.float64), torch.full((3,), 0.5, dtype=torch.float64)
+    for slope in (zero, half):
+        assert not lowest(shape, slope, low, high).isfinite().any()
+        assert not highest(shape, slope, low, high).isfinite().any()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_interval_of_an_activation_is_that_of_its_values(name: str) -> None:
+    module = MODULES[name].double()
+    shape = shape_of(module)
+    assert shape is not None
+    low, high = intervals(shape)
+    least, most = shape.interval(low, high)
+    with torch.no_grad():
+        seen = module(low + DENSE * (high - low))
+    step = (high - low) / 1000
+    near = shape.gap + 1e-9 + 3 * shape.scale * step
+
+    assert (least <= seen.amin(0) + shape.gap + 1e-12).all()
+    assert (most >= seen.amax(0) - shape.gap - 1e-12).all()
+    assert (seen.amin(0) - least <= near).all()
+    assert (most - seen.amax(0) <= near).all()

@@ -18,10 +18,12 @@ import satbench
 from satbench.attacks import surrogates_in_file
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
+from satbench.core.schema import convert
 from satbench.core.threat import Threat
 from satbench.evaluation.named_in_files import request_known
 from satbench.evaluation.surrogates import with_surrogates
 from satbench.recipes import load_recipe
+from satbench.records.certificates import Certificate, certificate_identity, proofs_path
 from satbench.records.record import identity_of, inputs_of, parse_record
 from satbench.records.witnesses import find_witnesses, witnesses_path
 
@@ -224,6 +226,43 @@ def test_a_hostile_record_runs_no_code_and_opens_no_socket(
     assert verify["code"] in (1, 2)
     assert as_json["code"] == verify["code"]
     assert [one["code"] for one in (challenge, images_of, recheck, merge, *python[1:])] == [2] * 6
+    assert not (folder / "PWNED").exists()
+
+
+ABOUT_MODEL_OR_IMAGES = [
+    kind
+    for kind in HOSTILE
+    if not any(word in kind for word in ("attack", "suite", "source", "device"))
+]
+
+
+def test_a_hostile_certificate_runs_no_code_and_opens_no_socket(folder: Path) -> None:
+    given: Values = {"eps": "0.0001", "method": "ibp", "n_examples": 2}
+    honest = satbench.certify(SHIPPED, out=folder / "certified", **given).path
+    paths = []
+    for number, kind in enumerate(ABOUT_MODEL_OR_IMAGES):
+        values = json.loads(honest.read_text())
+        HOSTILE[kind](values)
+        told = convert(values, Certificate, "certificate", "a test")
+        values["identity"] = certificate_identity(
+            told.model, told.dataset, told.threat, told.method, told.seconds
+        )
+        path = folder / "certified" / f"hostile-{number}.json"
+        path.write_text(json.dumps(values))
+        proofs_path(path).write_bytes(proofs_path(honest).read_bytes())
+        paths.append(f"certified/{path.name}")
+    code = "satbench.verify({!r})"
+    lines = [["satbench", "verify", path, "--quiet"] for path in paths]
+    lines += [["python", code.format(path)] for path in paths]
+    good = f"certified/{honest.name}"
+    harmless, *answers = _run(folder, [["satbench", "verify", good, "--quiet"], *lines])
+
+    assert harmless["code"] == 0, harmless
+    assert len(ABOUT_MODEL_OR_IMAGES) > 5
+    for answer in answers:
+        assert answer["tried"] == []
+        assert "Traceback" not in answer["err"]
+    assert {answer["code"] for answer in answers[: len(paths)]} <= {1, 2}
     assert not (folder / "PWNED").exists()
 
 

@@ -13,6 +13,7 @@ relative to 1, x and s x, far above the few units that these functions are off b
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,14 +58,19 @@ def highest(
 
 
 def lines_of(
-    shape: ActivationShape, low_slope: Tensor, high_slope: Tensor, low: Tensor, high: Tensor
+    shape: ActivationShape,
+    low_slope: Tensor,
+    high_slope: Tensor,
+    low: Tensor,
+    high: Tensor,
+    halvings: int = _HALVINGS,
 ) -> Lines:
     """Return the lines of given slopes on [low, high], as near to f as they can be."""
     return Lines(
         low_slope,
-        lowest(shape, low_slope, low, high),
+        lowest(shape, low_slope, low, high, halvings),
         high_slope,
-        highest(shape, high_slope, low, high),
+        highest(shape, high_slope, low, high, halvings),
     )
 
 
@@ -86,15 +92,23 @@ def chosen_lines(
     slopes = torch.stack([chord, *(shape.slope(low + share * (high - low)) for share in at)])
     below = lowest(shape, slopes, low, high, halvings)
     above = highest(shape, slopes, low, high, halvings)
-    with torch.no_grad():
-        under = (slopes * middle + below).argmax(0, keepdim=True)
-        over = (slopes * middle + above).argmin(0, keepdim=True)
     return Lines(
-        slopes.gather(0, under)[0],
-        below.gather(0, under)[0],
-        slopes.gather(0, over)[0],
-        above.gather(0, over)[0],
+        *_nearest(slopes, below, slopes * middle + below),
+        *_nearest(slopes, above, -(slopes * middle + above)),
     )
+
+
+def _nearest(slopes: Tensor, intercepts: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the slope and the intercept with the highest score, element by element.
+
+    A loop over the few slopes: torch's argmax over a leading dimension takes ten times as long.
+    """
+    slope, intercept, best = slopes[0], intercepts[0], score[0].detach()
+    for one, other, now in zip(slopes[1:], intercepts[1:], score[1:].detach(), strict=True):
+        better = now > best
+        slope, intercept = torch.where(better, one, slope), torch.where(better, other, intercept)
+        best = torch.where(better, now, best)
+    return slope, intercept
 
 
 def _extreme(
@@ -110,13 +124,28 @@ def _extreme(
                 start, end = _halved(shape, slope, start, end, sign, halvings)
                 points += [start, end]
                 width = width.maximum(end - start)
-        where = torch.stack(points)
-        best = (sign * (shape.value(where) - slope * where)).argmin(0, keepdim=True)
         far = low.abs().maximum(high.abs())
         off = MARGIN * (shape.scale * (1 + far) + slope.abs() * far)
         off = off + shape.curvature * width.square() / 8
-    x = torch.stack(points).gather(0, best)[0]
+    x = _least(points, lambda at: sign * (shape.value(at) - slope * at))
     return shape.value(x) - slope * x - sign * off
+
+
+def _least(points: Sequence[Tensor], g: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return, element by element, the point at which g is least; one at which g is NaN, if any.
+
+    A loop over the few points: torch's argmin over a leading dimension takes ten times as long.
+    """
+    x = points[0]
+    with torch.no_grad():
+        best = g(x)
+    for point in points[1:]:
+        with torch.no_grad():
+            now = g(point)
+            better = (now < best) | now.isnan()
+            best = torch.where(better, now, best)
+        x = torch.where(better, point, x)
+    return x
 
 
 def _halved(

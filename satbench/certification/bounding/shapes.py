@@ -10,10 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from scipy.optimize import brentq
 from torch import Tensor, nn
 
 from satbench.networks.activations import PSSiLUModule, SmoothReLUModule
@@ -61,6 +64,54 @@ class ActivationShape:
             one <= other for one, other in zip(self.jumps[::2], self.jumps[1::2], strict=True)
         )
 
+    def interval(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the least and the greatest value on [low, high], without a margin for rounding.
+
+        Both follow the ends of the interval with their gradient.
+        """
+        left, right = self.value(low), self.value(high)
+        if not self.turns and self.is_rising:
+            return left, right
+        least, most = torch.minimum(left, right), torch.maximum(left, right)
+        for at in self.turns:
+            inside = (low < at) & (at < high)
+            value = self.value(low.new_tensor(at))
+            least = torch.where(inside & (value < least), value, least)
+            most = torch.where(inside & (value > most), value, most)
+        return least, most
+
+    @cached_property
+    def is_rising(self) -> bool:
+        """Whether f(1) is above f(-1): without turns f rises everywhere then."""
+        ends = self.value(torch.tensor([-1.0, 1.0], dtype=torch.float64)).tolist()
+        return bool(ends[0] < ends[1])
+
+    @cached_property
+    def turns(self) -> tuple[float, ...]:
+        """Where f' changes its sign: the only inner points where f can be least or greatest.
+
+        The search ends at ±1,000, where no activation of the zoo turns any more.
+        """
+        found = []
+        ends = (-1e3, *self.breaks, 1e3)
+        for start, end in pairwise(ends):
+            points = torch.tensor([start + 1e-9, end - 1e-9], dtype=torch.float64)
+            left, right = self.slope(points).tolist()
+            if left * right < 0:
+                root = brentq(
+                    lambda x: float(self.slope(torch.tensor(x, dtype=torch.float64))),
+                    *points.tolist(),
+                    xtol=1e-12,
+                )
+                found.append(float(root))
+        slopes = self.jumps
+        found += [
+            at
+            for at, before, after in zip(self.breaks, slopes[::2], slopes[1::2], strict=True)
+            if before * after < 0
+        ]
+        return tuple(sorted(found))
+
     @property
     def jumps(self) -> list[float]:
         """The slopes on the left and on the right of each break."""
@@ -94,7 +145,7 @@ def relu() -> ActivationShape:
 def _bent(below: float) -> ActivationShape:
     """Return x, and `below` · x for x < 0."""
     return ActivationShape(
-        lambda x: torch.where(x > 0, x, below * x),
+        lambda x: F.leaky_relu(x, below) if below else torch.relu(x),
         lambda x: torch.where(x > 0, 1.0, below).to(x),
         (0.0,),
         ("straight", "straight"),

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from satbench.attacks.gradient.losses import divergence, wide
 from satbench.engine.contract import Model
-from satbench.recipes.config import TrainConfig
+from satbench.recipes.config import CERTIFIED_OBJECTIVES, TrainConfig
 from satbench.training.own import Loss, checked_loss
+from satbench.training.update.certified import CertifiedLoss
 
 
 class Objective(nn.Module):
@@ -24,9 +25,12 @@ class Objective(nn.Module):
         self.network = network
         self._config = config
         self._loss = None if loss is None else (loss,)  # in a tuple, so that it is not a submodule
+        self.bounded = (
+            CertifiedLoss(config, network) if config.objective in CERTIFIED_OBJECTIVES else None
+        )
 
     def forward(self, x: Tensor, x_adv: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean loss and the logits of `x_adv`.
+        """Return the mean loss and the logits of `x_adv`, or the worst that bounds allow.
 
         (B, C, H, W) twice, (B,) -> (), (B, K).
         """
@@ -35,6 +39,8 @@ class Objective(nn.Module):
             if self._loss is not None:
                 logits = wide(self.network(x_adv))
                 return checked_loss(self._loss[0], logits, y), logits
+            if self.bounded is not None:
+                return self.bounded(x, y)
             if config.objective == "cross-entropy":
                 return adversarial_cross_entropy(self.network, x_adv, y, config.label_smoothing)
             if config.objective == "trades":

@@ -70,7 +70,10 @@ class Stepper:
         self._config, self._ranks = config, ranks
         # The compiled network shares the weights.
         self._fast = cast(nn.Module, torch.compile(network)) if config.compile else network
-        self._objective: nn.Module = Objective(config, self._fast, on_device(own.loss, device))
+        objective = Objective(config, self._fast, on_device(own.loss, device))
+        self._objective: nn.Module = objective
+        self._bounded = objective.bounded
+        self._steps = steps
         if ranks.world > 1:
             self._objective = DistributedDataParallel(self._objective)
         self._inner = Inner.of(config)
@@ -93,6 +96,9 @@ class Stepper:
         if self.by_recipe:
             for group in self.optimiser.param_groups:
                 group["lr"] = rate * group.get("factor", 1.0)
+        if self._bounded:
+            done = epoch * (self._steps // config.epochs) + step
+            self._bounded.begin_step(tuple(x.shape[1:]), done / max(self._steps, 1))
         parts = self._attacked(x, y, epoch, step)
         if config.awp and epoch + 1 >= config.awp_from:
             with perturbed_weights(self.network, config.awp, lambda: self._grads(parts)):
