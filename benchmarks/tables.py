@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 Result = dict[str, Any]
 
@@ -38,7 +38,54 @@ def pgd_table(result: Result) -> str:
                 str(row["differ"]),
             ]
         )
-    return "\n\n".join(f"{title}\n\n{table(head, rows)}" for title, rows in groups.items())
+    shown = [f"{title}\n\n{table(head, rows)}" for title, rows in groups.items()]
+    return "\n\n".join([*shown, *aims_of(result)])
+
+
+class Aim(NamedTuple):
+    """The least CPU ratio of a contestant on the nets that match `net` and `kind`; "" is any."""
+
+    text: str
+    contestant: str
+    net: str
+    kind: str
+    least: float
+
+
+AIMS = (
+    Aim(
+        "1.2 times as fast as torchattacks on robust small nets",
+        "torchattacks",
+        "small",
+        "robust",
+        1.2,
+    ),
+    Aim("as fast as torchattacks everywhere", "torchattacks", "", "", 1.0),
+    Aim("4 times as fast as torchattacks on weak nets", "torchattacks", "", "weak", 4.0),
+    Aim("at most 1.3 times the early-stopping loop", "early-stopping loop", "", "", 1 / 1.3),
+)
+
+
+def aims_of(result: Result) -> list[str]:
+    """Return a sentence for each aim of PGD through `evaluate`: met, or in which cases not."""
+    found = []
+    for aim in AIMS:
+        rows = [
+            row
+            for row in result["rows"]
+            if row["contestant"] == aim.contestant
+            and aim.net in ("", row["net"])
+            and aim.kind in ("", row["kind"])
+        ]
+        missed = [
+            f"{row['net']} net, {row['kind']}, {row['images']} images: {row['cpu_ratio']:.2f}"
+            for row in rows
+            if row["cpu_ratio"] < aim.least
+        ]
+        if rows:
+            verdict = f"missed in {len(missed)} of {len(rows)} cases ({'; '.join(missed)})"
+            found.append(f"Aim: {aim.text}: {verdict if missed else 'met'}.")
+    return found
 
 
 def before_table(result: Result) -> str:

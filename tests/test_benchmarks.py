@@ -96,6 +96,26 @@ def test_every_result_says_how_and_where_it_was_made(load: Load) -> None:
     assert all(result["command"].startswith("python benchmarks/") for result in results)
 
 
+def test_the_aims_of_pgd_name_the_cases_that_miss_them(load: Load) -> None:
+    cases = (
+        ("small", "robust", 1.3, 0.8),
+        ("small", "weak", 3.9, 0.5),
+        ("large", "weak", 5.0, 0.9),
+    )
+    rows = [
+        {"net": net, "kind": kind, "images": 20, "contestant": who, "cpu_ratio": ratio}
+        for net, kind, peer, loop in cases
+        for who, ratio in (("torchattacks", peer), ("early-stopping loop", loop))
+    ]
+
+    small, everywhere, weak, loop = load("tables").aims_of({"rows": rows})
+
+    assert small.endswith("met.")
+    assert everywhere.endswith("met.")
+    assert "missed in 1 of 2 cases (small net, weak, 20 images: 3.90)" in weak
+    assert "missed in 1 of 3 cases (small net, weak, 20 images: 0.50)" in loop
+
+
 def test_noise_at_a_batch_of_2048_on_8_processes_is_that_of_a_share() -> None:
     result = json.loads((RESULTS / "noise.json").read_text(encoding="utf-8"))
     ratios = {row["contestant"]: row["cpu_ratio"] for row in result["rows"]}
