@@ -143,7 +143,7 @@ class Search:
             "seed": seed,
             "parts": [[one.name, one.attack, one.weakest, one.sample] for one in parts],
         }
-        store = RunStore(self.where.out / "greedy", digest_json(what))
+        store = RunStore(self.where.out / "greedy", digest_json(what), self.images.images.shape)
         store.folder.mkdir(parents=True, exist_ok=True)
         return store
 

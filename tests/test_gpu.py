@@ -72,7 +72,7 @@ def test_a_step_that_fails_or_hangs_is_reported_and_the_others_run(
         one["status"] for one in (steps["tests"], steps["peers"], hung["ways"])
     ]
     assert hung["ways"]["seconds"] < 10
-    assert 20 < steps["peers"]["limit"] < 40
+    assert 20 < steps["peers"]["limit"] <= 40
     assert steps["tests"]["told"] == "broke"
     assert "7 tests need a GPU" in page
     assert "1 of 3 steps ended well" in page

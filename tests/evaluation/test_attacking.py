@@ -128,7 +128,7 @@ def test_an_attack_that_can_be_aimed_finds_the_target(name: str) -> None:
 def test_an_attack_that_cannot_be_aimed_refuses(spec: str) -> None:
     given = fixed if spec == "own" else spec
 
-    with pytest.raises(SatbenchError, match=r" cannot be aimed at a class: with target= take pgd"):
+    with pytest.raises(SatbenchError, match=r" cannot be aimed at a class: with target= use pgd"):
         satbench.attack(NET, X, Y, given, eps=0.1, target=1)
 
 

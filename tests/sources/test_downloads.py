@@ -63,7 +63,9 @@ def test_what_a_dead_connection_brought_is_kept_for_the_next_command(
     server: Server, path: Path
 ) -> None:
     server.breaks = [1000] + [0] * TRIES
-    with pytest.raises(SatbenchError, match=r"cannot be fetched \(.+\); the same command goes on"):
+    with pytest.raises(
+        SatbenchError, match=r"cannot be fetched \(.+\); the same command continues"
+    ):
         fetch(server, path)
     assert not path.exists()
 

@@ -210,7 +210,7 @@ def _give(waiting: dict[int, Tensor], place: int, a: Tensor) -> None:
 
 
 def _sum(a: Tensor, values: Tensor) -> Tensor:
-    """(B, R, …), (B, …) -> (B, R)."""
+    """Sum the products of `a` (B, R, …) with values of each image, or with the same for all."""
     return torch.einsum("brn,bn->br", a.flatten(2), values.flatten(1).expand(len(a), -1))
 
 
