@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from collections.abc import Callable, Mapping
@@ -9,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from satbench.core.errors import SatbenchError
-from satbench.core.files import atomic_path, write_text
+from satbench.core.files import atomic_path, write_bytes, write_text
 from satbench.core.markdown import cell, code
 from satbench.core.templates import fill
 from satbench.core.text.terminal import one_line
@@ -70,8 +71,9 @@ def _torch_export(model: LoadedModel, folder: Path) -> Exported:
     example = _images(model)
     with torch.no_grad():
         program = torch.export.export(model.module, (example,), dynamic_shapes=({0: batch},))
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        torch.export.save(program, file)
+    held = io.BytesIO()  # torch's own writer ends the process on a full disk
+    torch.export.save(program, held)
+    write_bytes(path, held.getvalue())
     _check(model, torch.export.load(str(path)).module(), path)
     return Exported([path], load_code(path.name, "torch-export"))
 
@@ -83,8 +85,9 @@ def _torchscript(model: LoadedModel, folder: Path) -> Exported:
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
             model.module, _images(model), check_trace=False
         )
-        with atomic_path(path) as temporary:
-            torch.jit.save(traced, str(temporary))
+        held = io.BytesIO()  # torch's own writer ends the process on a full disk
+        torch.jit.save(traced, held)
+        write_bytes(path, held.getvalue())
         _check(model, torch.jit.load(str(path)), path)  # type: ignore[no-untyped-call]
     return Exported([path], load_code(path.name, "torchscript"))
 
@@ -145,9 +148,9 @@ def _hub(model: LoadedModel, folder: Path) -> Exported:
     weights, settings, page = (
         folder / name for name in ("model.safetensors", "config.json", "README.md")
     )
-    with atomic_path(weights) as temporary:
-        plain = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-        save_file(plain, temporary, {"format": "pt", CARD_KEY: card.to_json()})
+    plain = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    # safetensors' own writer raises no OSError on a full disk.
+    write_bytes(weights, save(plain, {"format": "pt", CARD_KEY: card.to_json()}))
     write_text(settings, json.dumps(config, indent=2) + "\n")
     load_with = _timm_code(timm_name, card.classes) if timm_name else program.load_with
     values = {"card": card, "load": load_with, "timm": timm_name, "plain": program.load_with}

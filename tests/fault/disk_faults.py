@@ -101,6 +101,7 @@ def examine(name: str, sample: int, made: Path) -> dict[str, Any]:
         base = Path(place).resolve()
         known = undisturbed(name, made, base)
         many = known.operations
+        sample = known.case.most // 4 if known.case.most else sample
         kinds = {
             "operation": spread(many, sample),
             "full": spread(many, sample or -(-many // 3)),

@@ -216,7 +216,7 @@ def examine(name: str, sample: int, made: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         base = Path(place).resolve()
         known = undisturbed(name, made, base)
-        points, faults = spread(known.operations, sample), []
+        points, faults = spread(known.operations, sample or known.case.most or 0), []
         for point in points:
             folder = copy(known.start, base / f"at-{point}")
             if fault := _fault(known, folder, point):

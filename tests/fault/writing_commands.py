@@ -50,11 +50,15 @@ Run = Callable[..., int]
 
 @dataclass(frozen=True)
 class Case:
-    """A command: its words, what lies in its folder before, and what its process is told first."""
+    """A command: its words, what lies in its folder before, and what its process is told first.
+
+    A long one is disturbed at `most` of its operations, spread over all of them.
+    """
 
     words: tuple[str, ...]
     given: tuple[Callable[[Path, Run], None], ...] = ()
     before: Callable[[Path], None] | None = None
+    most: int | None = None
 
 
 def expand(words: Sequence[str], folder: Path) -> list[str]:
@@ -231,7 +235,7 @@ COMMANDS: dict[str, Case] = {
     ),
     "train": Case((*TRAIN, "--out", "out"), (write_images,)),
     "plot": Case(("plot", "runs/mine"), (write_images, train)),
-    "study": Case(STUDY, (write_images,)),
+    "study": Case(STUDY, (write_images,), most=12),
     "leaderboard build": Case(
         (
             *("leaderboard", "build", "--records", "first", "--out", "board", "--docs", "docs"),

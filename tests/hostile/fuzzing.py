@@ -184,6 +184,18 @@ def _in_file(read: Callable[[Path], object]) -> Callable[[str, Path], None]:
     return check
 
 
+def _as_each_kind_of_toml(text: str, folder: Path) -> None:
+    """Read a text as a suite, as a board and as a recipe; raise SatbenchError if it is none."""
+    told: list[SatbenchError] = []
+    for read in (read_suite, read_definition, lambda path: load_recipe(str(path))):
+        try:
+            _in_file(read)(text, folder)
+        except SatbenchError as error:
+            told.append(error)
+    if len(told) == 3:
+        raise told[0]
+
+
 KINDS: dict[str, tuple[st.SearchStrategy[str], Callable[[str, Path], None]]] = {
     "attack": (_specs, _reads_back(attack_spec)),
     "network": (_specs, _reads_back(canonical_architecture)),
@@ -193,25 +205,11 @@ KINDS: dict[str, tuple[st.SearchStrategy[str], Callable[[str, Path], None]]] = {
     "setting": (st.tuples(_keys, st.one_of(_words, _specs)).map("=".join), _setting),
     "record": (_json, lambda text, _: str(parse_record(text, "a test")) and None),
     "card": (_json, lambda text, _: str(parse_card(text, "a test")) and None),
-    "toml": (
-        _toml,
-        lambda text, folder: (
-            [
-                _one(read, text, folder)
-                for read in (read_suite, read_definition, lambda path: load_recipe(str(path)))
-            ]
-            and None
-        ),
-    ),
+    "toml": (_toml, _as_each_kind_of_toml),
 }
 KINDS |= {
     f"changed {name}": (_changed_later(original), read) for name, (original, read) in FILES.items()
 }
-
-
-def _one(read: Callable[[Path], object], text: str, folder: Path) -> None:
-    with contextlib.suppress(SatbenchError):
-        _in_file(read)(text, folder)
 
 
 def fuzz(kind: str, folder: Path, inputs: int) -> dict[str, int]:

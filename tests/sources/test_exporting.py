@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import warnings
@@ -90,6 +91,20 @@ def test_an_export_that_answers_otherwise_is_refused_and_removed(
 
     with pytest.raises(SatbenchError, match="differ from the model's"):
         export_model(loaded("tiny(width=1)", "relu", (1, 28, 28)), "torchscript", tmp_path)
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", ["torch-export", "torchscript", "hub"])
+def test_a_full_disk_raises_and_does_not_end_the_process(form: str, tmp_path: Path) -> None:
+    model = loaded("tiny(width=1)", "relu", (1, 28, 28))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            export_model(model, form, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
     assert [] == list(tmp_path.iterdir())
 
 
