@@ -17,12 +17,31 @@ from satbench.core.errors import SatbenchError
 
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 _STALE = 3600.0  # seconds after which a file of another machine's process counts as abandoned
+_TRIES = 100
 
 _STEM_BYTES, _WORD_BYTES = 200, 60
 """The most letters of a stem, and of each of its words if the stem would be longer.
 
 Most file systems allow 255 bytes, of which endings and the name of a temporary file need some.
 """
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, unless they exist.
+
+    Another process may remove an empty folder above `path` at any moment.  Raises OSError.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     make_folder(Path(folder) / "results" / ".runs")
+    ...     sorted(path.name for path in Path(folder).rglob("*"))
+    ['.runs', 'results']
+    """
+    for _ in range(_TRIES):
+        # FileExistsError: the folder was removed before Python could see that it is one.
+        with suppress(FileNotFoundError, FileExistsError):
+            path.mkdir(parents=True, exist_ok=True)
+            return
+    path.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
@@ -32,7 +51,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     After an error or an interrupt the temporary file is removed and `path` is unchanged.  Temporary
     files that killed writers of `path` left are removed too.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     sweep(path)
     handle, name = tempfile.mkstemp(
         dir=path.parent, prefix=f".{path.name}.{_HOST}_{os.getpid()}-", suffix=".part"
@@ -57,7 +76,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     `path` must not exist.  After an error or an interrupt nothing is left.  Temporary folders that
     killed writers of `path` left are removed too.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     sweep(path)
     temporary = _fresh_folder(path)
     try:

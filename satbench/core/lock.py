@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from satbench.core.errors import SatbenchError
+from satbench.core.files import make_folder
 from satbench.core.text.terminal import one_line, tell
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 _UNKNOWN = "another process"
 _NO_FLOCK = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 """Error codes for a file system without locks, such as some network file systems."""
+
+_TRIES = 100
 
 
 @contextmanager
@@ -96,9 +99,8 @@ def _acquired(path: Path, wait: bool) -> BaseFileLock | None:
 
     lock: BaseFileLock = FileLock(path, blocking=wait, fallback_to_soft=False)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire()
+            _acquire_in_folder(lock, path.parent)
         except OSError as error:
             if error.errno not in _NO_FLOCK:
                 raise
@@ -116,6 +118,16 @@ def _acquired(path: Path, wait: bool) -> BaseFileLock | None:
             f"expected a folder to write to, got {str(path.parent)!r}: {error.strerror}"
         ) from None
     return lock
+
+
+def _acquire_in_folder(lock: BaseFileLock, folder: Path) -> None:
+    """Acquire a lock; make its folder as often as another process, which ends a run, removes it."""
+    for _ in range(_TRIES):
+        make_folder(folder)
+        with suppress(FileNotFoundError):
+            lock.acquire()
+            return
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
 
 
 def _tell_on_stderr(text: str) -> None:

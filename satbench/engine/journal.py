@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from satbench.core.errors import SatbenchError
-from satbench.core.files import atomic_path, file_stem, write_text
+from satbench.core.files import atomic_path, file_stem, make_folder, write_text
 from satbench.core.lock import lock_or_refuse, try_lock
 from satbench.core.schema import convert, parse_object, read_text
 from satbench.engine.claims import Claims, ConcludedElsewhere, Member, member_of
@@ -50,7 +50,8 @@ class RunStore:
         """Return the journal of a part of this run, in a subfolder."""
         part = RunStore(self.folder, name, self._shape)
         part.folder = self.folder / name
-        part.folder.mkdir(exist_ok=True)
+        with self._there():
+            part.folder.mkdir(exist_ok=True)
         part._member = self._member
         return part
 
@@ -62,7 +63,7 @@ class RunStore:
         """
         self._member = member_of(shared)
         if self._member and not self._member.leads:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             yield
             return
         doing = f"is running the same evaluation ({self.folder})"
@@ -101,11 +102,12 @@ class RunStore:
         The run must be claimed.
         """
         mark = self.folder / "fresh"
-        if fresh and not mark.exists():
-            for batch in self.folder.rglob("*.npz"):
-                batch.unlink()
-            mark.touch()
-        write_text(self.folder / _MODEL, json.dumps(asdict(model)))
+        with self._there():
+            if fresh and not mark.exists():
+                for batch in self.folder.rglob("*.npz"):
+                    batch.unlink()
+                mark.touch()
+            write_text(self.folder / _MODEL, json.dumps(asdict(model)))
 
     def agreed(self, name: str, value: int) -> int:
         """Return the value of `name` that the first process of the run chose; it may be `value`.
@@ -113,9 +115,10 @@ class RunStore:
         A resumed run and the other processes of a run must use the same value.
         """
         path = self.folder / name
-        with suppress(FileExistsError), path.open("x") as file:
-            file.write(str(value))
-        text = path.read_text().strip()
+        with self._there():
+            with suppress(FileExistsError), path.open("x") as file:
+                file.write(str(value))
+            text = path.read_text().strip()
         return int(text) if text.isdecimal() and int(text) else value
 
     def finished(self) -> Iterator[BatchResult]:
@@ -138,7 +141,11 @@ class RunStore:
         """Write one batch atomically."""
         first = f"{int(result.indices[0]):09d}" if len(result.indices) else "prepared"
         name = f"{result.stage:03d}-{first}.npz"
-        with atomic_path(self.folder / name) as temporary, temporary.open("wb") as file:
+        with (
+            self._there(),
+            atomic_path(self.folder / name) as temporary,
+            temporary.open("wb") as file,
+        ):
             np.savez(file, **vars(result))
         self._seen.add(name)
         if self._member:
@@ -147,7 +154,7 @@ class RunStore:
     def keep(self, name: str, **arrays: Any) -> None:
         """Write what belongs together down, whole or not at all, in a run that has no batches."""
         path = self.folder / f"{name}.npz"
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
+        with self._there(), atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)
 
     def kept(self, name: str) -> dict[str, Any] | None:
@@ -186,6 +193,16 @@ class RunStore:
         except Exception:  # a zip file with a flipped byte can raise any error
             path.unlink(missing_ok=True)
             return None
+
+    @contextmanager
+    def _there(self) -> Iterator[None]:
+        """Raise ConcludedElsewhere if another process of a shared run removes its folder."""
+        try:
+            yield
+        except FileNotFoundError:
+            if self._member and not self._member.leads:
+                raise ConcludedElsewhere from None
+            raise
 
     def _leave(self) -> None:
         with suppress(OSError):  # there are other runs in it

@@ -137,3 +137,39 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
 
     with pytest.raises(SatbenchError, match=r"^expected a folder to write to, got "):
         lock_or_refuse(tmp_path / "file" / "lock", "is at it").__enter__()
+
+
+@pytest.mark.parametrize("removed", [1, 2, 5])
+def test_a_folder_that_another_process_removes_is_made_again(
+    removed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process that ends its run removes `.runs`, if nothing is in it."""
+    runs, left, mkdir = tmp_path / ".runs", [removed], os.mkdir
+
+    def make_while_another_removes(path: str, *rest: int) -> None:
+        mkdir(path, *rest)
+        if Path(path) == runs and left[0]:
+            left[0] -= 1
+            os.rmdir(path)
+
+    monkeypatch.setattr(os, "mkdir", make_while_another_removes)
+    with lock_or_refuse(runs / "mine" / "lock", "is at it"):
+        assert left == [0]
+        assert (runs / "mine" / "lock").is_file()
+
+
+def test_a_lock_is_taken_if_another_process_removes_its_folder_just_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, left, open_file = tmp_path / ".runs" / "mine" / "lock", [2], os.open
+
+    def open_after_another_removes(name: str, *rest: int, **more: int) -> int:
+        if Path(name) == path and left[0]:
+            left[0] -= 1
+            os.rmdir(path.parent)
+        return open_file(name, *rest, **more)
+
+    monkeypatch.setattr(os, "open", open_after_another_removes)
+    with lock_or_refuse(path, "is at it"):
+        assert left == [0]
+        assert path.is_file()

@@ -12,16 +12,18 @@ import pytest
 import torch
 
 from satbench.core.errors import SatbenchError
-from satbench.engine.claims import Leading
+from satbench.engine.claims import ConcludedElsewhere, Leading
 from satbench.engine.journal import RunStore
 from satbench.evaluation import workers
 from satbench.evaluation.api import evaluate_config
 from satbench.evaluation.cluster.tasks import Task, changed, configs_of, default_count
 from satbench.evaluation.config import EvalConfig, eval_config
 from satbench.evaluation.workers import Workers, cores, helped
+from satbench.records.record import ModelInfo
 from satbench.transfer.config import transfer_config
 
 RELU, SILU = "fmnist-sat-tiny-relu-s0", "fmnist-sat-tiny-silu-s0"
+INFO = ModelInfo("net", "python", "", "", 1, "0" * 64, {})
 Started = list[tuple[list[Task], list[int]]]
 
 
@@ -208,6 +210,29 @@ def test_a_process_that_leads_keeps_others_out_but_not_its_helpers(tmp_path: Pat
             pass
     with other.claimed():
         pass
+
+
+@pytest.mark.parametrize(
+    "do",
+    [
+        lambda store: store.agreed("way", 1),
+        lambda store: store.within("part"),
+        lambda store: store.begin(INFO, fresh=True),
+    ],
+    ids=["agreed", "within", "begin"],
+)
+def test_a_helper_whose_run_another_process_ends_looks_for_the_record(
+    do: Callable[[RunStore], object], tmp_path: Path
+) -> None:
+    helper, alone = (RunStore(tmp_path, "0" * 64, (0,)) for _ in range(2))
+    with helper.claimed(True):
+        helper.remove()
+        with pytest.raises(ConcludedElsewhere):
+            do(helper)
+    with alone.claimed():
+        alone.remove()
+        with pytest.raises(FileNotFoundError):
+            do(alone)
 
 
 def wait(condition: Callable[[], bool]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from satbench.core.errors import SatbenchError
-from satbench.core.files import write_bytes
+from satbench.core.files import make_folder, write_bytes
 from satbench.engine.claims import Claims, ConcludedElsewhere, Member, take_claim
 
 SILENT = 30.0
@@ -106,7 +106,7 @@ class Post:
         if run in self._runs:
             return run.is_dir()
         self._runs.add(run)
-        run.mkdir(parents=True, exist_ok=True)
+        make_folder(run)
         return True
 
 
