@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from satbench.board.certified import certificates_of, countable_certificates
 from satbench.board.definition import BoardDefinition
 from satbench.board.marks import countable_rechecks
 from satbench.board.ranking import Comparison, compare_with_relu, rank_rows
@@ -14,6 +15,7 @@ from satbench.board.rows import COLUMNS, Column, Group, Row, make_groups, make_r
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat, show_fraction
 from satbench.records.answers import known_again
+from satbench.records.certificates import Certificate
 from satbench.records.check import check_record
 from satbench.records.rechecks import RecheckRecord, read_rechecks
 from satbench.records.record import DatasetInfo, ModelInfo, Record
@@ -54,6 +56,7 @@ def build_board(
     references: Sequence[Record] = (),
     left_out: list[str] | None = None,
     rechecks: Sequence[RecheckRecord] = (),
+    certificates: Sequence[Certificate] = (),
 ) -> Board:
     """Build the board; the order of the records does not matter.
 
@@ -62,7 +65,7 @@ def build_board(
     `rechecks` give rows their marks.  Raises SatbenchError for no records, for two of the same run,
     and for one that fails `check_record`.  With a list `left_out`, such records, and the second of
     the same run, are left out instead, and the list gets a sentence for each; likewise a recheck
-    that does not follow from its record.
+    that does not follow from its record, and a certificate of an image that a record has broken.
     """
     seen: dict[str, Record] = {}
     records = _countable(records, seen, left_out)
@@ -73,13 +76,16 @@ def build_board(
             "make one with satbench eval --model NAME --attack pgd-50 --attack autoattack"
         )
     checks, faults = countable_rechecks(rechecks, records)
+    proven, contradictions = countable_certificates(certificates, records)
+    faults += contradictions
     if faults and left_out is None:
         raise SatbenchError(faults[0])
     if left_out is not None:
         left_out += faults
     benchmarks, beside = _by_benchmark(records), _by_benchmark(references)
     built = (
-        _benchmark(key[1], found, beside.get(key, ()), checks) for key, found in benchmarks.items()
+        _benchmark(key[1], found, beside.get(key, ()), checks, proven)
+        for key, found in benchmarks.items()
     )
     return Board(tuple(sorted(built, key=_order)))
 
@@ -98,7 +104,8 @@ def defined_board(definition: BoardDefinition, left_out: list[str] | None = None
         )
     references = definition.read_references(left_out)
     rechecks = read_rechecks(definition.rechecks, left_out)
-    benchmarks = build_board(records, references, left_out, rechecks).benchmarks
+    certificates = definition.read_certificates(left_out)
+    benchmarks = build_board(records, references, left_out, rechecks, certificates).benchmarks
     if len(benchmarks) != 1:
         digests = ", ".join(one.dataset.digest[:12] for one in benchmarks)
         raise SatbenchError(
@@ -157,6 +164,7 @@ def _benchmark(
     records: Sequence[Record],
     references: Sequence[Record],
     rechecks: Sequence[RecheckRecord],
+    certificates: Sequence[Certificate],
 ) -> Benchmark:
     infos = (record.dataset for record in records)
     dataset = min(infos, key=lambda info: (info.name, info.split, info.classes, info.n))
@@ -167,7 +175,10 @@ def _benchmark(
                 f"{dataset.digest[:12]} both {dataset.n} and {record.dataset.n} images"
             )
     models, beside = _by_model(records), _by_model(references)
-    made = [make_row(found, beside.get(key, ()), rechecks) for key, found in models.items()]
+    made = [
+        make_row(found, beside.get(key, ()), rechecks, certificates_of(found, certificates))
+        for key, found in models.items()
+    ]
     rows, told_apart = rank_rows(made)
     groups = make_groups(rows)
     compared = tuple(compare_with_relu(groups))

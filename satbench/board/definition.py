@@ -16,6 +16,7 @@ from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError, UnknownNameError
 from satbench.core.schema import read_toml
 from satbench.core.threat import Threat
+from satbench.records.certificates import Certificate, read_certificate
 from satbench.records.curves import Curve, read_curve
 from satbench.records.record import DatasetInfo, Record, read_record, read_records
 from satbench.records.transfers import TransferMatrix, read_matrix
@@ -93,6 +94,11 @@ class BoardDefinition:
         return self.folder / "rechecks"
 
     @property
+    def certificates(self) -> Path:
+        """The folder of certificates (`satbench certify`), with their proofs; it need not exist."""
+        return self.folder / "certificates"
+
+    @property
     def curves(self) -> Path:
         """The folder of curves of its models (`satbench curve`); it need not exist."""
         return self.folder / "curves"
@@ -138,6 +144,22 @@ class BoardDefinition:
                 left_out.append(str(error))
         return found
 
+    def read_certificates(self, left_out: list[str] | None = None) -> list[Certificate]:
+        """Read the certificates of the board, ordered by file name.
+
+        Raises SatbenchError for a bad one, or one of other images or another threat model; with a
+        list `left_out`, it is left out instead, and the list gets a sentence.
+        """
+        faults: list[str] = []
+        found = list(
+            self._beside(self.certificates, read_certificate, self._certificate_fault, faults)
+        )
+        if faults and left_out is None:
+            raise SatbenchError(faults[0])
+        if left_out is not None:
+            left_out += faults
+        return found
+
     def read_curves(self, left_out: list[str]) -> list[Curve]:
         """Read the curves of the board, ordered by file name.
 
@@ -171,6 +193,11 @@ class BoardDefinition:
     def _curve_fault(self, curve: Curve) -> str:
         return self._images_fault(curve.dataset) or (
             f"its norm is {curve.norm}" if curve.norm != self.threat.norm else ""
+        )
+
+    def _certificate_fault(self, told: Certificate) -> str:
+        return self._images_fault(told.dataset) or (
+            f"its threat model is {told.threat}" if told.threat != self.threat else ""
         )
 
     def _matrix_fault(self, matrix: TransferMatrix) -> str:

@@ -23,6 +23,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.files import write_text
 from satbench.core.markdown import between, cell, table, title_of
 from satbench.core.templates import fill
+from satbench.records.certificates import read_certificates
 from satbench.records.rechecks import read_rechecks
 from satbench.records.record import Record, read_records
 
@@ -149,7 +150,8 @@ def read_board(records: Path, left_out: list[str] | None = None) -> Board:
         )
     beside = read_records(references, left_out) if references.is_dir() else ()
     rechecks = read_rechecks(records.resolve().parent / "rechecks", left_out)
-    return build_board(found, beside, left_out, rechecks)
+    certificates = read_certificates(records.resolve().parent / "certificates", left_out)
+    return build_board(found, beside, left_out, rechecks, certificates)
 
 
 def board_files(

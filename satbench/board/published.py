@@ -17,7 +17,7 @@ from satbench.board.file_names import JSON_FILE
 from satbench.core.errors import SatbenchError, UnknownNameError
 from satbench.core.schema import parse_schema, read_text
 
-SCHEMA = 4
+SCHEMA = 5
 """The schema of `leaderboard.json`."""
 
 Order = Literal["best-known", "clean", "transfer", "pgd-50", "autoattack", "fast", "gap", "name"]
@@ -42,6 +42,7 @@ class ModelNumbers:
     best_known: float
     best_known_low: float
     best_known_high: float
+    certified: float | None
     gap: float | None
 
 

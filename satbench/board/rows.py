@@ -12,16 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from satbench.board.agreement import Agreement, agreement_of
+from satbench.board.certified import certified_of
 from satbench.board.cost import Cost, cost_of
 from satbench.board.doubts import doubts_of
 from satbench.board.marks import Checked, Mark, checked_of, mark_of
 from satbench.core.stats.intervals import wilson_interval
 from satbench.records.attack_run import attack_runs, passes_of
+from satbench.records.certificates import Certificate
 from satbench.records.flags import Flag
 from satbench.records.rechecks import RecheckRecord
 from satbench.records.record import SURVIVED, ModelInfo, Record, StageResult
 
-Column = Literal["clean", "transfer", "pgd50", "autoattack", "fast", "best_known", "gap"]
+Column = Literal[
+    "clean", "transfer", "pgd50", "autoattack", "fast", "best_known", "certified", "gap"
+]
 
 COLUMNS: Mapping[Column, str] = {
     "clean": "Clean",
@@ -30,6 +34,7 @@ COLUMNS: Mapping[Column, str] = {
     "autoattack": "AutoAttack",
     "fast": "Fast",
     "best_known": "Best known",
+    "certified": "Certified",
     "gap": "Gap",
 }
 """The columns of numbers, in order, with their titles."""
@@ -55,12 +60,16 @@ class Share:
 
 @dataclass(frozen=True)
 class TrainingInfo:
-    """How a model was trained, according to its record; `attack` is empty for no adversary."""
+    """How a model was trained, according to its record; `attack` is empty for no attack.
+
+    `objective` is the certified objective, which bounds all images of the ball; None for another.
+    """
 
     recipe: str | None
     seed: int | None
     threat: str | None
     attack: str | None
+    objective: str | None = None
 
     @property
     def is_known(self) -> bool:
@@ -70,7 +79,7 @@ class TrainingInfo:
     @property
     def is_control(self) -> bool:
         """Whether it is known that there was no adversarial training."""
-        return self.attack == ""
+        return self.attack == "" and self.objective is None
 
 
 @dataclass(frozen=True)
@@ -118,13 +127,14 @@ class Row:
     rank: RankSet = RankSet(0, 0)
     mark: Mark = "unverified"
     checked: Checked | None = None
+    certified: Share | None = None
 
     @property
     def training(self) -> TrainingInfo:
         """How the model was trained."""
         known = self.model.training
         seed = known.get("seed")
-        texts = {key: known.get(key) for key in ("recipe", "threat", "attack")}
+        texts = {key: known.get(key) for key in ("recipe", "threat", "attack", "objective")}
         return TrainingInfo(
             seed=seed if isinstance(seed, int) else None,
             **{key: text if isinstance(text, str) else None for key, text in texts.items()},
@@ -139,6 +149,7 @@ class Row:
             "autoattack": self.autoattack,
             "fast": self.fast,
             "best_known": self.best_known,
+            "certified": self.certified,
         }
         return shares.get(column)
 
@@ -219,11 +230,13 @@ def make_row(
     records: Sequence[Record],
     references: Sequence[Record] = (),
     rechecks: Sequence[RecheckRecord] = (),
+    certificates: Sequence[Certificate] = (),
 ) -> Row:
     """Return the row of one model on one benchmark; `references` are its reference records.
 
     A column counts the images that survived in every record that ran its attack.  The passes of a
     stage that several records have count once.  `rechecks`, of any records, give it its mark.
+    `certificates` are those of the model on these images.
     """
     survivors = [_standing(record, 0) for record in records]
     clean = np.logical_and.reduce(survivors)
@@ -239,6 +252,7 @@ def make_row(
         "autoattack": _column(records, _autoattack_stage, clean),
         "fast": _column(records, _fast_stage, clean),
         "best_known": robust,
+        "certified": certified_of(certificates),
     }
     measured = {column: mask for column, mask in masks.items() if mask is not None}
     shares = {column: _share(mask) for column, mask in measured.items()}
@@ -260,6 +274,7 @@ def make_row(
         masks=measured,
         mark=mark_of(robust, checked),
         checked=checked,
+        certified=shares.get("certified"),
     )
 
 

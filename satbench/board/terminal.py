@@ -1,4 +1,4 @@
-"""Boards in a terminal: as many columns as fit next to names that are never broken."""
+"""Boards in a terminal: as many columns as fit beside names that are never broken."""
 
 from __future__ import annotations
 
@@ -20,10 +20,17 @@ _CAPTION = (
 )
 _INTERVAL = "[a, b]: 95 % Wilson interval; "
 
-_BROKEN = {"Transfer": "Trans-\nfer", "AutoAttack": "Auto-\nAttack", "Best known": "Best\nknown"}
+_BROKEN = {
+    "Transfer": "Trans-\nfer",
+    "AutoAttack": "Auto-\nAttack",
+    "Best known": "Best\nknown",
+    "Certified": "Certi-\nfied",
+}
 """Titles on two lines, to leave room for long names."""
 
-_LEFT_OUT: tuple[Column | None, ...] = ("transfer", None, "gap", "pgd50", "fast", "autoattack")
+_LEFT_OUT: tuple[Column | None, ...] = (
+    *("transfer", None, "gap", "pgd50", "fast", "autoattack", "certified"),
+)
 """The columns that a narrow terminal leaves out, in this order; None is the interval."""
 
 
@@ -53,13 +60,15 @@ def leaderboard_table(boards: Sequence[BoardNumbers], width: int = 100) -> Table
 
 def _that_fit(boards: Sequence[BoardNumbers], width: int) -> tuple[list[Column], bool]:
     """Return the columns that leave room for the longest name, and whether the interval fits."""
-    columns, with_interval = list(COLUMNS), True
+    told = any(model.certified is not None for board in boards for model in board.models)
+    columns = [column for column in COLUMNS if told or column != "certified"]
+    with_interval = True
     for column in _LEFT_OUT:
         if _width(boards, columns, with_interval) <= width:
             break
         if column is None:
             with_interval = False
-        else:
+        elif column in columns:
             columns.remove(column)
     return columns, with_interval
 

@@ -10,6 +10,7 @@ from satbench.model_zoo.card import Card
 from satbench.model_zoo.presets import find_preset
 from satbench.models._file_options import FileOptions
 from satbench.models._loaded import LoadedModel
+from satbench.recipes.config import CERTIFIED_OBJECTIVES
 from satbench.records.record import ModelInfo
 
 if TYPE_CHECKING:
@@ -94,11 +95,14 @@ def _training(card: Card) -> dict[str, Any]:
     training = card.training
     if training is None:
         return {}
+    objective = training.config.get("objective")
+    certified = {"objective": objective} if objective in CERTIFIED_OBJECTIVES else {}
     return {
         "recipe": training.recipe,
         "seed": training.seed,
         "threat": training.threat,
         "attack": training.attack,
+        **certified,
         "dataset": training.dataset,
         "data_digest": training.data_digest,
     }

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from satbench.board.definition import board_definitions
 from satbench.core.schema import read_text
 from satbench.evaluation.given import Given
 from satbench.proofs.certificates import VerifiedCertificate, verify_certificate
-from satbench.proofs.verification import Verified, verify_record
+from satbench.proofs.verification import Verified, committed_records, verify_record
 from satbench.records.certificates import is_certificate
+
+
+def committed_files() -> list[Path]:
+    """Return the records and the certificates that ship with satbench."""
+    boards = board_definitions()
+    certificates = [path for one in boards for path in sorted(one.certificates.glob("*.json"))]
+    return [*committed_records(), *certificates]
 
 
 def verify_file(

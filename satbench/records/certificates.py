@@ -242,6 +242,23 @@ def read_certificate(path: Path) -> Certificate:
     return parse_certificate(read_text(path, KIND), str(path))
 
 
+def read_certificates(folder: Path, left_out: list[str] | None = None) -> list[Certificate]:
+    """Read the certificates of a folder, ordered by file name; none if there is no folder.
+
+    Raises SatbenchError for a bad one; with a list `left_out`, it is left out instead, and the list
+    gets a sentence.
+    """
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found.append(read_certificate(path))
+        except SatbenchError as error:
+            if left_out is None:
+                raise
+            left_out.append(str(error))
+    return found
+
+
 def write_certificate(certificate: Certificate, path: Path) -> None:
     """Write a certificate atomically."""
     write_text(path, certificate.to_json())

@@ -331,6 +331,7 @@ class _Trained(TypedDict, total=False):
     seed: int
     threat: str
     attack: str
+    objective: str
     dataset: str
     data_digest: str
 

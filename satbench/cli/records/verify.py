@@ -60,12 +60,12 @@ def verify(
         raise click.UsageError("give records to verify, or --all for those of the leaderboard")
     from satbench.core.console import progress_bar
     from satbench.evaluation.given import Given
-    from satbench.proofs.either import verify_file
-    from satbench.proofs.verification import Verified, committed_records
+    from satbench.proofs.either import committed_files, verify_file
+    from satbench.proofs.verification import Verified
 
     given = Given(model, dataset, data_dir, file, trust)
     checked: list[Verified | VerifiedCertificate] = []
-    paths = list(records) or committed_records()
+    paths = list(records) or committed_files()
     if not paths:
         raise SatbenchError("expected records in satbench's leaderboard, found none")
     with progress_bar(quiet) as bar:
