@@ -22,6 +22,7 @@ from satbench.core.templates import fill
 from satbench.model_zoo.card import Card, Training
 from satbench.networks.registry import ACTIVATIONS, ARCHITECTURES
 from satbench.recipes import recipe_summary
+from satbench.records.certificates import Certificate
 from satbench.records.record import Record
 
 INDEX = "README.md"
@@ -64,14 +65,17 @@ def picture_command(name: str, record: Record) -> str:
 
 
 def pages(
-    cards: Sequence[Card], surrogates: Sequence[str], records: Sequence[Record]
+    cards: Sequence[Card],
+    surrogates: Sequence[str],
+    records: Sequence[Record],
+    certificates: Sequence[Certificate] = (),
 ) -> dict[str, str]:
     """Return the name and the text of each page: one per card, and the list of all.
 
     `surrogates` are the names of the surrogates.  Records of models without a card are ignored.
     Raises SatbenchError for records that cannot be counted.
     """
-    results, shown = _results(records), pictured(cards, records)
+    results, shown = _results(records, certificates), pictured(cards, records)
     found = {card.name: results.get(_key(card), []) for card in cards}
     written = {
         f"{card.name}.md": page(
@@ -115,14 +119,22 @@ def stale_pages(
     return [*stale_files(contents), *sorted(surplus)]
 
 
-def _results(records: Sequence[Record]) -> dict[tuple[str, str, str], list[BenchmarkRow]]:
+def _results(
+    records: Sequence[Record], certificates: Sequence[Certificate]
+) -> dict[tuple[str, str, str], list[BenchmarkRow]]:
     found: dict[tuple[str, str, str], list[BenchmarkRow]] = {}
-    for benchmark in build_board(records).benchmarks if records else ():
+    for benchmark in _benchmarks(records, certificates):
         for row in benchmark.rows:
             model = row.model
             key = model.weights_digest, model.architecture, model.activation
             found.setdefault(key, []).append(BenchmarkRow(benchmark, row))
     return found
+
+
+def _benchmarks(
+    records: Sequence[Record], certificates: Sequence[Certificate]
+) -> Sequence[Benchmark]:
+    return build_board(records, certificates=certificates).benchmarks if records else ()
 
 
 def _order(record: Record) -> tuple[int, str]:
@@ -170,8 +182,12 @@ def _training_facts(training: Training) -> list[tuple[str, str]]:
     )
     return [
         ("recipe", f"{code(training.recipe)}: {cell(recipe_text(training.recipe))}"),
-        ("threat model", code(training.threat) if training.attack else "none"),
+        (
+            "threat model",
+            code(training.threat) if training.attack or training.bounds else "none",
+        ),
         ("attacker", f"{code(training.attack)}{searched}" if training.attack else "none"),
+        ("bounds", code(training.bounds)),
         ("seed", str(training.seed)),
         ("data", f"{cell(training.dataset)}, training split, SHA-256 {code(training.data_digest)}"),
         ("kept", cell(training.kept) + (", as the recipe says" * (training.kept == "last epoch"))),

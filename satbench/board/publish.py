@@ -23,7 +23,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.files import write_text
 from satbench.core.markdown import between, cell, table, title_of
 from satbench.core.templates import fill
-from satbench.records.certificates import read_certificates
+from satbench.records.certificates import Certificate, read_certificates
 from satbench.records.rechecks import read_rechecks
 from satbench.records.record import Record, read_records
 
@@ -35,6 +35,11 @@ END = "<!-- leaderboard:end -->"
 def published_records() -> list[Record]:
     """Return the records of all boards that ship with satbench."""
     return [record for one in board_definitions() for record in one.read_records()]
+
+
+def published_certificates() -> list[Certificate]:
+    """Return the certificates of all boards that ship with satbench."""
+    return [told for one in board_definitions() for told in one.read_certificates()]
 
 
 def published_board(left_out: list[str] | None = None) -> Board:

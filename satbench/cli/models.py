@@ -157,14 +157,15 @@ def cards(check: bool, pictures: bool, records: Path | None, out: Path, as_json:
     on the images that its page shows.
     """
     from satbench.board.model_pages import PICTURES, pages, pictured, stale_pages
-    from satbench.board.publish import published_records, write_files
+    from satbench.board.publish import published_certificates, published_records, write_files
     from satbench.model_zoo.card import board_names, zoo_card, zoo_names
     from satbench.records.record import read_records
 
     names = zoo_names()
     found = read_records(records) if records else published_records()
     shipped = [zoo_card(name) for name in names]
-    written = pages(shipped, sorted(set(names) - set(board_names())), found)
+    surrogates = sorted(set(names) - set(board_names()))
+    written = pages(shipped, surrogates, found, () if records else published_certificates())
     contents = {out / name: text for name, text in written.items()}
     shown = pictured(shipped, found)
     if not check:

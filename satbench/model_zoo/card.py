@@ -37,6 +37,10 @@ _LATER = {"url", "origin"}
 """Fields that later versions added; a card without them is still read."""
 
 
+CERTIFIED_OBJECTIVES = ("ibp", "crown-ibp")
+"""Objectives of training that bound the logits over the whole ball, instead of an attack."""
+
+
 @dataclass(frozen=True)
 class Training:
     """How a model was trained.
@@ -60,6 +64,12 @@ class Training:
     satbench: str
     torch: str
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def bounds(self) -> str:
+        """The certified objective of the training, such as `ibp`; empty for another."""
+        objective = self.config.get("objective")
+        return str(objective) if objective in CERTIFIED_OBJECTIVES else ""
 
 
 @dataclass(frozen=True)

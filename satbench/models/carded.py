@@ -10,7 +10,6 @@ from satbench.model_zoo.card import Card
 from satbench.model_zoo.presets import find_preset
 from satbench.models._file_options import FileOptions
 from satbench.models._loaded import LoadedModel
-from satbench.recipes.config import CERTIFIED_OBJECTIVES
 from satbench.records.record import ModelInfo
 
 if TYPE_CHECKING:
@@ -95,8 +94,7 @@ def _training(card: Card) -> dict[str, Any]:
     training = card.training
     if training is None:
         return {}
-    objective = training.config.get("objective")
-    certified = {"objective": objective} if objective in CERTIFIED_OBJECTIVES else {}
+    certified = {"objective": training.bounds} if training.bounds else {}
     return {
         "recipe": training.recipe,
         "seed": training.seed,

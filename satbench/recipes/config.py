@@ -14,12 +14,10 @@ from satbench.core.specs import later, split_spec
 from satbench.core.threat import Threat
 from satbench.data import Interpolation, check_name
 from satbench.engine.traits import check_step_text
+from satbench.model_zoo.card import CERTIFIED_OBJECTIVES
 
 TRAINING_ATTACKS = ("trades",)
 """Training attacks that are not attacks of an evaluation (`satbench.training.update.inner`)."""
-
-CERTIFIED_OBJECTIVES = ("ibp", "crown-ibp")
-"""Objectives that bound the logits over the whole ball, instead of an attack."""
 
 IN_MEMORY = "tensors"
 """The name of the data set of a run on images from Python."""

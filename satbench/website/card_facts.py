@@ -12,6 +12,8 @@ from satbench.website.data_table import Fact
 
 Cards = Mapping[tuple[str, str, str], Card]
 
+_NO_ADVERSARY = "none: trained without an adversary"
+
 
 def shipped_cards() -> Cards:
     """Return the cards of the zoo by weights, architecture and activation."""
@@ -59,8 +61,12 @@ def _facts_of_card(one: Training) -> list[Fact]:
     mode = one.config.get("attack_mode")
     return [
         Fact("Recipe", f"{one.recipe}: {recipe_text(one.recipe)}"),
-        Fact("Threat model", one.threat if one.attack else "none: trained without an adversary"),
+        Fact(
+            "Threat model",
+            one.threat if one.attack or one.bounds else "none: trained without an adversary",
+        ),
         *([Fact("Attacker", one.attack, code=True)] if one.attack else []),
+        *([Fact("Bounds", one.bounds, code=True)] if one.bounds else []),
         *([Fact("Batch norm", f"in {mode} mode while it is attacked")] if mode else []),
         Fact("Seed", str(one.seed)),
         Fact("Data", f"{one.dataset}, training split"),

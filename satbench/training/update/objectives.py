@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from satbench.attacks.gradient.losses import divergence, wide
 from satbench.engine.contract import Model
-from satbench.recipes.config import CERTIFIED_OBJECTIVES, TrainConfig
+from satbench.model_zoo.card import CERTIFIED_OBJECTIVES
+from satbench.recipes.config import TrainConfig
 from satbench.training.own import Loss, checked_loss
 from satbench.training.update.certified import CertifiedLoss
 
