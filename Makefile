@@ -12,7 +12,8 @@ SURROGATES := "fmnist-standard relu" "fmnist-pgd2 relu" "fmnist-pgd2 silu" "fmni
 ZOO := $(foreach s,$(SEEDS),$(foreach r,fmnist-sat fmnist-pgd2,$(foreach a,$(ACTIVATIONS),$(r):tiny:$(a):$(s)) \
          $(r):tiny:pssilu:$(s):activation_rate=0.1)) \
        $(foreach a,relu silu parametric-softplus,fmnist-sat:small(width=16,blocks=1):$(a):0 fmnist-standard:tiny:$(a):0) \
-       fmnist-pgd7:tiny:relu:0 fmnist-pgd7:tiny:silu:0
+       fmnist-pgd7:tiny:relu:0 fmnist-pgd7:tiny:silu:0 fmnist-ibp:tiny:relu:0 fmnist-ibp:tiny:silu:0
+CERTIFIED := fmnist-ibp-tiny-relu-s0 fmnist-ibp-tiny-silu-s0
 SPREAD := fmnist-sat-tiny-relu-s0 fmnist-sat-tiny-silu-s0 fmnist-pgd2-tiny-relu-s0 fmnist-standard-tiny-relu-s0
 MASKS := hard_labels rounding saturated noisy detached probabilities rounded_logits warm faint_noise partly_hard_labels \
          robust_hard_labels robust_rounding robust_saturated robust_noisy robust_detached
@@ -20,7 +21,7 @@ STUDIES := gradient-quality activations negative-inputs elu-celu scaling gradien
 WRITTEN := $(filter $(STUDIES),$(basename $(notdir $(wildcard docs/studies/*.md))))
 JOBS ?= 2
 
-.PHONY: help demo docs docs-serve page image test coverage test-all lint types zoo surrogates records reference flags leaderboard studies check-leaderboard recheck verify bench gpu clean
+.PHONY: help demo docs docs-serve page image test coverage test-all lint types zoo surrogates records certificates reference flags leaderboard studies check-leaderboard recheck verify bench gpu clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -76,6 +77,10 @@ surrogates: $(BIN)/satbench  ## Train the pinned surrogates of the transfer atta
 
 records: $(BIN)/satbench  ## Evaluate every shipped model under every suite of the board
 	OMP_NUM_THREADS=1 $(BIN)/satbench leaderboard fill fashion-mnist-linf-0.1
+
+certificates: $(BIN)/satbench  ## Certify the models that were trained by bounds, for both boards of Linf
+	@for eps in 0.05 0.1; do OMP_NUM_THREADS=1 $(BIN)/satbench certify $(CERTIFIED) --eps $$eps --method crown-ibp \
+	  --n-examples 500 --out leaderboard/fashion-mnist-linf-$$eps/certificates || exit 1; done
 
 reference: $(BIN)/satbench  ## Run pyautoattack with other seeds, for the spread in docs/AGREEMENT.md
 	@for seed in 1 2; do for model in $(SPREAD); do OMP_NUM_THREADS=1 $(BIN)/satbench eval --model $$model --attack pgd-50 \
