@@ -201,6 +201,21 @@ def test_a_float32_net_is_bounded_with_its_rounding(name: str) -> None:
     assert 1e-9 < off < (box.high - box.low).min()
 
 
+def test_backward_bounds_take_the_rounding_of_float32_into_account() -> None:
+    """At the image itself the real margins are about the answers: some answers are below them."""
+    torch.manual_seed(0)
+    net = build_network("tiny(width=2)", "silu", 10).eval().requires_grad_(False)
+    x = torch.rand(8, 1, 28, 28)
+    rows = margin_rows(torch.arange(8), 10)
+    answered = torch.einsum("brk,bk->br", rows, net(x).double())
+    program = read_program(net.double(), (1, 28, 28))
+    bounds = interval_bounds(program, around(x.double(), 0.0), Roundoff(2.0**-24))
+    real = torch.einsum("brk,bk->br", rows, net(x.double()))
+
+    assert (answered < real - 1e-9).any()
+    assert (logit_bounds(bounds, rows) <= answered).all()
+
+
 def test_a_layer_without_bounds_is_named() -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(2, 2))
     with pytest.raises(UnknownLayerError, match="MaxPool2d at 1"):
