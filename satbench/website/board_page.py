@@ -46,6 +46,7 @@ WORDS: dict[str, str] = {
     "AutoAttack": "right after AutoAttack, by satbench's engine or by the package that defines it",
     "Fast": "right after the fast suite",
     "Best known": "right in every record of the model on these images, the strongest verdict",
+    "Certified": "no attack can break these images: a lower bound, with a proof of each image",
     "Gap": "PGD-50 minus the lower of AutoAttack and fast, in points: what PGD misses",
     "[a, b]": "the 95 % interval over images, Wilson's",
     "control": "trained without an adversary, so every attack must break it",

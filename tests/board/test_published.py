@@ -59,7 +59,7 @@ def test_a_file_that_is_not_of_all_records_is_not_read(
 
 def test_a_wrong_file_is_named(tmp_path) -> None:
     with pytest.raises(SatbenchError, match="the board here is wrong"):
-        read_numbers('{"schema": 4, "benchmarks": [{"dataset": "d"}]}', "here")
+        read_numbers('{"schema": 5, "benchmarks": [{"dataset": "d"}]}', "here")
 
 
 def test_the_highest_come_first_and_the_unknown_last(numbers) -> None:
