@@ -187,7 +187,7 @@ def _training_facts(training: Training) -> list[tuple[str, str]]:
             code(training.threat) if training.attack or training.bounds else "none",
         ),
         ("attacker", f"{code(training.attack)}{searched}" if training.attack else "none"),
-        ("bounds", code(training.bounds)),
+        *([("bounds", code(training.bounds))] if training.bounds else []),
         ("seed", str(training.seed)),
         ("data", f"{cell(training.dataset)}, training split, SHA-256 {code(training.data_digest)}"),
         ("kept", cell(training.kept) + (", as the recipe says" * (training.kept == "last epoch"))),

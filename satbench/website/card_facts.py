@@ -63,7 +63,7 @@ def _facts_of_card(one: Training) -> list[Fact]:
         Fact("Recipe", f"{one.recipe}: {recipe_text(one.recipe)}"),
         Fact(
             "Threat model",
-            one.threat if one.attack or one.bounds else "none: trained without an adversary",
+            one.threat if one.attack or one.bounds else _NO_ADVERSARY,
         ),
         *([Fact("Attacker", one.attack, code=True)] if one.attack else []),
         *([Fact("Bounds", one.bounds, code=True)] if one.bounds else []),
