@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from satbench.board.certified import certificates_of, countable_certificates
 from satbench.board.definition import BoardDefinition
 from satbench.board.marks import countable_rechecks
 from satbench.board.ranking import Comparison, compare_with_relu, rank_rows
@@ -16,6 +15,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat, show_fraction
 from satbench.records.answers import known_again
 from satbench.records.certificates import Certificate
+from satbench.records.certified import certificates_of, countable_certificates
 from satbench.records.check import check_record
 from satbench.records.rechecks import RecheckRecord, read_rechecks
 from satbench.records.record import DatasetInfo, ModelInfo, Record

@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from satbench.board.agreement import Agreement, agreement_of
-from satbench.board.certified import certified_of
 from satbench.board.cost import Cost, cost_of
 from satbench.board.doubts import doubts_of
 from satbench.board.marks import Checked, Mark, checked_of, mark_of
 from satbench.core.stats.intervals import wilson_interval
 from satbench.records.attack_run import attack_runs, passes_of
 from satbench.records.certificates import Certificate
+from satbench.records.certified import certified_of
 from satbench.records.flags import Flag
 from satbench.records.rechecks import RecheckRecord
 from satbench.records.record import SURVIVED, ModelInfo, Record, StageResult

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from satbench.board.board import build_board
-from satbench.board.certified import contradiction
 from satbench.core.errors import SatbenchError
 from satbench.records.certificates import Certificate, certificate_identity
+from satbench.records.certified import contradiction
 from satbench.records.record import Record
 
 MakeRecord = Callable[..., Record]

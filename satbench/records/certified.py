@@ -1,4 +1,4 @@
-"""The certificates of a board: the lower bound of a row, and whether it contradicts a record."""
+"""Certificates beside records: which images are certified, and whether a record contradicts it."""
 
 from __future__ import annotations
 
