@@ -1,4 +1,4 @@
-"""Images of one's own in files of arrays."""
+"""A user's own images in array files."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ every_form = pytest.mark.parametrize(
 
 @every_form
 @pytest.mark.parametrize("x", [X, FLOATS], ids=["bytes", "floats"])
-def test_every_form_gives_the_same_data_set(write: Write, x: Array, tmp_path: Path) -> None:
+def test_every_file_form_gives_the_same_data_set(write: Write, x: Array, tmp_path: Path) -> None:
     data = load_arrays(write(tmp_path, x, Y))
 
     np.testing.assert_array_equal(data.images, x, strict=True)
@@ -68,12 +68,12 @@ def test_every_form_gives_the_same_data_set(write: Write, x: Array, tmp_path: Pa
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int32, np.uint64, ">i4"])
-def test_labels_are_whole_numbers_of_any_kind(kind: str, tmp_path: Path) -> None:
+def test_labels_may_have_any_integer_type(kind: str, tmp_path: Path) -> None:
     assert load_arrays(write_npys(tmp_path, X, Y.astype(kind))).digest == digest_arrays(X, Y)
 
 
 @pytest.mark.parametrize("x", [np.asfortranarray(X), FLOATS.astype(">f4"), np.flip(X, 2)])
-def test_the_layout_in_the_file_does_not_matter(x: Array, tmp_path: Path) -> None:
+def test_the_memory_layout_in_the_file_does_not_matter(x: Array, tmp_path: Path) -> None:
     data = load_arrays(write_npys(tmp_path, x, Y))
 
     np.testing.assert_array_equal(data.images, x)
@@ -81,7 +81,7 @@ def test_the_layout_in_the_file_does_not_matter(x: Array, tmp_path: Path) -> Non
     assert data.images.flags.c_contiguous
 
 
-def test_npy_files_are_mapped_and_not_read_whole(tmp_path: Path) -> None:
+def test_npy_files_are_memory_mapped(tmp_path: Path) -> None:
     base = load_arrays(write_npys(tmp_path, X, Y)).images
     while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
         base = base.base  # type: ignore[assignment]
@@ -95,7 +95,7 @@ def test_a_name_and_a_class_count_may_be_given(tmp_path: Path) -> None:
     assert (data.name, data.classes) == ("other", 1000)
 
 
-def test_paths_may_have_commas(tmp_path: Path) -> None:
+def test_paths_may_contain_commas(tmp_path: Path) -> None:
     folder = tmp_path / "a,b.npy"
     folder.mkdir()
 
@@ -122,7 +122,7 @@ def test_paths_may_have_commas(tmp_path: Path) -> None:
         (X, Y - 1, "count from 0 .*got -1"),
     ],
 )
-def test_what_is_no_data_set_is_refused_with_the_file_named(
+def test_invalid_arrays_are_refused_with_the_name_of_the_file(
     write: Write, x: Array, y: Array, message: str, tmp_path: Path
 ) -> None:
     spec = write(tmp_path, np.ascontiguousarray(x), y)
@@ -139,7 +139,7 @@ def test_labels_beyond_the_given_classes_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spec", ["mine", "x.npy", "x.npy,y.mat", "x.mat", ".npy,y.npy", ""])
-def test_another_form_is_refused(spec: str) -> None:
+def test_an_unknown_file_form_is_refused(spec: str) -> None:
     with pytest.raises(SatbenchError, match=r"^expected data as FILE\.npz, FILE\.pt or X\.npy,Y"):
         load_arrays(spec)
 
@@ -162,7 +162,7 @@ def test_a_truncated_file_is_named(write: Write, keep: float, tmp_path: Path) ->
 
 
 class Touch:
-    """What a pickle that runs code looks like."""
+    """An object whose pickle runs code."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -172,7 +172,7 @@ class Touch:
 
 
 @pytest.mark.parametrize("name", ["evil.pt", "evil.npz", "evil.npy,evil.npy"])
-def test_no_code_of_a_file_is_run(name: str, tmp_path: Path) -> None:
+def test_no_code_in_a_file_is_run(name: str, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     objects = np.array([Touch(ran)], dtype=object)
     np.savez(tmp_path / "evil.npz", x=objects, y=objects)
@@ -192,7 +192,7 @@ def test_no_code_of_a_file_is_run(name: str, tmp_path: Path) -> None:
         ({"x": X, "y": Y, "images": X, "labels": Y}, "got several"),
     ],
 )
-def test_names_that_do_not_say_which_array_is_which_are_refused(
+def test_ambiguous_or_unknown_array_names_are_refused(
     held: dict[str, Array], message: str, tmp_path: Path
 ) -> None:
     np.savez(tmp_path / "mine.npz", **held)  # type: ignore[arg-type]
@@ -212,16 +212,16 @@ def test_names_that_do_not_say_which_array_is_which_are_refused(
         (torch.zeros(2, 3, 4, 4, dtype=torch.bfloat16), torch.zeros(2, dtype=torch.int64)),
     ],
 )
-def test_a_pt_of_other_things_is_refused(held: object, tmp_path: Path) -> None:
+def test_a_pt_file_without_images_and_labels_is_refused(held: object, tmp_path: Path) -> None:
     torch.save(held, tmp_path / "mine.pt")
     with pytest.raises(SatbenchError, match=r"^expected .* in .*mine\.pt, got "):
         load_arrays(str(tmp_path / "mine.pt"))
 
 
-# As a data set by name
+# Data sets by name
 
 
-def test_arrays_are_a_data_set_by_name(tmp_path: Path) -> None:
+def test_arrays_can_be_loaded_as_a_data_set_by_name(tmp_path: Path) -> None:
     spec = write_npys(tmp_path, X, Y)
     data = load_dataset(f"arrays:{spec}@name=my set,classes=10", n_examples=3)
 
@@ -230,7 +230,7 @@ def test_arrays_are_a_data_set_by_name(tmp_path: Path) -> None:
     assert load_dataset(data.origin).digest == load_arrays(spec).digest
 
 
-def test_only_the_first_images_are_looked_at_where_more_are_not_asked_for(tmp_path: Path) -> None:
+def test_only_the_requested_first_images_are_checked(tmp_path: Path) -> None:
     x = FLOATS.copy()
     x[3] = 255
     spec = write_npys(tmp_path, x, Y)
@@ -256,12 +256,12 @@ def test_only_the_first_images_are_looked_at_where_more_are_not_asked_for(tmp_pa
         ("arrays:x.npz@none,classes=3", "^expected data as FILE"),
     ],
 )
-def test_a_wrong_name_of_arrays_is_refused_before_a_file_is_read(name: str, said: str) -> None:
+def test_a_malformed_name_of_arrays_is_refused_before_a_file_is_read(name: str, said: str) -> None:
     with pytest.raises(SatbenchError, match=said):
         check_name(name)
 
 
-def test_arrays_have_a_side_as_other_data_sets_do(tmp_path: Path) -> None:
+def test_arrays_can_be_resized_with_a_side(tmp_path: Path) -> None:
     spec = write_npz(tmp_path, X, Y)
     data = load_dataset(f"arrays:{spec}@9,name=mine", n_examples=2)
 
@@ -270,7 +270,7 @@ def test_arrays_have_a_side_as_other_data_sets_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("label", [2**63, 2**64 - 1])
-def test_labels_beyond_any_count_are_refused(label: int, tmp_path: Path) -> None:
+def test_labels_too_large_for_int64_are_refused(label: int, tmp_path: Path) -> None:
     labels = np.array([0, 1, 2, label], np.uint64)
     with pytest.raises(SatbenchError, match=r"labels that count from 0"):
         load_arrays(write_npz(tmp_path, X, labels))

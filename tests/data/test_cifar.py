@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100; what holds for every data set is in tests/contract/test_datasets.py."""
+"""CIFAR-10 and CIFAR-100; tests/contract/test_datasets.py tests what holds for every data set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
 
 
 @pytest.mark.parametrize(("name", "classes"), [("cifar10", 10), ("cifar100", 100)])
-def test_the_training_set_is_its_batches_in_order(
+def test_the_training_set_holds_its_batches_in_order(
     name: str, classes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = made_dataset(name, tmp_path, monkeypatch)
@@ -34,7 +34,7 @@ def test_the_training_set_is_its_batches_in_order(
 
 @pytest.mark.parametrize("file", ["test_batch", "data_batch_3", "batches.meta"])
 def test_a_corrupt_cifar_file_is_refused_before_it_is_unpickled(cifar10: Made, file: str) -> None:
-    # os.system would be called by unpickling this.
+    # Unpickling this would call os.system.
     (cifar10.folder / "cifar-10-batches-py" / file).write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
     with pytest.raises(
         SatbenchError,
@@ -45,7 +45,7 @@ def test_a_corrupt_cifar_file_is_refused_before_it_is_unpickled(cifar10: Made, f
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_missing_cifar_files_say_where_they_belong_and_how_to_fetch_them(
+def test_missing_cifar_files_are_reported_with_their_place_and_the_download_command(
     tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""How class folders and labels become the numbers of a model's logits."""
+"""Class folders and labels become the indices of a model's logits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WORDNET = {"n01440764": 0, "n01514859": 8, "n02317335": 327, "n02105641": 229, "
 
 
 def tree_of(folder: Path, *names: str, empty: tuple[str, ...] = ()) -> Path:
-    """Write a folder of classes; the red of its one image tells the place of the name."""
+    """Write class folders with one image each; its red value is the index of the name."""
     for name in (*names, *empty):
         (folder / "tree" / name).mkdir(parents=True)
     for place, name in enumerate(names):
@@ -27,7 +27,7 @@ def tree_of(folder: Path, *names: str, empty: tuple[str, ...] = ()) -> Path:
 
 
 def numbers(data: Dataset, *names: str) -> dict[str, int]:
-    """Return the label of each name, by the red of its image."""
+    """Return the label of each name, found by the red value of its image."""
     return {
         names[int(image[0, 0, 0])]: int(label)
         for image, label in zip(data.images, data.labels, strict=True)
@@ -39,14 +39,16 @@ def written(folder: Path, content: object) -> Path:
     return folder / "map.json"
 
 
-def test_wordnets_ids_are_a_thousand_in_order() -> None:
+def test_there_are_1000_sorted_wordnet_ids() -> None:
     assert len(wordnet_ids()) == 1000
     assert list(wordnet_ids()) == sorted(wordnet_ids())
     assert {name: wordnet_ids()[name] for name in WORDNET} == WORDNET
 
 
 @pytest.mark.parametrize("classes", ["", ",classes=imagenet"])
-def test_folders_named_by_wordnets_ids_have_imagenets_numbers(classes: str, tmp_path: Path) -> None:
+def test_folders_named_by_wordnet_ids_get_imagenets_class_numbers(
+    classes: str, tmp_path: Path
+) -> None:
     tree = tree_of(tmp_path, *WORDNET, empty=("n01443537",))
     data = load_dataset(f"imagefolder:{tree}@none{classes}")
 
@@ -54,7 +56,7 @@ def test_folders_named_by_wordnets_ids_have_imagenets_numbers(classes: str, tmp_
     assert (data.classes, data.more_classes) == (1000, False)
 
 
-def test_a_network_of_its_own_is_trained_on_the_places_of_such_folders(tmp_path: Path) -> None:
+def test_training_numbers_wordnet_folders_by_their_order_by_default(tmp_path: Path) -> None:
     tree = tree_of(tmp_path, *WORDNET)
     places = {name: place for place, name in enumerate(sorted(WORDNET))}
     trained = open_tree(f"imagefolder:{tree}@none", ResizeCrop(), 0)
@@ -65,7 +67,7 @@ def test_a_network_of_its_own_is_trained_on_the_places_of_such_folders(tmp_path:
     assert trained.classes == data.classes == 5
 
 
-def test_a_network_may_be_trained_on_imagenets_numbers_too(tmp_path: Path) -> None:
+def test_training_can_use_imagenets_class_numbers(tmp_path: Path) -> None:
     tree = tree_of(tmp_path, *WORDNET)
     trained = open_tree(f"imagefolder:{tree}@none,classes=imagenet", ResizeCrop(), 0)
 
@@ -84,7 +86,7 @@ def test_a_network_may_be_trained_on_imagenets_numbers_too(tmp_path: Path) -> No
         (["eel", "dog", "ant", "cat"], {"cat": 3, "dog": 1}, 4, False),
     ],
 )
-def test_a_map_gives_folders_their_numbers(
+def test_a_class_map_gives_folders_their_numbers(
     content: object, expected: dict[str, int], count: int, more: bool, tmp_path: Path
 ) -> None:
     tree = tree_of(tmp_path, "cat", "dog", empty=("gnu",))
@@ -99,13 +101,13 @@ def test_a_map_gives_folders_their_numbers(
     "content",
     [{}, [], {"cat": -1}, {"cat": 1.5}, {"cat": True}, {"cat": "1"}, ["cat", 3], 5, {"0": 0.5}],
 )
-def test_what_is_no_map_is_refused(content: object, tmp_path: Path) -> None:
+def test_an_invalid_class_map_is_refused(content: object, tmp_path: Path) -> None:
     tree, path = tree_of(tmp_path, "cat"), written(tmp_path, content)
     with pytest.raises(SatbenchError, match=rf"^expected a map of classes in {path}: "):
         load_dataset(f"imagefolder:{tree}@none,classes={path}")
 
 
-def test_a_map_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:
+def test_a_missing_or_broken_class_map_is_named(tmp_path: Path) -> None:
     tree = tree_of(tmp_path, "cat")
     (tmp_path / "broken.json").write_text("{")
     for name in ("broken", "missing"):
@@ -113,7 +115,7 @@ def test_a_map_that_is_missing_or_broken_is_named(tmp_path: Path) -> None:
             load_dataset(f"imagefolder:{tree}@classes={tmp_path}/{name}.json")
 
 
-def test_a_folder_that_the_map_does_not_name_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_is_missing_in_the_class_map_is_named(tmp_path: Path) -> None:
     tree, path = tree_of(tmp_path, "cat", "dog"), written(tmp_path, {"cat": 0})
     with pytest.raises(SatbenchError, match=r"^expected a number in .*map\.json .* none for dog$"):
         load_dataset(f"imagefolder:{tree}@none,classes={path}")
@@ -121,7 +123,7 @@ def test_a_folder_that_the_map_does_not_name_is_named(tmp_path: Path) -> None:
         load_dataset(f"imagefolder:{tree}@none,classes=imagenet")
 
 
-def test_folders_named_by_numbers_keep_them_where_the_count_is_told(tmp_path: Path) -> None:
+def test_folders_named_by_numbers_keep_them_if_the_class_count_is_given(tmp_path: Path) -> None:
     names = ("22", "9", "101")
     tree = tree_of(tmp_path, *names, empty=("7",))
     data = load_dataset(f"imagefolder:{tree}@none,classes=1000")
@@ -133,7 +135,7 @@ def test_folders_named_by_numbers_keep_them_where_the_count_is_told(tmp_path: Pa
 
 
 @pytest.mark.parametrize("names", [("1", "2", "3"), ("3", "7", "12"), ("0", "1", "9")])
-def test_as_many_folders_as_told_may_count_otherwise(
+def test_as_many_folders_as_classes_are_numbered_by_their_order(
     names: tuple[str, ...], tmp_path: Path
 ) -> None:
     tree = tree_of(tmp_path, *names)
@@ -142,7 +144,7 @@ def test_as_many_folders_as_told_may_count_otherwise(
     assert numbers(data, *names) == {name: place for place, name in enumerate(names)}
 
 
-def test_the_name_tells_how_classes_were_numbered(tmp_path: Path) -> None:
+def test_the_name_of_a_data_set_says_how_classes_are_numbered(tmp_path: Path) -> None:
     tree, path = tree_of(tmp_path, "0", "1"), written(tmp_path, {"0": 3, "1": 2})
     named = {
         f"none,classes={path}": "none,classes=map.json",
@@ -153,7 +155,7 @@ def test_the_name_tells_how_classes_were_numbered(tmp_path: Path) -> None:
         assert load_dataset(f"imagefolder:{tree}@{said}").name == f"imagefolder:tree@{told}"
 
 
-def test_folders_of_other_names_must_be_as_many_as_told(tmp_path: Path) -> None:
+def test_the_number_of_named_folders_must_equal_the_class_count(tmp_path: Path) -> None:
     tree = tree_of(tmp_path, "ant", "bee", "cat")
 
     assert load_dataset(f"imagefolder:{tree}@none,classes=3").classes == 3
@@ -163,20 +165,22 @@ def test_folders_of_other_names_must_be_as_many_as_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("classes", ["0", "-3", "many", "1e3", "map.txt"])
-def test_other_classes_are_refused(classes: str, tmp_path: Path) -> None:
+def test_malformed_class_counts_are_refused(classes: str, tmp_path: Path) -> None:
     said = r"^expected (the classes as a num|1 to 1,000,000 classes)"
     with pytest.raises(SatbenchError, match=said):
         load_dataset(f"imagefolder:{tmp_path}@classes={classes}")
 
 
 @pytest.mark.parametrize("name", ["tree@none,classes=folders", "tree@classes=2", "tree"])
-def test_an_empty_folder_is_refused_where_it_moves_the_numbers(name: str, tmp_path: Path) -> None:
+def test_an_empty_folder_is_refused_if_it_shifts_the_class_numbers(
+    name: str, tmp_path: Path
+) -> None:
     tree_of(tmp_path, "ant", "cat", empty=("bee",))
     with pytest.raises(SatbenchError, match=r"there are none in bee; .*--classes FILE\.json"):
         load_dataset(f"imagefolder:{tmp_path}/{name}")
 
 
-def test_hidden_files_and_folders_are_no_images_and_classes(tmp_path: Path) -> None:
+def test_hidden_files_and_folders_are_ignored(tmp_path: Path) -> None:
     tree = tree_of(tmp_path, "ant", "bee", empty=(".ipynb_checkpoints",))
     (tree / "ant" / "._a.png").write_bytes(b"of another system")
     (tree / "ant" / "notes.txt").write_text("no image")
@@ -184,7 +188,7 @@ def test_hidden_files_and_folders_are_no_images_and_classes(tmp_path: Path) -> N
     assert numbers(load_dataset(f"imagefolder:{tree}@none"), "ant", "bee") == {"ant": 0, "bee": 1}
 
 
-def test_a_link_back_to_a_folder_counts_no_image_twice(tmp_path: Path) -> None:
+def test_a_link_to_a_parent_folder_does_not_count_images_twice(tmp_path: Path) -> None:
     tree = tree_of(tmp_path, "ant", "bee")
     (tree / "ant" / "more").symlink_to("../ant")
 
@@ -212,7 +216,7 @@ def arrays(tmp_path: Path) -> str:
         ({"4": "7", "0": "2"}, [4, 0, 4], 5, False),
     ],
 )
-def test_labels_of_arrays_are_numbered(
+def test_labels_of_arrays_are_numbered_by_classes_or_a_map(
     classes: object, labels: list[int], count: int, more: bool, arrays: str, tmp_path: Path
 ) -> None:
     text = str(written(tmp_path, classes) if isinstance(classes, dict) else classes)
@@ -228,12 +232,12 @@ def test_labels_of_arrays_are_numbered(
     ("classes", "said"),
     [("7", "0…6 for 7 classes .*got 7"), ("folders", "for folders"), ("none", "the classes as")],
 )
-def test_labels_that_have_no_number_are_refused(classes: str, said: str, arrays: str) -> None:
+def test_labels_without_a_class_number_are_refused(classes: str, said: str, arrays: str) -> None:
     with pytest.raises(SatbenchError, match=said):
         load_arrays(arrays, classes=classes)
 
 
-def test_a_label_that_the_map_does_not_name_is_named(arrays: str, tmp_path: Path) -> None:
+def test_a_label_that_is_missing_in_the_class_map_is_named(arrays: str, tmp_path: Path) -> None:
     path = written(tmp_path, {"7": 0})
     with pytest.raises(SatbenchError, match=r"map\.json for every class in .*mine\.npz, .* for 2$"):
         load_arrays(arrays, classes=str(path))

@@ -24,7 +24,7 @@ def test_set() -> Dataset:
 
 @pytest.fixture
 def images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> NDArray[np.uint8]:
-    """Shrink the training set to N images that no machine has, and forbid the network."""
+    """Replace the training set by N made-up images, and forbid the network."""
     images = np.arange(N * 28 * 28).astype(np.uint8).reshape(N, 1, 28, 28)
     digests = {"train": digest_arrays(images, np.array([2, 0, 1]))}
     monkeypatch.setattr(_fashion_mnist, "DIGESTS", digests)
@@ -71,7 +71,7 @@ def test_the_first_labels_of_the_test_set_are_the_published_ones(test_set: Datas
     assert test_set.labels.dtype == np.int64
 
 
-def test_the_test_set_has_1000_images_a_class(test_set: Dataset) -> None:
+def test_the_test_set_has_1000_images_per_class(test_set: Dataset) -> None:
     assert np.bincount(test_set.labels).tolist() == [1000] * test_set.classes
 
 
@@ -81,7 +81,7 @@ def test_the_test_set_needs_no_data_folder(tmp_path: Path, test_set: Dataset) ->
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("place", PLACES)
-def test_the_training_set_is_found_in_each_of_its_places(
+def test_the_training_set_is_found_in_each_possible_folder(
     tmp_path: Path, images: NDArray[np.uint8], place: str, zipped: bool
 ) -> None:
     write_idx(tmp_path / place, images, zipped)
@@ -92,7 +92,7 @@ def test_the_training_set_is_found_in_each_of_its_places(
     assert (found.name, found.split, found.classes) == ("fashion-mnist", "train", 10)
 
 
-def test_satbenchs_own_place_comes_before_torchvisions(
+def test_satbenchs_own_folder_is_searched_before_torchvisions(
     tmp_path: Path, images: NDArray[np.uint8]
 ) -> None:
     write_idx(tmp_path / PLACES[0], images)
@@ -129,7 +129,7 @@ def test_a_gz_file_with_flipped_bits_is_named(tmp_path: Path, images: NDArray[np
         load_train(tmp_path)
 
 
-def test_a_file_that_is_no_gz_is_named(tmp_path: Path, images: NDArray[np.uint8]) -> None:
+def test_a_file_that_is_not_gzip_is_named(tmp_path: Path, images: NDArray[np.uint8]) -> None:
     write_idx(tmp_path / PLACES[0], images).write_bytes(b"<html>404</html>")
     with pytest.raises(SatbenchError, match=r"images-idx3-ubyte\.gz is corrupt .*; fetch it again"):
         load_train(tmp_path)
@@ -144,7 +144,7 @@ def test_a_truncated_plain_file_is_refused_with_both_sizes(
         load_train(tmp_path)
 
 
-def test_missing_labels_beside_images_are_named(tmp_path: Path, images: NDArray[np.uint8]) -> None:
+def test_a_missing_labels_file_is_named(tmp_path: Path, images: NDArray[np.uint8]) -> None:
     write_idx(tmp_path / PLACES[0], images)
     (tmp_path / PLACES[0] / "train-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(SatbenchError, match=r"file .*labels-idx1-ubyte\.gz, which is missing"):
@@ -168,7 +168,7 @@ def test_a_failing_download_says_what_to_do(
         load_train(tmp_path)
 
 
-def test_a_download_lands_in_the_data_folder(
+def test_a_download_is_saved_in_the_data_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: NDArray[np.uint8]
 ) -> None:
     def download(root: str, train: bool, download: bool) -> None:

@@ -1,4 +1,4 @@
-"""`hf:NAME`: data sets in Hugging Face's formats, read offline."""
+"""`hf:NAME`: data sets in the formats of Hugging Face, read offline."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def saved(folder: Path, found: Any) -> str:
     return f"hf:{folder / 'mine'}"
 
 
-def test_a_saved_data_set_comes_in_its_order_with_its_pixels(tmp_path: Path) -> None:
+def test_a_saved_data_set_keeps_its_order_and_pixels(tmp_path: Path) -> None:
     data = load_dataset(saved(tmp_path, table()))
 
     np.testing.assert_array_equal(data.images, IMAGES.transpose(0, 3, 1, 2))
@@ -64,13 +64,13 @@ def test_a_saved_data_set_comes_in_its_order_with_its_pixels(tmp_path: Path) -> 
     assert (data.classes, data.more_classes) == (3, False)
 
 
-def test_the_first_are_the_first_of_all(tmp_path: Path) -> None:
+def test_the_first_n_images_equal_the_first_n_of_the_whole_set(tmp_path: Path) -> None:
     name = saved(tmp_path, table())
 
     assert load_dataset(name, n_examples=3).digest == load_dataset(name).first(3).digest
 
 
-def test_rules_and_names_are_as_for_folders(tmp_path: Path) -> None:
+def test_pixel_rules_and_names_work_as_for_folders(tmp_path: Path) -> None:
     data = load_dataset(saved(tmp_path, table()) + "@resize=12,crop=8,interpolation=bilinear")
 
     assert data.shape == (3, 8, 8)
@@ -78,7 +78,7 @@ def test_rules_and_names_are_as_for_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("splits", [("train", "test"), ("train", "validation")])
-def test_the_split_of_an_evaluation_is_the_test_or_the_validation_set(
+def test_an_evaluation_uses_the_test_or_the_validation_split(
     splits: tuple[str, str], tmp_path: Path
 ) -> None:
     rest = [*range(2), *range(5, 8)]
@@ -92,7 +92,7 @@ def test_the_split_of_an_evaluation_is_the_test_or_the_validation_set(
     assert (named.name, len(named)) == ("hf:mine/train@none", 5)
 
 
-def test_images_that_lie_by_class_are_mixed_as_in_a_folder(tmp_path: Path) -> None:
+def test_images_sorted_by_class_are_shuffled_as_in_a_folder(tmp_path: Path) -> None:
     by_class = [int(label) for label in np.sort(LABELS)]
     data = load_dataset(saved(tmp_path, table(labels=by_class)))
     back = {
@@ -114,7 +114,7 @@ def test_a_folder_of_images_is_read_by_its_builder(tmp_path: Path) -> None:
     assert data.digest == folder.digest
 
 
-def test_parquet_files_are_read_too(tmp_path: Path) -> None:
+def test_parquet_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     table().to_parquet(str(tmp_path / "data" / "test.parquet"))
 
@@ -130,7 +130,7 @@ def test_parquet_files_are_read_too(tmp_path: Path) -> None:
         ("@classes=MAP", [[7, 5, 9][label] for label in LABELS], 10),
     ],
 )
-def test_classes_are_numbered_by_their_names(
+def test_classes_are_numbered_by_name_count_or_map(
     classes: str, labels: list[int], count: int, tmp_path: Path
 ) -> None:
     (tmp_path / "map.json").write_text('{"cat": 9, "bee": 5, "ant": 7}')
@@ -141,21 +141,21 @@ def test_classes_are_numbered_by_their_names(
 
 
 @pytest.mark.parametrize("names", [["n01440764", "n15075141", "n01514859"]])
-def test_wordnets_ids_have_imagenets_numbers(names: list[str], tmp_path: Path) -> None:
+def test_wordnet_ids_get_imagenets_class_numbers(names: list[str], tmp_path: Path) -> None:
     data = load_dataset(saved(tmp_path, table(names)))
 
     assert data.labels.tolist() == [[0, 999, 8][label] for label in LABELS]
     assert data.classes == 1000
 
 
-def test_labels_without_names_count_for_themselves(tmp_path: Path) -> None:
+def test_labels_without_class_names_are_class_numbers(tmp_path: Path) -> None:
     data = load_dataset(saved(tmp_path, table(None)))
 
     assert (data.labels.tolist(), data.classes, data.more_classes) == (LABELS, 3, True)
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_an_image_of_16_bits_makes_them_floats(first: bool, tmp_path: Path) -> None:
+def test_one_16_bit_image_turns_all_images_into_floats(first: bool, tmp_path: Path) -> None:
     files = [stored(image) for image in IMAGES]
     files[0 if first else 7] = stored(np.full((16, 16), 32768, np.uint16))
     name = saved(tmp_path, table(files=files))
@@ -184,7 +184,7 @@ def test_an_image_of_16_bits_makes_them_floats(first: bool, tmp_path: Path) -> N
     ],
     ids=["renamed", "no label", "no image", "two images", "more names"],
 )
-def test_columns_are_found_or_asked_for(
+def test_the_columns_are_found_or_must_be_named(
     change: Callable[[Any], Any], said: str | None, tmp_path: Path
 ) -> None:
     name = saved(tmp_path, change(table()))
@@ -213,9 +213,7 @@ def test_a_column_may_be_named(tmp_path: Path) -> None:
         ([stored(IMAGES[0])] * 7 + [stored(IMAGES[0][:8])], r"got 16×8 from hf:mine#7; give a"),
     ],
 )
-def test_an_image_that_cannot_be_taken_is_named(
-    files: list[bytes], said: str, tmp_path: Path
-) -> None:
+def test_an_unusable_image_is_named(files: list[bytes], said: str, tmp_path: Path) -> None:
     with pytest.raises(SatbenchError, match=said):
         load_dataset(saved(tmp_path, table(files=files)))
 
@@ -233,14 +231,14 @@ def test_images_without_a_label_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["hf:nobody/nothing", "hf:/no/where"])
-def test_a_data_set_that_cannot_be_had_is_named(name: str) -> None:
+def test_a_data_set_that_cannot_be_loaded_is_named(name: str) -> None:
     with pytest.raises(SatbenchError, match=rf"^cannot load the data set {name} \(") as refused:
         load_dataset(name)
 
     assert "\n" not in str(refused.value)
 
 
-def test_a_split_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
+def test_a_missing_split_is_refused_with_the_existing_splits(tmp_path: Path) -> None:
     name = saved(tmp_path, datasets.DatasetDict({"dev": table()}))
     with pytest.raises(SatbenchError, match=r"expected the split test or .* got dev; name one"):
         load_dataset(name)
@@ -248,7 +246,7 @@ def test_a_split_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path
     assert len(load_dataset(f"{name}@split=dev")) == 8
 
 
-def test_no_code_of_a_data_set_is_run(tmp_path: Path) -> None:
+def test_no_code_in_a_data_set_is_run(tmp_path: Path) -> None:
     (tmp_path / "evil").mkdir()
     (tmp_path / "evil" / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     with pytest.raises(SatbenchError, match=r"^cannot load the data set hf:.*/evil "):
@@ -266,12 +264,14 @@ def test_no_code_of_a_data_set_is_run(tmp_path: Path) -> None:
         ("hf:a/b@resize=0", "expected a side from 1"),
     ],
 )
-def test_a_wrong_name_is_refused_before_anything_is_loaded(name: str, said: str) -> None:
+def test_a_malformed_name_is_refused_before_anything_is_loaded(name: str, said: str) -> None:
     with pytest.raises(SatbenchError, match=said):
         check_name(name)
 
 
-def test_it_is_evaluated_on_the_command_line(fashion: Dataset, tmp_path: Path) -> None:
+def test_the_command_reads_the_data_set_and_checks_its_image_shape(
+    fashion: Dataset, tmp_path: Path
+) -> None:
     done = CliRunner().invoke(
         cli,
         [

@@ -15,7 +15,7 @@ PER_CLASS = 6
 
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Write 3 classes of 6 one-coloured images: red is 10 times the class, green the number."""
+    """Write 3 classes of 6 one-coloured images: red is 10 times the class, green the image."""
     monkeypatch.setattr(_imagefolder, "STANDARD", ResizeCrop(8, 6))
     for label, name in enumerate(["ant", "bee", "cat"]):
         (tmp_path / "val" / name).mkdir(parents=True)
@@ -36,7 +36,7 @@ def test_images_are_cropped_and_channels_first(tree: Path) -> None:
     assert (dataset.images[:, 2] == 200).all()
 
 
-def test_labels_number_the_sorted_class_folders(tree: Path) -> None:
+def test_labels_are_the_positions_of_the_sorted_class_folders(tree: Path) -> None:
     dataset = load_dataset(f"imagefolder:{tree}")
 
     assert (dataset.images[:, 0, 0, 0] // 10).tolist() == dataset.labels.tolist()
@@ -54,13 +54,13 @@ NAMES = {
 
 
 @pytest.mark.parametrize("kind", NAMES)
-def test_class_folders_are_sorted_as_numbers_only_where_all_are(kind: str) -> None:
+def test_class_folders_are_sorted_as_numbers_only_if_all_are_numbers(kind: str) -> None:
     names, expected = NAMES[kind]
 
     assert class_order(names.split()[::-1]) == expected.split()
 
 
-def test_evaluation_and_training_number_numbered_folders_alike(tree: Path) -> None:
+def test_evaluation_and_training_give_numbered_folders_the_same_labels(tree: Path) -> None:
     for old, new in (("ant", "2"), ("bee", "9"), ("cat", "10")):
         (tree / old).rename(tree / new)
     evaluated, trained = (
@@ -72,20 +72,20 @@ def test_evaluation_and_training_number_numbered_folders_alike(tree: Path) -> No
     assert evaluated.labels.tolist() == trained.labels.tolist()
 
 
-def test_the_order_is_mixed_and_always_the_same(tree: Path) -> None:
+def test_the_images_have_a_fixed_shuffled_order(tree: Path) -> None:
     expected = [2, 2, 1, 1, 0, 0, 0, 2, 0, 2, 2, 1, 0, 1, 1, 2, 0, 1]
 
     assert load_dataset(f"imagefolder:{tree}").labels.tolist() == expected
 
 
-def test_the_first_n_are_the_first_of_all(tree: Path) -> None:
+def test_the_first_n_images_equal_the_first_n_of_the_whole_set(tree: Path) -> None:
     whole = load_dataset(f"imagefolder:{tree}")
     part = load_dataset(f"imagefolder:{tree}", n_examples=5)
 
     assert part.digest == whole.first(5).digest
 
 
-def test_the_first_n_read_no_other_image(tree: Path) -> None:
+def test_loading_the_first_n_images_reads_no_other_image(tree: Path) -> None:
     for path in tree.glob("*/*.png"):
         if path.parent.name != "cat":
             path.write_bytes(b"")
@@ -110,7 +110,7 @@ def test_more_examples_than_images_are_refused(tree: Path) -> None:
         ("@none,classes=folders", "none"),
     ],
 )
-def test_the_name_is_that_of_the_folder_and_tells_what_was_done_to_the_pixels(
+def test_the_name_holds_the_folder_and_the_rule_for_pixels(
     rule: str, said: str, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tree)
@@ -134,7 +134,7 @@ def test_an_unreadable_image_is_named(tree: Path, keep: int) -> None:
 
 
 def test_a_png_with_a_broken_chunk_is_named(tree: Path) -> None:
-    # Where the pixels' chunk is shorter than it should be, Pillow raises SyntaxError.
+    # Pillow raises SyntaxError if the chunk with the pixels is too short.
     path = tree / "bee" / "4.png"
     raw = bytearray(path.read_bytes())
     raw[raw.index(b"IDAT") - 1] = 4
@@ -143,7 +143,7 @@ def test_a_png_with_a_broken_chunk_is_named(tree: Path) -> None:
         load_dataset(f"imagefolder:{tree}")
 
 
-def test_rows_stay_rows(tree: Path) -> None:
+def test_image_rows_are_not_swapped_with_columns(tree: Path) -> None:
     for path in tree.glob("*/*.png"):
         picture = Image.new("RGB", (8, 8))
         picture.paste((255, 255, 255), (0, 0, 8, 4))  # the upper half
@@ -166,6 +166,6 @@ def test_a_folder_without_class_folders_is_refused(tmp_path: Path) -> None:
         load_dataset(f"imagefolder:{tmp_path}")
 
 
-def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SatbenchError, match=r"expected a folder of class folders, got '.*/absent'"):
         load_dataset(f"imagefolder:{tmp_path / 'absent'}")

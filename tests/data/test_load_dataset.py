@@ -37,7 +37,7 @@ def test_imagefolder_without_a_path_is_refused(name: str) -> None:
         check_name(name)
 
 
-def test_a_path_after_another_name_is_refused() -> None:
+def test_a_path_after_the_name_of_a_built_in_set_is_refused() -> None:
     with pytest.raises(
         SatbenchError, match=r"^expected the dataset as cifar10, got 'cifar10:/data'$"
     ):
@@ -63,7 +63,7 @@ def test_checking_a_name_does_not_import_torch() -> None:
     assert done.stdout == "False\n"
 
 
-def test_the_first_n_examples_are_the_first_of_all() -> None:
+def test_n_examples_loads_the_first_images() -> None:
     few = load_dataset("fashion-mnist", n_examples=7)
 
     assert (len(few), few.images.shape) == (7, (7, 1, 28, 28))
@@ -84,14 +84,14 @@ def test_more_examples_than_there_are_is_refused_with_their_number() -> None:
         load_dataset("fashion-mnist", n_examples=10_001)
 
 
-def test_bytes_become_float32_in_zero_to_one() -> None:
+def test_bytes_become_float32_in_0_to_1() -> None:
     pixels = BYTES.pixels(np.array([1, 0]))
 
     expected = np.array([128, 255, 0, 1], np.float32).reshape(2, 1, 1, 2) / np.float32(255)
     np.testing.assert_array_equal(pixels, expected, strict=True)
 
 
-def test_float_pixels_stay_as_they_are() -> None:
+def test_float_pixels_are_unchanged() -> None:
     np.testing.assert_array_equal(FLOATS.pixels(np.array([1])), FLOATS.images[1:], strict=True)
 
 
@@ -101,34 +101,34 @@ def test_changing_given_pixels_does_not_change_the_dataset() -> None:
     assert FLOATS.images.max() == 1
 
 
-def test_the_digest_is_that_of_pixels_and_labels() -> None:
+def test_the_digest_covers_pixels_and_labels() -> None:
     assert BYTES.digest == digest_arrays(BYTES.images, BYTES.labels)
 
 
-def test_the_digest_follows_the_first_n() -> None:
-    BYTES.digest  # noqa: B018 - a cached digest must not travel along
+def test_the_digest_of_the_first_n_covers_only_these() -> None:
+    BYTES.digest  # noqa: B018 - a cached digest must not be copied
 
     assert BYTES.first(1).digest == digest_arrays(BYTES.images[:1], BYTES.labels[:1])
 
 
-def test_length_and_shape_are_those_of_the_images() -> None:
+def test_a_data_set_has_the_length_and_shape_of_its_images() -> None:
     assert (len(BYTES), BYTES.shape) == (2, (1, 1, 2))
 
 
-def test_a_chosen_data_folder_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_given_data_folder_is_used_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SATBENCH_DATA", "/from/environment")
 
     assert data_folder(Path("/chosen")) == Path("/chosen")
 
 
-def test_the_environment_names_the_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_sets_the_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SATBENCH_DATA", "/from/environment")
 
     assert data_folder() == Path("/from/environment")
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_the_data_folder_is_else_in_the_users_cache(
+def test_the_data_folder_is_in_the_users_cache_by_default(
     monkeypatch: pytest.MonkeyPatch, value: str | None
 ) -> None:
     monkeypatch.delenv("SATBENCH_DATA", raising=False)

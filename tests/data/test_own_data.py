@@ -1,4 +1,4 @@
-"""Data of one's own on the command line and in Python."""
+"""A user's own data on the command line and in Python."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def evaluated(run: Run, *words: object) -> Record:
     return record_of(run("eval", *words, *short))
 
 
-def test_an_evaluation_of_a_file_is_that_of_the_same_images_by_name(run: Run, few: Path) -> None:
+def test_a_file_and_a_named_set_of_the_same_images_give_the_same_verdicts(
+    run: Run, few: Path
+) -> None:
     own = evaluated(run, "--model", SHIPPED, "--data", few)
     named = evaluated(run, "--model", SHIPPED, "--dataset", "fashion-mnist", "--n-examples", N)
 
@@ -73,13 +75,13 @@ def test_a_file_may_be_given_a_name_and_a_class_count(run: Run, few: Path) -> No
     assert (own.dataset.name, own.n, own.dataset.classes) == ("my images", 5, 10)
 
 
-def test_a_class_count_that_is_told_must_be_the_models(run: Run, few: Path) -> None:
+def test_a_given_class_count_must_equal_that_of_the_model(run: Run, few: Path) -> None:
     done = run("eval", "--model", SHIPPED, "--data", few, "--classes", "11", "--eps", "0.1")
 
     assert "wrong number of classes: expected 11 logits per image for few" in str(done.exception)
 
 
-def test_a_file_called_like_a_data_set_is_not_taken_for_it(run: Run, few: Path) -> None:
+def test_a_file_named_like_a_data_set_is_not_taken_for_it(run: Run, few: Path) -> None:
     own = evaluated(run, "--model", SHIPPED, "--data", few.rename(few.parent / "cifar10.npz"))
 
     assert own.dataset.name == "cifar10.npz"
@@ -123,7 +125,7 @@ def test_a_transfer_matrix_is_measured_on_a_file(run: Run, few: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("command", ["eval", "curve"])
-def test_what_does_not_go_together_is_refused_in_a_sentence(
+def test_options_that_contradict_each_other_are_refused_in_one_sentence(
     command: str, words: tuple[str, ...], said: str, run: Run, tmp_path: Path
 ) -> None:
     done = run(command, "--model", SHIPPED, *words)
@@ -147,11 +149,13 @@ def test_what_does_not_go_together_is_refused_in_a_sentence(
         ),
     ],
 )
-def test_the_options_make_one_name(given: tuple[Any, ...], name: str | None) -> None:
+def test_the_data_options_become_one_data_set_name(
+    given: tuple[Any, ...], name: str | None
+) -> None:
     assert dataset_name(*given) == name
 
 
-# A model and the pixels and classes that it was trained with
+# A model, and the pixel rule and classes of its training
 
 RULE = "resize=40,crop=32,interpolation=bicubic"
 EIGHT = "resize=8x8,interpolation=bilinear"
@@ -176,14 +180,14 @@ EIGHT = "resize=8x8,interpolation=bilinear"
         ("arrays:a.npz", f"imagefolder:t@{RULE}", 10, "arrays:a.npz"),
     ],
 )
-def test_a_folder_is_read_as_the_model_was_trained_unless_told_otherwise(
+def test_a_folder_is_read_by_the_pixel_rule_of_the_models_training_by_default(
     dataset: str, trained_on: str | None, classes: int | None, expected: str
 ) -> None:
     assert completed(dataset, trained_on, classes) == expected
 
 
 def thousand() -> nn.Module:
-    """Return a net of a thousand classes that knows ImageNet's 3 and 7 by their colour."""
+    """Return a net of 1,000 classes that recognises ImageNet's 3 and 7 by their colour."""
     net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 1000))
     with torch.no_grad():
         net[2].weight.zero_()
@@ -206,7 +210,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "val"
 
 
-def test_a_net_of_a_thousand_classes_runs_on_a_folder_of_two(run: Run, folder: Path) -> None:
+def test_a_net_of_1000_classes_is_evaluated_on_a_folder_of_two(run: Run, folder: Path) -> None:
     model = ("--model", "test_own_data:thousand")
     record = evaluated(run, *model, "--dataset", f"imagefolder:{folder}@none")
 
@@ -214,7 +218,7 @@ def test_a_net_of_a_thousand_classes_runs_on_a_folder_of_two(run: Run, folder: P
     assert (record.dataset.classes, record.clean_correct, record.n) == (1000, 6, 6)
 
 
-def test_a_map_on_the_command_line_numbers_the_folders(run: Run, folder: Path) -> None:
+def test_a_class_map_on_the_command_line_numbers_the_folders(run: Run, folder: Path) -> None:
     for old, new in (("n01491361", "shark"), ("n01514668", "cock")):
         (folder / old).rename(folder / new)
     (folder.parent / "map.json").write_text('{"shark": 3, "cock": 7}')
@@ -224,7 +228,7 @@ def test_a_map_on_the_command_line_numbers_the_folders(run: Run, folder: Path) -
     assert (record.clean_correct, record.dataset.classes) == (6, 8)
 
 
-def test_classes_of_another_count_than_the_models_are_refused_with_the_way_on(
+def test_a_class_count_that_differs_from_the_models_is_refused_with_advice(
     run: Run, folder: Path
 ) -> None:
     done = run(
@@ -236,7 +240,7 @@ def test_classes_of_another_count_than_the_models_are_refused_with_the_way_on(
     assert "--classes" in str(done.exception)
 
 
-def test_python_takes_the_same_names(folder: Path, few: Path, tmp_path: Path) -> None:
+def test_python_accepts_the_same_data_set_names(folder: Path, few: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     record = satbench.evaluate(
         thousand(), f"imagefolder:{folder}@none", attacks=["pgd-1"], eps="0.01", out=out
@@ -248,7 +252,7 @@ def test_python_takes_the_same_names(folder: Path, few: Path, tmp_path: Path) ->
 
 
 def test_an_attack_may_query_the_rest_of_a_folder_of_images(folder: Path, tmp_path: Path) -> None:
-    """The images beside those under attack come from the folder, wherever it lies."""
+    """The other images come from the folder, wherever it is."""
     whole = load_dataset(f"imagefolder:{folder}@none")
     two = load_dataset(f"imagefolder:{folder}@none", n_examples=2)
 
@@ -274,7 +278,7 @@ def verified(*words: object) -> Result:
 @pytest.mark.parametrize(
     "given", ["", "@none", "@none,classes=1000", "@classes=1000"], ids=["", "rule", "both", "count"]
 )
-def test_a_record_of_a_folder_is_verified_wherever_the_folder_lies(
+def test_a_record_of_a_folder_is_verified_after_the_folder_has_moved(
     given: str, run: Run, numbered: Path, tmp_path: Path
 ) -> None:
     model = ("--model", "test_own_data:thousand")
@@ -286,7 +290,7 @@ def test_a_record_of_a_folder_is_verified_wherever_the_folder_lies(
     assert done.exit_code == 0, done.output
 
 
-def test_a_record_of_a_folder_that_is_not_here_says_what_to_give(
+def test_verify_asks_for_the_folder_of_a_record_with_the_option_to_give(
     run: Run, numbered: Path, tmp_path: Path
 ) -> None:
     model = ("--model", "test_own_data:thousand")
@@ -300,9 +304,7 @@ def test_a_record_of_a_folder_that_is_not_here_says_what_to_give(
 # Training
 
 
-def test_a_network_is_trained_on_a_file_under_the_name_it_is_given(
-    few: Path, tmp_path: Path
-) -> None:
+def test_a_network_is_trained_on_a_file_with_a_given_name(few: Path, tmp_path: Path) -> None:
     small = ("--recipe", "fmnist-sat", "--arch", "tiny(width=1)", "--epochs", "1", "--quiet")
     sets = ("--set", "batch_size=5", "--set", "held_out=5", "--out", str(tmp_path), "--name", "m")
     data = ("--data", str(few), "--data-name", "mine", "--classes", "10")
@@ -334,7 +336,7 @@ def test_a_model_trained_on_a_folder_is_evaluated_at_its_size(folder: Path, tmp_
     assert (data.shape, data.classes) == ((3, 10, 10), 2)
 
 
-def test_the_data_of_a_training_are_given_once(few: Path) -> None:
+def test_training_data_given_twice_is_refused(few: Path) -> None:
     words = ("--recipe", "fmnist-sat", "--data", str(few), "--set", "dataset=cifar10")
     done = CliRunner().invoke(cli, ["train", *words])
 

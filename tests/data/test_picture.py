@@ -1,4 +1,4 @@
-"""Image files of every kind, as people have them."""
+"""Image files of all usual kinds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Array = NDArray[Any]
 
 
 def png(path: Path, values: Array, **chunks: bytes) -> Path:
-    """Write a PNG of 16 bits in grey, grey and alpha, RGB or RGBA, for Pillow writes grey only."""
+    """Write a 16-bit PNG in grey, grey and alpha, RGB or RGBA; Pillow writes only grey."""
     height, width, bands = values.shape
     kind = {1: 0, 2: 4, 3: 2, 4: 6}[bands]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
@@ -60,7 +60,7 @@ def grey(values: Array) -> Array:
     return np.broadcast_to(values, (3, *values.shape[-2:]))
 
 
-# 8 bits: as torchvision reads them
+# 8 bits: read as torchvision does
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def grey(values: Array) -> Array:
         (".pgm", "L"),
     ],
 )
-def test_images_of_bytes_are_what_pillow_converts_to_rgb(
+def test_8_bit_images_equal_pillows_conversion_to_rgb(
     suffix: str, modes: str, tmp_path: Path
 ) -> None:
     for mode in modes.split():
@@ -89,7 +89,7 @@ def test_images_of_bytes_are_what_pillow_converts_to_rgb(
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "PA"])
-def test_an_opaque_alpha_is_dropped(mode: str, tmp_path: Path) -> None:
+def test_an_opaque_alpha_channel_is_dropped(mode: str, tmp_path: Path) -> None:
     picture = Image.fromarray(BYTES).convert(mode)
     picture.save(tmp_path / "a.png" if mode != "PA" else tmp_path / "a.tif")
     (path,) = tmp_path.iterdir()
@@ -128,7 +128,7 @@ def test_transparent_pixels_are_refused(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".tif"])
-def test_several_frames_are_refused(suffix: str, tmp_path: Path) -> None:
+def test_an_image_of_several_frames_is_refused(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"a{suffix}"
     first, *others = (Image.new("RGB", (6, 6), (90 * k, 0, 0)) for k in range(3))
     first.save(path, save_all=True, append_images=others)
@@ -136,7 +136,7 @@ def test_several_frames_are_refused(suffix: str, tmp_path: Path) -> None:
         read_picture(path)
 
 
-def test_a_photo_with_further_pictures_behind_it_is_the_photo(tmp_path: Path) -> None:
+def test_only_the_first_picture_of_a_multi_picture_jpeg_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     first, second = Image.fromarray(BYTES), Image.new("RGB", (9, 6))
     first.save(path, format="MPO", save_all=True, append_images=[second])
@@ -148,7 +148,7 @@ def test_a_photo_with_further_pictures_behind_it_is_the_photo(tmp_path: Path) ->
 # More than 8 bits
 
 
-def test_grey_of_16_bits_is_scaled_by_65535(tmp_path: Path) -> None:
+def test_16_bit_grey_is_scaled_by_65535(tmp_path: Path) -> None:
     expected = grey(WORDS[..., 0] / np.float32(65535))
     paths = [
         png(tmp_path / "a.png", WORDS[..., :1]),
@@ -163,7 +163,7 @@ def test_grey_of_16_bits_is_scaled_by_65535(tmp_path: Path) -> None:
         np.testing.assert_allclose(pixels(path), expected, rtol=0, atol=1e-7)
 
 
-def test_colour_of_16_bits_keeps_them_all(tmp_path: Path) -> None:
+def test_16_bit_colour_keeps_all_bits(tmp_path: Path) -> None:
     path = png(tmp_path / "a.png", WORDS)
     opaque = np.concatenate([WORDS, np.full((6, 9, 1), 65535, np.uint16)], 2)
     expected = WORDS.transpose(2, 0, 1) / np.float32(65535)
@@ -172,19 +172,19 @@ def test_colour_of_16_bits_keeps_them_all(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels(png(tmp_path / "b.png", opaque)), expected)
 
 
-def test_a_portable_grey_map_is_scaled_by_what_it_calls_white(tmp_path: Path) -> None:
+def test_a_portable_grey_map_is_scaled_by_its_own_maximum(tmp_path: Path) -> None:
     path = pnm(tmp_path / "a.pgm", WORDS[..., :1] >> 4, 4095)
 
     np.testing.assert_allclose(pixels(path), grey((WORDS[..., 0] >> 4) / 4095), atol=2e-5)
 
 
-def test_floats_in_zero_to_one_are_taken_as_they_are(tmp_path: Path) -> None:
+def test_floats_in_0_to_1_are_read_unchanged(tmp_path: Path) -> None:
     Image.fromarray(FLOATS).save(tmp_path / "a.tif")
 
     np.testing.assert_array_equal(pixels(tmp_path / "a.tif"), grey(FLOATS))
 
 
-def test_white_that_is_zero_is_white(tmp_path: Path) -> None:
+def test_a_tiff_with_white_as_zero_is_inverted(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     Image.fromarray(WORDS[..., 0]).save(path, tiffinfo={262: 0})
     raw = path.read_bytes()
@@ -195,13 +195,13 @@ def test_white_that_is_zero_is_white(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scale", [255, 1.001, -1, np.nan])
-def test_floats_of_an_unknown_range_are_refused(scale: float, tmp_path: Path) -> None:
+def test_floats_outside_0_to_1_are_refused(scale: float, tmp_path: Path) -> None:
     Image.fromarray(FLOATS * np.float32(scale / FLOATS.max())).save(tmp_path / "a.tif")
     with pytest.raises(SatbenchError, match=r"^cannot take the image .*a\.tif: .*floats in \[0, 1"):
         read_picture(tmp_path / "a.tif")
 
 
-def test_numbers_of_an_unknown_range_are_refused(tmp_path: Path) -> None:
+def test_integers_of_an_unknown_range_are_refused(tmp_path: Path) -> None:
     Image.fromarray(WORDS[..., 0].astype(np.int32)).save(tmp_path / "a.tif")
     pnm(tmp_path / "a.ppm", WORDS, 65535)
     for path in tmp_path.iterdir():
@@ -215,7 +215,7 @@ def test_more_than_8_bits_are_rounded_to_bytes_for_training(tmp_path: Path) -> N
     np.testing.assert_array_equal(np.asarray(picture), np.rint(WORDS / 257).astype(np.uint8))
 
 
-def test_bytes_of_5_and_6_bits_are_no_16_bits(tmp_path: Path) -> None:
+def test_a_bitmap_of_5_and_6_bits_per_channel_is_read_as_8_bits(tmp_path: Path) -> None:
     head = b"BM" + struct.pack("<IHHI", 70, 0, 0, 66)
     info = struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 3, 4, 0, 0, 0, 0)
     masks = struct.pack("<III", 0xF800, 0x07E0, 0x001F)
@@ -234,7 +234,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "tree"
 
 
-def test_a_folder_with_16_bits_is_floats_and_bytes_stay_what_they_were(folder: Path) -> None:
+def test_a_folder_with_one_16_bit_image_is_read_as_floats(folder: Path) -> None:
     data = load_dataset(f"imagefolder:{folder}@none")
     by_label = dict(zip(data.labels.tolist(), data.images, strict=True))
 
@@ -244,7 +244,9 @@ def test_a_folder_with_16_bits_is_floats_and_bytes_stay_what_they_were(folder: P
 
 
 @pytest.mark.parametrize("deep", ["ant", "bee"])
-def test_the_first_images_of_such_a_folder_are_the_first_of_all(deep: str, folder: Path) -> None:
+def test_the_first_image_of_a_mixed_folder_equals_the_first_of_the_whole(
+    deep: str, folder: Path
+) -> None:
     if deep == "ant":
         (folder / "ant" / "a.png").rename(folder / "bee" / "a.png")
         (folder / "bee" / "b.png").rename(folder / "ant" / "b.png")
@@ -255,7 +257,9 @@ def test_the_first_images_of_such_a_folder_are_the_first_of_all(deep: str, folde
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "lanczos"])
-def test_16_bits_stay_in_range_at_a_sharp_edge(interpolation: str, folder: Path) -> None:
+def test_resized_16_bit_images_stay_in_0_to_1_at_a_sharp_edge(
+    interpolation: str, folder: Path
+) -> None:
     edge = np.repeat(np.array([0, 0, 0, 0, 65535, 65535, 65535, 65535, 0], np.uint16), 3)
     png(folder / "bee" / "b.png", np.broadcast_to(edge.reshape(1, 9, 3), (6, 9, 3)))
     rule = f"resize=24,crop=24,interpolation={interpolation}"
@@ -265,8 +269,8 @@ def test_16_bits_stay_in_range_at_a_sharp_edge(interpolation: str, folder: Path)
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "lanczos"])
-def test_16_bits_are_resized_as_bytes_are(folder: Path, interpolation: str) -> None:
-    # Far from black and white, at which Pillow cuts bytes after the rows and after the columns.
+def test_16_bit_images_are_resized_as_8_bit_images_are(folder: Path, interpolation: str) -> None:
+    # Values far from black and white, because Pillow clips bytes after the rows and the columns.
     png(folder / "bee" / "b.png", WORDS // 4 + 24576)
     Image.fromarray(((WORDS // 4 + 24576) >> 8).astype(np.uint8)).save(folder / "ant" / "a.png")
     rule = f"resize=12,crop=8,interpolation={interpolation}"
@@ -277,7 +281,7 @@ def test_16_bits_are_resized_as_bytes_are(folder: Path, interpolation: str) -> N
     np.testing.assert_allclose(data.images[0], data.images[1], atol=1.6 / 255)
 
 
-def test_training_takes_16_bits_as_bytes(folder: Path) -> None:
+def test_training_rounds_16_bit_images_to_bytes(folder: Path) -> None:
     tree = open_tree(f"imagefolder:{folder}@none", ResizeCrop(), 0)
     data = load_dataset(f"imagefolder:{folder}@none")
     views = np.stack([np.asarray(tree.view(row)).transpose(2, 0, 1) for row in range(2)])
@@ -290,7 +294,9 @@ def test_training_takes_16_bits_as_bytes(folder: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif", "16 bits"])
-def test_an_image_is_turned_as_its_exif_tells(kind: str, orientation: int, tmp_path: Path) -> None:
+def test_an_image_is_rotated_by_its_exif_orientation(
+    kind: str, orientation: int, tmp_path: Path
+) -> None:
     exif = Image.Exif()
     exif[274] = orientation
     path = tmp_path / f"a.{kind if ' ' not in kind else 'png'}"
@@ -306,7 +312,7 @@ def test_an_image_is_turned_as_its_exif_tells(kind: str, orientation: int, tmp_p
     assert close.all()
 
 
-def test_exif_may_be_ignored_as_torchvision_does(tmp_path: Path) -> None:
+def test_exif_can_be_ignored_as_torchvision_does(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6
     (tmp_path / "tree" / "ant").mkdir(parents=True)
@@ -320,7 +326,7 @@ def test_exif_may_be_ignored_as_torchvision_does(tmp_path: Path) -> None:
     assert plain.name == "imagefolder:tree@exif=ignore"
 
 
-def test_broken_exif_is_no_reason_to_refuse_an_image(tmp_path: Path) -> None:
+def test_an_image_with_broken_exif_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(BYTES).save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
 
@@ -349,7 +355,7 @@ def test_a_truncated_file_is_named(suffix: str, keep: float, tmp_path: Path) -> 
     assert "\n" not in str(refused.value)
 
 
-def test_a_truncated_file_is_named_even_where_pillow_was_told_to_be_lenient(
+def test_a_truncated_file_is_named_even_if_pillow_is_set_to_accept_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
@@ -371,14 +377,14 @@ BROKEN: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_what_is_no_image_is_named(kind: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_is_named(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     BROKEN[kind](path)
     with pytest.raises(SatbenchError, match=rf"^cannot read the image {path}"):
         read_picture(path)
 
 
-def test_an_image_that_is_refused_in_a_folder_is_named(folder: Path) -> None:
+def test_a_refused_image_in_a_folder_is_named(folder: Path) -> None:
     see_through(folder / "ant" / "a.png", "RGBA")
     for read in (
         lambda: load_dataset(f"imagefolder:{folder}@none"),

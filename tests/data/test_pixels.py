@@ -1,4 +1,4 @@
-"""What is done to the pixels of an image file."""
+"""The rules for resizing and cropping the pixels of an image file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from satbench.data import ResizeCrop, load_dataset, open_tree
 
 SIZES = [(31, 31), (33, 47), (47, 33), (64, 31), (300, 257)]
 
-# As RobustBench 1.1.1 has them in robustbench/data.py.
+# From robustbench/data.py of RobustBench 1.1.1.
 ROBUSTBENCH = {
     "Res256Crop224": [Resize(256), CenterCrop(224)],
     "BicubicRes256Crop224": [Resize(256, InterpolationMode.BICUBIC), CenterCrop(224)],
@@ -36,7 +36,7 @@ def applied(rule: str, picture: Image.Image) -> Any:
 
 
 @pytest.mark.parametrize("preset", ROBUSTBENCH)
-def test_presets_are_those_of_robustbench_to_the_bit(preset: str) -> None:
+def test_presets_equal_those_of_robustbench_bit_by_bit(preset: str) -> None:
     for size in SIZES:
         picture = noise(*size)
         expected = np.asarray(Compose(ROBUSTBENCH[preset])(picture))
@@ -46,7 +46,9 @@ def test_presets_are_those_of_robustbench_to_the_bit(preset: str) -> None:
 
 @pytest.mark.parametrize("interpolation", list(InterpolationMode))
 @pytest.mark.parametrize("resize", ["31", "45", "40x56"])
-def test_any_rule_is_torchvisions_to_the_bit(resize: str, interpolation: InterpolationMode) -> None:
+def test_any_rule_equals_torchvisions_transforms_bit_by_bit(
+    resize: str, interpolation: InterpolationMode
+) -> None:
     sides = [int(side) for side in resize.split("x")]
     theirs = [Resize(sides if len(sides) > 1 else sides[0], interpolation), CenterCrop(29)]
     name = interpolation.value.removesuffix("-exact")
@@ -59,13 +61,13 @@ def test_any_rule_is_torchvisions_to_the_bit(resize: str, interpolation: Interpo
 
 
 @pytest.mark.parametrize("size", [(20, 20), (20, 41), (37, 30), (31, 35)])
-def test_a_black_border_is_torchvisions(size: tuple[int, int]) -> None:
+def test_a_black_border_equals_torchvisions(size: tuple[int, int]) -> None:
     expected = np.asarray(CenterCrop(34)(noise(*size)))
 
     np.testing.assert_array_equal(applied("crop=34,border=black", noise(*size)), expected)
 
 
-def test_a_crop_beyond_the_image_is_refused_without_a_border() -> None:
+def test_a_crop_larger_than_the_image_is_refused_without_a_border() -> None:
     with pytest.raises(SatbenchError, match=r"^expected at least 34×34 .* got 37×30 from a\.png; "):
         applied("crop=34", noise(37, 30))
 
@@ -86,7 +88,7 @@ def test_a_crop_beyond_the_image_is_refused_without_a_border() -> None:
         ("none,interpolation=lanczos", "none"),
     ],
 )
-def test_a_rule_has_one_text_that_reads_back(text: str, canonical: str) -> None:
+def test_a_rule_has_one_canonical_text_that_can_be_read_back(text: str, canonical: str) -> None:
     assert str(ResizeCrop.parse(text)) == canonical
     assert str(ResizeCrop.parse(canonical)) == canonical
 
@@ -113,7 +115,7 @@ def test_a_rule_has_one_text_that_reads_back(text: str, canonical: str) -> None:
         ("resize=3,none", "expected a rule for pixels"),
     ],
 )
-def test_a_wrong_rule_is_refused_in_a_sentence(text: str, said: str) -> None:
+def test_a_wrong_rule_is_refused_in_one_sentence(text: str, said: str) -> None:
     with pytest.raises(SatbenchError, match=said):
         ResizeCrop.parse(text)
 
@@ -127,7 +129,7 @@ def test_a_wrong_rule_is_refused_in_a_sentence(text: str, said: str) -> None:
         ("nothing", "unknown option 'nothing'"),
     ],
 )
-def test_a_misspelt_rule_names_the_nearest(rule: str, said: str, tmp_path: Path) -> None:
+def test_a_misspelt_rule_is_refused_with_the_nearest(rule: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=said):
         load_dataset(f"imagefolder:{tmp_path}@{rule}")
 
@@ -144,7 +146,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "cifar"
 
 
-def test_small_images_stay_as_they_are(folder: Path) -> None:
+def test_images_are_unchanged_under_the_rule_none(folder: Path) -> None:
     data = load_dataset(f"imagefolder:{folder}@none")
     paths = {np.asarray(Image.open(path)).tobytes() for path in folder.glob("*/*.png")}
 
@@ -153,7 +155,7 @@ def test_small_images_stay_as_they_are(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 7])
-def test_images_of_several_sizes_need_a_rule_and_one_is_named(folder: Path, number: int) -> None:
+def test_images_of_several_sizes_are_refused_without_a_rule(folder: Path, number: int) -> None:
     (path,) = folder.glob(f"*/{number}.png")
     noise(40, 32).save(path)
     with pytest.raises(SatbenchError, match=r"^expected all images .* from .*\d+\.png; give a"):
@@ -162,17 +164,17 @@ def test_images_of_several_sizes_need_a_rule_and_one_is_named(folder: Path, numb
     assert load_dataset(f"imagefolder:{folder}@resize=32,crop=32").shape == (3, 32, 32)
 
 
-def test_the_digest_follows_the_rule(folder: Path) -> None:
+def test_the_digest_depends_on_the_rule(folder: Path) -> None:
     rules = ("none", "32", "resize=40,crop=32", "resize=40,crop=32,interpolation=bilinear")
     digests = {load_dataset(f"imagefolder:{folder}@{rule}").digest for rule in rules}
     trees = {open_tree(f"imagefolder:{folder}@{rule}", ResizeCrop(), 0).digest for rule in rules}
 
-    assert len(digests) == 3  # a resize to the size that is there changes nothing
+    assert len(digests) == 3  # a resize to the present size changes nothing
     assert len(trees) == 4
 
 
 @pytest.mark.parametrize("rule", ["none", "Res256Crop224", "36", "resize=40,crop=37", "crop=20"])
-def test_training_sees_the_images_that_evaluation_sees(folder: Path, rule: str) -> None:
+def test_training_and_evaluation_read_the_same_pixels(folder: Path, rule: str) -> None:
     data = load_dataset(f"imagefolder:{folder}@{rule}")
     tree = open_tree(f"imagefolder:{folder}@{rule}", ResizeCrop(48, 40), 0)
     views = np.stack([np.asarray(tree.view(row)).transpose(2, 0, 1) for row in range(len(tree))])
@@ -183,7 +185,7 @@ def test_training_sees_the_images_that_evaluation_sees(folder: Path, rule: str) 
     assert load_dataset(tree.origin).digest == data.digest
 
 
-def test_training_has_a_rule_of_its_own_where_the_name_tells_none(folder: Path) -> None:
+def test_training_uses_its_own_rule_if_the_name_has_none(folder: Path) -> None:
     tree = open_tree(f"imagefolder:{folder}", ResizeCrop.centre(32), 0)
 
     assert tree.name == "imagefolder:cifar@resize=37,crop=32,interpolation=bicubic"
@@ -199,7 +201,7 @@ def test_training_refuses_an_image_of_another_size(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a@b", "val@none", "x@resize=3"])
-def test_a_folder_may_be_called_like_a_rule(folder: Path, name: str) -> None:
+def test_a_folder_may_be_named_like_a_rule(folder: Path, name: str) -> None:
     folder = folder.rename(folder.parent / name)
 
     assert load_dataset(f"imagefolder:{folder}@none").name == f"imagefolder:{name}@none"
@@ -207,7 +209,7 @@ def test_a_folder_may_be_called_like_a_rule(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("n", [2, 11])
-def test_fewer_images_than_asked_for_may_do(folder: Path, n: int) -> None:
+def test_fewer_images_than_requested_are_accepted_with_or_fewer(folder: Path, n: int) -> None:
     name = f"imagefolder:{folder}@none"
 
     assert len(load_dataset(name, n_examples=13, or_fewer=True)) == 12

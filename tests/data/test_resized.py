@@ -35,7 +35,7 @@ def test_a_side_out_of_range_is_refused(side: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["imagefolder@20", "imagefolder@20:/data"])
-def test_a_folder_of_images_has_no_side(name: str) -> None:
+def test_a_side_is_refused_for_a_folder_of_images(name: str) -> None:
     with pytest.raises(SatbenchError, match=r"^expected imagefolder:PATH, .*imagefolder:PATH@RULE"):
         check_name(name)
 
@@ -56,12 +56,12 @@ def test_images_are_resized_bilinearly_with_antialiasing(fashion: Dataset, side:
     )
 
     assert found.images.dtype == np.uint8
-    # Pillow rounds to whole numbers after the rows and after the columns.
+    # Pillow rounds to integers after the rows and after the columns.
     np.testing.assert_allclose(found.images, expected.numpy(), rtol=0, atol=1.01)
     assert abs(found.images - expected.numpy()).mean() < 0.4
 
 
-def test_floats_of_several_channels_stay_floats() -> None:
+def test_float_images_stay_floats_when_they_are_resized() -> None:
     pixels = np.random.default_rng(0).random((2, 3, 12, 12), np.float32)
     found = resized(Dataset("toy", "test", pixels, np.array([1, 0]), 2), 8)
     expected = F.interpolate(
@@ -72,7 +72,7 @@ def test_floats_of_several_channels_stay_floats() -> None:
     np.testing.assert_allclose(found.images, expected, rtol=0, atol=1e-6)
 
 
-def test_a_resized_data_set_has_its_own_name_and_digest_and_the_old_labels(
+def test_a_resized_data_set_has_a_new_name_and_digest_and_the_same_labels(
     fashion: Dataset,
 ) -> None:
     found = load_dataset("fashion-mnist@20", "test", 200)
@@ -84,7 +84,7 @@ def test_a_resized_data_set_has_its_own_name_and_digest_and_the_old_labels(
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("architecture", ["tiny(width=1)", "small(width=1,blocks=1)"])
-def test_a_model_is_trained_at_a_side_and_evaluated_at_no_other(
+def test_a_model_is_evaluated_only_at_the_side_of_its_training(
     architecture: str, fashion: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load(folder: Path, split: str, n_examples: int | None = None) -> Dataset:

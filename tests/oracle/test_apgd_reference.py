@@ -27,7 +27,7 @@ from satbench.models import load_model, request_model
 pytestmark = pytest.mark.sampled(2)
 
 ROBUST, WEAK = "fmnist-sat-tiny-relu-s0", "fmnist-standard-tiny-relu-s0"
-# In which each attack breaks some of the images of the model and leaves some.
+# In each of them each attack breaks some images of the model and leaves some.
 THREATS = {
     ROBUST: ("linf:0.1", "l2:1.5", "l1:5"),
     WEAK: ("linf:0.01", "l2:0.15", "l1:1.5"),
@@ -53,7 +53,7 @@ FULL: dict[str, tuple[Attack, Attack]] = {
 
 @cache
 def judged_and_searcher(name: str) -> tuple[nn.Module, Searched]:
-    """Return a shipped model as the engine has it: frozen for the judge, and as searches ask it."""
+    """Return a shipped model in the engine's two forms: frozen for the judge, and for searches."""
     judged = load_model(request_model(name), classes=10).module.eval().requires_grad_(False)
     return judged, Searched(judged)
 
@@ -61,7 +61,7 @@ def judged_and_searcher(name: str) -> tuple[nn.Module, Searched]:
 def verdicts(
     attacks: tuple[Attack, ...], model: str, images: Dataset, threat: str
 ) -> list[list[bool]]:
-    """Return what the judge says of the images that are right when clean, for each attack."""
+    """Return the verdicts of each attack on the images that are right when clean."""
     judged, searcher = judged_and_searcher(model)
     rows = np.arange(len(images.labels))
     x, y = torch.from_numpy(images.pixels(rows)), torch.from_numpy(images.labels)
@@ -88,7 +88,7 @@ def test_each_image_has_the_verdict_of_the_package(
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("given", [False, True], ids=["own start", "given start"])
 @pytest.mark.parametrize("threat", THREATS[ROBUST])
-def test_the_best_iterates_of_a_long_run_are_those_of_the_package(
+def test_the_best_iterates_of_a_long_run_equal_those_of_the_package(
     threat: str, given: bool, fashion: Dataset
 ) -> None:
     model, parsed = judged_and_searcher(ROBUST)[0], Threat.parse(threat)
@@ -110,10 +110,10 @@ def test_the_best_iterates_of_a_long_run_are_those_of_the_package(
 
 
 class Scripted(nn.Module):
-    """Answers that depend on the number of the call alone, and so do their gradients.
+    """A model whose logits and gradients depend only on the number of the call.
 
-    The loss of each image mostly rises and now and then falls far: so that there are windows of
-    many rises in which the best loss stays what it was.
+    The loss of each image mostly rises and sometimes falls far.  So there are windows with many
+    rises in which the best loss does not change.
     """
 
     def __init__(self, calls: int, images: int, pixels: int) -> None:
@@ -126,7 +126,7 @@ class Scripted(nn.Module):
         self.slopes = torch.randn(*shape, pixels, generator=draw)
 
     def forward(self, x: Tensor) -> Tensor:
-        nothing = x - x.detach()  # but for the gradient
+        nothing = x - x.detach()  # this term is only for the gradient
         slope = (self.slopes[self.call] * nothing.flatten(1)).sum(1)
         margin = self.margins[self.call] + slope
         self.call += 1
@@ -209,7 +209,7 @@ def cost_of(attack: Attack, x: Tensor, y: Tensor, threat: str) -> tuple[int, int
     ],
     ids=str,
 )
-def test_a_robust_image_costs_exactly(
+def test_a_robust_image_costs_the_expected_number_of_passes(
     attack: Attack, threat: str, forwards: int, backwards: int
 ) -> None:
     x, y = torch.full((3, 1, 10, 10), 0.9), torch.ones(3, dtype=torch.int64)
@@ -217,7 +217,7 @@ def test_a_robust_image_costs_exactly(
     assert cost_of(attack, x, y, threat)[:2] == (3 * forwards, 3 * backwards)
 
 
-def test_an_image_leaves_when_it_is_broken() -> None:
+def test_an_image_is_dropped_when_it_is_broken() -> None:
     # 0.09 from the boundary: the first step of 2 eps breaks it, the random start does not.
     x, y = torch.full((5, 1, 10, 10), 0.59), torch.ones(5, dtype=torch.int64)
     x[0] = 0.9
@@ -229,13 +229,13 @@ def test_an_image_leaves_when_it_is_broken() -> None:
     assert backwards == 10 + 4 * 2
 
 
-def test_a_broken_image_has_no_further_restart() -> None:
+def test_a_broken_image_gets_no_further_restart() -> None:
     x, y = torch.full((1, 1, 10, 10), 0.59), torch.ones(1, dtype=torch.int64)
 
     assert cost_of(ours.APGDT(steps=10), x, y, "linf:0.1")[:2] == (3, 2)
 
 
-def test_an_image_that_is_wrong_when_clean_costs_one_forward_and_stays_as_it_is() -> None:
+def test_an_image_that_is_wrong_when_clean_costs_one_forward_and_is_unchanged() -> None:
     x, y = torch.full((1, 1, 10, 10), 0.9), torch.zeros(1, dtype=torch.int64)
 
     forwards, backwards, x_adv = cost_of(ours.APGDCE(), x, y, "linf:0.1")
@@ -250,7 +250,7 @@ def test_an_unbroken_image_is_returned_unchanged() -> None:
     assert torch.equal(cost_of(ours.APGDT(steps=3), x, y, "l2:0.1")[2], x)
 
 
-def test_an_image_that_is_wrong_only_by_rounding_continues_and_is_returned() -> None:
+def test_an_image_that_is_wrong_only_by_rounding_is_attacked_further() -> None:
     def nearly_even(x: Tensor) -> Tensor:
         # Class 1 is ahead by up to 1e-6 of the spread of the logits.
         score = (x.flatten(1).mean(1) - 0.5).clamp(max=0.01) * 1e-4
@@ -279,7 +279,7 @@ def test_a_model_without_gradients_is_searched_to_the_end(threat: str) -> None:
 
 
 def test_gradients_of_a_randomised_model_are_averaged() -> None:
-    """Its gradient points the right way in 60 of 100 draws: one sample errs, the mean seldom."""
+    """The gradient points the right way in 60 of 100 draws; the mean of many rarely errs."""
 
     class Random(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

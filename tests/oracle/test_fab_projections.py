@@ -28,7 +28,7 @@ in_every_norm = pytest.mark.parametrize("norm", list(THREATS))
 def problems(rows: int, size: int, reach: float, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """Return points (some pixels at 0 and 1), uneven weights (some 0), and offsets.
 
-    An offset asks for at most `reach` of what the box allows; below 1 the hyperplane is met.
+    An offset is at most `reach` times what the box allows; below 1 the hyperplane can be reached.
     """
     g = torch.Generator().manual_seed(seed)
     t = (torch.rand(rows, size, generator=g) * 1.6 - 0.3).clamp(0, 1)
@@ -43,7 +43,7 @@ def problems(rows: int, size: int, reach: float, seed: int = 0) -> tuple[Tensor,
 
 
 def least_length(t: Any, w: Any, b: float, norm: str) -> float:
-    """Return the length of the shortest way, by a method that has nothing of ours."""
+    """Return the length of the shortest way, by a method that uses none of our code."""
     size, gap = len(t), b - w @ t
     if norm == "l2":  # d = clip(multiple · w), whose w·d grows with the multiple
         far = 1e6 * np.sign(gap)
@@ -65,7 +65,7 @@ def least_length(t: Any, w: Any, b: float, norm: str) -> float:
 
 
 @in_every_norm
-def test_a_projection_meets_the_hyperplane_in_the_box_by_the_shortest_way(norm: str) -> None:
+def test_a_projection_is_the_shortest_way_to_the_hyperplane_within_the_box(norm: str) -> None:
     t, w, b = problems(rows=20, size=11, reach=0.98)
 
     d = to_hyperplane(t, w, b, THREATS[norm]).double()
@@ -81,13 +81,15 @@ def test_a_projection_meets_the_hyperplane_in_the_box_by_the_shortest_way(norm: 
     assert moved.min() > -1e-6
     assert moved.max() < 1 + 1e-6
     np.testing.assert_allclose((w * moved).sum(1), b, atol=2e-5, rtol=1e-5)
-    # float32 knows how far w·t is from b to about 1e-6.
+    # In float32 the distance of w·t from b is known to about 1e-6.
     lengths = torch.linalg.vector_norm(d, order, dim=1)
     np.testing.assert_allclose(lengths, expected, rtol=1e-4, atol=2e-6)
 
 
 @in_every_norm
-def test_out_of_reach_every_pixel_with_weight_goes_to_the_side_of_the_box(norm: str) -> None:
+def test_an_unreachable_hyperplane_moves_every_weighted_pixel_to_a_side_of_the_box(
+    norm: str,
+) -> None:
     t, w, _ = problems(rows=20, size=11, reach=1)
 
     down = to_hyperplane(t, w, torch.full((20,), -1e3), THREATS[norm])
@@ -100,7 +102,9 @@ def test_out_of_reach_every_pixel_with_weight_goes_to_the_side_of_the_box(norm: 
 @in_every_norm
 @pytest.mark.parametrize("size", [1, 5, 64, 784])
 @pytest.mark.parametrize("reach", [0.01, 0.5, 1.5])
-def test_a_projection_has_the_bits_of_the_packages(norm: str, size: int, reach: float) -> None:
+def test_a_projection_equals_that_of_the_package_bit_by_bit(
+    norm: str, size: int, reach: float
+) -> None:
     t, w, b = problems(rows=60, size=size, reach=reach, seed=size)
     w[0], b[0] = 0, 1  # no gradient at all
     b[1] = (w[1] * t[1]).sum()  # on the hyperplane already
@@ -108,7 +112,7 @@ def test_a_projection_has_the_bits_of_the_packages(norm: str, size: int, reach: 
     assert torch.equal(to_hyperplane(t, w, b, THREATS[norm]), PACKAGE[norm](t, w, b))
 
 
-def test_the_arguments_of_a_projection_are_left_alone() -> None:
+def test_a_projection_does_not_change_its_arguments() -> None:
     t, w, b = problems(rows=5, size=9, reach=0.5)
     before = (t.clone(), w.clone(), b.clone())
 

@@ -1,4 +1,4 @@
-"""FAB-T and Square against exact answers: of a linear two-class model all distances are known.
+"""FAB-T and Square against exact answers: for a linear two-class model all distances are known.
 
 With logits (-s, s) and s = w·x + b, the boundary lies |s| / ‖w‖ away in the dual norm: ‖w‖₁ in
 Linf, ‖w‖₂ in L2, the largest |w| in L1.
@@ -52,7 +52,7 @@ def problem(
 @in_every_ball
 def test_fab_t_breaks_exactly_the_images_that_are_nearer_than_eps(text: str) -> None:
     threat, rng = Threat.parse(text), np.random.default_rng(0)
-    # Weights spread over a decade, so that no norm's way is another's.
+    # Weights spread over a decade, so that each norm has its own shortest way.
     w = torch.from_numpy(rng.choice([-1, 1], 48) * 10 ** rng.uniform(-0.5, 0.5, 48))
     model, x, y = problem(w, threat, (3, 4, 4))
     assert 0.05 < x.min()
@@ -65,7 +65,7 @@ def test_fab_t_breaks_exactly_the_images_that_are_nearer_than_eps(text: str) -> 
 
 
 @in_every_ball
-def test_the_nearest_point_of_fab_t_is_the_boundarys(text: str) -> None:
+def test_fab_t_finds_the_nearest_point_of_the_boundary(text: str) -> None:
     threat = Threat.parse(text)
     model, x, y = problem(torch.linspace(0.5, 1.5, 48), threat, (3, 4, 4))
 
@@ -79,7 +79,7 @@ def test_the_nearest_point_of_fab_t_is_the_boundarys(text: str) -> None:
 
 
 @in_every_ball
-def test_fab_t_finds_a_point_at_the_distance_of_the_boundary(text: str) -> None:
+def test_one_step_of_fab_t_ends_5_percent_beyond_the_boundary(text: str) -> None:
     threat = Threat.parse(text)
     model, x, y = problem(torch.linspace(0.5, 1.5, 48), threat, (3, 4, 4))
 
@@ -93,9 +93,9 @@ def test_fab_t_finds_a_point_at_the_distance_of_the_boundary(text: str) -> None:
 
 @pytest.mark.sampled(1)
 @in_every_ball
-def test_square_breaks_no_image_beyond_eps_and_all_that_its_squares_can_reach(text: str) -> None:
-    # Squares of AutoAttack's Square never start in the last row and column, nor does a bump
-    # point one way, so images near eps are out of its reach.
+def test_square_breaks_all_images_within_its_reach_and_none_beyond_eps(text: str) -> None:
+    # Squares of AutoAttack's Square never start in the last row and column, and a bump does not
+    # point in one direction only, so images near eps are out of its reach.
     threat = Threat.parse(text)
     model, x, y = problem(torch.ones(64), threat, (1, 8, 8))
 
@@ -107,7 +107,7 @@ def test_square_breaks_no_image_beyond_eps_and_all_that_its_squares_can_reach(te
     assert not fell[ratios > 1].any()
 
 
-def test_own_squares_break_exactly_the_images_that_are_nearer_than_eps() -> None:
+def test_satbenchs_own_squares_break_exactly_the_images_that_are_nearer_than_eps() -> None:
     threat = Threat.parse("linf:0.05")
     w = torch.linspace(-1, 1, 16)
     model, x, y = problem(w, threat, (1, 4, 4))
@@ -120,7 +120,7 @@ def test_own_squares_break_exactly_the_images_that_are_nearer_than_eps() -> None
     expected = [ratio < 1 for ratio in RATIOS for _ in LABELS]
     assert broken(model, x, x_adv, y, threat).tolist() == expected
     assert (margin < 0).tolist() == expected
-    # Those that stay are at the corner of the ball that lowers the margin most.
+    # The images that survive are at the corner of the ball that lowers the margin most.
     stay = ~torch.tensor(expected)
     corner = x - 0.05 * (2 * y - 1).view(-1, 1, 1, 1) * w.sign().view(1, 4, 4)
     torch.testing.assert_close(x_adv[stay], corner[stay])

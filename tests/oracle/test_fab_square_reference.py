@@ -29,7 +29,7 @@ from satbench.models import load_model, request_model
 pytestmark = pytest.mark.sampled(2)
 
 ROBUST, WEAK = "fmnist-sat-tiny-relu-s0", "fmnist-standard-tiny-relu-s0"
-# In which the attack breaks some of the images of the model and leaves some.
+# In each of them the attack breaks some images of the model and leaves some.
 ON_ROBUST = [(ROBUST, "linf:0.1"), (ROBUST, "l2:1"), (ROBUST, "l1:8")]
 FAB_CASES = [*ON_ROBUST, (WEAK, "linf:0.01"), (WEAK, "l2:0.2"), (WEAK, "l1:2")]
 SQUARE_CASES = [*ON_ROBUST, (WEAK, "linf:0.05"), (WEAK, "l2:1"), (WEAK, "l1:8")]
@@ -43,7 +43,7 @@ def shipped_model(name: str) -> nn.Module:
 def images_and_results(
     ours: Attack, theirs: Attack, name: str, images: Dataset, threat: Threat
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Return the images that are right when clean, their labels, and what both make of them."""
+    """Return the images that are right when clean, their labels, and both attacks' results."""
     model = shipped_model(name)
     x, y = torch.from_numpy(images.pixels(np.arange(len(images)))), torch.from_numpy(images.labels)
     right = predict(model, x) == y
@@ -63,7 +63,7 @@ def check_equal_verdicts(
 
 
 @pytest.mark.sampled(1)
-@pytest.mark.parametrize(("model", "threat"), FAB_CASES[:4])  # the others are among the slow ones
+@pytest.mark.parametrize(("model", "threat"), FAB_CASES[:4])  # the other cases are slow tests
 def test_fab_t_gives_each_image_the_verdict_of_the_package(
     model: str, threat: str, fashion: Dataset
 ) -> None:
@@ -74,7 +74,7 @@ def test_fab_t_gives_each_image_the_verdict_of_the_package(
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize(("model", "threat"), ON_ROBUST)
-def test_what_fab_t_breaks_within_eps_has_its_nearest_point_there(
+def test_images_that_fab_t_breaks_have_a_nearest_point_within_eps(
     model: str, threat: str, fashion: Dataset
 ) -> None:
     attack, parsed, net = FABT(steps=6, targets=2), Threat.parse(threat), shipped_model(model)
@@ -92,7 +92,7 @@ def test_what_fab_t_breaks_within_eps_has_its_nearest_point_there(
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize(("model", "threat"), SQUARE_CASES[:4])
-def test_square_gives_each_image_the_bits_of_the_package(
+def test_square_gives_the_same_images_as_the_package_bit_by_bit(
     model: str, threat: str, fashion: Dataset
 ) -> None:
     ours, theirs = Square(queries=60), reference.ReferenceSquare(queries=60)
@@ -107,7 +107,7 @@ def test_square_gives_each_image_the_bits_of_the_package(
 
 @dataclass(frozen=True)
 class RescaledReference(reference.ReferenceSquare):
-    """The package's Square with its own option to fit the schedule to the queries."""
+    """The package's Square, with its option to fit the schedule to the queries."""
 
     def __call__(
         self, model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource
@@ -119,7 +119,7 @@ class RescaledReference(reference.ReferenceSquare):
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize(("model", "threat"), SQUARE_CASES[:4])
-def test_square_rescaled_gives_each_image_the_bits_of_the_package_rescaled(
+def test_rescaled_square_gives_the_same_images_as_the_rescaled_package_bit_by_bit(
     model: str, threat: str, fashion: Dataset
 ) -> None:
     ours, theirs = Square(queries=100, schedule="rescaled"), RescaledReference(queries=100)
@@ -140,7 +140,7 @@ HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (3, 224, 224)], ids=str)
 @pytest.mark.parametrize(("norm", "least"), [("linf", 1), ("l2", 3), ("l1", 3)])
 @pytest.mark.parametrize(("schedule", "queries"), [("fixed", 10_000), ("rescaled", 1_000)])
-def test_squares_shrink_where_the_paper_and_the_package_shrink_them(
+def test_squares_shrink_at_the_queries_of_the_paper_and_the_package(
     schedule: Literal["fixed", "rescaled"],
     queries: int,
     norm: str,
@@ -198,7 +198,7 @@ class Score(nn.Module):
 
 
 def cost_of(attack: Attack, model: nn.Module, x: Tensor, threat: str) -> tuple[int, int, Tensor]:
-    """Return forwards, backwards, and what the attack makes of images of class 1."""
+    """Return forwards, backwards and the adversarial images, for images of class 1."""
     passes, noise = Passes(), Noise(0, "part", tuple(range(len(x))))
     y = torch.ones(len(x), dtype=torch.int64)
     x_adv = attack(CountingModel(model, passes), x, y, Threat.parse(threat), noise)
@@ -211,7 +211,7 @@ def grey(*means: float, side: int = 8) -> Tensor:
 
 @pytest.mark.parametrize("threat", ["linf:0.1", "l2:0.1", "l1:0.1"])
 @pytest.mark.parametrize(("classes", "targets", "used"), [(4, 9, 3), (12, 9, 9), (4, 2, 2)])
-def test_fab_t_spends_on_a_robust_image_what_it_says(
+def test_fab_t_costs_the_expected_number_of_passes_on_a_robust_image(
     threat: str, classes: int, targets: int, used: int
 ) -> None:
     attack = FABT(steps=10, targets=targets)
@@ -221,9 +221,9 @@ def test_fab_t_spends_on_a_robust_image_what_it_says(
     assert (forwards, backwards) == (2 * (1 + used * 19), 2 * used * 10)
 
 
-def test_fab_t_spends_nothing_on_an_image_that_has_left() -> None:
-    # The second falls to the first step toward the first target; the clean forward is then
-    # repeated for the one that stays, once.
+def test_fab_t_spends_no_pass_on_an_image_that_is_already_broken() -> None:
+    # The first step toward the first target breaks the second image.  The clean forward is then
+    # repeated once for the image that survives.
     forwards, backwards, x_adv = cost_of(FABT(steps=10), Score(4), grey(0.9, 0.55), "linf:0.1")
 
     assert (forwards, backwards) == (1 + 3 * 19 + 1 + 2, 3 * 10 + 1)
@@ -231,8 +231,9 @@ def test_fab_t_spends_nothing_on_an_image_that_has_left() -> None:
     assert torch.equal(x_adv[0], grey(0.9)[0])
 
 
-def test_fab_t_walks_on_from_a_success_that_rounding_could_undo() -> None:
-    # Beside logits of 1,000 a lead of 0.005 is none: the nearest point counts, as in the package.
+def test_fab_t_continues_after_a_success_that_rounding_could_undo() -> None:
+    # With logits of 1,000 a lead of 0.005 does not count, but the nearest point does, as in the
+    # package.
     model, image = Score(2, offset=1000), grey(0.55)
 
     forwards, _, x_adv = cost_of(FABT(steps=30), model, image, "linf:0.1")
@@ -241,7 +242,7 @@ def test_fab_t_walks_on_from_a_success_that_rounding_could_undo() -> None:
     assert 0.05 <= (image - x_adv).max() < 0.0505
 
 
-def test_fab_t_leaves_an_image_that_is_wrong_already() -> None:
+def test_fab_t_does_not_change_an_image_that_is_wrong_when_clean() -> None:
     forwards, backwards, x_adv = cost_of(FABT(steps=5), Score(), grey(0.2), "linf:0.4")
 
     assert (forwards, backwards) == (1, 0)
@@ -249,15 +250,15 @@ def test_fab_t_leaves_an_image_that_is_wrong_already() -> None:
 
 
 @pytest.mark.parametrize("threat", ["l2:0.1", "l1:0.1"])
-def test_square_spends_two_forwards_beside_its_queries(threat: str) -> None:
+def test_square_costs_its_queries_and_two_more_forwards(threat: str) -> None:
     attack = Square(queries=30)
 
     assert cost_of(attack, Score(), grey(0.9, 0.8), threat)[:2] == (2 * (30 + 2), 0)
 
 
 def test_square_makes_no_query_if_a_square_changes_no_pixel() -> None:
-    # An image of one pixel is up or down by eps: a square of the side it is on changes nothing,
-    # and none is better than down.
+    # An image of one pixel is up or down by eps: a square of the same sign changes nothing, and
+    # down is the best.
     noise, queries = Noise(0, "part", (0,)), 200
     draw = torch.Generator().manual_seed(noise.block_seed())
     is_up = bool(torch.rand(1, generator=draw) > 0.5)
@@ -271,7 +272,7 @@ def test_square_makes_no_query_if_a_square_changes_no_pixel() -> None:
     assert 50 < asked < 150
 
 
-def test_square_leaves_an_image_at_its_first_success() -> None:
+def test_square_stops_at_an_image_after_its_first_success() -> None:
     # Stripes move the mean of a 1-pixel image by eps either way, so one query more is enough.
     forwards, _, x_adv = cost_of(
         Square(queries=50), Score(), grey(*[0.55] * 20, side=1), "linf:0.1"
@@ -281,7 +282,7 @@ def test_square_leaves_an_image_at_its_first_success() -> None:
     assert forwards < 20 * 3 + 20 * 8
 
 
-def test_square_returns_images_that_it_cannot_break_as_they_came() -> None:
+def test_square_returns_unbroken_images_unchanged() -> None:
     image = grey(0.9, 0.2)
 
     assert torch.equal(cost_of(Square(queries=20), Score(), image, "l2:0.5")[2], image)
@@ -291,7 +292,7 @@ def test_square_returns_images_that_it_cannot_break_as_they_came() -> None:
     ("attack", "fields"),
     [(FABT, {"steps": 0}), (FABT, {"targets": 0}), (FABT, {"block": 0}), (Square, {"queries": 0})],
 )
-def test_a_count_below_one_is_refused_by_name(
+def test_a_count_below_1_is_refused_and_named(
     attack: type[FABT | Square], fields: dict[str, int]
 ) -> None:
     with pytest.raises(SatbenchError, match=f"expected {next(iter(fields))} of 1 or more, got 0"):

@@ -65,7 +65,7 @@ def test_each_image_has_the_verdict_of_the_package_on_the_nearest_targets(
     assert len({tuple(order[:3]) for order in orders.values()}) > 5
 
 
-def test_a_robust_image_costs_a_forward_and_a_backward_a_class_and_then_its_searches() -> None:
+def test_a_robust_image_costs_a_forward_and_a_backward_per_class_and_its_searches() -> None:
     class Robust(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return 1e-3 * x.flatten(1) * torch.arange(5.0) + torch.tensor([9.0, 0, 0, 0, 0])
@@ -75,5 +75,5 @@ def test_a_robust_image_costs_a_forward_and_a_backward_a_class_and_then_its_sear
 
     PublishedMALT(7, 3)(CountingModel(Robust(), passes), x, y, Threat.parse("linf:0.1"), noise)
 
-    # When clean, at once for all four distances, at each start and after each step.
+    # One forward when clean, one for all four distances, one at each start and after each step.
     assert (2 * (1 + 1 + 3 * 8), 2 * (4 + 3 * 7)) == passes.take()

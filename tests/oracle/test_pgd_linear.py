@@ -1,4 +1,4 @@
-"""PGD and Auto-PGD against exact answers: of a linear two-class model all distances are known.
+"""PGD and Auto-PGD against exact answers: for a linear two-class model all distances are known.
 
 With logits (-s, s) and s = w·x + b, the boundary lies |s| / ‖w‖₁ away in Linf, |s| / ‖w‖₂ in L2
 and |s| / max|w| in L1, so both must break exactly the images that are nearer than eps.
@@ -21,9 +21,9 @@ from satbench.core.threat import Length, Threat
 from satbench.engine.contract import Attack
 from satbench.engine.judge import broken
 
-# Distances in units of eps.  0.2 is beyond one step from the clean image only by going the right
-# way, 0.3 beyond one step of eps/4, 0.995 and 1.005 tell a ball that is 1 % off, and 1.1 to 2.5
-# are what steps without projection reach.
+# Distances in units of eps.  One step from the clean image reaches 0.2 only in the right direction.
+# One step of eps/4 does not reach 0.3.  0.995 and 1.005 reveal a ball that is 1 % off.  Steps
+# without projection reach 1.1 to 2.5.
 RATIOS = (0.05, 0.2, 0.3, 0.6, 0.9, 0.97, 0.995, 1.005, 1.03, 1.1, 1.4, 2.5)
 
 SHAPES = ((1, 8, 8), (3, 5, 4), (2, 1, 7))
@@ -51,7 +51,7 @@ def uneven_weights(rng: np.random.Generator, dimensions: int) -> NDArray[np.floa
 def at_distances(
     threat: Threat, shape: tuple[int, int, int]
 ) -> tuple[Linear, Tensor, Tensor, NDArray[np.bool_]]:
-    """Build a model, images of both classes at `RATIOS` · eps from its boundary, and who falls.
+    """Build a model, images of both classes at `RATIOS` · eps from its boundary, and which fall.
 
     All pixels keep eps clear of 0 and 1, so that the box does not bind.
     """
@@ -66,7 +66,7 @@ def at_distances(
     shift = wanted - (near @ w + model.b) / reach_of_one
     x = (near + shift[:, None] * toward[threat.norm]).astype(np.float32)
     distance = np.abs(x.astype(np.float64) @ w + model.b) / reach_of_one
-    assert np.abs(distance / eps - 1).min() > 1e-3  # nobody is on the edge itself
+    assert np.abs(distance / eps - 1).min() > 1e-3  # no image is on the edge itself
     assert x.min() > eps
     assert x.max() < 1 - eps
     labels = torch.from_numpy((wanted > 0).astype(np.int64))
@@ -91,14 +91,14 @@ def test_pgd_breaks_exactly_the_images_within_reach(
     parsed = Threat.parse(threat)
     model, x, y, expected = at_distances(parsed, shape)
 
-    # In L2 the part of a random start across w shrinks by about a fifth a step.
+    # In L2 the part of a random start perpendicular to w shrinks by about a fifth per step.
     got = attacked(model, x, y, parsed, PGD(steps=40, start=start, keep=keep))
 
     assert got == expected.tolist()
 
 
 class FourClasses(nn.Module):
-    """Two more classes, which never win: what the targeted DLR loss needs."""
+    """Two more classes that never win, because the targeted DLR loss needs four classes."""
 
     def __init__(self, two: nn.Module) -> None:
         super().__init__()
@@ -120,8 +120,8 @@ def test_auto_pgd_breaks_exactly_the_images_within_reach(
 
     got = attacked(FourClasses(model), x, y, parsed, attack(steps=40))
 
-    # In L1 it counts on the pixels changed so far, may end on more than the one that is best, and
-    # then stops a few percent short: the package's own iterates do.
+    # In L1 its sparsity follows the number of changed pixels.  It may end with more than the one
+    # that is best, and then stops a few percent short, as the package's own iterates do.
     sure = ~expected | (np.repeat(RATIOS, 2) < (0.95 if parsed.norm == "l1" else 1))
     assert sure.sum() >= 20
     assert np.array(got)[sure].tolist() == expected[sure].tolist()
@@ -135,7 +135,7 @@ def test_pgd_breaks_exactly_the_images_within_reach_where_the_box_binds(
     # In Linf, ball and box together are a box: pixel i moves s by |w_i| times its own room.
     threat, rng = Threat.parse("linf:0.3"), np.random.default_rng(0)
     w = uneven_weights(rng, 48)
-    # Margins around 0.26 ‖w‖₁, where the box decides: free of it, 0.3 ‖w‖₁ would be in reach.
+    # Margins around 0.26 ‖w‖₁, where the box decides: without it, 0.3 ‖w‖₁ would be in reach.
     model = Linear(w, 0.26 * np.abs(w).sum() - 0.5 * w.sum())
     x = rng.random((300, 48)).astype(np.float32)
     score = x.astype(np.float64) @ w + model.b
@@ -177,8 +177,8 @@ def test_an_absolute_step_is_in_pixels() -> None:
     torch.testing.assert_close(x_adv, torch.full_like(x, 0.53))
 
 
-def test_restarts_go_on_from_where_the_last_one_failed() -> None:
-    """One step of 2 eps breaks an image of a V-shaped model only from starts on the far side."""
+def test_restarts_break_images_that_survived_the_first_start() -> None:
+    """One step of 2 eps breaks an image of a V-shaped model only from a start on the far side."""
 
     class Valley(nn.Module):
         # Wrong only beyond +0.08; to the left of 0.5 the gradient leads the other way.

@@ -1,4 +1,4 @@
-"""Other people's code, on a shipped model and real images: the verdicts are the same."""
+"""Code of other projects gives the same verdicts on a shipped model and real images."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def by_foolbox(foolbox: ModuleType) -> Search:
 
 @pytest.fixture
 def by_plain_loop() -> Search:
-    """Return the loop that torchattacks has, written down: mean loss, new leaf a step."""
+    """Return the loop of torchattacks, written out: mean loss, a new leaf tensor each step."""
 
     def search(model: nn.Module, x: Tensor, y: Tensor, start: Tensor, threat: Threat) -> Tensor:
         eps, step, x_adv = threat.radius, threat.radius / 4, start.clone().detach()
@@ -83,7 +83,7 @@ def by_plain_loop() -> Search:
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("reference", ["by_foolbox", "by_plain_loop"])
-def test_pgd_gives_the_verdicts_of_the_reference_image_by_image(
+def test_pgd_gives_the_same_verdicts_as_the_reference_image_by_image(
     reference: str,
     norm: Literal["linf", "l2"],
     request: pytest.FixtureRequest,
@@ -101,6 +101,6 @@ def test_pgd_gives_the_verdicts_of_the_reference_image_by_image(
     verdicts = broken(model, x, expected, y, threat)
     assert broken(model, x, got, y, threat).tolist() == verdicts.tolist()
     assert 5 < verdicts.sum() < 45
-    # Rounding may turn the sign of a gradient that is nearly 0, and a pixel goes elsewhere: that
-    # is allowed for 1 pixel in 1,000.
+    # Rounding may flip the sign of a gradient that is nearly 0, and move the pixel the other way.
+    # This is allowed for 1 pixel in 1,000.
     assert ((got - expected).abs() <= 1e-6).double().mean() >= 0.999

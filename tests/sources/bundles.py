@@ -1,4 +1,4 @@
-"""Writes checkpoints in TensorFlow's format without it, for tests; TensorFlow reads them."""
+"""Write checkpoints in TensorFlow's format without TensorFlow, for tests."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def table(entries: Mapping[bytes, bytes]) -> bytes:
 
 
 def block(entries: Mapping[bytes, bytes], kind: bytes = b"\0") -> bytes:
-    """Return a block whose keys share nothing, with its kind and checksum behind it."""
+    """Return a block without shared key prefixes, followed by its kind and checksum."""
     content, starts = b"", []
     for key, value in entries.items():
         starts.append(len(content))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from serving import Server
 
-_connect = socket.socket.connect  # as it is before the tests' lock on the network
+_connect = socket.socket.connect  # the original, before the tests block the network
 
 
 @pytest.fixture

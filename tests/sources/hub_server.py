@@ -34,7 +34,7 @@ class HubServer:
         self._server.server_close()
 
     def post(self, path: str, body: bytes) -> Any:
-        """Answer a POST with what becomes JSON, or None where there is no such address."""
+        """Answer a POST with a value for JSON, or None for an unknown address."""
         if path == "/api/repos/create":
             asked = json.loads(body)
             name = "/".join(filter(None, (asked.get("organization"), asked["name"])))

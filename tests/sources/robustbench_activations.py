@@ -1,12 +1,12 @@
-"""The activation of every entry of RobustBench 1.1.1, read off its own architecture code.
+"""The activation of every entry of RobustBench 1.1.1, found in its own architecture code.
 
     python tests/sources/robustbench_activations.py [--only TEXT] [--table FILE]
 
-Each network is built without weights (torch's meta device) and takes one image, while the program
-notes which activation each layer computes and how many numbers go through it.  The one with most
-numbers is the entry's; others are noted beside it.  `--table` writes the table of names that
-`satbench leaderboard import robustbench` reads.  Nothing is downloaded, and no entry that cannot be
-built is guessed: it stays out of the table.
+Each network is built without weights (torch's meta device) and gets one image.  The program notes
+the activation of each layer and the count of its numbers.  The activation with the most numbers is
+that of the entry; the others are listed next to it.  `--table` writes the table of names that
+`satbench leaderboard import robustbench` reads.  Nothing is downloaded.  An entry that cannot be
+built is not guessed; it is left out of the table.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ OPS = {
 }
 # Modules that compute an activation from other operations, by the name of their class.
 CLASSES = {"Swish": "silu", "PSSiLU": "pssilu"}
-# Layers before an activation that jump, likewise.
+# The same for layers with jumps, before an activation.
 JUMPS = {"MeanSparse": "mean-sparse", "MeanSparse_imagenet": "mean-sparse"}
 
 MAIN = 0.9
@@ -46,7 +46,7 @@ MAIN = 0.9
 
 
 class Watch(TorchDispatchMode):
-    """Count the numbers that go through each activation, and the code files that ask for it."""
+    """Count the numbers that go through each activation, and the code files that call it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Watch(TorchDispatchMode):
             self.files.setdefault(activation, set()).add(own[-1].replace(".", "/") + ".py")
 
     def enter(self, module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
-        """Go into a module, before its forward pass."""
+        """Enter a module, before its forward pass."""
         self.stack.append(module)
         name = type(module).__name__
         self.jumps |= {JUMPS[name]} if name in JUMPS else set()
@@ -82,7 +82,7 @@ class Watch(TorchDispatchMode):
             self.note(activation, inputs[0].numel())
 
     def leave(self, *_: object) -> None:
-        """Leave it again."""
+        """Leave the module."""
         self.stack.pop()
 
 
@@ -127,7 +127,7 @@ def trace(name: str, device: str) -> Watch:
 
 
 def row(name: str, watch: Watch) -> str:
-    """Return an entry's line of the table; empty where no activation is the main one."""
+    """Return an entry's line of the table; empty if there is no main activation."""
     total = sum(watch.numbers.values())
     ordered = [one for one, _ in watch.numbers.most_common()]
     if not total or watch.numbers[ordered[0]] < MAIN * total:
@@ -141,7 +141,7 @@ def row(name: str, watch: Watch) -> str:
 
 
 def main() -> None:
-    """Trace all entries, or those whose name has a text in it."""
+    """Trace all entries, or those whose name contains a text."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", default="", metavar="TEXT")
     parser.add_argument("--table", type=Path, metavar="FILE")

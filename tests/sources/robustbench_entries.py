@@ -1,12 +1,12 @@
-"""Every entry of RobustBench 1.1.1, loaded by its own code and by satbench: are they equal?
+"""Load every entry of RobustBench 1.1.1 by its own code and by satbench, and compare them.
 
     python tests/sources/robustbench_entries.py [--only TEXT] [--again] [--results FILE]
 
-Each entry runs in a process of its own, so that one network at a time is in memory: its file or
-files are written with random weights in the layout that RobustBench's loader expects, both load
-them, and both answer one image of the size that the entry takes.  All networks begin with NaN
-where they would draw initial weights, so finite logits say that the weights came from the file.
-What has a result in FILE is not run again; a stopped run goes on where it was.  `--table` writes
+Each entry runs in its own process, so that one network at a time is in memory.  Its files are
+written with random weights in the layout that RobustBench's loader expects.  Both load them, and
+both compute the logits of one image of the size of the entry.  The initial weights of all networks
+are NaN, so finite logits show that the weights came from the file.  An entry with a result in FILE
+is not run again, so a stopped run continues where it stopped.  `--table` writes
 `docs/robustbench.md`, the page of the results.
 """
 
@@ -33,7 +33,7 @@ State = dict[str, Any]
 
 
 def compare(name: str, folder: Path) -> dict[str, Any]:
-    """Load one entry both ways from files in `folder`; -> what is to be known of it.
+    """Load one entry both ways from files in `folder`; -> its result.
 
     `result` is `equal`, `different`, `refused` (by satbench alone) or `cannot be built` (by
     RobustBench's own loader), the last three with a `reason`.
@@ -48,7 +48,7 @@ def compare(name: str, folder: Path) -> dict[str, Any]:
     os.environ["SATBENCH_ROBUSTBENCH"] = str(folder / "models")
     torch.hub.set_dir(str(folder / "hub"))
     package = import_robustbench()
-    if entry != "Kang2021Stable":  # whose weights must lie on a manifold
+    if entry != "Kang2021Stable":  # their weights must lie on a manifold
         draw_nothing()
     try:
         with strangers_code():
@@ -125,7 +125,7 @@ def write_files(package: Any, name: str, folder: Path) -> dict[str, Any]:
 
 
 def draw_nothing() -> None:
-    """Let initial weights be NaN in this process: at once there, and seen where they stay."""
+    """Make initial weights NaN in this process: this is fast, and unloaded weights show."""
     import torch
 
     def poison(tensor: Any, *_: Any, **__: Any) -> Any:
@@ -204,7 +204,7 @@ def prefixed(state: State, prefix: str = "module.") -> State:
 
 
 def bare(state: State) -> State:
-    """Return the weights of what stands behind a normalisation, by its own names."""
+    """Return the weights of the network after a normalisation, by its own names."""
     return {k.partition(".")[2]: v for k, v in state.items() if k.startswith("model.")}
 
 
@@ -219,7 +219,7 @@ def old_swin(state: State) -> State:
 
 
 def write_to_hub(state: State, timm_name: str, folder: Path) -> None:
-    """Write weights to torch's own cache, under a name that tells their digest where it must."""
+    """Write weights to torch's own cache, under a name with their digest if needed."""
     import timm
     import torch
     from torchvision.models import ResNet50_Weights
@@ -285,7 +285,7 @@ def _compare(name: str, folder: Path, result: Path) -> None:
 
 
 def run_all(chosen: Iterator[str], results: Path, again: bool, limit: float) -> None:
-    """Compare entry after entry and write each result down at once."""
+    """Compare entry after entry and write each result at once."""
     for name in chosen:
         known = json.loads(results.read_text()) if results.is_file() else {}
         if name in known and not again:
@@ -296,7 +296,7 @@ def run_all(chosen: Iterator[str], results: Path, again: bool, limit: float) -> 
 
 
 def page(known: dict[str, Any]) -> str:
-    """Return the page that tells the results, in markdown."""
+    """Return the page of the results, in markdown."""
     equal = sum(told["result"] == "equal" for told in known.values())
     lines = [
         *_HEAD.format(count=len(known), equal=equal, rest=len(known) - equal).splitlines(),

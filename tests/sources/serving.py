@@ -6,9 +6,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files`, ranges too, and records the requests.
+    """Serves `files`, also in ranges, and records the requests.
 
-    The next answers end after the numbers of bytes in `breaks`, one each.
+    Each number in `breaks` ends one of the next answers after that many bytes.
     """
 
     daemon_threads = True

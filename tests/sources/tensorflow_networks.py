@@ -7,7 +7,7 @@ they run on a CPU.  Each takes (N, S, S, 3) in [0, 255] and gives logits.
     python tests/sources/tensorflow_networks.py 'resnet(groups=32,width=4)' 224 PREFIX
 
 saves a network with random weights at PREFIX, and its pixels and logits in PREFIX.npz.  It is a
-program, for TensorFlow and torch are not at peace in one process.
+program because TensorFlow and torch conflict in one process.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def tensorflow() -> Any:
 def answers(
     network: Callable[[Any, Any], Any], pixels: Array, prefix: Path, averaged: bool = False
 ) -> Array:
-    """Return a network's logits of (N, S, S, 3) pixels, its weights random, saved at `prefix`.
+    """Return the logits of (N, S, S, 3) pixels by a random network that is saved at `prefix`.
 
-    With `averaged`, the weights that made them are saved as moving averages, and others beside
-    them; the counter of steps and an optimiser's memory are saved too.
+    With `averaged`, its weights are saved as moving averages, next to other weights, a step counter
+    and the state of an optimiser.
     """
     tf = tensorflow()
     rng = np.random.default_rng(0)
@@ -78,9 +78,7 @@ def answers(
         session.run([steps.initializer, memory.initializer])
         width = np.abs(session.run(logits, {images: pixels})).max() / 5
         for name in [name for name in values if HEAD.search(name)]:
-            values[name] /= (
-                width  # logits are at most 5, whatever the activation does to the sums before them
-            )
+            values[name] /= width  # logits are at most 5 for any activation
         give(session, weights, list(values.values()))
         result: Array = session.run(logits, {images: pixels})
         if averaged:

@@ -1,4 +1,4 @@
-"""Files of weights in the layouts of the field, and files that are no weights."""
+"""Weights files in the usual layouts, and files that hold no weights."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def prefixed(prefix: str, state: State) -> State:
 
 
 def without_constants(state: State) -> State:
-    """Return the state as code saves it that normalises outside of the network."""
+    """Return the state that is saved by code which normalises outside the network."""
     return {k: v for k, v in state.items() if not k.startswith("0.")}
 
 
@@ -102,7 +102,7 @@ LAYOUTS: dict[str, Callable[[State], Any]] = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_layout_of_the_field_is_read(layout: str, save: Callable[[object], Path]) -> None:
+def test_the_usual_layouts_are_read(layout: str, save: Callable[[object], Path]) -> None:
     trained, fresh = network(), network()
     with torch.no_grad():
         trained[1].weight.add_(1)
@@ -112,7 +112,7 @@ def test_a_layout_of_the_field_is_read(layout: str, save: Callable[[object], Pat
     assert digest_weights(fresh) == digest_weights(trained)
 
 
-def test_a_model_that_wraps_a_network_takes_the_networks_weights(
+def test_the_weights_of_a_network_load_into_a_model_that_wraps_it(
     save: Callable[[object], Path],
 ) -> None:
     bare = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
@@ -137,7 +137,7 @@ def test_the_old_format_of_torch_is_read(tmp_path: Path) -> None:
     assert read_state(path).keys() == fresh.state_dict().keys()
 
 
-def test_constants_that_the_file_has_are_taken_from_it(save: Callable[[object], Path]) -> None:
+def test_constants_in_the_file_are_loaded(save: Callable[[object], Path]) -> None:
     trained, fresh = network(), network()
     with torch.no_grad():
         trained[0].mean.add_(0.1)
@@ -158,7 +158,7 @@ def two_sets(save: Callable[[object], Path]) -> Path:
     return save({"state_dict": state, "state_dict_ema": prefixed("module.", average)})
 
 
-def test_of_several_sets_none_is_guessed(two_sets: Path) -> None:
+def test_a_file_with_several_sets_of_weights_is_refused_unless_one_is_named(two_sets: Path) -> None:
     with pytest.raises(
         SatbenchError,
         match=r"holds several sets of weights \(state_dict, state_dict_ema\), and they give "
@@ -168,7 +168,7 @@ def test_of_several_sets_none_is_guessed(two_sets: Path) -> None:
 
 
 @pytest.mark.parametrize(("copy", "times"), [("state_dict", 1), ("state_dict_ema", 3)])
-def test_the_set_that_is_named_is_taken(copy: str, times: int, two_sets: Path) -> None:
+def test_a_named_set_of_weights_is_loaded(copy: str, times: int, two_sets: Path) -> None:
     request = request_model(f"{two_sets}#{copy}", "tiny(width=2)", "silu")
     loaded = load_model(request, 3)
 
@@ -176,14 +176,14 @@ def test_the_set_that_is_named_is_taken(copy: str, times: int, two_sets: Path) -
     assert loaded.info.name == f"w#{copy}"
 
 
-def test_a_set_that_is_not_there_is_answered_with_those_that_are(two_sets: Path) -> None:
+def test_an_unknown_set_is_refused_with_the_names_of_the_sets(two_sets: Path) -> None:
     with pytest.raises(
         SatbenchError, match=r"has no weights named 'ema'; it has state_dict, state_dict_ema$"
     ):
         read_state(two_sets, "ema")
 
 
-def test_a_safetensors_file_has_no_sets_to_name(tmp_path: Path) -> None:
+def test_a_set_name_is_refused_for_a_safetensors_file(tmp_path: Path) -> None:
     save_file(network().state_dict(), tmp_path / "w.safetensors")
     with pytest.raises(SatbenchError, match=r"holds one set of weights: leave out #ema$"):
         read_state(tmp_path / "w.safetensors", "ema")
@@ -246,7 +246,7 @@ def test_the_environment_cannot_switch_the_refusal_off(
     assert not (tmp_path / "ran").exists()
 
 
-# Files that are no weights
+# Files that hold no weights
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_the_environment_cannot_switch_the_refusal_off(
     ],
 )
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
-def test_what_is_no_file_of_weights_is_recognised(
+def test_a_file_without_weights_is_refused_with_the_reason(
     name: str, content: bytes, said: str, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -270,7 +270,7 @@ def test_what_is_no_file_of_weights_is_recognised(
         read_state(tmp_path / name)
 
 
-def test_a_checkpoint_cut_short_is_corrupt(save: Callable[[object], Path]) -> None:
+def test_a_truncated_checkpoint_is_reported_as_corrupt(save: Callable[[object], Path]) -> None:
     path = save(network().state_dict())
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(
@@ -279,7 +279,7 @@ def test_a_checkpoint_cut_short_is_corrupt(save: Callable[[object], Path]) -> No
         read_state(path)
 
 
-def test_another_format_is_refused_with_those_that_are_read(tmp_path: Path) -> None:
+def test_an_unknown_format_is_refused_with_the_supported_formats(tmp_path: Path) -> None:
     (tmp_path / "w.h5").touch()
     with pytest.raises(
         SatbenchError, match=r"one of the formats \.safetensors, \.pt, .*, got w\.h5$"
@@ -335,7 +335,7 @@ def test_weights_that_do_not_fit_are_refused_with_the_likely_cause(
     assert likely(change(network().state_dict()), save) == expected
 
 
-def test_the_tensors_that_do_not_fit_are_named(save: Callable[[object], Path]) -> None:
+def test_the_error_names_the_tensors_that_do_not_fit(save: Callable[[object], Path]) -> None:
     state = network().state_dict()
     del state["1.weight"]
     state["other.weight"] = torch.ones(2, 2)
@@ -345,7 +345,7 @@ def test_the_tensors_that_do_not_fit_are_named(save: Callable[[object], Path]) -
         load_weights(network(), save(state))
 
 
-def test_nothing_is_loaded_of_weights_that_do_not_fit(save: Callable[[object], Path]) -> None:
+def test_a_model_is_unchanged_if_the_weights_do_not_fit(save: Callable[[object], Path]) -> None:
     model = network()
     before = digest_weights(model)
     state = {k: v + 1 for k, v in model.state_dict().items() if k != "1.weight"}
@@ -355,7 +355,7 @@ def test_nothing_is_loaded_of_weights_that_do_not_fit(save: Callable[[object], P
     assert digest_weights(model) == before
 
 
-# Weights that are there more than once, and normalisers beside them
+# Repeated weights, and normalisers next to them
 
 MEAN, STD = torch.tensor([0.4]), torch.tensor([0.2])
 
@@ -392,7 +392,7 @@ NORMALISED: dict[str, Callable[[State], State]] = {
 
 
 @pytest.mark.parametrize("layout", NORMALISED)
-def test_a_normaliser_beside_the_weights_becomes_the_models(
+def test_a_normaliser_in_the_file_becomes_the_models_normaliser(
     layout: str, save: Callable[[object], Path]
 ) -> None:
     trained, fresh = network(), network()
@@ -405,7 +405,9 @@ def test_a_normaliser_beside_the_weights_becomes_the_models(
     assert digest_weights(fresh) == digest_weights(trained)
 
 
-def test_whether_the_file_tells_the_normalisation_is_known(save: Callable[[object], Path]) -> None:
+def test_load_weights_returns_whether_the_file_has_the_normalisation(
+    save: Callable[[object], Path],
+) -> None:
     state = network().state_dict()
 
     assert load_weights(network(), save(state))
@@ -416,7 +418,9 @@ def bare_net() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3))
 
 
-def test_a_normaliser_without_a_layer_for_it_is_not_lost(save: Callable[[object], Path]) -> None:
+def test_a_normaliser_is_refused_if_the_model_has_no_layer_for_it(
+    save: Callable[[object], Path],
+) -> None:
     path = save(madry(bare_net().state_dict()))
     with pytest.raises(
         SatbenchError,
@@ -426,7 +430,7 @@ def test_a_normaliser_without_a_layer_for_it_is_not_lost(save: Callable[[object]
 
 
 @pytest.mark.parametrize("change", ["none", "counter missing", "counter differs"])
-def test_copies_of_the_weights_are_one_if_they_are_the_same(
+def test_equal_copies_of_the_weights_count_as_one(
     change: str, save: Callable[[object], Path]
 ) -> None:
     trained, fresh = bare_net(), bare_net()
@@ -444,7 +448,7 @@ def test_copies_of_the_weights_are_one_if_they_are_the_same(
     assert digest_weights(fresh) == digest_weights(trained)
 
 
-def test_copies_that_differ_are_not_guessed_between(save: Callable[[object], Path]) -> None:
+def test_copies_of_the_weights_that_differ_are_refused(save: Callable[[object], Path]) -> None:
     state = madry(without_constants(network().state_dict()))
     state["module.attacker.model.1.weight"] = state["module.model.1.weight"] + 1
     with pytest.raises(
@@ -454,7 +458,7 @@ def test_copies_that_differ_are_not_guessed_between(save: Callable[[object], Pat
         load_weights(network(), save(state))
 
 
-def test_normalisers_that_differ_are_not_guessed_between(save: Callable[[object], Path]) -> None:
+def test_normalisers_that_differ_are_refused(save: Callable[[object], Path]) -> None:
     state = madry(without_constants(network().state_dict()))
     state["module.normalizer.new_mean"] = state["module.normalizer.new_mean"] + 0.1
     with pytest.raises(SatbenchError, match=r"not in the model: .*new_mean"):
@@ -464,7 +468,7 @@ def test_normalisers_that_differ_are_not_guessed_between(save: Callable[[object]
 @pytest.mark.parametrize(
     ("mean", "std"), [(123.675, 58.395), (-0.5, 0.5), (0.5, 0.0), (float("nan"), 0.5)]
 )
-def test_constants_of_other_pixels_than_those_of_0_to_1_are_no_normaliser(
+def test_constants_that_do_not_suit_pixels_in_0_to_1_are_no_normaliser(
     mean: float, std: float, save: Callable[[object], Path]
 ) -> None:
     state = madry(
@@ -474,10 +478,10 @@ def test_constants_of_other_pixels_than_those_of_0_to_1_are_no_normaliser(
         load_weights(network(), save(state))
 
 
-# Picking
+# Selection of tensors
 
 
-def test_keys_take_the_tensors_below_a_name_and_drop_leaves_others_out() -> None:
+def test_keys_selects_the_tensors_under_a_prefix_and_drop_removes_others() -> None:
     ones = {name: torch.ones(1) for name in ("a.b.w", "a.bc.w", "a.b.x", "d.w", "d")}
 
     def names(keys: str = "", drop: tuple[str, ...] = ()) -> set[str]:
@@ -503,7 +507,7 @@ def test_keys_take_the_tensors_below_a_name_and_drop_leaves_others_out() -> None
         ("x", ("x",), r"expected --keys .* got 'x'"),
     ],
 )
-def test_a_name_that_no_tensor_begins_with_is_refused_with_those_that_do(
+def test_a_prefix_that_matches_no_tensor_is_refused_with_the_prefixes_in_the_file(
     keys: str, drop: tuple[str, ...], said: str
 ) -> None:
     with pytest.raises(SatbenchError, match=said):

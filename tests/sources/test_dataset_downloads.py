@@ -1,4 +1,4 @@
-"""`satbench datasets`: what is present, and the download of CIFAR from a server of this test."""
+"""`satbench datasets`: the list of data sets, and the download of CIFAR from a test server."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def datasets(*words: str | Path) -> Result:
     return CliRunner().invoke(cli, ["datasets", *map(str, words)], catch_exceptions=False)
 
 
-def test_what_is_downloaded_is_loaded(served: Made, server: Server, tmp_path: Path) -> None:
+def test_a_downloaded_data_set_can_be_loaded(served: Made, server: Server, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     digests = download(served.name, folder)
     test = load_dataset(served.name, data_dir=folder)
@@ -52,7 +52,7 @@ def test_what_is_downloaded_is_loaded(served: Made, server: Server, tmp_path: Pa
     assert [path.name for path in folder.iterdir()] == [CIFAR[served.name][0]]
 
 
-def test_what_is_there_is_not_downloaded_again(
+def test_a_complete_data_set_is_not_downloaded_again(
     served: Made, server: Server, tmp_path: Path
 ) -> None:
     first = download(served.name, tmp_path / "data")
@@ -62,7 +62,7 @@ def test_what_is_there_is_not_downloaded_again(
     assert len(server.asked) == asked >= 1
 
 
-def test_what_is_incomplete_is_replaced(served: Made, tmp_path: Path) -> None:
+def test_an_incomplete_data_set_is_replaced(served: Made, tmp_path: Path) -> None:
     place = tmp_path / "data" / CIFAR[served.name][0]
     place.mkdir(parents=True)
     (place / CIFAR[served.name][1][0]).write_bytes(b"half")
@@ -73,11 +73,11 @@ def test_what_is_incomplete_is_replaced(served: Made, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["another archive", "half of it", "no such file"])
-def test_a_download_that_fails_leaves_nothing(
+def test_a_failed_download_leaves_no_file(
     fault: str, served: Made, server: Server, tmp_path: Path
 ) -> None:
     content = server.files.pop("archive.tar.gz")
-    if fault == "half of it":  # torchvision asks where the file is before it asks for it
+    if fault == "half of it":  # torchvision first asks for the address
         server.files["archive.tar.gz"] = content
         server.breaks = [len(content), len(content) // 2]
     if fault == "another archive":
@@ -88,7 +88,7 @@ def test_a_download_that_fails_leaves_nothing(
     assert list((tmp_path / "data").iterdir()) == []
 
 
-def test_the_files_are_those_that_torchvision_keeps(served: Made) -> None:
+def test_the_files_lie_where_torchvision_expects_them(served: Made) -> None:
     kind = KINDS[served.name]
     names = {name for name, _ in (*kind.train_list, *kind.test_list)} | {kind.meta["filename"]}
 
@@ -105,7 +105,9 @@ def test_the_command_downloads_and_prints_the_digests(served: Made, tmp_path: Pa
     assert list(told["digests"]) == ["test (2)", "train (10)"]
 
 
-def test_the_list_says_what_is_present(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_list_says_which_data_sets_are_present(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made_dataset("cifar10", tmp_path, monkeypatch)
     rows = json.loads(datasets("--json", "--data-dir", tmp_path).stdout)
     present = {row["name"]: row["present"] for row in rows}
@@ -118,7 +120,7 @@ def test_the_list_says_what_is_present(tmp_path: Path, monkeypatch: pytest.Monke
     }
 
 
-def test_only_what_can_be_downloaded_is(tmp_path: Path) -> None:
+def test_a_data_set_that_cannot_be_downloaded_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SatbenchError, match="expected cifar10 or cifar100 to download"):
         download("fashion-mnist", tmp_path)
     with pytest.raises(SatbenchError, match="unknown dataset 'cifar-10': did you mean 'cifar10'"):

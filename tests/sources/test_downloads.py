@@ -1,4 +1,4 @@
-"""Downloads that break off, go on, and turn out to be something else."""
+"""Downloads that are interrupted, resumed, or return a wrong file."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def leftovers(path: Path) -> list[str]:
     return sorted(p.name for p in path.parent.iterdir() if not p.name.startswith("."))
 
 
-def test_a_file_is_fetched_whole(server: Server, path: Path) -> None:
+def test_a_whole_file_is_downloaded(server: Server, path: Path) -> None:
     assert fetch(server, path) == DATA
     assert leftovers(path) == ["w.safetensors"]
 
 
-def test_a_file_that_is_there_is_not_asked_for(server: Server, path: Path) -> None:
+def test_a_file_that_is_present_is_not_downloaded_again(server: Server, path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"here")
 
@@ -44,14 +44,14 @@ def test_a_file_that_is_there_is_not_asked_for(server: Server, path: Path) -> No
     assert server.asked == []
 
 
-def test_a_transfer_that_breaks_off_goes_on_where_it_stopped(server: Server, path: Path) -> None:
+def test_an_interrupted_transfer_resumes_where_it_stopped(server: Server, path: Path) -> None:
     server.breaks = [300_000, 200_000]
 
     assert fetch(server, path) == DATA
     assert server.asked == ["", "bytes=300000-", "bytes=500000-"]
 
 
-def test_the_next_command_goes_on_where_the_last_one_stopped(server: Server, path: Path) -> None:
+def test_the_next_command_resumes_an_interrupted_download(server: Server, path: Path) -> None:
     path.parent.mkdir()
     (path.parent / PART).write_bytes(DATA[:1000])
 
@@ -59,7 +59,7 @@ def test_the_next_command_goes_on_where_the_last_one_stopped(server: Server, pat
     assert server.asked == ["bytes=1000-"]
 
 
-def test_what_a_dead_connection_brought_is_kept_for_the_next_command(
+def test_a_partial_file_is_kept_for_the_next_command_if_the_connection_dies(
     server: Server, path: Path
 ) -> None:
     server.breaks = [1000] + [0] * TRIES
@@ -73,14 +73,14 @@ def test_what_a_dead_connection_brought_is_kept_for_the_next_command(
     assert server.asked[-1] == "bytes=1000-"
 
 
-def test_a_server_without_ranges_sends_all_of_it_again(server: Server, path: Path) -> None:
+def test_a_server_without_ranges_sends_the_whole_file_again(server: Server, path: Path) -> None:
     server.breaks, server.ranges = [300_000], False
 
     assert fetch(server, path) == DATA
     assert server.asked == ["", "bytes=300000-"]
 
 
-def test_a_server_without_ranges_that_never_gets_far_is_given_up(
+def test_a_server_without_ranges_is_given_up_if_every_transfer_breaks_off(
     server: Server, path: Path
 ) -> None:
     server.breaks, server.ranges = [500, 400] * 20, False
@@ -90,7 +90,7 @@ def test_a_server_without_ranges_that_never_gets_far_is_given_up(
 
 
 @pytest.mark.parametrize("begun", [b"of another file", b"x" * (len(DATA) + 5), b"x" * len(DATA)])
-def test_a_beginning_of_another_file_is_thrown_away(
+def test_a_partial_download_of_another_file_is_discarded(
     begun: bytes, server: Server, path: Path
 ) -> None:
     path.parent.mkdir()
@@ -99,7 +99,7 @@ def test_a_beginning_of_another_file_is_thrown_away(
     assert fetch(server, path) == DATA
 
 
-def test_a_file_of_another_digest_is_refused_and_not_kept(server: Server, path: Path) -> None:
+def test_a_file_with_a_wrong_digest_is_refused_and_deleted(server: Server, path: Path) -> None:
     with pytest.raises(
         SatbenchError, match=r"^expected a file whose SHA-256 begins with abcdef0123, got "
     ):
@@ -108,7 +108,7 @@ def test_a_file_of_another_digest_is_refused_and_not_kept(server: Server, path: 
     assert len(server.asked) == 1
 
 
-def test_a_resumed_file_of_another_digest_is_refused_and_not_kept(
+def test_a_resumed_file_with_a_wrong_digest_is_refused_and_deleted(
     server: Server, path: Path
 ) -> None:
     path.parent.mkdir()
@@ -119,19 +119,21 @@ def test_a_resumed_file_of_another_digest_is_refused_and_not_kept(
 
 
 @pytest.mark.parametrize("page", [b"<!DOCTYPE html><title>Google Drive", b"\n <HTML><head>"])
-def test_a_web_page_is_recognised_and_not_kept(page: bytes, server: Server, path: Path) -> None:
+def test_a_web_page_is_recognised_and_deleted(page: bytes, server: Server, path: Path) -> None:
     server.files["w"] = page
     with pytest.raises(SatbenchError, match=r"^expected weights from http.*/w, got a web page"):
         fetch(server, path)
     assert leftovers(path) == []
 
 
-def test_a_server_that_refuses_is_named_with_its_answer(server: Server, path: Path) -> None:
+def test_an_error_of_the_server_is_reported_with_the_address(server: Server, path: Path) -> None:
     with pytest.raises(SatbenchError, match=r"/none answers 404 Not Found: check the address$"):
         download(server.url("none"), path, sha256_check(""))
 
 
-def test_a_server_that_is_not_there_says_where_to_put_the_file(server: Server, path: Path) -> None:
+def test_an_unreachable_server_is_reported_with_the_place_for_the_file(
+    server: Server, path: Path
+) -> None:
     url = server.url("w").replace(str(server.server_address[1]), "9")
     with pytest.raises(
         SatbenchError, match=rf"Connection refused.*put the file at {path} yourself"
@@ -140,7 +142,7 @@ def test_a_server_that_is_not_there_says_where_to_put_the_file(server: Server, p
 
 
 @pytest.mark.parametrize("url", ["ftp://host/w", "file:///etc/passwd", "w.safetensors", ""])
-def test_another_protocol_is_refused(url: str, tmp_path: Path) -> None:
+def test_an_unsupported_protocol_is_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(SatbenchError, match=r"^expected an address that begins with https://"):
         download(url, tmp_path / "w.safetensors", sha256_check(""))
 
@@ -153,7 +155,7 @@ def test_another_protocol_is_refused(url: str, tmp_path: Path) -> None:
         ({"HOME": "/c"}, "/c/.cache/satbench"),
     ],
 )
-def test_the_cache_is_where_the_environment_says(
+def test_the_environment_sets_the_cache_folder(
     variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("SATBENCH_CACHE", "XDG_CACHE_HOME"):

@@ -1,4 +1,4 @@
-"""Exports load without satbench and answer as the model does."""
+"""Exports load without satbench and give the logits of the model."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def loaded(architecture: str, activation: str, shape: tuple[int, int, int]) -> L
         module = build_network(architecture, activation, 7).eval()
         for buffer in module.buffers():
             if buffer.is_floating_point() and buffer.dim() == 1:
-                buffer.uniform_(0.5, 1.5)  # statistics that a wrong name would be seen by
+                buffer.uniform_(0.5, 1.5)  # statistics that reveal a wrong name
     card = Card(
         "made", canonical_architecture(architecture), activation, 1, shape, 7, "w", "", "MIT", None
     )
@@ -45,14 +45,14 @@ def loaded(architecture: str, activation: str, shape: tuple[int, int, int]) -> L
 
 
 def imported(name: str) -> Any:
-    """Import a package whose own import warns of what torch deprecates; skip where it lacks."""
+    """Import a package that warns of torch's deprecations; skip the test if it is missing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip(name)
 
 
 @pytest.mark.slow
-def test_a_torch_export_loads_where_there_is_no_satbench(tmp_path: Path) -> None:
+def test_a_torch_export_loads_without_satbench(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["export", SHIPPED, "--out", str(tmp_path), "--json"])
     told = json.loads(done.stdout)
     x = torch.rand(3, 1, 28, 28)
@@ -84,7 +84,7 @@ def test_every_activation_is_exported_in_every_form(
     assert [True] == [path.is_file() for path in exported.files]
 
 
-def test_an_export_that_answers_otherwise_is_refused_and_removed(
+def test_an_export_with_different_logits_is_refused_and_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporting, "AGREE", -1.0)
@@ -95,7 +95,9 @@ def test_an_export_that_answers_otherwise_is_refused_and_removed(
 
 
 @pytest.mark.parametrize("form", ["torch-export", "torchscript", "hub"])
-def test_a_full_disk_raises_and_does_not_end_the_process(form: str, tmp_path: Path) -> None:
+def test_a_full_disk_raises_an_error_and_does_not_kill_the_process(
+    form: str, tmp_path: Path
+) -> None:
     model = loaded("tiny(width=1)", "relu", (1, 28, 28))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
@@ -109,7 +111,7 @@ def test_a_full_disk_raises_and_does_not_end_the_process(form: str, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_hub_folder_has_weights_with_the_card_a_config_and_a_model_card(tmp_path: Path) -> None:
+def test_a_hub_folder_holds_weights_with_the_card_a_config_and_a_model_card(tmp_path: Path) -> None:
     model = load_model(request_model(SHIPPED), 10)
     export_model(model, "hub", tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -126,7 +128,9 @@ def test_a_hub_folder_has_weights_with_the_card_a_config_and_a_model_card(tmp_pa
     ("architecture", "activation"),
     [("efficientnet(variant=b0)", "silu"), ("resnet(depth=18)", "relu")],
 )
-def test_weights_under_timms_names_answer_there_as_here(architecture: str, activation: str) -> None:
+def test_weights_under_timms_names_give_the_same_logits_in_timm(
+    architecture: str, activation: str
+) -> None:
     timm = imported("timm")
     model = loaded(architecture, activation, (3, 64, 64))
     name = timm_model_name(model.card.architecture, activation)
@@ -148,7 +152,9 @@ def test_weights_under_timms_names_answer_there_as_here(architecture: str, activ
         ("tiny(width=8)", "relu", ""),
     ],
 )
-def test_timm_has_a_name_for_some(architecture: str, activation: str, expected: str) -> None:
+def test_only_models_that_timm_has_get_a_timm_name(
+    architecture: str, activation: str, expected: str
+) -> None:
     assert expected == timm_model_name(architecture, activation)
 
 
@@ -167,7 +173,7 @@ def test_timm_loads_the_weights_of_a_hub_folder(tmp_path: Path) -> None:
     assert torch.allclose(expected, got, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
-def test_a_push_makes_the_repository_and_uploads_the_folder(
+def test_a_push_creates_the_repository_and_uploads_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub = pytest.importorskip("huggingface_hub")
@@ -249,7 +255,7 @@ def test_a_wrong_command_is_refused(
     assert [] == list(tmp_path.iterdir())
 
 
-def test_the_forms_of_the_command_are_those_there_are() -> None:
+def test_the_command_offers_all_forms_of_export() -> None:
     (option,) = [one for one in cli.get_command(None, "export").params if one.name == "form"]
 
     assert sorted(FORMS) == sorted(option.type.choices)

@@ -1,4 +1,4 @@
-"""torchvision, timm, the Hugging Face Hub and torch.hub, each from files of its real format."""
+"""torchvision, timm, the Hugging Face Hub and torch.hub, each with files in its real format."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pixels(size: int = 64) -> Tensor:
 
 
 def answers(network: nn.Module, x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Return what a network says of images that its user normalised."""
+    """Return the logits of a network for images that are normalised outside it."""
     with torch.no_grad():
         logits: Tensor = network.eval()((x - mean.view(-1, 1, 1)) / std.view(-1, 1, 1))
     return logits
@@ -57,7 +57,7 @@ SQUEEZE = "torchvision:squeezenet1_1@IMAGENET1K_V1"
 def squeezenet(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[nn.Module]:
-    """A SqueezeNet whose weights lie where torchvision's are said to be, named as they are."""
+    """A SqueezeNet with weights at torchvision's address, under torchvision's file name."""
     from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
 
     network = seeded(squeezenet1_1)
@@ -72,7 +72,7 @@ def squeezenet(
     torch.hub.set_dir(before)
 
 
-def test_a_model_of_torchvision_is_fetched_and_takes_pixels(
+def test_a_torchvision_model_is_downloaded_and_takes_pixels(
     squeezenet: nn.Module, server: Server
 ) -> None:
     loaded = load(SQUEEZE)
@@ -86,14 +86,12 @@ def test_a_model_of_torchvision_is_fetched_and_takes_pixels(
     assert not loaded.module.training
 
 
-def test_a_model_of_torchvision_is_fetched_once(squeezenet: nn.Module, server: Server) -> None:
+def test_a_torchvision_model_is_downloaded_once(squeezenet: nn.Module, server: Server) -> None:
     assert load(SQUEEZE).info == load(SQUEEZE).info
     assert server.asked == [""]
 
 
-def test_a_file_in_torchs_cache_that_is_not_torchvisions_is_refused(
-    squeezenet: nn.Module, tmp_path: Path
-) -> None:
+def test_a_changed_file_in_torchs_cache_is_refused(squeezenet: nn.Module, tmp_path: Path) -> None:
     load(SQUEEZE)
     (file,) = (tmp_path / "hub" / "checkpoints").glob("*.pth")
     file.write_bytes(file.read_bytes()[:-1] + b"?")
@@ -125,14 +123,12 @@ def test_a_file_in_torchs_cache_that_is_not_torchvisions_is_refused(
         ),
     ],
 )
-def test_a_name_that_torchvision_does_not_have_is_answered_with_those_it_has(
-    text: str, said: str
-) -> None:
+def test_an_unknown_torchvision_name_is_refused_with_names_that_exist(text: str, said: str) -> None:
     with pytest.raises(SatbenchError, match=said):
         load(text)
 
 
-# The Hugging Face Hub, and timm, whose weights lie there
+# The Hugging Face Hub, and timm, whose weights are there
 
 
 WriteRepo = Callable[[str, dict[str, bytes]], None]
@@ -179,7 +175,7 @@ def timm_config(tmp_path: Path, **changes: Any) -> bytes:
     return json.dumps(config | changes).encode()
 
 
-def test_a_model_of_timm_takes_pixels(write_repo: WriteRepo, tmp_path: Path) -> None:
+def test_a_timm_model_takes_pixels(write_repo: WriteRepo, tmp_path: Path) -> None:
     network = timm_network()
     write_repo(
         "timm/test_vit.r160_in1k",
@@ -197,7 +193,7 @@ def test_a_model_of_timm_takes_pixels(write_repo: WriteRepo, tmp_path: Path) -> 
     assert loaded.info.architecture == "timm:test_vit"
 
 
-def test_weights_of_timm_that_cannot_be_had_are_told(write_repo: WriteRepo) -> None:
+def test_missing_timm_weights_are_reported(write_repo: WriteRepo) -> None:
     with pytest.raises(
         SatbenchError, match=r"^cannot find the weights of timm's test_vit in timm/test_vit\.r160"
     ):
@@ -212,14 +208,12 @@ def test_weights_of_timm_that_cannot_be_had_are_told(write_repo: WriteRepo) -> N
         ("timm:resnet200", r"^timm has no pretrained weights for resnet200: name another model$"),
     ],
 )
-def test_a_name_that_timm_does_not_have_is_answered_with_the_nearest(text: str, said: str) -> None:
+def test_an_unknown_timm_name_is_refused_with_the_nearest(text: str, said: str) -> None:
     with pytest.raises(SatbenchError, match=said):
         load(text)
 
 
-def test_a_repository_with_timms_configuration_is_built_and_loaded(
-    write_repo: WriteRepo, tmp_path: Path
-) -> None:
+def test_a_repository_with_a_timm_config_is_loaded(write_repo: WriteRepo, tmp_path: Path) -> None:
     network = timm_network(num_classes=7)
     weights = safetensors(network.state_dict(), tmp_path)
     write_repo("org/robust", {"config.json": timm_config(tmp_path), "model.safetensors": weights})
@@ -245,7 +239,7 @@ def test_a_revision_can_be_named(write_repo: WriteRepo, tmp_path: Path) -> None:
 
 @pytest.fixture
 def card(tmp_path: Path) -> Card:
-    """Return the card of a tiny net, which lies in `tmp_path` with its weights."""
+    """Return the card of a tiny net, which is in `tmp_path` with its weights."""
     model = seeded(lambda: build_network("tiny(width=2)", "silu", 3))
     save_weights(model, tmp_path / "tiny.safetensors")
     card = Card(
@@ -264,7 +258,7 @@ def card(tmp_path: Path) -> Card:
     return card
 
 
-def test_a_repository_with_a_card_is_built_and_loaded(
+def test_a_repository_with_a_card_is_loaded(
     card: Card, write_repo: WriteRepo, tmp_path: Path
 ) -> None:
     names = ("satbench.json", "tiny.safetensors")
@@ -313,7 +307,7 @@ def test_a_repository_with_a_card_is_built_and_loaded(
     ],
     ids=["empty", "no weights", "not timm", "no constants", "checkpoint", "settings", "page"],
 )
-def test_a_repository_that_cannot_be_used_says_why(
+def test_an_unusable_repository_is_refused_with_the_reason(
     changes: dict[str, Any] | None,
     files: dict[str, bytes],
     said: str,
@@ -327,7 +321,7 @@ def test_a_repository_that_cannot_be_used_says_why(
 
 
 @pytest.mark.parametrize("text", ["hf:org", "hf:org/repo/file", "hf:org/repo@", "hf:repo x"])
-def test_a_name_that_is_no_repository_is_refused(text: str) -> None:
+def test_a_name_that_is_not_a_repository_is_refused(text: str) -> None:
     with pytest.raises(
         SatbenchError, match=r"^expected hf:ORG/REPO, hf:ORG/REPO@REVISION or a folder, got"
     ):
@@ -335,7 +329,7 @@ def test_a_name_that_is_no_repository_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "extra"), [("timm:resnet18", "timm"), ("hf:org/repo", "timm")])
-def test_without_its_package_it_is_said_how_to_install_it(
+def test_a_missing_package_is_refused_with_its_install_command(
     text: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_loaded, "find_spec", lambda name: None)
@@ -373,7 +367,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 
 @pytest.mark.usefixtures("repository")
-def test_an_entry_of_a_repository_is_called_with_its_arguments() -> None:
+def test_a_torch_hub_entry_is_called_with_its_arguments() -> None:
     text = "torchhub:owner/repo@v1:net(classes=7,bias=false)"
     loaded = load(text)
 
@@ -391,14 +385,14 @@ def test_an_entry_of_a_repository_is_called_with_its_arguments() -> None:
         ("none", r"^torchhub:owner/repo@v1:none failed: RuntimeError: Cannot find callable none"),
     ],
 )
-def test_an_entry_that_makes_no_model_is_refused(entry: str, said: str) -> None:
+def test_a_torch_hub_entry_that_returns_no_model_is_refused(entry: str, said: str) -> None:
     with pytest.raises(SatbenchError, match=said):
         load(f"torchhub:owner/repo@v1:{entry}")
 
 
 @pytest.mark.usefixtures("repository")
 @pytest.mark.parametrize("trusted", ["", "owner", "owner/repository", "other/repo"])
-def test_a_repository_that_is_not_trusted_is_not_run(
+def test_code_of_an_untrusted_repository_is_not_run(
     trusted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SATBENCH_TRUST", trusted)
@@ -414,7 +408,7 @@ def test_a_name_without_a_revision_is_refused(text: str) -> None:
         request_model(text)
 
 
-def test_a_prefix_that_is_no_source_is_a_factorys_module() -> None:
+def test_an_unknown_prefix_is_taken_for_the_module_of_a_factory() -> None:
     assert request_model("timm_models:make").kind == "factory"
     with pytest.raises(UnknownNameError):
         request_model("timm:")

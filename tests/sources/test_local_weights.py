@@ -1,4 +1,4 @@
-"""Files and folders of one's own for networks of torchvision, timm and transformers."""
+"""A user's own files and folders for networks of torchvision, timm and transformers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_file_of_any_name_is_loaded_into_a_network_of_torchvision(
+def test_a_weights_file_of_any_name_loads_into_a_torchvision_network(
     name: str, squeezenet: nn.Module, tmp_path: Path
 ) -> None:
     WRITERS[name](squeezenet.state_dict(), tmp_path / name)
@@ -85,7 +85,7 @@ def test_a_file_of_any_name_is_loaded_into_a_network_of_torchvision(
     assert loaded.info.assumed == ""
 
 
-def test_a_file_is_loaded_into_a_network_of_timm(vit: nn.Module, tmp_path: Path) -> None:
+def test_a_weights_file_loads_into_a_timm_network(vit: nn.Module, tmp_path: Path) -> None:
     torch.save({"state_dict": vit.state_dict(), "arch": "test_vit"}, tmp_path / "w.pth.tar")
     x = pixels(160)
     with pytest.warns(AssumptionWarning, match="normalisation"):
@@ -100,7 +100,7 @@ def test_a_file_is_loaded_into_a_network_of_timm(vit: nn.Module, tmp_path: Path)
     assert loaded.info.assumed.startswith("normalize=")
 
 
-def test_a_tag_of_timm_says_how_its_file_is_normalised(tmp_path: Path) -> None:
+def test_a_timm_tag_gives_the_normalisation_of_a_local_file(tmp_path: Path) -> None:
     network = seeded(lambda: _loaded.import_timm().create_model("test_vit"))
     save_file(network.state_dict(), tmp_path / "copy.safetensors")
     x = pixels(160)
@@ -113,7 +113,7 @@ def test_a_tag_of_timm_says_how_its_file_is_normalised(tmp_path: Path) -> None:
     assert (loaded.info.name, loaded.info.assumed) == ("copy", "")
 
 
-def test_one_of_several_sets_and_a_part_of_the_names_are_taken(
+def test_one_set_and_one_prefix_can_be_selected_from_a_file(
     squeezenet: nn.Module, tmp_path: Path
 ) -> None:
     state = squeezenet.state_dict()
@@ -131,7 +131,7 @@ def test_one_of_several_sets_and_a_part_of_the_names_are_taken(
 
 
 @pytest.mark.parametrize("options", [{"keys": "net"}, {"drop_keys": "old"}], ids=["keys", "drop"])
-def test_one_of_two_networks_in_a_file_is_taken(
+def test_one_of_two_networks_in_a_file_can_be_selected(
     options: dict[str, str], squeezenet: nn.Module, tmp_path: Path
 ) -> None:
     state, x = squeezenet.state_dict(), pixels(64)
@@ -146,7 +146,7 @@ def test_one_of_two_networks_in_a_file_is_taken(
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
 
 
-def test_constants_in_a_file_come_before_those_of_the_library(
+def test_constants_in_a_file_override_those_of_the_library(
     squeezenet: nn.Module, tmp_path: Path
 ) -> None:
     mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.4, 0.5, 0.6])
@@ -161,7 +161,7 @@ def test_constants_in_a_file_come_before_those_of_the_library(
         load(text, normalize="cifar10")
 
 
-def test_a_copy_of_what_torchvision_publishes_is_known_by_its_digest(
+def test_a_copy_of_torchvisions_weights_is_recognised_by_its_digest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
@@ -175,10 +175,10 @@ def test_a_copy_of_what_torchvision_publishes_is_known_by_its_digest(
 
 
 @pytest.mark.slow
-def test_published_weights_get_the_network_that_torchvision_builds_for_them(
+def test_torchvisions_weights_load_into_the_network_that_torchvision_builds_for_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its GoogLeNet moves pixels once more where weights are published, and not where none are."""
+    """torchvision's GoogLeNet transforms its input again only if it has published weights."""
     from torchvision.models import GoogLeNet_Weights, googlenet
 
     network = seeded(lambda: googlenet(init_weights=False, aux_logits=True, transform_input=True))
@@ -197,9 +197,7 @@ def test_published_weights_get_the_network_that_torchvision_builds_for_them(
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
 
 
-def test_a_file_that_cannot_be_meant_is_refused_with_the_reason(
-    squeezenet: nn.Module, tmp_path: Path
-) -> None:
+def test_an_unusable_file_is_refused_with_the_reason(squeezenet: nn.Module, tmp_path: Path) -> None:
     torch.save(squeezenet.state_dict(), path := tmp_path / "w.pt")
     torch.save({"fc.weight": torch.zeros(3, 2)}, other := tmp_path / "other.pt")
     cases = {
@@ -229,7 +227,7 @@ def test_a_file_that_cannot_be_meant_is_refused_with_the_reason(
         ("hf:org/repo", {"normalize": "none"}, "for files of weights"),
     ],
 )
-def test_options_for_what_is_known_are_refused(
+def test_options_for_unknown_files_are_refused_for_known_models(
     text: str, options: dict[str, str], said: str, tmp_path: Path
 ) -> None:
     (tmp_path / "w").write_bytes(b"w")
@@ -256,8 +254,8 @@ def test_a_folder_in_timms_format_is_loaded(vit: nn.Module, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_a_folder_that_a_model_was_exported_to_is_loaded(tmp_path: Path) -> None:
-    """In the hub's layout, as `satbench export --form hub` writes it; or with a card beside."""
+def test_the_folder_of_an_exported_model_is_loaded(tmp_path: Path) -> None:
+    """The folder has the hub's layout, as `satbench export --form hub` writes it, or a card."""
     shipped = load("fmnist-standard-tiny-relu-s0")
     export_model(shipped, "hub", tmp_path / "out")
     (beside := tmp_path / "beside").mkdir()
@@ -283,7 +281,7 @@ def test_a_folder_that_a_model_was_exported_to_is_loaded(tmp_path: Path) -> None
         ),
     ],
 )
-def test_a_folder_that_cannot_be_used_says_why(
+def test_an_unusable_folder_is_refused_with_the_reason(
     files: dict[str, str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("satbench.models._hugging_face.need", lambda *_: None)
@@ -293,12 +291,12 @@ def test_a_folder_that_cannot_be_used_says_why(
         load(f"hf:{tmp_path}")
 
 
-def test_a_folder_that_is_not_there_is_told() -> None:
+def test_a_missing_folder_is_reported() -> None:
     with pytest.raises(SatbenchError, match=r"^expected a folder at nowhere"):
         request_model("hf:./nowhere")
 
 
-def test_without_transformers_it_is_said_how_to_install_it(
+def test_missing_transformers_is_refused_with_its_install_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))

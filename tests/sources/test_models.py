@@ -1,4 +1,4 @@
-"""From what a user names to a model."""
+"""A user's text, such as a name or a path, becomes a model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def card(tmp_path: Path) -> Path:
-    """Return the path of a copy of a shipped card, its weights beside it."""
+    """Return the path of a copy of a shipped card, with its weights next to it."""
     shipped = zoo_card(SHIPPED)
     write_card(shipped, tmp_path / "copy.json")
     (tmp_path / shipped.weights).write_bytes(weights_path(shipped).read_bytes())
@@ -48,7 +48,7 @@ def test_a_shipped_model_is_in_eval_mode_on_the_cpu(shipped: LoadedModel) -> Non
     assert {p.device.type for p in shipped.module.parameters()} == {"cpu"}
 
 
-def test_what_a_record_says_of_a_shipped_model_is_from_its_card(shipped: LoadedModel) -> None:
+def test_a_record_describes_a_shipped_model_by_its_card(shipped: LoadedModel) -> None:
     told = zoo_card(SHIPPED)
 
     assert shipped.card == told
@@ -58,7 +58,7 @@ def test_what_a_record_says_of_a_shipped_model_is_from_its_card(shipped: LoadedM
     assert shipped.info.training["data_digest"] == told.training.data_digest
 
 
-def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(
         UnknownNameError,
         match=rf"^unknown model 'fmnist-sat-tiny-rleu-s0': did you mean '{SHIPPED}'",
@@ -66,7 +66,7 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         request_model("fmnist-sat-tiny-rleu-s0")
 
 
-def test_a_card_is_loaded_with_the_weights_beside_it(card: Path, shipped: LoadedModel) -> None:
+def test_a_card_loads_the_weights_next_to_it(card: Path, shipped: LoadedModel) -> None:
     loaded = load_model(request_model(str(card)), 10)
 
     assert loaded.info == replace(shipped.info, source="file")
@@ -78,7 +78,7 @@ def test_a_missing_card_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 2}', '{"schema": 1, "a": 2}'])
-def test_a_file_that_is_no_card_is_refused(text: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_card_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "card.json"
     path.write_text(text)
     with pytest.raises(SatbenchError, match=r"card.*card\.json"):
@@ -91,7 +91,7 @@ def test_a_card_whose_weights_are_missing_is_refused(card: Path) -> None:
         load_model(request_model(str(card)), 10)
 
 
-def test_weights_that_are_not_the_cards_are_refused(card: Path, shipped: LoadedModel) -> None:
+def test_weights_that_do_not_match_the_card_are_refused(card: Path, shipped: LoadedModel) -> None:
     with torch.no_grad():
         next(shipped.module.parameters())[0, 0, 0, 0] += 1e-6
     save_weights(shipped.module, card.parent / zoo_card(SHIPPED).weights)
@@ -105,7 +105,7 @@ def test_weights_that_are_not_the_cards_are_refused(card: Path, shipped: LoadedM
 # By weights file
 
 
-def test_weights_are_loaded_with_architecture_and_activation(file: Path) -> None:
+def test_weights_load_with_an_architecture_and_an_activation(file: Path) -> None:
     loaded = load_model(request_model(str(file), "tiny(width=2)", "silu"), 3)
 
     assert (loaded.info.name, loaded.info.source) == ("mine", "file")
@@ -125,7 +125,7 @@ def test_architecture_and_activation_are_spelled_out_in_the_record(file: Path) -
 @pytest.mark.parametrize(
     ("architecture", "activation"), [(None, None), ("tiny", None), (None, "silu")]
 )
-def test_weights_alone_are_refused(
+def test_weights_without_architecture_and_activation_are_refused(
     architecture: str | None, activation: str | None, file: Path
 ) -> None:
     with pytest.raises(SatbenchError, match=r"give --arch and --activation with"):
@@ -161,7 +161,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
     assert not ran.exists()
 
 
-def test_the_weights_of_a_checkpoint_are_those_of_the_safetensors_file(
+def test_a_checkpoint_loads_the_same_weights_as_a_safetensors_file(
     file: Path, tmp_path: Path
 ) -> None:
     state = {f"module.{name}": tensor for name, tensor in load_file(file).items()}
@@ -187,7 +187,7 @@ def test_weights_that_do_not_fit_are_refused_with_the_tensors(
         load_model(request_model(str(file), architecture, "silu"), classes)
 
 
-def test_weights_of_other_names_are_refused(tmp_path: Path) -> None:
+def test_weights_with_other_tensor_names_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file({"fc.weight": torch.zeros(2, 2)}, path)
     with pytest.raises(SatbenchError, match=r"missing: .*; not in the model: fc\.weight\)"):
@@ -205,7 +205,7 @@ def test_weights_of_other_names_are_refused(tmp_path: Path) -> None:
         ("tiny", "gelu(approximate=yes)", r"^gelu\(approximate=…\): expected one of tanh, none"),
     ],
 )
-def test_an_unknown_part_is_refused_with_the_nearest(
+def test_an_unknown_architecture_or_activation_is_refused_with_the_nearest(
     architecture: str, activation: str, said: str, file: Path
 ) -> None:
     with pytest.raises(SatbenchError, match=said):
@@ -240,7 +240,7 @@ def _factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_factories")
-def test_a_factory_makes_the_model() -> None:
+def test_a_factory_builds_the_model() -> None:
     loaded = load_model(request_model("my_factories:good"), 10)
 
     assert (loaded.info.name, loaded.info.source) == ("my_factories:good", "factory")
@@ -259,18 +259,18 @@ def test_a_factory_makes_the_model() -> None:
         ("none", r"^expected --model PACKAGE\.MODULE:FACTORY, got 'my_factories:none': module"),
     ],
 )
-def test_a_factory_that_makes_no_model_is_refused(name: str, said: str) -> None:
+def test_a_factory_that_returns_no_model_is_refused(name: str, said: str) -> None:
     with pytest.raises(SatbenchError, match=said):
         load_model(request_model(f"my_factories:{name}"), 10)
 
 
-def test_a_factory_of_a_module_that_is_not_there_is_refused() -> None:
+def test_a_factory_in_a_missing_module_is_refused() -> None:
     with pytest.raises(SatbenchError, match=r"got 'no_such_package\.module:f': No module named"):
         load_model(request_model("no_such_package.module:f"), 10)
 
 
 @pytest.mark.parametrize("text", ["", ":", "a:", ":b", "folder/module:f"])
-def test_what_is_neither_name_nor_file_nor_factory_is_unknown(text: str) -> None:
+def test_a_text_that_is_no_name_file_or_factory_is_an_unknown_model(text: str) -> None:
     with pytest.raises(UnknownNameError, match=r"^unknown model"):
         request_model(text)
 
@@ -291,13 +291,13 @@ def test_the_digest_of_weights_depends_on_every_tensor(shipped: LoadedModel) -> 
     assert len(digests) == len(shipped.module.state_dict())
 
 
-def test_the_digest_of_weights_does_not_depend_on_the_layout(shipped: LoadedModel) -> None:
+def test_the_digest_of_weights_does_not_depend_on_the_memory_layout(shipped: LoadedModel) -> None:
     before = digest_weights(shipped.module)
 
     assert digest_weights(shipped.module.to(memory_format=torch.channels_last)) == before
 
 
-def test_the_answers_do_not_depend_on_the_way_a_model_was_named(
+def test_a_card_and_a_name_give_a_model_with_the_same_logits(
     card: Path, shipped: LoadedModel, fashion: Dataset
 ) -> None:
     x = torch.from_numpy(fashion.pixels(np.arange(4)))

@@ -1,4 +1,4 @@
-"""Checkpoints with data beside the weights are read, and nothing of a file is ever called."""
+"""Checkpoints with other data next to the weights are read; no code of a file is called."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def restored(state: dict[str, Tensor]) -> bool:
     )
 
 
-# Data beside the weights
+# Data next to the weights
 
 
 def drawn_from() -> np.random.RandomState:
@@ -126,12 +126,12 @@ BESIDE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("what", BESIDE)
-def test_data_beside_the_weights_does_not_stand_in_the_way(what: str, tmp_path: Path) -> None:
+def test_weights_are_read_from_a_file_with_other_data(what: str, tmp_path: Path) -> None:
     for number, save in enumerate(WAYS.values()):
         path = tmp_path / f"{number}.pt"
         try:
             save({"state_dict": WEIGHTS, "epoch": 3, "beside": BESIDE[what]}, path)
-        except TypeError:  # what Python itself cannot write in protocol 0
+        except TypeError:  # Python itself cannot write these in protocol 0
             assert (what, number) in {("slice", 5), ("ellipsis", 5)}
             continue
         assert restored(read_state(path))
@@ -149,7 +149,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize("what", VALUES)
-def test_what_is_read_is_what_was_written(what: str, tmp_path: Path) -> None:
+def test_data_is_read_as_it_was_written(what: str, tmp_path: Path) -> None:
     torch.save({"beside": BESIDE[what]}, tmp_path / "w.pt")
     read: Any = read_pickle(tmp_path / "w.pt")
 
@@ -167,15 +167,15 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, str) else value
 
 
-def test_a_defaultdict_keeps_its_contents_and_loses_what_made_them(tmp_path: Path) -> None:
+def test_a_defaultdict_is_read_as_a_plain_dict(tmp_path: Path) -> None:
     torch.save(BESIDE["defaultdict"], tmp_path / "w.pt")
     read = read_pickle(tmp_path / "w.pt")
 
     assert (type(read), read) == (dict, {"loss": [1.0]})
 
 
-def test_configurations_of_other_libraries_are_data_without_the_library(tmp_path: Path) -> None:
-    # As their classes would write them, had they been installed.
+def test_configs_of_other_libraries_are_read_without_the_library(tmp_path: Path) -> None:
+    # These are the bytes that their classes would write.
     for name in ("easydict.EasyDict", "omegaconf.dictconfig.DictConfig", "yacs.config.CfgNode"):
         module, _, qualname = name.rpartition(".")
         kind = type(qualname, (dict,) if "omega" not in name else (), {"__module__": module})
@@ -209,7 +209,7 @@ class pretended:  # noqa: N801
         sys.modules.update(self.real)
 
 
-def test_types_as_dill_names_them_are_known(tmp_path: Path) -> None:
+def test_types_that_dill_wrote_are_read(tmp_path: Path) -> None:
     class Dilled(pickle._Pickler):  # type: ignore[misc,name-defined]
         def save_global(self, thing: Any, name: str | None = None) -> None:
             if thing is collections.OrderedDict:
@@ -249,7 +249,7 @@ STORED = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_tensors_are_those_that_torch_reads(way: str, tmp_path: Path) -> None:
+def test_tensors_equal_those_that_torch_reads(way: str, tmp_path: Path) -> None:
     WAYS[way](STORED, tmp_path / "w.pt")
     read: Any = read_pickle(tmp_path / "w.pt")
 
@@ -259,7 +259,7 @@ def test_tensors_are_those_that_torch_reads(way: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["zip", "old"])
-def test_tensors_that_share_memory_go_on_to_share_it(way: str, tmp_path: Path) -> None:
+def test_tensors_that_shared_memory_still_share_it(way: str, tmp_path: Path) -> None:
     whole = torch.zeros(4)
     WAYS[way]({"whole": whole, "part": whole[1:3]}, tmp_path / "w.pt")
     read: Any = read_pickle(tmp_path / "w.pt")
@@ -268,7 +268,7 @@ def test_tensors_that_share_memory_go_on_to_share_it(way: str, tmp_path: Path) -
     assert read["whole"].tolist() == [0, 7, 0, 0]
 
 
-def test_memory_of_the_other_byte_order_is_turned(tmp_path: Path) -> None:
+def test_tensors_in_the_other_byte_order_are_read(tmp_path: Path) -> None:
     torch.save({"w": torch.tensor([1, 256]), "z": torch.tensor([1 + 2j])}, tmp_path / "w.pt")
     with (
         zipfile.ZipFile(tmp_path / "w.pt") as here,
@@ -287,7 +287,7 @@ def test_memory_of_the_other_byte_order_is_turned(tmp_path: Path) -> None:
     assert (read["w"].tolist(), read["z"].tolist()) == ([1, 256], [1 + 2j])
 
 
-# What would run code
+# Pickles that would run code
 
 
 class Calls:
@@ -301,7 +301,7 @@ class Calls:
 
 
 class OfAFile:
-    """An object of a class that is not data."""
+    """An object whose class is not plain data."""
 
     def __init__(self) -> None:
         self.value = 1
@@ -340,7 +340,7 @@ REFUSED: dict[str, tuple[object, str, str]] = {
 
 @pytest.mark.parametrize("what", REFUSED)
 @pytest.mark.parametrize("way", ["zip", "zip, protocol 4", "old", "pickle"])
-def test_what_is_no_data_is_refused_by_its_name_with_why_and_what_to_do(
+def test_an_object_that_is_not_data_is_refused_with_its_name_a_reason_and_advice(
     what: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -373,7 +373,7 @@ OPCODES = {
 
 
 @pytest.mark.parametrize("what", OPCODES)
-def test_a_pickle_written_by_hand_gets_nothing_done(what: str, tmp_path: Path) -> None:
+def test_a_hand_written_pickle_has_no_effect(what: str, tmp_path: Path) -> None:
     before = (dict(vars(argparse.Namespace)), dict(vars(collections.OrderedDict)))
     (tmp_path / "w.pt").write_bytes(OPCODES[what])
     with pytest.raises(SatbenchError, match=r"would run|are corrupt"):
@@ -382,13 +382,13 @@ def test_a_pickle_written_by_hand_gets_nothing_done(what: str, tmp_path: Path) -
     assert (dict(vars(argparse.Namespace)), dict(vars(collections.OrderedDict))) == before
 
 
-def test_text_is_turned_into_bytes_by_plain_encodings_alone(tmp_path: Path) -> None:
+def test_only_plain_encodings_turn_text_into_bytes(tmp_path: Path) -> None:
     call = Calls(codecs.encode, "a", "utf-7")
 
     assert "would run _codecs.encode('utf-7')" in refusal(call, tmp_path)
 
 
-def test_a_dtype_that_lies_about_its_memory_makes_no_array(tmp_path: Path) -> None:
+def test_a_dtype_with_a_false_memory_layout_gives_no_array(tmp_path: Path) -> None:
     # Read by NumPy itself, this would take the bytes for addresses of objects.
     class Lying:
         def __reduce__(self) -> Any:
@@ -406,7 +406,7 @@ def test_a_dtype_that_lies_about_its_memory_makes_no_array(tmp_path: Path) -> No
     assert not isinstance(read["x"], np.ndarray)
 
 
-def test_a_tensor_beyond_its_memory_is_corrupt(tmp_path: Path) -> None:
+def test_a_tensor_larger_than_its_stored_data_is_corrupt(tmp_path: Path) -> None:
     torch.save(WEIGHTS, tmp_path / "w.pt")
     with (
         zipfile.ZipFile(tmp_path / "w.pt") as here,
@@ -420,7 +420,7 @@ def test_a_tensor_beyond_its_memory_is_corrupt(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_broken_files_end_in_one_sentence(way: str, tmp_path: Path) -> None:
+def test_a_broken_file_is_refused_in_one_sentence(way: str, tmp_path: Path) -> None:
     WAYS[way]({"state_dict": WEIGHTS, "beside": np.eye(2)}, tmp_path / "w.pt")
     whole = (tmp_path / "w.pt").read_bytes()
     rng = np.random.default_rng(0)
@@ -432,7 +432,7 @@ def test_broken_files_end_in_one_sentence(way: str, tmp_path: Path) -> None:
         ):
             (tmp_path / "w.pt").write_bytes(broken)
             try:
-                read_state(tmp_path / "w.pt")  # a byte of a weight may be another
+                read_state(tmp_path / "w.pt")  # a changed byte of a weight is not an error
             except SatbenchError as error:
                 said.append(str(error))
 
@@ -440,7 +440,7 @@ def test_broken_files_end_in_one_sentence(way: str, tmp_path: Path) -> None:
     assert [text for text in said if "\n" in text] == []
 
 
-def test_the_protocols_of_these_tests_are_those_that_they_name(tmp_path: Path) -> None:
+def test_the_test_files_have_the_pickle_protocols_of_their_names(tmp_path: Path) -> None:
     for way, protocol in (("zip", 2), ("zip, protocol 4", 4), ("pickle, protocol 0", 0)):
         WAYS[way]([1.5, "a"], tmp_path / "w.pt")
         data = (tmp_path / "w.pt").read_bytes()
@@ -454,7 +454,9 @@ def test_the_protocols_of_these_tests_are_those_that_they_name(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["w", "w.model", "w.pth.tar", "w.pkl", "w.t7", "w.pt.best"])
-def test_the_contents_say_what_a_file_is_and_not_its_name(name: str, tmp_path: Path) -> None:
+def test_the_format_of_a_file_is_read_from_its_contents_not_its_name(
+    name: str, tmp_path: Path
+) -> None:
     torch.save(WEIGHTS, tmp_path / name)
     assert restored(read_state(tmp_path / name))
 
@@ -498,7 +500,7 @@ KINDS: dict[str, tuple[Callable[[Path], object], str]] = {
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["w.pt", "w"])
-def test_files_that_hold_no_weights_are_called_what_they_are(
+def test_a_file_without_weights_is_refused_with_its_kind(
     kind: str, name: str, tmp_path: Path
 ) -> None:
     write, said = KINDS[kind]
@@ -510,7 +512,7 @@ def test_files_that_hold_no_weights_are_called_what_they_are(
 # Several sets
 
 
-def test_equal_sets_are_one(tmp_path: Path) -> None:
+def test_equal_sets_of_weights_count_as_one(tmp_path: Path) -> None:
     copy = {name: tensor.clone() for name, tensor in WEIGHTS.items()}
     torch.save({"model": WEIGHTS, "best": copy}, tmp_path / "w.pt")
 

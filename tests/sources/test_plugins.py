@@ -1,4 +1,4 @@
-"""Names that other packages bring by entry points, and packages that are broken."""
+"""Names from the entry points of other packages, and broken packages."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         ATTACKS,
         ACTIVATIONS,
         DATASETS,
-    ):  # what they found so far is not for this test
+    ):  # they must forget the plug-ins that they found before
         monkeypatch.setattr(registry, "__dict__", dict(registry.__dict__))
         registry.__dict__.pop("_plugins", None)
 
@@ -133,7 +133,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         sys.modules.pop(name, None)
 
 
-def test_a_model_of_a_plugin_is_loaded_by_its_name(install: Install) -> None:
+def test_a_plugins_model_is_loaded_by_its_name(install: Install) -> None:
     install("[satbench.models]\nstrange-net = strange_zoo:net\n")
     loaded = load_model(request_model("strange-net"), 10)
 
@@ -143,14 +143,14 @@ def test_a_model_of_a_plugin_is_loaded_by_its_name(install: Install) -> None:
     assert not loaded.module.training
 
 
-def test_an_attack_of_a_plugin_has_a_name_and_a_spec(install: Install) -> None:
+def test_a_plugins_attack_has_a_name_and_a_spec(install: Install) -> None:
     install("[satbench.attacks]\nnothing = strange_zoo:Nothing\n")
 
     assert attack_spec("nothing") == "nothing(steps=3)"
     assert ATTACKS.names()[-1] == "nothing"
 
 
-def test_an_attack_of_a_plugin_is_told_its_traits_by_the_class(install: Install) -> None:
+def test_a_plugins_attack_takes_its_traits_from_its_class(install: Install) -> None:
     install("[satbench.attacks]\nfor-l2 = strange_zoo:ForL2\n")
     (stage,) = parse_suite(["for-l2"])
 
@@ -167,7 +167,7 @@ def test_an_attack_of_a_plugin_is_told_its_traits_by_the_class(install: Install)
         ("ForL2", "expected l2 for odd, got linf; take another attack"),
     ],
 )
-def test_an_attack_of_a_plugin_that_would_attack_nothing_makes_no_record(
+def test_a_plugins_attack_that_would_attack_nothing_gives_no_record(
     attack: str, said: str, install: Install, tmp_path: Path
 ) -> None:
     install(f"[satbench.attacks]\nodd = strange_zoo:{attack}\n")
@@ -179,7 +179,7 @@ def test_an_attack_of_a_plugin_that_would_attack_nothing_makes_no_record(
     assert not list((tmp_path / "out").glob("*.json"))
 
 
-def test_a_wrong_attack_of_a_plugin_hides_no_other(install: Install) -> None:
+def test_a_plugins_wrong_attack_does_not_hide_other_attacks(install: Install) -> None:
     install("[satbench.attacks]\nodd = strange_zoo:Misspelt\nnothing = strange_zoo:Nothing\n")
     done = CliRunner().invoke(cli, ["attacks", "--json"])
 
@@ -189,7 +189,7 @@ def test_a_wrong_attack_of_a_plugin_hides_no_other(install: Install) -> None:
     assert "did you mean 'uses_gradients'?" in done.stderr
 
 
-def test_an_activation_of_a_plugin_is_built(install: Install) -> None:
+def test_a_plugins_activation_is_built(install: Install) -> None:
     install("[satbench.activations]\ntanh = strange_zoo:Tanh\n")
 
     assert isinstance(build_activation("tanh")(), torch.nn.Tanh)
@@ -202,7 +202,7 @@ def test_a_plugin_is_not_imported_before_it_is_used(install: Install) -> None:
     assert "strange_zoo" not in sys.modules
 
 
-def test_a_broken_plugin_is_told_by_its_name_when_it_is_used(install: Install) -> None:
+def test_a_broken_plugin_is_named_when_it_is_used(install: Install) -> None:
     install("[satbench.models]\nbroken-net = broken_zoo:net\n")
     with pytest.raises(
         SatbenchError,
@@ -212,7 +212,7 @@ def test_a_broken_plugin_is_told_by_its_name_when_it_is_used(install: Install) -
         load_model(request_model("broken-net"), 10)
 
 
-def test_a_broken_plugin_breaks_nothing_else(install: Install) -> None:
+def test_a_broken_plugin_does_not_affect_other_names(install: Install) -> None:
     install("[satbench.attacks]\nbroken = broken_zoo:Attack\nnothing = strange_zoo:Nothing\n")
     done = CliRunner().invoke(cli, ["attacks", "--json"])
 
@@ -237,7 +237,7 @@ def test_a_broken_plugin_breaks_nothing_else(install: Install) -> None:
         ),
     ],
 )
-def test_a_plugin_that_cannot_be_registered_is_told(
+def test_a_plugin_that_cannot_be_registered_is_reported(
     line: str, fault: str, install: Install
 ) -> None:
     install(f"[satbench.attacks]\n{line}\n")
@@ -246,19 +246,19 @@ def test_a_plugin_that_cannot_be_registered_is_told(
     assert ATTACKS["pgd"].target == "satbench.attacks.gradient.pgd:PGD"
 
 
-def test_a_plugin_whose_factory_fails_is_told(install: Install) -> None:
+def test_a_failing_factory_of_a_plugin_is_reported(install: Install) -> None:
     install("[satbench.models]\nfailing = strange_zoo:fails\n")
     with pytest.raises(SatbenchError, match=r"^strange_zoo:fails\(\) failed: KeyError"):
         load_model(request_model("failing"), 10)
 
 
-def test_a_plugin_that_is_no_dataclass_is_told(install: Install) -> None:
+def test_a_plugins_attack_that_is_not_a_dataclass_is_refused(install: Install) -> None:
     install("[satbench.attacks]\nodd = strange_zoo:no_dataclass\n")
     with pytest.raises(SatbenchError, match=r"^odd: expected a frozen dataclass behind the name"):
         parse_attack("odd")
 
 
-def test_what_is_registered_later_wins_over_a_plugin(install: Install) -> None:
+def test_an_entry_that_is_registered_later_replaces_that_of_a_plugin(install: Install) -> None:
     install("[satbench.shapes]\nline = strange_zoo:Nothing\n")
     shapes = Registry("shape")
     assert shapes["line"].plugin == "strange-zoo"
@@ -268,7 +268,7 @@ def test_what_is_registered_later_wins_over_a_plugin(install: Install) -> None:
     assert list(shapes) == [own]
 
 
-def test_names_are_answered_without_torch() -> None:
+def test_names_are_checked_without_importing_torch() -> None:
     code = """
 import os, sys
 os.environ["SATBENCH_TRUST"] = "owner/repo"
@@ -291,7 +291,7 @@ print([name for name in ("torch", "timm", "huggingface_hub") if name in sys.modu
 # Data sets
 
 
-def test_a_data_set_of_a_plugin_is_evaluated_by_its_name(install: Install, tmp_path: Path) -> None:
+def test_a_plugins_data_set_is_evaluated_by_its_name(install: Install, tmp_path: Path) -> None:
     install("[satbench.datasets]\nmy-set = strange_zoo:images\n")
     words = ["--model", "fmnist-sat-tiny-relu-s0", "--dataset", "my-set", "--attack", "pgd-1"]
     done = CliRunner().invoke(
@@ -317,9 +317,7 @@ def test_a_data_set_of_a_plugin_is_evaluated_by_its_name(install: Install, tmp_p
         ("doubles", "got images of shape (30, 1, 28, 28) in float64"),
     ],
 )
-def test_a_data_set_of_a_plugin_that_is_none_is_refused(
-    function: str, said: str, install: Install
-) -> None:
+def test_a_plugins_invalid_data_set_is_refused(function: str, said: str, install: Install) -> None:
     install(f"[satbench.datasets]\nmy-set = strange_zoo:{function}\n")
     with pytest.raises(SatbenchError, match=r"strange-zoo") as refused:
         load_dataset("my-set")
@@ -327,7 +325,7 @@ def test_a_data_set_of_a_plugin_that_is_none_is_refused(
     assert said in str(refused.value)
 
 
-def test_a_data_set_of_a_plugin_takes_no_name_of_satbenchs(install: Install) -> None:
+def test_a_plugins_data_set_cannot_take_a_name_of_satbench(install: Install) -> None:
     install("[satbench.datasets]\ncifar10 = strange_zoo:images\n")
     told = CliRunner().invoke(cli, ["datasets"])
 

@@ -1,7 +1,7 @@
-"""Every preset against a small implementation of the published network, on files of its layout.
+"""Every preset against a small implementation of the published network, on files in its layout.
 
-The networks below are written from the papers as plain functions of a state dict, so that nothing
-of satbench's own networks is in them; names and shapes are those of the code bases.
+The networks below are written from the papers as plain functions of a state dict and use none of
+satbench's own networks.  Names and shapes are those of the code bases.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def wide_resnet(s: State, x: Tensor) -> Tensor:
 
 
 def preact_resnet(s: State, x: Tensor, raw: bool) -> Tensor:
-    """He et al., 2016b; `raw`: a projection reads what comes in, not what is activated."""
+    """He et al., 2016b; `raw`: a projection reads the input before the activation."""
     x = conv(s, "conv1", x)
     for stage in (1, 2, 3, 4):
         for place, block in enumerate(blocks(s, f"layer{stage}.")):
@@ -195,7 +195,7 @@ def resnet_shapes(depth: int, shortcut: str, last: str, stem: int) -> Shapes:
 
 @cache
 def state_of(make: Callable[..., Shapes], *arguments: Any) -> State:
-    """Draw the weights of a layout: every number of it at random."""
+    """Draw all weights of a layout at random."""
     draw = torch.Generator().manual_seed(0)
     state = {}
     for name, shape in make(*arguments):
@@ -281,7 +281,7 @@ raw, activated = partial(preact_resnet, raw=True), partial(preact_resnet, raw=Fa
 
 Case = tuple[str, Callable[[], State], Callable[[State], Any], Callable[..., Tensor], Any]
 
-# What is asked for, the weights, the file's layout, the network, the normalisation.
+# The preset, the weights, the layout of the file, the network, the normalisation.
 EVERY_DAY: dict[str, Case] = {
     "TRADES": ("trades(depth=10,widen=1)", trades_state, bare, wide_resnet, NONE),
     "TRADES without the extra part": (
@@ -359,7 +359,7 @@ def published(forward: Callable[..., Tensor], state: State, constants: Any) -> T
 
 
 def apart(model: LoadedModel, logits: Tensor) -> float:
-    """Return how far the model's logits are from others, in parts of these."""
+    """Return the relative distance of the model's logits from other logits."""
     with torch.no_grad():
         return float((model.module(images()) - logits).abs().max() / logits.abs().max())
 
@@ -367,7 +367,7 @@ def apart(model: LoadedModel, logits: Tensor) -> float:
 @pytest.mark.parametrize(
     "case", [*EVERY_DAY, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 )
-def test_a_preset_reads_its_files_into_the_published_network(case: str, tmp_path: Path) -> None:
+def test_a_preset_loads_its_files_into_the_published_network(case: str, tmp_path: Path) -> None:
     preset, make, layout, forward, constants = CASES[case]
     torch.save(layout(make()), tmp_path / "w.pt")
     loaded = load(tmp_path / "w.pt", preset)
@@ -377,7 +377,7 @@ def test_a_preset_reads_its_files_into_the_published_network(case: str, tmp_path
 
 
 @pytest.mark.slow
-def test_the_other_variant_and_normalisation_would_have_been_seen(tmp_path: Path) -> None:
+def test_a_wrong_variant_or_normalisation_changes_the_logits(tmp_path: Path) -> None:
     torch.save(preact_state(), tmp_path / "w.pt")
     loaded = load(tmp_path / "w.pt", "wong")
 
@@ -386,7 +386,7 @@ def test_the_other_variant_and_normalisation_would_have_been_seen(tmp_path: Path
     assert apart(loaded, published(raw, preact_state(), MADRY)) > 1e-3
 
 
-def test_what_a_preset_stands_for_is_in_the_record(tmp_path: Path) -> None:
+def test_a_record_spells_out_the_architecture_of_a_preset(tmp_path: Path) -> None:
     torch.save(trades_state(), tmp_path / "w.pt")
     info = load(tmp_path / "w.pt", "trades(depth=10,widen=1)").info
 
@@ -394,7 +394,7 @@ def test_what_a_preset_stands_for_is_in_the_record(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_constants_of_madrys_file_that_have_no_name_are_in_the_record(tmp_path: Path) -> None:
+def test_a_record_holds_the_unnamed_constants_of_madrys_file(tmp_path: Path) -> None:
     torch.save(madry(cifar_state()), tmp_path / "w.pt")
     info = load(tmp_path / "w.pt", "madry(depth=18)").info
 
@@ -404,7 +404,7 @@ def test_constants_of_madrys_file_that_have_no_name_are_in_the_record(tmp_path: 
     )
 
 
-def test_a_preset_may_be_of_nets_trained_with_another_activation(tmp_path: Path) -> None:
+def test_a_preset_can_be_combined_with_another_activation(tmp_path: Path) -> None:
     torch.save(trades_state(), tmp_path / "w.pt")
     loaded = load(tmp_path / "w.pt", "trades(depth=10,widen=1)", activation="silu")
 
@@ -412,7 +412,7 @@ def test_a_preset_may_be_of_nets_trained_with_another_activation(tmp_path: Path)
     assert apart(loaded, published(wide_resnet, trades_state(), NONE)) > 1e-2
 
 
-def test_an_unknown_preset_is_answered_with_the_nearest(tmp_path: Path) -> None:
+def test_an_unknown_preset_is_refused_with_the_nearest(tmp_path: Path) -> None:
     torch.save(trades_state(), tmp_path / "w.pt")
     with pytest.raises(UnknownNameError, match=r"unknown preset 'tradse': did you mean 'trades'\?"):
         load(tmp_path / "w.pt", "tradse")
@@ -424,13 +424,13 @@ def test_a_setting_that_the_architecture_lacks_is_refused(tmp_path: Path) -> Non
         load(tmp_path / "w.pt", "trades(width=2)")
 
 
-def test_a_preset_and_an_architecture_are_not_given_together(tmp_path: Path) -> None:
+def test_a_preset_together_with_an_architecture_is_refused(tmp_path: Path) -> None:
     torch.save(trades_state(), tmp_path / "w.pt")
     with pytest.raises(SatbenchError, match=r"give --preset or --arch"):
         request_model(str(tmp_path / "w.pt"), "wide-resnet", "relu", "trades")
 
 
-def test_without_the_preset_the_extra_part_of_trades_is_named_with_what_to_do(
+def test_without_the_preset_the_extra_part_of_trades_is_named_with_advice(
     tmp_path: Path,
 ) -> None:
     torch.save(trades_state(), tmp_path / "w.pt")
@@ -444,7 +444,7 @@ def test_without_the_preset_the_extra_part_of_trades_is_named_with_what_to_do(
     assert apart(dropped, published(wide_resnet, trades_state(), NONE)) < 1e-5
 
 
-def test_of_two_sets_one_is_named_and_read_with_a_preset(tmp_path: Path) -> None:
+def test_one_of_two_sets_can_be_selected_with_a_preset(tmp_path: Path) -> None:
     averaged = {f"module.{name}": 2 * tensor for name, tensor in wide_state().items()}
     both = {"model": wide_state(), "model_ema": {**averaged, "n_averaged": torch.tensor(9)}}
     torch.save(both, tmp_path / "w.pt")
@@ -454,7 +454,7 @@ def test_of_two_sets_one_is_named_and_read_with_a_preset(tmp_path: Path) -> None
     assert apart(loaded, published(wide_resnet, wide_state(), CIFAR)) < 1e-5
 
 
-def test_the_settings_of_a_preset_go_to_every_form_of_its_architecture() -> None:
+def test_the_settings_of_a_preset_apply_to_every_form_of_its_architecture() -> None:
     assert find_preset("wong(depth=34)").architectures == (
         "preact-resnet(depth=34,shortcut=raw)",
         "preact-resnet(depth=34,shortcut=raw,final_norm=false)",

@@ -1,4 +1,4 @@
-"""RobustBench's entries, with checkpoints of the real format for its real architectures."""
+"""RobustBench's entries, with checkpoints in the real format for the real architectures."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def write_cifar10(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_evaluates_a_checkpoint_of_robustbench(
+def test_the_command_evaluates_a_robustbench_checkpoint(
     write: Callable[..., nn.Module], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = write(FAST, lambda state: {f"module.{k}": v for k, v in state.items()})
@@ -114,7 +114,7 @@ def test_the_command_evaluates_a_checkpoint_of_robustbench(
 
 
 @pytest.mark.slow
-def test_the_answers_are_those_of_robustbenchs_own_loading(
+def test_the_logits_equal_those_of_robustbenchs_own_loader(
     write: Callable[..., nn.Module], folder: Path
 ) -> None:
     write(FAST, lambda state: state)
@@ -136,7 +136,7 @@ def test_the_answers_are_those_of_robustbenchs_own_loading(
     ],
     ids=["state_dict", "constants left out", "last and best"],
 )
-def test_a_layout_of_its_zoo_is_read(
+def test_every_layout_of_robustbench_files_is_read(
     name: str, layout: Callable[[State], Any], write: Callable[..., nn.Module]
 ) -> None:
     network = write(name, layout)
@@ -145,10 +145,10 @@ def test_a_layout_of_its_zoo_is_read(
 
 
 @pytest.mark.slow
-def test_weights_that_lack_more_than_constants_are_refused(
+def test_weights_are_refused_if_more_than_constants_is_missing(
     write: Callable[..., nn.Module],
 ) -> None:
-    constants = ("mu", "sigma", "linear.bias")  # with which RobustBench alone is content
+    constants = ("mu", "sigma", "linear.bias")  # RobustBench itself accepts this
     write(FAST, lambda state: {k: v for k, v in state.items() if k not in constants})
     with pytest.raises(
         SatbenchError,
@@ -185,7 +185,7 @@ class Touch:
         return Path.touch, (self.path,)
 
 
-def test_a_web_page_under_the_name_of_a_checkpoint_is_recognised(folder: Path) -> None:
+def test_a_web_page_saved_as_a_checkpoint_is_recognised(folder: Path) -> None:
     path = folder / "cifar10" / "Linf" / f"{FAST}.pt"
     path.parent.mkdir(parents=True)
     path.write_text("<!DOCTYPE html><html><title>Google Drive - Quota exceeded</title>")
@@ -193,7 +193,7 @@ def test_a_web_page_under_the_name_of_a_checkpoint_is_recognised(folder: Path) -
         load(FAST)
 
 
-def test_a_checkpoint_that_cannot_be_fetched_says_where_it_belongs(
+def test_a_failed_download_says_where_to_put_the_checkpoint(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(gdrive_id: str, path: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_checkpoint_that_cannot_be_fetched_says_where_it_belongs(
 
 
 @pytest.mark.slow
-def test_a_checkpoint_is_fetched_by_robustbenchs_own_code(
+def test_robustbenchs_own_code_downloads_a_checkpoint(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network = architecture(FAST)
@@ -222,11 +222,11 @@ def test_a_checkpoint_is_fetched_by_robustbenchs_own_code(
     monkeypatch.setattr(import_robustbench().utils, "download_gdrive_new", fetch)
 
     assert digest_weights(load(FAST).module) == digest_weights(network)
-    # What it prints must not come between results.
+    # Its output must not mix with results.
     assert capsys.readouterr() == ("", "Downloading")
 
 
-def test_an_unknown_entry_is_answered_with_the_nearest(folder: Path) -> None:
+def test_an_unknown_entry_is_refused_with_the_nearest(folder: Path) -> None:
     with pytest.raises(
         UnknownNameError,
         match=r"^unknown entry of RobustBench's cifar10/Linf 'Wong2020Fats': did you mean",
@@ -245,7 +245,7 @@ def test_an_unknown_entry_is_answered_with_the_nearest(folder: Path) -> None:
         ),
     ],
 )
-def test_weights_that_timm_or_torch_would_fetch_say_where_they_belong(
+def test_a_failed_download_by_timm_or_torch_says_where_to_put_the_weights(
     name: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(downloads, "TRIES", 1)
@@ -258,7 +258,7 @@ def test_weights_that_timm_or_torch_would_fetch_say_where_they_belong(
 
 
 @pytest.mark.slow
-def test_robustbenchs_code_is_as_it_was_after_loading(write: Callable[..., nn.Module]) -> None:
+def test_loading_leaves_robustbenchs_code_unchanged(write: Callable[..., nn.Module]) -> None:
     lenient = import_robustbench().utils._safe_load_state_dict
     write(FAST, lambda state: state)
     load(FAST)
@@ -277,7 +277,7 @@ def test_an_ensemble_has_a_file_for_each_member(folder: Path) -> None:
     ]
 
 
-def test_the_environment_is_as_it_was_after_strangers_code(
+def test_the_environment_is_restored_after_foreign_code_has_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
@@ -298,7 +298,7 @@ def test_the_environment_is_as_it_was_after_strangers_code(
         ("robustbench:cifar10/Lnf/x", r"^unknown part of RobustBench 'cifar10/Lnf': did you mean"),
     ],
 )
-def test_a_name_of_another_form_is_refused(text: str, said: str) -> None:
+def test_a_malformed_name_is_refused(text: str, said: str) -> None:
     with pytest.raises(SatbenchError, match=said):
         request_model(text)
 
@@ -313,7 +313,7 @@ def test_a_name_of_another_form_is_refused(text: str, said: str) -> None:
         ("cifar10/corruptions", ("cifar10", None)),
     ],
 )
-def test_a_name_tells_what_the_model_is_for(
+def test_a_name_gives_the_data_set_and_threat_model(
     part: str, expected: tuple[str | None, str | None]
 ) -> None:
     request = request_model(f"robustbench:{part}/Any")
@@ -321,7 +321,9 @@ def test_a_name_tells_what_the_model_is_for(
     assert (request.dataset, request.threat) == expected
 
 
-def test_without_robustbench_it_is_said_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_robustbench_is_refused_with_its_install_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(_loaded, "find_spec", lambda name: None)
     with pytest.raises(
         SatbenchError, match=r"not installed: pip install 'satbench\[robustbench\]'$"
@@ -362,7 +364,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
     return install
 
 
-def test_an_old_copy_before_it_on_the_path_is_recognised(site: Callable[..., Path]) -> None:
+def test_an_old_copy_earlier_on_the_path_is_recognised(site: Callable[..., Path]) -> None:
     folder = site()
     with pytest.raises(
         SatbenchError,
@@ -371,7 +373,7 @@ def test_an_old_copy_before_it_on_the_path_is_recognised(site: Callable[..., Pat
         request_model(f"robustbench:cifar10/Linf/{FAST}")
 
 
-def test_a_copy_without_the_real_one_is_recognised(
+def test_a_copy_in_another_package_is_recognised(
     site: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = site()
@@ -383,20 +385,20 @@ def test_a_copy_without_the_real_one_is_recognised(
         request_model(f"robustbench:cifar10/Linf/{FAST}")
 
 
-def test_a_file_that_another_package_wrote_over_is_recognised(site: Callable[..., Path]) -> None:
+def test_a_file_that_another_package_overwrote_is_recognised(site: Callable[..., Path]) -> None:
     folder = site("1.1.1", utils="def load_model(): 1")
     with pytest.raises(SatbenchError, match=rf"^{folder}/robustbench/utils\.py is not a file of"):
         request_model(f"robustbench:cifar10/Linf/{FAST}")
 
 
-def test_a_file_that_another_package_took_away_is_recognised(site: Callable[..., Path]) -> None:
+def test_a_file_that_another_package_deleted_is_recognised(site: Callable[..., Path]) -> None:
     folder = site("1.1.1")
     (folder / "robustbench" / "utils.py").unlink()
     with pytest.raises(SatbenchError, match=rf"^{folder}/robustbench/utils\.py is not a file of"):
         request_model(f"robustbench:cifar10/Linf/{FAST}")
 
 
-def test_another_version_is_told(site: Callable[..., Path]) -> None:
+def test_another_version_is_refused(site: Callable[..., Path]) -> None:
     site("1.0")
     with pytest.raises(
         SatbenchError, match=r"^expected RobustBench 1\.1\.1, got 1\.0: pip install"
@@ -404,7 +406,7 @@ def test_another_version_is_told(site: Callable[..., Path]) -> None:
         request_model(f"robustbench:cifar10/Linf/{FAST}")
 
 
-def test_the_release_itself_is_taken(site: Callable[..., Path]) -> None:
+def test_the_supported_release_is_accepted(site: Callable[..., Path]) -> None:
     site("1.1.1")
 
     assert request_model(f"robustbench:cifar10/Linf/{FAST}").kind == "robustbench"
@@ -413,12 +415,12 @@ def test_the_release_itself_is_taken(site: Callable[..., Path]) -> None:
 # The shim
 
 
-def test_the_stand_ins_are_gone_after_the_import() -> None:
+def test_the_stand_in_modules_are_removed_after_the_import() -> None:
     assert import_robustbench() is sys.modules["robustbench"]
     assert [name for name in LACKS if name in sys.modules] == []
 
 
-def test_a_module_that_is_there_has_no_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_module_is_not_replaced_by_a_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     real = ModuleType("autoattack")
     monkeypatch.setitem(sys.modules, "autoattack", real)
     with stand_ins():
@@ -437,13 +439,13 @@ def test_the_stand_in_finds_the_files_of_robustbench() -> None:
     assert len(Path(found).read_text().splitlines()) == 5000
 
 
-def test_robustbenchs_own_benchmark_says_what_to_run_in_its_place() -> None:
+def test_robustbenchs_own_benchmark_says_what_to_run_instead() -> None:
     with pytest.raises(SatbenchError, match=r"benchmark\(\) needs the module autoattack"):
         import_robustbench().eval.AutoAttack(None, norm="Linf", eps=0.1)
 
 
 @pytest.mark.slow
-def test_robustbench_can_be_imported_after_the_shim_and_not_before() -> None:
+def test_robustbench_can_be_imported_only_after_the_shim() -> None:
     code = """
 try:
     import robustbench

@@ -21,7 +21,7 @@ def test_every_entry_has_a_result_and_none_differs() -> None:
     assert {name.split("/")[2].split("_")[0] for name in cannot} == {"Bai2023Improving"}
 
 
-def test_the_page_tells_the_results() -> None:
+def test_the_page_shows_the_results() -> None:
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
 
     assert PAGE.read_text(encoding="utf-8") == page(results)
@@ -41,7 +41,7 @@ UNLIKE = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", UNLIKE)
-def test_an_entry_gives_the_logits_of_robustbenchs_own_loader(name: str) -> None:
+def test_an_entry_gives_the_same_logits_as_robustbenchs_own_loader(name: str) -> None:
     told = run_one(name, limit=600)
     wanted = json.loads(RESULTS.read_text(encoding="utf-8"))[name]
 

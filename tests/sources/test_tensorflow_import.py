@@ -1,4 +1,4 @@
-"""Checkpoints of TensorFlow 1, read and converted without it."""
+"""Checkpoints of TensorFlow 1, read and converted without TensorFlow."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from satbench.networks.same_padding import SameMaxPool, SamePad
 pytestmark = pytest.mark.sampled(2)
 
 DATA = Path(__file__).with_name("data")
-TINY = DATA / "tiny"  # which TensorFlow wrote, see make_tiny.py
+TINY = DATA / "tiny"  # written by TensorFlow, see make_tiny.py
 SMALL = "resnext(depth=50,groups=1,width=1)"
 
 Arrays = dict[str, NDArray[Any]]
@@ -45,7 +45,7 @@ def tiny() -> TensorBundle:
 # The files
 
 
-def test_tensors_of_each_type_are_read_in_their_shape(tiny: TensorBundle) -> None:
+def test_tensors_of_each_type_are_read_with_their_shape(tiny: TensorBundle) -> None:
     half, double = tiny.read("types/half"), tiny.read("types/double")
 
     assert half.tolist() == [0, 0.125, 0.25, 0.375]
@@ -57,14 +57,14 @@ def test_tensors_of_each_type_are_read_in_their_shape(tiny: TensorBundle) -> Non
     assert {half.dtype, double.dtype} == {np.dtype(np.float32)}
 
 
-def test_whole_numbers_are_no_weights(tiny: TensorBundle) -> None:
+def test_integers_are_refused_as_weights(tiny: TensorBundle) -> None:
     assert tiny.entries["step"].shape == ()
     with pytest.raises(SatbenchError, match="step holds no floating-point numbers"):
         tiny.read("step")
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny.index", "tiny.meta", "tiny.data-00000-of-00001"])
-def test_any_file_of_a_checkpoint_names_it(name: str, tiny: TensorBundle) -> None:
+def test_a_checkpoint_can_be_named_by_any_of_its_files(name: str, tiny: TensorBundle) -> None:
     assert open_bundle(DATA / name) == tiny
 
 
@@ -84,13 +84,13 @@ def flipped(data: bytearray, place: int) -> bytearray:
 
 
 @pytest.mark.parametrize("place", [0, 100, 700, -60, -1])
-def test_a_flipped_bit_of_the_index_is_noticed(place: int, tmp_path: Path) -> None:
+def test_a_flipped_bit_in_the_index_is_detected(place: int, tmp_path: Path) -> None:
     prefix = copied(tmp_path, ".index", lambda data: flipped(data, place))
     with pytest.raises(SatbenchError, match=r"the checkpoint .*tiny\.index is corrupt \("):
         open_bundle(prefix)
 
 
-def test_a_flipped_bit_of_the_numbers_is_noticed(tmp_path: Path) -> None:
+def test_a_flipped_bit_in_the_data_file_is_detected(tmp_path: Path) -> None:
     bundle = open_bundle(copied(tmp_path, "00001", lambda data: flipped(data, 2000)))
     (name,) = (n for n, e in bundle.entries.items() if e.offset <= 2000 < e.offset + e.size)
     with pytest.raises(SatbenchError, match=r"00001 is corrupt \(the checksum of .* differs\)"):
@@ -98,27 +98,27 @@ def test_a_flipped_bit_of_the_numbers_is_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 10, 47, 500, -1])
-def test_an_index_that_broke_off_is_noticed(length: int, tmp_path: Path) -> None:
+def test_a_truncated_index_is_detected(length: int, tmp_path: Path) -> None:
     prefix = copied(tmp_path, ".index", lambda data: data[:length])
     with pytest.raises(SatbenchError, match=r"tiny\.index is corrupt \("):
         open_bundle(prefix)
 
 
-def test_numbers_that_broke_off_are_noticed(tmp_path: Path) -> None:
+def test_a_truncated_data_file_is_detected(tmp_path: Path) -> None:
     bundle = open_bundle(copied(tmp_path, "00001", lambda data: data[:-4]))
     last = max(bundle.entries, key=lambda name: bundle.entries[name].offset)
     with pytest.raises(SatbenchError, match=r"the checksum of .* differs"):
         bundle.read(last)
 
 
-def test_missing_numbers_are_told(tmp_path: Path) -> None:
+def test_a_missing_data_file_is_reported(tmp_path: Path) -> None:
     prefix = copied(tmp_path, ".index", bytes)
     (tmp_path / "tiny.data-00000-of-00001").unlink()
     with pytest.raises(SatbenchError, match=r"expected the numbers .*00001, which is missing"):
         open_bundle(prefix).read("types/half")
 
 
-def test_a_missing_checkpoint_and_one_of_the_older_format_are_told(tmp_path: Path) -> None:
+def test_a_missing_checkpoint_and_one_in_the_older_format_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SatbenchError, match=r"expected a TensorFlow checkpoint, none\.index and "):
         open_bundle(tmp_path / "none")
     (tmp_path / "old").write_bytes(b"V1")
@@ -139,7 +139,9 @@ def test_a_missing_checkpoint_and_one_of_the_older_format_are_told(tmp_path: Pat
     ],
     ids=["big endian", "slices", "size", "no header", "varint", "message", "pickle"],
 )
-def test_an_index_of_another_kind_is_refused(content: bytes, said: str, tmp_path: Path) -> None:
+def test_an_unsupported_or_malformed_index_is_refused(
+    content: bytes, said: str, tmp_path: Path
+) -> None:
     (tmp_path / "w.index").write_bytes(content)
     with pytest.raises(SatbenchError, match=said):
         open_bundle(tmp_path / "w").read("w")
@@ -156,9 +158,9 @@ def test_compressed_blocks_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 4095, 4096, 12_345, (1 << 23) + 70_000])
-def test_the_checksum_of_many_bytes_is_that_of_byte_after_byte(size: int) -> None:
+def test_the_fast_checksum_equals_the_checksum_byte_by_byte(size: int) -> None:
     data = np.random.default_rng(0).integers(0, 256, size, np.uint8).tobytes()
-    tail = 5_000  # the rest goes through the same steps
+    tail = 5_000  # the bytes before it take the same steps
     crc = crc32c(data[:-tail]) if size > tail else 0
     for octet in data[-tail:] if size > tail else data:
         crc ^= 0xFFFFFFFF
@@ -178,7 +180,7 @@ def step_of_crc(crc: int) -> int:
 
 @pytest.mark.parametrize("size", ["6x6", "7x7", "6x7", "7x8"])
 @pytest.mark.parametrize("kernel", [3, 5])
-def test_strided_layers_pad_as_tensorflow_does(size: str, kernel: int, tiny: TensorBundle) -> None:
+def test_strided_layers_pad_like_tensorflow(size: str, kernel: int, tiny: TensorBundle) -> None:
     def nchw(name: str) -> Tensor:
         return torch.from_numpy(tiny.read(name)).permute(0, 3, 1, 2)
 
@@ -196,7 +198,7 @@ def test_strided_layers_pad_as_tensorflow_does(size: str, kernel: int, tiny: Ten
 
 
 @pytest.mark.parametrize("architecture", ["resnet(depth=18", SMALL[:-1], "efficientnet(variant=b0"])
-def test_the_variant_has_the_weights_of_the_usual_network_and_other_answers(
+def test_tensorflow_padding_keeps_the_weights_and_changes_the_logits(
     architecture: str,
 ) -> None:
     usual, variant = (
@@ -211,7 +213,7 @@ def test_the_variant_has_the_weights_of_the_usual_network_and_other_answers(
 
 
 @pytest.mark.parametrize("architecture", ["resnet(depth=18", "efficientnet(variant=b0"])
-def test_the_variant_can_be_traced(architecture: str) -> None:
+def test_a_network_with_tensorflow_padding_can_be_traced(architecture: str) -> None:
     network = build_network(f"{architecture},padding=tensorflow)", "silu", 3).eval()
     traced = torch.fx.symbolic_trace(network)
     for size in (64, 65):
@@ -230,7 +232,7 @@ def test_the_variant_can_be_traced(architecture: str) -> None:
         ("efficientnet-b0", "efficientnet(variant=b0)", "silu"),
     ],
 )
-def test_the_names_are_those_that_the_official_code_writes(
+def test_the_tensor_names_are_those_of_the_official_code(
     names: str, architecture: str, activation: str
 ) -> None:
     lines = (DATA / f"{names}.names").read_text().splitlines()
@@ -301,7 +303,9 @@ def test_a_checkpoint_becomes_a_model_with_a_card(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("channels", "flip"), [("rgb", False), ("bgr", True)])
-def test_the_order_of_colours_can_be_given(channels: str, flip: bool, tmp_path: Path) -> None:
+def test_the_order_of_colour_channels_can_be_given(
+    channels: str, flip: bool, tmp_path: Path
+) -> None:
     network = network_of(f"{SMALL[:-1]},padding=tensorflow)")
     card = converted(to_tensorflow(network), tmp_path, channels=channels)
     x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -348,7 +352,7 @@ AVERAGE = "/ExponentialMovingAverage"
         (lambda a: a | {"linear/b": np.full(5, np.nan, "f4")}, {}, "with NaN or infinity"),
     ],
 )
-def test_what_does_not_fit_is_refused_and_nothing_is_written(
+def test_a_checkpoint_that_does_not_fit_is_refused_and_nothing_is_written(
     change: Any, options: dict[str, Any], said: str, tmp_path: Path, small: Arrays
 ) -> None:
     with pytest.raises(SatbenchError, match=said):
@@ -362,7 +366,7 @@ def small() -> Arrays:
 
 
 @pytest.mark.slow
-def test_what_an_optimiser_keeps_is_left_out(small: Arrays, tmp_path: Path) -> None:
+def test_the_state_of_the_optimiser_is_left_out(small: Arrays, tmp_path: Path) -> None:
     kept = {f"{name}/Momentum": array for name, array in small.items()}
     more = {"learning_rate": np.array(0.1, np.float32), "moving/cost/EMA": np.array(1, np.float32)}
     card = converted(small | kept | more, tmp_path)
@@ -373,7 +377,7 @@ def test_what_an_optimiser_keeps_is_left_out(small: Arrays, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_other_tensors_can_be_left_out(small: Arrays, tmp_path: Path) -> None:
+def test_named_tensors_can_be_left_out(small: Arrays, tmp_path: Path) -> None:
     more = {"teacher/conv0/W": np.ones((7, 7, 3, 64), np.float32)}
 
     assert converted(small | more, tmp_path, drop=("teacher/",)).is_file()
@@ -381,7 +385,7 @@ def test_other_tensors_can_be_left_out(small: Arrays, tmp_path: Path) -> None:
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("averaged", [True, False])
-def test_the_weights_or_their_averages_are_taken(
+def test_either_the_weights_or_their_averages_are_converted(
     averaged: bool, small: Arrays, tmp_path: Path
 ) -> None:
     other = {f"{name}{AVERAGE}": array + 1 for name, array in small.items()}
@@ -392,7 +396,7 @@ def test_the_weights_or_their_averages_are_taken(
 
 
 @pytest.mark.slow
-def test_a_model_that_is_there_is_not_written_over(small: Arrays, tmp_path: Path) -> None:
+def test_an_existing_model_is_not_overwritten(small: Arrays, tmp_path: Path) -> None:
     card = converted(small, tmp_path)
     before = card.read_bytes()
     with pytest.raises(SatbenchError, match=r"exists already: give --name or --out"):
@@ -400,7 +404,9 @@ def test_a_model_that_is_there_is_not_written_over(small: Arrays, tmp_path: Path
     assert card.read_bytes() == before
 
 
-def test_the_command_writes_a_model_that_can_be_shown(small: Arrays, tmp_path: Path) -> None:
+def test_the_command_writes_a_model_that_models_show_displays(
+    small: Arrays, tmp_path: Path
+) -> None:
     write_bundle(tmp_path / "ck" / "net", small)
     arguments = ["models", "import-tf1", str(tmp_path / "ck" / "net.index"), "--arch", SMALL]
     arguments += ["--activation", "silu", "--classes", "5", "--name", "sat", "--size", "299"]

@@ -1,4 +1,4 @@
-"""Networks built in TensorFlow, saved by it, and read without it: the same logits."""
+"""Networks that TensorFlow built and saved give the same logits when they are read without it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_the_logits_are_those_of_tensorflow(
 ) -> None:
     x, expected = run(network, size, tmp_path / "net")
     card = import_checkpoint(ImportRequest(tmp_path / "net", architecture, activation), tmp_path)
-    got = answers(card, x.flip(1) if "resne" in architecture else x)  # which took BGR
+    got = answers(card, x.flip(1) if "resne" in architecture else x)  # it was trained on BGR images
 
     assert expected.std() > 0.1
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Image classifiers of transformers, in folders as it saves them, beside its own pipeline."""
+"""Image classifiers of transformers, from folders that it saves, against its own pipeline."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def by_transformers(network: Any, processor: Any, images: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("kind", PROCESSORS)
 @pytest.mark.parametrize("config", [RESNET, VIT], ids=["resnet", "vit"])
-def test_pixels_get_the_logits_of_transformers_own_pipeline(
+def test_the_logits_equal_those_of_transformers_own_pipeline(
     config: Any, kind: str, tmp_path: Path
 ) -> None:
     processor = PROCESSORS[kind]()
@@ -83,8 +83,8 @@ def test_pixels_get_the_logits_of_transformers_own_pipeline(
     assert loaded.info.architecture == f"transformers:{config.model_type}"
 
 
-def test_the_three_channels_are_not_mixed_up(tmp_path: Path) -> None:
-    """A processor that turns the order around is another model than one that does not."""
+def test_the_order_of_channels_of_the_processor_is_kept(tmp_path: Path) -> None:
+    """A processor that reverses the order of channels gives another model."""
     logits = []
     for kind in ("blue first", "no normalisation"):
         saved(RESNET, PROCESSORS[kind](), folder := tmp_path / kind)
@@ -136,7 +136,7 @@ def pickled(folder: Path) -> None:
         (pickled, r"^expected a file model\.safetensors in hf:"),
     ],
 )
-def test_a_folder_that_holds_no_classifier_is_refused(
+def test_a_folder_without_a_classifier_is_refused(
     spoil: Callable[[Path], None], said: str, tmp_path: Path
 ) -> None:
     saved(RESNET, PROCESSORS["no normalisation"](), tmp_path)
@@ -145,7 +145,7 @@ def test_a_folder_that_holds_no_classifier_is_refused(
         load_model(request_model(f"hf:{tmp_path}"), 5)
 
 
-def test_a_processor_that_does_more_than_scale_is_refused(
+def test_a_processor_that_does_more_than_scale_pixels_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     processor = PROCESSORS["no normalisation"]()

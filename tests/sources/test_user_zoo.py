@@ -1,4 +1,4 @@
-"""The user's own zoo: what is let in, and that it is found by name."""
+"""The user's own zoo: which models it accepts, and how they are found by name."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_an_added_model_is_found_by_its_name(make_card: MakeCard) -> None:
     assert digest_weights(loaded.module) == card.weights_digest
 
 
-def test_an_added_model_needs_its_first_folder_no_more(make_card: MakeCard) -> None:
+def test_an_added_model_no_longer_needs_its_original_folder(make_card: MakeCard) -> None:
     path = make_card()
     add_model(path)
     path.unlink()
@@ -89,7 +89,7 @@ def test_an_added_model_needs_its_first_folder_no_more(make_card: MakeCard) -> N
     assert load_model(request_model("mine"), 3).info.name == "mine"
 
 
-def test_the_nearest_name_may_be_one_of_the_users(make_card: MakeCard) -> None:
+def test_the_suggested_name_may_come_from_the_users_zoo(make_card: MakeCard) -> None:
     add_model(make_card(name="my-robust-net"))
     with pytest.raises(UnknownNameError, match=r"did you mean 'my-robust-net'\?$"):
         request_model("my-robust-nett")
@@ -113,7 +113,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_card_with_a_fault_is_refused_and_the_zoo_stays_as_it_was(
+def test_a_faulty_card_is_refused_and_the_zoo_stays_unchanged(
     fault: str, make_card: MakeCard
 ) -> None:
     changes, said = FAULTS[fault]
@@ -122,13 +122,13 @@ def test_a_card_with_a_fault_is_refused_and_the_zoo_stays_as_it_was(
     assert list(user_zoo().glob("*")) == []
 
 
-def test_a_name_of_the_users_is_not_given_twice(make_card: MakeCard) -> None:
+def test_a_name_that_is_already_in_the_users_zoo_is_refused(make_card: MakeCard) -> None:
     add_model(make_card())
     with pytest.raises(SatbenchError, match=r"already has a model 'mine': rename the card"):
         add_model(make_card())
 
 
-def test_two_models_do_not_share_a_file_of_weights(make_card: MakeCard) -> None:
+def test_two_models_with_the_same_weights_file_name_are_refused(make_card: MakeCard) -> None:
     add_model(make_card())
     with pytest.raises(
         SatbenchError, match=r"the weights of 'mine' in .* are also called w\.safet"
@@ -150,7 +150,7 @@ def test_a_model_with_a_nan_is_refused(make_card: MakeCard, tmp_path: Path) -> N
 # Weights at an address
 
 
-def test_weights_are_fetched_from_the_cards_address_once(
+def test_weights_are_downloaded_once_from_the_address_in_the_card(
     make_card: MakeCard, server: Server, tmp_path: Path
 ) -> None:
     path = make_card(url=server.url("w"))
@@ -163,7 +163,7 @@ def test_weights_are_fetched_from_the_cards_address_once(
     assert server.asked == [""]
 
 
-def test_weights_that_are_not_the_cards_are_not_kept(
+def test_downloaded_weights_with_a_wrong_digest_are_not_kept(
     make_card: MakeCard, server: Server, tmp_path: Path
 ) -> None:
     path = make_card(url=server.url("w"), weights_digest="0" * 64)
@@ -176,7 +176,7 @@ def test_weights_that_are_not_the_cards_are_not_kept(
     assert server.asked == ["", ""]
 
 
-def test_a_model_is_added_with_the_weights_of_its_address(
+def test_a_model_is_added_with_the_weights_from_its_address(
     make_card: MakeCard, server: Server, tmp_path: Path
 ) -> None:
     path = make_card(url=server.url("w"))
@@ -188,15 +188,15 @@ def test_a_model_is_added_with_the_weights_of_its_address(
     assert (user_zoo() / "w.safetensors").read_bytes() == server.files["w"]
 
 
-def test_an_address_survives_the_cards_file(make_card: MakeCard) -> None:
+def test_an_address_is_written_to_the_card_and_read_back(make_card: MakeCard) -> None:
     assert read_card(make_card(url="https://host/w")).url == "https://host/w"
 
 
-def test_a_card_without_an_address_says_nothing_of_one(make_card: MakeCard) -> None:
+def test_a_card_without_an_address_has_no_url_field(make_card: MakeCard) -> None:
     assert "url" not in json.loads(make_card().read_text())
 
 
-# Where it is
+# The folder
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_a_card_without_an_address_says_nothing_of_one(make_card: MakeCard) -> N
         ({"HOME": "/c"}, "/c/.local/share/satbench/zoo"),
     ],
 )
-def test_the_zoo_is_where_the_environment_says(
+def test_the_environment_sets_the_folder_of_the_zoo(
     variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("SATBENCH_ZOO", "XDG_DATA_HOME"):
@@ -221,16 +221,14 @@ def test_the_zoo_is_where_the_environment_says(
 # The command
 
 
-def test_the_command_adds_and_says_how_to_evaluate(make_card: MakeCard) -> None:
+def test_the_command_adds_a_model_and_says_how_to_evaluate_it(make_card: MakeCard) -> None:
     assert run("add", str(make_card())).splitlines() == [
         f"added mine to {user_zoo()}",
         "satbench eval --model mine --dataset NAME --eps 8/255",
     ]
 
 
-def test_the_command_takes_another_folder_and_forgets_it(
-    make_card: MakeCard, tmp_path: Path
-) -> None:
+def test_the_zoo_option_applies_to_one_command_only(make_card: MakeCard, tmp_path: Path) -> None:
     folder, default = tmp_path / "zoo", user_zoo()
     run("add", str(make_card()), "--zoo", str(folder))
 
@@ -241,7 +239,9 @@ def test_the_command_takes_another_folder_and_forgets_it(
     assert user_names() == []
 
 
-def test_a_bad_card_in_the_zoo_hides_no_other_and_is_told(make_card: MakeCard) -> None:
+def test_a_bad_card_in_the_zoo_is_reported_and_does_not_hide_the_others(
+    make_card: MakeCard,
+) -> None:
     add_model(make_card())
     (user_zoo() / "bad.json").write_text("{")
     done = CliRunner().invoke(cli, ["models", "--json"])
@@ -250,7 +250,7 @@ def test_a_bad_card_in_the_zoo_hides_no_other_and_is_told(make_card: MakeCard) -
     assert "bad.json is not JSON" in done.stderr
 
 
-def test_a_card_of_another_name_than_its_file_is_refused(make_card: MakeCard) -> None:
+def test_a_card_whose_name_differs_from_its_file_is_refused(make_card: MakeCard) -> None:
     add_model(make_card())
     (user_zoo() / "mine.json").rename(user_zoo() / "yours.json")
     with pytest.raises(
@@ -259,11 +259,11 @@ def test_a_card_of_another_name_than_its_file_is_refused(make_card: MakeCard) ->
         request_model("yours")
 
 
-def test_a_card_is_shown_as_json_as_it_is() -> None:
+def test_show_prints_a_card_unchanged_as_json() -> None:
     assert run("show", SHIPPED, "--json") == find_card(SHIPPED)[0].to_json()
 
 
-def test_a_card_is_shown_with_how_it_was_trained_and_how_to_evaluate_it() -> None:
+def test_show_says_how_a_model_was_trained_and_how_to_evaluate_it() -> None:
     told = dict(line.split(maxsplit=1) for line in run("show", SHIPPED).splitlines())
 
     assert told["parameters"] == "15,682"
@@ -271,6 +271,6 @@ def test_a_card_is_shown_with_how_it_was_trained_and_how_to_evaluate_it() -> Non
     assert told["evaluate"] == f"satbench eval --model {SHIPPED}"
 
 
-def test_an_unknown_card_is_answered_with_the_nearest_name() -> None:
+def test_an_unknown_card_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(UnknownNameError, match=rf"did you mean '{SHIPPED}'"):
         run("show", "fmnist-sat-tiny-rleu-s0")

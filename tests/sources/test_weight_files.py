@@ -1,4 +1,4 @@
-"""Files of weights say what they are, are known, or are told; what is assumed is never silent."""
+"""The model of a weights file is read, recognised or given; an assumption is always reported."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COLOUR = "wide-resnet(depth=10,widen=1)"
 
 @pytest.fixture
 def shipped_file(tmp_path: Path) -> Path:
-    """Return a copy of a shipped model's weights, under another name, with no card beside it."""
+    """Return a copy of a shipped model's weights, under another name and without a card."""
     path = tmp_path / "mine.safetensors"
     path.write_bytes(weights_path(zoo_card(SHIPPED)).read_bytes())
     return path
@@ -54,7 +54,7 @@ def without_constants(model: nn.Module) -> dict[str, Tensor]:
 
 @pytest.fixture
 def foreign(tmp_path: Path) -> Path:
-    """Return a file of a colour net's weights that does not tell how pixels are normalised."""
+    """Return a file of a colour net's weights without the normalisation of pixels."""
     torch.save({"net": without_constants(network())}, tmp_path / "foreign.pth")
     return tmp_path / "foreign.pth"
 
@@ -65,7 +65,7 @@ Images = tuple[Tensor, Tensor]
 
 @pytest.fixture
 def grey(tmp_path: Path) -> Path:
-    """Return a file of a grey net's weights that does not tell how pixels are normalised."""
+    """Return a file of a grey net's weights without the normalisation of pixels."""
     state = network(TINY).state_dict()
     return saved({k: v for k, v in state.items() if not k.startswith("0.")}, tmp_path)
 
@@ -74,7 +74,7 @@ def load(path: Path | str, *said: str, classes: int = 4, **options: Any) -> Load
     return load_model(request_model(str(path), *said, **options), classes)
 
 
-# Weights that are known
+# Known weights
 
 
 WRAPPED: dict[str, Callable[[Path, Path], Path]] = {
@@ -94,7 +94,7 @@ def saved(thing: object, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("way", WRAPPED)
-def test_weights_of_a_shipped_model_are_known_by_their_digest(
+def test_weights_of_a_shipped_model_are_recognised_by_their_digest(
     way: str, shipped_file: Path, tmp_path: Path
 ) -> None:
     path = WRAPPED[way](shipped_file, tmp_path)
@@ -123,7 +123,7 @@ def test_known_weights_are_not_evaluated_as_another_network(
 
 
 @pytest.mark.parametrize("name", [SHIPPED, "card", "run"])
-def test_a_card_is_not_contradicted_however_it_is_named(
+def test_options_that_contradict_a_card_are_refused(
     name: str, tmp_path: Path, shipped_file: Path
 ) -> None:
     card = zoo_card(SHIPPED)
@@ -140,7 +140,7 @@ def test_a_card_is_not_contradicted_however_it_is_named(
 
 
 @pytest.mark.parametrize("way", WRAPPED)
-def test_what_agrees_with_known_weights_is_as_if_it_had_not_been_said(
+def test_options_that_agree_with_known_weights_change_nothing(
     way: str, shipped_file: Path, tmp_path: Path
 ) -> None:
     loaded = load(WRAPPED[way](shipped_file, tmp_path), "tiny", "silu", classes=10)
@@ -150,12 +150,12 @@ def test_what_agrees_with_known_weights_is_as_if_it_had_not_been_said(
 
 
 @pytest.mark.parametrize("text", ["runs/none", "./w", "/no/such/w.model"])
-def test_a_path_where_nothing_is_is_not_taken_for_a_name(text: str) -> None:
+def test_a_path_to_a_missing_file_is_not_taken_for_a_name(text: str) -> None:
     with pytest.raises(SatbenchError, match=rf"^expected a model at {text}, found neither"):
         request_model(text)
 
 
-def test_weights_of_the_users_zoo_are_known_too(tmp_path: Path) -> None:
+def test_weights_of_the_users_zoo_are_recognised_too(tmp_path: Path) -> None:
     model = network("tiny(width=2)", "silu", 3)
     save_weights(model, tmp_path / "w.safetensors")
     card = replace(
@@ -176,7 +176,7 @@ def test_weights_of_the_users_zoo_are_known_too(tmp_path: Path) -> None:
         load(tmp_path / "w.safetensors", "tiny(width=2)", "relu", classes=3)
 
 
-def test_other_weights_of_the_same_network_are_not_taken_for_known_ones(shipped_file: Path) -> None:
+def test_slightly_changed_weights_are_not_taken_for_known_ones(shipped_file: Path) -> None:
     state = load_file(shipped_file)
     state["1.weight"] = state["1.weight"] + 1e-6
     save_file(state, shipped_file)
@@ -186,7 +186,7 @@ def test_other_weights_of_the_same_network_are_not_taken_for_known_ones(shipped_
     assert load(shipped_file, "tiny", "relu", classes=10).info.activation == "relu"
 
 
-def test_nothing_known_is_found_in_weights_that_numpy_has_no_numbers_for(tmp_path: Path) -> None:
+def test_bfloat16_weights_are_not_taken_for_known_ones(tmp_path: Path) -> None:
     state = {name: tensor.bfloat16() for name, tensor in without_constants(network()).items()}
     save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(SatbenchError, match=r"weights alone do not say"):
@@ -234,7 +234,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_file_that_carries_its_card_needs_nothing_said(trained: Path, tmp_path: Path) -> None:
+def test_a_file_that_carries_its_card_needs_no_options(trained: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone"
     alone.write_bytes((trained / "mine.safetensors").read_bytes())
     request = request_model(str(alone))
@@ -247,7 +247,7 @@ def test_a_file_that_carries_its_card_needs_nothing_said(trained: Path, tmp_path
     assert load(trained / "best.safetensors", classes=3).info.name == "mine-best"
 
 
-def test_a_file_that_carries_its_card_is_not_contradicted(trained: Path) -> None:
+def test_options_that_contradict_the_card_in_a_file_are_refused(trained: Path) -> None:
     assert load(trained / "mine.safetensors", "tiny(width=2)", "silu", classes=3).card
     with pytest.raises(SatbenchError, match=r"trained as tiny\(width=2\) with silu, not with relu"):
         load(trained / "mine.safetensors", "tiny(width=2)", "relu", classes=3)
@@ -255,9 +255,7 @@ def test_a_file_that_carries_its_card_is_not_contradicted(trained: Path) -> None
         load(trained / "mine.safetensors", preset="trades", classes=3)
 
 
-def test_weights_that_were_changed_in_a_file_with_a_card_are_refused(
-    trained: Path, tmp_path: Path
-) -> None:
+def test_changed_weights_in_a_file_with_a_card_are_refused(trained: Path, tmp_path: Path) -> None:
     card = card_within(trained / "mine.safetensors")
     save_weights(network("tiny(width=2)", "silu", 3).apply(shift), tmp_path / "w", card)
     with pytest.raises(SatbenchError, match=r"expected weights with digest"):
@@ -270,7 +268,7 @@ def shift(module: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("told", ["{", "[]", '{"schema": 9}'])
-def test_a_card_within_a_file_that_is_none_is_refused(told: str, tmp_path: Path) -> None:
+def test_an_invalid_card_in_a_file_is_refused(told: str, tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file(network().state_dict(), path, {"satbench.card": told})
     with pytest.raises(SatbenchError, match=r"card .*within .*w\.safetensors"):
@@ -280,13 +278,17 @@ def test_a_card_within_a_file_that_is_none_is_refused(told: str, tmp_path: Path)
 @pytest.mark.parametrize(
     "content", [b"", b"\xff" * 8, b"\x02\0\0\0\0\0\0\0[]", b'\x11\0\0\0\0\0\0\0{"__metadata__":1}']
 )
-def test_what_is_no_safetensors_carries_no_card(content: bytes, tmp_path: Path) -> None:
+def test_no_card_is_read_from_a_file_that_is_not_safetensors(
+    content: bytes, tmp_path: Path
+) -> None:
     (tmp_path / "w").write_bytes(content)
 
     assert card_within(tmp_path / "w") is None
 
 
-def test_a_card_within_weights_does_not_change_their_digest(trained: Path, tmp_path: Path) -> None:
+def test_a_card_in_a_file_does_not_change_the_digest_of_its_weights(
+    trained: Path, tmp_path: Path
+) -> None:
     model = load(trained / "mine.safetensors", classes=3).module
     save_weights(model, tmp_path / "w.safetensors")
 
@@ -297,7 +299,7 @@ def test_a_card_within_weights_does_not_change_their_digest(trained: Path, tmp_p
     assert len(digests) == 1
 
 
-def test_knowing_a_file_imports_no_torch(trained: Path, shipped_file: Path) -> None:
+def test_recognising_a_file_does_not_import_torch(trained: Path, shipped_file: Path) -> None:
     program = (
         "import sys; from satbench.models import request_model\n"
         "assert all(request_model(path).card for path in sys.argv[1:])\n"
@@ -314,7 +316,7 @@ def test_knowing_a_file_imports_no_torch(trained: Path, shipped_file: Path) -> N
 # The folder of a run
 
 
-def test_the_folder_of_a_run_is_the_model_that_it_handed_on(
+def test_the_folder_of_a_run_loads_the_final_model_of_the_run(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = load(trained / "mine.json", classes=3).info
@@ -324,14 +326,14 @@ def test_the_folder_of_a_run_is_the_model_that_it_handed_on(
     assert load(".", classes=3).info == expected
 
 
-def test_a_renamed_run_is_found_by_its_one_card(trained: Path, tmp_path: Path) -> None:
+def test_a_renamed_run_folder_is_loaded_by_its_only_card(trained: Path, tmp_path: Path) -> None:
     for name in ("mine.json", "mine.safetensors", "config.json"):
         (tmp_path / name).write_bytes((trained / name).read_bytes())
 
     assert load(tmp_path, classes=3).info.name == "mine"
 
 
-def test_folders_that_are_no_finished_run_are_refused(trained: Path, tmp_path: Path) -> None:
+def test_folders_without_a_finished_run_are_refused(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(SatbenchError, match=r"expected the folder of a run of `satbench train`"):
         request_model(str(tmp_path))
     (tmp_path / "best.safetensors").write_bytes((trained / "best.safetensors").read_bytes())
@@ -357,7 +359,7 @@ def test_a_run_a_card_and_a_file_with_its_card_can_be_shown_and_added(
 # Normalisation
 
 
-def test_a_file_without_constants_is_not_evaluated_silently(foreign: Path) -> None:
+def test_a_file_without_constants_gives_a_warning_of_the_assumed_ones(foreign: Path) -> None:
     with pytest.warns(
         AssumptionWarning, match=r"foreign\.pth: .* its normalisation, and cifar10 was assumed; .*"
     ):
@@ -393,9 +395,7 @@ SAID: dict[str, tuple[dict[str, Any], str, tuple[float, float]]] = {
 
 
 @pytest.mark.parametrize("way", SAID)
-def test_what_is_said_of_the_normalisation_is_done_and_in_the_record(
-    way: str, foreign: Path
-) -> None:
+def test_a_given_normalisation_is_applied_and_recorded(way: str, foreign: Path) -> None:
     options, expected, (mean, std) = SAID[way]
     loaded = load(foreign, **{"architecture": COLOUR, "activation": "relu", **options})
     layer: Any = loaded.module.get_submodule("normalize")
@@ -405,7 +405,7 @@ def test_what_is_said_of_the_normalisation_is_done_and_in_the_record(
     assert loaded.info.assumed == ""
 
 
-def test_constants_in_the_file_come_before_those_of_the_architecture(tmp_path: Path) -> None:
+def test_constants_in_the_file_override_those_of_the_architecture(tmp_path: Path) -> None:
     torch.save(network(f"{COLOUR[:-1]},statistics=imagenet)").state_dict(), tmp_path / "w.pt")
     loaded = load(tmp_path / "w.pt", COLOUR, "relu")
 
@@ -422,7 +422,9 @@ def test_constants_in_the_file_come_before_those_of_the_architecture(tmp_path: P
         {"architecture": f"{COLOUR[:-1]},statistics=cifar10)"},
     ],
 )
-def test_constants_in_the_file_are_not_contradicted(said: dict[str, str], tmp_path: Path) -> None:
+def test_options_that_contradict_constants_in_the_file_are_refused(
+    said: dict[str, str], tmp_path: Path
+) -> None:
     torch.save(network(f"{COLOUR[:-1]},statistics=imagenet)").state_dict(), tmp_path / "w.pt")
     with pytest.raises(SatbenchError, match=r"include the normalisation .* imagenet, which is not"):
         load(tmp_path / "w.pt", **{"architecture": COLOUR, "activation": "relu", **said})
@@ -431,7 +433,7 @@ def test_constants_in_the_file_are_not_contradicted(said: dict[str, str], tmp_pa
 @pytest.mark.parametrize(
     "text", ["cifar", "0.5", "0.5;0", "0.5;-1", "a;b", "0.5;nan", "1;2;3", "0.5,0.4;0.5"]
 )
-def test_a_normalisation_that_is_none_is_refused(text: str, foreign: Path) -> None:
+def test_a_malformed_normalisation_is_refused(text: str, foreign: Path) -> None:
     with pytest.raises(SatbenchError, match=r"^expected a normalisation"):
         load(foreign, COLOUR, "relu", normalize=text)
 
@@ -439,7 +441,7 @@ def test_a_normalisation_that_is_none_is_refused(text: str, foreign: Path) -> No
 @pytest.mark.parametrize(
     ("text", "expected"), [("none", (0, 1)), ("sat", (0.5, 0.5)), ("0.5,0.5,0.5;1", (0.5, 1))]
 )
-def test_constants_that_are_the_same_for_all_channels_are_for_grey_images_too(
+def test_constants_that_are_equal_in_all_channels_suit_grey_images_too(
     text: str, expected: tuple[float, float], grey: Path
 ) -> None:
     loaded = load(grey, TINY, "relu", normalize=text)
@@ -448,12 +450,12 @@ def test_constants_that_are_the_same_for_all_channels_are_for_grey_images_too(
     assert (layer.mean.item(), layer.std.item()) == expected
 
 
-def test_constants_of_colour_images_are_refused_for_grey_ones(grey: Path) -> None:
+def test_constants_for_colour_images_are_refused_for_grey_images(grey: Path) -> None:
     with pytest.raises(SatbenchError, match=r"of 1 channel for this architecture, got 'imagenet'"):
         load(grey, TINY, "relu", normalize="imagenet")
 
 
-def test_the_setting_that_weights_do_not_tell_is_assumed_aloud(tmp_path: Path) -> None:
+def test_a_setting_that_weights_do_not_show_is_assumed_with_a_warning(tmp_path: Path) -> None:
     with torch.device("meta"):
         shapes = build_network("preact-resnet", "relu", 4).state_dict()
     state = {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in shapes.items()}
@@ -468,14 +470,14 @@ def test_the_setting_that_weights_do_not_tell_is_assumed_aloud(tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shortcut", ["activated", "raw"])
-def test_the_setting_that_was_said_is_not_assumed(shortcut: str, tmp_path: Path) -> None:
+def test_a_given_setting_is_not_assumed(shortcut: str, tmp_path: Path) -> None:
     torch.save(network("preact-resnet").state_dict(), tmp_path / "w.pt")
     loaded = load(tmp_path / "w.pt", f"preact-resnet(shortcut={shortcut})", "relu")
 
     assert (loaded.info.assumed, shortcut in loaded.info.architecture) == ("", True)
 
 
-# The record of what was assumed
+# Assumptions in the record
 
 
 @pytest.fixture
@@ -496,7 +498,7 @@ def evaluate(path: Path, images: Images, out: Path, **options: Any) -> Record:
     )
 
 
-def test_what_was_assumed_is_a_flag_and_part_of_the_identity(
+def test_an_assumption_is_a_flag_and_part_of_the_identity(
     grey: Path, greys: Images, tmp_path: Path
 ) -> None:
     with pytest.warns(AssumptionWarning):
@@ -541,7 +543,7 @@ def test_the_command_says_what_it_assumed_in_one_line(
     assert "flag assumed-normalisation (2 of 2 images)" in told.out
 
 
-def test_labels_that_leave_classes_out_do_not_bound_those_of_a_file(
+def test_missing_classes_in_the_labels_do_not_limit_the_classes_of_a_file(
     grey: Path, greys: Images, tmp_path: Path
 ) -> None:
     record = evaluate(
@@ -553,7 +555,7 @@ def test_labels_that_leave_classes_out_do_not_bound_those_of_a_file(
         load(grey, TINY, "relu", normalize="none", classes=2)
 
 
-# Which names these options are for
+# Where these options are allowed
 
 
 OPTIONS = {
@@ -567,14 +569,14 @@ OPTIONS = {
 
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("name", ["torchvision:resnet18@IMAGENET1K_V1", "package.module:factory"])
-def test_options_for_files_are_refused_for_what_is_none(option: str, name: str) -> None:
+def test_options_for_files_are_refused_for_names_and_factories(option: str, name: str) -> None:
     shown = option.replace("_", "-").replace("architecture", "arch")
     with pytest.raises(SatbenchError, match=rf"^--{shown}: only for files of weights that do not"):
         request_model(name, **{option: OPTIONS[option]})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("option", ["normalize", "keys", "drop_keys"])
-def test_options_that_change_what_a_card_tells_are_refused(option: str, shipped_file: Path) -> None:
+def test_options_that_would_override_a_card_are_refused(option: str, shipped_file: Path) -> None:
     for name in (SHIPPED, str(shipped_file)):
         with pytest.raises(SatbenchError, match=r"for files of weights that do not name"):
             request_model(name, **{option: OPTIONS[option]})  # type: ignore[arg-type]
@@ -587,7 +589,7 @@ def test_options_for_files_are_refused_for_a_module(mean_model: nn.Module) -> No
         )
 
 
-def test_keys_choose_among_parts_of_a_larger_model(tmp_path: Path) -> None:
+def test_keys_select_a_part_of_a_larger_model(tmp_path: Path) -> None:
     state = network().state_dict()
     whole = {f"teacher.{name}": tensor + 1 for name, tensor in state.items()}
     whole |= {f"student.net.{name}": tensor for name, tensor in state.items()}
@@ -601,7 +603,7 @@ def test_keys_choose_among_parts_of_a_larger_model(tmp_path: Path) -> None:
     assert by_keys.info.weights_digest == digest_weights(network())
 
 
-def test_the_presets_are_listed_with_whose_they_are() -> None:
+def test_the_command_lists_every_preset() -> None:
     listed = CliRunner().invoke(cli, ["models", "presets"]).stdout
     values = json.loads(CliRunner().invoke(cli, ["models", "presets", "--json"]).stdout)
 
@@ -609,12 +611,12 @@ def test_the_presets_are_listed_with_whose_they_are() -> None:
     assert [line.split()[0] for line in listed.splitlines()] == [one["name"] for one in values]
 
 
-def test_a_misspelt_keyword_is_no_option_for_files(mean_model: nn.Module) -> None:
+def test_a_misspelt_keyword_is_refused(mean_model: nn.Module) -> None:
     with pytest.raises(TypeError, match=r"unexpected keyword argument 'attakcs'"):
         satbench.evaluate(mean_model, torch.rand(1, 1, 2, 2), torch.tensor([0]), attakcs=[])  # type: ignore[call-arg]
 
 
-def test_one_prefix_to_drop_may_be_given_without_a_list(tmp_path: Path) -> None:
+def test_one_prefix_to_drop_may_be_given_as_a_text(tmp_path: Path) -> None:
     state = {**network().state_dict(), "extra.w": torch.ones(2, 2)}
     torch.save(state, tmp_path / "w.pt")
 

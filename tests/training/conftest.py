@@ -1,4 +1,4 @@
-"""What the tests of training share: a toy data set, a config for it, and a power cut."""
+"""Shared fixtures of the training tests: a toy data set, a config for it, and a power cut."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from satbench.recipes import TrainConfig
 
 @pytest.fixture(scope="session")
 def toy() -> Dataset:
-    """Return 40 images of noise in 3 classes, told apart by their brightness."""
+    """Return 40 images of noise in 3 classes, which differ in brightness."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 40)
     images = rng.integers(0, 86, (40, 1, 8, 8)) + 80 * labels.reshape(-1, 1, 1, 1)
@@ -63,7 +63,7 @@ def resized(config: TrainConfig) -> TrainConfig:
 
 @pytest.fixture
 def from_folder(resized: TrainConfig) -> TrainConfig:
-    """Return a config that trains a small colour net on the tree with all that changes images."""
+    """Return a config that trains a small colour net on the tree with all changes of images."""
     return replace(
         resized,
         architecture="wide-resnet(depth=10,widen=1)",

@@ -1,4 +1,4 @@
-"""The learning rate of activations' own parameters."""
+"""The learning rate of the parameters of activations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def stepped(config: TrainConfig, data: Dataset) -> tuple[dict[str, float], dict[
 
 
 @pytest.mark.parametrize("activation", ["pssilu", "smooth-relu"])
-def test_at_0_the_parameters_of_the_activation_alone_stay_as_they_start(
+def test_a_rate_of_0_freezes_only_the_parameters_of_the_activation(
     activation: str, config: TrainConfig, toy: Dataset
 ) -> None:
     config = replace(config, activation=activation, activation_rate=0.0)
@@ -40,7 +40,7 @@ def test_at_0_the_parameters_of_the_activation_alone_stay_as_they_start(
     assert {name for name in before if before[name] == after[name]} == own
 
 
-def test_a_tenth_of_the_rate_is_a_tenth_of_the_step(config: TrainConfig, toy: Dataset) -> None:
+def test_a_rate_of_a_tenth_gives_a_tenth_of_the_step(config: TrainConfig, toy: Dataset) -> None:
     whole = replace(config, activation="pssilu")
     before, far = stepped(whole, toy)
     _, near = stepped(replace(whole, activation_rate=0.1), toy)
@@ -50,7 +50,7 @@ def test_a_tenth_of_the_rate_is_a_tenth_of_the_step(config: TrainConfig, toy: Da
     assert before[name] - near[name] == pytest.approx((before[name] - far[name]) / 10, rel=1e-2)
 
 
-def test_parameters_that_all_sites_share_stand_in_the_optimiser_once(config: TrainConfig) -> None:
+def test_shared_parameters_of_activations_are_in_the_optimiser_once(config: TrainConfig) -> None:
     config = replace(config, activation="pssilu", activation_rate=0.1)
     *_, own = optimiser_of(config, fresh_model(config, 3)).param_groups
 
@@ -58,7 +58,7 @@ def test_parameters_that_all_sites_share_stand_in_the_optimiser_once(config: Tra
     assert (own["weight_decay"], own["factor"]) == (0.0, 0.1)
 
 
-def test_at_1_the_optimiser_is_as_ever(config: TrainConfig) -> None:
+def test_a_rate_of_1_adds_no_parameter_group(config: TrainConfig) -> None:
     config = replace(config, activation="pssilu")
 
     assert len(optimiser_of(config, fresh_model(config, 3)).param_groups) == 2

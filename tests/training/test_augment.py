@@ -43,7 +43,7 @@ def test_all_crops_and_both_flips_are_about_equally_likely() -> None:
         assert (abs(counts - 20_000 / values) < 5 * np.sqrt(20_000 / values)).all()
 
 
-def test_flips_alone_leave_every_image_in_its_frame() -> None:
+def test_augment_flip_flips_images_and_does_not_crop_them() -> None:
     images = torch.arange(72, dtype=torch.uint8).view(12, 1, 2, 3)
     augment = Augmentation("flip", 4, 0)
     drawn = augment.draws(0, 12)
@@ -62,7 +62,7 @@ def test_the_draws_are_a_function_of_seed_and_epoch() -> None:
     assert (Augmentation("crop-flip", 4, 1).draws(1, 50) != draws).any()
 
 
-def test_an_image_is_augmented_alike_in_any_batch(toy: Dataset, config: TrainConfig) -> None:
+def test_an_image_is_augmented_equally_in_any_batch(toy: Dataset, config: TrainConfig) -> None:
     changed = replace(config, augment="crop-flip", crop_padding=2)
     rows = np.array([7, 3, 5, 1])
     ((whole, _),) = OnDevice(toy, changed, CPU).train(1, [rows])
@@ -74,7 +74,7 @@ def test_an_image_is_augmented_alike_in_any_batch(toy: Dataset, config: TrainCon
 
 
 @pytest.mark.parametrize("kind", ["none", "crop-flip"])
-def test_held_out_images_come_as_they_are(kind: str, toy: Dataset, config: TrainConfig) -> None:
+def test_held_out_images_are_not_augmented(kind: str, toy: Dataset, config: TrainConfig) -> None:
     rows = np.arange(32, 40)
     x, y = OnDevice(toy, replace(config, augment=kind), CPU).held_out(rows)
 

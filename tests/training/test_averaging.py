@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 
 def nets() -> Iterator[nn.Module]:
-    """Yield a net as its weights move; the running mean moves along."""
+    """Yield a net while its weights and running mean change."""
     net = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))
     for value in (1.0, 3.0, -2.0, 5.0):
         nn.init.constant_(net[0].weight, value)
@@ -31,7 +31,9 @@ def nets() -> Iterator[nn.Module]:
         yield net
 
 
-def test_the_moving_average_forgets_by_its_decay_and_less_at_the_start(config: TrainConfig) -> None:
+def test_the_moving_average_uses_its_decay_and_a_smaller_one_at_the_start(
+    config: TrainConfig,
+) -> None:
     path = nets()
     average = Average(replace(config, ema_decay=0.3), next(path))
     expected, seen = 1.0, []
@@ -47,7 +49,7 @@ def test_the_moving_average_forgets_by_its_decay_and_less_at_the_start(config: T
     assert int(average.network[1].num_batches_tracked) == 5
 
 
-def test_the_even_average_is_the_mean_of_the_epochs_from_its_first(config: TrainConfig) -> None:
+def test_the_even_average_is_the_mean_of_the_epochs_since_swa_from(config: TrainConfig) -> None:
     average, seen = None, []
     for epoch, net in enumerate(nets(), start=1):
         average = average or Average(replace(config, swa_from=2), net)
@@ -70,12 +72,12 @@ def test_a_weight_that_two_layers_share_is_averaged_once(config: TrainConfig) ->
     assert float(average.network[1].weight) == pytest.approx(1 + (1 - 2 / 11) * 2)
 
 
-def test_without_a_setting_nothing_is_averaged(config: TrainConfig) -> None:
+def test_by_default_no_weights_are_averaged(config: TrainConfig) -> None:
     assert average_of(config, nn.Linear(1, 1)) is None
 
 
 @pytest.mark.parametrize("changes", [{"ema_decay": 0.9}, {"swa_from": 1}], ids=["ema", "swa"])
-def test_the_average_is_what_a_run_evaluates_and_hands_on(
+def test_a_run_evaluates_and_returns_the_averaged_weights(
     changes: dict[str, float],
     config: TrainConfig,
     toy: Dataset,

@@ -1,4 +1,4 @@
-"""Certified objectives: the loss bounds every attack, and follows the weights."""
+"""Certified objectives: their loss bounds every attack and has a gradient in the weights."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def worst_of(objective: str, network: nn.Module, progress: float) -> tuple[Tenso
 
 
 @pytest.mark.parametrize("activation", ["relu", "silu", "celu(alpha=2)", "softplus"])
-def test_the_boxes_of_training_are_those_of_a_certificate(activation: str) -> None:
+def test_training_computes_the_same_boxes_as_a_certificate(activation: str) -> None:
     network = net(activation).double().eval()
     program = read_program(network, SHAPE)
     region = Region.around(X.double(), "linf", 0.05)
@@ -58,7 +58,7 @@ def test_the_boxes_of_training_are_those_of_a_certificate(activation: str) -> No
 
 @pytest.mark.parametrize("objective", ["ibp", "crown-ibp"])
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_the_loss_is_that_of_the_clean_batch_at_first_and_above_any_attack_later(
+def test_the_loss_starts_as_the_clean_loss_and_later_bounds_any_attack(
     objective: str, activation: str
 ) -> None:
     network = net(activation)
@@ -69,7 +69,7 @@ def test_the_loss_is_that_of_the_clean_batch_at_first_and_above_any_attack_later
 
     bound = [worst_of(objective, network, progress)[0].item() for progress in (0.06, 0.3, 0.6, 1)]
     assert loss.item() < bound[0] < bound[1] < bound[2] == bound[3]
-    # The statistics of batch-norm are those of the clean batch, so the attack must keep them too.
+    # Batch-norm uses the statistics of the clean batch, so the attack must keep them too.
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -85,7 +85,7 @@ def test_the_loss_is_that_of_the_clean_batch_at_first_and_above_any_attack_later
     assert loss.item() + 1e-3 < broken < bound[0]
 
 
-def test_lines_give_a_smaller_loss_than_intervals_while_eps_rises() -> None:
+def test_linear_bounds_give_a_smaller_loss_than_intervals_while_eps_rises() -> None:
     by_intervals, _ = worst_of("ibp", net("relu"), 0.3)
     by_lines, _ = worst_of("crown-ibp", net("relu"), 0.3)
     at_end = [worst_of(name, net("relu"), 0.9)[0].item() for name in ("ibp", "crown-ibp")]
@@ -95,7 +95,7 @@ def test_lines_give_a_smaller_loss_than_intervals_while_eps_rises() -> None:
 
 
 @pytest.mark.parametrize("objective", ["ibp", "crown-ibp"])
-def test_a_step_follows_the_weights_and_lowers_the_loss(objective: str) -> None:
+def test_training_steps_reach_all_weights_and_lower_the_loss(objective: str) -> None:
     network = net("relu")
     stepper = Stepper(config(objective), network, torch.device("cpu"), ALONE, steps=40)
     losses = [stepper(X, Y, 0, step, 0.05)[0].item() for step in [20] * 30]
@@ -104,7 +104,7 @@ def test_a_step_follows_the_weights_and_lowers_the_loss(objective: str) -> None:
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_bounds_of_a_trained_net_certify_more_than_those_of_an_untrained_one() -> None:
+def test_a_trained_net_has_larger_certified_margins_than_an_untrained_one() -> None:
     def certified(network: nn.Module) -> float:
         program = read_program(network.double().eval(), SHAPE)
         bounds = interval_bounds(
@@ -144,6 +144,8 @@ def test_an_activation_with_trained_parameters_is_refused() -> None:
     ],
     ids=str,
 )
-def test_settings_that_do_not_go_with_bounds_are_refused(change: dict[str, object]) -> None:
+def test_settings_that_certified_objectives_do_not_support_are_refused(
+    change: dict[str, object],
+) -> None:
     with pytest.raises(SatbenchError):
         replace(config(), **change)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What happens to a training around it: other data, a second process, a full disk, Ctrl-C."""
+"""Disturbances of a training run: other data, a second process, a full disk, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def cut(
     ],
     ids=["inverted", "other labels", "fewer", "another order"],
 )
-def test_a_run_does_not_go_on_with_other_data(
+def test_a_run_is_not_resumed_with_other_data(
     change: Callable[[Dataset], Dataset], config: TrainConfig, toy: Dataset, cut: Path
 ) -> None:
     before = {path: path.read_bytes() for path in cut.iterdir()}
@@ -77,7 +77,7 @@ def test_a_run_does_not_go_on_with_other_data(
     assert {path: path.read_bytes() for path in cut.iterdir()} == before
 
 
-def test_a_run_that_has_trained_nothing_yet_may_have_other_data(
+def test_a_run_without_a_checkpoint_may_start_again_with_other_data(
     config: TrainConfig, toy: Dataset, power_cut: type[Exception], cut_at: Cut, tmp_path: Path
 ) -> None:
     with pytest.raises(power_cut):
@@ -88,14 +88,14 @@ def test_a_run_that_has_trained_nothing_yet_may_have_other_data(
     assert done.facts.data == toy.digest
 
 
-def test_images_of_equal_size_that_replace_those_of_a_run_are_seen(
+def test_replaced_image_files_of_equal_size_are_detected(
     from_folder: TrainConfig,
     tree: ImageTree,
     power_cut: type[Exception],
     cut_at: Cut,
     tmp_path: Path,
 ) -> None:
-    bitmaps = tmp_path / "bitmaps"  # without compression the size tells nothing
+    bitmaps = tmp_path / "bitmaps"  # without compression the sizes are equal
     for row, name in enumerate(tree.files):
         path = bitmaps / Path(name).with_suffix(".bmp")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ def test_images_of_equal_size_that_replace_those_of_a_run_are_seen(
 # Other threads, processes, versions
 
 
-def test_what_makes_bits_differ_is_named_and_the_run_goes_on(
+def test_a_changed_environment_is_reported_and_the_run_continues(
     config: TrainConfig, toy: Dataset, cut: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notes: list[str] = []
@@ -134,7 +134,7 @@ def test_what_makes_bits_differ_is_named_and_the_run_goes_on(
     assert (done.facts.threads, done.facts.torch != "9.9.9") == (1, True)
 
 
-def test_a_finished_run_is_not_told_of_other_threads(
+def test_a_finished_run_gets_no_note_about_another_thread_count(
     config: TrainConfig, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = train(config, toy, tmp_path, CPU)
@@ -143,7 +143,7 @@ def test_a_finished_run_is_not_told_of_other_threads(
     assert train(config, toy, tmp_path, CPU).notes == first.notes
 
 
-def test_each_fact_that_differs_is_named_but_for_the_data() -> None:
+def test_every_changed_fact_except_the_data_is_named() -> None:
     began = Facts("d", 1, 2, "cpu", "2.9", "0.1", "f")
     now = Facts("e", 2, 4, "NVIDIA X", "2.10", "0.2", "g")
 
@@ -154,7 +154,7 @@ def test_each_fact_that_differs_is_named_but_for_the_data() -> None:
     )
 
 
-def test_a_run_of_an_older_satbench_takes_todays_facts_for_its_own(
+def test_a_run_of_an_older_satbench_records_the_facts_of_today(
     config: TrainConfig, toy: Dataset, cut: Path
 ) -> None:
     (cut / "config.json").write_text(json.dumps(config.to_dict()))
@@ -165,7 +165,7 @@ def test_a_run_of_an_older_satbench_takes_todays_facts_for_its_own(
     assert json.loads((cut / "config.json").read_text())["run"]["data"] == toy.digest
 
 
-def test_the_card_tells_the_command_of_the_beginning_and_what_changed(
+def test_the_card_holds_the_first_command_and_the_later_changes(
     config: TrainConfig,
     toy: Dataset,
     power_cut: type[Exception],
@@ -219,7 +219,7 @@ def test_a_second_training_of_a_run_is_refused(
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """Let no file grow beyond a size, as if the disk were full."""
+    """Limit the size of files, as if the disk were full."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -232,7 +232,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 def whole(
     config: TrainConfig, toy: Dataset, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, list[float]]:
-    """Return the digest of the weights, and the losses, of a run in one go."""
+    """Return the digest of the weights, and the losses, of an uninterrupted run."""
     torch.set_num_threads(1)
     done = train(config, toy, tmp_path_factory.mktemp("whole"), CPU)
     return digest_weights(done.model), [metrics.loss for metrics in done.history]
@@ -240,7 +240,7 @@ def whole(
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("size", [20, 2000, 5000, 7000], ids=lambda size: f"{size} bytes")
-def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(
+def test_a_full_disk_gives_one_sentence_and_the_run_resumes_when_there_is_room(
     size: int, config: TrainConfig, toy: Dataset, whole: tuple[str, list[float]], tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
@@ -259,7 +259,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(
 @pytest.mark.parametrize(
     ("kind", "after"), [(errno.ENOSPC, 1), (errno.ENOSPC, 700), (errno.EDQUOT, 700), (errno.EIO, 1)]
 )
-def test_a_disk_that_is_full_within_a_checkpoint_leaves_the_one_before(
+def test_a_disk_that_fills_up_during_a_checkpoint_leaves_the_previous_one(
     kind: int,
     after: int,
     config: TrainConfig,
@@ -294,7 +294,7 @@ def test_a_disk_that_is_full_within_a_checkpoint_leaves_the_one_before(
     assert (cut / STATE).read_bytes() == before
 
 
-def test_a_folder_that_cannot_be_made_is_one_sentence(
+def test_a_folder_that_cannot_be_created_gives_one_sentence(
     config: TrainConfig, toy: Dataset, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -306,7 +306,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(
 
 
 def interrupt_within(where: str, nth: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Ctrl-C be pressed at the nth time that something is done, half-way through it."""
+    """Press Ctrl-C half-way through the nth call of something."""
     places: dict[str, tuple[Any, str]] = {
         "the attack": (Inner, "perturb"),
         "the update": (torch.optim.SGD, "step"),
@@ -335,7 +335,7 @@ def interrupt_within(where: str, nth: int, monkeypatch: pytest.MonkeyPatch) -> N
         ("the measurement", 2, (1, 4)),
     ],
 )
-def test_ctrl_c_leaves_a_checkpoint_of_the_last_step_and_the_run_goes_on_alike(
+def test_ctrl_c_leaves_a_checkpoint_of_the_last_step_and_the_resumed_run_is_equal(
     where: str,
     nth: int,
     place: tuple[int, int],
@@ -347,7 +347,7 @@ def test_ctrl_c_leaves_a_checkpoint_of_the_last_step_and_the_run_goes_on_alike(
     check_interrupted(config, toy, tmp_path, (where, nth), place, whole)
 
 
-def test_ctrl_c_while_an_average_is_measured_takes_no_epoch_in_twice(
+def test_ctrl_c_while_an_average_is_measured_counts_no_epoch_twice(
     config: TrainConfig, toy: Dataset, tmp_path: Path
 ) -> None:
     averaged = replace(config, swa_from=1)
@@ -365,7 +365,7 @@ def check_interrupted(
     place: tuple[int, int],
     whole: tuple[str, list[float]],
 ) -> None:
-    """Interrupt a run, see where it stopped, and go on to the end."""
+    """Interrupt a run, check where it stopped, and resume it to the end."""
     with pytest.MonkeyPatch.context() as patch:
         interrupt_within(*when, patch)
         with pytest.raises(KeyboardInterrupt):
@@ -378,7 +378,7 @@ def check_interrupted(
     assert [metrics.loss for metrics in done.history] == whole[1]
 
 
-def test_a_second_ctrl_c_stops_at_once_and_saves_no_half_step(
+def test_a_second_ctrl_c_stops_at_once_without_saving_half_a_step(
     config: TrainConfig, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def pressed(*given: Any) -> Tensor:
@@ -393,7 +393,7 @@ def test_a_second_ctrl_c_stops_at_once_and_saves_no_half_step(
     assert not has_checkpoint(tmp_path)
 
 
-def test_a_patient_step_ends_however_often_ctrl_c_is_pressed() -> None:
+def test_a_patient_block_completes_even_if_ctrl_c_is_pressed_repeatedly() -> None:
     ends = []
 
     def step() -> None:
@@ -408,7 +408,7 @@ def test_a_patient_step_ends_however_often_ctrl_c_is_pressed() -> None:
     assert ends == [True]
 
 
-def test_the_users_own_handler_of_ctrl_c_comes_back() -> None:
+def test_the_users_handler_of_ctrl_c_is_restored() -> None:
     before = signal.getsignal(signal.SIGINT)
     with uninterrupted(patient=False):
         assert signal.getsignal(signal.SIGINT) != before
@@ -416,7 +416,7 @@ def test_the_users_own_handler_of_ctrl_c_comes_back() -> None:
     assert signal.getsignal(signal.SIGINT) == before
 
 
-def test_a_training_in_another_thread_needs_no_signals(
+def test_training_works_in_a_thread_without_signals(
     config: TrainConfig, toy: Dataset, tmp_path: Path
 ) -> None:
     done: list[Any] = []
@@ -450,13 +450,13 @@ def start(out: Path) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Return the exit code, and what was said on stderr."""
+    """Return the exit code and stderr."""
     _, said = process.communicate(timeout=600)
     return process.returncode, said
 
 
 @pytest.mark.slow
-def test_ctrl_c_at_the_command_leaves_a_checkpoint_and_one_line(tmp_path: Path) -> None:
+def test_ctrl_c_in_the_command_leaves_a_checkpoint_and_prints_one_line(tmp_path: Path) -> None:
     assert ended(start(tmp_path / "whole"))[0] == 0
     process = start(tmp_path / "cut")
     assert process.stdout is not None
@@ -478,7 +478,7 @@ def test_ctrl_c_at_the_command_leaves_a_checkpoint_and_one_line(tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_of_two_commands_at_one_run_the_second_says_so(tmp_path: Path) -> None:
+def test_a_second_command_for_the_same_run_is_refused(tmp_path: Path) -> None:
     first = start(tmp_path)
     assert first.stdout is not None
     assert first.stdout.readline().startswith("epoch 1/2")

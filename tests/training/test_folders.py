@@ -1,4 +1,4 @@
-"""Training from a folder of images: read by workers, the same whoever reads."""
+"""Training from a folder of images gives the same batches with any number of workers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def batches(tree: ImageTree, config: TrainConfig, epoch: int = 0) -> list[torch.
     return [x for x, _ in batches_of(tree, config, CPU).train(epoch, ROWS)]
 
 
-def test_workers_change_nothing(tree: ImageTree, resized: TrainConfig) -> None:
+def test_the_number_of_workers_does_not_change_the_batches(
+    tree: ImageTree, resized: TrainConfig
+) -> None:
     alone, two = batches(tree, resized), batches(replace(tree, workers=2), resized)
 
     assert [x.shape for x in alone] == [(3, 3, 16, 16)] * 2
@@ -54,9 +56,9 @@ def test_colours_are_a_function_of_seed_epoch_and_image(
     assert not torch.equal(batches(tree, resized)[0], first[0])
 
 
-def test_each_colour_factor_is_drawn_alone_and_evenly() -> None:
+def test_each_colour_factor_is_drawn_independently_and_uniformly() -> None:
     rng = np.random.default_rng(0)
-    grey = Image.new("RGB", (8, 8), (100, 100, 100))  # of which contrast and saturation are 0
+    grey = Image.new("RGB", (8, 8), (100, 100, 100))  # its contrast and saturation are 0
     found = np.array([np.asarray(jittered(grey, 0.4, rng))[0, 0, 0] for _ in range(400)])
     pure = Image.new("RGB", (8, 8), (100, 20, 20))
     spread = np.array(
@@ -66,7 +68,7 @@ def test_each_colour_factor_is_drawn_alone_and_evenly() -> None:
     assert 59 <= found.min() < 63
     assert 137 < found.max() <= 140
     assert abs(found.mean() - 100) < 5 * 40 / np.sqrt(3 * 400)
-    # Brightness times saturation, whose greatest product is 1.4² = 1.96.
+    # Brightness times saturation; the largest product is 1.4² = 1.96.
     assert spread.min() < 0.5 * 80
     assert spread.max() > 1.6 * 80
 
@@ -138,12 +140,12 @@ def test_changes_of_colour_need_a_folder(config: TrainConfig, setting: str) -> N
         replace(config, **{setting: 0.1})
 
 
-def test_colour_jitter_is_a_share(resized: TrainConfig) -> None:
+def test_colour_jitter_must_be_between_0_and_1(resized: TrainConfig) -> None:
     with pytest.raises(SatbenchError, match=r"^expected colour_jitter from 0 to 1, got 1\.5$"):
         replace(resized, colour_jitter=1.5)
 
 
-def test_labels_go_with_their_images(tree: ImageTree, resized: TrainConfig) -> None:
+def test_labels_stay_with_their_images(tree: ImageTree, resized: TrainConfig) -> None:
     found = [y.tolist() for _, y in batches_of(tree, resized, CPU).train(0, ROWS)]
     kinds = [[int(tree.files[row].startswith("dog")) for row in rows] for rows in ROWS]
 
@@ -151,7 +153,7 @@ def test_labels_go_with_their_images(tree: ImageTree, resized: TrainConfig) -> N
 
 
 @pytest.mark.parametrize("rule", ["crop=16", "resize=20x20", "resize=48,crop=16"])
-def test_held_out_images_are_those_of_an_evaluation(
+def test_held_out_images_equal_those_of_an_evaluation(
     tree: ImageTree, config: TrainConfig, rule: str
 ) -> None:
     name = f"imagefolder:{tree.folder}@{rule}"
@@ -164,7 +166,9 @@ def test_held_out_images_are_those_of_an_evaluation(
     np.testing.assert_array_equal(y.numpy(), whole.labels[rows])
 
 
-def test_flips_alone_are_those_of_images_in_memory(tree: ImageTree, config: TrainConfig) -> None:
+def test_flips_from_a_folder_equal_flips_of_images_in_memory(
+    tree: ImageTree, config: TrainConfig
+) -> None:
     flip = replace(config, dataset="imagefolder:x", augment="flip")
     whole = load_dataset(tree.origin, "train")
     expected = [x for x, _ in batches_of(whole, flip, CPU).train(0, ROWS)]
@@ -172,7 +176,7 @@ def test_flips_alone_are_those_of_images_in_memory(tree: ImageTree, config: Trai
     assert all(map(torch.equal, expected, batches(tree, flip)))
 
 
-def test_images_grow_as_the_schedule_says(tree: ImageTree, resized: TrainConfig) -> None:
+def test_the_image_size_follows_the_crop_schedule(tree: ImageTree, resized: TrainConfig) -> None:
     grows = replace(resized, crop_schedule="1:8,3:12,4:20")
     sides = [batches(tree, grows, epoch)[0].shape[-1] for epoch in range(5)]
 
@@ -181,7 +185,7 @@ def test_images_grow_as_the_schedule_says(tree: ImageTree, resized: TrainConfig)
 
 
 @pytest.mark.parametrize("text", ["128", "2:128", "1:128,1:224", "1:0", "1:128,", "a:1"])
-def test_a_schedule_that_cannot_be_is_refused(text: str, resized: TrainConfig) -> None:
+def test_a_malformed_crop_schedule_is_refused(text: str, resized: TrainConfig) -> None:
     with pytest.raises(SatbenchError, match=r"^expected crop_schedule as EPOCH:PIXELS with rising"):
         replace(resized, crop_schedule=text)
 
@@ -203,7 +207,7 @@ def test_a_broken_image_is_named(workers: int, tree: ImageTree, resized: TrainCo
         batches(replace(tree, workers=workers), resized)
 
 
-def test_the_digest_tells_names_sizes_and_the_rule_for_pixels(tree: ImageTree) -> None:
+def test_the_digest_depends_on_names_sizes_and_the_rule_for_pixels(tree: ImageTree) -> None:
     def digest(side: int = 16) -> str:
         return open_tree(f"imagefolder:{tree.folder}", ResizeCrop.centre(side), 2).digest
 
@@ -233,6 +237,6 @@ def test_boxes_have_the_areas_and_ratios_of_torchvision() -> None:
     assert 1.32 < ratio.max() < 1.35
 
 
-def test_an_image_that_no_box_fits_gives_its_middle() -> None:
+def test_an_image_that_fits_no_box_is_cropped_at_its_centre() -> None:
     assert random_box(1000, 10, np.random.default_rng(0)) == (493, 0, 506, 10)
     assert random_box(10, 1000, np.random.default_rng(0)) == (0, 493, 10, 506)

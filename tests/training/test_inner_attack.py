@@ -1,4 +1,4 @@
-"""The attacker inside training."""
+"""The attack during training."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EPS = 0.1
 
 
 class Zeros:
-    """Noise that is none."""
+    """Noise of zeros."""
 
     def uniform(self, shape: tuple[int, ...], restart: int = 0) -> Any:
         return np.zeros((3, *shape), np.float32)
@@ -52,7 +52,7 @@ def images() -> tuple[Tensor, Tensor]:
 
 @pytest.fixture
 def images_at_the_edges(images: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Most of whose pixels are black or white."""
+    """Return images with mostly black or white pixels, and labels."""
     return (images[0] * 3 - 1).clamp(0, 1), images[1]
 
 
@@ -103,7 +103,7 @@ def test_the_trades_attack_starts_outside_the_box_and_ends_inside(
         assert ((image >= 0) & (image <= 1)).all()
 
 
-def test_the_trades_attack_sees_no_label(
+def test_the_trades_attack_does_not_depend_on_labels(
     images: tuple[Tensor, Tensor], config: TrainConfig
 ) -> None:
     x, y = images
@@ -121,7 +121,7 @@ def test_the_spec_of_a_training_attack_is_spelled_out() -> None:
     assert parse_training_attack("trades(steps=3)") == TradesAttack(steps=3)
 
 
-def test_a_trades_attack_of_no_steps_is_refused() -> None:
+def test_a_trades_attack_with_0_steps_is_refused() -> None:
     with pytest.raises(SatbenchError, match=r"^trades: expected steps of 1 or more, got 0$"):
         parse_training_attack("trades(steps=0)")
 
@@ -129,7 +129,7 @@ def test_a_trades_attack_of_no_steps_is_refused() -> None:
 # Clean start
 
 
-def test_the_share_of_batches_that_start_clean_is_the_configured_one(config: TrainConfig) -> None:
+def test_batches_start_clean_at_the_configured_rate(config: TrainConfig) -> None:
     some = replace(config, clean_start=0.2)
     drawn = [starts_clean(some, 0, step) for step in range(2000)]
 
@@ -137,7 +137,7 @@ def test_the_share_of_batches_that_start_clean_is_the_configured_one(config: Tra
     assert not any(starts_clean(config, 0, step) for step in range(200))
 
 
-def test_a_clean_start_takes_the_start_alone(
+def test_clean_start_changes_only_the_start_of_the_attack(
     images: tuple[Tensor, Tensor], config: TrainConfig
 ) -> None:
     x, y = images
@@ -157,7 +157,7 @@ def test_a_clean_start_takes_the_start_alone(
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
-def test_the_attack_leaves_the_weights_trainable_and_without_gradient(
+def test_the_attack_leaves_weights_trainable_and_without_gradient(
     mode: Any, images: tuple[Tensor, Tensor], config: TrainConfig
 ) -> None:
     trainable = []
@@ -184,7 +184,7 @@ def test_the_attack_leaves_the_weights_trainable_and_without_gradient(
     assert net.training == (mode == "train")
 
 
-def test_in_eval_mode_the_attack_leaves_the_running_statistics_alone(
+def test_in_eval_mode_the_attack_does_not_change_running_statistics(
     images: tuple[Tensor, Tensor], config: TrainConfig
 ) -> None:
     net = fresh_model(config, 3)
@@ -202,7 +202,7 @@ def test_in_eval_mode_the_attack_leaves_the_running_statistics_alone(
 def gradients_seen(
     config: TrainConfig, toy: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> list[str]:
-    """Train a step, and return which backward of ReLU was in force in the attack and the update."""
+    """Train one step, and return the backward of ReLU in the attack and in the update."""
     seen: list[str] = []
 
     class Spy(nn.Module):
@@ -231,7 +231,7 @@ def gradients_seen(
 
 @pytest.mark.parametrize("attack", ["true", "softplus(10)"])
 @pytest.mark.parametrize("update", ["true", "softplus(10)"])
-def test_the_backward_of_the_attack_and_that_of_the_update_are_two_switches(
+def test_attack_and_update_have_separate_backward_settings(
     attack: str,
     update: str,
     config: TrainConfig,
@@ -248,7 +248,7 @@ def test_the_backward_of_the_attack_and_that_of_the_update_are_two_switches(
     ]
 
 
-def test_each_switch_alone_changes_what_a_relu_net_learns(
+def test_each_backward_setting_changes_the_trained_weights_of_a_relu_net(
     config: TrainConfig, toy: Dataset, tmp_path: Path
 ) -> None:
     relu = replace(config, activation="relu", epochs=1)
@@ -265,7 +265,7 @@ def test_each_switch_alone_changes_what_a_relu_net_learns(
 # Refusals
 
 
-def test_processes_that_could_wait_for_each_other_are_refused(config: TrainConfig) -> None:
+def test_settings_that_could_deadlock_several_processes_are_refused(config: TrainConfig) -> None:
     early = replace(config, attack="pgd(steps=2,keep=any)", sync_batch_norm=True)
     with pytest.raises(SatbenchError, match=r"give the attack keep=last and restarts=1$"):
         Inner.of(early)

@@ -1,4 +1,4 @@
-"""A run leaves a card of its best epoch and of its last, beside that of what it hands on."""
+"""A run writes a card of its best epoch and of its last, next to the card of its result."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def digest_of(card: Path) -> str:
 
 @pytest.mark.parametrize(("keep", "kept_epoch"), [("last", 2), ("best", 1)])
 @pytest.mark.parametrize("again", [False, True])
-def test_both_epochs_have_a_card_that_loads_their_weights(
+def test_best_and_last_epoch_each_have_a_card_that_loads_their_weights(
     keep: str,
     kept_epoch: int,
     again: bool,
@@ -65,7 +65,7 @@ def test_both_epochs_have_a_card_that_loads_their_weights(
     seen: list[str],
 ) -> None:
     done = run(config, toy, tmp_path, keep=keep)
-    if again:  # a finished run is found, and writes the same
+    if again:  # a finished run is found, and writes the same files
         before = {path.name: path.read_bytes() for path in done.card.parent.glob(f"{NAME}*")}
         done = run(config, toy, tmp_path, keep=keep)
         assert before == {
@@ -85,7 +85,7 @@ def test_both_epochs_have_a_card_that_loads_their_weights(
     assert (2, 3) == tuple(done.trained.epochs[w].metrics.epoch for w in ("best", "last"))
 
 
-def test_no_weights_lie_there_twice(
+def test_no_weights_are_stored_twice(
     config: TrainConfig, toy: Dataset, tmp_path: Path, seen: list[str]
 ) -> None:
     folder = run(config, toy, tmp_path).card.parent
@@ -97,7 +97,7 @@ def test_no_weights_lie_there_twice(
     assert len(seen) == 3
 
 
-def test_an_average_is_what_both_cards_hold(
+def test_with_an_average_both_cards_hold_averaged_weights(
     config: TrainConfig, toy: Dataset, tmp_path: Path, seen: list[str]
 ) -> None:
     done = run(config, toy, tmp_path, ema_decay=0.9)
@@ -110,7 +110,7 @@ def test_an_average_is_what_both_cards_hold(
 
 @pytest.mark.usefixtures("seen")
 @pytest.mark.parametrize("renamed", [False, True])
-def test_the_folder_of_a_run_is_still_what_it_handed_on(
+def test_the_folder_of_a_run_names_its_result(
     renamed: bool, config: TrainConfig, toy: Dataset, tmp_path: Path
 ) -> None:
     folder = run(config, toy, tmp_path).card.parent
@@ -123,7 +123,7 @@ def test_the_folder_of_a_run_is_still_what_it_handed_on(
 
 
 @pytest.mark.usefixtures("seen")
-def test_a_study_takes_what_was_handed_on(
+def test_a_study_uses_the_result_of_a_run(
     config: TrainConfig, toy: Dataset, tmp_path: Path
 ) -> None:
     run(config, toy, tmp_path / "models")
@@ -134,7 +134,9 @@ def test_a_study_takes_what_was_handed_on(
 
 
 @pytest.mark.usefixtures("seen")
-def test_from_python_both_are_files_of_weights(toy: Dataset, tmp_path: Path) -> None:
+def test_training_from_python_leaves_weights_files_of_both_epochs(
+    toy: Dataset, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     x, y = torch.from_numpy(toy.images).float() / 255, torch.from_numpy(toy.labels)

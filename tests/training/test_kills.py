@@ -1,4 +1,4 @@
-"""Training that is killed outright, again and again, ends in the same weights."""
+"""Training that is killed repeatedly ends with the same weights."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def train_in_a_child(config: TrainConfig, data: Dataset, folder: Path) -> int:
 
 
 @pytest.mark.slow
-def test_a_run_killed_five_times_ends_in_the_same_weights_and_metrics(
+def test_a_run_killed_five_times_ends_with_the_same_weights_and_metrics(
     config: TrainConfig, toy: Dataset, tmp_path: Path
 ) -> None:
     changed = replace(config, epochs=8, ema_decay=0.9, augment="crop-flip")
@@ -48,14 +48,14 @@ def test_a_run_killed_five_times_ends_in_the_same_weights_and_metrics(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_run_from_a_folder_of_images_killed_five_times_ends_alike(
+def test_a_run_from_a_folder_killed_five_times_ends_with_the_same_weights(
     workers: int, from_folder: TrainConfig, tree: ImageTree, tmp_path: Path
 ) -> None:
     check_kills(replace(from_folder, epochs=8), replace(tree, workers=workers), tmp_path)
 
 
 def check_kills(changed: TrainConfig, data: Dataset, tmp_path: Path) -> None:
-    """Train in one go and with five kills, and compare all that is left."""
+    """Train without a stop and with five kills, and compare all files."""
     whole = train(changed, data, tmp_path / "whole", CPU)
     rng, killed, places = random.Random(0), 0, []
     checkpoint = tmp_path / "cut" / "checkpoint.pt"
@@ -87,7 +87,7 @@ def check_kills(changed: TrainConfig, data: Dataset, tmp_path: Path) -> None:
 
 
 def timeless(folder: Path) -> list[dict[str, float]]:
-    """Return the metrics on disk without what depends on the clock."""
+    """Return the metrics on disk without those that depend on the clock."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [{**json.loads(line), "images_per_second": 0} for line in lines]
 

@@ -1,4 +1,4 @@
-"""The outer objectives against formulas written out anew, in float64."""
+"""The outer objectives against independent formulas in float64."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("ours", "by_hand"), CASES, ids=["cross-entropy", "trades", "mart"])
-def test_an_objective_is_its_formula(
+def test_an_objective_equals_its_formula(
     ours: Callable[..., Any], by_hand: Callable[..., float], drawn: tuple[Array, ...]
 ) -> None:
     w, x, x_adv, y = drawn
@@ -89,7 +89,7 @@ def test_an_objective_is_its_formula(
 
 
 @pytest.mark.parametrize(("ours", "by_hand"), CASES, ids=["cross-entropy", "trades", "mart"])
-def test_the_gradient_of_an_objective_is_that_of_its_formula(
+def test_the_gradient_of_an_objective_equals_that_of_its_formula(
     ours: Callable[..., Any], by_hand: Callable[..., float], drawn: tuple[Array, ...]
 ) -> None:
     w, *rest = drawn
@@ -105,7 +105,7 @@ def test_the_gradient_of_an_objective_is_that_of_its_formula(
     np.testing.assert_allclose(weight.grad.numpy(), expected, rtol=1e-6, atol=1e-8)
 
 
-def test_the_divergence_is_0_for_equal_predictions_alone() -> None:
+def test_the_divergence_is_0_only_for_equal_predictions() -> None:
     logits = torch.tensor([[1.0, 2.0], [0.0, 0.0]])
     other = torch.tensor([[1.0, 2.0], [0.0, 1.0]])
 
@@ -132,7 +132,9 @@ def test_the_config_chooses_the_objective(
     assert torch.equal(loss, formula(net, x, x_adv, y)[0])
 
 
-def test_bfloat16_is_for_the_network_and_float32_for_the_loss(config: TrainConfig) -> None:
+def test_with_bfloat16_the_network_runs_in_bfloat16_and_the_loss_in_float32(
+    config: TrainConfig,
+) -> None:
     seen = []
 
     class Net(nn.Linear):
@@ -148,7 +150,7 @@ def test_bfloat16_is_for_the_network_and_float32_for_the_loss(config: TrainConfi
     assert (loss.dtype, logits.dtype) == (torch.float32, torch.float32)
 
 
-def test_mart_still_pulls_where_a_wrong_class_is_certain() -> None:
+def test_mart_has_a_finite_gradient_if_a_wrong_class_is_certain() -> None:
     logits = torch.tensor([[0.0, 200.0, 0.0]], requires_grad=True)
     clean = torch.tensor([[1.0, 0.0, 0.0]])
     answers = iter((logits, clean))

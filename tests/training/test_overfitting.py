@@ -1,4 +1,4 @@
-"""What is done when robustness collapses, and which epoch is handed on."""
+"""What a run does when robustness collapses, and which epoch becomes its result."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from satbench.training.watch import (
 
 CPU = torch.device("cpu")
 PGD10 = [0.30, 0.45, 0.26, 0.24, 0.50]  # of five epochs; the fourth is 0.21 below the best
-ATTACK = [0.35, 0.50, 0.40, 0.75, 0.55]  # in the fourth it is far above PGD-10
+ATTACK = [0.35, 0.50, 0.40, 0.75, 0.55]  # in the fourth epoch it is far above PGD-10
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ def five(config: TrainConfig) -> TrainConfig:
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Give the epochs the robustness above; return the weights at the end of each."""
+    """Set the robustness of the epochs to the values above; return the weights after each."""
     return measured_as(ATTACK, PGD10, monkeypatch)
 
 
@@ -76,22 +76,22 @@ def outcome(done: Trained) -> tuple[str, int, int]:
 @pytest.mark.parametrize(
     ("attack", "pgd10", "expected"),
     [
-        (0.75, 0.01, True),  # resists the attack of its training alone
+        (0.75, 0.01, True),  # resists only the attack of its training
         (0.30, 0.10, True),  # the threshold of 0.2
-        (0.22, 0.10, True),  # less than half, and a tenth
-        (0.55, 0.45, False),  # what single-step training is like when all is well
+        (0.22, 0.10, True),  # less than half, and at a tenth
+        (0.55, 0.45, False),  # normal for single-step training
         (0.15, 0.06, False),
         (0.50, 0.50, False),
         (0.10, 0.30, False),
     ],
 )
-def test_a_collapse_is_what_pgd_10_finds_and_the_attack_of_the_training_does_not(
+def test_a_collapse_is_a_large_gap_between_pgd_10_and_the_training_attack(
     attack: float, pgd10: float, expected: bool, five: TrainConfig
 ) -> None:
     assert has_collapsed(five, Held(0.8, pgd10, attack, error=0.01), 10) == expected
 
 
-def test_a_gap_that_a_few_images_make_is_no_collapse(five: TrainConfig) -> None:
+def test_a_gap_within_the_statistical_error_is_no_collapse(five: TrainConfig) -> None:
     assert not has_collapsed(five, Held(0.8, 0.25, 0.5, error=0.1), 10)
 
 
@@ -103,7 +103,7 @@ def test_standard_training_cannot_collapse(five: TrainConfig) -> None:
 
 
 class RightInTheCorner(nn.Module):
-    """Right at grey, wrong half-way to the corners of the ball, and right in the corners again."""
+    """Right at grey, wrong half-way to the corners of the ball, and right in the corners."""
 
     def forward(self, x: Tensor) -> Tensor:
         way = (x.mean((1, 2, 3)) - 0.5).abs() / 0.1
@@ -111,7 +111,7 @@ class RightInTheCorner(nn.Module):
         return torch.stack([margin, torch.zeros_like(margin)], 1)
 
 
-def test_a_net_that_resists_single_steps_alone_has_collapsed(five: TrainConfig) -> None:
+def test_a_net_that_resists_only_single_steps_has_collapsed(five: TrainConfig) -> None:
     grey = Dataset("grey", "train", np.full((50, 1, 6, 6), 0.5, np.float32), np.zeros(50, int), 2)
     batches, rows = OnDevice(grey, five, CPU), np.arange(50)
     single, inner = RightInTheCorner(), Inner.of(five)
@@ -124,13 +124,13 @@ def test_a_net_that_resists_single_steps_alone_has_collapsed(five: TrainConfig) 
 @pytest.mark.parametrize(
     ("clean", "trained", "pgd10", "expected"),
     [
-        (0.6, 0.75, 0.01, True),  # it resists the attack on the images of its training alone
+        (0.6, 0.75, 0.01, True),  # it resists only on its training images
         (0.6, 0.95, 0.30, False),  # robust overfitting
-        (0.12, 0.95, 0.01, False),  # nothing is learnt that holds elsewhere
+        (0.12, 0.95, 0.01, False),  # it learnt nothing that generalises
         (0.6, 0.15, 0.01, False),  # it resists no attack yet
     ],
 )
-def test_robustness_that_only_the_training_images_show_is_none(
+def test_robustness_only_on_training_images_is_a_collapse(
     clean: float, trained: float, pgd10: float, expected: bool, five: TrainConfig
 ) -> None:
     held = Held(clean, pgd10, pgd10 + 0.05, 0.01, images=1000, trained=trained)
@@ -142,7 +142,7 @@ def test_robustness_that_only_the_training_images_show_is_none(
 # What a run does about it
 
 
-def test_a_collapse_is_warned_of_and_the_last_epoch_handed_on(
+def test_by_default_a_collapse_gives_a_warning_and_the_last_epoch_is_kept(
     five: TrainConfig, seen: list[str], toy: Dataset, tmp_path: Path
 ) -> None:
     done = train(five, toy, tmp_path, CPU)
@@ -160,7 +160,7 @@ def test_a_collapse_is_warned_of_and_the_last_epoch_handed_on(
     assert done.notes == ("catastrophic overfitting in epoch 4; the weights are of another epoch",)
 
 
-def test_a_fall_that_the_attack_of_the_training_sees_too_is_not_called_catastrophic(
+def test_a_fall_that_the_training_attack_also_shows_is_called_robust_overfitting(
     five: TrainConfig, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = measured_as([0.5, 0.45, 0.4, 0.35, 0.27], [0.45, 0.4, 0.35, 0.3, 0.24], monkeypatch)
@@ -194,7 +194,7 @@ def test_a_run_may_roll_back_to_its_best_epoch(
 
 
 @pytest.mark.parametrize("on_overfitting", ["warn", "stop", "rollback"])
-def test_a_collapse_from_the_first_epoch_on_is_seen(
+def test_a_collapse_from_the_first_epoch_on_is_detected(
     on_overfitting: Any,
     five: TrainConfig,
     toy: Dataset,
@@ -205,7 +205,7 @@ def test_a_collapse_from_the_first_epoch_on_is_seen(
     done = train(replace(five, on_overfitting=on_overfitting), toy, tmp_path, CPU)
 
     assert all(m.collapsed and m.warning for m in done.history)
-    # A rollback has nothing to go back to, trains on and hands on the best there ever was.
+    # A rollback has no good epoch, so the run continues and returns the best epoch.
     assert (
         outcome(done)
         == {
@@ -217,14 +217,14 @@ def test_a_collapse_from_the_first_epoch_on_is_seen(
     assert "the weights are of one of these" in done.notes[0]
 
 
-def test_a_collapsed_epoch_is_never_better_than_one_that_is_not() -> None:
+def test_a_collapsed_epoch_is_never_better_than_a_sound_one() -> None:
     collapsed = replace(_epoch(2, 0.5), collapsed=True)
 
     assert best_of([_epoch(1, 0.2), collapsed, _epoch(3, 0.1)]) == _epoch(1, 0.2)
     assert best_of([collapsed]) == collapsed
 
 
-def test_a_rollback_hands_on_no_collapsed_last_epoch(
+def test_a_rollback_never_keeps_a_collapsed_last_epoch(
     five: TrainConfig, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = measured_as([0.6, 0.6, 0.35, 0.6, 0.7], [0.1, 0.3, 0.3, 0.2, 0.0], monkeypatch)
@@ -233,7 +233,7 @@ def test_a_rollback_hands_on_no_collapsed_last_epoch(
     assert outcome(done) == (seen[2], 3, 4)
 
 
-def test_a_run_that_ended_early_is_not_gone_on_with(
+def test_a_run_that_ended_early_is_not_resumed(
     five: TrainConfig, seen: list[str], toy: Dataset, tmp_path: Path
 ) -> None:
     changed = replace(five, on_overfitting="rollback")
@@ -245,7 +245,7 @@ def test_a_run_that_ended_early_is_not_gone_on_with(
     assert (again.kept, again.history) == (first.kept, first.history)
 
 
-def test_the_best_epoch_may_be_kept(
+def test_keep_best_keeps_the_best_epoch(
     five: TrainConfig, seen: list[str], toy: Dataset, tmp_path: Path
 ) -> None:
     done = train(replace(five, epochs=4, keep="best"), toy, tmp_path, CPU)
@@ -254,7 +254,7 @@ def test_the_best_epoch_may_be_kept(
     assert done.kept == "epoch 2, best by held-out PGD-10 accuracy"
 
 
-def test_the_threshold_is_a_setting(five: TrainConfig) -> None:
+def test_overfitting_drop_sets_the_threshold(five: TrainConfig) -> None:
     history = [_epoch(k, value) for k, value in enumerate(PGD10[:3], start=1)]
     now, held = _epoch(4, 0.24), Held(0.8, 0.30, 0.55, 0.01)
 
@@ -270,13 +270,13 @@ def test_the_threshold_is_a_setting(five: TrainConfig) -> None:
 
 @pytest.fixture
 def long(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
-    """Return a config of two epochs of four steps, whose middle is looked at."""
+    """Return a config of two epochs of four steps, with a check in the middle of each."""
     monkeypatch.setattr("satbench.training.watch.LEAST_STEPS", 2)
     return replace(config, checks=2)
 
 
 def looked(collapsing: set[int], images: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Count the images of each measurement, and let those of these numbers tell of a collapse."""
+    """Count the images of each measurement; the measurements of these numbers show a collapse."""
 
     def measure(*given: Any) -> Held:
         images.append(len(given[4]))
@@ -286,13 +286,13 @@ def looked(collapsing: set[int], images: list[int], monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("satbench.training.epochs.LOOKED_AT", 3)
 
 
-def test_long_epochs_are_looked_into(config: TrainConfig) -> None:
+def test_long_epochs_have_checks_inside_them(config: TrainConfig) -> None:
     assert sorted(looks(config, 461)) == [115, 230, 346]
     assert sorted(looks(replace(config, checks=2), 461)) == [230]
     assert looks(replace(config, checks=1), 461) == looks(config, 19) == frozenset()
 
 
-def test_looks_within_an_epoch_are_on_a_few_images_and_change_no_weights(
+def test_checks_within_an_epoch_use_few_images_and_change_no_weights(
     long: TrainConfig, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = digest_weights(train(replace(long, checks=1), toy, tmp_path / "1", CPU).model)
@@ -308,12 +308,12 @@ def test_looks_within_an_epoch_are_on_a_few_images_and_change_no_weights(
     assert images == [3, 8, 3, 8]
 
 
-def test_a_collapse_within_an_epoch_is_confirmed_on_all_images_and_told_at_once(
+def test_a_collapse_within_an_epoch_is_confirmed_on_all_images_and_reported_at_once(
     long: TrainConfig, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images: list[int] = []
     notes: list[tuple[int, str]] = []
-    looked({3, 4}, images, monkeypatch)  # in the second epoch: the look, and its confirmation
+    looked({3, 4}, images, monkeypatch)  # in the second epoch: the check, and its confirmation
     done = train(long, toy, tmp_path, CPU, on_note=lambda note: notes.append((len(images), note)))
 
     assert images == [3, 8, 3, 8, 8]
@@ -327,7 +327,7 @@ def test_a_collapse_within_an_epoch_is_confirmed_on_all_images_and_told_at_once(
     assert outcome(done)[1:] == (2, 2)
 
 
-def test_a_suspicion_that_all_images_do_not_confirm_is_none(
+def test_a_collapse_that_all_images_do_not_confirm_is_ignored(
     long: TrainConfig, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images: list[int] = []
@@ -340,7 +340,7 @@ def test_a_suspicion_that_all_images_do_not_confirm_is_none(
 
 
 @pytest.mark.parametrize(("on_overfitting", "kept"), [("stop", 2), ("rollback", 1)])
-def test_a_collapse_within_an_epoch_may_end_the_run_there(
+def test_a_collapse_within_an_epoch_can_end_the_run_at_once(
     on_overfitting: Any,
     kept: int,
     long: TrainConfig,
@@ -361,7 +361,7 @@ def test_a_collapse_within_an_epoch_may_end_the_run_there(
 
 
 @pytest.mark.slow
-def test_a_run_killed_after_a_look_goes_on_alike(
+def test_a_run_killed_after_a_check_ends_with_the_same_result(
     long: TrainConfig,
     toy: Dataset,
     power_cut: type[Exception],
@@ -380,10 +380,10 @@ def test_a_run_killed_after_a_look_goes_on_alike(
     assert [m.checks for m in done.history] == [m.checks for m in whole.history]
 
 
-# A loss that tells of nothing learnt
+# A loss at chance level
 
 
-def test_chance_level_is_the_loss_of_the_best_single_answer(config: TrainConfig) -> None:
+def test_chance_level_is_the_loss_of_the_best_constant_prediction(config: TrainConfig) -> None:
     even, uneven = np.arange(300) % 3, np.array([0] * 90 + [1] * 10)
     smooth = replace(config, label_smoothing=0.3)
 
@@ -392,12 +392,14 @@ def test_chance_level_is_the_loss_of_the_best_single_answer(config: TrainConfig)
         -0.9 * math.log(0.9) - 0.1 * math.log(0.1)
     )
     assert chance_level(smooth, even, 3) == pytest.approx(math.log(3))
-    # 0.7 of the label and 0.3 spread over three classes of which one is the label's: 0.7 + 0.1.
+    # 0.7 on the label and 0.3 spread over three classes, one of them the label: 0.7 + 0.1.
     one = chance_level(smooth, np.zeros(5, np.int64), 3)
     assert one == pytest.approx(-0.8 * math.log(0.8) - 0.2 * math.log(0.1))
 
 
-def test_a_constant_answer_has_chance_level_under_every_objective(config: TrainConfig) -> None:
+def test_a_constant_prediction_has_the_loss_of_chance_level_under_every_objective(
+    config: TrainConfig,
+) -> None:
     class Constant(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return torch.zeros(len(x), 3)
@@ -409,7 +411,7 @@ def test_a_constant_answer_has_chance_level_under_every_objective(config: TrainC
         assert chance_level(changed, y.numpy(), 3) == pytest.approx(float(loss), rel=1e-5)
 
 
-def test_a_loss_at_chance_level_for_an_epoch_is_told(
+def test_an_epoch_with_a_loss_at_chance_level_gives_a_warning(
     config: TrainConfig, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("satbench.training.loop.chance_level", chance_level)
@@ -422,12 +424,12 @@ def test_a_loss_at_chance_level_for_an_epoch_is_told(
 # The metrics on disk
 
 
-def test_of_equal_epochs_the_first_is_the_best() -> None:
+def test_the_best_of_equal_epochs_is_the_first() -> None:
     assert best_of([_epoch(1, 0.1), _epoch(2, 0.2), _epoch(3, 0.2)]) == _epoch(2, 0.2)
     assert best_of([]) is None
 
 
-def test_metrics_are_a_line_an_epoch_and_are_there_during_the_run(
+def test_metrics_are_one_line_per_epoch_and_are_written_during_the_run(
     five: TrainConfig, seen: list[str], toy: Dataset, tmp_path: Path
 ) -> None:
     lines: list[list[int]] = []
@@ -443,7 +445,7 @@ def test_metrics_are_a_line_an_epoch_and_are_there_during_the_run(
     assert [EpochMetrics(**json.loads(line)) for line in text.splitlines()] == done.history
 
 
-def test_metrics_that_a_kill_cost_are_written_again(
+def test_metrics_that_a_kill_lost_are_written_again(
     five: TrainConfig, seen: list[str], toy: Dataset, tmp_path: Path
 ) -> None:
     train(five, toy, tmp_path, CPU)

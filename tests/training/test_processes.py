@@ -1,7 +1,7 @@
-"""Several processes at one run: the same loss curve as one process with the same batches.
+"""Several processes in one run have the same loss curve as one process with the same batches.
 
-They add up the same numbers in another order, so floats differ in their last places; over two
-epochs of such a small run the losses stay within 1e-5 of one another (about 1e-7 was seen).
+They add the same numbers in another order, so floats differ in their last digits.  Over two
+epochs of such a small run the losses differ by less than 1e-5 (about 1e-7 was observed).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TOLERANCE = 1e-5
 
 
 def in_processes(job: Callable[[Ranks], Any], folder: Path, world: int = 2) -> list[Any]:
-    """Run `job` in forked processes that speak through gloo; return what each returns."""
+    """Run `job` in forked processes that communicate by gloo; return the result of each."""
     folder.mkdir(parents=True, exist_ok=True)
     children = []
     for rank in range(world):
@@ -87,7 +87,7 @@ def test_two_processes_have_the_loss_curve_of_one_from_a_folder_of_images(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("threat", ["linf:0.1", "l2:0.5"])  # uniform starts, and normal ones
+@pytest.mark.parametrize("threat", ["linf:0.1", "l2:0.5"])  # uniform starts, and normal starts
 def test_one_two_and_eight_processes_agree(
     threat: str, config: TrainConfig, toy: Dataset, tmp_path: Path
 ) -> None:
@@ -119,7 +119,7 @@ def check_two(config: TrainConfig, data: Dataset, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
-def test_a_run_goes_on_in_another_number_of_processes(
+def test_a_run_can_be_resumed_with_another_number_of_processes(
     before: int, after: int, config: TrainConfig, toy: Dataset, tmp_path: Path
 ) -> None:
     changed = replace(config, sync_batch_norm=True)
@@ -140,7 +140,7 @@ def test_a_run_goes_on_in_another_number_of_processes(
 
 
 def until_an_epoch(config: TrainConfig, data: Dataset, folder: Path, ranks: Ranks) -> int:
-    """Train until the second epoch begins, and stop there as at a Ctrl-C."""
+    """Train until the second epoch begins, and stop there as Ctrl-C would."""
     epochs = 0
 
     def stop(epoch: int, step: int, steps: int) -> None:
@@ -155,7 +155,7 @@ def until_an_epoch(config: TrainConfig, data: Dataset, folder: Path, ranks: Rank
 
 
 @pytest.mark.slow
-def test_without_synchronised_batch_norm_the_processes_still_agree_on_one_network(
+def test_without_synchronised_batch_norm_all_processes_have_the_same_network(
     config: TrainConfig, toy: Dataset, tmp_path: Path
 ) -> None:
     alone = summary(config, toy, tmp_path / "alone")
@@ -167,7 +167,7 @@ def test_without_synchronised_batch_norm_the_processes_still_agree_on_one_networ
     assert abs(np.array(first[0]) - np.array(alone[0])).max() > 10 * TOLERANCE
 
 
-def test_synchronised_batch_norm_is_batch_norm_over_all_images(tmp_path: Path) -> None:
+def test_synchronised_batch_norm_equals_batch_norm_over_all_images(tmp_path: Path) -> None:
     def outcome(layer: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
         leaf = x.clone().requires_grad_()
         y = layer(leaf)
@@ -185,7 +185,7 @@ def test_synchronised_batch_norm_is_batch_norm_over_all_images(tmp_path: Path) -
     shared = nn.BatchNorm2d(3).double()
     shared.load_state_dict(plain.state_dict())
     wanted = outcome(plain, x)
-    # Unequal shares: statistics must weigh images, not processes.
+    # Unequal shares: statistics must weight images equally, not processes.
     told = in_processes(
         lambda ranks: [
             part.tolist() for part in outcome(synchronised(shared, CPU), (x[:1], x[1:])[ranks.rank])
@@ -201,7 +201,7 @@ def test_synchronised_batch_norm_is_batch_norm_over_all_images(tmp_path: Path) -
             np.testing.assert_allclose(told[rank][place], wanted[place].numpy(), rtol=1e-12)
 
 
-def test_the_processes_share_every_part_of_a_batch() -> None:
+def test_every_part_of_a_batch_is_shared_among_the_processes() -> None:
     assert [Ranks(rank, 2).share(8, 2).tolist() for rank in range(2)] == [
         [0, 1, 4, 5],
         [2, 3, 6, 7],
@@ -209,20 +209,20 @@ def test_the_processes_share_every_part_of_a_batch() -> None:
     assert Ranks().share(4, 2).tolist() == [0, 1, 2, 3]
 
 
-def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
+def test_a_batch_that_cannot_be_divided_evenly_is_refused() -> None:
     with pytest.raises(
         SatbenchError, match=r"^expected a batch_size that is a multiple of 3 processes × 2 par"
     ):
         Ranks(0, 3).share(8, 2)
 
 
-def test_without_torchrun_a_process_is_alone() -> None:
+def test_without_torchrun_there_is_one_process() -> None:
     with joined("cpu") as (ranks, device):
         assert (ranks, device, ranks.leads) == (Ranks(0, 1), CPU, True)
 
 
 @pytest.mark.slow
-def test_torchrun_trains_one_model_that_its_card_tells_of(tmp_path: Path) -> None:
+def test_torchrun_trains_one_model_and_its_card_holds_the_command(tmp_path: Path) -> None:
     words = (
         *("-m", "satbench", "train", "--recipe", "fmnist-sat", "--arch", "tiny(width=1)"),
         *("--epochs", "1", "--set", "batch_size=2048", "--set", "sync_batch_norm=true"),

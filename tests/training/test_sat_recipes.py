@@ -1,4 +1,4 @@
-"""The recipes of the paper: each value is what Xie et al., 2020, arXiv:2006.14536, say or run."""
+"""The recipes of the paper: each value is from Xie et al., 2020, arXiv:2006.14536, or its code."""
 
 from __future__ import annotations
 
@@ -46,39 +46,39 @@ def switches_of(recipe: str) -> Sequence[str]:
 
 
 def rates(config: TrainConfig, epochs: Sequence[int], steps: int = 10) -> list[float]:
-    """Return the learning rate at the first step of some epochs (from 0 on)."""
+    """Return the learning rate at the first step of some epochs, counted from 0."""
     return [
         round(learning_rate(config, epoch * steps, config.epochs * steps), 12) for epoch in epochs
     ]
 
 
 @pytest.mark.parametrize("recipe", [RESNET, EFFICIENTNET])
-def test_values_are_the_papers(recipe: str) -> None:
+def test_the_recipes_have_the_values_of_the_paper(recipe: str) -> None:
     config = load_recipe(recipe)
 
     assert {key: getattr(config, key) for key in PAPER} == PAPER
 
 
-def test_nets_are_the_papers() -> None:
+def test_the_recipes_have_the_networks_of_the_paper() -> None:
     nets = [load_recipe(recipe).architecture for recipe in (RESNET, EFFICIENTNET)]
 
     assert nets == ["resnet(depth=50,statistics=sat)", "efficientnet(variant=b0,statistics=sat)"]
 
 
 @pytest.mark.parametrize("recipe", [RESNET, EFFICIENTNET])
-def test_the_rate_falls_after_30_60_and_90_epochs(recipe: str) -> None:
+def test_the_learning_rate_falls_after_30_60_and_90_epochs(recipe: str) -> None:
     found = rates(load_recipe(recipe), (0, 29, 30, 59, 60, 89, 90, 99))
 
     assert found == [0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 0.0001, 0.0001]
 
 
-def test_the_rate_is_a_tenth_for_256_images_of_a_batch() -> None:
+def test_the_learning_rate_is_0_1_per_256_images_of_a_batch() -> None:
     config = load_recipe(RESNET)
 
     assert config.learning_rate == 0.1 * (config.batch_size // 256)
 
 
-def test_the_switches_are_those_that_paper_and_code_differ_in() -> None:
+def test_the_comments_of_a_recipe_offer_the_settings_in_which_paper_and_code_differ() -> None:
     assert switches_of(RESNET) == [
         "dataset=imagefolder:PATH",
         "clean_start=0.2",
@@ -97,7 +97,7 @@ def test_the_switches_are_those_that_paper_and_code_differ_in() -> None:
 
 
 @pytest.mark.parametrize("recipe", [RESNET, EFFICIENTNET])
-def test_every_switch_that_a_recipe_offers_works(recipe: str) -> None:
+def test_every_setting_that_a_recipe_offers_can_be_set(recipe: str) -> None:
     plain, offered = load_recipe(recipe), parse_overrides(switches_of(recipe))
     config = load_recipe(recipe, **offered)
 
@@ -106,7 +106,7 @@ def test_every_switch_that_a_recipe_offers_works(recipe: str) -> None:
     assert not [key for key in offered if getattr(plain, key) == getattr(config, key)]
 
 
-def test_with_a_large_batch_the_rate_rises_over_five_epochs() -> None:
+def test_with_a_large_batch_the_learning_rate_rises_over_five_epochs() -> None:
     config = load_recipe(RESNET, **parse_overrides(switches_of(RESNET)))
 
     assert config.learning_rate == 0.1 * (config.batch_size // 256)
@@ -116,7 +116,7 @@ def test_with_a_large_batch_the_rate_rises_over_five_epochs() -> None:
     )
 
 
-def test_every_variant_of_the_paper_can_be_named() -> None:
+def test_every_efficientnet_variant_of_the_paper_can_be_named() -> None:
     variants = [*(f"b{number}" for number in range(8)), "l1"]
     configs = [
         load_recipe(EFFICIENTNET, architecture=f"efficientnet(variant={v})") for v in variants
@@ -125,7 +125,7 @@ def test_every_variant_of_the_paper_can_be_named() -> None:
     assert variants == [dict(split_spec(c.architecture)[1])["variant"] for c in configs]
 
 
-def test_the_control_on_cifar10_differs_from_pgd7_in_the_attacker_alone() -> None:
+def test_the_control_on_cifar10_differs_from_pgd7_only_in_the_attack() -> None:
     control, robust = load_recipe("standard-cifar10"), load_recipe("pgd7-at-cifar10")
     keys = control.to_dict().keys() | robust.to_dict()
 

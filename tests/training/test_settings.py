@@ -31,7 +31,7 @@ CIFAR = {
 
 
 @pytest.mark.parametrize("name", CIFAR)
-def test_the_recipes_for_cifar10_are_there(name: str) -> None:
+def test_the_recipes_for_cifar10_exist(name: str) -> None:
     config = load_recipe(name)
 
     assert (config.dataset, config.epochs) == ("cifar10", CIFAR[name]["epochs"])
@@ -39,7 +39,7 @@ def test_the_recipes_for_cifar10_are_there(name: str) -> None:
     assert config.augment == "crop-flip"
 
 
-def test_overrides_are_read_by_the_type_of_their_setting() -> None:
+def test_overrides_are_parsed_by_the_type_of_their_setting() -> None:
     texts = ["epochs=30", "learning_rate=0.5", "nesterov=false", "milestones=50,75"]
     texts += ["attack=pgd(steps=2,step=eps/2)", "keep=best", "attack_backward=softplus(10)"]
 
@@ -67,7 +67,7 @@ def test_overrides_are_read_by_the_type_of_their_setting() -> None:
         ("recipe=other", r"^unknown setting 'recipe'"),
     ],
 )
-def test_an_override_that_cannot_be_is_refused(text: str, said: str) -> None:
+def test_an_invalid_override_is_refused(text: str, said: str) -> None:
     with pytest.raises(SatbenchError, match=said):
         parse_overrides([text])
 
@@ -104,7 +104,7 @@ def test_an_override_given_twice_is_refused() -> None:
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
-def test_a_setting_that_cannot_be_is_refused(changes: dict[str, Any], said: str) -> None:
+def test_an_invalid_setting_is_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(SatbenchError, match=said):
         load_recipe("fmnist-sat", **changes)
 
@@ -113,11 +113,11 @@ def test_a_setting_that_cannot_be_is_refused(changes: dict[str, Any], said: str)
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_a_recipe_as_it_is_has_no_overrides(name: str) -> None:
+def test_an_unchanged_recipe_has_no_overrides(name: str) -> None:
     assert overrides_of(load_recipe(name, seed=3, epochs=7, activation="elu")) == []
 
 
-def test_the_overrides_of_a_config_make_it_again() -> None:
+def test_the_overrides_of_a_config_rebuild_it() -> None:
     changes: dict[str, Any] = {
         "milestones": (2, 5),
         "schedule": "step",
@@ -136,7 +136,7 @@ def test_the_overrides_of_a_config_make_it_again() -> None:
     assert "--set milestones=2,5 " in train_command(config)
 
 
-def test_every_setting_survives_the_way_over_its_text() -> None:
+def test_every_setting_can_be_written_as_text_and_read_back() -> None:
     base = load_recipe("pgd7-at-cifar10")
     config = replace(base, milestones=(), schedule="constant", sync_batch_norm=True)
 
@@ -157,7 +157,7 @@ def mine(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_recipe_may_be_a_file(mine: Path) -> None:
+def test_a_recipe_can_be_a_users_file(mine: Path) -> None:
     config = load_recipe(str(mine), epochs=2)
 
     assert (config.seed, config.epochs, config.learning_rate) == (5, 2, 1.0)
@@ -173,21 +173,21 @@ def test_a_recipe_may_be_a_file(mine: Path) -> None:
         ("epoch = 1", r"^unknown setting of the recipe .*mine\.toml 'epoch': did you mean 'epochs"),
     ],
 )
-def test_a_file_that_is_no_recipe_is_refused(text: str, said: str, mine: Path) -> None:
+def test_an_invalid_recipe_file_is_refused(text: str, said: str, mine: Path) -> None:
     mine.write_text(text)
     with pytest.raises(SatbenchError, match=said):
         load_recipe(str(mine))
 
 
-def test_a_recipe_file_that_is_missing_is_told(tmp_path: Path) -> None:
+def test_a_missing_recipe_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SatbenchError, match=r"^expected a recipe at .*other\.toml, which is miss"):
         load_recipe(str(tmp_path / "other.toml"))
 
 
-# What is on disk
+# Files on disk
 
 
-def test_settings_at_their_defaults_are_left_out_of_cards_if_they_came_later(
+def test_newer_settings_are_left_out_of_cards_at_their_defaults(
     config: TrainConfig,
 ) -> None:
     first = [field.name for field in fields(TrainConfig)][:16]
@@ -200,7 +200,7 @@ def test_settings_at_their_defaults_are_left_out_of_cards_if_they_came_later(
 
 
 @pytest.mark.parametrize("name", [name for name in zoo_names() if name.endswith("s0")])
-def test_the_cards_of_shipped_models_hold_the_configs_of_today(name: str) -> None:
+def test_the_current_recipes_give_the_configs_in_the_cards_of_shipped_models(name: str) -> None:
     training = zoo_card(name).training
     assert training is not None
     config = load_recipe(
@@ -213,7 +213,7 @@ def test_the_cards_of_shipped_models_hold_the_configs_of_today(name: str) -> Non
     assert changed == overrides_of(config)
 
 
-def test_a_run_begun_before_a_setting_was_there_goes_on(
+def test_a_run_that_began_before_a_setting_existed_can_be_resumed(
     config: TrainConfig, tmp_path: Path
 ) -> None:
     old = {k: v for k, v in asdict(config).items() if k in config.to_dict()}
@@ -225,7 +225,7 @@ def test_a_run_begun_before_a_setting_was_there_goes_on(
         open_run(tmp_path, replace(config, awp=0.1), facts, ())
 
 
-def test_the_card_says_which_epoch_was_kept_and_how_to_train_it_again(
+def test_the_card_says_which_epoch_was_kept_and_how_to_repeat_the_training(
     mine: Path, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("satbench.training.images.training_set.load_dataset", lambda *_, **__: toy)

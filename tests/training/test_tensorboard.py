@@ -13,7 +13,7 @@ from satbench.training.watch import EpochMetrics
 FIRST = EpochMetrics(1, 1.25, 0.5, 0.75, 0.5, 0.125, 1234.0, held_out_attack=0.75)
 
 
-def test_each_number_of_an_epoch_is_a_curve(tmp_path: Path) -> None:
+def test_each_metric_of_an_epoch_becomes_a_tensorboard_curve(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -32,7 +32,7 @@ def test_each_number_of_an_epoch_is_a_curve(tmp_path: Path) -> None:
     }
 
 
-def test_a_disk_that_is_full_raises_here_and_not_in_a_thread_and_leaves_nothing(
+def test_a_full_disk_raises_in_the_calling_thread_and_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tensorboard")
@@ -47,7 +47,7 @@ def test_a_disk_that_is_full_raises_here_and_not_in_a_thread_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_tensorboard_nothing_is_written(
+def test_without_tensorboard_no_file_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("satbench.training.saved.tensorboard.find_spec", lambda name: None)

@@ -53,7 +53,7 @@ FILES += ("lock", "metrics.jsonl")
 
 @pytest.fixture(scope="module")
 def toy() -> Dataset:
-    """Return 40 images of noise in 3 classes, told apart by their brightness."""
+    """Return 40 images of noise in 3 classes, which differ in brightness."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 40)
     images = rng.integers(0, 86, (40, 1, 8, 8)) + 80 * labels.reshape(-1, 1, 1, 1)
@@ -73,7 +73,7 @@ def stop_at(epoch: int, step: int) -> Callable[[int, int, int], None]:
 
 
 def history_of(metrics: list[EpochMetrics]) -> list[dict[str, float]]:
-    """Return metrics without what depends on the clock."""
+    """Return metrics without those that depend on the clock."""
     return [{k: v for k, v in asdict(m).items() if k != "images_per_second"} for m in metrics]
 
 
@@ -99,16 +99,18 @@ def test_without_warm_up_the_learning_rate_starts_at_its_peak() -> None:
 
 @pytest.mark.parametrize("warm_up", [0.0, 0.2, 0.5])
 @pytest.mark.parametrize("steps", [1, 2, 7, 1000, 2766])
-def test_the_learning_rate_is_above_0_and_hardly_above_the_peak(steps: int, warm_up: float) -> None:
+def test_the_learning_rate_is_above_0_and_exceeds_the_peak_by_less_than_one_step(
+    steps: int, warm_up: float
+) -> None:
     config = replace(CONFIG, learning_rate=0.5, warm_up=warm_up)
     rates = [learning_rate(config, step, steps) for step in range(steps)]
 
-    # Where warm-up ends within a step, that step is above the peak by less than one step's rise.
+    # If the warm-up ends within a step, that step exceeds the peak by less than one step's rise.
     assert min(rates) > 0
     assert max(rates) <= 0.5 * (1 + 1 / max(warm_up * steps, 1))
 
 
-def test_the_rate_of_each_step_reaches_the_optimiser(
+def test_the_learning_rate_of_each_step_is_set_in_the_optimiser(
     toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: list[float] = []
@@ -142,7 +144,7 @@ def test_another_seed_starts_with_other_weights() -> None:
 
 
 @pytest.mark.usefixtures("global_generators")
-def test_building_a_model_leaves_the_global_generator_alone() -> None:
+def test_building_a_model_does_not_change_the_global_generator() -> None:
     fresh_model(CONFIG, 3)
 
 
@@ -174,7 +176,7 @@ def test_twins_see_the_images_in_the_same_order(
     assert seen[0] == seen[1]
 
 
-def test_each_epoch_goes_once_through_the_images_that_are_not_held_out(
+def test_each_epoch_uses_each_image_that_is_not_held_out_once(
     toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = rows_seen(CONFIG, toy, tmp_path, monkeypatch)
@@ -187,7 +189,7 @@ def test_each_epoch_goes_once_through_the_images_that_are_not_held_out(
     assert seen[STEPS] == seen[-1] == list(range(32, 40))
 
 
-def test_the_noise_of_a_step_depends_on_seed_epoch_step_and_restart_alone() -> None:
+def test_the_noise_of_a_step_depends_only_on_seed_epoch_step_and_restart() -> None:
     noise = StepNoise(0, 1, 2, 4)
     others = [StepNoise(1, 1, 2, 4), StepNoise(0, 0, 2, 4), StepNoise(0, 1, 3, 4)]
     drawn = noise.uniform((1, 2, 2))
@@ -236,11 +238,11 @@ def test_batch_norm_is_in_the_configured_mode_while_the_attack_searches(
     )
     train(replace(CONFIG, attack_mode=mode), toy, tmp_path, CPU)
 
-    # Behind the steps of an epoch comes its measurement, in eval mode.
+    # After the steps of an epoch comes its measurement, in eval mode.
     assert modes == ([mode == "train"] * STEPS + [False]) * 2
 
 
-def test_without_an_attack_the_images_are_trained_on_as_they_are(
+def test_without_an_attack_training_uses_unchanged_images(
     toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Inner, "perturb", None)
@@ -248,7 +250,7 @@ def test_without_an_attack_the_images_are_trained_on_as_they_are(
     train(replace(CONFIG, attack=""), toy, tmp_path, CPU)
 
 
-def test_training_learns(toy: Dataset, tmp_path: Path) -> None:
+def test_training_lowers_the_loss(toy: Dataset, tmp_path: Path) -> None:
     config = replace(CONFIG, attack="", epochs=12, architecture="tiny(width=4)")
     metrics = train(config, toy, tmp_path, CPU).history
 
@@ -256,7 +258,7 @@ def test_training_learns(toy: Dataset, tmp_path: Path) -> None:
     assert metrics[-1].held_out_clean >= 0.875
 
 
-def test_the_model_comes_back_in_eval_mode_with_metrics_of_every_epoch(
+def test_training_returns_the_model_in_eval_mode_with_metrics_of_every_epoch(
     toy: Dataset, tmp_path: Path
 ) -> None:
     told: list[EpochMetrics] = []
@@ -278,7 +280,7 @@ def test_weights_decay_but_biases_and_batch_norm_do_not() -> None:
     assert len(decayed["params"]) + len(others["params"]) == len(list(model.parameters()))
 
 
-# PowerCutError and resumed
+# Interrupted and resumed runs
 
 
 @pytest.fixture(scope="module")
@@ -296,7 +298,7 @@ def whole(
 @pytest.mark.parametrize(
     ("epoch", "step"), [(0, 1), (0, 3), (0, STEPS), (1, 1), (1, 2), (1, STEPS)]
 )
-def test_a_stopped_run_goes_on_to_the_very_same_weights(
+def test_a_stopped_run_ends_with_exactly_the_same_weights(
     epoch: int,
     step: int,
     save_every: float,
@@ -336,7 +338,9 @@ def test_a_finished_run_is_not_trained_again(
     assert (digest_weights(done.model), history_of(done.history)) == whole
 
 
-def test_a_folder_of_another_run_is_refused_with_what_differs(toy: Dataset, tmp_path: Path) -> None:
+def test_the_folder_of_another_run_is_refused_with_the_settings_that_differ(
+    toy: Dataset, tmp_path: Path
+) -> None:
     train(replace(CONFIG, epochs=1), toy, tmp_path, CPU)
     with pytest.raises(
         SatbenchError,
@@ -383,14 +387,14 @@ def test_no_half_written_files_are_left(toy: Dataset, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_a_recipe_is_spelled_out_in_full(name: str) -> None:
+def test_the_activation_and_attack_of_a_recipe_are_spelled_out(name: str) -> None:
     config = load_recipe(name)
 
     assert config.activation == canonical_activation(config.activation)
     assert load_recipe(name, activation=config.activation, attack=config.attack or None) == config
 
 
-def test_a_recipe_may_be_changed() -> None:
+def test_settings_of_a_recipe_can_be_changed() -> None:
     config = load_recipe("fmnist-sat", activation="gelu", seed=2, epochs=1, architecture=None)
 
     assert config == replace(
@@ -426,7 +430,7 @@ def test_more_held_out_images_than_there_are_is_refused(toy: Dataset, tmp_path: 
         train(replace(CONFIG, held_out=41), toy, tmp_path, CPU)
 
 
-# The run as a user sees it
+# The files of a run
 
 
 @pytest.fixture
@@ -448,7 +452,7 @@ def run(out: Path, config: TrainConfig = CONFIG, **changes: Any) -> Any:
     return run_training(config, out=out, **given)
 
 
-def test_a_run_opens_the_training_split_alone(opened: list[str], tmp_path: Path) -> None:
+def test_a_run_opens_only_the_training_split(opened: list[str], tmp_path: Path) -> None:
     run(tmp_path)
 
     assert opened == ["train"]
@@ -470,7 +474,7 @@ def test_a_run_leaves_weights_card_metrics_and_checkpoint(tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("opened")
-def test_events_that_a_stop_left_out_are_written_at_the_next_start(tmp_path: Path) -> None:
+def test_events_that_a_stop_lost_are_written_at_the_next_start(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     run(tmp_path)
     events = sorted(tmp_path.glob("*/tensorboard/*"))
@@ -493,7 +497,7 @@ def test_the_card_of_a_run_loads_its_weights(
 
 
 @pytest.mark.usefixtures("opened")
-def test_the_weights_of_a_run_carry_their_card_and_its_folder_names_the_model(
+def test_the_weights_card_and_folder_of_a_run_load_the_same_model(
     tmp_path: Path,
 ) -> None:
     done = run(tmp_path)
@@ -508,7 +512,7 @@ def test_the_weights_of_a_run_carry_their_card_and_its_folder_names_the_model(
 
 
 @pytest.mark.usefixtures("opened")
-def test_the_card_of_a_run_tells_the_metrics_of_its_last_epoch(
+def test_the_card_of_a_run_holds_the_metrics_of_its_last_epoch(
     tmp_path: Path, whole: tuple[str, list[dict[str, float]]]
 ) -> None:
     card = read_card(run(tmp_path).card)
@@ -530,7 +534,7 @@ def test_the_same_run_again_gives_the_same_files(tmp_path: Path) -> None:
     assert after == before
 
 
-def test_a_name_is_made_of_recipe_architecture_activation_and_seed() -> None:
+def test_a_default_name_consists_of_recipe_architecture_activation_and_seed() -> None:
     config = load_recipe("fmnist-sat", activation="gelu", seed=2)
 
     assert default_name(config) == "fmnist-sat-tiny-gelu-s2"

@@ -1,4 +1,4 @@
-"""`satbench train`: overrides, a recipe of one's own, the table on a terminal."""
+"""`satbench train`: overrides, a user's own recipe, the table on a terminal."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _toy(toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_toy")
-def test_set_changes_a_setting_and_the_card_tells_the_command() -> None:
+def test_set_changes_a_setting_and_the_card_holds_the_command() -> None:
     done = run(*SMALL, *SETS, "--set", "awp=0.01", "--json")
     training = read_card(Path("runs/mine/mine.json")).training
 
@@ -69,13 +69,13 @@ def test_a_warning_of_overfitting_goes_to_stderr(monkeypatch: pytest.MonkeyPatch
         (("--recipe", "none.toml"), "expected a recipe at none.toml, which is missing"),
     ],
 )
-def test_a_mistake_is_told_in_one_sentence(words: tuple[str, ...], said: str) -> None:
+def test_a_wrong_option_is_refused_in_one_sentence(words: tuple[str, ...], said: str) -> None:
     done = run("--recipe", "fmnist-sat", *words)
 
     assert str(done.exception).startswith(said)
 
 
-def test_the_table_shows_an_epoch_a_row_and_warnings_below(config: TrainConfig) -> None:
+def test_the_table_has_one_row_per_epoch_and_warnings_below(config: TrainConfig) -> None:
     table = LiveTable("mine", config, quiet=True)
     first = EpochMetrics(1, 1.25, 0.5, 0.75, 0.5, 0.1, 1234.0)
     table.on_epoch(first)
@@ -91,7 +91,7 @@ def test_the_table_shows_an_epoch_a_row_and_warnings_below(config: TrainConfig) 
     assert lines[4] == ["it", "fell"]
 
 
-def test_on_a_terminal_the_table_stands_above_the_bar(
+def test_on_a_terminal_the_table_is_above_the_progress_bar(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     screen = io.StringIO()
@@ -108,7 +108,7 @@ def test_on_a_terminal_the_table_stands_above_the_bar(
 
 
 @pytest.mark.slow
-def test_a_folder_of_images_of_ones_own_may_be_trained_on(
+def test_a_model_can_be_trained_on_a_users_folder_of_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from PIL import Image

@@ -1,4 +1,4 @@
-"""`satbench.train`: a network, images and parts of one's own, in the loop of the command line."""
+"""`satbench.train`: a user's own network, images and parts, in the loop of the command line."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def run(tmp_path: Path, arrays: tuple[Tensor, Tensor], config: TrainConfig) -> T
 
 @dataclass
 class Log:
-    """Remembers what it was told."""
+    """Remembers the steps and epochs that it got."""
 
     steps: list[tuple[int, int, int]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
@@ -86,7 +86,7 @@ class Log:
         self.epochs.append(metrics)
 
 
-def test_an_architecture_by_name_trains_as_the_loop_of_the_command_line_does(
+def test_a_named_architecture_trains_to_the_same_weights_as_on_the_command_line(
     run: Trained, toy: Dataset, config: TrainConfig, tmp_path: Path
 ) -> None:
     ours = run("tiny(width=2)", (torch.from_numpy(toy.pixels(np.arange(40))), toy.labels))
@@ -96,7 +96,7 @@ def test_an_architecture_by_name_trains_as_the_loop_of_the_command_line_does(
     assert read_card(ours.card).weights_digest == digest_weights(theirs.model)
 
 
-def test_a_network_of_ones_own_is_trained_as_a_copy(run: Trained) -> None:
+def test_a_copy_of_a_users_network_is_trained(run: Trained) -> None:
     network = net()
     before = digest_weights(network)
 
@@ -108,7 +108,7 @@ def test_a_network_of_ones_own_is_trained_as_a_copy(run: Trained) -> None:
     assert [metrics.epoch for metrics in trained.history] == [1, 2]
 
 
-def test_the_folder_of_an_own_network_tells_what_it_is_and_holds_no_card(run: Trained) -> None:
+def test_the_folder_of_a_users_network_describes_it_and_holds_no_card(run: Trained) -> None:
     trained = run()
     told, again = json.loads(trained.card.read_text()), net(seed=1)
     load_model(again, trained.path)
@@ -148,7 +148,7 @@ def test_the_same_call_finds_the_finished_run(run: Trained) -> None:
         ),
     ],
 )  # fmt: skip
-def test_a_stopped_run_goes_on_to_the_same_weights(
+def test_a_stopped_run_ends_with_the_same_weights(
     run: Trained, parts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Stop:
@@ -175,7 +175,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
         lambda logits, y: F.cross_entropy(logits, y, reduction="none"),
     ],
 )
-def test_a_loss_of_each_image_a_mean_and_a_module_do_as_the_recipes_cross_entropy(
+def test_a_loss_may_be_a_mean_a_module_or_a_value_per_image(
     run: Trained, loss: Callable[[Tensor, Tensor], Tensor]
 ) -> None:
     own, recipe = run(loss=loss, name="own"), run(name="recipe")
@@ -185,7 +185,7 @@ def test_a_loss_of_each_image_a_mean_and_a_module_do_as_the_recipes_cross_entrop
     assert any("loss is the user's own" in note for note in own.notes)
 
 
-def test_an_optimiser_of_ones_own_moves_the_weights_as_it_does_by_hand(
+def test_a_users_optimiser_takes_the_same_step_as_by_hand(
     run: Trained, arrays: tuple[Tensor, Tensor]
 ) -> None:
     log = Log()
@@ -207,7 +207,7 @@ def test_an_optimiser_of_ones_own_moves_the_weights_as_it_does_by_hand(
         torch.testing.assert_close(ours, theirs)
 
 
-def test_a_schedule_takes_one_step_after_each_of_the_optimiser(run: Trained) -> None:
+def test_a_schedule_steps_once_after_each_step_of_the_optimiser(run: Trained) -> None:
     log = Log()
 
     run(
@@ -219,7 +219,7 @@ def test_a_schedule_takes_one_step_after_each_of_the_optimiser(run: Trained) -> 
     assert log.rates == pytest.approx([1 - k / 8 for k in range(8)])
 
 
-def test_callbacks_are_told_of_all_steps_and_epochs(run: Trained) -> None:
+def test_callbacks_are_called_at_all_steps_and_epochs(run: Trained) -> None:
     log = Log()
 
     trained = run(callbacks=[log])
@@ -247,7 +247,7 @@ def test_training_starts_from_given_weights(run: Trained, kind: str, tmp_path: P
     assert any("starts from" in note for note in second.notes)
 
 
-def test_other_weights_to_begin_with_are_told_of_where_a_run_goes_on(run: Trained) -> None:
+def test_a_resumed_run_reports_other_initial_weights(run: Trained) -> None:
     run()
 
     assert any("other weights" in note for note in run(net(seed=9)).notes)
@@ -257,14 +257,14 @@ def test_other_weights_to_begin_with_are_told_of_where_a_run_goes_on(run: Traine
     "other",
     [{"loss": F.cross_entropy}, {"optimizer": torch.optim.SGD}, {"model": net().append(nn.ReLU())}],
 )
-def test_a_run_with_other_parts_is_not_gone_on_with(run: Trained, other: dict[str, Any]) -> None:
+def test_a_run_is_not_resumed_with_other_parts(run: Trained, other: dict[str, Any]) -> None:
     run(name="same")
 
     with pytest.raises(satbench.SatbenchError, match="holds a run"):
         run(name="same", **other)
 
 
-def test_weights_that_layers_share_are_trained_and_saved(run: Trained) -> None:
+def test_shared_weights_are_trained_and_saved(run: Trained) -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -294,7 +294,7 @@ def pictures(folder: Path) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("augment", [pytest.param("none", marks=pytest.mark.slow), "crop-flip"])
-def test_a_folder_an_npz_and_a_dataloader_train_to_the_same_weights(
+def test_the_same_images_in_any_form_train_to_the_same_weights(
     run: Trained, tmp_path: Path, augment: str
 ) -> None:
     stored, y = pictures(tmp_path / "tree")
@@ -317,7 +317,7 @@ def test_a_folder_an_npz_and_a_dataloader_train_to_the_same_weights(
 
 
 class Draws(TensorDataset):
-    """Images that come out differently each time."""
+    """Images that differ each time they are read."""
 
     def __getitem__(self, row: int) -> tuple[Tensor, ...]:
         x, y = super().__getitem__(row)
@@ -379,7 +379,7 @@ X, Y = torch.rand(40, 1, 8, 8), torch.arange(40) % 3
         ({"device": "gpu"}, "device"),
     ],
 )  # fmt: skip
-def test_a_wrong_argument_is_told_in_one_sentence(
+def test_a_wrong_argument_is_refused_in_one_sentence(
     run: Trained, wrong: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(satbench.SatbenchError, match=said) as caught:
@@ -389,7 +389,7 @@ def test_a_wrong_argument_is_told_in_one_sentence(
 
 
 @pytest.mark.slow
-def test_the_example_trains_a_network_of_its_own(tmp_path: Path) -> None:
+def test_the_example_trains_its_own_network(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "examples" / "train_own_network.py"],
         cwd=tmp_path,
@@ -403,7 +403,7 @@ def test_the_example_trains_a_network_of_its_own(tmp_path: Path) -> None:
     assert float(done.stdout.rpartition(" ")[2].strip().rstrip("%")) > 60
 
 
-def test_the_loggers_of_the_manual_are_told_of_steps_and_epochs(
+def test_the_loggers_in_the_manual_receive_steps_and_epochs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("tensorboard")
@@ -443,7 +443,7 @@ def test_the_loggers_of_the_manual_are_told_of_steps_and_epochs(
 
 
 @pytest.mark.slow
-def test_the_logger_of_the_manual_writes_an_offline_run_of_weights_and_biases(
+def test_the_logger_in_the_manual_writes_an_offline_weights_and_biases_run(
     tmp_path: Path,
 ) -> None:
     pytest.importorskip("wandb")

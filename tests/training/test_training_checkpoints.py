@@ -1,4 +1,4 @@
-"""No poison: what is saved is finite, whole and checked, and a divergence tells the way on."""
+"""Saved files are finite, complete and checked; a divergence says how to continue."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def flip(path: Path, offset: int, bit: int = 3) -> None:
 # Two generations
 
 
-def test_the_older_generation_is_the_end_of_an_epoch(
+def test_the_older_checkpoint_is_from_the_end_of_an_epoch(
     config: TrainConfig,
     toy: Dataset,
     power_cut: type[Exception],
@@ -83,12 +83,12 @@ def test_the_older_generation_is_the_end_of_an_epoch(
             train(config, toy, tmp_path, CPU, on_step=cut_at(*place))
         found.append((place_of(tmp_path / BEFORE), place_of(tmp_path / STATE)))
 
-    # Until an epoch is done, it is the first place that was saved.
+    # Until the first epoch ends, the older generation is the first saved place.
     assert found == [((0, 1), (0, 2)), ((1, 0), (1, 1)), ((1, 0), (1, 3))]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.8, 0.999])
-def test_a_flipped_bit_sends_a_run_back_to_the_older_generation(
+def test_a_flipped_bit_makes_a_run_continue_from_the_older_generation(
     share: float,
     config: TrainConfig,
     toy: Dataset,
@@ -106,7 +106,7 @@ def test_a_flipped_bit_sends_a_run_back_to_the_older_generation(
 
 
 @pytest.mark.slow
-def test_no_flipped_byte_of_a_checkpoint_is_taken_for_what_was_written(
+def test_every_flipped_byte_of_a_checkpoint_is_detected(
     whole: tuple[Path, str], tmp_path: Path
 ) -> None:
     data = (whole[0] / STATE).read_bytes()
@@ -118,7 +118,7 @@ def test_no_flipped_byte_of_a_checkpoint_is_taken_for_what_was_written(
             read_checkpoint(path)
 
 
-def test_a_run_whose_checkpoints_are_both_corrupt_is_refused(
+def test_a_run_with_two_corrupt_checkpoints_is_refused(
     config: TrainConfig, toy: Dataset, copied: Path
 ) -> None:
     for name in (STATE, BEFORE):
@@ -129,7 +129,7 @@ def test_a_run_whose_checkpoints_are_both_corrupt_is_refused(
         train(config, toy, copied, CPU)
 
 
-def test_a_checkpoint_that_a_kill_cost_is_made_up_for_by_the_older_one(
+def test_a_run_without_its_newer_checkpoint_continues_from_the_older_one(
     config: TrainConfig, toy: Dataset, whole: tuple[Path, str], copied: Path
 ) -> None:
     (copied / STATE).unlink()
@@ -146,7 +146,7 @@ def without_seal(path: Path) -> None:
     torch.save(saved, path)
 
 
-def test_a_checkpoint_of_an_older_satbench_is_gone_on_with(
+def test_a_run_continues_from_a_checkpoint_of_an_older_satbench(
     config: TrainConfig, toy: Dataset, whole: tuple[Path, str], copied: Path
 ) -> None:
     (copied / BEFORE).rename(copied / STATE)
@@ -157,7 +157,7 @@ def test_a_checkpoint_of_an_older_satbench_is_gone_on_with(
     assert [m.epoch for m in done.history] == [1, 2]
 
 
-def test_a_flipped_bit_in_a_checkpoint_of_an_older_satbench_is_seen(
+def test_a_flipped_bit_in_a_checkpoint_of_an_older_satbench_is_detected(
     config: TrainConfig, toy: Dataset, copied: Path
 ) -> None:
     (copied / BEFORE).unlink()
@@ -172,19 +172,17 @@ def test_a_flipped_bit_in_a_checkpoint_of_an_older_satbench_is_seen(
         train(config, toy, copied, CPU)
 
 
-def test_a_kill_between_the_two_generations_leaves_no_trace(
+def test_a_kill_between_the_two_renames_of_a_checkpoint_leaves_no_trace(
     whole: tuple[Path, str], config: TrainConfig, toy: Dataset, copied: Path
 ) -> None:
-    (copied / STATE).replace(copied / BEFORE)  # the first of two renames
+    (copied / STATE).replace(copied / BEFORE)  # after the first of two renames
     done = train(config, toy, copied, CPU)
 
     assert digest_weights(done.model) == whole[1]
     assert not any("checkpoint" in note for note in done.notes)
 
 
-def test_a_checkpoint_can_be_read_by_plain_torch(
-    whole: tuple[Path, str], config: TrainConfig
-) -> None:
+def test_plain_torch_can_read_a_checkpoint(whole: tuple[Path, str], config: TrainConfig) -> None:
     saved = torch.load(whole[0] / STATE, weights_only=True)
     model = fresh_model(config, 3)
     model.load_state_dict(saved["model"])
@@ -197,13 +195,13 @@ def test_a_checkpoint_can_be_read_by_plain_torch(
 
 @pytest.fixture
 def thrice(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
-    """Return a config of three epochs, each better than the last, of which the best is kept."""
+    """Return a config of three epochs, each better than the last; the best is kept."""
     left = iter([0.1, 0.2, 0.3])
     monkeypatch.setattr(epochs, "held_out_accuracies", lambda *_: Held(0.8, next(left), 0.3, 0.1))
     return replace(config, epochs=3, keep="best", batch_size=32)
 
 
-def test_corrupt_best_weights_make_room_for_the_second_best(
+def test_corrupt_best_weights_are_replaced_by_the_second_best(
     thrice: TrainConfig, toy: Dataset, tmp_path: Path
 ) -> None:
     train(thrice, toy, tmp_path, CPU)
@@ -247,7 +245,7 @@ def test_a_kill_between_the_best_weights_and_their_checkpoint_leaves_no_trace(
     assert train(thrice, toy, tmp_path / "run", CPU).kept_epoch == 2
 
 
-def test_best_weights_that_are_all_corrupt_are_told_in_a_sentence(
+def test_corrupt_best_and_second_best_weights_are_refused_in_one_sentence(
     thrice: TrainConfig, toy: Dataset, tmp_path: Path
 ) -> None:
     train(thrice, toy, tmp_path, CPU)
@@ -259,7 +257,7 @@ def test_best_weights_that_are_all_corrupt_are_told_in_a_sentence(
         train(thrice, toy, tmp_path, CPU)
 
 
-def test_corrupt_best_weights_are_told_of_where_the_last_are_kept(
+def test_corrupt_best_weights_are_reported_if_the_run_keeps_the_last(
     config: TrainConfig, toy: Dataset, whole: tuple[Path, str], copied: Path
 ) -> None:
     flip(copied / "best.safetensors", -9)
@@ -269,7 +267,7 @@ def test_corrupt_best_weights_are_told_of_where_the_last_are_kept(
     assert "were corrupt or missing" in done.notes[0]
 
 
-# What is not finite
+# Values that are not finite
 
 
 class Poison:
@@ -283,7 +281,7 @@ class Poison:
         return self.taken == self.step
 
     def loss(self) -> None:
-        """Let the loss be NaN."""
+        """Make the loss NaN."""
         forward = Objective.forward
 
         def poisoned(objective: Objective, *batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -294,7 +292,7 @@ class Poison:
         self._patch.setattr(Objective, "forward", poisoned)
 
     def after(self, change: Callable[[Stepper], None]) -> None:
-        """Change something after the step; loss and accuracy stay what they are."""
+        """Change something after the step; loss and accuracy do not change."""
         step = Stepper.__call__
 
         def poisoned(stepper: Stepper, *given: Any) -> Tensor:
@@ -314,7 +312,7 @@ def diverging(config: TrainConfig, toy: Dataset, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("save_every", [-1.0, 1e9])
-def test_a_loss_that_is_no_longer_finite_ends_the_run_and_leaves_the_good_checkpoint(
+def test_a_non_finite_loss_ends_the_run_and_leaves_the_last_good_checkpoint(
     save_every: float,
     config: TrainConfig,
     toy: Dataset,
@@ -349,7 +347,7 @@ def test_a_loss_that_is_no_longer_finite_ends_the_run_and_leaves_the_good_checkp
     ],
     ids=["weights", "running statistics", "momentum", "average"],
 )
-def test_nothing_that_is_not_finite_is_saved(
+def test_non_finite_values_are_never_saved(
     change: Callable[[Stepper], None],
     named: str,
     config: TrainConfig,
@@ -367,7 +365,7 @@ def test_nothing_that_is_not_finite_is_saved(
     assert place_of(tmp_path / BEFORE) == (1, 0)
 
 
-def test_weights_that_are_not_finite_are_seen_before_the_best_are_saved(
+def test_non_finite_weights_are_detected_before_the_best_are_saved(
     config: TrainConfig, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Poison(4, monkeypatch).after(lambda s: next(s.network.parameters()).data.fill_(torch.nan))
@@ -377,7 +375,7 @@ def test_weights_that_are_not_finite_are_seen_before_the_best_are_saved(
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "lock"}
 
 
-def test_answers_that_are_not_finite_are_a_divergence(
+def test_non_finite_logits_are_a_divergence(
     config: TrainConfig, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def overflow(stepper: Stepper) -> None:
@@ -393,7 +391,7 @@ def test_answers_that_are_not_finite_are_a_divergence(
 
 
 @pytest.mark.parametrize("rate", [1e30, 1e4])
-def test_a_rate_that_is_far_too_high_ends_in_a_sentence_or_a_warning(
+def test_a_far_too_high_learning_rate_ends_in_an_error_or_a_warning(
     rate: float, config: TrainConfig, toy: Dataset, tmp_path: Path
 ) -> None:
     try:
@@ -405,17 +403,17 @@ def test_a_rate_that_is_far_too_high_ends_in_a_sentence_or_a_warning(
         assert "chance level" in done.history[-1].warning
 
 
-def test_tensors_are_searched_wherever_they_lie() -> None:
+def test_non_finite_tensors_are_found_in_nested_containers() -> None:
     good = {"a": torch.ones(2), "b": {0: torch.tensor([1, 2]), "c": [1, "x"]}}
     check_finite(good)
     with pytest.raises(NotFiniteError, match=r"^b\.d$"):
         check_finite({**good, "b": {"d": torch.tensor(torch.inf)}})
 
 
-# The way on
+# How to continue
 
 
-def test_a_run_begins_with_the_weights_of_the_last_good_checkpoint(
+def test_a_run_can_start_from_the_last_good_checkpoint(
     config: TrainConfig, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -438,7 +436,7 @@ def test_a_run_begins_with_the_weights_of_the_last_good_checkpoint(
 
 
 def hardly_trained(config: TrainConfig, toy: Dataset, folder: Path) -> Trained:
-    """Train by a rate so small that the weights are those that the run began with."""
+    """Train with a rate so small that the weights do not change."""
     still = replace(config, learning_rate=1e-30, weight_decay=0.0, warm_up=0.0, epochs=1)
     return train(still, toy, folder, CPU)
 
@@ -448,7 +446,7 @@ def alike(model: nn.Module, other: nn.Module) -> bool:
     return all(torch.allclose(one, two, atol=1e-20) for one, two in pairs)
 
 
-def test_a_run_may_begin_with_a_file_of_weights(
+def test_a_run_can_start_from_a_weights_file(
     config: TrainConfig, toy: Dataset, tmp_path: Path
 ) -> None:
     other = fresh_model(replace(config, seed=7), 3)
@@ -465,7 +463,7 @@ def test_a_run_may_begin_with_a_file_of_weights(
         assert done.notes[0] == f"starts from the weights {tmp_path / start}"
 
 
-def test_a_run_may_begin_with_a_model_of_the_zoo_that_has_other_classes(
+def test_a_run_can_start_from_a_zoo_model_with_other_classes(
     config: TrainConfig, toy: Dataset, tmp_path: Path
 ) -> None:
     shipped = replace(config, architecture="tiny(width=8)", init="fmnist-sat-tiny-silu-s0")
@@ -485,14 +483,14 @@ def test_a_run_may_begin_with_a_model_of_the_zoo_that_has_other_classes(
         ("fmnist-sat-small-silu-s0", r"^the weights .* do not fit the model"),
     ],
 )
-def test_weights_that_cannot_be_begun_with_are_refused(
+def test_unusable_initial_weights_are_refused(
     start: str, said: str, config: TrainConfig, toy: Dataset, tmp_path: Path
 ) -> None:
     with pytest.raises(SatbenchError, match=said):
         train(replace(config, init=start), toy, tmp_path, CPU)
 
 
-def test_a_corrupt_checkpoint_is_not_begun_with(
+def test_a_corrupt_checkpoint_is_refused_as_initial_weights(
     config: TrainConfig, toy: Dataset, copied: Path, tmp_path: Path
 ) -> None:
     flip(copied / STATE, 2000)
@@ -500,7 +498,7 @@ def test_a_corrupt_checkpoint_is_not_begun_with(
         train(replace(config, init=str(copied / STATE)), toy, tmp_path / "next", CPU)
 
 
-def test_a_run_goes_on_without_the_weights_that_it_began_with(
+def test_a_run_is_resumed_without_the_file_of_its_initial_weights(
     config: TrainConfig,
     toy: Dataset,
     power_cut: type[Exception],

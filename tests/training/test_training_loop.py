@@ -1,4 +1,4 @@
-"""The loop as a whole: the same bits as a plainly written one, however it is split or stopped."""
+"""The whole loop gives the same bits as a plainly written one, also when it is stopped."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class FirstNoise:
-    """The noise of satbench 0.1: one stream a step, drawn from its beginning for the batch."""
+    """The noise of satbench 0.1: one stream per step, drawn from its beginning for the batch."""
 
     key: tuple[int | str, ...]
     batch: int
@@ -50,7 +50,7 @@ class FirstNoise:
 
 
 def plain_loop(config: TrainConfig, data: Dataset) -> tuple[nn.Module, list[float]]:
-    """Train as satbench 0.1 did: what the shipped weights were made with."""
+    """Train as satbench 0.1 did when it made the shipped weights."""
     model = fresh_model(config, data.classes).to(memory_format=torch.channels_last)
     groups = [
         {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": 5e-4},
@@ -100,7 +100,7 @@ def plain_loop(config: TrainConfig, data: Dataset) -> tuple[nn.Module, list[floa
     ],
     ids=["pgd-1", "eval mode", "pgd-2", "standard"],
 )
-def test_the_loop_gives_the_bits_of_a_plainly_written_one(
+def test_the_loop_equals_a_plainly_written_one_bit_by_bit(
     changes: dict[str, Any], config: TrainConfig, toy: Dataset, tmp_path: Path
 ) -> None:
     changed = replace(config, **changes)
@@ -111,7 +111,7 @@ def test_the_loop_gives_the_bits_of_a_plainly_written_one(
     assert [metrics.loss for metrics in done.history] == losses
 
 
-def test_the_recipe_of_shipped_models_takes_the_steps_that_it_took_for_them(
+def test_the_recipe_of_shipped_models_still_gives_the_same_weights(
     fashion: Dataset, tmp_path: Path
 ) -> None:
     config = load_recipe("fmnist-sat", epochs=2, batch_size=32, held_out=40)
@@ -138,7 +138,7 @@ EXTRAS: dict[str, dict[str, Any]] = {
 
 
 def told(done: Trained) -> tuple[str, list[dict[str, Any]], str]:
-    """Return what a run came to, without what depends on the clock."""
+    """Return the results of a run, without those that depend on the clock."""
     history = [
         {k: v for k, v in asdict(m).items() if k != "images_per_second"} for m in done.history
     ]
@@ -153,7 +153,7 @@ def told(done: Trained) -> tuple[str, list[dict[str, Any]], str]:
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("mart", "parts", "half")),
     ],
 )
-def test_a_stopped_run_goes_on_to_the_very_same_weights_with_any_setting(
+def test_a_stopped_run_ends_with_exactly_the_same_weights_under_any_setting(
     extra: str,
     config: TrainConfig,
     toy: Dataset,
@@ -172,7 +172,7 @@ def test_a_stopped_run_goes_on_to_the_very_same_weights_with_any_setting(
     assert told(train(changed, toy, tmp_path / "cut", CPU)) == told(whole)
 
 
-def test_every_one_of_these_settings_changes_the_weights(
+def test_each_of_these_settings_changes_the_weights(
     config: TrainConfig, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(epochs, "held_out_accuracies", lambda *_: Held(0.5, 0.5))
@@ -180,7 +180,7 @@ def test_every_one_of_these_settings_changes_the_weights(
     for settings in ({}, *EXTRAS.values()):
         for key, value in settings.items() or [("seed", 0)]:
             if key in ("beta", "milestones", "keep", "channels_last", "accumulate", "attack_mode"):
-                continue  # parts of another setting here, or meant to change nothing but speed
+                continue  # part of another setting, or a setting that only changes speed
             changes = {key: value}
             if key == "objective":
                 changes["beta"] = settings["beta"]
@@ -192,8 +192,10 @@ def test_every_one_of_these_settings_changes_the_weights(
     assert len(digests) == 1 + 13
 
 
-def test_the_gradient_of_parts_is_that_of_the_batch(config: TrainConfig, toy: Dataset) -> None:
-    # In eval mode of batch-norm, for in train mode parts have statistics of their own.
+def test_the_accumulated_gradient_of_parts_equals_that_of_the_batch(
+    config: TrainConfig, toy: Dataset
+) -> None:
+    # Batch-norm is in eval mode; in train mode each part has its own statistics.
     x, y = torch.from_numpy(toy.pixels(range(8))), torch.from_numpy(toy.labels[:8])  # type: ignore[arg-type]
     grads = []
     for accumulate in (1, 2, 4):
@@ -208,7 +210,7 @@ def test_the_gradient_of_parts_is_that_of_the_batch(config: TrainConfig, toy: Da
 
 
 @pytest.mark.slow
-def test_parts_train_what_the_batch_does_but_for_batch_norm_which_is_said(
+def test_training_in_parts_differs_only_by_batch_norm_and_a_note_says_so(
     config: TrainConfig, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = replace(config, accumulate=4)
@@ -240,7 +242,7 @@ def test_parts_train_what_the_batch_does_but_for_batch_norm_which_is_said(
     ("accumulate", "processes", "synchronised", "images"),
     [(1, 1, False, 0), (2, 1, False, 4), (1, 4, False, 2), (1, 4, True, 0), (2, 4, True, 4)],
 )
-def test_batch_norm_that_does_not_see_the_batch_is_said_with_what_it_sees(
+def test_a_note_says_over_how_many_images_batch_norm_computes_statistics(
     accumulate: int, processes: int, synchronised: bool, images: int, config: TrainConfig
 ) -> None:
     changed = replace(config, accumulate=accumulate, sync_batch_norm=synchronised)
@@ -250,7 +252,7 @@ def test_batch_norm_that_does_not_see_the_batch_is_said_with_what_it_sees(
     assert bool(note) == bool(images)
 
 
-def test_the_gradient_is_clipped_to_its_greatest_norm(
+def test_the_gradient_is_clipped_to_the_configured_norm(
     config: TrainConfig, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     norms: list[float] = []
@@ -267,7 +269,7 @@ def test_the_gradient_is_clipped_to_its_greatest_norm(
     assert norms == pytest.approx([0.05] * 8, rel=1e-4)
 
 
-def test_layers_that_draw_are_a_function_of_the_place_in_the_run(
+def test_dropout_draws_depend_only_on_the_place_in_the_run(
     config: TrainConfig,
     toy: Dataset,
     power_cut: type[Exception],
@@ -289,14 +291,14 @@ def test_layers_that_draw_are_a_function_of_the_place_in_the_run(
 
 
 @pytest.mark.usefixtures("global_generators")
-def test_a_run_leaves_the_global_generator_alone(
+def test_a_run_does_not_change_the_global_generator(
     config: TrainConfig, toy: Dataset, tmp_path: Path
 ) -> None:
     train(config, toy, tmp_path, CPU)
 
 
 @pytest.mark.slow
-def test_a_compiled_network_trains_the_same_weights(
+def test_a_compiled_network_trains_to_the_same_weights(
     config: TrainConfig, toy: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled: list[nn.Module] = []

@@ -1,4 +1,4 @@
-"""The attacker's noise: who needs some of it draws just that, always the same numbers."""
+"""The noise of the training attack: any part can be drawn alone and has the same numbers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ KEY = (3, "training attack", 1, 2, 0)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_the_noise_is_that_of_the_shipped_models(shape: tuple[int, ...]) -> None:
-    # They were trained with the stream drawn from its beginning, for the whole batch.
+def test_the_noise_equals_that_of_the_shipped_models(shape: tuple[int, ...]) -> None:
+    # They were trained with a stream that was drawn from its beginning for the whole batch.
     drawn = 2 * generator_for(*KEY).random((13, *shape), np.float32) - 1
 
     np.testing.assert_array_equal(StepNoise(3, 1, 2, 13).uniform(shape), drawn)
@@ -35,7 +35,7 @@ def test_the_noise_of_an_image_is_the_same_in_any_share_of_the_batch(
     np.testing.assert_array_equal(getattr(StepNoise(3, 1, 2, 12, 5), draw)(shape), whole[5:])
 
 
-def test_normal_numbers_are_normal_and_another_image_has_others() -> None:
+def test_normal_noise_has_mean_0_and_variance_1_and_differs_by_image() -> None:
     drawn = StepNoise(3, 1, 2, 50).normal((1, 20, 20))
 
     assert abs(drawn.mean()) < 5 / np.sqrt(drawn.size)
@@ -45,7 +45,7 @@ def test_normal_numbers_are_normal_and_another_image_has_others() -> None:
 
 
 @pytest.mark.parametrize(("start", "count"), [(0, 1), (0, 64), (7, 2), (8, 8), (1001, 333), (5, 0)])
-def test_the_stream_on_a_device_is_numpys(start: int, count: int) -> None:
+def test_the_stream_on_a_device_equals_numpys(start: int, count: int) -> None:
     numbers = generator_for(*KEY).random(start + count, np.float32)[start:]
     drawn = uniform_numbers(key_of(*KEY), start, count, CPU)
 
@@ -53,7 +53,7 @@ def test_the_stream_on_a_device_is_numpys(start: int, count: int) -> None:
     np.testing.assert_array_equal(drawn.numpy(), numbers)
 
 
-def test_a_stream_is_drawn_in_pieces_and_far_from_its_beginning(
+def test_a_stream_can_be_drawn_in_pieces_and_far_from_its_beginning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("satbench.training.update.philox._AT_ONCE", 4)
@@ -74,7 +74,7 @@ def test_a_gpu_draws_the_same_noise() -> None:
 
 
 @pytest.mark.parametrize("draw", ["uniform", "normal"])
-def test_a_share_of_a_batch_that_no_memory_holds_is_drawn(draw: str) -> None:
+def test_a_share_of_a_batch_larger_than_memory_can_be_drawn(draw: str) -> None:
     noise = StepNoise(0, 0, 0, 2**40, 2**40 - 2, 2)
     drawn = getattr(noise, draw)((3, 8, 8))
 

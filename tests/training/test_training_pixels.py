@@ -1,4 +1,4 @@
-"""The pixels of a training are those of an evaluation, wherever the images lie."""
+"""Training and evaluation use the same pixels, in a folder or in arrays."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Pictures = Callable[..., Path]
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Pictures:
-    """Return a function that writes a folder of images of noise, so many a class."""
+    """Return a function that writes a folder of noise images, with a number per class."""
 
     def write(*sizes: tuple[int, int], name: str = "pictures", each: int = 6) -> Path:
         rng, folder = np.random.default_rng(0), tmp_path / name
@@ -82,16 +82,16 @@ def of_folder(config: TrainConfig, folder: Path, **changes: Any) -> TrainConfig:
         ([(16, 16)], 16, "", ResizeCrop()),  # as they are
         ([(16, 16)], 16, "none", ResizeCrop()),
         ([(24, 24)], 16, "none", ResizeCrop(None, 16)),
-        ([(24, 20)], 224, "none", ResizeCrop()),  # nobody asked for a crop
+        ([(24, 20)], 224, "none", ResizeCrop()),  # no crop was requested
         ([(16, 16)], 16, "18", ResizeCrop(18, 16)),
-        ([(18, 18)], 16, "", ResizeCrop(18, 16)),  # as 256 for 224: a border, not half the image
+        ([(18, 18)], 16, "", ResizeCrop(18, 16)),  # a border in proportion, like 256 for 224
         ([(300, 260), (224, 240)], 224, "", ResizeCrop(256, 224)),
-        ([(300, 200), (224, 240)], 224, "", ResizeCrop(256, 224)),  # some of ImageNet's are smaller
+        ([(300, 200), (224, 240)], 224, "", ResizeCrop(256, 224)),  # ImageNet has smaller ones
         ([(400, 400)], 380, "", ResizeCrop(412, 380)),  # as the SAT code evaluates
     ],
     ids=str,
 )
-def test_a_folder_gets_the_rule_that_its_images_and_the_settings_ask_for(
+def test_the_images_of_a_folder_and_the_settings_decide_the_pixel_rule(
     sizes: list[tuple[int, int]], crop: int, resize: str, rule: ResizeCrop, pictures: Pictures
 ) -> None:
     folder = pictures(*sizes, each=2)
@@ -106,7 +106,7 @@ def test_a_folder_gets_the_rule_that_its_images_and_the_settings_ask_for(
         (64, "none", r"got 32×32: with resize=none give crop=32 instead of 64"),
     ],
 )
-def test_images_that_would_only_be_made_larger_are_refused(
+def test_images_smaller_than_the_crop_are_refused(
     crop: int, resize: str, said: str, pictures: Pictures
 ) -> None:
     folder = pictures((32, 32), each=2)
@@ -114,7 +114,9 @@ def test_images_that_would_only_be_made_larger_are_refused(
         training_rule(f"imagefolder:{folder}", crop, resize, "bicubic")
 
 
-def test_a_rule_in_the_name_of_the_data_set_stands_alone(pictures: Pictures) -> None:
+def test_a_rule_in_the_name_of_the_data_set_overrides_the_default_and_excludes_settings(
+    pictures: Pictures,
+) -> None:
     name = f"imagefolder:{pictures((32, 32), each=2)}@resize=20,crop=16,interpolation=box"
 
     assert training_rule(name, 224, "", "bicubic") == ResizeCrop(20, 16, "box")
@@ -123,7 +125,7 @@ def test_a_rule_in_the_name_of_the_data_set_stands_alone(pictures: Pictures) -> 
 
 
 @pytest.mark.parametrize("text", ["0", "some", "-3", "1.5", "²"])
-def test_a_resize_that_cannot_be_is_refused(text: str, small: TrainConfig) -> None:
+def test_an_invalid_resize_is_refused(text: str, small: TrainConfig) -> None:
     with pytest.raises(SatbenchError, match=r"^expected resize none or pixels, such as 256, got"):
         replace(small, dataset="imagefolder:x", resize=text)
 
@@ -133,7 +135,7 @@ def test_resize_and_interpolation_need_a_folder(small: TrainConfig) -> None:
         replace(small, resize="none")
 
 
-def test_images_of_another_size_than_the_first_are_refused_by_name(
+def test_an_image_that_differs_in_size_from_the_first_is_refused(
     pictures: Pictures, small: TrainConfig
 ) -> None:
     folder = pictures((16, 16), each=80)
@@ -161,7 +163,7 @@ def test_small_images_keep_every_pixel(
         assert any((image == turned).all() for turned in (whole, whole[:, ::-1]))
 
 
-# Wherever they lie
+# Folders and arrays
 
 
 def weights_of(config: TrainConfig, folder: Path) -> str:
@@ -169,7 +171,7 @@ def weights_of(config: TrainConfig, folder: Path) -> str:
 
 
 def arrays_of(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return the images of a folder as somebody would read them: class by class, name by name."""
+    """Return the images of a folder, sorted by class and name."""
     paths = sorted(folder.glob("*/*.png"), key=lambda path: (path.parent.name, path.name))
     images = [np.asarray(Image.open(path)).transpose(2, 0, 1) for path in paths]
     return np.stack(images), np.array([int(path.parent.name) for path in paths])
@@ -202,7 +204,7 @@ def test_a_folder_and_arrays_of_the_same_images_train_the_same_weights(
     assert weights_of(again, tmp_path / "run-none") == expected
 
 
-def test_images_that_lie_sorted_by_class_are_put_in_a_fixed_order_and_said(
+def test_images_sorted_by_class_are_shuffled_in_a_fixed_order_and_a_note_says_so(
     toy: Dataset, small: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order = np.argsort(toy.labels, kind="stable")
@@ -220,7 +222,7 @@ def test_images_that_lie_sorted_by_class_are_put_in_a_fixed_order_and_said(
     assert set(opened.data.labels[-8:].tolist()) == {0, 1, 2}
 
 
-def test_classes_of_which_none_is_held_out_are_named(
+def test_classes_without_held_out_images_are_named(
     toy: Dataset, small: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = np.array([2, 1, 0] + [2] * 5 + [0, 1] * 16)
@@ -229,7 +231,7 @@ def test_classes_of_which_none_is_held_out_are_named(
     (note,) = open_training_set(replace(small, held_out=30)).notes
 
     assert note.startswith("the 30 held-out images, the last of toy, have none of class 2: ")
-    assert open_training_set(small).notes == ()  # with so few, chance may leave some out
+    assert open_training_set(small).notes == ()  # in a few images a class can be missing by chance
 
 
 # A part of the images
@@ -241,7 +243,7 @@ def shuffled_toy(toy: Dataset, monkeypatch: pytest.MonkeyPatch) -> Dataset:
     return toy
 
 
-def test_a_subset_is_drawn_from_all_images_the_same_for_every_seed(
+def test_a_subset_is_drawn_from_all_images_and_is_equal_for_every_seed(
     shuffled_toy: Dataset, small: TrainConfig
 ) -> None:
     part, other = (open_training_set(replace(small, subset=20, seed=seed)) for seed in (0, 1))
@@ -254,7 +256,7 @@ def test_a_subset_is_drawn_from_all_images_the_same_for_every_seed(
     assert part.digest == whole.digest == shuffled_toy.digest
 
 
-def test_a_subset_of_a_folder_is_that_of_its_arrays(
+def test_a_subset_of_a_folder_can_be_trained_on(
     pictures: Pictures, small: TrainConfig, tmp_path: Path
 ) -> None:
     folder = pictures((16, 16))
@@ -269,7 +271,7 @@ def test_a_subset_of_a_folder_is_that_of_its_arrays(
 
 
 @pytest.mark.usefixtures("shuffled_toy")
-def test_a_subset_of_more_than_there_are_is_refused(small: TrainConfig) -> None:
+def test_a_subset_larger_than_the_data_set_is_refused(small: TrainConfig) -> None:
     with pytest.raises(SatbenchError, match=r"^expected at most 40 examples, all that toy"):
         open_training_set(replace(small, subset=41))
 
@@ -277,7 +279,7 @@ def test_a_subset_of_more_than_there_are_is_refused(small: TrainConfig) -> None:
 # Pairs of folders
 
 
-def test_a_pair_of_folders_is_trained_on_one_side_and_evaluated_on_the_other(
+def test_a_pair_of_folders_gives_the_training_and_the_evaluation_set(
     pictures: Pictures, small: TrainConfig, tmp_path: Path
 ) -> None:
     pictures((16, 16), name="pair/train")
@@ -294,7 +296,7 @@ def test_a_pair_of_folders_is_trained_on_one_side_and_evaluated_on_the_other(
     assert len(load_dataset(f"{pair}@none", "train")) == 18
 
 
-def test_folders_that_are_called_like_classes_stay_classes(
+def test_a_folder_named_train_without_a_test_folder_is_a_class(
     pictures: Pictures, small: TrainConfig, tmp_path: Path
 ) -> None:
     pictures((16, 16), name="toys/train")
@@ -320,7 +322,7 @@ def test_folders_that_are_called_like_classes_stay_classes(
         ("hf:me/mine@split=train", None),
     ],
 )
-def test_the_test_set_of_what_is_trained_on(
+def test_the_evaluation_set_that_belongs_to_a_training_set_is_found(
     dataset: str,
     expected: str | None,
     pictures: Pictures,
@@ -342,7 +344,7 @@ def trained(config: TrainConfig, out: Path) -> Any:
     return run_training(config, "mine", out, None, "cpu", 1, lambda metrics: None, True, 0)
 
 
-def test_the_card_tells_the_rule_and_evaluation_takes_it(
+def test_the_card_holds_the_pixel_rule_and_evaluation_uses_it(
     pictures: Pictures, small: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -375,7 +377,7 @@ def test_the_card_tells_the_rule_and_evaluation_takes_it(
     assert (told["dataset"], told["n"]) == ("imagefolder:val@none", 6)
 
 
-def test_the_digest_is_of_the_pixels_behind_the_rule(
+def test_the_digest_covers_the_pixels_after_the_rule(
     pictures: Pictures, small: TrainConfig
 ) -> None:
     folder = pictures((20, 20))

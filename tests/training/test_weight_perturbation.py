@@ -22,7 +22,7 @@ def make() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
 
 
-def test_each_layer_moves_along_its_gradient_by_the_size_relative_to_its_weights() -> None:
+def test_each_layer_moves_along_its_gradient_in_proportion_to_its_weights() -> None:
     net, x = make(), torch.rand(5, 3)
     before = [p.detach().clone() for p in net.parameters()]
 
@@ -42,7 +42,7 @@ def test_each_layer_moves_along_its_gradient_by_the_size_relative_to_its_weights
         assert torch.equal(parameter, old)
 
 
-def test_the_running_statistics_come_back() -> None:
+def test_the_running_statistics_are_restored() -> None:
     net, x = make(), torch.rand(5, 3)
     before = digest_weights(net)
     with perturbed_weights(net, 0.05, lambda: net(x).sum().backward()):
@@ -51,13 +51,13 @@ def test_the_running_statistics_come_back() -> None:
     assert digest_weights(net) == before
 
 
-def test_a_weight_without_gradient_stays() -> None:
+def test_weights_with_a_zero_gradient_stay_finite() -> None:
     net, x = make(), torch.rand(5, 3)
     with perturbed_weights(net, 0.05, lambda: net(x).sum().mul(0).backward()):
         assert torch.isfinite(net[0].weight).all()
 
 
-def test_a_run_perturbs_from_the_configured_epoch_on(
+def test_a_run_perturbs_weights_from_the_configured_epoch_on(
     config: TrainConfig, toy: Dataset, tmp_path: Path
 ) -> None:
     digests = []

@@ -1,4 +1,4 @@
-"""`satbench transfer`: the matrix, its files, and what it refuses."""
+"""`satbench transfer`: the matrix, its files, and refused inputs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run(*words: str | Path) -> Result:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where one matrix lies, measured by the command."""
+    """The folder of one matrix that the command measured."""
     folder = tmp_path_factory.mktemp("transfer")
     torch.set_num_threads(1)
     result = run(*WORDS, "--json", "--out", folder)
@@ -70,7 +70,7 @@ def matrix_path(folder: Path) -> Path:
 
 
 def made_on(name: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Make the matrix' images on a source, here with the source's own weights and no copy."""
+    """Make the images of the matrix on a source, with its own weights and without a copy."""
     data = load_dataset("fashion-mnist", "test", N)
     x = torch.from_numpy(data.pixels(np.arange(N)))
     y = torch.from_numpy(data.labels)
@@ -81,7 +81,7 @@ def made_on(name: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return x, x_adv, y
 
 
-def test_the_counts_are_what_the_judge_says_on_each_target(said: dict[str, Any]) -> None:
+def test_the_counts_equal_the_verdicts_of_the_judge_on_each_target(said: dict[str, Any]) -> None:
     images = {name: made_on(name) for name in (SILU, STANDARD)}
     for target in said["targets"]:
         module = load_model(request_model(target["model"]), 10).module
@@ -107,7 +107,7 @@ def made_already(x_adv: Tensor) -> BatchResult:
 def test_an_image_that_is_wrong_when_clean_is_wrong_under_every_source() -> None:
     x, x_adv, _ = made_on(SILU)
     loaded = load_model(request_model(SILU), 10)
-    # Labels that the attacked images have right, and some of the clean ones wrong.
+    # With these labels the attacked images are right, and some clean images are wrong.
     y = predict(loaded.module, x_adv)
     clean = int((predict(loaded.module, x) == y).sum())
     data = replace(load_dataset("fashion-mnist", "test", N), labels=y.numpy())
@@ -124,7 +124,7 @@ def test_an_image_that_is_wrong_when_clean_is_wrong_under_every_source() -> None
     assert target.correct == [clean]
 
 
-def test_where_the_source_is_the_target_the_cell_is_white_box(said: dict[str, Any]) -> None:
+def test_a_cell_is_white_box_if_the_source_is_the_target(said: dict[str, Any]) -> None:
     marked = [
         (target["model"], cell["source"])
         for target in said["targets"]
@@ -135,14 +135,14 @@ def test_where_the_source_is_the_target_the_cell_is_white_box(said: dict[str, An
     assert marked == [(SILU, SILU)]
 
 
-def test_images_are_made_once_for_all_targets(said: dict[str, Any]) -> None:
+def test_adversarial_images_are_made_once_for_all_targets(said: dict[str, Any]) -> None:
     assert said["sources"] == [
         {"name": name, "forwards": 4 * N, "backwards": 4 * N} for name in (SILU, STANDARD)
     ]
     assert [target["forwards"] for target in said["targets"]] == [3 * N, 3 * N]
 
 
-def test_images_are_counted_by_how_many_sources_broke_them(said: dict[str, Any]) -> None:
+def test_images_are_counted_by_the_number_of_sources_that_broke_them(said: dict[str, Any]) -> None:
     for target in said["targets"]:
         broken_by = target["broken_by"]
         assert sum(broken_by) == round(N * target["clean_accuracy"])
@@ -150,7 +150,7 @@ def test_images_are_counted_by_how_many_sources_broke_them(said: dict[str, Any])
     assert [len(target["broken_by"]) for target in said["targets"]] == [3, 2]
 
 
-def test_the_files_hold_the_same_numbers(folder: Path, said: dict[str, Any]) -> None:
+def test_the_files_of_a_matrix_hold_the_same_numbers(folder: Path, said: dict[str, Any]) -> None:
     matrix = read_matrix(matrix_path(folder))
 
     assert [t.clean_correct / N for t in matrix.targets] == [
@@ -162,17 +162,17 @@ def test_the_files_hold_the_same_numbers(folder: Path, said: dict[str, Any]) -> 
     )
 
 
-def test_a_matrix_is_its_own_round_trip(folder: Path) -> None:
+def test_a_matrix_is_read_and_written_back_unchanged(folder: Path) -> None:
     text = matrix_path(folder).read_text()
 
     assert parse_matrix(text, "here").to_json() == text
 
 
-def test_a_matrix_says_that_fast_copies_of_its_sources_were_searched(folder: Path) -> None:
+def test_a_matrix_records_that_searches_used_fast_copies_of_its_sources(folder: Path) -> None:
     assert {one.search for one in read_matrix(matrix_path(folder)).sources} == {"folded"}
 
 
-def test_the_worst_case_over_sources_is_a_row_of_its_own(folder: Path) -> None:
+def test_the_worst_case_over_sources_has_its_own_row(folder: Path) -> None:
     matrix = read_matrix(matrix_path(folder))
     label, cells = matrix_rows(matrix)[-1]
 
@@ -182,7 +182,7 @@ def test_the_worst_case_over_sources_is_a_row_of_its_own(folder: Path) -> None:
 
 
 def again(out: Path, batch_size: int = 250) -> MeasuredTransfer:
-    """Measure what `WORDS` ask for."""
+    """Measure the matrix of `WORDS`."""
     attack = "transfer(method=mi,steps=4,step=eps/2)"
     config = transfer_config(
         (SILU, STANDARD), (RELU, SILU), attack, n_examples=N, batch_size=batch_size, out=out
@@ -190,14 +190,14 @@ def again(out: Path, batch_size: int = 250) -> MeasuredTransfer:
     return measure_transfer(config)
 
 
-def test_the_same_inputs_find_the_matrix_again(folder: Path) -> None:
+def test_the_matrix_of_the_same_inputs_is_found_again(folder: Path) -> None:
     measured = again(folder)
 
     assert measured.found
     assert measured.path == matrix_path(folder)
 
 
-def test_batch_sizes_give_the_same_matrix(folder: Path, tmp_path: Path) -> None:
+def test_all_batch_sizes_give_the_same_matrix(folder: Path, tmp_path: Path) -> None:
     measured, one = again(tmp_path, batch_size=5), read_matrix(matrix_path(folder))
 
     assert not measured.found
@@ -205,7 +205,7 @@ def test_batch_sizes_give_the_same_matrix(folder: Path, tmp_path: Path) -> None:
     assert one.sources == measured.matrix.sources
 
 
-def test_without_matplotlib_all_but_the_heat_map_is_there(
+def test_without_matplotlib_all_files_except_the_heat_map_are_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find = importlib.util.find_spec
@@ -220,7 +220,7 @@ def test_without_matplotlib_all_but_the_heat_map_is_there(
     assert [Path(file).suffix for file in json.loads(result.stdout)["files"]] == [".json", ".md"]
 
 
-def test_by_default_the_benchmarks_surrogates_attack_all_others_of_the_zoo() -> None:
+def test_by_default_the_benchmarks_surrogates_attack_all_other_zoo_models() -> None:
     config = transfer_config((), ())
     own = benchmark_surrogates("fashion-mnist", LINF)
 
@@ -246,7 +246,7 @@ def test_by_default_the_benchmarks_surrogates_attack_all_others_of_the_zoo() -> 
         (["--dataset", "cifar10"], "no model of the zoo was trained on cifar10"),
     ],
 )
-def test_what_makes_no_sense_is_answered_in_a_sentence(
+def test_invalid_options_are_refused_in_one_sentence(
     words: list[str], sentence: str, tmp_path: Path
 ) -> None:
     result = run(*words, "--out", tmp_path)
@@ -267,9 +267,7 @@ def test_what_makes_no_sense_is_answered_in_a_sentence(
         ("{", "", "is not JSON"),
     ],
 )
-def test_a_matrix_that_was_changed_is_refused(
-    old: str, new: str, sentence: str, folder: Path
-) -> None:
+def test_a_changed_matrix_file_is_refused(old: str, new: str, sentence: str, folder: Path) -> None:
     text = matrix_path(folder).read_text()
     assert old in text
 
@@ -277,7 +275,7 @@ def test_a_matrix_that_was_changed_is_refused(
         parse_matrix(text.replace(old, new, 1), "here")
 
 
-def test_a_matrix_that_was_stopped_goes_on_and_is_the_same(
+def test_a_stopped_matrix_is_resumed_with_the_same_result(
     said: dict[str, Any], tmp_path: Path
 ) -> None:
     attack = "transfer(method=mi,steps=4,step=eps/2)"
@@ -293,7 +291,7 @@ def test_a_matrix_that_was_stopped_goes_on_and_is_the_same(
     made = measure_transfer(config)
     told = json.loads(json.dumps(matrix_summary(made.matrix, [])))
 
-    assert kept == 12  # two of them are the preparations of the sources
+    assert kept == 12  # including two preparations of the sources
     assert told["sources"] == said["sources"]
     assert told["targets"] == said["targets"]
     assert list(tmp_path.glob(".runs/*")) == []

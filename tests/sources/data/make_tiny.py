@@ -1,7 +1,7 @@
 """Write tiny.index and tiny.data-00000-of-00001, beside this file, with TensorFlow itself.
 
-They hold numbers of each type and shape that networks have, and what TensorFlow's own layers make
-of small images of even and odd sizes.
+They hold numbers of each type and shape that networks have, and the outputs of TensorFlow's own
+layers for small images of even and odd sizes.
 """
 
 from __future__ import annotations
