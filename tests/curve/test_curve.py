@@ -1,4 +1,4 @@
-"""The curve of robust accuracy against eps: measured, written, drawn, and refused where it must."""
+"""The curve of robust accuracy against eps: measured, written, drawn, and refused inputs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from satbench.records.witnesses import read_witnesses, witnesses_path
 
 SHIPPED = "fmnist-sat-tiny-relu-s0"
 MEANS = [0.1, 0.3, 0.45, 0.55, 0.8, 0.2]
-LABELS = [0, 0, 0, 1, 1, 1]  # the last one is wrong when clean
+LABELS = [0, 0, 0, 1, 1, 1]  # the last image is wrong when clean
 DISTANCES = [0.4, 0.2, 0.05, 0.05, 0.3, 0.0]
 
 
@@ -83,7 +83,7 @@ def made(distances: list[float | None], *, norm: str = "linf", chance: float = 0
     )
 
 
-def test_distances_are_those_of_a_model_whose_answer_is_known(
+def test_measured_distances_equal_the_known_distances_of_a_simple_model(
     mean_model: nn.Module, images: Dataset, tmp_path: Path
 ) -> None:
     curve = measured(mean_model, images, tmp_path).curve
@@ -94,7 +94,7 @@ def test_distances_are_those_of_a_model_whose_answer_is_known(
     assert curve.surviving(0.5) == 0
 
 
-def test_progress_knows_the_cost_of_a_search_and_that_each_searches_all_images(
+def test_progress_gets_the_cost_of_each_search_and_its_images(
     mean_model: nn.Module, images: Dataset, tmp_path: Path
 ) -> None:
     class Recorder(NoProgress):
@@ -113,10 +113,10 @@ def test_progress_knows_the_cost_of_a_search_and_that_each_searches_all_images(
     measured(mean_model, images, tmp_path, attacks, progress=shown)
 
     assert [cost.passes for cost in shown.costs] == [1, 40, 0]  # two classes have one target
-    assert shown.searched[:3] == [5, 5, 5]  # of six images one is wrong when clean
+    assert shown.searched[:3] == [5, 5, 5]  # one of six images is wrong when clean
 
 
-def test_a_curve_says_what_was_searched(
+def test_a_curve_records_which_kind_of_model_was_searched(
     mean_model: nn.Module, images: Dataset, tmp_path: Path
 ) -> None:
     marks: dict[str, Any] = {"at_marks": ("pgd-2",), "marks": (0.1,)}
@@ -151,7 +151,7 @@ def test_a_stopped_curve_continues_to_the_same_curve(
     assert list(tmp_path.rglob(".runs")) == []
 
 
-def test_every_point_is_wrong_for_the_untouched_model_at_just_its_distance(
+def test_the_model_is_wrong_at_every_point_and_its_distance_is_exact(
     mean_model: nn.Module, images: Dataset, tmp_path: Path
 ) -> None:
     done = measured(mean_model, images, tmp_path)
@@ -165,7 +165,8 @@ def test_every_point_is_wrong_for_the_untouched_model_at_just_its_distance(
     assert (answers != images.labels[points.indices]).all()
     found = np.abs(points.images.astype(np.float64) - clean).max((1, 2, 3))
     told = [done.curve.distances[index] for index in points.indices]
-    assert found == pytest.approx(told, abs=1e-6)  # within a mark by rounding is within it
+    # A point that rounding puts inside a mark counts as inside.
+    assert found == pytest.approx(told, abs=1e-6)
     assert (found >= told).all()
 
 
@@ -182,7 +183,7 @@ def test_the_model_is_unchanged(
     assert [(p.requires_grad, p.grad) for p in mean_model.parameters()] == [(True, None)]
 
 
-def test_of_two_attacks_the_nearer_point_counts(
+def test_the_nearest_point_of_two_attacks_counts(
     mean_model: nn.Module, images: Dataset, tmp_path: Path
 ) -> None:
     coarse = ("foolbox.deepfool",)
@@ -247,7 +248,7 @@ def test_a_curve_is_read_as_it_was_written(
     assert done.path.read_text() == done.curve.to_json()
 
 
-def test_a_curve_from_before_there_were_bounds_is_read() -> None:
+def test_an_older_curve_without_bounds_is_read() -> None:
     curve = made([0.0, 0.1, None, 0.4])
     values = json.loads(curve.to_json())
     old = {k: v for k, v in values.items() if k not in ("bounds", "reach")} | {"schema": 1}
@@ -259,14 +260,14 @@ distance_lists = st.lists(st.none() | st.floats(0, 1), min_size=1, max_size=20)
 
 
 @given(distance_lists)
-def test_any_curve_makes_the_round_trip(distances: list[float | None]) -> None:
+def test_any_curve_is_written_and_read_back_unchanged(distances: list[float | None]) -> None:
     curve = made(distances)
 
     assert parse_curve(curve.to_json(), "here") == curve
 
 
 @given(distance_lists, st.floats(0, 2), st.floats(0, 2))
-def test_a_larger_eps_never_leaves_more_images(
+def test_a_larger_eps_never_has_more_survivors(
     distances: list[float | None], one: float, other: float
 ) -> None:
     curve = made(distances)
@@ -301,11 +302,11 @@ def test_a_malformed_curve_is_refused(text: str, message: str) -> None:
     assert str(error.value).startswith(message)
 
 
-def test_a_model_that_falls_to_0_shows_no_sign_of_masking() -> None:
+def test_a_curve_that_falls_to_0_shows_no_sign_of_masking() -> None:
     assert made([0.0, 0.1, 0.4]).masking_sign() is None
 
 
-def test_images_that_nothing_breaks_are_a_sign_of_masking() -> None:
+def test_images_that_no_attack_breaks_are_a_sign_of_masking() -> None:
     sign = made([0.1, None, 0.2, 0.0] * 3, chance=0.25).masking_sign()
 
     assert sign is not None
@@ -315,7 +316,7 @@ def test_images_that_nothing_breaks_are_a_sign_of_masking() -> None:
 
 
 @pytest.mark.parametrize(("norm", "radius"), [("linf", 0.5), ("l2", 2.0), ("l1", 8.0)])
-def test_accuracy_above_chance_where_all_images_can_be_grey_is_a_sign_of_masking(
+def test_accuracy_above_chance_at_the_radius_of_grey_images_is_a_sign_of_masking(
     norm: str, radius: float
 ) -> None:
     curve = made([radius * 0.9, radius * 1.1, radius * 1.2], norm=norm, chance=0.4)
@@ -326,7 +327,7 @@ def test_accuracy_above_chance_where_all_images_can_be_grey_is_a_sign_of_masking
 
 def test_a_model_that_hides_its_gradient_is_detected(images: Dataset, tmp_path: Path) -> None:
     class Rounded(nn.Module):
-        """The mean pixel, rounded: no gradient leads anywhere."""
+        """The rounded mean pixel, without a useful gradient."""
 
         def forward(self, x: Tensor) -> Tensor:
             score = (x.flatten(1).mean(1) * 20).round() - 10.2 + 0 * x.sum()
@@ -357,7 +358,7 @@ def test_a_model_that_hides_its_gradient_is_detected(images: Dataset, tmp_path: 
         ((), "linf", "expected at least one attack"),
     ],
 )  # fmt: skip
-def test_attacks_that_do_not_fit_are_refused_before_anything_runs(
+def test_unsuitable_attacks_are_refused_before_anything_runs(
     attacks: tuple[str, ...],
     norm: str,
     message: str,
@@ -371,7 +372,7 @@ def test_attacks_that_do_not_fit_are_refused_before_anything_runs(
     assert str(error.value).startswith(message)
 
 
-def test_marks_are_round_and_end_near_the_curve() -> None:
+def test_marks_are_round_numbers_and_end_near_the_end_of_the_curve() -> None:
     assert marks_of([made([0.02 * k for k in range(20)])]) == [0.0, 0.1, 0.2, 0.3, 0.4]
 
 
@@ -408,7 +409,7 @@ def test_the_command_writes_curves_points_and_the_figure(tmp_path: Path) -> None
         (("--attack", "pgd-5", "--n-examples", "5"), "expected attacks that look for the smallest"),
     ],
 )
-def test_the_command_answers_bad_input_in_a_sentence(
+def test_the_command_refuses_bad_input_in_one_sentence(
     words: tuple[str, ...], message: str, tmp_path: Path
 ) -> None:
     said = CliRunner().invoke(cli, ["curve", "--model", SHIPPED, *words, "--out", str(tmp_path)])
@@ -429,7 +430,7 @@ def test_without_matplotlib_the_command_says_what_to_install(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_curves_of_two_norms_do_not_share_a_figure(tmp_path: Path) -> None:
+def test_curves_of_two_norms_in_one_figure_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SatbenchError, match="expected curves of one norm on the same images"):
         curve_figure([made([0.1]), made([0.1], norm="l2")], tmp_path / "both.png")
 
@@ -442,7 +443,7 @@ def test_curves_of_two_norms_do_not_share_a_figure(tmp_path: Path) -> None:
         ([[0.1, 0.2], [0.3, 40.0]], "expected shares in"),
     ],
 )
-def test_a_heat_map_of_the_wrong_values_is_refused(
+def test_a_heat_map_of_invalid_values_is_refused(
     values: list[list[float]], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(SatbenchError, match=message):
@@ -459,6 +460,6 @@ def test_a_heat_map_has_the_same_bytes_each_time(tmp_path: Path) -> None:
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_figure_of_another_format_is_refused(tmp_path: Path) -> None:
+def test_a_figure_in_an_unsupported_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SatbenchError, match=r"expected a figure ending in .png or .svg, got a.pdf"):
         curve_figure([made([0.1])], tmp_path / "a.pdf")

@@ -28,7 +28,7 @@ from satbench.records.witnesses import read_witnesses, witnesses_path, write_wit
 
 SHIPPED, SILU = "fmnist-sat-tiny-relu-s0", "fmnist-sat-tiny-silu-s0"
 N = 12
-WEAK = ("foolbox.fmn(steps=2)",)  # after which a curve stands far above what PGD leaves
+WEAK = ("foolbox.fmn(steps=2)",)  # with it a curve is far above the survivors of PGD
 THREAT = Threat.parse("linf:0.15")
 CPU = torch.device("cpu")
 
@@ -63,7 +63,7 @@ def _no_published_records(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     "norm", ["linf", *(pytest.param(norm, marks=pytest.mark.slow) for norm in ("l2", "l1"))]
 )
-def test_a_curve_leaves_no_more_than_pgd_at_any_mark(
+def test_a_curve_has_no_more_survivors_than_pgd_at_any_mark(
     norm: str, shipped: LoadedModel, images: Dataset, tmp_path: Path
 ) -> None:
     loose = measured(shipped, images, tmp_path / "loose", norm=norm).curve
@@ -77,12 +77,12 @@ def test_a_curve_leaves_no_more_than_pgd_at_any_mark(
         assert curve.surviving(eps) <= done.record.surviving()
     assert [bound.eps for bound in curve.bounds] == marks
     broken = sum(bound.broken for bound in curve.bounds)
-    assert (norm == "l1") == (broken == 0)  # where the marks lie at eps that break nothing
+    assert (norm == "l1") == (broken == 0)  # there the marks are at eps that break no image
     assert sum(loose.surviving(eps) - curve.surviving(eps) for eps in marks) >= broken
-    assert marks_of([loose]) == marks_of([curve])  # what bounds a curve moves no mark
+    assert marks_of([loose]) == marks_of([curve])  # a bound does not move a mark
 
 
-def test_what_an_attack_at_a_mark_finds_is_a_point_of_the_curve(
+def test_an_attack_at_a_mark_adds_points_to_the_curve(
     shipped: LoadedModel, images: Dataset, tmp_path: Path
 ) -> None:
     done = measured(shipped, images, tmp_path, marks=(0.1, 0.2))
@@ -100,7 +100,7 @@ def test_what_an_attack_at_a_mark_finds_is_a_point_of_the_curve(
 
 
 @pytest.mark.slow
-def test_marks_are_added_to_a_curve_that_is_there(
+def test_marks_can_be_added_to_an_existing_curve(
     shipped: LoadedModel, images: Dataset, tmp_path: Path
 ) -> None:
     first = measured(shipped, images, tmp_path)
@@ -148,7 +148,7 @@ def test_several_attacks_at_the_marks_each_have_a_bound(
     assert [bound.by.partition("(")[0] for bound in curve.bounds] == ["pgd", "autoattack"]
 
 
-def test_an_attack_at_the_marks_that_does_not_suit_is_refused_first(
+def test_an_unsuitable_attack_at_the_marks_is_refused_before_anything_runs(
     shipped: LoadedModel, images: Dataset, tmp_path: Path
 ) -> None:
     with pytest.raises(SatbenchError, match=r"^expected l2 for foolbox\.ddn, got linf"):
@@ -177,7 +177,7 @@ def test_a_later_record_lowers_the_curve(
     assert len(points.indices) == sum(d is not None and d > 0 for d in after.curve.distances)
 
 
-def test_a_record_of_more_images_bounds_the_first_of_them(
+def test_a_record_of_more_images_bounds_a_curve_of_fewer(
     shipped: LoadedModel, images: Dataset, tmp_path: Path
 ) -> None:
     record, _ = evaluated(shipped, images, tmp_path)
@@ -189,7 +189,7 @@ def test_a_record_of_more_images_bounds_the_first_of_them(
 
 
 @pytest.mark.parametrize("n", [10, N])
-def test_without_its_witnesses_a_record_bounds_by_its_verdicts(
+def test_a_record_without_witnesses_bounds_the_curve_by_its_verdicts(
     n: int, shipped: LoadedModel, images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("satbench.curve.bounds.load_dataset", lambda *_: images)
@@ -201,7 +201,7 @@ def test_without_its_witnesses_a_record_bounds_by_its_verdicts(
     assert done.curve.surviving(THREAT.radius) <= record.verdicts[:n].count(SURVIVED)
     points = read_witnesses(witnesses_path(done.path)).indices.tolist()
     pointless = [k for k, d in enumerate(done.curve.distances) if d and k not in points]
-    assert pointless  # the record tells of them, and nothing here shows them
+    assert pointless  # the record names them, but there is no witness
     assert all(done.curve.distances[k] == THREAT.radius for k in pointless)
 
 
@@ -229,7 +229,7 @@ def in_a_random_order(record: Record) -> Record:
     "change",
     [of_another_model, of_other_weights, of_another_norm, of_another_data_set, in_a_random_order],
 )
-def test_a_record_of_something_else_does_not_bound_the_curve(
+def test_a_record_of_other_inputs_does_not_bound_the_curve(
     change: Callable[[Record], Record], shipped: LoadedModel, images: Dataset, tmp_path: Path
 ) -> None:
     record, path = evaluated(shipped, images, tmp_path)
@@ -238,13 +238,13 @@ def test_a_record_of_something_else_does_not_bound_the_curve(
     assert measured(shipped, images, tmp_path).curve.bounds == []
 
 
-def test_an_invalid_witness_gives_no_point(
+def test_an_invalid_witness_gives_no_point_of_the_curve(
     shipped: LoadedModel, images: Dataset, tmp_path: Path
 ) -> None:
     other = load_model(request_model(SILU), classes=10)
     record, path = evaluated(shipped, images, tmp_path / "records", ("pgd-1",))
     found = read_witnesses(witnesses_path(path))
-    # Clean images, images beyond the ball, images of other places: the verdicts fall with them.
+    # Clean images, images outside the ball, images with wrong indices: none confirms a verdict.
     for fake in (
         replace(found, images=images.pixels(found.indices)),
         replace(found, images=1 - found.images),
@@ -265,7 +265,7 @@ def test_an_invalid_witness_gives_no_point(
         assert all(bound.broken == 0 for bound in curve.bounds)
 
 
-def test_a_file_that_is_no_record_is_skipped(
+def test_a_file_that_is_not_a_record_is_skipped(
     shipped: LoadedModel, images: Dataset, tmp_path: Path
 ) -> None:
     digest = shipped.info.weights_digest
@@ -294,7 +294,7 @@ def test_no_curve_is_above_the_published_record_of_its_model(
 
 
 @pytest.mark.slow
-def test_the_command_bounds_all_models_at_the_marks_of_their_table(tmp_path: Path) -> None:
+def test_the_command_bounds_all_curves_at_the_marks_of_the_table(tmp_path: Path) -> None:
     cheap = ("--attack", WEAK[0], "--at-marks", "pgd-3", "--n-examples", "4", "--quiet")
     words = ["curve", "--model", SHIPPED, "--model", "fmnist-standard-tiny-relu-s0", *cheap]
 

@@ -1,4 +1,4 @@
-"""The softplus backward: values are the model's own, gradients are those of softplus."""
+"""The softplus backward: values are those of the model, gradients those of softplus."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def points() -> Tensor:
 def value_and_grad(function: Function, alpha: float | None) -> tuple[Tensor, Tensor]:
     leaf = points().requires_grad_()
     with Backward(alpha).applied():
-        value = function(leaf * 1)  # autograd lets nobody write into the leaf itself
+        value = function(leaf * 1)  # autograd forbids writing into the leaf itself
     (grad,) = torch.autograd.grad(value.sum(), leaf)
     return value.detach(), grad
 
@@ -87,7 +87,7 @@ def test_an_activation_has_the_gradient_of_softplus(activation: Function) -> Non
     torch.testing.assert_close(grad, torch.sigmoid(10 * points()))
 
 
-def test_alpha_is_that_of_the_parametric_softplus() -> None:
+def test_alpha_has_the_meaning_of_the_parametric_softplus() -> None:
     x = points().requires_grad_()
     (expected,) = torch.autograd.grad((F.softplus(2.5 * x) / 2.5).sum(), x)
 
@@ -96,7 +96,7 @@ def test_alpha_is_that_of_the_parametric_softplus() -> None:
     torch.testing.assert_close(grad, expected)
 
 
-def test_an_activation_in_place_leaves_what_the_layer_before_it_needs() -> None:
+def test_an_activation_in_place_keeps_the_tensor_that_the_previous_layer_needs() -> None:
     # sigmoid's backward reads its own output, which relu_ would have overwritten
     x = points().requires_grad_()
     with Backward(10).applied():
@@ -110,7 +110,7 @@ def test_an_activation_in_place_leaves_what_the_layer_before_it_needs() -> None:
 
 
 @each_activation
-def test_outside_the_context_nothing_changes(activation: Function) -> None:
+def test_outside_the_context_activations_are_unchanged(activation: Function) -> None:
     expected = value_and_grad(activation, None)
     value_and_grad(activation, 10)
 
@@ -120,7 +120,7 @@ def test_outside_the_context_nothing_changes(activation: Function) -> None:
     assert torch.equal(after[1], expected[1])
 
 
-def test_an_error_within_the_context_leaves_it_too() -> None:
+def test_an_error_inside_the_context_also_ends_it() -> None:
     with pytest.raises(RuntimeError, match="stop"), Backward(10).applied():
         raise RuntimeError("stop")
 
@@ -144,7 +144,7 @@ def test_an_activation_in_place_without_gradients_is_in_place() -> None:
     assert torch.equal(x, points().clamp_min(0))
 
 
-def test_what_is_no_activation_keeps_its_gradient() -> None:
+def test_another_function_keeps_its_gradient() -> None:
     _, grad = value_and_grad(torch.tanh, 10)
 
     torch.testing.assert_close(grad, 1 - torch.tanh(points()) ** 2)
@@ -168,11 +168,11 @@ class Functional(nn.Module):
         return logits
 
 
-def test_functional_calls_in_a_users_forward_are_caught() -> None:
+def test_functional_calls_in_a_users_forward_are_replaced() -> None:
     model = Functional().requires_grad_(False)
     with torch.no_grad():
         model.first.weight.zero_()
-        model.first.bias.fill_(-0.1)  # where ReLU is dead
+        model.first.bias.fill_(-0.1)  # the gradient of ReLU is 0 there
         model.first.weight[:, 0] = 1
         model.last.weight.fill_(1)
     x = torch.zeros(1, 3, requires_grad=True)
@@ -192,12 +192,12 @@ def test_functional_calls_in_a_users_forward_are_caught() -> None:
     ("text", "alpha"),
     [("true", None), ("softplus(10)", 10), ("softplus(2.5)", 2.5), (" softplus( 1e1 ) ", 10)],
 )
-def test_a_text_is_read(text: str, alpha: float | None) -> None:
+def test_a_backward_is_parsed_from_its_text(text: str, alpha: float | None) -> None:
     assert Backward.parse(text) == Backward(alpha)
 
 
 @pytest.mark.parametrize("backward", [Backward(), Backward(10), Backward(0.5), Backward(1e-5)])
-def test_its_text_is_read_back_as_the_same(backward: Backward) -> None:
+def test_the_text_of_a_backward_is_parsed_back_to_an_equal_one(backward: Backward) -> None:
     assert Backward.parse(str(backward)) == backward
 
 
@@ -206,7 +206,7 @@ def test_its_text_is_read_back_as_the_same(backward: Backward) -> None:
     ["", "relu", "softplus", "softplus()", "softplus(0)", "softplus(-1)", "softplus(inf)",
      "softplus(nan)", "softplus(ten)", "softplus(10", "True"],
 )  # fmt: skip
-def test_any_other_text_is_refused(text: str) -> None:
+def test_an_invalid_text_is_refused(text: str) -> None:
     with pytest.raises(SatbenchError) as caught:
         Backward.parse(text)
 

@@ -1,4 +1,4 @@
-"""The maths of the L1 ball: the others are held by the judge, PGD's oracles and the contract."""
+"""The maths of the L1 ball; tests of the judge, PGD and the contract cover the other balls."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def images_and_deltas(n: int, d: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize(("d", "eps"), [(1, 0.2), (10, 1.0), (64, 3.0), (784, 10.0)])
 def test_the_l1_projection_is_the_nearest_point_of_ball_and_box(d: int, eps: float) -> None:
-    # By the optimality conditions: each pixel shrinks by the same λ, and the box stops it; λ is
-    # found here by bisection.
+    # By the optimality conditions each pixel shrinks by the same λ until the box stops it.  Here λ
+    # is found by bisection.
     x, delta = images_and_deltas(30, d)
 
     got = project(x + delta, x, Threat.of("l1", eps)) - x
@@ -47,7 +47,7 @@ def test_the_l1_projection_is_the_nearest_point_of_ball_and_box(d: int, eps: flo
 
 
 @pytest.mark.parametrize(("d", "eps"), [(10, 1.0), (64, 3.0), (784, 10.0)])
-def test_the_l1_correction_is_that_of_the_package(d: int, eps: float) -> None:
+def test_the_l1_correction_equals_that_of_the_package(d: int, eps: float) -> None:
     x, delta = images_and_deltas(30, d)
 
     got, expected = l1_correction(delta, x, eps), L1_projection(x, delta, eps)
@@ -55,7 +55,7 @@ def test_the_l1_correction_is_that_of_the_package(d: int, eps: float) -> None:
     assert torch.equal(got, expected)
 
 
-def test_a_pixel_that_the_l1_projection_resets_returns_exactly() -> None:
+def test_a_pixel_that_the_l1_projection_resets_gets_exactly_its_clean_value() -> None:
     x, delta = images_and_deltas(30, 784)
     gone = l1_correction(delta.double(), x.double(), 10.0) == -delta
 
@@ -63,7 +63,7 @@ def test_a_pixel_that_the_l1_projection_resets_returns_exactly() -> None:
     assert torch.equal(project(x + delta, x, Threat.parse("l1:10"))[gone], x[gone])
 
 
-def test_a_point_of_the_l1_ball_and_the_box_is_left_where_it_is() -> None:
+def test_the_l1_projection_does_not_move_a_point_inside_ball_and_box() -> None:
     x = torch.tensor([[0.2, 0.9, 0.0]])
     x_adv = torch.tensor([[0.5, 1.0, 0.4]])
 
@@ -71,8 +71,8 @@ def test_a_point_of_the_l1_ball_and_the_box_is_left_where_it_is() -> None:
 
 
 def test_random_points_of_the_l1_ball_have_the_radii_and_signs_of_the_uniform_law() -> None:
-    # In d dimensions (‖δ‖ / eps)^d is uniform, each share of a pixel is Beta(1, d), and the sign
-    # of every pixel is fair.
+    # In d dimensions (‖δ‖ / eps)^d is uniform, the share of each pixel is Beta(1, d), and the sign
+    # of every pixel has probability 1/2.
     n, d, threat = 4000, 6, Threat.parse("l1:0.3")
     x = torch.full((n, d), 0.5)
 
@@ -87,7 +87,7 @@ def test_random_points_of_the_l1_ball_have_the_radii_and_signs_of_the_uniform_la
     )
 
 
-def test_steepest_ascent_in_l1_moves_one_pixel_in_a_hundred_by_equal_parts() -> None:
+def test_steepest_ascent_in_l1_moves_one_percent_of_the_pixels_equally() -> None:
     grad = torch.arange(-300.0, 0).view(1, 3, 10, 10)
 
     direction = steepest(grad, Threat.parse("l1:1")).flatten()
@@ -96,7 +96,7 @@ def test_steepest_ascent_in_l1_moves_one_pixel_in_a_hundred_by_equal_parts() -> 
     assert direction[3:].abs().sum() == 0
 
 
-def test_steepest_ascent_in_l1_passes_over_pixels_that_the_box_holds_back() -> None:
+def test_steepest_ascent_in_l1_skips_pixels_at_the_edge_of_the_box() -> None:
     grad = torch.tensor([[-5.0, 4.0, -3.0, 2.0]])
     x_adv = torch.tensor([[0.0, 1.0, 1.0, 0.0]])
 

@@ -1,4 +1,4 @@
-"""Batches of a run that anybody may have written: those that cannot be of it are computed again."""
+"""Batches of a run come from files of unknown origin; invalid ones are computed again."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ ODD: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("change", ODD.values(), ids=ODD)
-def test_a_batch_that_cannot_be_of_the_run_is_removed(
+def test_a_batch_that_does_not_belong_to_the_run_is_removed(
     change: dict[str, Any], tmp_path: Path
 ) -> None:
     store = stored(tmp_path, {**vars(BATCH), **change})
@@ -89,7 +89,7 @@ def test_a_batch_that_cannot_be_of_the_run_is_removed(
 
 
 @pytest.mark.parametrize("packed", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_nothing_is_unpacked_of_a_batch_that_declares_more_than_it_has(
+def test_a_batch_that_declares_more_than_it_holds_is_not_unpacked(
     packed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stored_arrays.npy, "read_array", lambda *_, **__: pytest.fail("unpacked"))
@@ -106,7 +106,7 @@ def test_nothing_is_unpacked_of_a_batch_that_declares_more_than_it_has(
         stored_arrays.read_arrays(tmp_path / "a.npz")
 
 
-def test_a_batch_of_a_stage_that_the_run_has_not_is_run_again(tmp_path: Path) -> None:
+def test_batches_of_unknown_stages_do_not_change_the_verdicts(tmp_path: Path) -> None:
     def evaluate(out: Path) -> Record:
         return satbench.evaluate(
             "fmnist-sat-tiny-relu-s0", attacks="pgd-1", n_examples=4, eps="0.1", out=out

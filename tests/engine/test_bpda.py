@@ -1,4 +1,4 @@
-"""BPDA: a named layer keeps its forward and gets another backward, in searches alone."""
+"""BPDA: a named layer keeps its forward and gets another backward, only in searches."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from satbench.records.record import Record
 
 
 class Steps(nn.Module):
-    """Whole numbers, without a gradient; in place if wanted."""
+    """Round to integers, without a gradient; optionally in place."""
 
     def __init__(self, in_place: bool = False) -> None:
         super().__init__()
@@ -35,14 +35,14 @@ class Steps(nn.Module):
 
 
 class Half(nn.Module):
-    """Half of what comes in."""
+    """Return half of the input."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x / 2
 
 
 class Net(nn.Module):
-    """Rounds ten times the pixels and weighs them; `never` is not called."""
+    """Round ten times the pixels and multiply by weights; `never` is not called."""
 
     def __init__(self, in_place: bool = False) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Net(nn.Module):
 
 
 class Uncopyable(Net):
-    """A model that holds a lock, which cannot be copied."""
+    """A model with a lock, which cannot be copied."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def gradient(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def slope(model: nn.Module, factor: float) -> Tensor:
-    """Return the gradient of logit 0 by the pixels where rounding has the slope `factor`."""
+    """Return the gradient of logit 0 with respect to the pixels if rounding has slope `factor`."""
     per_pixel = 10 * factor * model.head.weight[0] / (1 + model.norm.eps) ** 0.5
     return per_pixel.view(1, 1, 2, 2).expand(3, 1, 2, 2)
 
@@ -89,7 +89,7 @@ def state_of(model: nn.Module) -> list[dict[str, object]]:
     return [dict(module.__dict__) for module in model.modules()]
 
 
-def test_values_are_those_of_the_model() -> None:
+def test_the_values_equal_those_of_the_model() -> None:
     model, x = net(), images().requires_grad_()
 
     assert torch.equal(Replaced(model, {"front.1": nn.Identity()})(x), model(x))
@@ -103,7 +103,7 @@ def test_the_identity_passes_the_gradient_through() -> None:
     torch.testing.assert_close(grad, slope(model, 1))
 
 
-def test_the_gradient_is_that_of_the_replacement() -> None:
+def test_the_gradient_equals_that_of_the_replacement() -> None:
     model = net()
 
     grad = gradient(Replaced(model, {"front.1": Half()}), images())
@@ -111,13 +111,13 @@ def test_the_gradient_is_that_of_the_replacement() -> None:
     torch.testing.assert_close(grad, slope(model, 0.5))
 
 
-def test_a_layer_that_works_in_place_keeps_its_value_too() -> None:
+def test_a_layer_that_works_in_place_keeps_its_value() -> None:
     model, x = net(partial(Net, in_place=True)), images().requires_grad_()
 
     assert torch.equal(Replaced(model, {"front.1": nn.Identity()})(x), net()(x))
 
 
-def test_a_layer_that_works_in_place_leaves_what_the_layer_before_it_needs() -> None:
+def test_a_layer_that_works_in_place_keeps_the_tensor_that_the_previous_layer_needs() -> None:
     chain, x = nn.Sequential(nn.Flatten(), nn.Sigmoid(), Steps(in_place=True)), images()
 
     grad = gradient(Replaced(chain, {"2": nn.Identity()}), x)
@@ -134,7 +134,7 @@ def test_several_layers_are_replaced_at_once() -> None:
     torch.testing.assert_close(grad, slope(model, 0.25) * (1 + model.norm.eps) ** 0.5)
 
 
-def test_after_a_forward_the_model_is_as_it_was() -> None:
+def test_the_model_is_unchanged_after_a_forward() -> None:
     model = net()
     before = state_of(model)
 
@@ -143,7 +143,7 @@ def test_after_a_forward_the_model_is_as_it_was() -> None:
     assert state_of(model) == before
 
 
-def test_after_a_forward_that_fails_the_model_is_as_it_was() -> None:
+def test_the_model_is_unchanged_after_a_failed_forward() -> None:
     model = net()
     before = state_of(model)
 
@@ -153,7 +153,7 @@ def test_after_a_forward_that_fails_the_model_is_as_it_was() -> None:
     assert state_of(model) == before
 
 
-def test_a_forward_that_the_user_gave_the_layer_itself_stays_and_runs() -> None:
+def test_a_users_own_forward_on_a_layer_stays_in_use() -> None:
     model, x = net(), images()
     model.front[1].forward = lambda x: x.detach() + 1  # type: ignore[method-assign]
     expected, before = model(x), state_of(model)
@@ -164,7 +164,7 @@ def test_a_forward_that_the_user_gave_the_layer_itself_stays_and_runs() -> None:
     assert state_of(model) == before
 
 
-def test_a_model_that_cannot_be_copied_is_searched_and_left_as_it_was() -> None:
+def test_a_model_that_cannot_be_copied_is_searched_and_unchanged() -> None:
     model = net(Uncopyable)
     before = state_of(model)
 
@@ -174,7 +174,7 @@ def test_a_model_that_cannot_be_copied_is_searched_and_left_as_it_was() -> None:
     assert state_of(model) == before
 
 
-def test_a_copy_for_searching_leaves_the_model_without_gradient() -> None:
+def test_a_copy_for_searching_gives_the_model_itself_no_gradient() -> None:
     model = net()
     gradient(Searched(model, {"front.1": nn.Identity()}), images())
 
@@ -182,7 +182,7 @@ def test_a_copy_for_searching_leaves_the_model_without_gradient() -> None:
         gradient(model, images())
 
 
-def test_a_layer_that_folding_would_take_away_can_be_named() -> None:
+def test_a_layer_that_folding_would_remove_can_be_named() -> None:
     chain = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Flatten()).eval()
     chain[1].running_var *= 4  # its own slope is a half
     chain.requires_grad_(False)
@@ -192,7 +192,7 @@ def test_a_layer_that_folding_would_take_away_can_be_named() -> None:
     torch.testing.assert_close(grad[:, :, 0, 0], chain[0].weight[0, :, 0].T.expand(3, 1))
 
 
-def test_an_unknown_layer_is_answered_with_the_nearest() -> None:
+def test_an_unknown_layer_is_refused_with_the_nearest() -> None:
     with pytest.raises(
         SatbenchError, match=r"^unknown layer 'frnt\.1': did you mean 'front\.1'\?$"
     ):
@@ -214,7 +214,7 @@ def test_a_replacement_of_another_shape_is_refused() -> None:
 @pytest.mark.parametrize(
     "text", ["", "round", "round=", "=identity", "round=idenity", "round=module:", "round=:f"]
 )
-def test_another_form_than_layer_and_target_is_refused(text: str) -> None:
+def test_a_malformed_replacement_option_is_refused(text: str) -> None:
     with pytest.raises(SatbenchError) as caught:
         parse_bpda([text])
 
@@ -228,7 +228,7 @@ def test_a_layer_named_twice_is_refused() -> None:
         parse_bpda(["a=identity", "a=torch.nn:Identity"])
 
 
-def test_a_factory_makes_the_replacement() -> None:
+def test_a_factory_builds_the_replacement() -> None:
     made = load_replacements({"a": "torch.nn:Tanh", "b": "identity"})
 
     assert [(name, one.text, type(one.module)) for name, one in made.items()] == [
@@ -237,7 +237,7 @@ def test_a_factory_makes_the_replacement() -> None:
     ]
 
 
-def test_modules_of_other_parameters_have_other_texts() -> None:
+def test_modules_with_different_parameters_have_different_texts() -> None:
     texts = [
         load_replacements({"a": module})["a"].text
         for module in (nn.Softplus(), nn.Softplus(), nn.Softplus(beta=2), nn.Linear(2, 2))
@@ -260,9 +260,7 @@ def robust(dataset: Dataset, out: Path, bpda: dict[str, str | nn.Module] | None)
     )
 
 
-def test_bpda_breaks_the_rounding_model_that_plain_pgd_does_not(
-    fashion: Dataset, tmp_path: Path
-) -> None:
+def test_only_pgd_with_bpda_breaks_a_model_that_rounds(fashion: Dataset, tmp_path: Path) -> None:
     plain = robust(fashion, tmp_path, None)
     bpda = robust(fashion, tmp_path, {"round": "identity"})
 
@@ -271,7 +269,7 @@ def test_bpda_breaks_the_rounding_model_that_plain_pgd_does_not(
     assert bpda.clean_correct == plain.clean_correct
 
 
-def test_replacements_are_in_the_record_and_in_its_identity(
+def test_replacements_are_part_of_the_record_and_its_identity(
     fashion: Dataset, tmp_path: Path
 ) -> None:
     plain = robust(fashion, tmp_path, None)
@@ -301,7 +299,7 @@ def test_a_model_without_gradient_is_evaluated_with_a_replacement(tmp_path: Path
     assert record.surviving() < record.clean_correct == 8
 
 
-def test_the_replacement_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_the_replacement_module_is_unchanged(tmp_path: Path) -> None:
     model, x, y = labelled()
     given = nn.Linear(4, 4)
     given.weight.grad = torch.ones(4, 4)
@@ -321,7 +319,7 @@ def run(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> int:
     return int(exit.value.code or 0)
 
 
-def test_a_misspelt_layer_ends_the_command_in_one_sentence(
+def test_a_misspelt_layer_ends_the_command_with_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = run(

@@ -1,4 +1,4 @@
-"""Gradients with less memory: the same numbers, fewer activations kept."""
+"""Gradients with less memory: the same numbers with fewer stored activations."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class InPlace(nn.Module):
 
 
 class ChangesWhatOthersHold(nn.Module):
-    """A part that writes into its input, which is used again behind it."""
+    """A part that writes into its input, which is used again after it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
 
 @pytest.fixture(params=list(NETS))
 def given(request: pytest.FixtureRequest) -> tuple[nn.Module, Tensor]:
-    """A network of one of several shapes, in eval mode, frozen, and two images."""
+    """A network in one of several forms, in eval mode, frozen, and two images."""
     make, shape = NETS[request.param]
     return made(make), images(*shape)
 
@@ -98,7 +98,7 @@ def gradient(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     return logits.detach(), grad
 
 
-def test_values_and_gradients_are_equal(given: tuple[nn.Module, Tensor]) -> None:
+def test_values_and_gradients_equal_those_of_the_model(given: tuple[nn.Module, Tensor]) -> None:
     net, x = given
     logits, grad = gradient(net, x)
     again, same = gradient(Checkpointed(net), x)
@@ -110,7 +110,7 @@ def test_values_and_gradients_are_equal(given: tuple[nn.Module, Tensor]) -> None
 
 @contextmanager
 def kept() -> Iterator[list[int]]:
-    """Count the bytes that are kept for the gradient."""
+    """Count the bytes that are stored for the gradient."""
     total = [0]
 
     def pack(x: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ def kept() -> Iterator[list[int]]:
         yield total
 
 
-def test_much_less_is_kept_of_a_deep_network() -> None:
+def test_a_deep_network_stores_less_than_a_quarter_of_the_bytes() -> None:
     net = nn.Sequential(
         *(nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.SiLU()) for _ in range(64)), nn.Flatten()
     ).requires_grad_(False)
@@ -136,8 +136,8 @@ def test_much_less_is_kept_of_a_deep_network() -> None:
     assert 0 < less[0] < plain[0] / 4
 
 
-def test_the_backward_of_an_attack_applies_to_the_recomputation_too() -> None:
-    # A ReLU keeps its result for its own gradient, and so cannot stand in for softplus's.
+def test_the_softplus_backward_also_applies_to_the_recomputation() -> None:
+    # ReLU stores only its result, which is not enough for the gradient of softplus.
     net, x = made(rectified), images(1, 6, 6)
     found = []
     for model in (net, Checkpointed(net)):
@@ -151,7 +151,7 @@ def test_the_backward_of_an_attack_applies_to_the_recomputation_too() -> None:
     assert not torch.allclose(found[0], own)
 
 
-def test_the_model_is_as_it_was_after_a_forward(given: tuple[nn.Module, Tensor]) -> None:
+def test_the_model_is_unchanged_after_a_forward(given: tuple[nn.Module, Tensor]) -> None:
     net, x = given
     before = {id(one): dict(vars(one)) for one in net.modules()}
     gradient(Checkpointed(net), x)
@@ -159,7 +159,7 @@ def test_the_model_is_as_it_was_after_a_forward(given: tuple[nn.Module, Tensor])
     assert {id(one): dict(vars(one)) for one in net.modules()} == before
 
 
-def test_parts_hold_at_most_the_root_of_all_layers() -> None:
+def test_parts_hold_about_the_square_root_of_the_number_of_layers() -> None:
     net = build_network("he-cifar-resnet(depth=20)", "silu", 3)
     layers = [one for one in net.modules() if not list(one.children())]
     parts = parts_of(net)
@@ -187,7 +187,9 @@ def test_an_evaluation_has_the_same_verdicts(shipped: LoadedModel, fashion: Data
     assert {stage.search for stage in less.stages if stage.attacked} == {"plain"}
 
 
-def test_layers_with_another_backward_are_refused(shipped: LoadedModel, fashion: Dataset) -> None:
+def test_checkpointing_together_with_bpda_is_refused(
+    shipped: LoadedModel, fashion: Dataset
+) -> None:
     some = fashion.first(4)
     x, y = some.pixels(torch.arange(4).numpy()), some.labels
     layer = next(name for name, one in shipped.module.named_modules() if isinstance(one, nn.ReLU))
@@ -222,7 +224,7 @@ except satbench.SatbenchError as error:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs the limits of Linux")
 @pytest.mark.parametrize(("how", "told"), [("plain", "NoRoomError"), ("checkpointing", "1")])
-def test_an_image_that_does_not_fit_into_a_gib_fits_with_checkpointing(how: str, told: str) -> None:
+def test_an_image_too_large_for_1_gib_fits_with_checkpointing(how: str, told: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", IN_A_GIB, how], capture_output=True, text=True, check=False
     )

@@ -27,7 +27,7 @@ from satbench.models import LoadedModel
 
 LINF = Threat.parse("linf:0.1")
 
-# Under LINF the first attack reaches 0.025 from the clean image, the second all of the ball.
+# Under LINF the first attack reaches 0.025 from the clean image, the second the whole ball.
 SHORT = "pgd(steps=1,start=clean)"
 FULL = "pgd(steps=5,start=clean)"
 # Wrong when clean, broken by SHORT, by FULL, and out of reach.
@@ -36,7 +36,7 @@ MEANS, LABELS = (0.49, 0.51, 0.55, 0.61), (1, 1, 1, 1)
 
 @dataclass
 class Told(NoProgress):
-    """Progress that records its calls, and may stop the run after some batches."""
+    """Progress that records its calls, and can stop the run after some batches."""
 
     stop_after: int = -1
     stages: list[tuple[str, int, int]] = field(default_factory=list)
@@ -115,7 +115,7 @@ def test_a_verdict_names_the_first_stage_that_broke_the_image(
     assert run(mean_model, four, [SHORT, FULL]) == [CLEAN, 1, 2, SURVIVED]
 
 
-def test_each_stage_attacks_the_survivors_of_the_one_before(
+def test_each_stage_attacks_the_survivors_of_the_previous_one(
     mean_model: nn.Module, four: Dataset
 ) -> None:
     journal = Journal()
@@ -145,7 +145,9 @@ def test_the_clean_pass_has_no_witness(mean_model: nn.Module, four: Dataset) -> 
     assert [result.witnesses.shape for result in journal.of_stage(CLEAN)] == [(0, 1, 2, 2)]
 
 
-def test_progress_gets_each_stage_with_its_images(mean_model: nn.Module, four: Dataset) -> None:
+def test_progress_gets_each_stage_with_its_number_of_images(
+    mean_model: nn.Module, four: Dataset
+) -> None:
     told = Told()
     run(mean_model, four, [SHORT, FULL], progress=told, batch_size=2)
 
@@ -154,7 +156,7 @@ def test_progress_gets_each_stage_with_its_images(mean_model: nn.Module, four: D
     assert told.batches == [(2, 3), (2, 3), (2, 2), (1, 2), (2, 1)]
 
 
-def test_progress_gets_every_pass_when_it_happens(mean_model: nn.Module, four: Dataset) -> None:
+def test_progress_gets_every_pass_during_the_run(mean_model: nn.Module, four: Dataset) -> None:
     told, journal = Told(), Journal()
     run(mean_model, four, [FULL], progress=told, journal=journal, batch_size=2)
 
@@ -207,7 +209,7 @@ def test_verdicts_only_get_worse_when_attacks_are_added(attacks: list[str]) -> N
 # Batches, blocks and noise
 
 
-def test_batch_sizes_give_the_same_verdicts(shipped: LoadedModel, fashion: Dataset) -> None:
+def test_all_batch_sizes_give_the_same_verdicts(shipped: LoadedModel, fashion: Dataset) -> None:
     attacks = ["pgd-4", "square(queries=20)"]
     found = [
         run(shipped.module, fashion.first(30), attacks, batch_size=size) for size in (1, 7, 250)
@@ -248,7 +250,7 @@ def test_an_attack_gets_the_pixels_and_the_noise_of_the_same_images(
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 250])
-def test_an_attack_with_a_block_sees_blocks_cut_by_index(
+def test_an_attack_with_blocks_gets_images_grouped_by_index(
     batch_size: int, mean_model: nn.Module, grey_images: Callable[..., Dataset]
 ) -> None:
     wrong = {1, 4, 5, 6, 7}
@@ -259,7 +261,7 @@ def test_an_attack_with_a_block_sees_blocks_cut_by_index(
     assert [(noise.indices, noise.block) for noise, _ in seen] == [((0, 2, 3), 0), ((8, 9), 2)]
 
 
-def test_more_images_leave_the_blocks_before_them_as_they_were(
+def test_additional_images_do_not_change_the_verdicts_of_earlier_blocks(
     shipped: LoadedModel, fashion: Dataset
 ) -> None:
     attack = "square(queries=30,block=20)"
@@ -269,10 +271,10 @@ def test_more_images_leave_the_blocks_before_them_as_they_were(
     assert more[:40] == fewer
 
 
-# Going on
+# Resumed runs
 
 
-def test_what_is_in_the_journal_is_not_run_again(mean_model: nn.Module, four: Dataset) -> None:
+def test_batches_in_the_journal_are_not_run_again(mean_model: nn.Module, four: Dataset) -> None:
     journal = Journal()
     expected = run(mean_model, four, [SHORT, FULL], journal=journal)
     before, told = list(journal), Told()
@@ -320,7 +322,7 @@ def test_a_journal_in_any_order_gives_the_same_verdicts(
 
 @pytest.mark.parametrize("spec", ["pgd-3", "fab-t(steps=2)", "malt(steps=2)", "square(queries=5)"])
 @pytest.mark.parametrize("globally", [False, True])
-def test_a_run_inside_no_grad_is_as_one_outside(
+def test_a_run_inside_no_grad_equals_one_outside(
     globally: bool, spec: str, small_net: Callable[..., nn.Module], fashion: Dataset
 ) -> None:
     net, images = small_net(classes=10), fashion.first(12)
@@ -347,7 +349,7 @@ def test_a_run_inside_no_grad_is_as_one_outside(
 
 @dataclass(frozen=True)
 class Plain:
-    """An attack that takes a gradient and trusts that the engine has turned gradients on."""
+    """An attack that takes a gradient and expects that the engine turned gradients on."""
 
     block: int | None = None
 
@@ -360,9 +362,7 @@ class Plain:
         return (x + step).clamp(x - threat.radius, x + threat.radius).clamp(0, 1)
 
 
-def test_gradients_are_on_for_an_attack_that_does_not_turn_them_on(
-    mean_model: nn.Module, four: Dataset
-) -> None:
+def test_gradients_are_on_during_every_attack(mean_model: nn.Module, four: Dataset) -> None:
     suite = (Stage("plain", "", "plain", Plain()),)
     with torch.no_grad():
         got = run(mean_model, four, suite)
@@ -371,11 +371,11 @@ def test_gradients_are_on_for_an_attack_that_does_not_turn_them_on(
     assert got == run(mean_model, four, suite) == [0, 1, 1, -1]
 
 
-# Answers that are none
+# Logits that are not finite
 
 
 class Strange(nn.Module):
-    """Right on the images themselves; elsewhere its first class has a strange logit."""
+    """Right on the clean images; elsewhere its first class has a strange logit."""
 
     def __init__(self, mean: float, strange: float, always: bool = False) -> None:
         super().__init__()
@@ -396,7 +396,7 @@ class Strange(nn.Module):
 def test_a_nan_logit_is_refused_for_every_attack(spec: str, strange: float) -> None:
     pixels = np.random.default_rng(0).uniform(0.4, 0.8, (3, 1, 8, 8)).astype(np.float32)
     pixels[:, 0, 0, 0] = 0.6
-    images = Dataset("tensors", "user", pixels, np.array([2, 0, 2]), 5)  # nobody attacks image 1
+    images = Dataset("tensors", "user", pixels, np.array([2, 0, 2]), 5)  # image 1 is wrong
     norms = parse_suite([spec])[0].traits.norms
     threat = Threat.parse("linf:0.1" if "linf" in norms else "l2:1")
 
@@ -405,7 +405,7 @@ def test_a_nan_logit_is_refused_for_every_attack(spec: str, strange: float) -> N
         run(Strange(0.6, strange), images, [spec], threat=threat)
 
 
-def test_a_class_that_is_masked_for_every_image_changes_no_verdict() -> None:
+def test_a_class_that_is_masked_for_every_image_does_not_change_verdicts() -> None:
     pixels = np.linspace(0.16, 0.4, 8, dtype=np.float32).repeat(64).reshape(-1, 1, 8, 8)
     images = Dataset("tensors", "user", pixels, np.full(8, 2), 5)
     attacks = ["pgd-3", "fab-t(steps=3)", "square(queries=20)"]
@@ -418,7 +418,7 @@ def test_a_class_that_is_masked_for_every_image_changes_no_verdict() -> None:
 # The model
 
 
-def test_a_model_in_train_mode_comes_back_in_train_mode(
+def test_a_model_in_train_mode_is_in_train_mode_after_a_run(
     mean_model: nn.Module, four: Dataset
 ) -> None:
     mean_model.train()
@@ -428,7 +428,7 @@ def test_a_model_in_train_mode_comes_back_in_train_mode(
     assert all(p.requires_grad and p.grad is None for p in mean_model.parameters())
 
 
-def test_a_model_comes_back_after_an_interrupt(mean_model: nn.Module, four: Dataset) -> None:
+def test_a_model_is_restored_after_an_interrupt(mean_model: nn.Module, four: Dataset) -> None:
     mean_model.train()
     with pytest.raises(KeyboardInterrupt):
         run(mean_model, four, [SHORT], progress=Told(stop_after=2))
@@ -457,7 +457,7 @@ def test_an_attack_that_leaves_the_ball_is_named(mean_model: nn.Module, four: Da
         run(mean_model, four, (stage,))
 
 
-def test_another_default_dtype_does_not_reach_the_attacks(
+def test_another_default_dtype_does_not_affect_attacks(
     four: Dataset, mean_model: nn.Module
 ) -> None:
     suite = parse_suite(["apgd-ce(steps=3)", "square(queries=3)"])

@@ -1,4 +1,4 @@
-"""The rewriting of a model: what is folded, what is not, and that results do not change."""
+"""The rewriting of a model: which layers are folded, and that results do not change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from satbench.engine.fast_copy import fast_copy
 
 
 class Block(nn.Module):
-    """Convolution and batch norm as attributes, the way that ResNets are written."""
+    """Convolution and batch norm as attributes, as in ResNets."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Block(nn.Module):
 
 
 class Branching(Block):
-    """What leaves the convolution goes two ways."""
+    """The output of the convolution is used twice."""
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv(x)
@@ -35,14 +35,14 @@ class Branching(Block):
 
 
 class Repeating(Block):
-    """The norm follows the convolution, and something else later on."""
+    """The norm follows the convolution, and later another layer."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(F.relu(self.norm(self.conv(x)))).mean((2, 3))
 
 
 class Sharing(Block):
-    """The convolution is called twice, and once followed by the norm."""
+    """The convolution is called twice, and the norm follows it once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Sharing(Block):
 
 
 class Tapped(nn.Module):
-    """A chain whose layers are called one by one, with a tap between."""
+    """A chain whose layers are called one by one, with a use in between."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Tapped(nn.Module):
 
 
 class Skipping(Tapped):
-    """A chain of which the norm is left out."""
+    """A chain without its norm."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.chain[2](self.chain[0](x)).mean((2, 3))
@@ -82,7 +82,7 @@ class Sliced(Tapped):
 
 
 class Weighing(Block):
-    """A forward that reads what folding changes: the weights of the layers themselves."""
+    """A forward that reads the weights of its layers, which folding changes."""
 
     def forward(self, x: Tensor) -> Tensor:
         h = F.relu(self.norm(self.conv(x))).mean((2, 3))
@@ -105,7 +105,7 @@ class Deep(nn.Module):
 
 
 def with_statistics(model: nn.Module) -> nn.Module:
-    """Return the model in eval mode, frozen, with batch norms that do something."""
+    """Return the model in eval mode, frozen, with batch norms that change values."""
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -148,7 +148,7 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 @every_kind
-def test_a_copy_answers_as_its_model_does(kind: type[nn.Module]) -> None:
+def test_a_copy_gives_the_values_and_gradients_of_its_model(kind: type[nn.Module]) -> None:
     torch.manual_seed(0)
     check_alike(with_statistics(kind()))
 
@@ -171,11 +171,13 @@ def test_a_norm_that_is_the_only_successor_of_its_convolution_is_folded(
 
 
 @pytest.mark.parametrize("kind", [Branching, Repeating, Sharing, Tapped])
-def test_a_norm_that_does_not_simply_follow_its_convolution_is_left(kind: type[nn.Module]) -> None:
+def test_a_norm_that_is_not_the_only_successor_of_its_convolution_is_not_folded(
+    kind: type[nn.Module],
+) -> None:
     assert norms(copied(with_statistics(kind()))) == 1
 
 
-def test_a_norm_with_a_hook_is_left() -> None:
+def test_a_norm_with_a_hook_is_not_folded() -> None:
     model = with_statistics(Block())
     model.norm.register_forward_hook(lambda module, inputs, output: output * 2)
 
@@ -183,7 +185,7 @@ def test_a_norm_with_a_hook_is_left() -> None:
     check_alike(model)
 
 
-def test_a_norm_with_a_forward_of_its_own_is_left() -> None:
+def test_a_norm_with_a_replaced_forward_is_not_folded() -> None:
     model = with_statistics(Block())
     model.norm.forward = torch.sigmoid  # type: ignore[method-assign]
 
@@ -191,10 +193,10 @@ def test_a_norm_with_a_forward_of_its_own_is_left() -> None:
     check_alike(model)
 
 
-def test_a_layer_that_its_user_wrote_is_called_as_it_is() -> None:
+def test_a_users_own_layer_is_called_unchanged() -> None:
     class Odd(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
-            return x * 2 if len(x) > 2 else x  # no graph could tell
+            return x * 2 if len(x) > 2 else x  # a graph cannot show this
 
     model = with_statistics(nn.Sequential(nn.Conv2d(3, 4, 3), Odd(), nn.Flatten()))
     copy = copied(model)
@@ -203,7 +205,7 @@ def test_a_layer_that_its_user_wrote_is_called_as_it_is() -> None:
         torch.testing.assert_close(copy(images()[:n]), model(images()[:n]))
 
 
-def test_a_model_in_a_wrapper_for_many_devices_is_folded_on_one() -> None:
+def test_a_model_in_data_parallel_is_folded_on_one_device() -> None:
     model = nn.DataParallel(with_statistics(Block()), device_ids=[])
 
     assert norms(copied(model)) == 0
@@ -223,7 +225,7 @@ def test_every_kind_of_batch_norm_is_folded_exactly(affine: bool, bias: bool) ->
     check_alike(model, images().double())
 
 
-def test_a_batch_norm_without_statistics_is_left() -> None:
+def test_a_batch_norm_without_statistics_is_not_folded() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)).eval()
     model.double().requires_grad_(False)
 
@@ -244,21 +246,21 @@ def test_a_convolution_that_does_not_pad_with_zeros_is_folded(mode: str) -> None
 
 
 class Deciding(Block):
-    """What happens depends on the pixels."""
+    """The computation depends on the pixels."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x if x.sum() > 0 else -x)
 
 
 class Counting(Block):
-    """What happens depends on the number of images."""
+    """The computation depends on the number of images."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x if len(x) > 1 else -x)
 
 
 class Hooked(Block):
-    """What the hook of a part stored is read."""
+    """The forward reads a value that a hook stored."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -284,7 +286,7 @@ class Hidden(Block):
 
 
 class Locked(Block):
-    """It holds what cannot be copied."""
+    """It holds an object that cannot be copied."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -307,11 +309,11 @@ NO_GRAPH = (Deciding, Counting, Hooked, Hidden, Locked, hooked_block, block_with
 
 
 @pytest.mark.parametrize("make", NO_GRAPH)
-def test_a_forward_that_is_no_graph_has_no_copy(make: Callable[[], nn.Module]) -> None:
+def test_a_forward_that_cannot_be_traced_has_no_copy(make: Callable[[], nn.Module]) -> None:
     assert fast_copy(with_statistics(make())) is None
 
 
-def test_there_is_no_copy_under_a_hook_on_all_modules() -> None:
+def test_a_hook_on_all_modules_prevents_a_copy() -> None:
     handle = nn.modules.module.register_module_forward_hook(lambda module, inputs, output: None)
     try:
         assert fast_copy(with_statistics(Block())) is None
@@ -328,7 +330,7 @@ def test_there_is_no_copy_under_a_hook_on_all_modules() -> None:
     ],
     ids=["linear", "sequence", "nothing"],
 )
-def test_a_model_without_images_to_convolve_has_no_copy(model: nn.Module) -> None:
+def test_a_model_without_2d_convolutions_has_no_copy(model: nn.Module) -> None:
     assert fast_copy(model.eval()) is None
 
 
@@ -336,13 +338,13 @@ def test_without_channels_last_a_model_without_norms_has_no_copy() -> None:
     assert fast_copy(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval(), False) is None
 
 
-def test_a_tensor_that_is_read_is_put_into_no_layer() -> None:
+def test_a_tensor_that_the_forward_reads_is_not_added_to_a_layer() -> None:
     class Reading(Block):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) * self.norm.running_var + self.conv.weight.sum((1, 2, 3))
 
     model = with_statistics(Reading())
-    model.norm.register_forward_hook(lambda module, inputs, output: output)  # it is left as it is
+    model.norm.register_forward_hook(lambda module, inputs, output: output)  # so it is not folded
     model.norm.register_buffer("running_var", model.norm.running_var, persistent=False)
     before = list(model.state_dict())
     copied(model)
@@ -351,7 +353,7 @@ def test_a_tensor_that_is_read_is_put_into_no_layer() -> None:
     check_alike(model)
 
 
-def test_drawing_leaves_no_marks_in_the_model() -> None:
+def test_tracing_does_not_change_the_model() -> None:
     class Marking(Block):
         def __init__(self) -> None:
             super().__init__()
@@ -404,28 +406,28 @@ def test_a_strided_convolution_of_an_image_is_made_dense(channels_last: bool) ->
     [
         {"stride": 1},
         {"dilation": 2},
-        {"kernel_size": 7},  # would cost twice the multiplications
+        {"kernel_size": 7},  # it would double the multiplications
         {"stride": 1, "padding": "same"},
         {"channels": 16},
         {"channels": 4, "groups": 2},
     ],
     ids=str,
 )
-def test_another_convolution_is_not(changes: dict[str, Any]) -> None:
+def test_other_convolutions_are_not_made_dense(changes: dict[str, Any]) -> None:
     model, x = stem(8, **changes)
 
     assert not is_dense(copied(model))
     check_alike(model, x)
 
 
-def test_outputs_and_gradients_are_laid_out_channels_last() -> None:
+def test_outputs_are_in_channels_last_layout() -> None:
     model = with_statistics(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)))
 
     assert copied(model)(images()).is_contiguous(memory_format=torch.channels_last)
     assert copied(model, channels_last=False)(images()).is_contiguous()
 
 
-def test_the_gradient_of_a_global_average_is_laid_out_channels_last() -> None:
+def test_the_gradient_of_a_global_average_is_in_channels_last_layout() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     pool = list(copied(model).children())[1]
     x = images().contiguous(memory_format=torch.channels_last).requires_grad_()
@@ -444,7 +446,7 @@ def test_a_wide_convolution_gives_the_same_pixels_and_gradient() -> None:
     check_alike(*wide())
 
 
-def test_a_wide_convolution_works_channels_first_among_others_channels_last() -> None:
+def test_a_wide_convolution_keeps_channels_first_weights_in_a_channels_last_copy() -> None:
     model, x = wide()
     net, x = copied(model), x.requires_grad_()
     out = net(x)
@@ -456,7 +458,7 @@ def test_a_wide_convolution_works_channels_first_among_others_channels_last() ->
     assert grad.is_contiguous(memory_format=torch.channels_last)
 
 
-# Convolutions of a user's own kind
+# Convolutions of a user's own class
 
 
 class Same(nn.Conv2d):
@@ -468,7 +470,7 @@ class Same(nn.Conv2d):
 
 
 class Padded(nn.Conv2d):
-    """A convolution with a layer of its own that pads."""
+    """A convolution with its own layer for padding."""
 
     def __init__(self, *sizes: int) -> None:
         super().__init__(*sizes)
@@ -496,7 +498,7 @@ class Circular(nn.Conv2d):
     ("kind", "norms"), [(Same, 0), (Padded, 0), (Standardised, 1), (Circular, 0)]
 )
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_a_convolution_of_another_kind_is_folded_where_that_is_exact(
+def test_a_subclass_of_convolution_is_folded_if_that_is_exact(
     kind: type[nn.Conv2d], norms: int, channels_last: bool
 ) -> None:
     torch.manual_seed(0)
@@ -511,7 +513,7 @@ def test_a_convolution_of_another_kind_is_folded_where_that_is_exact(
     made = fast_copy(model, channels_last)
 
     if norms and not channels_last:
-        assert made is None  # there is nothing to fold, and nothing to lay otherwise
+        assert made is None  # there is nothing to fold and no layout to change
         return
     assert made is not None
     assert norms == sum(isinstance(one, nn.BatchNorm2d) for one in made.modules())

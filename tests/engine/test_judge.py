@@ -21,7 +21,7 @@ GREY = torch.full((2, 1, 2, 2), 0.5)
 
 
 class Mean(nn.Module):
-    """Class 1 where the mean pixel is above 1/2, else class 0; remembers its last logits."""
+    """Class 1 if the mean pixel is above 1/2, else class 0; remembers its last logits."""
 
     def forward(self, x: Tensor) -> Tensor:
         score = x.flatten(1).mean(1) - 0.5
@@ -30,7 +30,7 @@ class Mean(nn.Module):
 
 
 class Answer(nn.Module):
-    """Gives the same logits whatever the images."""
+    """Gives the same logits for all images."""
 
     def __init__(self, logits: list[list[float]]) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ def test_an_image_is_broken_when_its_prediction_is_wrong() -> None:
     assert broken(Mean(), GREY, x_adv, torch.tensor([0, 0]), LINF).tolist() == [True, False]
 
 
-def test_the_images_themselves_are_always_allowed() -> None:
+def test_the_clean_images_are_always_allowed() -> None:
     check_allowed(GREY, GREY, LINF)
 
 
@@ -105,7 +105,7 @@ def test_l2_is_measured_in_float64() -> None:
         check_allowed(x, x_adv, Threat.parse("l2:100"))
 
 
-def test_linf_differences_are_taken_in_float64() -> None:
+def test_linf_is_measured_in_float64() -> None:
     # The difference 1 - 2^-26 lies 1e-8 within the tolerance; in float32 it rounds to 1, outside.
     x, x_adv = torch.full((1, 1, 1, 1), 2.0**-26), torch.ones(1, 1, 1, 1)
     check_allowed(x, x_adv, Threat.of("linf", 1 - 2.0**-26 - 0.99e-6))
@@ -149,7 +149,7 @@ def test_another_shape_is_refused(shape: tuple[int, ...]) -> None:
         check_allowed(GREY, torch.full(shape, 0.5), LINF)
 
 
-def test_a_witness_outside_the_ball_is_refused_though_it_breaks_nothing() -> None:
+def test_a_witness_outside_the_ball_is_refused_even_if_it_breaks_nothing() -> None:
     with pytest.raises(OutsideBallError, match="expected perturbations within"):
         broken(Mean(), GREY, moved(-0.4), torch.tensor([0, 0]), LINF)
 
@@ -180,7 +180,7 @@ def test_a_class_masked_for_every_image_is_never_predicted() -> None:
     assert predict(Answer([[-torch.inf, -3, -5], [-torch.inf, -9, -2]]), GREY).tolist() == [1, 2]
 
 
-def test_the_judge_shows_a_model_that_writes_into_its_input_a_copy() -> None:
+def test_the_judge_gives_the_model_a_copy_of_the_images() -> None:
     class Writes(Mean):
         def forward(self, x: Tensor) -> Tensor:
             if not torch.is_grad_enabled():
@@ -194,7 +194,7 @@ def test_the_judge_shows_a_model_that_writes_into_its_input_a_copy() -> None:
     assert torch.equal(x_adv, moved(-0.02))
 
 
-def test_an_error_of_the_model_is_a_sentence() -> None:
+def test_an_error_in_the_model_is_reported_in_one_sentence() -> None:
     class Fails(Mean):
         def forward(self, x: Tensor) -> Tensor:
             raise RuntimeError("no such layer")
@@ -203,16 +203,16 @@ def test_an_error_of_the_model_is_a_sentence() -> None:
         predict(Fails(), GREY)
 
 
-def test_nan_logits_are_refused_in_place_of_a_verdict() -> None:
+def test_nan_logits_give_an_error_instead_of_a_verdict() -> None:
     with pytest.raises(NonFiniteLogitsError, match="expected finite logits"):
         broken(Answer([[torch.nan, 0.0]] * 2), GREY, GREY, torch.tensor([0, 0]), LINF)
 
 
-def test_predictions_are_the_largest_logits() -> None:
+def test_predictions_are_the_classes_of_the_largest_logits() -> None:
     assert predict(Answer([[0.0, 2, 1], [5, 2, 1]]), GREY).tolist() == [1, 0]
 
 
-def test_predictions_are_made_in_float32_under_the_callers_autocast() -> None:
+def test_predictions_use_float32_even_under_the_callers_autocast() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2), mean := Mean())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         predict(model, GREY)
@@ -220,7 +220,7 @@ def test_predictions_are_made_in_float32_under_the_callers_autocast() -> None:
     assert mean.logits.dtype == torch.float32
 
 
-def test_predictions_build_no_graph() -> None:
+def test_predictions_build_no_autograd_graph() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2), mean := Mean())
     predict(model, GREY)
 

@@ -1,4 +1,4 @@
-"""Energy and batch sizes: what a machine is asked, and what it is measured at."""
+"""The energy counters of a machine, and its measured batch sizes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from satbench.engine.machine.energy import Counter, Meter, meter_of
 from satbench.models import LoadedModel
 
 
-def test_a_counter_that_restarts_is_continued() -> None:
+def test_an_energy_counter_that_wraps_around_is_continued() -> None:
     shown = iter([90.0, 5.0])
     meter = Meter((Counter(lambda: next(shown), span=100.0),))
 
@@ -29,7 +29,7 @@ def test_a_machine_without_counters_has_no_joules() -> None:
     assert math.isnan(Meter(()).since([]))
 
 
-def test_packages_are_counted_and_not_their_parts(
+def test_only_packages_are_counted_and_not_their_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for zone, joules in (("intel-rapl:0", 3), ("intel-rapl:1", 4), ("intel-rapl:0:0", 100)):
@@ -57,10 +57,10 @@ def test_a_record_has_joules_if_the_machine_reports_them(
     assert record.environment.joules == 42.2
 
 
-def test_a_larger_batch_must_gain_something() -> None:
+def test_a_larger_batch_must_be_faster_to_be_chosen() -> None:
     assert best_of(iter([(8, 1.0), (16, 1.0), (32, 1.0), (64, 2.0), (128, 4.0)])) == 32
     assert best_of(iter([(8, 1.0), (16, 2.1), (32, 4.0), (64, 0.1)])) == 8  # two in a row
-    assert best_of(iter([(8, 9.0), (16, 9.0)])) == 8  # a step takes too long already
+    assert best_of(iter([(8, 9.0), (16, 9.0)])) == 8  # the first step already takes too long
     assert best_of(iter([])) == 1
 
 
@@ -76,7 +76,7 @@ class Refuses(nn.Module):
         return x.flatten(1)[:, :3]
 
 
-def test_what_was_measured_is_remembered_and_fits(tmp_path: Path) -> None:
+def test_a_measured_batch_size_is_remembered_and_fits_into_memory(tmp_path: Path) -> None:
     net, path = Refuses(20).eval(), tmp_path / "sizes.json"
     first = best_batch_size(net, torch.rand(5, 1, 2, 2), "net", path=path)
     asked = net.asked
@@ -85,7 +85,7 @@ def test_what_was_measured_is_remembered_and_fits(tmp_path: Path) -> None:
 
     assert 1 <= first.size <= 20
     assert (second.size, second.remembered, first.remembered) == (first.size, True, False)
-    assert asked < net.asked  # of another shape, nothing was known
+    assert asked < net.asked  # nothing was known of another shape
     assert not other.remembered
     assert sorted(json.loads(path.read_text()).values()) == sorted([first.size, other.size])
 
@@ -100,7 +100,7 @@ def test_a_corrupt_cache_is_ignored(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_auto_gives_the_verdicts_of_any_other_batch_size(
+def test_batch_size_auto_gives_the_same_verdicts(
     shipped: LoadedModel, fashion: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(best_batch, "cache_folder", lambda: tmp_path)

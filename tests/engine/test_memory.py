@@ -1,4 +1,4 @@
-"""Attacks that build on others: informed, selective and prepared ones, under the engine."""
+"""Attacks that use results of earlier stages, select images, or prepare surrogates."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LINF = Threat.parse("linf:0.1")
 
 @dataclass(frozen=True)
 class Shift:
-    """Moves every pixel down by `by`, and reports the margin of a model of two classes there."""
+    """Moves every pixel down by `by`, and reports the margin of a two-class model there."""
 
     by: float
     told: list[Hints] = field(default_factory=list)
@@ -98,7 +98,7 @@ def three(grey_images: Callable[..., Dataset]) -> Dataset:
     return grey_images((0.52, 0.56, 0.8), (1, 1, 1))
 
 
-def test_an_informed_attack_gets_the_least_margin_so_far_and_its_point(
+def test_an_informed_attack_gets_the_smallest_margin_so_far_and_its_point(
     mean_model: nn.Module, three: Dataset
 ) -> None:
     last = Shift(0.0)
@@ -115,7 +115,7 @@ def test_an_informed_attack_gets_the_least_margin_so_far_and_its_point(
     assert torch.allclose(hints.margins, 2 * torch.tensor([0.01, 0.25]), atol=1e-6)
 
 
-def test_the_first_informed_attack_gets_the_images_themselves(
+def test_the_first_informed_attack_gets_the_clean_images(
     mean_model: nn.Module, three: Dataset
 ) -> None:
     first = Shift(0.0)
@@ -135,7 +135,7 @@ def test_a_selective_attack_attacks_only_its_selection_of_the_survivors(
     assert [[1]] == [r.indices.tolist() for r in journal if r.stage == 2]
 
 
-def test_a_selective_attack_gets_what_each_part_attacked_and_broke(
+def test_a_selective_attack_gets_the_counts_of_attacked_and_broken_images(
     mean_model: nn.Module, three: Dataset
 ) -> None:
     choosy = Choosy(np.inf)
@@ -147,7 +147,7 @@ def test_a_selective_attack_gets_what_each_part_attacked_and_broke(
     assert [False, True, True] == history.survivors.tolist()
 
 
-def test_the_share_of_an_image_does_not_depend_on_how_many_there_are(
+def test_the_share_of_an_image_does_not_depend_on_the_number_of_images(
     mean_model: nn.Module, three: Dataset
 ) -> None:
     many, few = Choosy(np.inf), Choosy(np.inf)
@@ -220,7 +220,7 @@ class FromTwin:
         return search
 
 
-def test_passes_of_a_surrogate_are_counted_separately_and_preparation_counts(
+def test_passes_of_a_surrogate_are_counted_separately_including_preparation(
     mean_model: nn.Module, three: Dataset
 ) -> None:
     journal = Journal()
@@ -237,7 +237,7 @@ def test_passes_of_a_surrogate_are_counted_separately_and_preparation_counts(
     assert 0 == len(made.indices)
 
 
-def test_preparing_is_written_down_once_however_often_a_run_is_stopped(
+def test_preparation_is_recorded_once_even_if_a_run_is_stopped(
     mean_model: nn.Module, three: Dataset
 ) -> None:
     journal, surrogates = Journal(), Surrogates(mean_model)
@@ -258,7 +258,7 @@ def test_preparing_is_written_down_once_however_often_a_run_is_stopped(
     assert 12 + 3 == sum(r.source_forwards for r in journal)
 
 
-def test_an_attack_with_surrogates_is_refused_where_there_are_none(
+def test_an_attack_that_needs_surrogates_is_refused_without_them(
     mean_model: nn.Module, three: Dataset
 ) -> None:
     with pytest.raises(SatbenchError, match="needs surrogates"):

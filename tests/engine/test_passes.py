@@ -31,24 +31,24 @@ def grey(*means: float) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("start", ["uniform", "clean"])
 @pytest.mark.parametrize("steps", [1, 2, 13])
-def test_pgd_to_the_last_iterate_costs_a_forward_and_a_backward_a_step_and_image(
+def test_pgd_with_keep_last_costs_a_forward_and_a_backward_per_step_and_image(
     steps: int, start: str, mean_model: nn.Module
 ) -> None:
-    # One image that falls at once, one in between, one out of reach.
+    # One image that is broken at once, one later, one out of reach.
     x, y = grey(0.501, 0.55, 0.9)
 
     assert cost(f"pgd-{steps}(keep=last,start={start})", mean_model, x, y) == (3 * steps, 3 * steps)
 
 
 def test_pgd_spends_no_pass_on_an_image_after_it_is_broken(mean_model: nn.Module) -> None:
-    # From the clean image, steps of 0.025: the first falls after 1 step, the second after 3, and
+    # Steps of 0.025 from the clean image: the first is broken after 1 step, the second after 3, and
     # one more forward and backward shows it.
     x, y = grey(0.51, 0.56, 0.9)
 
     assert cost("pgd-8(start=clean)", mean_model, x, y) == (2 + 4 + 8, 2 + 4 + 8)
 
 
-def test_what_an_image_costs_does_not_depend_on_its_batch(mean_model: nn.Module) -> None:
+def test_the_passes_of_an_image_do_not_depend_on_its_batch(mean_model: nn.Module) -> None:
     x, y = grey(0.51, 0.56, 0.9)
     attack = "pgd-8(start=clean,restarts=3)"
     alone = [cost(attack, mean_model, x[row : row + 1], y[row : row + 1]) for row in range(3)]
@@ -59,7 +59,7 @@ def test_what_an_image_costs_does_not_depend_on_its_batch(mean_model: nn.Module)
     )
 
 
-def test_a_restart_costs_one_more_forward_to_see_who_is_left(mean_model: nn.Module) -> None:
+def test_a_restart_costs_one_more_forward_to_find_the_survivors(mean_model: nn.Module) -> None:
     x, y = grey(0.9, 0.8)
 
     assert cost("pgd-4(restarts=3)", mean_model, x, y) == (2 * (3 * 4 + 2), 2 * 3 * 4)
@@ -68,7 +68,7 @@ def test_a_restart_costs_one_more_forward_to_see_who_is_left(mean_model: nn.Modu
 def test_square_costs_only_forwards(mean_model: nn.Module) -> None:
     x, y = torch.full((3, 1, 8, 8), 0.9), torch.ones(3, dtype=torch.int64)
 
-    # At most its queries, beside the image and the first squares: a square may change nothing.
+    # At most its queries, plus the image and the first squares; a square may change nothing.
     forwards, backwards = cost("square(queries=10)", mean_model, x, y)
     assert 3 * 2 < forwards <= 3 * (10 + 2)
     assert backwards == 0
@@ -118,7 +118,7 @@ def test_the_engine_records_only_the_passes_of_the_search(mean_model: nn.Module)
     ]
 
 
-def test_a_search_sees_a_masked_class_as_finite_whether_it_asks_a_copy_or_the_model() -> None:
+def test_a_masked_class_has_a_finite_logit_in_searches_of_copy_and_model() -> None:
     torch.manual_seed(0)
     net = torch.nn.Sequential(
         torch.nn.Conv2d(1, 2, 3, bias=False), torch.nn.Flatten(), torch.nn.Linear(8, 3)

@@ -1,4 +1,4 @@
-"""Models put together at random: attacks are as strong on what searches ask as on the model."""
+"""Random models: attacks are as strong in searches on fast copies as on the model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHANNELS, CLASSES = 6, 4
 
 
 class Part(nn.Module):
-    """A convolution, a norm and an activation, put together in the way of a subclass."""
+    """A convolution, a norm and an activation; subclasses combine them."""
 
     def __init__(self, draw: random.Random) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Shared(Part):
 
 
 class Tapped(Part):
-    """A chain is walked layer by layer; what is between is used too."""
+    """A chain is called layer by layer, and a value in between is used too."""
 
     def __init__(self, draw: random.Random) -> None:
         super().__init__(draw)
@@ -81,7 +81,7 @@ class Viewing(Part):
 
 
 class Hooked(Part):
-    """A hook stores what the forward reads, or changes what a layer answers."""
+    """A hook stores a value that the forward reads, or changes the output of a layer."""
 
     def __init__(self, draw: random.Random) -> None:
         super().__init__(draw)
@@ -97,7 +97,7 @@ class Hooked(Part):
 
 
 class InPlace(Part):
-    """Work in place on what comes in, and after the norm."""
+    """It works in place on its input, and after the norm."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.clone().clamp_(-1, 1)
@@ -105,7 +105,7 @@ class InPlace(Part):
 
 
 class Mixed(Part):
-    """Other types of numbers on the way, seen or unseen by a graph."""
+    """Other dtypes in between, visible or invisible to a graph."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.flag:
@@ -128,7 +128,7 @@ class Closed(Part):
 
 
 class Deciding(Part):
-    """Ways that hang on the image, or on how many there are, but not on the others."""
+    """The computation depends on the image or the number of images, but not on other images."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.flag:
@@ -140,7 +140,7 @@ class Deciding(Part):
 
 
 class Halted(Part):
-    """A part without gradient beside one with."""
+    """A part without gradient next to one with a gradient."""
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -149,7 +149,7 @@ class Halted(Part):
 
 
 class Reading(Part):
-    """The forward reads what its own layers hold."""
+    """The forward reads tensors of its own layers."""
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.act(self.norm(self.conv(x)))
@@ -183,12 +183,12 @@ class Net(nn.Module):
         return logits
 
     def names(self) -> list[str]:
-        """Return what it is made of."""
+        """Return the names of its parts."""
         return [type(part).__name__ for part in self.features[3:]]
 
 
 def made(seed: int) -> Net:
-    """Put a net together, with statistics of its norms and classes that are even."""
+    """Build a net with norm statistics and evenly distributed classes."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net, x = Net(random.Random(seed)), torch.rand(48, 3, 8, 8)
@@ -209,7 +209,7 @@ def images(net: nn.Module, seed: int) -> Dataset:
 
 
 def run(net: Net, data: Dataset, spec: str, eps: float) -> tuple[list[int], str]:
-    """Return the verdicts, and what was searched."""
+    """Return the verdicts, and the kind of model that was searched."""
     journal = Journal()
     suite, threat = parse_suite([spec]), Threat.of("linf", eps)
     verdicts = run_suite(net, data, threat, suite, 0, 7, journal, Quiet())
@@ -217,7 +217,7 @@ def run(net: Net, data: Dataset, spec: str, eps: float) -> tuple[list[int], str]
 
 
 def check(seeds: Sequence[int], monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Hold verdicts on what searches ask against those on the models; count what was searched."""
+    """Compare verdicts from searches with those on the plain models; count the searched kinds."""
     found: Counter[str] = Counter()
     for seed in seeds:
         net = made(seed)
@@ -239,7 +239,9 @@ SEEDS = (9, 12, 18, 19, 21, 24)
 """Together they have every kind of part; of 10, 12 and 18 torch.fx draws another function."""
 
 
-def test_attacks_are_as_strong_image_by_image(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attacks_on_copies_and_models_give_the_same_verdicts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     found = check(SEEDS, monkeypatch)
 
     assert {name for seed in SEEDS for name in made(seed).names()} == {
@@ -251,7 +253,7 @@ def test_attacks_are_as_strong_image_by_image(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", [10, 12, 18])
-def test_copies_that_do_not_prove_themselves_would_leave_other_images(
+def test_unproven_copies_would_give_other_verdicts(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ask(proof: Proof, x: Tensor) -> Tensor:
@@ -265,7 +267,7 @@ def test_copies_that_do_not_prove_themselves_would_leave_other_images(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("hundred", range(4))
-def test_attacks_are_as_strong_image_by_image_on_many_models(
+def test_attacks_on_copies_and_models_give_the_same_verdicts_for_many_models(
     hundred: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check(range(100 * hundred, 100 * hundred + 100), monkeypatch)

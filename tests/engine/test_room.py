@@ -65,7 +65,7 @@ class Notes(NoProgress):
 
 @pytest.fixture(autouse=True)
 def _no_memory_freed(monkeypatch: pytest.MonkeyPatch) -> None:
-    # It looks through all that other tests hold; only a real allocator needs it.
+    # It looks through all objects of other tests; only a real allocator needs it.
     monkeypatch.setattr("satbench.calling.shortage.free_memory", lambda: None)
 
 
@@ -88,7 +88,7 @@ def spent(results: list[BatchResult]) -> list[tuple[int, int, int]]:
     ]
 
 
-def test_verdicts_and_passes_are_the_same_where_the_allocator_refuses(
+def test_verdicts_and_passes_are_the_same_if_the_allocator_refuses_large_batches(
     shipped: LoadedModel, fashion: Dataset
 ) -> None:
     images = fashion.first(22)
@@ -111,7 +111,7 @@ def test_the_size_that_fits_is_remembered(shipped: LoadedModel, fashion: Dataset
     assert len(told.notes) == 2  # 20 to 10 to 5, once
 
 
-def test_no_memory_for_one_image_is_one_sentence(shipped: LoadedModel, fashion: Dataset) -> None:
+def test_no_memory_for_one_image_gives_one_sentence(shipped: LoadedModel, fashion: Dataset) -> None:
     small = Refuses(shipped.module, 20, 0, torch.OutOfMemoryError)
     for attack in ("pgd-1", "apgd-ce(steps=1)"):
         with pytest.raises(NoRoomError, match=r"1 image under .*--checkpointing"):
@@ -150,7 +150,7 @@ def test_the_judge_calls_the_model_in_halves(
     assert predict(small, x).tolist() == predict(shipped.module, x).tolist()
 
 
-def test_the_diagnosis_counts_only_what_was_asked_in_the_end(
+def test_the_diagnosis_does_not_count_failed_batches(
     shipped: LoadedModel, fashion: Dataset
 ) -> None:
     images, rows = fashion.first(20), torch.arange(20).numpy()
@@ -160,7 +160,7 @@ def test_the_diagnosis_counts_only_what_was_asked_in_the_end(
     assert parts == whole
 
 
-def test_an_evaluation_from_python_goes_through(
+def test_an_evaluation_from_python_completes_with_little_memory(
     shipped: LoadedModel, fashion: Dataset, tmp_path: Path
 ) -> None:
     images = fashion.first(8)
@@ -207,7 +207,7 @@ def test_a_real_allocator_that_refuses_gives_the_same_verdicts() -> None:
     assert (was_short, was_not) == (True, False)
 
 
-def test_a_user_function_is_evaluated_in_the_same_way(
+def test_a_users_function_is_evaluated_with_little_memory(
     fashion: Dataset, shipped: LoadedModel
 ) -> None:
     net = shipped.module.eval()

@@ -1,4 +1,4 @@
-"""The model that a search calls: a copy that passes its checks, else the model itself."""
+"""The model that a search calls: a copy that passes its checks, otherwise the model itself."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SEARCHES = ("pgd(steps=4)", "apgd-ce(steps=4)", "fab-t(steps=2)", "square(querie
 
 
 def small(seed: int = 0) -> nn.Module:
-    """A net with norms to fold, eval mode, frozen; its classes are even on `images`."""
+    """A net with norms to fold, in eval mode, frozen; its classes are balanced on `images`."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = nn.Sequential(
@@ -67,7 +67,7 @@ def noise(n: int = 6) -> Noise:
 
 
 def search(model: Searched | nn.Module, spec: str, x: Tensor, threat: Threat = LINF) -> Tensor:
-    """Search on the images that the model gets right, all of them."""
+    """Search on all images that the model gets right."""
     plain = model.model if isinstance(model, Searched) else model
     with torch.no_grad():
         y = plain(x).argmax(1)
@@ -78,7 +78,7 @@ def search(model: Searched | nn.Module, spec: str, x: Tensor, threat: Threat = L
 
 @pytest.fixture
 def copies(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[nn.Module], Any]], None]:
-    """A function that replaces how copies are made, the second layout included."""
+    """A function that replaces the making of copies in both layouts."""
 
     def made_by(make: Callable[[nn.Module], Any]) -> None:
         monkeypatch.setattr(searched, "fast_copy", lambda model, channels_last: make(model))
@@ -94,7 +94,7 @@ def test_a_copy_that_equals_its_model_is_searched(spec: str) -> None:
     assert model.kind == "folded"
 
 
-def test_nothing_counts_as_searched_before_the_first_call() -> None:
+def test_no_model_counts_as_searched_before_the_first_call() -> None:
     model = Searched(small())
     model.get_ready()
 
@@ -102,7 +102,7 @@ def test_nothing_counts_as_searched_before_the_first_call() -> None:
     assert Trial([model]).kind == ""
 
 
-def test_a_model_without_a_copy_is_searched_itself() -> None:
+def test_a_model_without_a_copy_is_searched_directly() -> None:
     plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 4)).requires_grad_(False)
     model = Searched(plain)
 
@@ -110,7 +110,7 @@ def test_a_model_without_a_copy_is_searched_itself() -> None:
     assert model.kind == "plain"
 
 
-# Copies that are another function
+# Copies that compute another function
 
 
 class Copy(nn.Module):
@@ -152,21 +152,21 @@ class OffTogether(Copy):
 
 
 class OffLater(Copy):
-    """Its second answer is another one."""
+    """Its second output differs."""
 
     def wrong(self, logits: Tensor, x: Tensor) -> Tensor:
         return logits if self.calls == 1 else logits.flip(1)
 
 
 class OffWithoutGradients(Copy):
-    """It answers otherwise while gradients are off."""
+    """Its output differs while gradients are off."""
 
     def wrong(self, logits: Tensor, x: Tensor) -> Tensor:
         return logits if torch.is_grad_enabled() else logits.flip(1)
 
 
 class NotANumber(Copy):
-    """It answers NaN."""
+    """It returns NaN."""
 
     def wrong(self, logits: Tensor, x: Tensor) -> Tensor:
         return logits * torch.nan
@@ -235,7 +235,7 @@ WRONG_GRADIENTS = (Detached, Leaking, Refusing)
 
 @pytest.mark.parametrize("spec", SEARCHES)
 @pytest.mark.parametrize("wrong", [*WRONG_VALUES, *WRONG_GRADIENTS])
-def test_a_search_on_a_wrong_copy_ends_as_one_on_the_model(
+def test_a_search_with_a_wrong_copy_gives_the_result_of_the_model(
     wrong: type[Copy], spec: str, copies: Callable[[Callable[[nn.Module], Any]], None]
 ) -> None:
     copies(wrong)
@@ -248,7 +248,7 @@ def test_a_search_on_a_wrong_copy_ends_as_one_on_the_model(
     assert model.kind == "plain" or harmless or without or unseen
 
 
-def test_a_copy_that_is_wrong_for_a_single_image_is_found(
+def test_a_copy_that_is_wrong_for_a_single_image_is_detected(
     copies: Callable[[Callable[[nn.Module], Any]], None],
 ) -> None:
     copies(OffAlone)
@@ -258,7 +258,7 @@ def test_a_copy_that_is_wrong_for_a_single_image_is_found(
     assert model.kind == "plain"
 
 
-def test_a_wrong_gradient_that_few_steps_ask_for_is_not_believed(
+def test_a_wrong_gradient_is_detected_in_a_search_of_one_step(
     copies: Callable[[Callable[[nn.Module], Any]], None],
 ) -> None:
     copies(Leaking)
@@ -268,11 +268,11 @@ def test_a_wrong_gradient_that_few_steps_ask_for_is_not_believed(
     assert model.kind == "plain"
 
 
-def test_a_gradient_beside_a_kink_is_looked_at_again(
+def test_a_gradient_near_a_kink_is_checked_again(
     copies: Callable[[Callable[[nn.Module], Any]], None],
 ) -> None:
     class Kinked(Copy):
-        """Its first gradients are off, as where rounding carries activations over kinks."""
+        """Its first gradients are wrong, as if rounding moved activations across kinks."""
 
         def wrong(self, logits: Tensor, x: Tensor) -> Tensor:
             share = 0.02 if self.calls < KINKS else 0
@@ -285,7 +285,7 @@ def test_a_gradient_beside_a_kink_is_looked_at_again(
     assert model.kind == "folded"
 
 
-def test_where_the_loss_is_saturated_gradients_are_held_against_each_other_all_the_same(
+def test_gradients_are_compared_even_if_the_loss_is_saturated(
     copies: Callable[[Callable[[nn.Module], Any]], None],
 ) -> None:
     net = nn.Sequential(small(), nn.Hardtanh(-1e9, 1e9))
@@ -302,7 +302,7 @@ def test_where_the_loss_is_saturated_gradients_are_held_against_each_other_all_t
 
 @pytest.mark.parametrize("spec", SEARCHES)
 @pytest.mark.parametrize("wrong", [Off, OffTogether, Raising, Leaking, fast_copy])
-def test_where_a_search_rounds_coarsely_passes_in_full_precision_decide(
+def test_full_precision_passes_check_a_copy_if_the_search_rounds_coarsely(
     wrong: Any,
     spec: str,
     copies: Callable[[Callable[[nn.Module], Any]], None],
@@ -320,11 +320,11 @@ def test_where_a_search_rounds_coarsely_passes_in_full_precision_decide(
         assert model.kind == "plain"
 
 
-# Models whose rewriting would be another function
+# Models whose rewriting would compute another function
 
 
 class Body(nn.Module):
-    """A net of which a copy can be made, for others to use in their own ways."""
+    """A net that can be copied; other models use it in different ways."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -353,7 +353,7 @@ class HalfPrecision(Body):
 
 
 class OtherwiseInGraphs(Body):
-    """It takes another way while it is drawn."""
+    """It takes another path while it is traced."""
 
     def forward(self, x: Tensor) -> Tensor:
         logits = super().forward(x)
@@ -361,7 +361,7 @@ class OtherwiseInGraphs(Body):
 
 
 class OtherwiseWithoutGradients(Body):
-    """It answers otherwise while gradients are off."""
+    """Its output differs while gradients are off."""
 
     def forward(self, x: Tensor) -> Tensor:
         logits = super().forward(x)
@@ -369,7 +369,7 @@ class OtherwiseWithoutGradients(Body):
 
 
 class OtherwiseAlone(Body):
-    """It answers otherwise for one image; a graph cannot show it."""
+    """Its output for a single image differs; a graph cannot show it."""
 
     def forward(self, x: Tensor) -> Tensor:
         logits = super().forward(x)
@@ -380,7 +380,7 @@ class OtherwiseAlone(Body):
 
 
 class DependsOnOthers(Body):
-    """The answer for an image depends on the others."""
+    """The output for an image depends on the other images."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x - 0.5 * x.mean(0, keepdim=True))
@@ -394,7 +394,7 @@ class DrawnOnce(Body):
 
 
 class Drawing(Body):
-    """Noise that a graph draws too."""
+    """Noise that is also drawn in a graph."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x + 0.1 * torch.randn_like(x))
@@ -408,7 +408,7 @@ class DrawingByNumpy(Body):
 
 
 class Remembering(Body):
-    """It reads what a hook stored, by way of itself."""
+    """It reads a value that a hook stored on the model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -432,7 +432,7 @@ class Closed(Body):
 
 
 class Flattened(Body):
-    """It flattens with view, which channels last memory does not bear."""
+    """It flattens with view, which fails on channels last memory."""
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.net[:6](x)
@@ -469,7 +469,7 @@ def run(net: nn.Module, spec: str, n: int = 6, size: int = 250) -> tuple[list[in
 
 @pytest.mark.parametrize("spec", ["pgd(steps=4)", "square(queries=12)"])
 @pytest.mark.parametrize("kind", HARD)
-def test_a_model_that_its_graph_does_not_show_is_searched_as_it_is(
+def test_a_model_that_differs_from_its_graph_is_searched_directly(
     kind: type[Body], spec: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net = kind().eval().requires_grad_(False)
@@ -480,7 +480,7 @@ def test_a_model_that_its_graph_does_not_show_is_searched_as_it_is(
     assert verdicts == expected
     shown = spec.startswith("square") and kind is WithoutGradientInside
     shown |= spec.startswith("pgd") and kind is OtherwiseWithoutGradients
-    for mine, other in zip(journal, plain, strict=True):  # a copy rounds otherwise
+    for mine, other in zip(journal, plain, strict=True):  # a copy rounds differently
         assert shown or np.array_equal(mine.witnesses, other.witnesses)
         assert shown or (mine.forwards, mine.backwards) == (other.forwards, other.backwards)
     assert {r.search for r in journal if r.stage and len(r.indices)} <= {
@@ -489,7 +489,7 @@ def test_a_model_that_its_graph_does_not_show_is_searched_as_it_is(
     }
 
 
-def test_a_forward_that_is_a_closure_over_the_model_may_be_a_graph_all_the_same() -> None:
+def test_a_model_whose_forward_is_a_closure_can_be_copied() -> None:
     net = Closed().eval().requires_grad_(False)
     verdicts, journal = run(net, "pgd(steps=4)")
 
@@ -497,7 +497,7 @@ def test_a_forward_that_is_a_closure_over_the_model_may_be_a_graph_all_the_same(
     assert verdicts == run(nn.Sequential(net, nn.Flatten()), "pgd(steps=4)")[0]
 
 
-def test_a_model_that_views_is_searched_by_a_copy_that_is_not_channels_last() -> None:
+def test_a_model_that_uses_view_is_searched_by_a_channels_first_copy() -> None:
     net = Flattened().eval().requires_grad_(False)
     verdicts, journal = run(net, "pgd(steps=4)")
 
@@ -561,22 +561,22 @@ def kinds(journal: Journal) -> list[str]:
     return [result.search for result in journal if result.stage]
 
 
-def test_each_stage_proves_the_copy_anew_by_passes_that_are_not_counted() -> None:
+def test_each_stage_checks_the_copy_again_with_uncounted_passes() -> None:
     net, asked, journal = small(), [], Journal()
     images_ = data(net)
-    # A layer with a hook is the model's own in the copy too: all passes go by.
+    # The copy uses the model's own layer if it has a hook, so the hook sees all passes.
     net[0].register_forward_pre_hook(lambda module, inputs: asked.append(len(inputs[0])))
     suite = parse_suite(["pgd(steps=3,keep=last,start=clean)", "square(queries=9)"])
     run_suite(net, images_, Threat.parse("linf:1e-3"), suite, 0, 250, journal, Quiet())
 
     assert kinds(journal) == ["folded", "folded"]
-    assert asked[:7] == [6, 6, 1, 6, 1, 6, 6]  # clean; three steps, two of them proven; judge
+    assert asked[:7] == [6, 6, 1, 6, 1, 6, 6]  # clean; three steps, two of them with a proof; judge
     assert asked.count(1) == 4
     assert [(r.forwards, r.backwards) for r in journal][:2] == [(6, 0), (18, 18)]
 
 
 @pytest.mark.parametrize("size", [1, 4, 250])
-def test_there_is_one_copy_a_run_and_none_where_nothing_is_attacked(
+def test_a_run_makes_one_copy_and_none_if_nothing_is_attacked(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[nn.Module] = []
@@ -596,7 +596,7 @@ def test_there_is_one_copy_a_run_and_none_where_nothing_is_attacked(
     assert len(made) == 1
 
 
-def test_a_target_that_no_attack_calls_is_not_copied_but_its_source_is() -> None:
+def test_only_the_surrogate_is_copied_if_no_attack_calls_the_target() -> None:
     target, source, journal = small(), small(1), Journal()
     run_suite(target, data(target), LINF, BORROWS, 0, 4, journal, Quiet(), NamedSurrogates(source))
 
@@ -604,7 +604,7 @@ def test_a_target_that_no_attack_calls_is_not_copied_but_its_source_is() -> None
 
 
 @pytest.mark.parametrize("wrong", [Off, Leaking, Raising])
-def test_a_source_whose_copy_differs_is_searched_as_it_is(
+def test_a_surrogate_whose_copy_differs_is_searched_directly(
     wrong: type[Copy], copies: Callable[[Callable[[nn.Module], Any]], None]
 ) -> None:
     target, source = small(), small(1)
@@ -625,7 +625,9 @@ def test_a_source_whose_copy_differs_is_searched_as_it_is(
 
 
 @pytest.mark.parametrize("net", [small(), nn.Sequential(nn.Flatten(), nn.Linear(64, 4))])
-def test_the_record_says_of_each_stage_what_was_searched(net: nn.Module, tmp_path: Path) -> None:
+def test_the_record_says_which_kind_of_model_each_stage_searched(
+    net: nn.Module, tmp_path: Path
+) -> None:
     images_ = data(net)
     record = satbench.evaluate(
         net,
@@ -642,7 +644,7 @@ def test_the_record_says_of_each_stage_what_was_searched(net: nn.Module, tmp_pat
     assert [stage.search for stage in read_record(file).stages] == [kind, kind]
 
 
-def test_a_stopped_run_goes_on_to_say_what_was_searched(tmp_path: Path) -> None:
+def test_a_resumed_run_records_which_kind_of_model_was_searched(tmp_path: Path) -> None:
     net = small()
     x, y = torch.from_numpy(data(net).images), torch.from_numpy(data(net).labels)
     settings = {"attacks": ["pgd-2", "square(queries=3)"], "eps": "0.001", "batch_size": 2}
@@ -664,7 +666,7 @@ def test_a_stopped_run_goes_on_to_say_what_was_searched(tmp_path: Path) -> None:
     assert [stage.search for stage in record.stages] == ["folded", "folded"]
 
 
-def test_an_older_record_does_not_say_what_was_searched() -> None:
+def test_an_older_record_has_no_field_search() -> None:
     path = next(
         (Path(__file__).parents[2] / "leaderboard/fashion-mnist-linf-0.1").rglob("records/*.json")
     )
@@ -674,7 +676,7 @@ def test_an_older_record_does_not_say_what_was_searched() -> None:
     assert '"search"' not in parse_record(text, "it").to_json()
 
 
-def test_a_record_with_an_unknown_search_is_refused() -> None:
+def test_a_record_with_an_unknown_kind_of_search_is_refused() -> None:
     path = next((Path(__file__).parents[2] / "leaderboard").rglob("records/*.json"))
     values = json.loads(path.read_text(encoding="utf-8"))
     values["stages"][0]["search"] = "guessed"

@@ -1,4 +1,4 @@
-"""Several processes in one run: which process does which unit, with the result of one."""
+"""Several processes in one run: they divide the units and give the result of one process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SUITE = parse_suite(["pgd-2", "square(queries=20)", "cosine-pgd(steps=3)"])
 
 
 class OfTwo(Journal):
-    """A journal of two processes: the other's batches appear when this one asks for news."""
+    """A journal of two processes: batches of the other appear when this one asks for news."""
 
     def __init__(self, whole: list[BatchResult], ours: Callable[[str], bool]) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ def unit_of(result: BatchResult) -> str:
 
 
 @pytest.mark.parametrize("share", [0, 1, 2])
-def test_units_of_other_processes_are_taken_and_not_run_again(
+def test_units_of_other_processes_are_used_and_not_run_again(
     share: int, mean_model: nn.Module, grey_images: Callable[..., Dataset]
 ) -> None:
     images = grey_images(MEANS, LABELS)
@@ -75,7 +75,7 @@ def test_units_of_other_processes_are_taken_and_not_run_again(
         np.testing.assert_array_equal(one.witnesses, same.witnesses)
 
 
-def test_a_stage_of_smaller_units_is_written_down_in_them(
+def test_a_stage_with_smaller_units_is_written_in_these_units(
     mean_model: nn.Module, grey_images: Callable[..., Dataset]
 ) -> None:
     images, plain, small = grey_images(MEANS, LABELS), Journal(), Journal()
@@ -105,7 +105,7 @@ class Notes(Quiet):
         self.passes += passes
 
 
-def test_the_awaited_process_is_named_once_a_stage_and_only_after_a_while(
+def test_a_long_wait_for_another_process_is_reported_once_per_stage(
     mean_model: nn.Module, grey_images: Callable[..., Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("satbench.engine.runner._NAP", 0.0)
@@ -124,7 +124,7 @@ def test_the_awaited_process_is_named_once_a_stage_and_only_after_a_while(
     assert "pgd-2" in note
 
 
-def test_a_unit_is_claimed_by_one_and_free_afterwards(tmp_path: Path) -> None:
+def test_a_unit_has_one_claim_at_a_time(tmp_path: Path) -> None:
     one, other = Claims(tmp_path), Claims(tmp_path)
     with one.held("unit") as mine, other.held("unit") as theirs, other.held("another") as free:
         held = (mine, theirs, free)
@@ -140,14 +140,14 @@ def test_a_unit_is_claimed_by_one_and_free_afterwards(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("host", "pid", "age", "taken"),
     [
-        (socket.gethostname(), 2**22 + 1, 0.0, True),  # no process has that number
-        (socket.gethostname(), os.getpid(), 2 * STALE, False),  # slow, and alive
+        (socket.gethostname(), 2**22 + 1, 0.0, True),  # no process has this number
+        (socket.gethostname(), os.getpid(), 2 * STALE, False),  # slow but alive
         ("elsewhere", 1, 0.0, False),
         ("elsewhere", 1, STALE + 5, True),
     ],
     ids=["gone", "slow", "elsewhere", "elsewhere and silent"],
 )
-def test_the_claim_of_a_process_that_is_gone_is_taken_over(
+def test_the_claim_of_a_dead_process_is_taken_over(
     host: str, pid: int, age: float, taken: bool, tmp_path: Path
 ) -> None:
     claim = tmp_path / "unit.claim"

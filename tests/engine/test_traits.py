@@ -31,7 +31,7 @@ def search(self: object, model: Any, x: Tensor, y: Tensor, threat: Threat, noise
 
 
 def an_attack(fields: list[Any] | None = None, frozen: bool = True, **names: Any) -> Any:
-    """Make an attack class that has these names; `__call__=None` leaves it out."""
+    """Make an attack class with these names; `__call__=None` leaves that method out."""
     held = {"__call__": search, **names}
     if held["__call__"] is None:
         del held["__call__"]
@@ -39,7 +39,7 @@ def an_attack(fields: list[Any] | None = None, frozen: bool = True, **names: Any
 
 
 def refused(cls: Any) -> str:
-    """Return the message with which a class is refused, also by the registration."""
+    """Return the error for a class, which registration also raises."""
 
     def register() -> None:
         check_class("odd", cls)
@@ -65,7 +65,7 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     return add
 
 
-def test_what_is_not_declared_has_its_default() -> None:
+def test_undeclared_traits_have_their_defaults() -> None:
     assert traits_of(an_attack()()) == Traits(("linf", "l2", "l1"), True, None, ())
 
 
@@ -112,7 +112,7 @@ def test_a_misspelt_trait_is_refused_with_the_nearest_one(
 
 
 @pytest.mark.parametrize("name", ["gradient_free", "threats", "targeted"])
-def test_another_name_of_the_class_is_refused_with_the_traits_there_are(name: str) -> None:
+def test_an_unknown_class_attribute_is_refused_with_the_known_traits(name: str) -> None:
     assert "known: norms, uses_gradients, block, surrogates" in refused(an_attack(**{name: True}))
 
 
@@ -153,12 +153,12 @@ def test_an_attack_may_have_other_public_names(names: dict[str, Any]) -> None:
         ("surrogates", ["a-model", None, (3,)]),
     ],
 )
-def test_a_trait_of_another_type_is_refused(trait: str, values: list[object]) -> None:
+def test_a_trait_of_a_wrong_type_or_value_is_refused(trait: str, values: list[object]) -> None:
     for value in values:
         assert f"expected the trait {trait} as" in refused(an_attack(**{trait: value}))
 
 
-def test_a_trait_whose_value_no_spec_can_hold_is_no_parameter() -> None:
+def test_a_trait_that_a_spec_cannot_express_may_not_be_a_parameter() -> None:
     cls = an_attack([("norms", tuple, field(default=("linf",)))])
 
     assert "expected the trait norms on the class, got it as a parameter" in refused(cls)
@@ -179,7 +179,7 @@ def test_a_trait_whose_value_no_spec_can_hold_is_no_parameter() -> None:
         (object(), "expected a frozen dataclass behind the name"),
     ],
 )  # fmt: skip
-def test_what_is_no_attack_is_refused(cls: Any, said: str) -> None:
+def test_an_invalid_attack_class_is_refused(cls: Any, said: str) -> None:
     assert said in refused(cls)
 
 
@@ -245,17 +245,17 @@ def composite(parts: object, **names: Any) -> Any:
         ((("a", Part()), ("a", Part())), "parts of different names, got a, a"),
     ],
 )  # fmt: skip
-def test_a_composite_attack_whose_parts_attack_nothing_is_refused(parts: object, said: str) -> None:
+def test_a_composite_attack_with_invalid_parts_is_refused(parts: object, said: str) -> None:
     assert said in refused(composite(parts))
 
 
-def test_a_composite_attack_does_not_declare_traits_of_its_parts() -> None:
+def test_a_composite_attack_may_not_declare_traits_of_its_parts() -> None:
     assert "uses_gradients to be declared by the parts" in refused(
         composite((("a", Part()),), uses_gradients=False)
     )
 
 
-def test_a_composite_attack_of_parts_is_taken(register: Any) -> None:
+def test_a_composite_attack_of_valid_parts_is_accepted(register: Any) -> None:
     register(composite((("a", Part()), ("b", PGD())), norms=("linf",)))
 
     assert [stage.title for stage in parse_suite(["odd"])] == ["odd/a", "odd/b"]
@@ -273,7 +273,7 @@ def test_the_registry_returns_no_attack_that_violates_the_contract(cls: Any, reg
             use("odd")
 
 
-# What suits a threat model
+# Attacks and threat models
 
 
 def test_an_attack_for_another_norm_is_refused(register: Any) -> None:
@@ -291,7 +291,7 @@ THREATS = ["linf:8/255", "l2:0.5", "l1:12"]
 
 @pytest.mark.parametrize("threat", THREATS)
 @pytest.mark.parametrize("attack", STEPS)
-def test_a_step_above_2_eps_is_refused_with_what_was_meant(attack: str, threat: str) -> None:
+def test_a_step_above_2_eps_is_refused_with_a_suggestion(attack: str, threat: str) -> None:
     suite = parse_suite([f"{attack}(step=50)"])
     with pytest.raises(SatbenchError) as error:
         check_suite(suite, Threat.parse(threat))
@@ -299,14 +299,14 @@ def test_a_step_above_2_eps_is_refused_with_what_was_meant(attack: str, threat: 
     said = str(error.value)
     assert said.startswith(f"{attack}: expected a step of at most 2 eps under {threat}, got 50: ")
     assert "did you mean steps=50" in said
-    again = said.rpartition("step=")[2]  # what it says to write in its stead is taken
+    again = said.rpartition("step=")[2]  # the suggested value is accepted
     check_suite(parse_suite([f"{attack}(step={again})"]), Threat.parse(threat))
 
 
 @pytest.mark.parametrize("threat", THREATS)
 @pytest.mark.parametrize("attack", STEPS)
 @pytest.mark.parametrize("step", ["50*eps", "2*eps", "eps/4", "1/255"])
-def test_a_step_in_units_of_eps_or_up_to_2_eps_is_taken(
+def test_a_step_in_units_of_eps_or_up_to_2_eps_is_accepted(
     attack: str, threat: str, step: str
 ) -> None:
     check_suite(parse_suite([f"{attack}(step={step})"]), Threat.parse(threat))
@@ -330,7 +330,9 @@ weakest = 0.5
         ("foolbox.ddn", r"^expected l2 for suite\..*, got linf; take another attack"),
     ],
 )
-def test_an_attack_within_another_must_suit_too(attack: str, said: str, tmp_path: Path) -> None:
+def test_an_attack_inside_a_suite_must_suit_the_threat_model(
+    attack: str, said: str, tmp_path: Path
+) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(SUITE.format(attack=attack))
     with pytest.raises(SatbenchError, match=said):
@@ -363,12 +365,12 @@ def test_the_bound_on_a_step_is_exact() -> None:
         check_suite(parse_suite(["pgd(step=0.0628)"]), LINF)
 
 
-def test_grey_levels_are_suggested_if_they_would_fit() -> None:
+def test_grey_levels_are_suggested_for_a_step_if_they_fit() -> None:
     with pytest.raises(SatbenchError, match=r"did you mean steps=2 or step=2/255\? "):
         check_suite(parse_suite(["pgd(step=2)"]), LINF)
 
 
-def test_a_step_of_a_plugin_is_bounded_too(register: Any) -> None:
+def test_a_plugins_step_has_the_same_bound(register: Any) -> None:
     from satbench.core.threat import Length
 
     default = Length.parse("1/255")

@@ -1,4 +1,4 @@
-"""Searches in less precision and by CUDA graphs: on a CPU every day, on a GPU by `make gpu`."""
+"""Searches in lower precision and by CUDA graphs: on a CPU every day, on a GPU by `make gpu`."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def x(fashion: Dataset) -> Tensor:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_way_is_read_back_from_its_text(way: Way) -> None:
+def test_a_way_is_parsed_back_from_its_text(way: Way) -> None:
     assert Way.parse(str(way)) == way
 
 
 @pytest.mark.parametrize("text", ["", "float8", "bfloat16+", "bfloat16+float16", "graph+plain"])
-def test_any_other_text_is_refused_as_a_way(text: str) -> None:
+def test_an_invalid_text_is_refused_as_a_way(text: str) -> None:
     with pytest.raises(SatbenchError, match=f"expected {VARIABLE}"):
         Way.parse(text)
 
@@ -78,7 +78,7 @@ def test_a_gpu_is_searched_in_float32_unless_a_measurement_allows_less(
     assert chosen_way(gpu) == chosen_way(cpu) == Way(graph=True)
 
 
-def test_all_allowed_ways_can_be_read() -> None:
+def test_all_allowed_ways_can_be_parsed() -> None:
     for text in json.loads(ways.ALLOWED.read_text()).values():
         assert Way.parse(text)
 
@@ -99,7 +99,7 @@ def test_float32_passes_of_a_search_are_not_rounded_to_tf32_by_default() -> None
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", LESS)
-def test_passes_in_less_precision_are_rounded_as_much_and_no_more(
+def test_passes_in_lower_precision_have_the_expected_rounding_error(
     precision: Any, device: str, model: nn.Module, x: Tensor
 ) -> None:
     net, there = model.to(device), x.to(device)
@@ -125,7 +125,7 @@ def test_a_float16_gradient_of_a_confident_model_does_not_underflow(device: str)
 
 
 @pytest.mark.parametrize("scale", [1e4, 1e38])
-def test_numbers_that_float16_lacks_end_a_search_in_float16(scale: float) -> None:
+def test_numbers_outside_the_range_of_float16_end_a_float16_search(scale: float) -> None:
     def call(x: Tensor) -> Tensor:
         return (x.half().flatten(1) * scale)[:, :3]
 
@@ -133,7 +133,7 @@ def test_numbers_that_float16_lacks_end_a_search_in_float16(scale: float) -> Non
         gradient(guarded(in_dtype(call, torch.float16), torch.float16), 50 * torch.ones(2, 1, 2, 2))
 
 
-def test_a_search_that_less_precision_ends_starts_again_in_float32(
+def test_a_search_that_fails_in_lower_precision_starts_again_in_float32(
     monkeypatch: pytest.MonkeyPatch, model: nn.Module, x: Tensor
 ) -> None:
     searched = Searched(model, way=Way("float16"))
@@ -159,7 +159,7 @@ def test_lower_precision_is_reported_before_everything_else() -> None:
 
 
 class Static:
-    """What a CUDA graph does, on a CPU: one memory for all answers, one forward at a time."""
+    """A CUDA graph simulated on a CPU: one memory for all outputs, one forward at a time."""
 
     def __init__(self, call: Callable[[Tensor], Tensor], sample: Tensor) -> None:
         self.call, self.size, self.memory = call, len(sample), call(sample).detach()
@@ -218,7 +218,7 @@ def suite_run(model: nn.Module, images: Dataset, spec: str, way: Way) -> tuple[A
 @pytest.mark.parametrize(
     "spec", ["pgd(steps=10)", "apgd-t(steps=5,targets=2)", "square(queries=30)"]
 )
-def test_a_suite_breaks_as_many_images_in_every_way(
+def test_every_way_of_searching_breaks_almost_the_same_images(
     spec: str, way: str, device: str, model: nn.Module, fashion: Dataset
 ) -> None:
     images = fashion.first(40)
@@ -234,7 +234,7 @@ def test_a_suite_breaks_as_many_images_in_every_way(
 
 
 class Wrong(nn.Module):
-    """Treats every image as broken in lower precision than float32."""
+    """A model that treats every image as broken in lower precision than float32."""
 
     def forward(self, x: Tensor) -> Tensor:
         logits = x.flatten(1)[:, :2] - x.new_tensor([0.0, 0.5])
@@ -242,7 +242,7 @@ class Wrong(nn.Module):
 
 
 @pytest.mark.parametrize("spec", ["pgd(steps=8)", "apgd-ce(steps=8)"])
-def test_an_image_that_only_the_search_takes_for_broken_is_searched_again_in_float32(
+def test_an_image_that_the_judge_does_not_confirm_is_searched_again_in_float32(
     spec: str,
 ) -> None:
     pixels = np.full((6, 1, 2, 2), 128, np.uint8)
@@ -257,7 +257,7 @@ def test_an_image_that_only_the_search_takes_for_broken_is_searched_again_in_flo
     assert unit.search == "bfloat16"
 
 
-def test_a_record_says_in_what_precision_was_searched_and_is_not_found_in_its_place(
+def test_records_of_different_search_precision_are_distinct(
     monkeypatch: pytest.MonkeyPatch, model: nn.Module, fashion: Dataset, tmp_path: Path
 ) -> None:
     def evaluated() -> Any:

@@ -1,4 +1,4 @@
-"""What `satbench.evaluate` is called with is checked at the door: right, or one sentence."""
+"""`satbench.evaluate` checks its arguments first: a wrong one is refused in one sentence."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PGD = "pgd(steps=5,start=clean)"
 
 
 class Untouched(nn.Module):
-    """A model that fails the test if anybody asks it."""
+    """A model that fails the test if it is called."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         raise AssertionError("the model was asked before its arguments were checked")
@@ -83,7 +83,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "value", "said"), WRONG, ids=lambda value: str(value)[:20])
-def test_an_argument_of_another_kind_is_refused_in_one_sentence_before_anything_runs(
+def test_an_argument_of_a_wrong_type_is_refused_in_one_sentence_before_anything_runs(
     name: str, value: object, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -104,7 +104,7 @@ def test_every_keyword_is_checked(function: Callable[..., object]) -> None:
     assert keywords <= set(arguments._ARGUMENTS)
 
 
-def test_a_text_is_one_attack(mean_model: nn.Module, tmp_path: Path) -> None:
+def test_attacks_may_be_a_single_text(mean_model: nn.Module, tmp_path: Path) -> None:
     one = evaluate(mean_model, attacks=PGD, out=tmp_path)
 
     assert one == evaluate(mean_model, attacks=(PGD,), out=tmp_path)
@@ -113,7 +113,7 @@ def test_a_text_is_one_attack(mean_model: nn.Module, tmp_path: Path) -> None:
 NUMPY = {"seed": np.int64(3), "batch_size": np.int32(2), "n_examples": np.uint8(3)}
 
 
-def test_numpy_numbers_are_numbers(mean_model: nn.Module, tmp_path: Path) -> None:
+def test_numpy_numbers_are_accepted(mean_model: nn.Module, tmp_path: Path) -> None:
     record = evaluate(mean_model, **NUMPY, out=tmp_path)
 
     assert read_record(next(tmp_path.glob("*.json"))) == record
@@ -144,13 +144,13 @@ RADII = [
 
 
 @pytest.mark.parametrize(("eps", "shown"), RADII, ids=[f"{n} {r[1]}" for n, r in enumerate(RADII)])
-def test_a_radius_is_what_its_user_meant(
+def test_a_radius_in_any_form_becomes_the_intended_fraction(
     eps: Any, shown: str, mean_model: nn.Module, tmp_path: Path
 ) -> None:
     assert evaluate(mean_model, eps=eps, out=tmp_path).eps == shown
 
 
-def test_a_radius_means_the_same_for_a_model_by_name(tmp_path: Path) -> None:
+def test_a_radius_as_a_float_means_the_same_for_a_named_model(tmp_path: Path) -> None:
     record = satbench.evaluate(
         "fmnist-sat-tiny-relu-s0", attacks="pgd-1", eps=8 / 255, n_examples=2, out=tmp_path
     )
@@ -158,18 +158,18 @@ def test_a_radius_means_the_same_for_a_model_by_name(tmp_path: Path) -> None:
     assert record.eps == EIGHT
 
 
-# Where the record goes
+# The folder of the record
 
 
 @pytest.mark.parametrize("below", ["", "/sub", "/sub/sub"])
-def test_a_file_is_no_folder(below: str, tmp_path: Path) -> None:
+def test_a_file_is_refused_as_the_output_folder(below: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SatbenchError, match=r"^expected a folder to write to, .*file' is a file$"):
         evaluate(Untouched(), out=f"{tmp_path / 'file'}{below}")
 
 
 @pytest.mark.parametrize("name", ["n" * 300, "é" * 300, "字" * 300, "a/b\\c:*?" * 60, "x" * 190])
-def test_a_long_name_is_told_whole_by_the_record_and_cut_in_its_files(
+def test_a_long_name_is_complete_in_the_record_and_cut_in_file_names(
     name: str, mean_model: nn.Module, tmp_path: Path
 ) -> None:
     record = evaluate(mean_model, name=name, out=tmp_path)
@@ -181,7 +181,7 @@ def test_a_long_name_is_told_whole_by_the_record_and_cut_in_its_files(
     assert all(len(file.encode()) < 240 and record.identity[:8] in file for file in files)
 
 
-def test_without_a_folder_the_files_go_with_the_record(
+def test_without_a_folder_the_files_are_deleted_with_the_record(
     mean_model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -196,7 +196,7 @@ def test_without_a_folder_the_files_go_with_the_record(
     assert [path.name for path in tmp_path.iterdir()] == ["tmp"]
 
 
-def test_without_a_folder_nothing_is_left_of_an_evaluation_that_fails(
+def test_without_a_folder_a_failed_evaluation_leaves_no_file(
     mean_model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -206,7 +206,7 @@ def test_without_a_folder_nothing_is_left_of_an_evaluation_that_fails(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_where_a_record_lies_is_in_no_file(mean_model: nn.Module, tmp_path: Path) -> None:
+def test_the_path_of_a_record_is_not_in_its_file(mean_model: nn.Module, tmp_path: Path) -> None:
     record = evaluate(mean_model, out=tmp_path)
     (path,) = tmp_path.glob("*.json")
 
@@ -216,7 +216,7 @@ def test_where_a_record_lies_is_in_no_file(mean_model: nn.Module, tmp_path: Path
 
 
 @pytest.mark.parametrize("key", ["path", "found"])
-def test_a_file_that_tells_where_it_lies_is_refused(
+def test_a_record_file_with_a_path_is_refused(
     key: str, mean_model: nn.Module, tmp_path: Path
 ) -> None:
     path = evaluate(mean_model, out=tmp_path).path
@@ -241,7 +241,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words).replace(LONG, "LONG"))
-def test_the_command_line_answers_a_name_that_no_disk_takes_in_a_sentence(
+def test_the_command_line_refuses_a_name_too_long_for_a_file_in_one_sentence(
     words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from click.testing import CliRunner

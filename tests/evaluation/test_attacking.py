@@ -1,4 +1,4 @@
-"""`satbench.attack`, targeted too, and attacks of a user's own wherever a spec does."""
+"""`satbench.attack`, also targeted, and a user's own attacks wherever a spec is accepted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NET = small_net()
 Y = NET(X).argmax(1)
 
 
-def test_one_call_gives_the_images_that_an_evaluation_breaks() -> None:
+def test_attack_returns_the_adversarial_images_of_an_evaluation() -> None:
     found = satbench.evaluate(NET, X, Y, attacks="pgd-10", eps=0.1, out=None)
     x_adv = satbench.attack(NET, X, Y, "pgd-10", eps=0.1)
 
@@ -52,20 +52,20 @@ def test_one_call_gives_the_images_that_an_evaluation_breaks() -> None:
 
 @dataclass(frozen=True)
 class Suite:
-    """Two short attacks, one on what the other left."""
+    """Two short attacks, the second on the survivors of the first."""
 
     def parts(self) -> tuple[tuple[str, Attack], ...]:
         return (("pgd", PGD(steps=1)), ("square", Square(queries=20)))
 
 
-def test_a_suite_leaves_witnesses_as_they_were_found() -> None:
+def test_attack_keeps_the_witnesses_of_earlier_stages_of_a_suite() -> None:
     x_adv = satbench.attack(NET, X, Y, Suite(), eps="0.1")
     found = satbench.evaluate(NET, X, Y, attacks=Suite(), eps="0.1", out=None)
 
     assert (NET(x_adv).argmax(1) == Y).sum() == found.surviving() < len(X)
 
 
-def test_an_image_that_is_wrong_already_comes_back_as_it_is() -> None:
+def test_an_image_that_is_wrong_when_clean_is_returned_unchanged() -> None:
     wrong = (Y + 1) % 5
 
     assert torch.equal(satbench.attack(NET, X, wrong, "pgd-3", eps=0.1), X)
@@ -85,7 +85,7 @@ def plain_targeted_pgd(net: nn.Module, target: int, steps: int, eps: float) -> T
     return x_adv
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e4])  # a model so sure that the target's share is 0
+@pytest.mark.parametrize("scale", [1.0, 1e4])  # confident: the target has probability 0
 def test_targeted_pgd_descends_the_cross_entropy_of_the_target(scale: float) -> None:
     net = small_net(scale)
     labels = net(X).argmax(1)
@@ -110,10 +110,10 @@ FAST |= {
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", VIEWS)
-def test_an_attack_that_can_be_aimed_finds_the_target(name: str) -> None:
+def test_an_attack_that_can_be_targeted_reaches_the_target(name: str) -> None:
     norm = "l2" if name in ("foolbox.ddn", "foolbox.cw", "foolbox.boundary") else "linf"
     eps = 3.0 if norm == "l2" else 0.4
-    target = (Y + 1 + torch.arange(12) % 3) % 5  # one an image, never the label
+    target = (Y + 1 + torch.arange(12) % 3) % 5  # one per image, never the label
 
     x_adv = satbench.attack(NET, X, Y, FAST.get(name, name), norm=norm, eps=eps, target=target)
 
@@ -125,7 +125,7 @@ def test_an_attack_that_can_be_aimed_finds_the_target(name: str) -> None:
 
 
 @pytest.mark.parametrize("spec", ["autoattack", "apgd-t", "apgd-dlr", "malt", "fast", "own"])
-def test_an_attack_that_cannot_be_aimed_refuses(spec: str) -> None:
+def test_an_attack_that_cannot_be_targeted_refuses_a_target(spec: str) -> None:
     given = fixed if spec == "own" else spec
 
     with pytest.raises(SatbenchError, match=r" cannot be aimed at a class: with target= use pgd"):
@@ -149,7 +149,7 @@ def test_a_target_that_is_no_class_is_refused(target: Any, said: str) -> None:
         satbench.attack(NET, X, Y, "pgd-2", eps=0.1, target=target)
 
 
-# Attacks of one's own
+# A user's own attacks
 
 
 def to_black(model: Model, x: Tensor, y: Tensor, threat: Threat, noise: NoiseSource) -> Tensor:
@@ -166,7 +166,7 @@ def fixed(model: Model, x: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Darken:
-    """An object of one's own, with a parameter."""
+    """A user's attack as an object with a parameter."""
 
     share: float = 1.0
 
@@ -184,7 +184,7 @@ OWN: list[Any] = [to_black, by_eps, fixed, Darken(), functools.partial(shifted, 
 
 
 @pytest.mark.parametrize("own", OWN, ids=["contract", "eps", "plain", "object", "partial"])
-def test_an_attack_of_ones_own_is_judged_like_any_other(own: Any) -> None:
+def test_a_users_attack_is_judged_like_any_other(own: Any) -> None:
     dark = (NET((X - 0.3).clamp(0, 1)).argmax(1) == Y).tolist()
     found = satbench.evaluate(NET, X, Y, attacks=own, eps=0.3, out=None)
 
@@ -197,20 +197,20 @@ def test_an_attack_of_ones_own_is_judged_like_any_other(own: Any) -> None:
     )
 
 
-def test_specs_and_ones_own_stand_in_one_list() -> None:
+def test_specs_and_a_users_attacks_can_be_in_one_list() -> None:
     found = satbench.evaluate(NET, X, Y, attacks=["pgd-2", by_eps], eps=0.3, out=None)
 
     assert len(found.stages) == 2
     assert found.stages[1].attack.startswith("own.by_eps(code=")
 
 
-def test_an_object_of_a_named_attack_is_its_spec() -> None:
+def test_an_object_of_a_named_attack_is_recorded_as_its_spec() -> None:
     found = satbench.evaluate(NET, X, Y, attacks=PGD(steps=7), eps=0.1, out=None)
 
     assert found.suite == ["pgd(steps=7,step=eps/4,restarts=1,start=uniform,keep=any)"]
 
 
-def test_other_code_and_other_values_are_another_attack() -> None:
+def test_other_code_or_other_parameters_make_another_attack() -> None:
     def make(by: float) -> Callable[..., Tensor]:
         return lambda model, x, y: (x - by).clamp(0, 1)
 
@@ -228,7 +228,9 @@ def calls_another(model: Model, x: Tensor, y: Tensor) -> Tensor:
     return fixed(model, x, y) + 0 * SHIFT
 
 
-def test_what_a_function_calls_and_names_is_of_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_digest_of_a_function_covers_the_functions_and_globals_it_uses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     before = code_digest(calls_another)
     monkeypatch.setitem(globals(), "SHIFT", 0.2)
     value = code_digest(calls_another)
@@ -237,7 +239,7 @@ def test_what_a_function_calls_and_names_is_of_its_code(monkeypatch: pytest.Monk
     assert len({before, value, code_digest(calls_another)}) == 3
 
 
-def test_a_digest_sees_arrays_and_neither_comments_nor_places() -> None:
+def test_the_digest_of_a_function_covers_arrays_but_not_comments_or_line_numbers() -> None:
     code = "def f(model, x, y):\n    return x\n"
     spaces: list[dict[str, Any]] = [{"__name__": "mine"} for _ in range(2)]
     exec(code, spaces[0])
@@ -259,12 +261,12 @@ def test_a_digest_sees_arrays_and_neither_comments_nor_places() -> None:
         (lambda model, x, y: x / 0 * torch.nan, r"finite adversarial pixels"),
     ],
 )
-def test_what_is_no_attack_is_refused_in_a_sentence(own: Any, said: str) -> None:
+def test_an_invalid_attack_is_refused_in_one_sentence(own: Any, said: str) -> None:
     with pytest.raises(SatbenchError, match=said):
         satbench.evaluate(NET, X, Y, attacks=own, eps=0.1, out=None)
 
 
-def test_an_error_of_ones_own_attack_names_it() -> None:
+def test_an_error_in_a_users_attack_is_reported_with_its_name() -> None:
     def broken_attack(model: Model, x: Tensor, y: Tensor) -> Tensor:
         raise RuntimeError("no luck")
 
@@ -272,7 +274,7 @@ def test_an_error_of_ones_own_attack_names_it() -> None:
         satbench.evaluate(NET, X, Y, attacks=broken_attack, eps=0.1, out=None)
 
 
-def test_what_ones_own_attack_draws_is_the_same_each_time() -> None:
+def test_random_numbers_in_a_users_attack_depend_only_on_the_seed() -> None:
     def drawn(model: Model, x: Tensor, y: Tensor, eps: float) -> Tensor:
         return (x + eps * torch.randn_like(x).sign()).clamp(0, 1)
 

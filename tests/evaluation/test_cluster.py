@@ -1,4 +1,4 @@
-"""Workers that do not see the driver's folder, and the driver that concludes, in one process."""
+"""Workers without access to the driver's folder, and the driver, simulated in one process."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def units(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in out.glob(".runs/*/*.npz")}
 
 
-def test_what_workers_bring_to_the_driver_becomes_the_record_of_one_process(tmp_path: Path) -> None:
+def test_units_from_workers_give_the_same_record_as_one_process(tmp_path: Path) -> None:
     alone = evaluated(tmp_path / "alone")
     out = tmp_path / "driver"
     post, workers = Post(out), [tmp_path / "worker-1", tmp_path / "worker-2"]
@@ -44,7 +44,7 @@ def test_what_workers_bring_to_the_driver_becomes_the_record_of_one_process(tmp_
         with pytest.raises(ConcludedElsewhere):
             evaluated(worker, through(post, worker))
     made = units(out)
-    done = evaluated(out, Watching(lambda: True))  # it would wait for ever if a unit were missing
+    done = evaluated(out, Watching(lambda: True))  # it would wait forever if a unit were missing
 
     assert len(made) == len(set(made)) > 6
     assert units(workers[1]) == made == units(workers[0])
@@ -57,7 +57,7 @@ def timeless(done: Finished, other: Finished) -> str:
     return replace(done.record, environment=other.record.environment).to_json()
 
 
-def test_a_worker_finds_the_record_of_a_run_that_the_driver_has_concluded(tmp_path: Path) -> None:
+def test_a_worker_finds_the_record_of_a_run_that_the_driver_has_finished(tmp_path: Path) -> None:
     out, worker = tmp_path / "driver", tmp_path / "worker"
     evaluated(out)
     share = through(Post(out), worker)
@@ -68,7 +68,7 @@ def test_a_worker_finds_the_record_of_a_run_that_the_driver_has_concluded(tmp_pa
     assert not (out / ".runs").exists()
 
 
-def test_the_units_of_a_run_that_is_over_are_neither_claimed_nor_written(tmp_path: Path) -> None:
+def test_units_of_a_finished_run_are_neither_claimed_nor_written(tmp_path: Path) -> None:
     post = Post(tmp_path)
     unit = ".runs/1f/001-000000000"
     assert post.take(f"{unit}.claim", ME)
@@ -82,7 +82,7 @@ def test_the_units_of_a_run_that_is_over_are_neither_claimed_nor_written(tmp_pat
         pass
 
 
-def test_a_claim_with_the_post_is_held_by_one(tmp_path: Path) -> None:
+def test_a_claim_through_the_post_has_one_holder(tmp_path: Path) -> None:
     post = Post(tmp_path)
     one, other = (
         through(post, tmp_path / name).claims(tmp_path / name / ".runs/1f") for name in "ab"
@@ -95,7 +95,7 @@ def test_a_claim_with_the_post_is_held_by_one(tmp_path: Path) -> None:
     assert held == (True, False, True)
 
 
-def test_the_driver_claims_a_unit_when_no_worker_lives(tmp_path: Path) -> None:
+def test_the_driver_claims_a_unit_if_no_worker_is_alive(tmp_path: Path) -> None:
     alive = True
     claims = Watching(lambda: alive).claims(tmp_path)
     with claims.held("unit") as while_alive:
@@ -108,7 +108,7 @@ def test_the_driver_claims_a_unit_when_no_worker_lives(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", ".runs/../../secret"])
-def test_the_post_reads_nothing_outside_the_folder_of_results(name: str, tmp_path: Path) -> None:
+def test_the_post_reads_no_file_outside_the_folder_of_results(name: str, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("no")
     out = tmp_path / "out"
     write_bytes(out / ".runs/1f/unit", b"yes")
@@ -119,7 +119,7 @@ def test_the_post_reads_nothing_outside_the_folder_of_results(name: str, tmp_pat
         post.read(name)
 
 
-def test_the_post_knows_who_lives_and_what_went_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_post_reports_live_workers_nodes_and_faults(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     post = Post(Path())
@@ -142,7 +142,7 @@ def tasks(*asked: tuple[str, int]) -> list[Task]:
     return [(evaluate_config, (config,)) for config in configs]
 
 
-def test_the_longest_tasks_come_first_and_get_the_most_workers() -> None:
+def test_the_longest_tasks_start_first_and_get_the_most_workers() -> None:
     short, long, middle = tasks((TINY, 100), (SMALL, 1000), (TINY, 1000))
     ordered = in_order([short, long, middle])
     starts = [start_of(ordered, number, 20) for number in range(20)]
@@ -156,12 +156,12 @@ def test_the_longest_tasks_come_first_and_get_the_most_workers() -> None:
 @pytest.mark.parametrize(
     "address", ["", "head", "head:", ":1", "ray://head:10001", "h:99999", "h:x"]
 )
-def test_an_address_that_is_none_is_refused(address: str) -> None:
+def test_a_malformed_address_is_refused(address: str) -> None:
     with pytest.raises(SatbenchError, match=r"^expected --address HOST:PORT"):
         check_address(address)
 
 
-def test_a_cluster_that_does_not_answer_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_cluster_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def refuse(where: tuple[str, int], seconds: float) -> None:

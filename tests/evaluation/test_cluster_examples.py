@@ -1,4 +1,4 @@
-"""The scripts and the manifest for clusters, as far as one machine can run them."""
+"""The scripts and the manifest for clusters, tested as far as one machine can run them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXAMPLES = ROOT / "examples" / "cluster"
 SCRIPTS = sorted(EXAMPLES.glob("*.sbatch"))
 MODEL = "fmnist-sat-tiny-silu-s0"
 WORDS = ("--model", MODEL, "--attack", "pgd-5", "--limit", "60", "--batch-size", "10")
-STANDING_IN = {  # for what Slurm has and this machine lacks
+STANDING_IN = {  # in place of programs of Slurm that this machine lacks
     "srun": 'while [ "${1:0:1}" = "-" ]; do shift; done\nexec "$@"',
     "scontrol": "echo 127.0.0.1",
     "satbench": f'exec {shlex.quote(sys.executable)} -m satbench "$@"',
@@ -37,7 +37,7 @@ def manifest() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_a_script_is_bash(script: Path) -> None:
+def test_each_script_has_valid_bash_syntax(script: Path) -> None:
     done = subprocess.run(["bash", "-n", script], capture_output=True, text=True)
 
     assert (0, "") == (done.returncode, done.stderr)
@@ -48,7 +48,7 @@ def test_there_are_two_scripts() -> None:
     assert ["array.sbatch", "ray.sbatch"] == [path.name for path in SCRIPTS]
 
 
-def test_the_manifest_runs_a_command_of_satbench_where_the_results_are_mounted() -> None:
+def test_the_manifest_runs_satbench_with_its_output_on_the_mounted_volume() -> None:
     spec = manifest()["spec"]
     command = spec["entrypoint"]
     words = shlex.split(command)
@@ -95,7 +95,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_the_job_array_makes_the_record_of_one_process(
+def test_the_job_array_writes_the_same_record_as_one_process(
     whole: dict[str, Any], tmp_path: Path
 ) -> None:
     given = environment(tmp_path, SHARDS="3")
@@ -111,7 +111,7 @@ def test_the_job_array_makes_the_record_of_one_process(
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("ray") is None, reason="needs satbench[ray]")
-def test_ray_on_slurm_makes_the_record_of_one_process(
+def test_ray_on_slurm_writes_the_same_record_as_one_process(
     whole: dict[str, Any], tmp_path: Path
 ) -> None:
     with socket.socket() as free:

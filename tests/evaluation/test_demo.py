@@ -1,4 +1,4 @@
-"""The demo says what it does and how long it takes, and shows three models."""
+"""The demo evaluates three models, and reports progress and the remaining time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_the_demo_evaluates_three_models_and_says_which_of_how_many(
+def test_the_demo_evaluates_three_models_and_numbers_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.set_num_threads(2)
@@ -48,7 +48,7 @@ def test_the_demo_evaluates_three_models_and_says_which_of_how_many(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small")
-def test_a_quiet_demo_says_nothing_on_stderr(
+def test_a_quiet_demo_prints_nothing_on_stderr(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     demo.run_demo(tmp_path, "cpu", quiet=True)
@@ -57,7 +57,7 @@ def test_a_quiet_demo_says_nothing_on_stderr(
 
 
 @pytest.mark.slow
-def test_the_whole_demo_takes_every_model_of_the_board(
+def test_the_whole_demo_evaluates_every_model_of_the_board(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo, "board_names", lambda: [SAT])
@@ -73,7 +73,7 @@ def test_the_whole_demo_takes_every_model_of_the_board(
     assert "model 1 of 1" in capsys.readouterr().err
 
 
-def test_passes_are_those_of_the_records(published: list[Record]) -> None:
+def test_the_expected_passes_come_from_the_records(published: list[Record]) -> None:
     of_model = [r for r in published if r.model.name == SAT and r.suite[0].startswith("pgd")]
     record = of_model[0]
     numbers = record.attack_stages()[0][1]
@@ -91,7 +91,7 @@ def published() -> list[Record]:
     return board_definition("fashion-mnist-linf-0.1").read_records()
 
 
-def test_less_is_to_go_once_an_evaluation_is_finished() -> None:
+def test_the_remaining_time_falls_after_each_evaluation() -> None:
     jobs = [Work(SAT, ("pgd-50",), 100), Work(SAT, ("pgd-50",), 200)]
     clock = Clock(jobs, "cpu")
     before = clock.seconds_left()
@@ -104,6 +104,6 @@ def test_less_is_to_go_once_an_evaluation_is_finished() -> None:
     assert before > between > clock.seconds_left() == 0
 
 
-def test_an_unknown_device_ends_the_demo_in_a_sentence(tmp_path: Path) -> None:
+def test_an_unknown_device_ends_the_demo_with_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(SatbenchError):
         demo.run_demo(tmp_path, "nowhere", quiet=True)

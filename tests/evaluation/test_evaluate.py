@@ -51,14 +51,14 @@ def test_evaluate_can_be_called_as_the_readme_says(mean_model: nn.Module, tmp_pa
     assert record.verdicts == [0, 1, -1, -1, -1]
 
 
-def test_the_record_has_the_verdict_of_every_image(mean_model: nn.Module, tmp_path: Path) -> None:
+def test_the_record_holds_the_verdict_of_every_image(mean_model: nn.Module, tmp_path: Path) -> None:
     record = evaluate(mean_model, tmp_path)
 
     assert record.verdicts == [0, 1, 2, -1, -1]
     assert (record.clean_correct, record.surviving(1), record.surviving()) == (4, 3, 2)
 
 
-def test_a_record_without_the_diagnosis_says_so_and_is_not_taken_for_one_with_it(
+def test_a_record_without_diagnosis_says_so_and_does_not_replace_one_with_it(
     mean_model: nn.Module, tmp_path: Path
 ) -> None:
     bare = evaluate(mean_model, tmp_path, diagnose=False)
@@ -75,10 +75,10 @@ def test_a_record_without_the_diagnosis_says_so_and_is_not_taken_for_one_with_it
 
 
 @pytest.mark.parametrize("diagnose", [True, False])
-def test_a_record_is_confirmed_with_and_without_the_diagnosis(
+def test_verify_confirms_a_record_with_or_without_diagnosis(
     diagnose: bool, mean_model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("satbench.diagnosis.diagnose.FEWEST", 2)  # of 4 that are right
+    monkeypatch.setattr("satbench.diagnosis.diagnose.FEWEST", 2)  # of 4 images that are right
     record = evaluate(mean_model, tmp_path, diagnose=diagnose)
 
     assert record.diagnosis
@@ -87,7 +87,7 @@ def test_a_record_is_confirmed_with_and_without_the_diagnosis(
 
 
 @pytest.mark.parametrize("images", [0, 1, 5])
-def test_a_record_whose_diagnosis_tells_of_another_number_of_images_is_not_confirmed(
+def test_a_record_with_a_wrong_number_of_diagnosed_images_is_not_confirmed(
     images: int, mean_model: nn.Module, tmp_path: Path
 ) -> None:
     record = evaluate(mean_model, tmp_path)
@@ -100,7 +100,7 @@ def test_a_record_whose_diagnosis_tells_of_another_number_of_images_is_not_confi
     assert [f"examined {images} of" in fault for fault in faults] == [True]
 
 
-def test_where_no_image_survives_none_is_looked_at(mean_model: nn.Module, tmp_path: Path) -> None:
+def test_no_image_is_diagnosed_if_none_survives(mean_model: nn.Module, tmp_path: Path) -> None:
     record = evaluate(mean_model, tmp_path, eps="0.5")
 
     assert record.surviving() == 0
@@ -116,7 +116,7 @@ def test_the_record_says_what_was_evaluated(mean_model: nn.Module, tmp_path: Pat
     assert (record.dataset.name, record.dataset.n, record.dataset.classes) == ("tensors", 5, 2)
 
 
-def test_the_record_counts_what_each_stage_did_and_cost(
+def test_the_record_counts_the_images_and_passes_of_each_stage(
     mean_model: nn.Module, tmp_path: Path
 ) -> None:
     record = evaluate(mean_model, tmp_path, attacks=["pgd-1(start=clean,keep=last)", "pgd-3"])
@@ -127,7 +127,7 @@ def test_the_record_counts_what_each_stage_did_and_cost(
     assert record.stages[1].attacked == 3
 
 
-def test_the_record_agrees_with_itself_and_with_its_file(
+def test_the_record_is_consistent_and_equals_its_file(
     mean_model: nn.Module, tmp_path: Path
 ) -> None:
     record = evaluate(mean_model, tmp_path)
@@ -137,7 +137,7 @@ def test_the_record_agrees_with_itself_and_with_its_file(
     assert read_record(path) == record
 
 
-def test_the_witnesses_lie_beside_the_record_one_for_each_broken_image(
+def test_the_witness_file_next_to_the_record_has_one_image_per_broken_image(
     mean_model: nn.Module, tmp_path: Path
 ) -> None:
     record = evaluate(mean_model, tmp_path)
@@ -149,7 +149,7 @@ def test_the_witnesses_lie_beside_the_record_one_for_each_broken_image(
     assert (mean_model(torch.from_numpy(witnesses.images)).argmax(1) == 0).all()
 
 
-def test_witnesses_are_in_the_order_of_the_images_whatever_stage_broke_them(
+def test_witnesses_are_in_the_order_of_images_not_of_stages(
     mean_model: nn.Module, tmp_path: Path
 ) -> None:
     record = evaluate(mean_model, tmp_path, x=X.flip(0))
@@ -168,7 +168,7 @@ def test_a_model_that_nothing_breaks_has_no_witnesses(
     assert read_witnesses(witnesses_path(path)).images.shape == (0, 1, 2, 2)
 
 
-def test_the_model_comes_back_as_it_was(mean_model: nn.Module, tmp_path: Path) -> None:
+def test_the_model_is_unchanged_after_an_evaluation(mean_model: nn.Module, tmp_path: Path) -> None:
     mean_model.train()
     evaluate(mean_model, tmp_path)
 
@@ -176,14 +176,14 @@ def test_the_model_comes_back_as_it_was(mean_model: nn.Module, tmp_path: Path) -
     assert [(p.requires_grad, p.grad) for p in mean_model.parameters()] == [(True, None)]
 
 
-def test_global_generators_are_left_alone(
+def test_global_random_generators_are_unchanged(
     mean_model: nn.Module, global_generators: None, tmp_path: Path
 ) -> None:
     x = X.repeat(1, 1, 4, 4)
     evaluate(mean_model, tmp_path, x=x, attacks=["pgd-2", "apgd-ce(steps=2)", "square(queries=5)"])
 
 
-def test_numpy_arrays_are_taken(mean_model: nn.Module, tmp_path: Path) -> None:
+def test_numpy_arrays_are_accepted(mean_model: nn.Module, tmp_path: Path) -> None:
     tensors, arrays = (
         evaluate(mean_model, tmp_path / str(i), x=x, y=y)
         for i, (x, y) in enumerate([(X, Y), (X.numpy(), Y.numpy())])
@@ -193,11 +193,11 @@ def test_numpy_arrays_are_taken(mean_model: nn.Module, tmp_path: Path) -> None:
     assert arrays.identity == tensors.identity
 
 
-def test_the_first_examples_are_taken(mean_model: nn.Module, tmp_path: Path) -> None:
+def test_n_examples_evaluates_the_first_images(mean_model: nn.Module, tmp_path: Path) -> None:
     assert evaluate(mean_model, tmp_path, n_examples=3).verdicts == [0, 1, 2]
 
 
-def test_eps_may_be_written_in_any_way(mean_model: nn.Module, tmp_path: Path) -> None:
+def test_eps_as_a_fraction_and_as_a_float_are_equal(mean_model: nn.Module, tmp_path: Path) -> None:
     found = [
         evaluate(mean_model, tmp_path / str(i), eps=eps).identity
         for i, eps in enumerate(("8/255", 8 / 255))
@@ -206,14 +206,16 @@ def test_eps_may_be_written_in_any_way(mean_model: nn.Module, tmp_path: Path) ->
     assert found[0] == found[1]
 
 
-def test_l2_is_measured_as_such(mean_model: nn.Module, tmp_path: Path) -> None:
+def test_l2_distances_are_measured_in_l2(mean_model: nn.Module, tmp_path: Path) -> None:
     # 4 pixels, so the distance in L2 is twice the distance of the mean.
     record = evaluate(mean_model, tmp_path, norm="l2", attacks=["pgd-9(start=clean)"], eps=0.21)
 
     assert record.verdicts == [0, 1, 1, -1, -1]
 
 
-def test_a_shipped_model_is_evaluated_by_its_name_as_it_was_trained(tmp_path: Path) -> None:
+def test_a_shipped_model_is_evaluated_by_name_with_the_settings_of_its_training(
+    tmp_path: Path,
+) -> None:
     record = api.evaluate(SHIPPED, attacks=["pgd-2"], n_examples=20, out=tmp_path)
 
     assert (record.model.name, record.dataset.name) == (SHIPPED, "fashion-mnist")
@@ -252,7 +254,7 @@ def test_a_users_model_is_evaluated_on_a_data_set_by_name(
     ],
     ids=lambda value: str(value)[:20] if isinstance(value, dict) else "said",
 )
-def test_a_wrong_set_up_is_refused_in_one_sentence(
+def test_wrong_arguments_are_refused_in_one_sentence(
     changes: dict[str, Any], said: str, mean_model: nn.Module, tmp_path: Path
 ) -> None:
     with pytest.raises(SatbenchError, match=said):
@@ -275,7 +277,7 @@ def test_a_number_out_of_range_is_refused_in_one_sentence(
         evaluate(mean_model, tmp_path, **changes)
 
 
-def test_a_model_by_name_is_evaluated_on_tensors(fashion: Dataset, tmp_path: Path) -> None:
+def test_a_named_model_is_evaluated_on_tensors(fashion: Dataset, tmp_path: Path) -> None:
     few = fashion.first(6)
     x, y = torch.from_numpy(few.pixels(np.arange(6))), torch.from_numpy(few.labels)
     named = api.evaluate(SHIPPED, x, y, attacks=["pgd-2"], n_examples=5, out=tmp_path)
@@ -298,14 +300,14 @@ def test_images_without_labels_and_labels_without_images_are_refused(
         api.evaluate(SHIPPED if by_name else mean_model, x, y, eps="0.1", out=tmp_path)
 
 
-def test_a_model_by_name_still_needs_an_eps_that_nobody_knows(tmp_path: Path) -> None:
+def test_a_named_model_without_a_known_eps_needs_one(tmp_path: Path) -> None:
     with pytest.raises(
         SatbenchError, match=r"^expected a radius for the attacks on torchvision:resnet18"
     ):
         api.evaluate("torchvision:resnet18@IMAGENET1K_V1", X, Y, out=tmp_path)
 
 
-def test_images_of_another_shape_than_the_cards_are_refused(tmp_path: Path) -> None:
+def test_images_whose_shape_differs_from_the_card_are_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / "tree" / name).mkdir(parents=True)
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "tree" / name / "0.png")
@@ -316,7 +318,7 @@ def test_images_of_another_shape_than_the_cards_are_refused(tmp_path: Path) -> N
         evaluate_config(config)
 
 
-# Identity, and what is found again
+# Identity, and records that are found again
 
 
 @pytest.fixture
@@ -337,14 +339,16 @@ def run(shipped: LoadedModel, fashion: Dataset) -> Callable[..., Finished]:
     return run
 
 
-def test_the_same_evaluation_is_found_again(run: Callable[..., Finished], tmp_path: Path) -> None:
+def test_the_record_of_the_same_evaluation_is_found_again(
+    run: Callable[..., Finished], tmp_path: Path
+) -> None:
     first, second = run(tmp_path), run(tmp_path)
 
     assert (first.found, second.found) == (False, True)
     assert second.record == first.record
 
 
-def test_the_same_attack_in_other_words_is_the_same_evaluation(
+def test_two_specs_of_the_same_attack_are_the_same_evaluation(
     run: Callable[..., Finished], tmp_path: Path
 ) -> None:
     run(tmp_path, ("pgd-2",))
@@ -358,7 +362,7 @@ def test_the_same_attack_in_other_words_is_the_same_evaluation(
     [{"eps": "0.11"}, {"n": 9}, {"seed": 1}, {"attacks": ("pgd-3",)}],
     ids=str,
 )
-def test_another_input_is_another_evaluation(
+def test_another_input_makes_another_evaluation(
     changes: dict[str, Any], run: Callable[..., Finished], tmp_path: Path
 ) -> None:
     first, second = run(tmp_path), run(tmp_path, **changes)
@@ -368,13 +372,17 @@ def test_another_input_is_another_evaluation(
     assert len(list(tmp_path.glob("*.json"))) == 2
 
 
-def test_the_order_of_the_attacks_is_an_input(run: Callable[..., Finished], tmp_path: Path) -> None:
+def test_the_order_of_the_attacks_changes_the_identity(
+    run: Callable[..., Finished], tmp_path: Path
+) -> None:
     run(tmp_path, ("pgd-2", "pgd-3"))
 
     assert not run(tmp_path, ("pgd-3", "pgd-2")).found
 
 
-def test_the_batch_size_is_no_input(run: Callable[..., Finished], tmp_path: Path) -> None:
+def test_the_batch_size_does_not_change_the_identity(
+    run: Callable[..., Finished], tmp_path: Path
+) -> None:
     run(tmp_path, batch_size=4)
 
     assert run(tmp_path, batch_size=3).found
@@ -391,7 +399,7 @@ def test_another_batch_size_gives_the_same_verdicts_and_witnesses(
     ]
 
 
-def test_two_models_of_the_same_weights_and_other_code_are_two_evaluations(
+def test_two_models_with_equal_weights_and_different_code_are_two_evaluations(
     mean_model: nn.Module, tmp_path: Path
 ) -> None:
     class Negated(type(mean_model)):  # type: ignore[misc]
@@ -411,7 +419,7 @@ def test_two_models_of_the_same_weights_and_other_code_are_two_evaluations(
     assert records[1].verdicts[0] != 0
 
 
-def test_the_file_is_named_after_what_was_evaluated(
+def test_the_file_name_holds_model_data_set_threat_model_and_identity(
     run: Callable[..., Finished], tmp_path: Path
 ) -> None:
     done = run(tmp_path, eps="8/255")
@@ -442,7 +450,7 @@ def test_the_overall_cost_is_the_sum_of_the_rows(mean_model: nn.Module, tmp_path
 
 
 class Permuted(nn.Module):
-    """A model whose outputs number the classes in another order than the labels."""
+    """A model whose outputs have another order of classes than the labels."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -466,7 +474,7 @@ class Normalised(nn.Module):
 
 
 @pytest.mark.parametrize("spoil", [Permuted, Normalised])
-def test_a_model_that_only_guesses_is_flagged_with_the_likely_causes(
+def test_a_model_at_chance_level_is_flagged_with_the_likely_causes(
     spoil: Callable[[nn.Module], nn.Module], shipped: LoadedModel, fashion: Dataset, tmp_path: Path
 ) -> None:
     x, y = torch.from_numpy(fashion.pixels(np.arange(100))), torch.from_numpy(fashion.labels[:100])

@@ -1,4 +1,4 @@
-"""What an evaluation costs, before it runs; and what a record says that it cost."""
+"""The forecast of the cost of an evaluation, and the cost in a record."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ PUBLISHED = Path(__file__).parents[2] / "leaderboard/fashion-mnist-linf-0.1/reco
 # FLOPs
 
 
-def test_flops_are_those_of_products_and_convolutions() -> None:
+def test_flops_count_matrix_products_and_convolutions() -> None:
     net = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(48, 5))
     found = pass_flops(net.eval().requires_grad_(False), torch.zeros(1, 2, 4, 4))
 
-    # 16 places, 3 × 2 × 9 weights each; 48 × 5 weights; two FLOPs a weight.
+    # 16 places with 3 × 2 × 9 weights each; 48 × 5 weights; two FLOPs per weight.
     forward = 2 * (16 * 3 * 2 * 9 + 48 * 5)
     assert found == PassFlops(forward, forward)
 
 
-def test_a_model_whose_passes_cannot_be_followed_has_no_flops() -> None:
+def test_a_model_that_cannot_be_traced_has_no_flops() -> None:
     class Fails(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             raise ValueError("no")
@@ -51,15 +51,15 @@ def test_a_model_whose_passes_cannot_be_followed_has_no_flops() -> None:
     assert pass_flops(Fails(), torch.zeros(1, 1, 2, 2)) is None
 
 
-def test_seconds_of_passes_count_each_backward_with_its_forward() -> None:
+def test_the_seconds_of_a_backward_include_its_forward() -> None:
     assert PassSeconds(1.0, 3.0).of(10, 4) == 4 * 3.0 + 6 * 1.0
     assert PassSeconds(1.0, 3.0).of(4, 4) == 12.0
 
 
-# What is known of attacks
+# The cost of attacks
 
 
-def test_the_cost_of_a_stage_is_that_of_an_image_that_holds_out() -> None:
+def test_the_cost_of_a_stage_is_that_of_a_surviving_image() -> None:
     assert costs_of(parse_suite(["pgd(steps=7,restarts=2)"]), 10)[1:] == (StageCost(28),)
     fast = costs_of(parse_suite(["fast(source=none)"]), 10)
     parts = [stage.part for stage in parse_suite(["fast(source=none)"])]
@@ -67,7 +67,7 @@ def test_the_cost_of_a_stage_is_that_of_an_image_that_holds_out() -> None:
     assert fast[1 + parts.index("square")].passes == 400
 
 
-def test_passes_of_a_shipped_model_are_those_of_its_records() -> None:
+def test_the_forecast_for_a_shipped_model_uses_its_records() -> None:
     (seen,) = foreseen(["pgd-50"], SHIPPED, "linf", 10)
     records = [read_record(path) for path in sorted(PUBLISHED.glob(f"{SHIPPED}-*.json"))]
     stage, n = next(
@@ -83,13 +83,13 @@ def test_passes_of_a_shipped_model_are_those_of_its_records() -> None:
     assert seen.most.passes == 100
 
 
-def test_passes_of_pgd_go_with_its_steps() -> None:
+def test_the_passes_of_pgd_are_proportional_to_its_steps() -> None:
     few, many = foreseen(["pgd-20", "pgd-50"], SHIPPED, "linf", 10)
 
     assert few.about.passes == pytest.approx(many.about.passes * 20 / 50)
 
 
-def test_an_attack_that_no_record_ran_costs_what_its_parameters_allow() -> None:
+def test_an_attack_in_no_record_costs_the_maximum_that_its_parameters_allow() -> None:
     (seen,) = foreseen(["square(queries=77)"], SHIPPED, "linf", 10)
 
     assert seen.most == seen.about
@@ -106,7 +106,7 @@ def made() -> Forecast:
     return forecast(config, {"here": 3600.0, "A100": 7200.0})
 
 
-def test_a_forecast_adds_up(made: Forecast) -> None:
+def test_the_total_of_a_forecast_is_the_sum_of_its_lines(made: Forecast) -> None:
     assert [line.name for line in made.lines[:2]] == ["clean", "pgd-10"]
     assert made.passes == pytest.approx(sum(line.passes for line in made.lines))
     assert made.lines[0].passes == 50
@@ -116,7 +116,7 @@ def test_a_forecast_adds_up(made: Forecast) -> None:
     assert made.flops > 1e6 * made.passes / 2
 
 
-def test_time_and_money_of_a_machine_are_flops_by_its_rate(made: Forecast) -> None:
+def test_time_and_money_on_a_machine_follow_from_flops_and_its_rate(made: Forecast) -> None:
     here = made.places[0]
     (gpu,) = (place for place in made.places if place.machine.name == "A100")
     assert made.flops is not None
@@ -130,14 +130,14 @@ def test_time_and_money_of_a_machine_are_flops_by_its_rate(made: Forecast) -> No
     assert all(place.money is None for place in others)
 
 
-def test_a_forecast_is_plain_data(made: Forecast) -> None:
+def test_a_forecast_can_be_written_as_json(made: Forecast) -> None:
     told = json.loads(json.dumps(forecast_data(made)))
 
     assert told["passes"] == made.passes
     assert told["places"][0]["money"] == made.places[0].money
 
 
-def test_prices_are_read_and_refused() -> None:
+def test_prices_are_parsed_and_malformed_ones_are_refused() -> None:
     assert parse_prices(["0.4", "H100=2.5"]) == {"here": 0.4, "H100": 2.5}
     with pytest.raises(UnknownNameError, match="H100"):
         parse_prices(["H1000=2"])
@@ -149,7 +149,7 @@ def test_prices_are_read_and_refused() -> None:
 # Units of work
 
 
-def test_a_unit_is_cut_by_flops_and_never_above_the_batch() -> None:
+def test_the_size_of_a_unit_depends_on_flops_and_is_at_most_the_batch_size() -> None:
     flops = PassFlops(10**9, 10**9)
     fit = int(UNIT["cpu"] / (100 * 1e9))
 
@@ -161,7 +161,7 @@ def test_a_unit_is_cut_by_flops_and_never_above_the_batch() -> None:
 
 
 @pytest.mark.parametrize("name", [SHIPPED, "fmnist-sat-small-silu-s0"])
-def test_units_of_shipped_models_are_what_they_were(name: str) -> None:
+def test_the_size_of_units_of_shipped_models_is_still_250_images(name: str) -> None:
     net = satbench.load_model(name)
     module = net.eval().requires_grad_(False)
     flops = pass_flops(module, torch.zeros(1, 1, 28, 28))
@@ -172,10 +172,10 @@ def test_units_of_shipped_models_are_what_they_were(name: str) -> None:
             assert images_a_unit(cost, flops, CPU, 250) == 250
 
 
-# What a record says
+# The cost in a record
 
 
-def test_a_record_tells_the_flops_of_its_passes(
+def test_a_record_holds_the_flops_of_its_passes(
     shipped: LoadedModel, fashion: Dataset, tmp_path: Path
 ) -> None:
     x, y = fashion.pixels(torch.arange(10).numpy()), fashion.labels[:10]
@@ -189,7 +189,7 @@ def test_a_record_tells_the_flops_of_its_passes(
     assert read_record(record.path) == record
 
 
-def test_records_from_before_are_read_and_get_no_new_field() -> None:
+def test_older_records_are_read_and_get_no_new_fields() -> None:
     for path in sorted(PUBLISHED.glob(f"{SHIPPED}-*.json")):
         record = read_record(path)
         before = json.loads(path.read_text())["environment"]
@@ -201,7 +201,7 @@ def record_of(**environment: object) -> Record:
     return replace(record, environment=replace(record.environment, **environment))  # type: ignore[arg-type]
 
 
-def test_flops_and_joules_are_written_where_they_are_known() -> None:
+def test_flops_and_joules_are_written_to_a_record_if_they_are_known() -> None:
     record = record_of(flops=12345, joules=6.5)
     told = json.loads(record.to_json())["environment"]
 
@@ -209,7 +209,7 @@ def test_flops_and_joules_are_written_where_they_are_known() -> None:
     assert parse_record(record.to_json(), "it") == record
 
 
-def test_the_rate_of_a_machine_is_measured_by_records_that_tell_their_flops() -> None:
+def test_the_rate_of_a_machine_is_computed_from_records_with_flops() -> None:
     own = {"device": "NVIDIA X", "clean_seconds": 2.0, "stage_seconds": [8.0]}
     plain = record_of(**own)
     assert measured_machines([plain]) == []

@@ -1,4 +1,4 @@
-"""Who helps a command: how many processes by default, on which cores and devices, and when."""
+"""The helper processes of a command: their default number, cores, devices, and start."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Ended:
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Started:
-    """What helpers were started with; none is started in earnest, on a machine of four cores."""
+    """The arguments of started helpers, on a machine of four cores; no helper really starts."""
     told: Started = []
 
     def note(tasks: Sequence[Task], places: Sequence[int]) -> Ended:
@@ -53,7 +53,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
 
 @pytest.fixture
 def pinned(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """Which cores this process was kept on."""
+    """The cores that this process was pinned to."""
     told: list[list[int]] = []
     monkeypatch.setattr(workers, "_pin", lambda thread, places: told.append(list(places)))
     return told
@@ -82,13 +82,13 @@ def tasks_of(*configs: EvalConfig) -> list[Task]:
         ([config(fresh=True)], 2, 1),
     ],
 )
-def test_by_default_each_process_has_two_units_of_a_stage(
+def test_by_default_each_process_has_at_least_two_units_of_a_stage(
     configs: list[EvalConfig], cores: int, count: int
 ) -> None:
     assert count == default_count(configs, cores)
 
 
-def test_the_configs_within_tasks_are_found_and_changed() -> None:
+def test_the_configs_inside_tasks_are_found_and_changed() -> None:
     matrix = transfer_config([RELU, SILU], [SILU], device="cpu")
     given = [(print, ([config(), config(SILU)], ())), (print, (matrix,))]
 
@@ -98,7 +98,7 @@ def test_the_configs_within_tasks_are_found_and_changed() -> None:
     assert [print, print] == [function for function, _ in changed(given, device="cuda:1")]
 
 
-def test_cores_and_threads_are_shared_out_and_given_back(
+def test_cores_and_threads_are_shared_with_helpers_and_restored(
     started: Started, pinned: list[list[int]]
 ) -> None:
     torch.set_num_threads(4)
@@ -113,7 +113,7 @@ def test_cores_and_threads_are_shared_out_and_given_back(
     assert pinned == [[0, 1], [0, 1, 2, 3]]
 
 
-def test_the_cores_of_a_process_are_those_that_it_was_kept_on() -> None:
+def test_a_process_with_a_helper_is_pinned_to_half_of_its_cores() -> None:
     before = cores()
     with helped([], Workers(2)):
         within = sorted(os.sched_getaffinity(0))
@@ -122,7 +122,7 @@ def test_the_cores_of_a_process_are_those_that_it_was_kept_on() -> None:
     assert cores() == before
 
 
-def test_helpers_of_the_default_start_when_the_work_has_lasted_a_while(
+def test_default_helpers_start_only_after_some_time(
     started: Started, pinned: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers, "_more_that_fit", lambda: 9)
@@ -143,7 +143,7 @@ def test_a_short_command_starts_no_helper(started: Started, pinned: list[list[in
     assert started == []
 
 
-def test_no_more_helpers_start_than_memory_holds(
+def test_no_more_helpers_start_than_fit_into_memory(
     started: Started, pinned: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers, "_more_that_fit", lambda: 1)
@@ -155,14 +155,14 @@ def test_no_more_helpers_start_than_memory_holds(
     assert workers._more_that_fit() == 1
 
 
-def test_the_free_memory_is_counted_in_processes_like_this_one() -> None:
+def test_the_number_of_processes_that_fit_follows_from_free_memory() -> None:
     lines = Path("/proc/meminfo").read_text().splitlines()
     (free,) = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
 
     assert 0 <= workers._more_that_fit() < free / 50_000  # torch takes more than 50 MB
 
 
-def test_each_gpu_gets_a_process(
+def test_each_gpu_gets_one_process(
     started: Started, pinned: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
@@ -184,16 +184,16 @@ def test_each_gpu_gets_a_process(
         (Workers(1, "local", "head:6379"), False),
     ],
 )
-def test_workers_that_cannot_be_are_refused(given: Workers, again: bool) -> None:
+def test_invalid_workers_are_refused(given: Workers, again: bool) -> None:
     with pytest.raises(SatbenchError):
         given.checked(again)
 
 
-def test_a_run_that_is_begun_anew_has_no_helpers() -> None:
+def test_a_run_that_starts_again_has_no_helpers() -> None:
     assert Workers(1) == Workers(None).checked(again=True)
 
 
-def test_a_process_that_leads_keeps_others_out_but_not_its_helpers(tmp_path: Path) -> None:
+def test_a_leading_process_excludes_other_processes_but_not_its_helpers(tmp_path: Path) -> None:
     leader, other, helper = (RunStore(tmp_path, "0" * 64, (0,)) for _ in range(3))
     with leader.claimed(Leading()):
         with (

@@ -1,4 +1,4 @@
-"""What peers take in silence, or pay for with the caller's model: one case each."""
+"""Misuse that other libraries accept silently, or that damages the caller's model in them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def labels() -> Tensor:
 
 
 class Fragile(nn.Module):
-    """Two classes by the mean pixel, with all that careless use of a model can damage.
+    """Two classes by the mean pixel, with all state that careless use of a model can damage.
 
     Logits (-s, s), s = mean - 1/2; in train mode the batch norm and the dropout would spoil them.
     """
@@ -72,7 +72,7 @@ def contents(tensor: Tensor | None) -> object:
 
 
 def traces(model: nn.Module) -> dict[str, object]:
-    """Return all that must come back: values, identities, modes, hooks."""
+    """Return all that must be unchanged: values, identities, modes, hooks."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     tensors = (*model.parameters(), *model.buffers())
     return {
@@ -91,7 +91,7 @@ def generators() -> list[object]:
 
 
 def fingerprint(thing: object) -> object:
-    """Return all of an argument that a careless callee could change."""
+    """Return everything in an argument that a careless function could change."""
     if not isinstance(thing, Tensor):
         return repr(thing)
     return contents(thing), thing.requires_grad, contents(thing.grad), thing.device, thing._version
@@ -99,7 +99,7 @@ def fingerprint(thing: object) -> object:
 
 @dataclass
 class Case:
-    """A call, and either what is said about it or the verdicts that are right."""
+    """A call, and either its error or its correct verdicts."""
 
     name: str
     said: str = ""
@@ -117,7 +117,7 @@ def train_everything() -> nn.Module:
 
 
 def nan_where(low: float, high: float) -> Callable[[], nn.Module]:
-    """Return what makes a model whose logits are NaN where they are between two numbers."""
+    """Return a function that makes a model whose logits are NaN between two numbers."""
 
     def spoil(logits: Tensor) -> Tensor:
         score = logits[:, 1:]
@@ -163,7 +163,7 @@ class Closed(Fragile):
 
 
 class Counting(Fragile):
-    """A model that writes into a buffer in eval mode too."""
+    """A model that writes into a buffer, also in eval mode."""
 
     count: Tensor
 
@@ -230,7 +230,7 @@ BY_SQUARE = [0, 2, 2, -1, -1]
 NOT_FINITE = r"^expected finite logits, got NaN or infinity for "
 
 CASES = [
-    # Right answers, and nothing damaged
+    # Correct verdicts, and no damage
     Case("correct use"),
     Case("model in train mode", model=train_everything),
     Case("model that counts in a buffer", model=Counting),
@@ -503,7 +503,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_misuse_is_refused_or_answered_rightly_and_nothing_is_touched(
+def test_a_misuse_is_refused_or_evaluated_correctly_and_changes_nothing(
     case: Case, tmp_path: Path
 ) -> None:
     model, x, y = case.model(), case.x(), case.y()
@@ -557,12 +557,12 @@ def test_a_random_model_gets_the_same_verdicts_for_the_same_seed(
     assert found[0] == found[1]
 
 
-def test_training_refuses_a_seed_beyond_64_bits() -> None:
+def test_training_refuses_a_seed_of_more_than_64_bits() -> None:
     with pytest.raises(SatbenchError, match=r"^expected a seed of at most 64 bits, got one of 65"):
         load_recipe("fmnist-sat", seed=2**64)
 
 
-def test_a_factorys_model_may_have_a_train_that_returns_nothing(
+def test_the_train_method_of_a_factorys_model_may_return_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
@@ -582,7 +582,7 @@ def test_a_factorys_model_may_have_a_train_that_returns_nothing(
     assert record.n == 4
 
 
-def test_evaluating_by_name_leaves_the_global_generators_alone(
+def test_an_evaluation_by_name_does_not_change_the_global_generators(
     global_generators: None, tmp_path: Path
 ) -> None:
     satbench.evaluate("fmnist-sat-tiny-relu-s0", attacks=["pgd-1"], n_examples=2, out=tmp_path)

@@ -1,4 +1,4 @@
-"""What an evaluation costs beside its attacks, counted on the model and its copies."""
+"""The passes of an evaluation beyond its attacks, counted on the model and its copies."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def right(model: nn.Module, images: Dataset, n: int) -> tuple[Tensor, Tensor]:
 
 
 def attack_itself(record: Record) -> int:
-    """The clean pass, the searches, and the judge's pass of what each returned."""
+    """The passes of the clean images, the searches, and the judge on each result."""
     searches = sum(stage.forwards + stage.backwards for stage in record.stages)
     return record.n + searches + sum(stage.attacked for stage in record.stages)
 
@@ -75,9 +75,10 @@ def some(fashion: Dataset) -> Dataset:
     return fashion.first(60)
 
 
-LOOK = 3 * 2 * 8  # 8 of 20 images, as they are and moved, with gradients and without, and backward
-BESIDE = LOOK - 8 + 1 + 2 + 3  # 8 of them the clean pass asks anyway; one alone; counted; the proof
-DIAGNOSIS = 1 + 4 * 4 + 2 * 1  # its rounding; 4 images; one of them attacked
+LOOK = 3 * 2 * 8  # 8 of 20 images, clean and perturbed, with and without gradients, and backward
+# The clean pass includes 8 of these images.  The others: one image alone; counted; the proof.
+BESIDE = LOOK - 8 + 1 + 2 + 3
+DIAGNOSIS = 1 + 4 * 4 + 2 * 1  # the rounding; 4 images; one attacked image
 
 
 def test_an_evaluation_of_20_images_costs_at_most_a_tenth_more_than_the_attack(
@@ -93,7 +94,9 @@ def test_an_evaluation_of_20_images_costs_at_most_a_tenth_more_than_the_attack(
     assert counter.passes <= 1.1 * attack_itself(record)
 
 
-def test_where_every_image_falls_no_pass_is_spent_on_doubts(some: Dataset, tmp_path: Path) -> None:
+def test_an_evaluation_without_survivors_spends_no_pass_on_the_diagnosis(
+    some: Dataset, tmp_path: Path
+) -> None:
     counter, model = counted(WEAK)
     x, y = right(model, some, 20)
     counter.forwards = counter.backwards = 0
@@ -103,7 +106,7 @@ def test_where_every_image_falls_no_pass_is_spent_on_doubts(some: Dataset, tmp_p
     assert counter.passes == attack_itself(record) + BESIDE
 
 
-def test_an_attack_costs_what_preflight_asks_beside_it(some: Dataset, tmp_path: Path) -> None:
+def test_satbench_attack_costs_its_search_and_preflight_only(some: Dataset, tmp_path: Path) -> None:
     counter, model = counted(ROBUST)
     x, y = right(model, some, 20)
     record = satbench.evaluate(model, x, y, attacks=PGD, eps=0.1, out=tmp_path)
@@ -113,7 +116,7 @@ def test_an_attack_costs_what_preflight_asks_beside_it(some: Dataset, tmp_path: 
     assert counter.passes == attack_itself(record) + BESIDE
 
 
-def test_a_run_makes_one_fast_copy_and_none_for_stages_without_survivors(
+def test_a_run_makes_one_fast_copy_and_none_for_stages_without_images(
     some: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[nn.Module] = []
@@ -141,13 +144,13 @@ SLOW = (
 """Imports of 0.2 to 1 CPU s each, which an evaluation of a small net has no need of."""
 
 
-def test_an_evaluation_imports_nothing_slow(
+def test_an_evaluation_imports_no_slow_library(
     some: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, model = counted(ROBUST)
     x, y = right(model, some, 2)
     for name in SLOW:
-        monkeypatch.setitem(sys.modules, name, None)  # importing it fails
+        monkeypatch.setitem(sys.modules, name, None)  # its import fails
     record = satbench.evaluate(model, x, y, attacks=PGD, eps=0.1, out=tmp_path)
 
     assert [stage.search for stage in record.stages] == ["folded"]

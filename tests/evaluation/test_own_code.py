@@ -1,4 +1,4 @@
-"""A record belongs to the model that made it, also where weights do not tell."""
+"""A record belongs to the model that made it, even if the weights do not distinguish models."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ IMAGES = dataset_from_tensors(X, Y)
 
 
 class Linear(nn.Module):
-    """Three logits by one registered weight; `change` is other code behind them."""
+    """Three logits from one registered weight; `change` is code that is applied to them."""
 
     def __init__(self, change: Callable[[Tensor, Tensor], Tensor] = lambda z, x: z) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Linear(nn.Module):
 
 
 class Hidden(nn.Module):
-    """The same with a weight that no module knows: it lies in a list."""
+    """The same with a weight that is not registered, because it is in a list."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -71,19 +71,19 @@ class Hidden(nn.Module):
 
 
 def false_gradient(z: Tensor, x: Tensor) -> Tensor:
-    """The value of the logits, the gradient of something else."""
+    """Return the logits with the gradient of another function."""
     false = x.flatten(1).sum(1, keepdim=True) * torch.linspace(-1, 1, 3)
     return z.detach() + false - false.detach()
 
 
 def partly_zero_gradient(z: Tensor, x: Tensor) -> Tensor:
-    """The gradient of a few images is lost."""
+    """Return the logits without the gradient of a few images."""
     lost = x[:, 0, 0, 0] < 0.2
     return torch.where(lost[:, None], z.detach(), z)
 
 
 def gated(z: Tensor, x: Tensor) -> Tensor:
-    """The gradient is lost where a pixel is far from what the images have there."""
+    """Return the logits without a gradient if a pixel is far from its value in the images."""
     moved = (x[:, 0, 0, 0] - X[:, 0, 0, 0, None]).abs().min(0).values > 1e-3
     return torch.where(moved[:, None], z.detach(), z)
 
@@ -113,9 +113,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_another_model_in_the_same_folder_has_a_record_of_its_own(
-    name: str, tmp_path: Path
-) -> None:
+def test_another_model_in_the_same_folder_has_its_own_record(name: str, tmp_path: Path) -> None:
     one, other = OTHERS[name]
     for model in (one, other):
         model.__class__.__qualname__ = "Net"
@@ -126,7 +124,7 @@ def test_another_model_in_the_same_folder_has_a_record_of_its_own(
     assert not second.found
 
 
-def test_a_mended_gradient_is_attacked_anew(tmp_path: Path) -> None:
+def test_a_model_with_a_repaired_gradient_is_attacked_again(tmp_path: Path) -> None:
     masked = evaluate(Linear(false_gradient), tmp_path / "one")
     mended = evaluate(Linear(), tmp_path / "one")
     alone = evaluate(Linear(), tmp_path / "alone")
@@ -145,7 +143,7 @@ def test_a_mended_gradient_is_attacked_anew(tmp_path: Path) -> None:
     ],
     ids=["none", "of 1e-6", "of float64", "of a sum"],
 )
-def test_rounding_makes_no_other_model(
+def test_rounding_differences_do_not_make_another_model(
     change: Callable[[Tensor, Tensor], Tensor], tmp_path: Path
 ) -> None:
     first = evaluate(Linear(), tmp_path)
@@ -155,7 +153,7 @@ def test_rounding_makes_no_other_model(
     assert again == first
 
 
-def test_the_answers_are_the_same_each_time_and_in_no_file_of_a_shipped_model(
+def test_answers_are_reproducible_and_not_stored_for_shipped_models(
     tmp_path: Path,
 ) -> None:
     answers = {answers_of(Linear(), IMAGES, CPU) for _ in range(3)}
@@ -167,7 +165,7 @@ def test_the_answers_are_the_same_each_time_and_in_no_file_of_a_shipped_model(
     assert (shipped.model.answers, shipped.model.answers_digest) == ("", "")
 
 
-def test_the_images_decide_and_not_how_many_there_are(tmp_path: Path) -> None:
+def test_answers_do_not_depend_on_the_number_of_images(tmp_path: Path) -> None:
     many = dataset_from_tensors(X.repeat(3, 1, 1, 1), Y.repeat(3))
     one, other = (answers_of(Linear(), many.first(n), CPU) for n in (40, 60))
     few = answers_of(Linear(), many.first(5), CPU)
@@ -198,7 +196,7 @@ class NoBackward(torch.autograd.Function):
         raise RuntimeError("no way back")
 
 
-def test_a_model_without_a_gradient_has_answers_too() -> None:
+def test_a_model_without_a_gradient_has_answers() -> None:
     net = Linear(lambda z, x: NoBackward.apply(x).flatten(1)[:, :3])
     detached = Linear(lambda z, x: z.detach())
 
@@ -206,7 +204,7 @@ def test_a_model_without_a_gradient_has_answers_too() -> None:
     assert set(answers_of(detached, IMAGES, CPU).split()[PROBES : 2 * PROBES]) == {"0"}
 
 
-def test_a_class_that_is_masked_tells_models_apart() -> None:
+def test_a_masked_class_distinguishes_models() -> None:
     masked = [
         answers_of(
             Linear(lambda z, x, k=k: z.index_fill(1, torch.tensor([k]), -torch.inf)), IMAGES, CPU
@@ -218,7 +216,7 @@ def test_a_class_that_is_masked_tells_models_apart() -> None:
     assert masked[1] == masked[2]
 
 
-def test_asking_leaves_the_model_as_it_was() -> None:
+def test_computing_answers_does_not_change_the_model() -> None:
     net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(36), nn.Linear(36, 3)).train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     answers_of(net, IMAGES, CPU)
@@ -228,7 +226,7 @@ def test_asking_leaves_the_model_as_it_was() -> None:
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
-# The numbers
+# Comparison of answers
 
 
 steady = settings(deadline=None, derandomize=True, max_examples=25)
@@ -241,7 +239,7 @@ def numbers(seed: int) -> np.ndarray:
 
 @steady
 @given(st.integers(0, 99), sizes, st.floats(-1e-5, 1e-5))
-def test_answers_of_any_size_agree_up_to_rounding(seed: int, size: float, noise: float) -> None:
+def test_answers_of_any_size_are_equal_up_to_rounding(seed: int, size: float, noise: float) -> None:
     values = size * numbers(seed)
     near = values + noise * np.linalg.norm(values, axis=1, keepdims=True) / 10
 
@@ -250,7 +248,7 @@ def test_answers_of_any_size_agree_up_to_rounding(seed: int, size: float, noise:
 
 @steady
 @given(st.integers(0, 99), sizes, st.integers(0, 15), st.floats(1e-3, 1e3))
-def test_one_image_with_other_logits_is_enough(
+def test_one_image_with_other_logits_makes_another_model(
     seed: int, size: float, image: int, part: float
 ) -> None:
     values = size * numbers(seed)
@@ -262,7 +260,9 @@ def test_one_image_with_other_logits_is_enough(
 
 @steady
 @given(st.integers(0, 99), sizes, st.integers(0, 15))
-def test_one_image_with_another_gradient_is_enough(seed: int, size: float, image: int) -> None:
+def test_one_image_with_another_gradient_makes_another_model(
+    seed: int, size: float, image: int
+) -> None:
     values = size * numbers(seed)
     other = values.copy()
     other[image, PROBES:] *= 0
@@ -270,7 +270,7 @@ def test_one_image_with_another_gradient_is_enough(seed: int, size: float, image
     assert difference(show_answers(values), show_answers(other)) == "gradients"
 
 
-def test_a_unit_at_its_kink_makes_no_other_model_and_a_shift_of_all_does() -> None:
+def test_a_shift_of_all_gradients_makes_another_model_but_of_few_does_not() -> None:
     values = numbers(0)
     kinked, shifted = values.copy(), values.copy()
     kinked[:5, PROBES:] *= 1.03
@@ -281,11 +281,11 @@ def test_a_unit_at_its_kink_makes_no_other_model_and_a_shift_of_all_does() -> No
 
 
 @pytest.mark.parametrize("text", ["", "a b", "1 2 3", "nan " * 8, "inf " * 8])
-def test_a_text_without_answers_is_of_no_known_model(text: str) -> None:
+def test_a_malformed_text_of_answers_matches_no_model(text: str) -> None:
     assert difference(text, show_answers(numbers(0))) == "logits"
 
 
-def test_the_first_known_model_counts() -> None:
+def test_a_known_model_is_matched_by_weights_and_answers() -> None:
     info = ModelInfo("n", "python", "a", "b", 1, "w", {})
     here = identified(info, Linear(), IMAGES, CPU)
     values = np.array([float(word) for word in here.answers.split()])
@@ -296,10 +296,10 @@ def test_the_first_known_model_counts() -> None:
     assert known_again(here, strangers) == here
 
 
-# Made anew, and said to be found
+# New runs and found records
 
 
-def test_a_found_record_is_said_to_be_found(
+def test_a_found_record_is_reported_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert not evaluate(Linear(), tmp_path).found
@@ -328,7 +328,7 @@ def run(model: nn.Module, out: Path, counted: Counted, fresh: bool = False) -> R
     return run_evaluation(model, info, evaluation, CPU, out, counted, fresh).record
 
 
-def test_what_is_asked_for_anew_is_made_anew(tmp_path: Path) -> None:
+def test_fresh_runs_an_evaluation_again(tmp_path: Path) -> None:
     first = evaluate(Linear(), tmp_path)
     path = first.path
     assert path is not None
@@ -340,7 +340,7 @@ def test_what_is_asked_for_anew_is_made_anew(tmp_path: Path) -> None:
     assert second == replace(first, environment=second.environment)
 
 
-def test_a_stopped_fresh_run_goes_on_when_it_is_asked_for_again(tmp_path: Path) -> None:
+def test_a_stopped_fresh_run_is_resumed_by_the_same_call(tmp_path: Path) -> None:
     whole = Counted()
     run(Linear(), tmp_path, whole)
     with pytest.raises(KeyboardInterrupt):
@@ -352,7 +352,7 @@ def test_a_stopped_fresh_run_goes_on_when_it_is_asked_for_again(tmp_path: Path) 
     assert not list(tmp_path.glob(".runs/*"))
 
 
-def test_a_fresh_run_does_not_go_on_from_another_that_stopped(tmp_path: Path) -> None:
+def test_a_fresh_run_does_not_resume_a_stopped_normal_run(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(Linear(), tmp_path, Counted(stop_after=3))
     fresh, whole = Counted(), Counted()
@@ -362,7 +362,7 @@ def test_a_fresh_run_does_not_go_on_from_another_that_stopped(tmp_path: Path) ->
     assert fresh.batches == whole.batches
 
 
-def test_a_stopped_run_goes_on_though_rounding_differs(tmp_path: Path) -> None:
+def test_a_stopped_run_is_resumed_even_if_rounding_differs(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(Linear(), tmp_path, Counted(stop_after=3))
     rest, whole = Counted(), Counted()
@@ -388,7 +388,7 @@ MATRIX = ["transfer", "--source", SHIPPED, "--target", SHIPPED, *SMALL[:2], "--q
         pytest.param(MATRIX, id="transfer", marks=pytest.mark.slow),
     ],
 )
-def test_the_command_line_finds_a_result_and_makes_it_anew(
+def test_the_command_line_finds_a_result_and_again_runs_it_again(
     words: list[str], tmp_path: Path
 ) -> None:
     words = [*words, "--out", str(tmp_path)]
@@ -406,7 +406,7 @@ def test_the_command_line_finds_a_result_and_makes_it_anew(
 KINDS = ("wrote", "found")
 
 
-def test_the_command_line_says_how_to_make_a_found_result_anew(tmp_path: Path) -> None:
+def test_the_command_line_says_how_to_run_a_found_result_again(tmp_path: Path) -> None:
     words = ["eval", "--model", SHIPPED, *SMALL[:-1], "--out", str(tmp_path)]
     told = json.loads(CliRunner().invoke(cli, [*words, "--json"]).stdout)
 
@@ -414,7 +414,7 @@ def test_the_command_line_says_how_to_make_a_found_result_anew(tmp_path: Path) -
     assert "--again" in CliRunner().invoke(cli, words).stdout
 
 
-# Everywhere
+# Other commands
 
 
 def curve(model: nn.Module, out: Path) -> bool:
@@ -450,7 +450,7 @@ class Round(nn.Module):
 
 @pytest.fixture
 def write_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """A function that writes the module `own_nets`, whose net depends on a number alone."""
+    """A function that writes the module `own_nets`, whose net depends only on a number."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
@@ -505,7 +505,7 @@ def test_a_transfer_matrix_belongs_to_the_models_that_made_it(
 
 
 @pytest.mark.slow
-def test_a_plug_in_whose_code_changed_has_a_matrix_of_its_own(
+def test_a_plugin_with_changed_code_gets_a_new_matrix(
     write_code: Callable[[int], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from satbench.models import MODELS
@@ -524,7 +524,7 @@ def test_a_plug_in_whose_code_changed_has_a_matrix_of_its_own(
     assert found == [False, True, False]
 
 
-def test_a_model_is_no_white_box_for_another_with_the_same_registered_weights(
+def test_equal_registered_weights_do_not_make_a_white_box(
     write_code: Callable[[int], None], tmp_path: Path
 ) -> None:
     measured = matrix(tmp_path / "out", (OWN, TWIN), (OWN,))
@@ -541,7 +541,7 @@ def make():
 """
 
 
-def test_a_shipped_model_is_a_white_box_for_itself_by_whatever_name(
+def test_a_shipped_model_is_a_white_box_for_itself_under_any_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
@@ -551,7 +551,7 @@ def test_a_shipped_model_is_a_white_box_for_itself_by_whatever_name(
     assert measured.matrix.targets[0].white_box == [True]
 
 
-def test_a_record_belongs_to_the_models_that_attacks_borrowed(
+def test_a_record_belongs_to_the_surrogates_of_its_attacks(
     write_code: Callable[[int], None], tmp_path: Path
 ) -> None:
     given = {"attacks": f"transfer(source={OWN},steps=1,method=pgd)", "eps": "0.1"}
@@ -571,7 +571,7 @@ def test_a_record_belongs_to_the_models_that_attacks_borrowed(
     assert fault.startswith(f"the surrogate {OWN} here gives other answers")
 
 
-def test_a_record_belongs_to_the_replacements_that_searches_ran(
+def test_a_record_belongs_to_the_bpda_replacements_of_its_searches(
     write_code: Callable[[int], None], tmp_path: Path
 ) -> None:
     class Net(nn.Module):
@@ -594,11 +594,11 @@ def test_a_record_belongs_to_the_replacements_that_searches_ran(
     }
 
 
-def test_a_model_with_other_logits_is_not_the_records(tmp_path: Path) -> None:
+def test_verify_refuses_a_model_with_equal_weights_and_other_logits(tmp_path: Path) -> None:
     record = evaluate(Hidden(WEIGHT), tmp_path)
     path = record.path
     assert path is not None
-    # So near that no prediction differs: the answers alone tell.
+    # So near that no prediction differs; only the answers differ.
     near = Hidden(WEIGHT * torch.linspace(0.9999, 1.0001, 36) * 1.01)
 
     assert verify_record(path, Given(Hidden(WEIGHT), IMAGES)).confirmed
@@ -608,7 +608,7 @@ def test_a_model_with_other_logits_is_not_the_records(tmp_path: Path) -> None:
     ]
 
 
-def test_a_challenge_is_for_the_records_own_gradients(tmp_path: Path) -> None:
+def test_a_challenge_refuses_a_model_with_other_gradients(tmp_path: Path) -> None:
     record = evaluate(Linear(false_gradient), tmp_path)
     path = record.path
     assert path is not None
@@ -619,7 +619,7 @@ def test_a_challenge_is_for_the_records_own_gradients(tmp_path: Path) -> None:
         run_challenge(asked)
 
 
-def test_models_of_the_same_weights_and_other_code_stand_apart_on_a_board(tmp_path: Path) -> None:
+def test_models_with_equal_weights_and_different_code_have_separate_rows(tmp_path: Path) -> None:
     records = [evaluate(Hidden(weight), tmp_path) for weight in (WEIGHT, -WEIGHT)]
     again = evaluate(Hidden(1.000001 * WEIGHT), tmp_path / "elsewhere", attacks="pgd-2")
     assert again.model.answers != records[0].model.answers
@@ -628,7 +628,7 @@ def test_models_of_the_same_weights_and_other_code_stand_apart_on_a_board(tmp_pa
     assert sorted(len(row.records) for row in benchmark.rows) == [1, 2]
 
 
-def test_records_of_other_code_are_not_merged(tmp_path: Path) -> None:
+def test_records_of_different_code_are_not_merged(tmp_path: Path) -> None:
     one, other = (
         evaluate(Linear(change), tmp_path, attacks=attack)
         for change, attack in ((false_gradient, "pgd-1"), (lambda z, x: z, "pgd-2"))
@@ -646,10 +646,10 @@ def test_records_whose_answers_differ_by_rounding_are_merged(tmp_path: Path) -> 
     assert satbench.merge([one, other], Linear(), X, Y).surviving() <= one.surviving()
 
 
-# Records from before
+# Older records
 
 
-def test_a_record_from_before_there_were_answers_is_read_and_verified(tmp_path: Path) -> None:
+def test_an_older_record_without_answers_is_read_and_verified(tmp_path: Path) -> None:
     record = evaluate(Linear(), tmp_path)
     path = record.path
     assert path is not None
@@ -672,7 +672,9 @@ def test_a_record_from_before_there_were_answers_is_read_and_verified(tmp_path: 
     ],
     ids=str,
 )
-def test_a_record_that_tells_no_texts_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+def test_a_record_with_fields_that_are_not_texts_is_refused(
+    change: dict[str, Any], tmp_path: Path
+) -> None:
     path = evaluate(Linear(), tmp_path).path
     assert path is not None
     values = json.loads(path.read_text())
@@ -683,7 +685,7 @@ def test_a_record_that_tells_no_texts_is_refused(change: dict[str, Any], tmp_pat
         read_record(path)
 
 
-def test_answers_that_were_changed_are_not_of_their_digest(tmp_path: Path) -> None:
+def test_changed_answers_do_not_match_their_digest(tmp_path: Path) -> None:
     record = evaluate(Linear(), tmp_path)
     model = replace(record.model, answers=record.model.answers + " ")
 

@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes here: what dies is done again, the record is that of one process."""
+"""A local Ray cluster of two nodes: lost work is done again, and the record does not change."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",
     "SATBENCH_WORKERS": "auto",
-    # On a busy machine workers take long to start, and at their usual niceness, 15, they starve.
+    # On a busy machine workers start slowly, and at their usual niceness of 15 they get no time.
     "RAY_worker_register_timeout_seconds": "600",
     "RAY_worker_niceness": "0",
 }
 
 
 class Nodes:
-    """Two nodes as processes; the second can be killed, and another take its place."""
+    """Two nodes as processes; the second can be killed and replaced."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -117,7 +117,7 @@ def nodes() -> Iterator[Nodes]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What one process writes."""
+    """The files that one process writes."""
     out = tmp_path_factory.mktemp("whole")
     done = subprocess.run(
         [*satbench(), *WORDS, "--workers", "1", "--quiet", "--out", str(out)],
@@ -151,7 +151,7 @@ def start(nodes: Nodes, out: Path, *more: str, by: list[str] | None = None) -> D
 
 
 class Driver:
-    """The command under way on the cluster."""
+    """The running command on the cluster."""
 
     def __init__(self, command: list[str], out: Path) -> None:
         self.out = out
@@ -173,12 +173,12 @@ class Driver:
         return len(list(self.out.glob(".runs/*/*.npz")))
 
     def owners(self) -> set[int]:
-        """The processes that hold a unit just now."""
+        """The processes that hold a unit now."""
         found = set()
         for claim in self.out.glob(".runs/*/*.claim"):
             try:
                 found.add(int(claim.read_text().rpartition(" ")[2]))
-            except (OSError, ValueError):  # let go of meanwhile
+            except (OSError, ValueError):  # released meanwhile
                 continue
         return found
 
@@ -189,7 +189,7 @@ class Driver:
 
 
 def written(out: Path) -> dict[str, Any]:
-    """Return records without where and when, and the bytes of the witnesses."""
+    """Return records without place and time, and the bytes of the witnesses."""
     told: dict[str, Any] = {path.name: path.read_bytes() for path in out.glob("*.npz")}
     for path in out.glob("*.json"):
         told[path.name] = json.loads(path.read_text())
@@ -197,7 +197,7 @@ def written(out: Path) -> dict[str, Any]:
     return told
 
 
-def test_two_nodes_write_the_record_of_one_process(
+def test_two_nodes_write_the_same_record_as_one_process(
     nodes: Nodes, whole: dict[str, Any], tmp_path: Path
 ) -> None:
     driver = start(nodes, tmp_path / "out")
@@ -207,7 +207,7 @@ def test_two_nodes_write_the_record_of_one_process(
     assert "2 workers on 2 nodes" in driver.said.read_text()
 
 
-def test_units_come_through_the_driver_where_workers_do_not_see_its_folder(
+def test_units_go_through_the_driver_if_workers_cannot_read_its_folder(
     nodes: Nodes, whole: dict[str, Any], tmp_path: Path
 ) -> None:
     script = tmp_path / "unseen.py"
@@ -218,7 +218,7 @@ def test_units_come_through_the_driver_where_workers_do_not_see_its_folder(
     assert "2 workers on 2 nodes" in driver.said.read_text()
 
 
-def test_a_worker_that_is_killed_is_started_again(
+def test_a_killed_worker_is_started_again(
     nodes: Nodes, whole: dict[str, Any], tmp_path: Path
 ) -> None:
     driver = start(nodes, tmp_path / "out")
@@ -229,7 +229,7 @@ def test_a_worker_that_is_killed_is_started_again(
     assert driver.finish() == whole
 
 
-def test_a_node_that_is_killed_and_one_that_comes_change_nothing(
+def test_a_killed_node_and_a_new_node_do_not_change_the_record(
     nodes: Nodes, whole: dict[str, Any], tmp_path: Path
 ) -> None:
     driver = start(nodes, tmp_path / "out")
@@ -242,7 +242,7 @@ def test_a_node_that_is_killed_and_one_that_comes_change_nothing(
     assert driver.finish() == whole
 
 
-def test_a_driver_that_is_killed_goes_on_where_it_was(
+def test_a_killed_driver_continues_where_it_stopped(
     nodes: Nodes, whole: dict[str, Any], tmp_path: Path
 ) -> None:
     driver = start(nodes, tmp_path / "out")

@@ -48,7 +48,7 @@ def _printed(renderable) -> str:
 
 
 @pytest.mark.parametrize("show", [table_of, brief_table_of])
-def test_a_model_of_38_letters_stands_on_one_line(show) -> None:
+def test_a_model_name_of_38_letters_fits_on_one_line(show) -> None:
     assert NAME in _printed(show([_record(FAST)]))
 
 
@@ -61,26 +61,26 @@ def test_a_model_of_38_letters_stands_on_one_line(show) -> None:
         ("images(sha256=0123456789abcdef0123456789abcdef)", " images(sha256=0123456789ab…) "),
     ],
 )
-def test_an_attack_is_shown_by_a_name_that_fits_its_column(spec, expected) -> None:
+def test_the_name_of_an_attack_is_shortened_to_fit_its_column(spec, expected) -> None:
     assert expected in _printed(table_of([_record(spec)]))
 
 
-def test_sources_are_counted_where_they_are_many() -> None:
+def test_many_surrogates_are_shown_as_a_count() -> None:
     assert "source=4 models" in _printed(table_of([_record("transfer(source=a+b+c+d)")]))
 
 
-def test_a_flag_is_a_line_behind_the_table() -> None:
+def test_a_flag_is_a_line_below_the_table() -> None:
     record = _record(FAST, diagnosis=Diagnosis([FLAG], 0, 0))
 
     expected = "flag zero-gradients (3 of 9 images): the gradient is 0; run square"
     assert expected == _printed(table_of([record])).splitlines()[-1]
 
 
-def test_of_a_record_that_nobody_diagnosed_nothing_is_said() -> None:
+def test_the_report_of_a_record_without_diagnosis_mentions_no_flags() -> None:
     assert "flag" not in _printed(table_of([_record(FAST)]))
 
 
-def test_a_stopped_record_tells_its_interval_and_how_many_images_were_run() -> None:
+def test_a_run_that_stopped_early_shows_its_interval_and_number_of_images() -> None:
     record = _record(FAST, sequential=Sequential(0.02, 0.41, 0.43))
     record = replace(record, dataset=replace(record.dataset, population=10_000))
 
@@ -94,7 +94,7 @@ def test_a_stopped_record_tells_its_interval_and_how_many_images_were_run() -> N
 AUDIT = "audit(sample=3)"
 
 
-def test_an_audited_record_says_up_to_how_many_points() -> None:
+def test_an_audited_record_shows_its_distance_to_autoattack_in_points() -> None:
     record = _record(FAST, AUDIT)
     parts = [
         StageResult(AUDIT, "weakest/apgd-ce", 5, 0, 1, 1, passed_over=4),
@@ -106,20 +106,20 @@ def test_an_audited_record_says_up_to_how_many_points() -> None:
     assert "AutoAttack-equivalent up to" in _printed(table_of([record]))
 
 
-def test_the_passes_of_borrowed_models_are_printed_with_the_others() -> None:
+def test_passes_of_surrogates_are_added_to_the_others_in_the_table() -> None:
     fast = next(line for line in _printed(table_of([_record(FAST)])).splitlines() if "fast" in line)
 
     assert " 107 + 53 " in fast
 
 
-def test_clean_costs_one_forward_an_image_and_overall_has_it_too() -> None:
+def test_clean_costs_one_forward_per_image_which_overall_includes() -> None:
     clean, fast, overall = rows_of(_record(FAST))
 
     assert (clean.forwards, clean.backwards) == (10, 0)
     assert (overall.forwards, overall.backwards) == (10 + fast.forwards, fast.backwards)
 
 
-def test_the_rows_tell_the_passes_of_borrowed_models_apart() -> None:
+def test_the_rows_hold_the_passes_of_surrogates_separately() -> None:
     overall = rows_of(_record(FAST))[-1]
 
     assert (110, 50, 7, 3) == (
@@ -138,18 +138,18 @@ def test_the_rows_tell_the_passes_of_borrowed_models_apart() -> None:
         (Diagnosis([FLAG], 0, 0), [vars(FLAG)]),
     ],
 )
-def test_the_json_tells_no_flags_from_nobody_looked(diagnosis, expected) -> None:
+def test_the_json_distinguishes_no_flags_from_no_diagnosis(diagnosis, expected) -> None:
     assert expected == summary_of(_record(FAST, diagnosis=diagnosis), "p")["flags"]
 
 
-def test_the_json_has_the_interval_of_a_stopped_record() -> None:
+def test_the_json_has_the_interval_of_a_run_that_stopped_early() -> None:
     record = _record(FAST, sequential=Sequential(0.02, 0.41, 0.43))
 
     expected = {"width": 0.02, "low": 0.41, "high": 0.43, "population": 0}
     assert expected == summary_of(record, "p")["sequential"]
 
 
-def test_replaced_gradients_are_told_of() -> None:
+def test_replaced_gradients_are_reported() -> None:
     record = _record(FAST, replacements={"0.round": "identity"})
 
     assert "replaced the gradient of 0.round by identity" in _printed(table_of([record]))

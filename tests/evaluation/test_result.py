@@ -1,4 +1,4 @@
-"""What a result of `satbench.evaluate` has: numbers, a table, images, pictures."""
+"""The parts of a result of `satbench.evaluate`: numbers, a table, images, pictures."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Result:
     return satbench.evaluate(Mean(), X, Y, attacks="pgd-5", eps="0.1", out=out)
 
 
-def test_the_numbers_of_a_result(record: Result) -> None:
+def test_a_result_has_verdicts_accuracies_an_interval_and_a_path(record: Result) -> None:
     assert record.verdicts == [-1, 1, 1, -1, 0]
     assert (record.robust_accuracy, record.clean_accuracy) == (2 / 5, 4 / 5)
     low, high = record.interval
-    assert (round(low, 4), round(high, 4)) == (0.1176, 0.7693)  # Wilson's, of 2 among 5
+    assert (round(low, 4), round(high, 4)) == (0.1176, 0.7693)  # Wilson's interval for 2 of 5
     assert record.path is not None
     assert record.path.is_file()
     assert not record.found
 
 
-def test_a_result_is_its_record_with_the_same_text(record: Result) -> None:
+def test_a_result_equals_its_record_and_has_the_same_json(record: Result) -> None:
     assert record.path is not None
     plain = read_record(record.path)
 
@@ -65,7 +65,7 @@ def test_a_result_is_its_record_with_the_same_text(record: Result) -> None:
     assert record.to_json() == plain.to_json()
 
 
-def test_few_lines_say_what_a_result_is(record: Result) -> None:
+def test_the_repr_of_a_result_is_short(record: Result) -> None:
     lines = repr(record).splitlines()
 
     assert len(lines) <= 8
@@ -76,7 +76,7 @@ def test_few_lines_say_what_a_result_is(record: Result) -> None:
     assert "40.0%" in html
 
 
-def test_html_shows_names_as_text(tmp_path: Path) -> None:
+def test_names_are_escaped_in_html(tmp_path: Path) -> None:
     found = satbench.evaluate(
         Mean(), X, Y, attacks="pgd-1", eps="0.1", out=tmp_path, name="<b>a</b>"
     )
@@ -84,7 +84,7 @@ def test_html_shows_names_as_text(tmp_path: Path) -> None:
     assert "&lt;b&gt;a" in found._repr_html_()
 
 
-def test_the_table_has_a_row_an_image(record: Result) -> None:
+def test_the_data_frame_has_one_row_per_image(record: Result) -> None:
     frame = record.to_dataframe()
 
     assert frame.to_dict("list") == {
@@ -96,7 +96,7 @@ def test_the_table_has_a_row_an_image(record: Result) -> None:
     }
 
 
-def test_without_pandas_it_says_what_to_install(
+def test_without_pandas_the_error_says_what_to_install(
     record: Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "find_spec", lambda name: None)
@@ -116,7 +116,7 @@ def test_the_adversarial_images_fool_the_model_within_eps(record: Result) -> Non
     assert float((images - X[1:3]).abs().max()) <= 0.1 + 1e-6
 
 
-def test_a_model_that_was_trained_since_is_not_asked() -> None:
+def test_a_model_that_was_trained_further_is_refused() -> None:
     model = Mean()
     found = satbench.evaluate(model, X, Y, attacks="pgd-5", eps="0.1", out=None)
     model.scale.data.mul_(2)
@@ -125,7 +125,7 @@ def test_a_model_that_was_trained_since_is_not_asked() -> None:
         found.adversarial()
 
 
-def test_a_result_in_memory_has_its_images_until_it_goes() -> None:
+def test_a_result_without_a_folder_keeps_its_images_until_it_is_deleted() -> None:
     found = satbench.evaluate(Mean(), X, Y, attacks="pgd-5", eps="0.1", out=None)
     folder = found.path.parent if found.path else None
     assert folder
@@ -136,7 +136,7 @@ def test_a_result_in_memory_has_its_images_until_it_goes() -> None:
     assert not folder.exists()
 
 
-def test_a_record_is_loaded_with_what_it_is_of(record: Result) -> None:
+def test_a_record_can_be_loaded_with_its_model_and_images(record: Result) -> None:
     assert record.path is not None
     bare = satbench.load_record(record.path)
     whole = satbench.load_record(record.path, Mean(), X, Y)
@@ -148,7 +148,9 @@ def test_a_record_is_loaded_with_what_it_is_of(record: Result) -> None:
     assert np.array_equal(whole.adversarial().images, record.adversarial().images)
 
 
-def test_what_a_result_holds_need_not_be_given_again(record: Result, tmp_path: Path) -> None:
+def test_the_model_and_images_of_a_result_need_not_be_given_again(
+    record: Result, tmp_path: Path
+) -> None:
     assert satbench.verify(record).robust_accuracy == record.robust_accuracy
     stronger = satbench.challenge(record, attacks="pgd-20", out=tmp_path)
     assert stronger.surviving() == 2
@@ -168,7 +170,7 @@ def broken(delta: float, before: float = 0.9) -> Broken:
 @pytest.mark.parametrize(
     ("delta", "factor"), [(0.1, 5.0), (8 / 255, 15.0), (1 / 255, 120.0), (0.6, 1.0), (0.0, 1.0)]
 )
-def test_the_factor_lets_the_largest_change_take_half_the_greys(
+def test_the_factor_scales_the_largest_change_to_half_the_range(
     delta: float, factor: float
 ) -> None:
     assert factor_of([broken(delta), broken(delta / 2)]) == factor
@@ -184,7 +186,7 @@ def texts_of(picture: Any) -> list[str]:
     return [text.get_text() for axes in picture.figure.axes for text in axes.texts]
 
 
-def test_the_picture_writes_labels_confidences_and_the_factor() -> None:
+def test_the_picture_shows_labels_confidences_and_the_factor() -> None:
     texts = texts_of(images_picture([broken(0.1)], "title"))
 
     assert {"cat\n90%", "dog\n60%", "clean", "perturbation\n× 5", "adversarial"} <= set(texts)
@@ -200,7 +202,7 @@ def test_show_draws_three_images_for_each_broken_one(record: Result) -> None:
     assert "zero\n" in " ".join(texts_of(record.show(1, names=["zero", "one", "two"])))
 
 
-def test_nothing_broken_is_said_in_a_sentence() -> None:
+def test_show_without_a_broken_image_is_refused_in_one_sentence() -> None:
     found = satbench.evaluate(Mean(), X[:1], Y[:1], attacks="pgd-1", eps="0.01", out=None)
 
     with pytest.raises(SatbenchError, match="expected a broken image to show"):
@@ -209,7 +211,7 @@ def test_nothing_broken_is_said_in_a_sentence() -> None:
         found.show(0)
 
 
-def test_plot_has_a_bar_for_each_attack(record: Result) -> None:
+def test_plot_draws_a_bar_for_each_attack(record: Result) -> None:
     axes = record.plot().figure.axes[0]
 
     assert [bar.get_width() for bar in axes.patches] == [80.0, 40.0]
@@ -236,7 +238,7 @@ def test_the_command_writes_figure_images_and_arrays(tmp_path: Path) -> None:
 # The interface
 
 
-def test_dir_lists_the_public_names_and_each_is_there() -> None:
+def test_dir_lists_public_names_that_all_exist() -> None:
     assert dir(satbench) == sorted(satbench.__all__)
     for name in dir(satbench):
         assert getattr(satbench, name) is not None
@@ -246,7 +248,9 @@ class Shell:
     kernel = object()
 
 
-def test_a_notebook_shows_a_bar_and_progress_false_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notebook_shows_a_progress_bar_unless_progress_is_false(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     shown: list[str] = []
     line = SimpleNamespace(update=shown.append)
 
@@ -277,7 +281,7 @@ def test_two_records_are_compared_image_by_image(tmp_path: Path) -> None:
 
     assert found.robust == (12 / 20, 8 / 20)
     assert (found.only_first, found.only_second) == (8, 4)
-    assert found.p == pytest.approx(0.3877, abs=1e-4)  # the exact binomial of 4 among 12
+    assert found.p == pytest.approx(0.3877, abs=1e-4)  # the exact binomial test for 4 of 12
     assert not found.shown
     # Agresti & Min: (8.5 - 4.5) / 22 ± 1.95996 sqrt(13 - 16 / 22) / 22
     assert found.interval == pytest.approx((-0.13028, 0.49392), abs=1e-4)

@@ -1,4 +1,4 @@
-"""Shards of a command: parts that know nothing of each other, put together to the record of one."""
+"""Shards of a command: independent parts that are merged into the record of one process."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def alone(out: Path, *attacks: str) -> dict[str, bytes]:
 
 
 def written(out: Path) -> dict[str, bytes]:
-    """Return the bytes of records, without where and when, and of witnesses."""
+    """Return the bytes of records, without place and time, and of witnesses."""
     told = {path.name: path.read_bytes() for path in out.glob("*.npz")}
     for path in out.glob("*.json"):
         record = json.loads(path.read_text())
@@ -49,7 +49,7 @@ def written(out: Path) -> dict[str, bytes]:
     return told
 
 
-def test_shards_in_folders_of_their_own_make_the_records_of_one_process(
+def test_shards_in_separate_folders_merge_into_the_records_of_one_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = alone(tmp_path / "alone")
@@ -58,7 +58,7 @@ def test_shards_in_folders_of_their_own_make_the_records_of_one_process(
         run_shard(configs(folder), Shard(number, 3))
         assert list(folder.glob("*.json")) == []
     for name in ("CleanPass", "_Attacking"):
-        monkeypatch.setattr(f"satbench.engine.suite_run.{name}.run", None)  # no unit is done again
+        monkeypatch.setattr(f"satbench.engine.suite_run.{name}.run", None)  # no unit runs again
     merged = merge_shards(folders, tmp_path / "out", ONE, quiet=True)
 
     assert whole == written(tmp_path / "out")
@@ -68,11 +68,11 @@ def test_shards_in_folders_of_their_own_make_the_records_of_one_process(
 
 
 @pytest.mark.slow
-def test_shards_of_one_folder_are_put_together_there(tmp_path: Path) -> None:
+def test_shards_in_one_folder_are_merged_there(tmp_path: Path) -> None:
     for number in (2, 1):
         run_shard(configs(tmp_path / "out"), Shard(number, 2))
     made = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.npz")}
-    run_shard(configs(tmp_path / "out"), Shard(2, 2))  # again: nothing is left to do
+    run_shard(configs(tmp_path / "out"), Shard(2, 2))  # the same shard again has nothing to do
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.npz")}
     merge_shards([tmp_path / "out"], workers=ONE, quiet=True)
 
@@ -81,7 +81,7 @@ def test_shards_of_one_folder_are_put_together_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_stages_that_choose_among_all_images_are_done_when_shards_are_put_together(
+def test_stages_that_select_among_all_images_run_when_shards_are_merged(
     tmp_path: Path,
 ) -> None:
     attacks = ("pgd-2", "fast(source=none)")
@@ -109,7 +109,7 @@ def test_every_image_of_every_model_is_in_one_shard(n: int, count: int) -> None:
         assert [stop for _, stop in pieces] == [min(start + 60, n) for start, _ in pieces]
 
 
-def test_models_begin_with_other_shards() -> None:
+def test_the_first_images_of_each_model_go_to_different_shards() -> None:
     suite = parse_suite(["pgd-2"])
     firsts = [list(InShard(Shard(2, 4), place, 10).spans(suite, 20)) for place in range(4)]
 
@@ -117,13 +117,13 @@ def test_models_begin_with_other_shards() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "3", "0/4", "5/4", "1/0", "a/b", "1/2/3", "-1/4", "1/999999"])
-def test_a_shard_that_cannot_be_is_refused(text: str) -> None:
+def test_an_invalid_shard_is_refused(text: str) -> None:
     with pytest.raises(SatbenchError, match=r"^expected --shard K/N"):
         Shard.parse(text)
 
 
 @pytest.mark.parametrize("more", [{"until": "2%", "n_examples": None}, {"fresh": True}])
-def test_a_run_that_cannot_be_cut_is_refused(more: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_divided_is_refused(more: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(SatbenchError, match=r"^--shard cuts the images"):
         run_shard(configs(tmp_path, **more), Shard(1, 2))
     assert list(tmp_path.iterdir()) == []
@@ -138,7 +138,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def half(made: Path, tmp_path: Path) -> Path:
-    """A folder with the first of two shards, of almost no work."""
+    """A folder with the first of two very small shards."""
     return Path(shutil.copytree(made, tmp_path / "half"))
 
 
@@ -146,7 +146,7 @@ def files(out: Path) -> set[Path]:
     return set(out.rglob("*"))
 
 
-def test_a_missing_shard_is_named_and_nothing_is_touched(half: Path) -> None:
+def test_a_missing_shard_is_named_and_no_file_changes(half: Path) -> None:
     before = files(half)
     with pytest.raises(SatbenchError, match=r"^1 of 2 shards are missing, 2: .*--shard 2/2"):
         merge_shards([half], workers=ONE)
@@ -172,9 +172,7 @@ def test_a_folder_without_shards_is_refused(tmp_path: Path) -> None:
         {"bpda": ["0=evil:make"]},
     ],
 )
-def test_names_in_a_shard_run_no_code_that_was_not_trusted(
-    change: dict[str, Any], half: Path
-) -> None:
+def test_names_in_a_shard_run_no_untrusted_code(change: dict[str, Any], half: Path) -> None:
     path = next((half / ".shards").iterdir())
     told = json.loads(path.read_text())
     for number in (1, 2):
@@ -188,7 +186,7 @@ def test_names_in_a_shard_run_no_code_that_was_not_trusted(
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"schema": 2}', "\x00"])
-def test_a_broken_shard_is_refused_in_a_sentence(text: str, half: Path) -> None:
+def test_a_broken_shard_is_refused_in_one_sentence(text: str, half: Path) -> None:
     path = next((half / ".shards").iterdir())
     path.write_text(text)
 
@@ -199,7 +197,7 @@ def test_a_broken_shard_is_refused_in_a_sentence(text: str, half: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_unit_that_was_half_copied_is_copied_again(half: Path, tmp_path: Path) -> None:
+def test_a_partly_copied_unit_is_copied_again(half: Path, tmp_path: Path) -> None:
     run_shard(configs(half, "pgd(steps=1)", n_examples=2), Shard(2, 2))
     unit = next(half.glob(".runs/*/001-*.npz"))
     place = tmp_path / "out" / unit.parent.relative_to(half)
@@ -212,7 +210,7 @@ def test_a_unit_that_was_half_copied_is_copied_again(half: Path, tmp_path: Path)
     assert list((tmp_path / "out").rglob("*.part")) == []
 
 
-def test_shards_from_the_command_line(tmp_path: Path) -> None:
+def test_the_command_line_runs_and_merges_shards(tmp_path: Path) -> None:
     words = ["eval", RELU, "--attack", "pgd(steps=1)", "--limit", "10", "--out", str(tmp_path)]
     first = CliRunner().invoke(cli, [*words, "--shard", "1/2", "--json", "--quiet"])
     too_early = CliRunner().invoke(cli, ["merge-shards", str(tmp_path)])

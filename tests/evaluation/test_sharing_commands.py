@@ -1,4 +1,4 @@
-"""`--workers`: several processes share the work, and write the record of one."""
+"""`--workers`: several processes share the work and write the same record as one process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(*words: str | Path) -> list[str]:
 
 
 def results(folder: Path) -> dict[str, Any]:
-    """Return what was written, without where and when."""
+    """Return the written records without place and time."""
     told = {}
     for path in folder.rglob("*.json"):
         told[path.name] = json.loads(path.read_text())
@@ -37,7 +37,7 @@ def results(folder: Path) -> dict[str, Any]:
     return told
 
 
-def test_two_processes_write_the_record_of_one(tmp_path: Path) -> None:
+def test_two_processes_write_the_same_record_as_one(tmp_path: Path) -> None:
     words = ["eval", "--model", RELU, "--attack", "pgd-2"]
     words += ["--attack", "square(queries=5)", "--n-examples", "20", "--batch-size", "5"]
     run(*words, "--out", tmp_path / "one")
@@ -62,7 +62,7 @@ def test_two_processes_write_the_record_of_one(tmp_path: Path) -> None:
     ],
     ids=["eval", "gate", "until", "curve", "transfer"],
 )
-def test_every_command_that_computes_writes_what_one_process_writes(
+def test_every_command_writes_the_same_with_several_processes(
     words: list[str], count: str, tmp_path: Path
 ) -> None:
     more = [] if "--until-interval" in words else ["--n-examples", "40", "--batch-size", "8"]
@@ -73,7 +73,7 @@ def test_every_command_that_computes_writes_what_one_process_writes(
 
 
 @pytest.mark.slow
-def test_the_helpers_of_the_default_change_nothing(
+def test_default_helpers_do_not_change_the_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["eval", RELU, SILU, "--attack", "square(queries=400)", "--limit", "80"]
@@ -96,7 +96,7 @@ def test_the_helpers_of_the_default_change_nothing(
 
 
 @pytest.mark.slow
-def test_a_helper_that_is_killed_changes_nothing(
+def test_a_killed_helper_does_not_change_the_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["eval", "--model", SILU, "--attack", "autoattack", "--n-examples", "100"]
@@ -128,7 +128,7 @@ def test_a_helper_that_is_killed_changes_nothing(
 
 
 @pytest.mark.slow
-def test_helpers_end_with_the_process_that_they_help(tmp_path: Path) -> None:
+def test_helpers_end_with_their_parent_process(tmp_path: Path) -> None:
     words = ["eval", "--model", SILU, "--attack", "autoattack", "--n-examples", "500"]
     command = [sys.executable, "-m", "satbench", *words, "--workers", "2", "--out", str(tmp_path)]
     parent = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -159,7 +159,7 @@ def _alive(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("more", [("--workers", "0"), ("--workers", "2", "--again")])
-def test_workers_that_cannot_be_are_refused(more: tuple[str, ...], tmp_path: Path) -> None:
+def test_invalid_workers_are_refused(more: tuple[str, ...], tmp_path: Path) -> None:
     with pytest.raises(SatbenchError, match="--workers"):
         run("eval", "--model", SILU, "--attack", "pgd-2", "--out", tmp_path, *more)
     assert list(tmp_path.iterdir()) == []

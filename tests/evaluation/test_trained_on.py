@@ -1,4 +1,4 @@
-"""No model is evaluated on the images that it was trained on, unless that is meant and flagged."""
+"""No model is evaluated on its training images, unless an option allows and a flag shows it."""
 
 from __future__ import annotations
 
@@ -93,9 +93,7 @@ REFUSED = " was trained on "
     ],
     ids=" ".join,
 )
-def test_the_arrays_of_a_training_are_refused(
-    words: tuple[str, ...], of_arrays: TrainingRun
-) -> None:
+def test_training_arrays_are_refused(words: tuple[str, ...], of_arrays: TrainingRun) -> None:
     shutil.copy("train.npz", "copy.npz")
     done = evaluated(of_arrays, *words)
 
@@ -110,14 +108,14 @@ def test_other_arrays_are_evaluated(of_arrays: TrainingRun) -> None:
     assert "training-data" not in json.dumps(told)
 
 
-def test_the_tensors_of_a_training_are_refused_in_python(of_arrays: TrainingRun) -> None:
+def test_training_tensors_are_refused_in_python(of_arrays: TrainingRun) -> None:
     with np.load("train.npz") as stored:
         x, y = torch.from_numpy(stored["x"]) / 255, torch.from_numpy(stored["y"])
     with pytest.raises(SatbenchError, match=REFUSED):
         satbench.evaluate(str(of_arrays.card), x, y, attacks="pgd-1", out=None)
 
 
-def test_training_data_that_is_meant_flags_the_record(of_arrays: TrainingRun) -> None:
+def test_allowed_training_data_sets_a_flag_in_the_record(of_arrays: TrainingRun) -> None:
     done = evaluated(of_arrays, "--data", "train.npz", "--allow-training-data")
     (path,) = (of_arrays.card.parent / "r").glob("*train*.json")
     flags = json.loads(path.read_text())["diagnosis"]["flags"]
@@ -126,7 +124,7 @@ def test_training_data_that_is_meant_flags_the_record(of_arrays: TrainingRun) ->
     assert [flag["name"] for flag in flags if flag["name"] == "training-data"]
 
 
-def test_with_no_test_set_beside_the_training_set_one_has_to_be_named(
+def test_a_model_whose_training_set_has_no_test_set_needs_a_named_one(
     of_arrays: TrainingRun,
 ) -> None:
     done = evaluated(of_arrays)
@@ -145,7 +143,7 @@ def test_with_no_test_set_beside_the_training_set_one_has_to_be_named(
         "imagefolder:moved",
     ],
 )
-def test_the_folder_of_a_training_is_refused_wherever_it_lies_and_however_it_is_cut(
+def test_a_training_folder_is_refused_under_any_path_and_pixel_rule(
     dataset: str, of_folder: TrainingRun
 ) -> None:
     if not Path("moved").exists():
@@ -159,7 +157,7 @@ def test_the_folder_of_a_training_is_refused_wherever_it_lies_and_however_it_is_
 @pytest.mark.parametrize(
     "words", [(), ("--dataset", "imagefolder:pair/val")], ids=["default", "named"]
 )
-def test_a_net_trained_on_a_folder_is_evaluated_on_the_one_beside_it(
+def test_a_net_trained_on_a_folder_is_evaluated_on_the_validation_folder_next_to_it(
     words: tuple[str, ...], of_folder: TrainingRun
 ) -> None:
     (told,) = json.loads(evaluated(of_folder, *words).stdout)
@@ -168,23 +166,25 @@ def test_a_net_trained_on_a_folder_is_evaluated_on_the_one_beside_it(
     assert (told["dataset"], told["n"]) == ("imagefolder:val@none", 10)
 
 
-def test_a_curve_is_of_no_training_data_either(of_arrays: TrainingRun) -> None:
+def test_a_curve_on_training_data_is_refused(of_arrays: TrainingRun) -> None:
     words = ("curve", "--model", str(of_arrays.card), "--data", "train.npz", "--device", "cpu")
     done = CliRunner().invoke(cli, [*words, "--attack", "foolbox.fmn(steps=2)", "--out", "curves"])
 
     assert REFUSED in str(done.exception)
 
 
-def test_a_transfer_is_of_no_training_data_of_its_targets(of_arrays: TrainingRun) -> None:
-    source = trained(replace(CONFIG, seed=1), "other")  # which may well know them
+def test_a_transfer_matrix_on_training_data_of_its_targets_is_refused(
+    of_arrays: TrainingRun,
+) -> None:
+    source = trained(replace(CONFIG, seed=1), "other")  # this is allowed for a source
     words = ("transfer", "--source", str(source.card), "--target", str(of_arrays.card))
     done = CliRunner().invoke(cli, [*words, "--data", "train.npz", "--eps", "0.1", "--quiet"])
 
     assert REFUSED in str(done.exception)
 
 
-def test_what_is_trained_on_in_part_is_known_by_the_whole() -> None:
-    # Sorted by class, and trained on in part: the card tells the digest of what lies there.
+def test_a_file_whose_subset_was_trained_on_is_refused() -> None:
+    # Sorted by class, and used in part: the card holds the digest of the whole file.
     with np.load("train.npz") as stored:
         order = np.argsort(stored["y"], kind="stable")
         np.savez("sorted.npz", x=stored["x"][order], y=stored["y"][order])
@@ -193,7 +193,7 @@ def test_what_is_trained_on_in_part_is_known_by_the_whole() -> None:
     assert REFUSED in str(evaluated(run, "--data", "sorted.npz", "--n-examples", "3").exception)
 
 
-def test_a_shipped_model_is_evaluated_on_the_test_images_as_ever(tmp_path: Path) -> None:
+def test_a_shipped_model_is_evaluated_on_test_images(tmp_path: Path) -> None:
     record = satbench.evaluate(
         "fmnist-sat-tiny-relu-s0", attacks="pgd-1", n_examples=5, out=tmp_path
     )

@@ -1,13 +1,13 @@
-"""Let the disk fail at each file operation of commands, and compare what the next command leaves.
+"""Let the disk fail at each file operation of a command, and compare the files after a rerun.
 
     python tests/fault/disk_faults.py [--sample N] [--json FILE] [COMMAND ...]
 
-Each command that writes (writing_commands.py) is run once undisturbed.  Then it is run again and
-again in a copy of the same folder, and the disk fails: one operation fails (EIO), the disk is full
-from one operation on (ENOSPC), one call of fsync fails (EIO), or no file can grow beyond a size
-(EFBIG).  The command must end with exit code 2 and one sentence, or well and with all that the
-undisturbed run left.  Then the same command is run without a fault: the folder must then hold what
-the undisturbed run left, and nothing more.
+Each command that writes (writing_commands.py) runs once undisturbed.  Then it runs repeatedly in a
+copy of the same folder, and the disk fails: one operation fails (EIO), the disk is full from one
+operation on (ENOSPC), one call of fsync fails (EIO), or no file can grow beyond a size (EFBIG).
+The command must end with exit code 2 and one sentence, or succeed and leave all files of the
+undisturbed run.  Then the same command runs without a fault.  After that the folder must hold the
+files of the undisturbed run, and nothing more.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ MAKES = ("open", "os.mkdir", "os.link")
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with the disk, and when."""
+    """A fault of the disk, and its time."""
 
     kind: str
     at: int
 
     def prepare(self, before: Callable[[Path], None] | None) -> Callable[[Path], None]:
-        """Return what to do in the command's process before it begins."""
+        """Return a function for the command's process to call before it begins."""
 
         def prepared(folder: Path) -> None:
             if before:
@@ -65,7 +65,7 @@ class Fault:
         return prepared
 
     def disturb(self) -> Disturb | None:
-        """Return what to do before each file operation."""
+        """Return a function to call before each file operation."""
 
         def at_once(number: int, operation: str) -> None:
             if number == self.at:
@@ -79,7 +79,7 @@ class Fault:
 
 
 def _failing(at: int) -> Callable[[int], None]:
-    """Return an fsync of which one call fails."""
+    """Return an fsync that fails at one call."""
     calls, sync = 0, os.fsync
 
     def fsync(handle: int) -> None:
@@ -93,9 +93,9 @@ def _failing(at: int) -> Callable[[int], None]:
 
 
 def examine(name: str, sample: int, made: Path) -> dict[str, Any]:
-    """Let the disk fail in one command, in each kind `sample` times, 0 for all; return the counts.
+    """Let the disk fail in one command, `sample` times per kind of fault, 0 for all; return counts.
 
-    An operation fails at each one; the disk is full from every third one on.
+    Each operation fails once; the disk is full from every third operation on.
     """
     with tempfile.TemporaryDirectory() as place:
         base = Path(place).resolve()
@@ -124,7 +124,7 @@ def examine(name: str, sample: int, made: Path) -> dict[str, Any]:
 
 
 def _try(known: Undisturbed, folder: Path, fault: Fault) -> tuple[int, str]:
-    """Run a command with a fault, then without; return how it ended, and what is wrong."""
+    """Run a command with a fault, then without; return how it ended, and its faults."""
     code, told = _disturbed(known, folder, fault)
     if code == 2:
         if not told or not told[-1].startswith("satbench: ") or "Traceback" in " ".join(told):
@@ -138,7 +138,7 @@ def _try(known: Undisturbed, folder: Path, fault: Fault) -> tuple[int, str]:
 
 def _disturbed(known: Undisturbed, folder: Path, fault: Fault) -> tuple[int, list[str]]:
     """Return the exit code of a command under a fault, and the lines of its stderr."""
-    reads, writes = os.pipe()  # a file could not grow either
+    reads, writes = os.pipe()  # stderr is a file that could not grow either
     before = fault.prepare(known.case.before)
     code = run(known.words, folder, fault.disturb(), Wanted(said=writes), before)
     os.close(writes)
@@ -147,7 +147,7 @@ def _disturbed(known: Undisturbed, folder: Path, fault: Fault) -> tuple[int, lis
 
 
 def _lost(folder: Path, expected: dict[str, Any]) -> list[str]:
-    """Return the files that a command should have left and did not."""
+    """Return the missing files that a command should have left."""
     there = tree(folder)
     return [name for name, holds in expected.items() if there.get(name) != holds]
 

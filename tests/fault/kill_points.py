@@ -1,12 +1,12 @@
-"""Kill commands at each of their file operations, and compare what the next command leaves.
+"""Kill a command at each of its file operations, and compare the files after a rerun.
 
     python tests/fault/kill_points.py [--sample N] [--json FILE] [COMMAND ...]
 
-Each command that writes (writing_commands.py) is run once undisturbed.  Then it is run again and
-again in a copy of the same folder, killed by SIGKILL at its first file operation, at its second,
-and so on.  After each kill the same command is run to its end.  The folder must then hold what the
-undisturbed run left, but for where and when it was computed.  The command must end well, or as it
-ends where the undisturbed run had ended before.
+Each command that writes (writing_commands.py) runs once undisturbed.  Then it runs repeatedly in a
+copy of the same folder, and SIGKILL ends it at its first file operation, at its second, and so on.
+After each kill the same command runs to its end.  The folder must then hold the files of the
+undisturbed run, except the place and time of computation.  The command must succeed, or end as it
+does after a finished run.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ UNLIKE = ("*.pt", "*.pt2", "lock", "events.out.tfevents.*")
 
 
 def killed_at(point: int) -> Disturb:
-    """Return what kills the process by SIGKILL before one operation."""
+    """Return a function that kills the process by SIGKILL before one operation."""
 
     def disturb(number: int, operation: str) -> None:
         if number == point:
@@ -52,7 +52,7 @@ def killed_at(point: int) -> Disturb:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be known of a command: a file for its numbers, an open one for its stderr."""
+    """Where a command writes: a file for its numbers, an open file for its stderr."""
 
     told: Path | None = None
     said: int | None = None
@@ -67,7 +67,7 @@ def run(
 ) -> int:
     """Run a command in a forked process, disturbed at its operations; return its exit code.
 
-    The code is -9 where it was killed.  `wanted.told` is a file for the number of operations and
+    The code is -9 if it was killed.  `wanted.told` is a file for the number of operations and
     the modules that were imported.
     """
     child = os.fork()
@@ -149,7 +149,7 @@ def _is_within(path: Any, folder: Path) -> bool:
 
 
 def tree(folder: Path) -> dict[str, Any]:
-    """Return what a folder holds, without what differs from run to run."""
+    """Return the contents of a folder, without parts that differ from run to run."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
@@ -161,7 +161,7 @@ def tree(folder: Path) -> dict[str, Any]:
         elif path.suffix == ".npz" and ".runs" in path.parts:
             with np.load(path) as arrays:
                 found[name] = {one: arrays[one].tolist() for one in arrays if one not in CLOCK}
-        elif path.suffix == ".safetensors":  # its header is in any order
+        elif path.suffix == ".safetensors":  # the order of its header varies
             length = int.from_bytes(path.read_bytes()[:8], "little")
             head, data = path.read_bytes()[8 : 8 + length], path.read_bytes()[8 + length :]
             found[name] = (json.loads(head), data)
@@ -180,7 +180,7 @@ def _timeless(values: Any) -> Any:
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """A command whose end is known: what it starts from, what it leaves, and how it may end."""
+    """A command with known results: its initial files, final files, and allowed exit codes."""
 
     case: Case
     words: Sequence[str]
@@ -190,7 +190,7 @@ class Undisturbed:
     ends: tuple[int, int]
 
     def again(self, folder: Path) -> str:
-        """Run the command once more in a folder; return what is wrong then, or nothing."""
+        """Run the command once more in a folder; return the faults, or nothing."""
         code = run(self.words, folder, before=self.case.before)
         differs = differing(folder, self.leaves)
         return (
@@ -199,7 +199,7 @@ class Undisturbed:
 
 
 def undisturbed(name: str, made: Path, base: Path) -> Undisturbed:
-    """Run a command twice and tell what came of it; `made` is for what commands start from."""
+    """Run a command twice and return its results; `made` holds the initial files of commands."""
     case = COMMANDS[name]
     start, told = given(case, made), base / "told"
     words, whole = expand(case.words, start), copy(start, base / "whole")
@@ -212,7 +212,7 @@ def undisturbed(name: str, made: Path, base: Path) -> Undisturbed:
 
 
 def examine(name: str, sample: int, made: Path) -> dict[str, Any]:
-    """Kill one command at `sample` of its operations, 0 for all; return what came of it."""
+    """Kill one command at `sample` of its operations, 0 for all; return the results."""
     with tempfile.TemporaryDirectory() as place:
         base = Path(place).resolve()
         known = undisturbed(name, made, base)
@@ -227,7 +227,7 @@ def examine(name: str, sample: int, made: Path) -> dict[str, Any]:
 
 
 def _fault(known: Undisturbed, folder: Path, point: int) -> str:
-    """Kill a command at one operation and run it again; return what is wrong then, or nothing."""
+    """Kill a command at one operation and run it again; return the faults, or nothing."""
     killed = run(known.words, folder, killed_at(point), before=known.case.before)
     if killed != -signal.SIGKILL:
         return f"ended with {killed} and was not killed"
@@ -235,7 +235,7 @@ def _fault(known: Undisturbed, folder: Path, point: int) -> str:
 
 
 def differing(folder: Path, expected: Any) -> list[str]:
-    """Return the names of what a folder has and should not, lacks, or has otherwise."""
+    """Return the names of files that are extra, missing or different in a folder."""
     try:
         there = tree(folder)
     except ValueError as error:
@@ -244,14 +244,14 @@ def differing(folder: Path, expected: Any) -> list[str]:
 
 
 def spread(operations: int, sample: int) -> list[int]:
-    """Return `sample` of the operations, from 1, spread over all of them; all for 0."""
+    """Return `sample` operations, counted from 1 and spread evenly; all for 0."""
     if not sample or sample >= operations:
         return list(range(1, operations + 1))
     return [1 + (2 * place + 1) * operations // (2 * sample) for place in range(sample)]
 
 
 def given(case: Case, made: Path) -> Path:
-    """Return a folder with what a case starts from: made once."""
+    """Return a folder with the initial files of a case, made once."""
     folder = made / "-".join(["given", *(one.__name__ for one in case.given)])
     if not folder.exists():
         begun = folder.with_suffix(".begun")
@@ -266,7 +266,7 @@ def given(case: Case, made: Path) -> Path:
 
 
 def _take_in(modules: Sequence[str]) -> None:
-    """Import what a command imported, once for all the processes that are forked from this one."""
+    """Import the modules of a command once for all processes that are forked from this one."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in modules:
@@ -289,7 +289,7 @@ def say(text: str) -> None:
 def examine_all(
     about: str | None, what: str, one_command: Callable[[str, int, Path], dict[str, Any]]
 ) -> None:
-    """Examine the commands that the command line asks for; end with 1 where there was a fault."""
+    """Examine the commands named on the command line; exit with 1 if there was a fault."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("commands", nargs="*", metavar="COMMAND", help=", ".join(COMMANDS))
     parser.add_argument("--sample", type=int, default=0, help="so many faults each; default: all")
@@ -312,7 +312,7 @@ def examine_all(
 
 
 def _write_down(path: Path, told: dict[str, Any]) -> None:
-    """Put the counts of a command into a file, in the order of the commands."""
+    """Write the counts of a command to a file, in the order of the commands."""
     known = {one["command"]: one for one in json.loads(path.read_text())} if path.exists() else {}
     known[told["command"]] = told
     kept = [known[name] for name in COMMANDS if name in known]

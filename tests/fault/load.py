@@ -1,8 +1,8 @@
-"""Loads that a user may put on satbench: many evaluations, many images, many classes, many records.
+"""Loads on satbench: many evaluations, many images, many classes, many records.
 
     python tests/fault/load.py [--json FILE] [evaluations] [classes] [mapped] [records]
 
-Each load runs in this process; the numbers are seconds of CPU, and MB of resident memory.
+Each load runs in this process.  The results are CPU seconds and MB of resident memory.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 def evaluations(times: int = 100) -> dict[str, float]:
-    """Evaluate a small network again and again; what stays behind after the first ten?"""
+    """Evaluate a small network repeatedly; measure the memory that grows after the first ten."""
     import satbench
 
     x, y = torch.rand(20, 1, 8, 8), torch.arange(20) % 3
@@ -74,9 +74,9 @@ def classes(images: int = 10_000, count: int = 1_000) -> dict[str, float]:
 
 
 def mapped(megabytes: int = 1_000, allowed: int = 400) -> dict[str, float]:
-    """Evaluate on every image of a mapped file that is larger than the memory that is left.
+    """Evaluate on every image of a mapped file that is larger than the available memory.
 
-    The system gives this process `allowed` MB more than it has, and no more.
+    The system allows this process `allowed` MB more than it has.
     """
     from satbench.data import load_dataset
 
@@ -151,7 +151,7 @@ def records(count: int = 2_000) -> dict[str, float]:
 
 @contextmanager
 def _at_most(megabytes: int) -> Iterator[None]:
-    """Let this process have so many MB more of memory; what is mapped from files is not counted."""
+    """Limit the additional memory of this process to some MB; mapped files do not count."""
     before = resource.getrlimit(resource.RLIMIT_DATA)
     has = int(_of_this_process("VmData") * 2**20)
     resource.setrlimit(resource.RLIMIT_DATA, (has + megabytes * 10**6, before[1]))
@@ -162,7 +162,7 @@ def _at_most(megabytes: int) -> Iterator[None]:
 
 
 class _Peak:
-    """The most anonymous memory (what no file stands behind) while a block runs, in MB."""
+    """The largest anonymous memory (memory without a file) while a block runs, in MB."""
 
     def __init__(self) -> None:
         self.most, self._over = 0.0, threading.Event()
@@ -187,7 +187,7 @@ def _megabytes() -> float:
 
 
 def _of_this_process(what: str) -> float:
-    """Return a size in MiB that the system tells of this process."""
+    """Return a size of this process in MiB, as the system reports it."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{what}:"):
             return int(line.split()[1]) / 1024
@@ -211,7 +211,7 @@ LOADS: dict[str, Callable[[], dict[str, float]]] = {
 
 
 def main() -> None:
-    """Run the loads that were asked for."""
+    """Run the requested loads."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("loads", nargs="*", metavar="LOAD", help=", ".join(LOADS))
     parser.add_argument("--json", type=Path, help="write the numbers there too")

@@ -1,4 +1,4 @@
-"""A stopped evaluation goes on, and ends in the same record."""
+"""A stopped evaluation is resumed and ends with the same record."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ATTACKS = ("pgd-5", "square(queries=20,block=15)")
 
 @dataclass
 class StopsAfter(NoProgress):
-    """Progress that raises KeyboardInterrupt when so many batches are written down."""
+    """Progress that raises KeyboardInterrupt after a number of written batches."""
 
     batches: int
 
@@ -75,14 +75,14 @@ def timeless(record: Record, like: Record) -> str:
 
 
 def leftovers(out: Path) -> list[str]:
-    """Return what lies in a folder beside its records and witnesses."""
+    """Return the other contents of a folder than records and witnesses."""
     files = (path for path in out.rglob("*") if path.is_file())
     return [p.name for p in files if not p.name.endswith((".json", ".witnesses.npz"))]
 
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("stop", [1, 2, 4, 5, 7, 8, 9, 10, 11])
-def test_a_stopped_evaluation_ends_in_the_same_record(
+def test_a_stopped_evaluation_ends_with_the_same_record(
     stop: int, evaluate: Evaluate, whole: Finished, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
@@ -97,7 +97,7 @@ def test_a_stopped_evaluation_ends_in_the_same_record(
     assert leftovers(tmp_path) == []
 
 
-def test_an_evaluation_stopped_after_every_batch_ends_in_the_same_record(
+def test_an_evaluation_stopped_after_every_batch_ends_with_the_same_record(
     evaluate: Evaluate, whole: Finished, tmp_path: Path
 ) -> None:
     stops, done = 0, None
@@ -112,16 +112,16 @@ def test_an_evaluation_stopped_after_every_batch_ends_in_the_same_record(
 
 
 def whole_batches(whole: Finished) -> list[int]:
-    """Return the batches of the evaluation above: 4 clean, and what each stage had due."""
+    """Return the batches of the evaluation above: 4 clean ones, and those of each stage."""
     blocks = {i // 15 for i, verdict in enumerate(whole.record.verdicts) if verdict in (-1, 2)}
     return [0] * 4 + [1] * -(-whole.record.stages[0].attacked // 10) + [2] * len(blocks)
 
 
-def test_the_record_on_disk_is_the_one_returned(whole: Finished) -> None:
+def test_the_record_on_disk_equals_the_returned_one(whole: Finished) -> None:
     assert read_record(whole.path) == whole.record
 
 
-def test_going_on_with_another_batch_size_gives_the_same_verdicts(
+def test_a_stopped_evaluation_gives_the_same_verdicts_with_another_batch_size(
     evaluate: Evaluate, whole: Finished, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
@@ -171,7 +171,7 @@ def test_a_half_written_batch_is_ignored(
     assert leftovers(tmp_path) == []
 
 
-def test_a_second_process_at_the_same_evaluation_is_refused_in_one_sentence(
+def test_a_second_process_for_the_same_evaluation_is_refused_in_one_sentence(
     evaluate: Evaluate, whole: Finished, tmp_path: Path
 ) -> None:
     store = RunStore(tmp_path, whole.record.identity, (40, 1, 28, 28))
@@ -185,7 +185,7 @@ def test_a_second_process_at_the_same_evaluation_is_refused_in_one_sentence(
         evaluate(tmp_path)
 
 
-def test_a_claim_ends_with_its_holder(tmp_path: Path) -> None:
+def test_a_claim_ends_when_its_holder_stops(tmp_path: Path) -> None:
     store = RunStore(tmp_path, "0" * 64, (0,))
     with pytest.raises(KeyboardInterrupt), store.claimed():
         raise KeyboardInterrupt
@@ -221,14 +221,14 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) ->
 
 
 @pytest.mark.slow
-def test_an_evaluation_killed_ten_times_ends_in_the_same_record(tmp_path: Path) -> None:
+def test_an_evaluation_killed_ten_times_ends_with_the_same_record(tmp_path: Path) -> None:
     assert finish(start(tmp_path / "whole")) == (0, "")
     (path,) = (tmp_path / "whole").glob("*.json")
     rng, killed, amid = random.Random(0), 0, 0
     out = tmp_path / "killed"
     while killed < 10:
         process = start(out)
-        if killed % 3:  # else it is killed as it starts
+        if killed % 3:  # otherwise it is killed while it starts
             seen = len(list(out.rglob("*.npz")))
             wait_for(lambda seen=seen: len(list(out.rglob("*.npz"))) > seen, process)
         time.sleep(rng.random() * (0.3 if killed % 3 else 3))
@@ -250,7 +250,7 @@ def test_an_evaluation_killed_ten_times_ends_in_the_same_record(tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_of_two_processes_at_the_same_evaluation_the_second_says_so(tmp_path: Path) -> None:
+def test_a_second_command_for_the_same_evaluation_is_refused(tmp_path: Path) -> None:
     first = start(tmp_path)
     wait_for(lambda: any(path.read_text() for path in tmp_path.rglob("lock")), first)
     os.kill(first.pid, signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""Whatever is killed wherever, the next command of that kind leaves no trace of it."""
+"""A command that is killed or disturbed leaves no trace after the next run of the command."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def examine(*words: str, out: Path, program: Path = KILLS) -> list[dict[str, Any
 
 
 def leaves(command: click.Command = cli, words: tuple[str, ...] = ()) -> set[str]:
-    """Return the commands that are no groups, such as `models card`."""
+    """Return the commands that are not groups, such as `models card`."""
     if not isinstance(command, click.Group):
         return {" ".join(words)}
     context = click.Context(command)
@@ -45,7 +45,7 @@ def leaves(command: click.Command = cli, words: tuple[str, ...] = ()) -> set[str
     return {leaf for name, one in found if one for leaf in leaves(one, (*words, name))}
 
 
-def test_every_command_is_examined_or_writes_no_file() -> None:
+def test_every_command_that_writes_files_is_examined() -> None:
     examined = {name.partition(" --")[0] for name in COMMANDS}
 
     assert leaves() - examined == {
@@ -55,13 +55,13 @@ def test_every_command_is_examined_or_writes_no_file() -> None:
     assert all(set(name.split()) <= set(case.words) for name, case in COMMANDS.items())
 
 
-def test_a_killed_command_leaves_nothing_behind_the_next(tmp_path: Path) -> None:
+def test_a_killed_command_leaves_no_trace_after_the_next_run(tmp_path: Path) -> None:
     told = examine("models card", "--sample", "1", out=tmp_path / "told.json")
 
     assert [(one["kills"], one["faults"]) for one in told] == [(1, [])]
 
 
-def test_a_disk_that_fails_is_one_sentence_and_leaves_nothing_behind_the_next(
+def test_a_disk_fault_gives_one_sentence_and_leaves_no_trace_after_the_next_run(
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "told.json"
@@ -72,7 +72,7 @@ def test_a_disk_that_fails_is_one_sentence_and_leaves_nothing_behind_the_next(
 
 
 @pytest.mark.slow
-def test_no_fault_of_the_disk_leaves_anything(tmp_path: Path) -> None:
+def test_no_disk_fault_in_any_command_leaves_a_trace(tmp_path: Path) -> None:
     told = examine("--sample", "12", program=DISK, out=tmp_path / "told.json")
 
     assert {one["command"]: one["faults"] for one in told} == {name: [] for name in COMMANDS}
@@ -80,7 +80,7 @@ def test_no_fault_of_the_disk_leaves_anything(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_no_kill_at_any_file_operation_leaves_anything(tmp_path: Path) -> None:
+def test_no_kill_at_any_file_operation_leaves_a_trace(tmp_path: Path) -> None:
     told = examine(out=tmp_path / "told.json")
 
     assert {one["command"]: one["faults"] for one in told} == {name: [] for name in COMMANDS}
@@ -95,7 +95,7 @@ def test_no_kill_at_any_file_operation_leaves_anything(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
-def test_a_signal_ends_a_command_cleanly_and_tells_how_to_go_on(
+def test_a_signal_ends_a_command_cleanly_and_it_says_how_to_continue(
     number: signal.Signals, code: int, tmp_path: Path
 ) -> None:
     words = ["eval", "--model", "fmnist-sat-tiny-relu-s0", "--attack", "autoattack", "--quiet"]
@@ -111,17 +111,17 @@ def test_a_signal_ends_a_command_cleanly_and_tells_how_to_go_on(
     while not list(tmp_path.glob("out/.runs/*/*.npz")) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(number)
-    if number == signal.SIGINT:  # and again, while it is about to end
+    if number == signal.SIGINT:  # and again, while it ends
         time.sleep(0.01)
         process.send_signal(number)
     said = process.communicate(timeout=60)[1]
 
     assert process.returncode == code
-    assert said.lstrip("\n") == f"satbench: {STOPPED}\n"  # click ends the line of ^C
+    assert said.lstrip("\n") == f"satbench: {STOPPED}\n"  # click ends the line with ^C
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_what_a_dead_writer_left_is_removed_by_the_next_and_a_live_one_stays(
+def test_files_of_a_dead_writer_are_removed_and_those_of_a_live_one_stay(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "a.json"
@@ -137,7 +137,7 @@ def test_what_a_dead_writer_left_is_removed_by_the_next_and_a_live_one_stays(
     assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_a_folder_appears_whole_or_not_at_all_and_what_dead_writers_left_is_removed(
+def test_an_atomic_folder_appears_complete_or_not_at_all(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "a"
@@ -154,12 +154,14 @@ def test_a_folder_appears_whole_or_not_at_all_and_what_dead_writers_left_is_remo
     assert sorted(tmp_path.rglob("*")) == [path, path / "b"]
 
 
-def test_a_folder_is_removed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_disappears_in_one_step_when_it_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a"
     (path / "b").mkdir(parents=True)
     remove_folder(tmp_path / "none")
     with monkeypatch.context() as patch:
-        patch.setattr("shutil.rmtree", lambda *_, **__: None)  # as if killed before
+        patch.setattr("shutil.rmtree", lambda *_, **__: None)  # as if it were killed before this
         remove_folder(path)
 
     (left,) = tmp_path.iterdir()
@@ -170,7 +172,7 @@ def test_a_folder_is_removed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(("age", "stays"), [(0, True), (7200, False)])
-def test_what_a_writer_of_another_machine_left_is_removed_when_it_is_old(
+def test_files_of_a_writer_on_another_machine_are_removed_when_they_are_old(
     age: int, stays: bool, tmp_path: Path
 ) -> None:
     foreign = tmp_path / ".a.json.00000000_1-abc.part"

@@ -1,4 +1,4 @@
-"""Models that fail on one image, long after preflight: what is said, and what is kept."""
+"""Models that fail on one image, long after preflight: the error, and the kept results."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from satbench.models import describe_module
 from satbench.preflight.image_checks import dataset_from_tensors
 from satbench.proofs.challenging import Challenge, run_challenge
 
-BAD, N = 37, 40  # preflight asks about the first 32
+BAD, N = 37, 40  # preflight calls the model on the first 32
 X = torch.rand(N, 1, 3, 3, generator=torch.Generator().manual_seed(0))
 Y = (X.flatten(1).mean(1) > 0.5).long()
 EPS = 0.02
 
 
 class Fails(nn.Module):
-    """Two classes by the mean pixel; does something else near the image `BAD`, once `after`."""
+    """Two classes by the mean pixel, with a failure near the image `BAD`."""
 
     def __init__(self, fail: Callable[[Tensor], object], only: Callable[[], bool]) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def evaluate(model: nn.Module, out: Path, **more: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[int], int]:
-    """The verdicts of the model where it does nothing else, and how many images it was asked."""
+    """The verdicts of the model without a failure, and the number of images in its calls."""
     model = Fails(raises, lambda: False)
     return evaluate(model, tmp_path_factory.mktemp("honest")).verdicts, model.asked
 
@@ -115,7 +115,7 @@ FAILURES: dict[str, tuple[Callable[[Tensor], object], Callable[[], bool], str]] 
 
 
 @pytest.mark.parametrize(("fail", "only", "said"), FAILURES.values(), ids=FAILURES)
-def test_a_late_failure_is_one_sentence_with_the_image_and_a_mended_model_goes_on(
+def test_a_late_failure_gives_one_sentence_with_the_image_and_the_run_can_be_resumed(
     fail: Callable[[Tensor], object],
     only: Callable[[], bool],
     said: str,
@@ -134,7 +134,7 @@ def test_a_late_failure_is_one_sentence_with_the_image_and_a_mended_model_goes_o
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
-def test_a_change_of_floating_dtype_changes_nothing(
+def test_another_floating_dtype_of_logits_does_not_change_the_verdicts(
     dtype: torch.dtype, honest: tuple[list[int], int], tmp_path: Path
 ) -> None:
     changing = evaluate(Fails(lambda z: z.to(dtype), lambda: True), tmp_path)
@@ -151,7 +151,7 @@ def test_a_change_of_floating_dtype_changes_nothing(
     ],
     ids=["clean", "search", "backward"],
 )
-def test_a_model_that_hangs_is_stopped_and_what_was_finished_is_kept(
+def test_a_hanging_model_is_stopped_and_finished_batches_are_kept(
     hang: Callable[[Tensor], object], only: Callable[[], bool], tmp_path: Path
 ) -> None:
     model = Fails(hang, only)
@@ -163,7 +163,7 @@ def test_a_model_that_hangs_is_stopped_and_what_was_finished_is_kept(
     assert evaluate(model, tmp_path, timeout=60).n == N
 
 
-def test_a_model_that_hangs_at_once_is_stopped_by_preflight(tmp_path: Path) -> None:
+def test_preflight_stops_a_model_that_hangs_at_once(tmp_path: Path) -> None:
     class Hangs(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             time.sleep(60)
@@ -175,7 +175,9 @@ def test_a_model_that_hangs_at_once_is_stopped_by_preflight(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
-def test_a_timeout_that_is_no_time_is_refused(timeout: float, tmp_path: Path) -> None:
+def test_a_timeout_that_is_not_positive_and_finite_is_refused(
+    timeout: float, tmp_path: Path
+) -> None:
     with pytest.raises(SatbenchError, match=r"^expected a timeout above 0 seconds, got "):
         evaluate(Fails(raises, lambda: False), tmp_path, timeout=timeout)
 
@@ -189,7 +191,7 @@ def test_a_timeout_does_not_change_the_identity(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_curve_of_a_model_that_hangs_is_stopped_and_what_was_finished_is_kept(
+def test_a_curve_of_a_hanging_model_is_stopped_and_finished_batches_are_kept(
     tmp_path: Path,
 ) -> None:
     model = Fails(hangs, torch.is_grad_enabled)
@@ -208,7 +210,7 @@ def test_a_curve_of_a_model_that_hangs_is_stopped_and_what_was_finished_is_kept(
     assert measure_curve(model, info, replace(plan, timeout=None), tmp_path).curve.dataset.n == N
 
 
-def test_a_challenge_to_a_model_that_hangs_is_stopped(tmp_path: Path) -> None:
+def test_a_challenge_of_a_hanging_model_is_stopped(tmp_path: Path) -> None:
     model = Fails(hangs, lambda: False)
     record = evaluate(model, tmp_path, attacks="pgd-2")
     model.only = torch.is_grad_enabled

@@ -1,4 +1,4 @@
-"""What goes wrong in a training, at the command: one sentence, nothing lost, and the way on."""
+"""Faults in a training command give one sentence, lose no results, and say how to continue."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def noisy(n: int, size: int = 8, noise: float = 0.05, seed: int = 0) -> dict[str, np.ndarray]:
-    """Return images of three patterns under noise, and their classes."""
+    """Return noisy images of three patterns, and their classes."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, n)
     patterns = 0.5 + 0.15 * (2 * np.random.default_rng(1).random((3, 1, size, size)) - 1)
@@ -50,7 +50,7 @@ def train(*changes: str, epochs: int = 2, name: str = NAME) -> Result:
 
 
 def told(result: Result) -> str:
-    """Return the one sentence that a refused command says."""
+    """Return the one sentence of a refused command."""
     assert isinstance(result.exception, SatbenchError), result.output
     assert "\n" not in str(result.exception)
     return str(result.exception)
@@ -66,7 +66,7 @@ def weights() -> str:
 
 @pytest.fixture
 def whole() -> str:
-    """Return the weights of a run in one go, which is then gone."""
+    """Return the weights of an uninterrupted run, and delete the run."""
     assert 0 == train(name=NAME).exit_code
     found = weights()
     for path in Path("runs", NAME).glob("**/*"):
@@ -76,8 +76,8 @@ def whole() -> str:
 
 
 @pytest.mark.slow
-def test_a_collapse_is_warned_of_and_stands_in_the_card_and_a_rollback_hands_on_another() -> None:
-    # Single-step training without a random start, on few images under much noise, collapses.
+def test_a_collapse_is_reported_and_recorded_and_a_rollback_keeps_a_sound_epoch() -> None:
+    # Single-step training without a random start, on few noisy images, collapses.
     save(noisy(200, size=12, noise=0.15))
     changes = [
         *("--set", "held_out=100", "--arch", "tiny(width=16)", "--activation", "relu"),
@@ -107,7 +107,7 @@ def test_a_collapse_is_warned_of_and_stands_in_the_card_and_a_rollback_hands_on_
 
 
 @pytest.mark.slow
-def test_a_training_that_diverges_keeps_its_last_good_checkpoint_and_says_the_way_on() -> None:
+def test_a_diverging_training_keeps_its_last_good_checkpoint_and_says_how_to_continue() -> None:
     # The second epoch has a rate that no training survives.
     rates = ["schedule=step", "milestones=1", "factor=1e20", "learning_rate=0.05"]
     said = told(train(*(word for rate in rates for word in ("--set", rate))))
@@ -127,7 +127,7 @@ def test_a_training_that_diverges_keeps_its_last_good_checkpoint_and_says_the_wa
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
-def test_a_flipped_byte_of_a_checkpoint_costs_nothing_but_time(place: float) -> None:
+def test_a_flipped_byte_in_a_checkpoint_only_costs_time(place: float) -> None:
     assert 0 == train().exit_code
     before, path = weights(), Path("runs/run/checkpoint.pt")
     spoilt = bytearray(path.read_bytes())
@@ -139,7 +139,7 @@ def test_a_flipped_byte_of_a_checkpoint_costs_nothing_but_time(place: float) -> 
     assert "corrupt" in again.stderr
 
 
-def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(
+def test_a_full_disk_gives_one_sentence_and_the_same_command_resumes_the_run(
     whole: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replace, left = os.replace, iter(range(6))
@@ -158,7 +158,7 @@ def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(
     assert (0, whole) == (train().exit_code, weights())
 
 
-def test_a_second_process_at_the_same_run_is_refused_and_spoils_nothing(whole: str) -> None:
+def test_a_second_process_for_the_same_run_is_refused_and_changes_no_file(whole: str) -> None:
     Path("runs", NAME).mkdir(exist_ok=True, parents=True)
     with lock_or_refuse(Path("runs", NAME, "lock"), "is at it"):
         before = files()
@@ -168,7 +168,7 @@ def test_a_second_process_at_the_same_run_is_refused_and_spoils_nothing(whole: s
     assert (0, whole) == (train().exit_code, weights())
 
 
-def test_changed_data_are_refused_and_the_run_stays_as_it_was() -> None:
+def test_changed_data_are_refused_and_the_run_is_unchanged() -> None:
     assert 0 == train().exit_code
     before = files()
     changed = noisy(40)

@@ -1,7 +1,7 @@
-"""The commands that write files, each with its smallest input: what kill_points.py examines.
+"""The commands that write files, each with its smallest input, for kill_points.py.
 
-`COMMANDS` has a case for each.  A word with `*` in it stands for the files that it matches.  What a
-case starts from is made by functions that write to a folder, each once in a process.
+`COMMANDS` has a case for each.  A word with `*` in it stands for the files that it matches.
+Functions write the initial files of a case to a folder, each once per process.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ Run = Callable[..., int]
 
 @dataclass(frozen=True)
 class Case:
-    """A command: its words, what lies in its folder before, and what its process is told first.
+    """A command: its words, its initial files, and the set-up of its process.
 
-    A long one is disturbed at `most` of its operations, spread over all of them.
+    A long one is disturbed only at `most` operations, spread evenly over all of them.
     """
 
     words: tuple[str, ...]
@@ -62,7 +62,7 @@ class Case:
 
 
 def expand(words: Sequence[str], folder: Path) -> list[str]:
-    """Return the words with the files that those with `*` match."""
+    """Return the words, with each word that contains `*` replaced by the matching files."""
     return [
         name
         for word in words
@@ -75,7 +75,7 @@ def expand(words: Sequence[str], folder: Path) -> list[str]:
 
 
 def write_images(folder: Path, run: Run) -> None:
-    """Write forty images of four patterns under noise."""
+    """Write forty noisy images of four patterns."""
     rng, labels = np.random.default_rng(0), np.arange(40) % 4
     x = rng.random((4, 1, 8, 8))[labels] + 0.05 * rng.standard_normal((40, 1, 8, 8))
     np.savez(folder / "images.npz", x=np.clip(x, 0, 1).astype(np.float32), y=labels)
@@ -93,13 +93,13 @@ def train(folder: Path, run: Run) -> None:
 
 
 def do_shards(folder: Path, run: Run) -> None:
-    """Do both shards of an evaluation, into one folder each."""
+    """Run both shards of an evaluation, each into its own folder."""
     for number in "12":
         _do(run, folder, *EVAL, "--shard", f"{number}/2", "--out", f"shard-{number}")
 
 
 def do_shards_together(folder: Path, run: Run) -> None:
-    """Do both shards of an evaluation, into one folder."""
+    """Run both shards of an evaluation into one folder."""
     for number in "12":
         _do(run, folder, *EVAL, "--shard", f"{number}/2", "--out", "shards")
 
@@ -123,7 +123,7 @@ def make_board(folder: Path, run: Run) -> None:
 
 
 def make_model(folder: Path, run: Run) -> None:
-    """Write weights and a card of somebody's own: those of a shipped model, moved a little."""
+    """Write weights and a card of a new model: a shipped one with slightly changed weights."""
     from safetensors.numpy import load_file, save_file
 
     from satbench.model_zoo.card import find_card
@@ -135,7 +135,7 @@ def make_model(folder: Path, run: Run) -> None:
 
 
 def evaluate_model(folder: Path, run: Run) -> None:
-    """Evaluate that model as the board asks."""
+    """Evaluate that model as the board requires."""
     attacks = ("--attack", "pgd-3", "--attack", "square(queries=10)")
     images = ("--dataset", "fashion-mnist", "--norm", "linf", "--eps", "0.1", *FEW)
     _do(run, folder, "eval", "--model", "own/own.json", *attacks, *images, "--out", "results")
@@ -166,13 +166,13 @@ def write_checkpoint(folder: Path, run: Run) -> None:
 
 
 def here(folder: Path) -> None:
-    """Take the folder for the checkout that satbench runs in."""
+    """Make the folder the checkout in which satbench runs."""
     content = import_module("satbench.core.content")
     content._PACKAGE = folder / "satbench"  # type: ignore[attr-defined]
 
 
 def demonstrate_less(folder: Path) -> None:
-    """Make the demo one of eight images and a weak attack."""
+    """Reduce the demo to eight images and a weak attack."""
     demo = import_module("satbench.evaluation.demo")
     demo.THREE_ATTACKS, demo.THREE_EXAMPLES = ("pgd-2", "pgd-3"), 8  # type: ignore[attr-defined]
 

@@ -1,7 +1,7 @@
 """A program that atheris guides by coverage: bytes as a record, a card, a suite, a board, a spec.
 
-Used as `python atheris_files.py -runs=N`; it ends with another exit code than 0 where anything but
-a SatbenchError is raised, or an input takes more than a second.
+Run it as `python atheris_files.py -runs=N`.  The exit code is not 0 if an input raises another
+error than SatbenchError, or takes more than a second.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Run commands with foreign code, sockets and new processes forbidden: JSON in, JSON out.
 
-A program of its own, for an audit hook cannot be taken off again.  It reads a list of command lines
+It is a separate program because an audit hook cannot be removed.  It reads a list of command lines
 from stdin (a list that begins with `python` holds code to execute), and writes for each the exit
-code, stdout, stderr, and what was forbidden and tried.
+code, stdout, stderr, and the forbidden actions that it tried.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ tried: list[str] = []
 
 
 def watch(event: str, arguments: tuple[object, ...]) -> None:
-    """Forbid sockets, new processes, and the code of modules that nobody installed."""
+    """Forbid sockets, new processes, and the code of modules that are not installed."""
     if event.startswith("socket.") or event in (*PROCESSES, "subprocess.Popen", "webbrowser.open"):
         _forbid(f"{event} {arguments[:2]!r}")
     if event == "exec" and isinstance(code := arguments[0], CodeType):
@@ -75,6 +75,6 @@ def run(words: list[str]) -> dict[str, object]:
 if __name__ == "__main__":
     lines = json.load(sys.stdin)
     sys.path[:] = [one for one in sys.path if one != str(Path(__file__).parent)]
-    first = run(lines[0])  # a harmless one: what libraries do when they are imported is theirs
+    first = run(lines[0])  # a harmless command: imports of libraries do such things too
     sys.addaudithook(watch)
     sys.stdout.write(json.dumps([first, *(run(words) for words in lines[1:])]) + "\n")

@@ -1,4 +1,4 @@
-"""Random texts of specs, radii, settings and files: what they are, and what reads them."""
+"""Random texts of specs, radii, settings and files, and the functions that read them."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ _odd = st.one_of(_plain, _numbers, _words, _specs)
 
 
 def _changed(original: Callable[[], str]) -> st.SearchStrategy[str]:
-    """Return texts of a file with some fields changed, missing, or taken from another place."""
+    """Return texts of a file with some fields changed, removed, or copied from elsewhere."""
     text = original()
     values = json.loads(text)
     paths = list(places(values))
@@ -131,7 +131,7 @@ def _changed(original: Callable[[], str]) -> st.SearchStrategy[str]:
 
 
 def _changed_later(original: Callable[[], str]) -> st.SearchStrategy[str]:
-    """As `_changed`, but nothing is read before a text is drawn."""
+    """Do the same as `_changed`, but read no file before a text is drawn."""
 
     def strategy() -> st.SearchStrategy[str]:
         return _changed(original)
@@ -144,7 +144,7 @@ def _with_changes(
 ) -> str:
     values = json.loads(text)
     for kind, path, odd, other in changes:
-        with contextlib.suppress(LookupError, TypeError):  # an earlier change took the place away
+        with contextlib.suppress(LookupError, TypeError):  # an earlier change removed this place
             new = copy.deepcopy(_at(values, other)) if kind == "move" else odd
             there = _at(values, path[:-1])
             if kind == "remove":
@@ -185,7 +185,7 @@ def _in_file(read: Callable[[Path], object]) -> Callable[[str, Path], None]:
 
 
 def _as_each_kind_of_toml(text: str, folder: Path) -> None:
-    """Read a text as a suite, as a board and as a recipe; raise SatbenchError if it is none."""
+    """Read a text as a suite, a board and a recipe; raise SatbenchError if it is none of them."""
     told: list[SatbenchError] = []
     for read in (read_suite, read_definition, lambda path: load_recipe(str(path))):
         try:
@@ -213,10 +213,10 @@ KINDS |= {
 
 
 def fuzz(kind: str, folder: Path, inputs: int) -> dict[str, int]:
-    """Read random texts of a kind; return how many were refused in a sentence, and how many read.
+    """Read random texts of a kind; return how many were refused in one sentence, and how many read.
 
-    Fails for any other error, and for a text that takes more than a second of processor time each
-    time that it is read: once may be the garbage collector.
+    Fail for any other error, and for a text that takes more than a second of processor time on
+    each reading; a single slow reading may be due to the garbage collector.
     """
     texts, check = KINDS[kind]
     counts = {"inputs": 0, "refused": 0, "read": 0}

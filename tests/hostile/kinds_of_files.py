@@ -1,4 +1,4 @@
-"""The kinds of files that strangers send: one of each, and what reads it and writes it again."""
+"""The kinds of files that strangers send: one example of each, its reader and its writer."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _read_curve(text: str, folder: Path) -> None:
 
 
 def _read_place(text: str, folder: Path) -> None:
-    """Read the place of a checkpoint, which comes from torch: any fault there is corruption."""
+    """Read the place in a checkpoint, which comes from torch; any fault in it is corruption."""
     try:
         _place({"place": json.loads(text)})
     except (CorruptError, RecursionError, ValueError):
@@ -139,13 +139,13 @@ def _read_submission(text: str, folder: Path) -> None:
 
 
 def _toml(text: str, folder: Path) -> Path:
-    """Write JSON values as TOML: each is an inline value, which TOML has too."""
+    """Write JSON values as TOML, each as an inline value."""
     read_suite.cache_clear()
     path = folder / "file.toml"
     try:
         lines = [f"{key} = {_inline(value)}" for key, value in json.loads(text).items()]
         path.write_text("\n".join(lines))
-    except (ValueError, RecursionError):  # no JSON either; TOML gets it as it is
+    except (ValueError, RecursionError):  # it is no JSON either, so TOML gets the text unchanged
         path.write_text("a = " + text.replace(": ", " = "))
     return path
 

@@ -1,10 +1,10 @@
-"""Count what comes of malformed files and texts: one field changed, and random inputs.
+"""Count the results of malformed files and texts: one changed field, and random inputs.
 
     PYTHONPATH=tests python -m hostile.malformed [--inputs N] [--json FILE] [KIND ...]
 
 Each file of `kinds_of_files.py` is read with each field changed to each odd value, and each kind of
-`fuzzing.py` is read from N random inputs.  The program fails for anything but a sentence or a
-value, and for an input that takes too long.
+`fuzzing.py` is read from N random inputs.  The program fails if the
+result is neither one sentence nor a value, and if an input takes too long.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ INPUTS = 5_500
 
 
 def one_field_changes(kind: str, folder: Path, most: int | None = None) -> dict[str, int]:
-    """Read a file with one field changed, in every way or in `most`; return what came of it.
+    """Read a file with one changed field, in every way or in `most` ways; return the counts.
 
-    Fails for anything but a sentence or a value.
+    Fail if the result is neither one sentence nor a value.
     """
     original, read = FILES[kind]
-    read(original(), folder)  # as it is, it is read
+    read(original(), folder)  # the unchanged file is read
     texts = every_change(json.loads(original()))
     if most is not None:
         texts = random.Random(0).sample(texts, min(most, len(texts)))
@@ -52,7 +52,7 @@ def one_field_changes(kind: str, folder: Path, most: int | None = None) -> dict[
 
 
 def main() -> None:
-    """Count the kinds that were asked for."""
+    """Count the requested kinds."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=", ".join((*FILES, *TEXTS)))
     parser.add_argument("--inputs", type=int, default=INPUTS, help="random inputs of each kind")

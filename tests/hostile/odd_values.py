@@ -19,7 +19,7 @@ ODD = (
 
 
 def places(values: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Yield the path of each field, of lists only the first member."""
+    """Yield the path of each field; of a list, only the path of its first member."""
     if path:
         yield path
     if isinstance(values, dict):
@@ -30,7 +30,7 @@ def places(values: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[s
 
 
 def changed(values: object, path: tuple[str | int, ...], odd: str) -> str:
-    """Return the values as JSON with the text `odd` in the place `path`."""
+    """Return the values as JSON, with the text `odd` at the place `path`."""
     made: Any = copy.deepcopy(values)
     there = made
     for step in path[:-1]:
@@ -40,7 +40,7 @@ def changed(values: object, path: tuple[str | int, ...], odd: str) -> str:
 
 
 def every_change(values: object) -> list[str]:
-    """Return the values with each field changed to each odd value, and with each left out."""
+    """Return the values with each field changed to each odd value, and with each removed."""
     texts = [changed(values, path, odd) for path in places(values) for odd in ODD]
     for path in places(values):
         made: Any = copy.deepcopy(values)

@@ -1,8 +1,8 @@
-"""Kinds of tampering with a shipped record: one function each, by what a cheat would want.
+"""Kinds of tampering with a shipped record: one function each, in groups by the cheat's aim.
 
-A cheat is careful: unless a kind is `raw`, the digest of the witnesses and the identity are made to
-follow the change.  `CAUGHT` are found without attacking, by `satbench verify` or by the board;
-`TRUSTED` are not, and docs/trust.md says so.
+A cheat is careful: except in `raw` kinds, the digest of the witnesses and the identity match the
+change.  `satbench verify` or the board finds the kinds in `CAUGHT` without an attack.  They do not
+find those in `TRUSTED`, and docs/trust.md says so.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ class Forged:
             write_witnesses(self.witnesses, witnesses_path(path))
 
     def place(self, verdict: int) -> int:
-        """Return the first image of a verdict."""
+        """Return the first image with a verdict."""
         found: int = self.values["verdicts"].index(verdict)
         return found
 
     def judge(self, index: int, verdict: int) -> None:
-        """Give an image another verdict, and let all sums follow."""
+        """Give an image another verdict, and adjust all sums."""
         self.values["verdicts"][index] = verdict
         self.add_up()
 
@@ -462,7 +462,7 @@ def a_sequence_is_invented(f: Forged) -> None:
     f.values["sequential"] = {"width": 0.01, "low": 0.9, "high": 0.91}
 
 
-# Who, when, with what
+# Author, time, environment
 
 
 @caught
@@ -535,7 +535,7 @@ def a_version_is_a_sentence(f: Forged) -> None:
     f.values["environment"]["satbench"] = "verified by the authors"
 
 
-# What only attacking again, or nothing, can tell
+# Kinds that only a new attack can find, or nothing
 
 
 @trusted
@@ -598,7 +598,7 @@ def passes_are_a_fifth_fewer(f: Forged) -> None:
 
 
 def _matching(forged: Forged, stage: Values, name: str) -> int:
-    """Return as many passes as the stage would make if no image fell."""
+    """Return the number of passes of the stage if no image were broken."""
     each = {"": 50, "apgd-ce": 101, "apgd-t": 905, "fab-t": 900, "square": 0}[stage["part"]]
     if name == "forwards":
         each = {"fab-t": 1800, "square": 5003}.get(stage["part"], each)
@@ -607,5 +607,5 @@ def _matching(forged: Forged, stage: Values, name: str) -> int:
 
 
 def copy_of(original: Forged) -> Forged:
-    """Return a copy to be spoilt."""
+    """Return a copy that may be changed."""
     return deepcopy(original)

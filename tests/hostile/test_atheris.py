@@ -1,4 +1,4 @@
-"""Inputs that coverage guides (atheris), where that package is installed; only in the slow tier."""
+"""Inputs guided by coverage (atheris), if that package is installed; only among slow tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROGRAM = Path(__file__).with_name("atheris_files.py")
 
 
 @pytest.mark.slow
-def test_inputs_that_coverage_guides_are_refused_or_read(tmp_path: Path) -> None:
+def test_coverage_guided_inputs_are_refused_or_read(tmp_path: Path) -> None:
     pytest.importorskip("atheris")
     corpus = tmp_path / "corpus"
     corpus.mkdir()

@@ -1,4 +1,4 @@
-"""Files that declare more than they may hold are refused before anything is unpacked."""
+"""Files that declare more than the limits are refused before they are unpacked."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WITNESSES = Witnesses(np.array([1, 4]), np.ones((2, 1, 3, 3), np.float32))
 
 
 def _bomb(path: Path, names: tuple[str, str], first: np.ndarray, shape: tuple[int, ...]) -> None:
-    """Write a zip of a small array and of zeros of the type uint8, 1,000 times larger unpacked."""
+    """Write a zip of a small array and uint8 zeros, 1,000 times larger when it is unpacked."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         with archive.open(f"{names[0]}.npy", "w") as member:
             npy.write_array(member, first)
@@ -47,7 +47,7 @@ def _memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def test_a_witness_file_that_unpacks_to_a_hundred_times_its_size_is_not_unpacked(
+def test_a_witness_file_that_unpacks_to_a_huge_size_is_refused_before_unpacking(
     tmp_path: Path,
 ) -> None:
     _bomb(tmp_path / "w.npz", ("indices", "planes"), np.arange(90), (4, 90, 1, 1024, 1024))
@@ -59,7 +59,7 @@ def test_a_witness_file_that_unpacks_to_a_hundred_times_its_size_is_not_unpacked
     assert _memory() - before < 64 * MIB
 
 
-def test_data_that_unpack_to_a_hundred_times_their_size_are_not_unpacked(tmp_path: Path) -> None:
+def test_data_that_unpack_to_a_huge_size_are_refused_before_unpacking(tmp_path: Path) -> None:
     _bomb(tmp_path / "d.npz", ("y", "x"), np.zeros(90, int), (90, 4, 1024, 1024))
     before = _memory()
 
@@ -79,7 +79,7 @@ def test_data_that_unpack_to_a_hundred_times_their_size_are_not_unpacked(tmp_pat
         (np.zeros((2, 1), int), (4, 2, 1, 3, 3)),
     ],
 )
-def test_witnesses_whose_headers_do_not_go_together_are_refused(
+def test_witnesses_with_inconsistent_headers_are_refused(
     indices: np.ndarray, shape: tuple[int, ...], tmp_path: Path
 ) -> None:
     _bomb(tmp_path / "w.npz", ("indices", "planes"), indices, shape)
@@ -96,7 +96,7 @@ def test_more_witnesses_than_images_are_refused(tmp_path: Path) -> None:
         read_witnesses(tmp_path / "w.npz", most=1)
 
 
-def test_a_zip_may_declare_as_much_as_the_limit(tmp_path: Path) -> None:
+def test_a_zip_that_declares_exactly_the_limit_is_accepted(tmp_path: Path) -> None:
     write_witnesses(WITNESSES, path := tmp_path / "w.npz")
     with zipfile.ZipFile(path) as archive:
         declared = sum(one.file_size for one in archive.infolist())
@@ -105,7 +105,7 @@ def test_a_zip_may_declare_as_much_as_the_limit(tmp_path: Path) -> None:
             check_archive(archive, path, declared - 1)
 
 
-def test_an_image_of_too_many_pixels_is_refused_by_its_header() -> None:
+def test_an_image_whose_header_declares_too_many_pixels_is_refused() -> None:
     from PIL import Image
 
     def chunk(name: bytes, data: bytes) -> bytes:
@@ -122,7 +122,7 @@ def test_an_image_of_too_many_pixels_is_refused_by_its_header() -> None:
         check_size(picture)
 
 
-def test_a_tensor_that_is_one_number_shown_many_times_is_refused(tmp_path: Path) -> None:
+def test_a_tensor_that_expands_one_number_is_refused(tmp_path: Path) -> None:
     one = torch.zeros(1)
     torch.save({"x": one.expand(10**6, 1, 100, 100), "y": one.long()}, tmp_path / "d.pt")
 
@@ -132,7 +132,7 @@ def test_a_tensor_that_is_one_number_shown_many_times_is_refused(tmp_path: Path)
         read_torch_file(tmp_path / "d.pt")
 
 
-def test_a_text_file_of_too_many_bytes_or_without_an_end_is_refused(
+def test_a_text_file_that_is_too_large_or_endless_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.json").write_text(" " * 101)
@@ -141,7 +141,7 @@ def test_a_text_file_of_too_many_bytes_or_without_an_end_is_refused(
             schema.read_text(path, "thing", 100)
 
 
-def test_limits_leave_room_for_what_benchmarks_need() -> None:
+def test_the_limits_allow_10000_imagenet_witnesses() -> None:
     images = 10_000 * 3 * 224 * 224 * 4
     assert images < limits.MOST_WITNESS_BYTES < limits.MOST_UNPACKED_BYTES
 
@@ -160,7 +160,7 @@ def _npy(path: Path, shape: str) -> Path:
         "__import__('os').abort()",
     ],
 )
-def test_an_array_whose_header_lies_is_refused(shape: str, tmp_path: Path) -> None:
+def test_an_array_with_a_false_header_is_refused(shape: str, tmp_path: Path) -> None:
     path = _npy(tmp_path / "x.npy", shape)
     np.save(tmp_path / "y.npy", np.zeros(2, int))
 
@@ -183,7 +183,7 @@ def test_an_array_whose_header_lies_is_refused(shape: str, tmp_path: Path) -> No
     ],
     ids=str,
 )
-def test_images_that_are_no_plain_tensor_are_refused(images: object, tmp_path: Path) -> None:
+def test_images_that_are_not_a_plain_tensor_are_refused(images: object, tmp_path: Path) -> None:
     torch.save(images, tmp_path / "x.pt")
 
     with pytest.raises(SatbenchError, match=r"x\.pt"):

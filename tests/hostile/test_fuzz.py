@@ -1,4 +1,4 @@
-"""Random texts of specs, radii, settings and files: a sentence or a value that is read back."""
+"""Random texts of specs, radii, settings and files are refused or read back unchanged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from .fuzzing import KINDS, fuzz
 from .malformed import INPUTS
 
-EVERY_DAY = 40  # inputs of each kind; with `-m slow` INPUTS
+EVERY_DAY = 40  # inputs of each kind every day; INPUTS with `-m slow`
 
 
 @pytest.mark.parametrize("kind", KINDS)

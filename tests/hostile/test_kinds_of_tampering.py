@@ -1,4 +1,4 @@
-"""Each kind of tampering with a shipped record is caught without attacking, or told as trusted."""
+"""Each kind of tampering with a shipped record is found without an attack, or documented."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _is_autoattack(path: Path) -> bool:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """Return where a record lies on a board like the shipped one."""
+    """Return the path of a record on a board like the shipped one."""
     (tmp_path / "records").mkdir()
     text = (board_definition("fashion-mnist-linf-0.1").folder / "board.toml").read_bytes()
     (tmp_path / "board.toml").write_bytes(text)
@@ -60,7 +60,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def said_of(path: Path) -> list[str]:
-    """Return what `satbench verify` and the board say of a record."""
+    """Return the faults that `satbench verify` and the board find in a record."""
     said = []
     try:
         said += verify_record(path).faults
@@ -73,13 +73,13 @@ def said_of(path: Path) -> list[str]:
     return said
 
 
-def test_the_original_holds(original: Forged, home: Path) -> None:
+def test_the_unchanged_record_has_no_faults(original: Forged, home: Path) -> None:
     copy_of(original).write(home)
     assert said_of(home) == []
 
 
 @pytest.mark.parametrize("kind", CAUGHT)
-def test_a_kind_is_caught_without_attacking(kind: str, original: Forged, home: Path) -> None:
+def test_tampering_is_found_without_an_attack(kind: str, original: Forged, home: Path) -> None:
     forged = copy_of(original)
     CAUGHT[kind](forged)
     forged.write(home)
@@ -90,7 +90,7 @@ def test_a_kind_is_caught_without_attacking(kind: str, original: Forged, home: P
 
 
 @pytest.mark.parametrize("kind", TRUSTED)
-def test_a_kind_that_is_trusted_is_named_in_the_docs(
+def test_tampering_that_is_not_found_is_named_in_the_docs(
     kind: str, original: Forged, home: Path
 ) -> None:
     forged = copy_of(original)
@@ -101,7 +101,7 @@ def test_a_kind_that_is_trusted_is_named_in_the_docs(
     assert kind in re.findall(r"`(\w+)`", TRUST.read_text(encoding="utf-8"))
 
 
-def test_the_docs_count_the_kinds() -> None:
+def test_the_docs_state_the_numbers_of_kinds() -> None:
     text = TRUST.read_text(encoding="utf-8")
     assert f"{len(CAUGHT)} kinds are caught" in text
     assert f"{len(TRUSTED)} are not" in text
@@ -110,7 +110,7 @@ def test_the_docs_count_the_kinds() -> None:
     assert f"{len(TRUSTED)} cannot be seen" in whole
 
 
-def test_a_reference_run_from_before_there_was_a_diagnosis_holds(images: Dataset) -> None:
+def test_an_older_reference_run_without_diagnosis_has_no_faults(images: Dataset) -> None:
     paths = sorted(board_definition("fashion-mnist-linf-0.1").reference.glob(f"{MODEL}-*.json"))
     (old,) = [path for path in paths if json.loads(path.read_text())["schema"] == 1]
 

@@ -1,4 +1,4 @@
-"""A board and `verify --all` go on without a bad record and name it."""
+"""A board and `verify --all` leave out a bad record and name it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def records(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_board_is_built_without_the_bad_records_which_are_named(records: Path) -> None:
+def test_a_board_is_built_without_bad_records_and_names_them(records: Path) -> None:
     built = CliRunner().invoke(leaderboard, ["build", "--records", str(records)])
 
     named = [line for line in built.stderr.splitlines() if line.startswith("satbench: left out")]
@@ -41,7 +41,7 @@ def test_a_board_is_built_without_the_bad_records_which_are_named(records: Path)
     assert len(table) == 2
 
 
-def test_check_fails_where_a_record_is_left_out_though_all_files_are_up_to_date(
+def test_check_fails_if_a_record_is_left_out_even_if_all_files_are_up_to_date(
     records: Path,
 ) -> None:
     words = ["build", "--records", str(records)]

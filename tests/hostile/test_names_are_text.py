@@ -1,4 +1,4 @@
-"""Whatever a name holds, it is shown and does nothing: terminal, pages, tables, file names."""
+"""Every name is shown as text in terminals, pages, tables and file names."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ BAD = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def active(text: str) -> set[str]:
-    """Return the characters that would act, but for the ends of lines."""
+    """Return the active characters, except line ends."""
     return {one for one in text if unicodedata.category(one) in BAD} - {"\n"}
 
 
@@ -80,7 +80,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def named(make_record: MakeRecord) -> Named:
-    """A function that makes records in which everything that is free text is called so."""
+    """A function that makes records with a name in every free-text field."""
     return partial(_named, make_record)
 
 
@@ -104,7 +104,7 @@ def test_a_page_holds_no_active_character_and_no_markup(
         assert free == re.sub(r"\\.", "", harmless).count(sign), sign
 
 
-def test_every_line_of_a_table_has_as_many_cells(name: str, named: Named) -> None:
+def test_every_line_of_a_table_keeps_its_number_of_cells(name: str, named: Named) -> None:
     text = render_markdown(build_board(named(name)))
     rows = [re.sub(r"\\.", "", line) for line in text.splitlines() if line.startswith("|")]
 
@@ -126,7 +126,7 @@ def test_the_site_holds_no_active_character_and_no_markup(name: str, named: Name
     pytest.importorskip("itables")
     sites = [
         site_files([SiteBoard("board", one) for one in build_board(named(text)).benchmarks])
-        for text in ("plain(a=1)" if "(" in name else "plain", name)  # a family, or none
+        for text in ("plain(a=1)" if "(" in name else "plain", name)  # with or without a family
     ]
     harmless, found = (
         [text for place, text in site.items() if not place.startswith("assets/")] for site in sites
@@ -136,7 +136,7 @@ def test_the_site_holds_no_active_character_and_no_markup(name: str, named: Name
     for text, plain in zip(found, harmless, strict=True):
         assert active(text) == set()
         if "<!doctype html>" in plain:
-            for sign in '<">':  # an empty text leaves its line of a list out
+            for sign in '<">':  # an empty text has no line in a list
                 assert text.count(sign) == plain.count(sign) or not name
     assert all(re.fullmatch(r"[a-z0-9._/-]+", place) for site in sites for place in site)
 
@@ -152,7 +152,7 @@ def test_csv_holds_no_formula(name: str, named: Named) -> None:
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x", "\tx", "  =x", "\r=x", "−1", "a=b"])
-def test_texts_that_begin_as_formulas_are_texts(text: str) -> None:
+def test_texts_that_begin_like_formulas_get_a_quote_in_csv(text: str) -> None:
     begins = text.lstrip(" ")[0] in "=+-@\t\r"
     assert str(csv_cell(text)).startswith("'") == begins
     assert csv_text([{"a": -1.5, "b": 2}]) == "a,b\n-1.5,2\n"
@@ -181,7 +181,7 @@ def test_a_table_in_the_terminal_shows_the_name_as_text(
         assert "[bold" in out
 
 
-def test_what_is_printed_holds_no_active_character(
+def test_printed_text_holds_no_active_character(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tell(name)
@@ -195,7 +195,7 @@ def test_what_is_printed_holds_no_active_character(
     assert "\n" not in one_line(name)
 
 
-def test_a_command_that_names_a_hostile_record_prints_one_line(
+def test_a_command_on_a_hostile_record_prints_few_lines_without_active_characters(
     tmp_path: Path, named: Named
 ) -> None:
     for number, (first, _) in enumerate(
@@ -211,13 +211,13 @@ def test_a_command_that_names_a_hostile_record_prints_one_line(
 
 
 @pytest.mark.parametrize("shown", [cell, code, latex, html, one_line, visible])
-def test_a_way_to_show_a_name_changes_no_harmless_one(shown: Callable[[str], str]) -> None:
+def test_escaping_does_not_change_a_harmless_name(shown: Callable[[str], str]) -> None:
     plain = "fmnist-sat-tiny-relu-s0, pgd(steps 50) é 模型"
     wanted = f"`{plain}`" if shown is code else plain
     assert shown(plain) == wanted
 
 
-def test_latex_keeps_no_command(name: str) -> None:
+def test_latex_escapes_every_command(name: str) -> None:
     text = latex(name)
     for word in (r"\textbackslash{}", r"\textasciitilde{}", r"\textasciicircum{}"):
         text = text.replace(word, "")
@@ -228,14 +228,14 @@ def test_latex_keeps_no_command(name: str) -> None:
 
 
 def special(text: str) -> dict[str, int]:
-    """Count the characters that LaTeX would act on, escaped ones aside."""
+    """Count the special characters of LaTeX that are not escaped."""
     for word in re.findall(r"\\text[a-z]+\{\}", text):
         text = text.replace(word, "")
     free = re.sub(r"\\[&%$#_{}]", "", text)
     return {sign: free.count(sign) for sign in "\\&%$#_{}~^"}
 
 
-def test_a_table_in_latex_has_the_commands_of_a_harmless_one(name: str, named: Named) -> None:
+def test_a_latex_table_has_no_commands_from_names(name: str, named: Named) -> None:
     plain, text = (render_latex(build_board(named(one))) for one in ("plain", name))
 
     assert special(text) == special(plain)
@@ -252,14 +252,14 @@ def test_an_appendix_holds_no_markup(name: str, named: Named) -> None:
         assert re.sub(r"\\.", "", text).count(sign) == re.sub(r"\\.", "", plain).count(sign), sign
 
 
-def test_the_references_of_a_board_hold_no_name_of_its_rows(name: str, named: Named) -> None:
+def test_the_references_of_a_board_do_not_contain_names_of_rows(name: str, named: Named) -> None:
     plain, text = (render_bibtex(build_board(named(one))) for one in ("plain", name))
 
     assert text == plain
 
 
 def entries_of(text: str) -> list[str]:
-    """Return the entries of a BibTeX file, as BibTeX finds them: it counts escaped braces too."""
+    """Return the entries of a BibTeX file as BibTeX finds them; it also counts escaped braces."""
     entries, depth, begin = [], 0, 0
     for place, letter in enumerate(text):
         if letter == "@" and depth == 0:
@@ -273,7 +273,7 @@ def entries_of(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("text", ["{", "}", "{{", "}{", "a{b", r"\}", *NAMES.values()])
-def test_an_imported_reference_is_one_entry_whatever_it_is_called(text: str) -> None:
+def test_an_imported_reference_is_one_bibtex_entry_under_any_name(text: str) -> None:
     row = ImportedRow("n", "cifar10", "linf", "8/255", "net", "90", "autoattack")
     hostile, harmless = (
         imported_bibtex(
@@ -294,7 +294,7 @@ def test_an_imported_reference_is_one_entry_whatever_it_is_called(text: str) -> 
     assert re.match(r"@misc\{imported-[A-Za-z0-9.-]*,\n", ours[-1])
 
 
-def test_entries_of_robustbench_lie_in_their_folder_and_hold_the_name(
+def test_robustbench_entries_stay_in_their_folder_and_hold_the_name(
     name: str, named: Named
 ) -> None:
     entries = robustbench_entries(build_board(named(name)), {"default": ABOUT}, [])
@@ -309,12 +309,12 @@ def test_entries_of_robustbench_lie_in_their_folder_and_hold_the_name(
         assert json.loads(text)["name"] == ABOUT.name
 
 
-def test_html_keeps_no_tag(name: str) -> None:
+def test_html_escapes_every_tag(name: str) -> None:
     assert not set(html(name)) & set("<>\"'")
     assert active(html(name)) == set()
 
 
-def test_a_file_is_named_by_letters_digits_and_a_few_signs(name: str, tmp_path: Path) -> None:
+def test_a_file_name_holds_only_letters_digits_and_a_few_signs(name: str, tmp_path: Path) -> None:
     stem = file_stem([name, "1a2b3c4d"])
 
     assert stem.endswith("1a2b3c4d")
@@ -325,7 +325,7 @@ def test_a_file_is_named_by_letters_digits_and_a_few_signs(name: str, tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_figure_takes_a_dollar_for_a_dollar(tmp_path: Path) -> None:
+def test_a_figure_shows_a_dollar_sign_as_text(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from satbench.figures.drawing import heat_map
 
@@ -335,7 +335,7 @@ def test_a_figure_takes_a_dollar_for_a_dollar(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_nothing_is_printed_in_another_way() -> None:
+def test_all_output_goes_through_the_escaping_functions() -> None:
     root = Path(__file__).parents[2] / "satbench"
     allowed = {"core/text/terminal.py", "core/console.py"}
     calls: Sequence[tuple[str, str]] = [
@@ -351,6 +351,6 @@ def test_nothing_is_printed_in_another_way() -> None:
     assert found == {("core/text/csv_text.py", "csv.DictWriter")}
 
 
-def test_the_docs_count_the_names() -> None:
+def test_the_docs_state_the_number_of_names() -> None:
     text = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text(encoding="utf-8")
     assert f"| {len(NAMES)} names," in text

@@ -1,4 +1,4 @@
-"""Names in files run no code and reach for no network, whatever command reads them."""
+"""Names in files run no code and use no network in any command that reads them."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ HOSTILE: dict[str, Callable[[Values], None]] = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with hostile records in `NUMBER/`, and everything that they name beside them."""
+    """A folder with hostile records in `NUMBER/`, and everything that they name."""
     folder = tmp_path_factory.mktemp("hostile")
     record = satbench.evaluate(SHIPPED, attacks="pgd-1", n_examples=N, eps="0.1", out=folder / "ok")
     path = record.path
@@ -184,7 +184,7 @@ def commands(home: str, good: str) -> list[list[str]]:
 def told(
     folder: Path, certificate_lines: list[list[str]], request: pytest.FixtureRequest
 ) -> dict[str, list[dict[str, Any]]]:
-    """What each command said to each hostile record that a test asks for, all in one process."""
+    """The output of each command for each hostile record in a test, all from one process."""
     good = str(next((folder / "ok").glob("*.json")))
     mine = [one for one in request.session.items if one.path == request.path]
     asked = {one.callspec.params.get("kind") for one in mine if hasattr(one, "callspec")}
@@ -275,7 +275,7 @@ def test_a_hostile_certificate_runs_no_code_and_opens_no_socket(
     assert not (folder / "PWNED").exists()
 
 
-def test_every_command_that_reads_records_is_tried() -> None:
+def test_every_command_that_reads_records_is_tested() -> None:
     def takers(command: click.Command, words: tuple[str, ...]) -> set[tuple[str, ...]]:
         if isinstance(command, click.Group):
             context = click.Context(command)
@@ -304,13 +304,15 @@ WOULD = {
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", WOULD)
-def test_what_a_name_would_do_is_said(kind: str, told: dict[str, list[dict[str, Any]]]) -> None:
+def test_verify_says_what_a_hostile_name_would_do(
+    kind: str, told: dict[str, list[dict[str, Any]]]
+) -> None:
     verify = told[kind][0]
     assert all(words in verify["out"] + verify["err"] for words in WOULD[kind])
 
 
 @pytest.mark.slow
-def test_the_current_folder_is_on_the_import_path_for_a_factory_only(folder: Path) -> None:
+def test_the_current_folder_is_on_the_import_path_only_for_a_factory(folder: Path) -> None:
     (folder / "empty").mkdir()
     own = folder / "empty"
     (own / "mine.py").write_text(EVIL)
@@ -324,7 +326,7 @@ def test_the_current_folder_is_on_the_import_path_for_a_factory_only(folder: Pat
     assert done.stdout.split() == ["0", "1"]
 
 
-def test_python_m_satbench_reads_no_module_of_the_current_folder(tmp_path: Path) -> None:
+def test_python_m_satbench_imports_no_module_from_the_current_folder(tmp_path: Path) -> None:
     (tmp_path / "click.py").write_text("raise SystemExit(77)")
     done = subprocess.run(
         [sys.executable, "-m", "satbench", "--version"], cwd=tmp_path, capture_output=True
@@ -332,7 +334,7 @@ def test_python_m_satbench_reads_no_module_of_the_current_folder(tmp_path: Path)
     assert done.returncode == 0
 
 
-def test_a_model_that_somebody_trusts_is_used(folder: Path, monkeypatch: Any) -> None:
+def test_a_trusted_model_is_used(folder: Path, monkeypatch: Any) -> None:
     own = folder / "trusted"
     own.mkdir()
     (own / "kept.py").write_text(
@@ -350,7 +352,7 @@ def test_a_model_that_somebody_trusts_is_used(folder: Path, monkeypatch: Any) ->
         satbench.verify(record, trust="kept:make")
 
 
-def test_a_suite_file_names_only_models_that_are_known(folder: Path) -> None:
+def test_a_suite_file_may_name_only_known_models(folder: Path) -> None:
     path, threat = folder / "evil.toml", Threat.parse("linf:0.1")
     assert surrogates_in_file(str(path)) == {"evil:make"}
     with pytest.raises(SatbenchError, match=r"import the module evil and call make\(\)"):
@@ -367,7 +369,7 @@ def test_a_suite_file_names_only_models_that_are_known(folder: Path) -> None:
     assert "source=evil:make" in spec
 
 
-def test_a_recipe_in_a_file_names_no_data_set_of_a_server(tmp_path: Path) -> None:
+def test_a_recipe_file_may_not_name_a_data_set_on_a_server(tmp_path: Path) -> None:
     text = files("satbench.recipes").joinpath("fmnist-sat.toml").read_text()
     path = tmp_path / "theirs.toml"
     path.write_text(text.replace('"fashion-mnist"', '"hf:someone/images"'))
@@ -378,7 +380,9 @@ def test_a_recipe_in_a_file_names_no_data_set_of_a_server(tmp_path: Path) -> Non
     assert load_recipe(str(path), dataset="hf:my/own").dataset == "hf:my/own"
 
 
-def test_a_board_names_only_what_is_known(tmp_path: Path, folder: Path) -> None:
+def test_a_board_may_name_only_known_attacks_models_and_data_sets(
+    tmp_path: Path, folder: Path
+) -> None:
     from satbench.board.definition import read_definition
     from satbench.evaluation.fill import fill_board
 
@@ -398,7 +402,7 @@ def test_a_board_names_only_what_is_known(tmp_path: Path, folder: Path) -> None:
             next(fill_board(definition, "cpu", None, True))
 
 
-def test_a_digest_of_witnesses_climbs_out_of_no_folder(tmp_path: Path) -> None:
+def test_a_digest_of_witnesses_cannot_leave_the_folder(tmp_path: Path) -> None:
     record = tmp_path / "board" / "records" / "r.json"
     for folder in ("board/records", "board/witnesses"):
         (tmp_path / folder).mkdir(parents=True)
@@ -409,7 +413,7 @@ def test_a_digest_of_witnesses_climbs_out_of_no_folder(tmp_path: Path) -> None:
     assert find_witnesses(record, "0" * 64).name == f"{'0' * 16}.npz"
 
 
-def test_the_docs_count_the_records_and_commands() -> None:
+def test_the_docs_state_the_numbers_of_records_and_commands() -> None:
     text = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text(encoding="utf-8")
     lines = [line for number in range(len(HOSTILE)) for line in commands(str(number), "good")]
 

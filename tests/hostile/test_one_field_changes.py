@@ -1,4 +1,4 @@
-"""Files with one field changed to an odd value: refused in one sentence, or read; never a crash."""
+"""Files with one field changed to an odd value are refused in one sentence or read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from .kinds_of_files import KINDS
 from .malformed import one_field_changes
 
-DAILY = 150  # changes of each kind of file every day; all of them with `-m slow`
+DAILY = 150  # changes per kind of file every day; all of them with `-m slow`
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,4 +1,4 @@
-"""A challenge attacks only the survivors; a third party's images are judged here."""
+"""A challenge attacks only the survivors, and the judge checks a third party's images."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.fixture
 def weak(made: Callable[[str], Path], tmp_path: Path) -> Path:
-    """Return the path of a record that a weak attack made; a test may write beside it."""
+    """Return the path of a record of a weak attack, in a folder that a test may write to."""
     return copied(made(WEAK), tmp_path)
 
 
 @pytest.fixture
 def strong_images(made: Callable[[str], Path], fashion: Dataset) -> np.ndarray:
-    """Return adversarial images of the strong attack where it fooled, else clean ones."""
+    """Return adversarial images of the strong attack, or clean ones where it failed."""
     images = fashion.pixels(np.arange(N))
     witnesses = read_witnesses(witnesses_path(made(STRONG)))
     images[witnesses.indices] = witnesses.images
@@ -92,7 +92,7 @@ def test_a_stronger_attack_lowers_the_record_and_proves_it(weak: Path) -> None:
     assert (done.path.parent, weak.read_bytes()) == (weak.parent, before)
 
 
-def test_a_challenge_finds_what_the_same_attack_finds_in_one_run(
+def test_a_challenge_breaks_the_same_images_as_the_attack_in_one_run(
     weak: Path, made: Callable[[str], Path]
 ) -> None:
     both = np.array(read_record(made(STRONG)).verdicts) > 0
@@ -102,7 +102,7 @@ def test_a_challenge_finds_what_the_same_attack_finds_in_one_run(
     assert (np.array(done.record.verdicts) > 0).tolist() == both.tolist()
 
 
-def test_a_challenge_that_breaks_nothing_is_a_record_too(weak: Path) -> None:
+def test_a_challenge_that_breaks_no_image_makes_a_record(weak: Path) -> None:
     strong = run_challenge(Challenge(weak, (STRONG,)))
     done = run_challenge(Challenge(strong.path, ("pgd-1",), seed=1))
 
@@ -156,7 +156,7 @@ def test_a_record_without_survivors_is_not_challenged(tmp_path: Path) -> None:
         run_challenge(Challenge(path, (WEAK,)))
 
 
-def test_a_record_of_a_random_order_is_verified_and_challenged_in_it(
+def test_a_record_in_random_order_is_verified_and_challenged(
     tmp_path: Path, fashion: Dataset
 ) -> None:
     model = load_model(request_model("fmnist-sat-tiny-relu-s0"), 10)
@@ -193,7 +193,7 @@ def save(images: np.ndarray, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["x.pt", "x.npy", "x.npz"])
-def test_given_adversarial_images_break_their_images(
+def test_adversarial_images_from_a_file_break_their_images(
     name: str, weak: Path, strong_images: np.ndarray, made: Callable[[str], Path]
 ) -> None:
     file = save(strong_images, weak.parent / name)
@@ -217,14 +217,14 @@ def test_float64_and_the_whole_test_set_are_accepted(
     assert done.record.surviving() < done.parent.surviving()
 
 
-def test_uint8_is_divided_by_255(weak: Path, fashion: Dataset) -> None:
+def test_uint8_images_are_divided_by_255(weak: Path, fashion: Dataset) -> None:
     clean = save(fashion.images[:N], weak.parent / "x.npy")
     done = handed_in(weak, clean)
 
     assert (done.record.verdicts, done.refused) == (done.parent.verdicts, "")
 
 
-def test_a_tensor_under_a_name_is_found(weak: Path, strong_images: np.ndarray) -> None:
+def test_a_named_tensor_in_a_file_is_found(weak: Path, strong_images: np.ndarray) -> None:
     file = weak.parent / "x.pt"
     torch.save({"adv_complete": torch.from_numpy(strong_images)}, file)
 
@@ -258,7 +258,7 @@ def test_the_same_images_again_are_refused(weak: Path, strong_images: np.ndarray
 
 
 class _Code:
-    """What a file must not be able to do: run when it is read."""
+    """An object whose pickle would run code when it is read."""
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return pytest.fail, ("code from a file was run",)
@@ -281,14 +281,14 @@ def test_code_in_a_file_is_never_run(weak: Path) -> None:
         (lambda x: x.astype(np.float16), r"float32, float64 or uint8 in .*, got float16$"),
     ],
 )
-def test_images_of_another_shape_or_kind_are_refused(
+def test_images_of_another_shape_or_dtype_are_refused(
     make: Callable[[np.ndarray], np.ndarray], said: str, weak: Path, strong_images: np.ndarray
 ) -> None:
     with pytest.raises(SatbenchError, match=said):
         handed_in(weak, save(make(strong_images), weak.parent / "x.npy"))
 
 
-def test_a_missing_or_strange_file_is_refused(weak: Path) -> None:
+def test_a_missing_file_or_unknown_format_is_refused(weak: Path) -> None:
     with pytest.raises(SatbenchError, match=r"x\.npy, which is missing$"):
         handed_in(weak, weak.parent / "x.npy")
     with pytest.raises(SatbenchError, match=r"^expected adversarial images as \.pt, \.npy or"):
@@ -298,7 +298,7 @@ def test_a_missing_or_strange_file_is_refused(weak: Path) -> None:
 # Merging
 
 
-def test_merged_files_verify_and_are_as_low_as_their_union(
+def test_a_merged_record_verifies_and_has_the_broken_images_of_both(
     weak: Path, made: Callable[[str], Path]
 ) -> None:
     strong = copied(made(STRONG), weak.parent)

@@ -1,4 +1,4 @@
-"""Records of a user's own model and images: with these they can be checked, challenged, merged."""
+"""Records of a user's own model and images can be checked, challenged and merged with these."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def evaluate(out: Path | None, x: Any = X, **changes: Any) -> Record:
 # In Python
 
 
-def test_a_record_of_tensors_is_verified_with_them(tmp_path: Path) -> None:
+def test_a_record_of_tensors_is_verified_with_these_tensors(tmp_path: Path) -> None:
     record = evaluate(tmp_path)
     verified = satbench.verify(record, Net(), X, Y)
 
@@ -87,7 +87,7 @@ WAYS: dict[str, Callable[[Record], Any]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("out", [True, False], ids=["in a folder", "in no folder"])
-def test_a_record_is_given_in_any_way(way: str, out: bool, tmp_path: Path) -> None:
+def test_a_record_can_be_given_as_an_object_or_a_path(way: str, out: bool, tmp_path: Path) -> None:
     record = evaluate(tmp_path if out else None)
 
     assert satbench.verify(WAYS[way](record), Net(), X, Y).confirmed
@@ -102,14 +102,14 @@ OWN_IMAGES: dict[str, tuple[Any, Any]] = {
 
 
 @pytest.mark.parametrize("name", OWN_IMAGES)
-def test_the_same_images_are_known_in_any_form(name: str, tmp_path: Path) -> None:
+def test_the_same_images_are_recognised_in_any_form(name: str, tmp_path: Path) -> None:
     assert satbench.verify(evaluate(tmp_path), Net(), *OWN_IMAGES[name]).confirmed
 
 
 @pytest.mark.parametrize(
     "changes", [{"n_examples": 7}, {"until": 0.9}, {"until": 0.9, "n_examples": 12}], ids=str
 )
-def test_records_of_some_of_the_images_are_verified_with_all(
+def test_a_record_of_some_images_is_verified_with_all_images(
     changes: dict[str, Any], tmp_path: Path
 ) -> None:
     assert satbench.verify(evaluate(tmp_path, **changes), Net(), X, Y).confirmed
@@ -124,7 +124,7 @@ WRONG: dict[str, tuple[Any, Any, Any, str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_model_or_wrong_images_are_named_and_confirm_no_number(
+def test_a_wrong_model_or_wrong_images_are_named_and_no_number_is_confirmed(
     name: str, tmp_path: Path
 ) -> None:
     model, x, y, said = WRONG[name]
@@ -135,7 +135,7 @@ def test_a_wrong_model_or_wrong_images_are_named_and_confirm_no_number(
     assert str(verified).startswith(f"not confirmed: {said}")
 
 
-def test_a_changed_verdict_is_named(tmp_path: Path) -> None:
+def test_a_changed_verdict_is_not_confirmed(tmp_path: Path) -> None:
     path = evaluate(tmp_path).path
     assert path is not None
     record = read_record(path)
@@ -156,7 +156,7 @@ def test_a_changed_verdict_is_named(tmp_path: Path) -> None:
         ((nn.Linear(2, 2), X, Y), r"weights|refuses|fails"),
     ],
 )
-def test_a_missing_or_wrong_argument_is_refused_in_a_sentence(
+def test_a_missing_or_wrong_argument_is_refused_in_one_sentence(
     given: tuple[Any, ...], said: str, tmp_path: Path
 ) -> None:
     record = evaluate(tmp_path)
@@ -168,7 +168,7 @@ def test_a_missing_or_wrong_argument_is_refused_in_a_sentence(
     assert any(re.search(said, fault) for fault in faults)
 
 
-def test_a_record_that_lies_in_no_file_cannot_be_verified(tmp_path: Path) -> None:
+def test_a_record_without_its_file_cannot_be_verified(tmp_path: Path) -> None:
     record = evaluate(tmp_path)
     with pytest.raises(SatbenchError, match="got a record without a file"):
         satbench.verify(replace(record, path=None), Net(), X, Y)
@@ -219,7 +219,7 @@ def test_a_challenge_needs_attacks_or_images(tmp_path: Path) -> None:
         satbench.challenge(evaluate(tmp_path), Net(), X, Y)
 
 
-def test_images_that_somebody_made_challenge_a_record_of_tensors(tmp_path: Path) -> None:
+def test_images_from_a_file_can_challenge_a_record_of_tensors(tmp_path: Path) -> None:
     weak, strong = evaluate(tmp_path), evaluate(tmp_path, attacks=STRONG)
     assert strong.path is not None
     from satbench.records.witnesses import read_witnesses
@@ -233,7 +233,7 @@ def test_images_that_somebody_made_challenge_a_record_of_tensors(tmp_path: Path)
     assert done.surviving() == strong.surviving()
 
 
-def test_a_challenge_of_a_record_in_no_folder_outlives_it(tmp_path: Path) -> None:
+def test_a_challenge_of_a_temporary_record_outlives_it(tmp_path: Path) -> None:
     weak = evaluate(None)
     strong = satbench.challenge(weak, Net(), X, Y, attacks=STRONG)
     del weak
@@ -241,7 +241,7 @@ def test_a_challenge_of_a_record_in_no_folder_outlives_it(tmp_path: Path) -> Non
     assert satbench.verify(strong, Net(), X, Y).confirmed
 
 
-def test_a_record_is_found_from_another_folder_than_it_was_made_in(
+def test_a_record_with_a_relative_path_is_found_from_another_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -254,7 +254,7 @@ def test_a_record_is_found_from_another_folder_than_it_was_made_in(
     assert satbench.verify(strong, Net(), X, Y).confirmed
 
 
-def test_records_of_ones_own_are_merged(tmp_path: Path) -> None:
+def test_a_users_own_records_are_merged(tmp_path: Path) -> None:
     one, other = evaluate(tmp_path), evaluate(tmp_path, attacks=STRONG)
     merged = satbench.merge([one, str(other.path)], Net(), X, Y)
 
@@ -266,7 +266,7 @@ def test_records_of_ones_own_are_merged(tmp_path: Path) -> None:
         satbench.merge(one, Net(), X, Y)  # type: ignore[arg-type]
 
 
-def test_what_is_public_is_listed() -> None:
+def test_dir_lists_the_public_functions() -> None:
     assert {"evaluate", "verify", "challenge", "merge"} <= set(dir(satbench))
 
 
@@ -277,7 +277,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """A function that runs a command line beside the user's files: -> exit code, stdout, stderr."""
+    """A function that runs a command line among the user's files: -> exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "own_net.py").write_text(CODE, encoding="utf-8")
@@ -328,7 +328,7 @@ def test_a_record_made_on_the_command_line_is_verified_in_python(run: Run) -> No
     assert verified.confirmed
 
 
-def test_verify_prints_the_number_as_json_too(run: Run, tmp_path: Path) -> None:
+def test_verify_prints_the_number_as_json(run: Run, tmp_path: Path) -> None:
     record = evaluate(tmp_path / "out")
     words = (record.path or "", *MODEL, "--json", "--quiet")
     _, right, _ = run("verify", *words, "--data", "x.npz")
@@ -348,7 +348,7 @@ def test_verify_without_the_images_says_how_to_give_them(run: Run, tmp_path: Pat
     assert "--data FILE" in err
 
 
-def test_a_challenge_and_a_merge_take_the_images_too(run: Run, tmp_path: Path) -> None:
+def test_challenge_and_merge_accept_images(run: Run, tmp_path: Path) -> None:
     weak = evaluate(tmp_path / "out").path or Path()
     given = (*MODEL, "--data", "x.npy,y.npy", "--json")
     code, out, _ = run("challenge", weak, "--attack", STRONG, *given, "--quiet")

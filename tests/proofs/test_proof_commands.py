@@ -1,4 +1,4 @@
-"""`satbench challenge`, `satbench merge` and `satbench verify --all`: what they say."""
+"""The output of `satbench challenge`, `satbench merge` and `satbench verify --all`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def board(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a folder of one record the committed leaderboard, and return the record."""
+    """Replace the committed leaderboard by a folder of one record, and return the record."""
     folder = tmp_path / "records"
     folder.mkdir()
     for one in (original, witnesses_path(original)):
@@ -69,7 +69,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     return run
 
 
-def test_a_challenge_says_what_it_broke(board: Path, run: Run) -> None:
+def test_challenge_prints_the_number_of_broken_images(board: Path, run: Run) -> None:
     code, out, _ = run("challenge", board, "--attack", "pgd-10", "--by", "me", "--json")
     told = json.loads(out)
     record = read_record(Path(told["record"]))
@@ -86,7 +86,7 @@ def test_a_challenge_says_what_it_broke(board: Path, run: Run) -> None:
     )
 
 
-def test_a_challenge_that_was_survived_says_so(board: Path, run: Run, fashion: Dataset) -> None:
+def test_challenge_says_if_it_broke_no_image(board: Path, run: Run, fashion: Dataset) -> None:
     np.save("clean.npy", fashion.images[:N])
     left = read_record(board).surviving()
     code, out, _ = run("challenge", board, "--images", "clean.npy")
@@ -98,7 +98,7 @@ def test_a_challenge_that_was_survived_says_so(board: Path, run: Run, fashion: D
 @pytest.mark.parametrize(
     "words", [(), ("--attack", "pgd-2", "--images", "x.npy")], ids=["neither", "both"]
 )
-def test_a_challenge_is_of_attacks_or_of_images(
+def test_challenge_needs_either_attacks_or_images(
     words: tuple[str, ...], board: Path, run: Run
 ) -> None:
     code, _, err = run("challenge", board, *words)
@@ -107,7 +107,7 @@ def test_a_challenge_is_of_attacks_or_of_images(
     assert "--images FILE" in err
 
 
-def test_an_unknown_attack_is_answered_with_the_nearest(board: Path, run: Run) -> None:
+def test_an_unknown_attack_is_refused_with_the_nearest(board: Path, run: Run) -> None:
     assert run("challenge", board, "--attack", "pdg-10") == (
         2,
         "",
@@ -115,7 +115,7 @@ def test_an_unknown_attack_is_answered_with_the_nearest(board: Path, run: Run) -
     )
 
 
-def test_a_merge_says_what_is_left(board: Path, run: Run) -> None:
+def test_merge_prints_the_remaining_robust_accuracy(board: Path, run: Run) -> None:
     out = json.loads(run("challenge", board, "--attack", "pgd-10", "--json")[1])
     left = out["survivors"]
     code, said, _ = run("merge", board, out["record"])
@@ -181,7 +181,7 @@ def test_verify_needs_records_or_all(board: Path, run: Run) -> None:
     assert [run("verify")[0], run("verify", board, "--all")[0]] == [2, 2]
 
 
-def test_the_committed_records_are_those_that_ship() -> None:
+def test_all_committed_records_are_found() -> None:
     assert {"records", "reference"} == {path.parent.name for path in committed_records()}
     assert 257 == len(committed_records())
 

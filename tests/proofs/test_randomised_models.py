@@ -1,4 +1,4 @@
-"""A record of a randomised model is verified by many answers, one of a fixed model by one."""
+"""Verification asks a randomised model many times, and a deterministic model once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GIVEN = Given(trust=("satbench.model_zoo.masked:robust_noisy",))
 
 
 class Answering(nn.Module):
-    """Answers as the labels say, except in each `every`-th pass, when it answers class 0 or 1."""
+    """Predicts the labels, except in each `every`-th pass, in which it predicts class 0 or 1."""
 
     def __init__(self, labels: dict[bytes, int], every: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Answering(nn.Module):
 
 
 class Constant(nn.Module):
-    """Answers class 0 always, and counts its passes."""
+    """Always predicts class 0, and counts its passes."""
 
     passes = 0
 
@@ -51,16 +51,16 @@ class Constant(nn.Module):
 
 @pytest.fixture(scope="module")
 def subject() -> Subject:
-    """Open a record whose witnesses fool one answer of many; it raises unless the record holds."""
+    """Open a record whose witnesses fool one of many predictions; raise if a fault is found."""
     return open_record(RECORD, GIVEN)
 
 
-def test_one_of_many_answers_is_enough(subject: Subject) -> None:
+def test_one_fooled_prediction_of_many_is_enough(subject: Subject) -> None:
     assert len(subject.witnesses.indices) > 10
 
 
 @pytest.mark.parametrize(("every", "contradicted"), [(DRAWS // 2, False), (10 * DRAWS, True)])
-def test_a_model_that_no_answer_of_many_fools_is_named(
+def test_a_witness_that_fools_no_prediction_of_many_is_named(
     every: int, contradicted: bool, subject: Subject
 ) -> None:
     record, dataset, witnesses = subject.record, subject.dataset, subject.witnesses
@@ -73,10 +73,10 @@ def test_a_model_that_no_answer_of_many_fools_is_named(
     assert len(faults) == (wrong if contradicted else 0)
 
 
-def test_a_fixed_model_is_asked_no_more_often_than_it_takes_to_know_that(subject: Subject) -> None:
+def test_a_deterministic_model_gets_two_extra_calls_per_contradiction(subject: Subject) -> None:
     model = Constant()
     check_verdicts(subject.record, subject.dataset, subject.witnesses, model)
-    assert model.passes == 6  # clean, witnesses, and two for each that contradict
+    assert model.passes == 6  # clean images, witnesses, and two for each contradiction
 
 
 def test_an_evaluation_of_a_randomised_model_is_verified(tmp_path: Path) -> None:

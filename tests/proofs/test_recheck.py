@@ -1,4 +1,4 @@
-"""Re-attacking a random sample of what a record claims to survive."""
+"""A recheck attacks a random sample of the claimed survivors of a record again."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hidden(honest: Path, tmp_path: Path) -> Path:
-    """A record that hides all that was broken, with passes to match; it verifies."""
+    """A record that hides all broken images, with matching passes; it verifies."""
     record = read_record(honest)
     verdicts = [min(verdict, 0) or -(verdict != 0) for verdict in record.verdicts]
     left = sum(verdict == -1 for verdict in verdicts)
@@ -65,7 +65,7 @@ def hidden(honest: Path, tmp_path: Path) -> Path:
     return path
 
 
-def test_the_same_attack_breaks_next_to_none_of_what_it_left(honest: Path) -> None:
+def test_the_same_attack_breaks_almost_none_of_its_survivors(honest: Path) -> None:
     done = recheck_record(Recheck(honest, images=30, seed=5))
     record = read_record(honest)
 
@@ -76,7 +76,7 @@ def test_the_same_attack_breaks_next_to_none_of_what_it_left(honest: Path) -> No
     assert len(done.broken) <= 1
 
 
-def test_the_bound_is_the_hypergeometric_one(honest: Path) -> None:
+def test_the_bound_is_the_hypergeometric_bound(honest: Path) -> None:
     done = recheck_record(Recheck(honest, images=20, seed=5))
     k, m, total = len(done.broken), 20, done.survivors
     inside = [d for d in range(k, total - (m - k) + 1) if hypergeom.cdf(k, total, d, m) >= 0.05]
@@ -85,14 +85,14 @@ def test_the_bound_is_the_hypergeometric_one(honest: Path) -> None:
     assert done.too_high == max(inside) / N
 
 
-def test_a_sample_of_everything_leaves_no_doubt(honest: Path) -> None:
+def test_a_sample_of_all_survivors_gives_an_exact_bound(honest: Path) -> None:
     done = recheck_record(Recheck(honest, images=10_000, seed=5))
 
     assert len(done.sampled) == done.survivors
     assert done.breakable == len(done.broken)
 
 
-def test_what_was_hidden_falls(hidden: Path) -> None:
+def test_a_recheck_breaks_hidden_images(hidden: Path) -> None:
     told = read_record(hidden).surviving()
     done = recheck_record(Recheck(hidden, images=told, attacks=("pgd-10",), seed=1))
     honest_left = done.survivors - len(done.broken)
@@ -101,7 +101,7 @@ def test_what_was_hidden_falls(hidden: Path) -> None:
     assert done.survivors == told > honest_left
 
 
-def test_the_seed_is_drawn_anew_and_can_be_given(honest: Path) -> None:
+def test_the_seed_is_random_and_can_be_given(honest: Path) -> None:
     drawn = [recheck_record(Recheck(honest, images=5, attacks=("pgd-1",))) for _ in range(2)]
     again = recheck_record(Recheck(honest, images=5, attacks=("pgd-1",), seed=drawn[0].seed))
 
@@ -118,7 +118,7 @@ def test_a_record_that_does_not_verify_is_not_rechecked(honest: Path, tmp_path: 
         Recheck(honest, images=0)
 
 
-def test_the_command_prints_the_bound_and_exits_with_1_if_an_image_was_broken(
+def test_the_command_prints_the_bound_and_exits_with_1_if_it_broke_an_image(
     honest: Path, hidden: Path
 ) -> None:
     words = ["--images", "40", "--seed", "1", "--attack", "pgd-10", "--quiet"]
@@ -135,7 +135,7 @@ def test_the_command_prints_the_bound_and_exits_with_1_if_an_image_was_broken(
 
 
 @pytest.mark.slow
-def test_a_recheck_is_kept_and_earns_the_mark_on_a_board(honest: Path, tmp_path: Path) -> None:
+def test_a_kept_recheck_gives_the_row_its_mark(honest: Path, tmp_path: Path) -> None:
     records, rechecks = tmp_path / "records", tmp_path / "rechecks"
     records.mkdir()
     record = read_record(honest)
@@ -158,7 +158,7 @@ def test_a_recheck_is_kept_and_earns_the_mark_on_a_board(honest: Path, tmp_path:
     assert row.mark == ("verified" if row.checked.too_high <= MOST_POINTS else "unverified")
 
 
-def test_a_board_is_rechecked_model_by_model_at_its_lowest_record(make_record) -> None:
+def test_a_recheck_of_a_board_uses_the_lowest_record_of_each_model(make_record) -> None:
     low = replace(make_record([0, 1, -1, -1]), path=Path("low"))
     lower = replace(make_record([0, 1, 1, -1], seed=1), path=Path("lower"))
     other = replace(make_record([0, -1, -1, -1], weights="other"), path=Path("other"))

@@ -1,4 +1,4 @@
-"""A record is run again: nothing differs on the same machine, and what was changed is named."""
+"""A record is run again: on the same machine nothing differs, and a changed part is named."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def sealed(record: Record, path: Path) -> None:
     write_record(replace(record, identity=identity_of(inputs_of(record))), path)
 
 
-def test_nothing_differs_on_the_same_machine(record: Path) -> None:
+def test_on_the_same_machine_nothing_differs(record: Path) -> None:
     done = reproduce_record(Reproduction(record))
 
     assert done.is_same
@@ -67,7 +67,7 @@ def test_nothing_differs_on_the_same_machine(record: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_evaluation_that_stopped_at_an_interval_and_its_challenge_are_run_again(
+def test_a_run_that_stopped_at_an_interval_and_challenges_are_reproduced(
     record: Path, tmp_path: Path
 ) -> None:
     given = {"attacks": "pgd-2", "n_examples": N, "eps": "0.1", "out": tmp_path}
@@ -82,7 +82,7 @@ def test_an_evaluation_that_stopped_at_an_interval_and_its_challenge_are_run_aga
         assert done.again.identity == one.identity
 
 
-def test_a_changed_verdict_and_another_witness_are_named_by_image(copy: Path) -> None:
+def test_a_changed_verdict_or_witness_is_named_by_image(copy: Path) -> None:
     made, kept = read_record(copy), read_witnesses(witnesses_path(copy))
     hidden = made.verdicts.index(1)
     changed = int(kept.indices[kept.indices != hidden][0])
@@ -111,7 +111,7 @@ def test_a_changed_verdict_and_another_witness_are_named_by_image(copy: Path) ->
     assert len(done["counts"]) == 2
 
 
-def test_other_seed_passes_and_flags_are_named(copy: Path) -> None:
+def test_changed_passes_and_flags_are_named(copy: Path) -> None:
     made = read_record(copy)
     first, second = made.stages
     assert made.diagnosis is not None
@@ -127,7 +127,7 @@ def test_other_seed_passes_and_flags_are_named(copy: Path) -> None:
     assert not reproduce_record(Reproduction(copy)).is_same
 
 
-def test_a_difference_of_the_machine_is_reported_and_does_not_count(copy: Path) -> None:
+def test_a_difference_of_the_machine_is_reported_but_does_not_count(copy: Path) -> None:
     made = read_record(copy)
     surroundings = replace(made.environment, torch="1.0", device="abacus")
     sealed(replace(made, environment=surroundings), copy)
@@ -140,14 +140,14 @@ def test_a_difference_of_the_machine_is_reported_and_does_not_count(copy: Path) 
     }
 
 
-def test_without_witnesses_verdicts_are_compared_and_it_is_not_the_same(copy: Path) -> None:
+def test_a_record_without_witnesses_is_not_reported_as_reproduced(copy: Path) -> None:
     witnesses_path(copy).unlink()
     done = reproduce_record(Reproduction(copy))
 
     assert (done.images, done.witnesses, done.is_same) == ((), None, False)
 
 
-def test_what_cannot_be_run_again_is_refused(
+def test_records_that_cannot_be_run_again_are_refused(
     copy: Path, record: Path, tmp_path: Path, fashion: Dataset
 ) -> None:
     made = read_record(copy)

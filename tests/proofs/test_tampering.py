@@ -1,7 +1,7 @@
-"""Kinds of tampering with a record and its witnesses; each is found, and named in a sentence.
+"""Kinds of tampering with a record and its witnesses; each is found and named in one sentence.
 
-A forger may be careful: where a test says `resealed`, every digest, the identity and the sums were
-made to follow the change.
+A forger may be careful: in tests with `resealed` in their names, every digest, the identity and the
+sums match the change.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ N = 30
 
 @dataclass
 class Forgery:
-    """A record and its witnesses, to be changed and written down again."""
+    """A record and its witnesses, to be changed and written again."""
 
     path: Path
 
@@ -50,7 +50,7 @@ class Forgery:
         self.witnesses = read_witnesses(witnesses_path(self.path))
 
     def index(self, verdict: int) -> int:
-        """Return the first image of a verdict."""
+        """Return the first image with a verdict."""
         return self.record.verdicts.index(verdict)
 
     def change(self, **values: Any) -> None:
@@ -73,13 +73,13 @@ class Forgery:
         self.change(verdicts=verdicts, stages=stages)
 
     def paint(self, row: int, image: Any) -> None:
-        """Put another image in the place of a witness."""
+        """Replace a witness by another image."""
         images = self.witnesses.images.copy()
         images[row] = image
         self.witnesses = Witnesses(self.witnesses.indices, images)
 
     def faults(self, resealed: bool = True) -> list[str]:
-        """Write everything down, and return what verify finds."""
+        """Write all files, and return the faults that verify finds."""
         if resealed:
             record = replace(self.record, witnesses_digest=self.witnesses.digest)
             self.record = replace(record, identity=identity_of(inputs_of(record)))
@@ -95,7 +95,7 @@ def _read_the_images_once(monkeypatch: pytest.MonkeyPatch, fashion: Dataset) -> 
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Return an evaluation's record, and that of a challenge of it."""
+    """Return the record of an evaluation, and that of a challenge of it."""
     model = load_model(request_model("fmnist-sat-tiny-relu-s0"), 10)
     images = load_dataset("fashion-mnist", "test", N)
     evaluation = Evaluation(images, Threat.parse("linf:0.1"), ["pgd-1"])
@@ -124,7 +124,7 @@ def test_an_unchanged_record_verifies(forgery: Forgery) -> None:
 # 1 and 2: verdicts
 
 
-def test_a_broken_image_said_to_survive_is_found_resealed(forgery: Forgery) -> None:
+def test_a_resealed_survivor_that_was_broken_is_found(forgery: Forgery) -> None:
     index = forgery.index(2)
     forgery.give_verdict(index, -1)
 
@@ -134,7 +134,7 @@ def test_a_broken_image_said_to_survive_is_found_resealed(forgery: Forgery) -> N
     ]
 
 
-def test_a_broken_image_said_to_survive_without_its_witness_is_found_in_the_digest(
+def test_a_broken_image_hidden_with_its_witness_changes_the_digest(
     forgery: Forgery,
 ) -> None:
     index = forgery.index(2)
@@ -147,7 +147,7 @@ def test_a_broken_image_said_to_survive_without_its_witness_is_found_in_the_dige
     )
 
 
-def test_a_survivor_said_to_be_broken_is_found_resealed(forgery: Forgery) -> None:
+def test_a_resealed_break_of_a_survivor_is_found(forgery: Forgery) -> None:
     index = forgery.index(-1)
     forgery.give_verdict(index, 2)
 
@@ -157,7 +157,7 @@ def test_a_survivor_said_to_be_broken_is_found_resealed(forgery: Forgery) -> Non
     ]
 
 
-def test_a_survivor_said_to_be_wrong_when_clean_is_found_resealed(forgery: Forgery) -> None:
+def test_a_resealed_clean_error_of_a_survivor_is_found(forgery: Forgery) -> None:
     index = forgery.index(-1)
     forgery.give_verdict(index, 0)
 
@@ -166,7 +166,7 @@ def test_a_survivor_said_to_be_wrong_when_clean_is_found_resealed(forgery: Forge
     ]
 
 
-def test_a_broken_image_given_to_another_stage_does_not_add_up(forgery: Forgery) -> None:
+def test_a_break_moved_to_another_stage_contradicts_the_sums(forgery: Forgery) -> None:
     verdicts = list(forgery.record.verdicts)
     verdicts[forgery.index(2)] = 1
     forgery.change(verdicts=verdicts)
@@ -177,7 +177,7 @@ def test_a_broken_image_given_to_another_stage_does_not_add_up(forgery: Forgery)
 # 3 to 7: witnesses
 
 
-def test_a_witness_pushed_out_of_the_ball_is_found_resealed(forgery: Forgery) -> None:
+def test_a_resealed_witness_outside_the_ball_is_found(forgery: Forgery) -> None:
     image = forgery.witnesses.images[0].copy()
     image[0, 0, 0] = 0.5  # a corner of the image is black
     forgery.paint(0, image)
@@ -187,7 +187,7 @@ def test_a_witness_pushed_out_of_the_ball_is_found_resealed(forgery: Forgery) ->
     assert fault.startswith(f"image {index}: its witness is not allowed: expected perturbations")
 
 
-def test_a_witness_outside_the_pixels_is_found_resealed(forgery: Forgery) -> None:
+def test_a_resealed_witness_outside_0_to_1_is_found(forgery: Forgery) -> None:
     image = forgery.witnesses.images[0].copy()
     image[0, 0, 0] = -0.01
     forgery.paint(0, image)
@@ -199,7 +199,7 @@ def test_a_witness_outside_the_pixels_is_found_resealed(forgery: Forgery) -> Non
     )
 
 
-def test_witnesses_that_changed_places_are_found_resealed(forgery: Forgery) -> None:
+def test_resealed_witnesses_in_exchanged_places_are_found(forgery: Forgery) -> None:
     first, second = forgery.witnesses.images[:2].copy()
     forgery.paint(0, second)
     forgery.paint(1, first)
@@ -211,7 +211,7 @@ def test_witnesses_that_changed_places_are_found_resealed(forgery: Forgery) -> N
     assert all("its witness is not allowed" in fault for fault in faults)
 
 
-def test_the_clean_image_is_no_witness_even_resealed(forgery: Forgery, fashion: Dataset) -> None:
+def test_a_resealed_clean_image_as_a_witness_is_found(forgery: Forgery, fashion: Dataset) -> None:
     index = forgery.witnesses.indices[0]
     forgery.paint(0, fashion.pixels(np.array([index]))[0])
 
@@ -233,7 +233,7 @@ def test_witnesses_of_another_record_are_found(
 # 8 to 12: inputs
 
 
-def test_other_weights_are_found_resealed(forgery: Forgery) -> None:
+def test_a_resealed_digest_of_other_weights_is_found(forgery: Forgery) -> None:
     forgery.change(model=replace(forgery.record.model, weights_digest="0" * 64))
 
     (fault,) = forgery.faults()
@@ -249,7 +249,7 @@ def test_other_weights_are_found_resealed(forgery: Forgery) -> None:
     ],
     ids=["activation", "training", "parameters"],
 )
-def test_a_wrong_description_of_the_model_is_found_resealed(
+def test_a_resealed_wrong_description_of_the_model_is_found(
     values: dict[str, Any], said: str, forgery: Forgery
 ) -> None:
     forgery.change(model=replace(forgery.record.model, **values))
@@ -259,21 +259,21 @@ def test_a_wrong_description_of_the_model_is_found_resealed(
     assert said in fault
 
 
-def test_the_name_of_another_model_is_found_resealed(forgery: Forgery) -> None:
+def test_a_resealed_name_of_another_model_is_found(forgery: Forgery) -> None:
     forgery.change(model=replace(forgery.record.model, name="fmnist-sat-tiny-relu-s1"))
 
     (fault,) = forgery.faults()
     assert fault.startswith("the weights are not the record's: fmnist-sat-tiny-relu-s1 here")
 
 
-def test_other_images_or_labels_are_found_resealed(forgery: Forgery) -> None:
+def test_a_resealed_digest_of_other_images_is_found(forgery: Forgery) -> None:
     forgery.change(dataset=replace(forgery.record.dataset, digest="0" * 64))
 
     (fault,) = forgery.faults()
     assert fault.startswith("the images are not the record's: ")
 
 
-def test_images_with_one_other_label_are_found(
+def test_a_data_set_with_one_changed_label_is_found(
     forgery: Forgery, fashion: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = fashion.labels.copy()
@@ -285,13 +285,13 @@ def test_images_with_one_other_label_are_found(
     assert fault.startswith("the images are not the record's: ")
 
 
-def test_another_number_of_images_is_found_resealed(forgery: Forgery) -> None:
+def test_a_resealed_wrong_number_of_images_is_found(forgery: Forgery) -> None:
     forgery.change(dataset=replace(forgery.record.dataset, n=N + 1))
 
     assert forgery.faults()[0] == f"there are {N} verdicts for {N + 1} images"
 
 
-def test_a_smaller_eps_is_found_resealed(forgery: Forgery) -> None:
+def test_a_resealed_smaller_eps_is_found(forgery: Forgery) -> None:
     forgery.change(eps="0.05")
     faults = forgery.faults()
 
@@ -304,13 +304,15 @@ def test_a_smaller_eps_is_found_resealed(forgery: Forgery) -> None:
     [{"eps": "0.2"}, {"norm": "l2"}, {"seed": 4}, {"suite": ["pgd-1"]}, {"sources": {"a": "b"}}],
     ids=str,
 )
-def test_a_changed_input_is_not_of_the_identity(values: dict[str, Any], forgery: Forgery) -> None:
+def test_a_changed_input_does_not_match_the_identity(
+    values: dict[str, Any], forgery: Forgery
+) -> None:
     forgery.change(**values)
 
     assert IDENTITY in forgery.faults(resealed=False)
 
 
-def test_a_changed_suite_is_found_resealed(forgery: Forgery) -> None:
+def test_a_resealed_changed_suite_is_found(forgery: Forgery) -> None:
     first, last = forgery.record.suite
     forgery.change(suite=[first, last.replace("steps=10", "steps=1000")])
 
@@ -322,7 +324,7 @@ def test_a_changed_suite_is_found_resealed(forgery: Forgery) -> None:
 
 @pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize("field", ["attacked", "broken", "passed_over"])
-def test_a_changed_sum_is_found_resealed(field: str, number: int, forgery: Forgery) -> None:
+def test_a_resealed_changed_sum_is_found(field: str, number: int, forgery: Forgery) -> None:
     more: Any = {field: getattr(forgery.record.stages[number - 1], field) + 1}
     forgery.change_stage(number, lambda stage: replace(stage, **more))
 
@@ -336,7 +338,7 @@ def test_a_changed_sum_is_found_resealed(field: str, number: int, forgery: Forge
     ids=str,
 )
 @pytest.mark.parametrize("number", [1, 2])
-def test_another_origin_of_a_stage_is_not_of_the_identity(
+def test_a_changed_origin_of_a_stage_does_not_match_the_identity(
     values: dict[str, Any], number: int, forgery: Forgery
 ) -> None:
     forgery.change_stage(number, lambda stage: replace(stage, **values))
@@ -344,24 +346,24 @@ def test_another_origin_of_a_stage_is_not_of_the_identity(
     assert IDENTITY in forgery.faults(resealed=False)
 
 
-# 15: what attacks borrowed
+# 15: surrogates
 
 
-def test_other_weights_of_a_source_are_found_resealed(forgery: Forgery) -> None:
+def test_resealed_other_weights_of_a_surrogate_are_found(forgery: Forgery) -> None:
     forgery.change(sources={"fmnist-sat-tiny-relu-s1": "0" * 64})
 
     (fault,) = forgery.faults()
     assert fault.startswith("the surrogate fmnist-sat-tiny-relu-s1 here has weights ")
 
 
-def test_an_unknown_source_is_named(forgery: Forgery) -> None:
+def test_an_unknown_surrogate_is_named(forgery: Forgery) -> None:
     forgery.change(sources={"none-such": "0" * 64})
 
     (fault,) = forgery.faults()
     assert fault.startswith("the surrogate none-such cannot be checked: unknown model")
 
 
-def test_a_record_that_is_whole_but_of_another_file_name_holds(forgery: Forgery) -> None:
+def test_an_unchanged_record_with_another_file_name_verifies(forgery: Forgery) -> None:
     record: Record = forgery.record
     forgery.path = forgery.path.with_name("renamed.json")
 

@@ -1,4 +1,4 @@
-"""A record that was tampered with does not pass, and what is wrong is named."""
+"""A record that was tampered with does not pass, and its fault is named."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def good(evaluated: Path, tmp_path: Path) -> Path:
-    """Return the path of a copy of the good record, which a test may change."""
+    """Return the path of a copy of the good record that a test may change."""
     for path in (evaluated, witnesses_path(evaluated)):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     return tmp_path / evaluated.name
@@ -107,11 +107,11 @@ def test_the_model_runs_on_the_given_device(good: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.gpu
-def test_a_gpu_confirms_what_the_cpu_judged(good: Path) -> None:
+def test_a_gpu_confirms_the_verdicts_of_the_cpu(good: Path) -> None:
     assert verify_record(good, device="cuda").confirmed
 
 
-def test_a_survivor_turned_broken_has_no_witness(good: Path) -> None:
+def test_a_survivor_changed_to_broken_has_no_witness(good: Path) -> None:
     index = read_record(good).verdicts.index(-1)
 
     def spoil(record: Record) -> Record:
@@ -128,7 +128,7 @@ def test_a_survivor_turned_broken_has_no_witness(good: Path) -> None:
     ]
 
 
-def test_a_broken_image_turned_survivor_has_a_witness_too_many(good: Path) -> None:
+def test_a_broken_image_changed_to_survivor_has_an_extra_witness(good: Path) -> None:
     index = read_record(good).verdicts.index(2)
 
     def spoil(record: Record) -> Record:
@@ -146,7 +146,7 @@ def test_a_broken_image_turned_survivor_has_a_witness_too_many(good: Path) -> No
 
 
 @pytest.mark.parametrize(("old", "new", "said"), [(0, -1, "right"), (-1, 0, "wrong")])
-def test_a_clean_verdict_that_is_not_the_models_is_named(
+def test_a_clean_verdict_that_contradicts_the_model_is_named(
     old: int, new: int, said: str, good: Path
 ) -> None:
     index = read_record(good).verdicts.index(old)
@@ -165,7 +165,7 @@ def test_a_clean_verdict_that_is_not_the_models_is_named(
     ]
 
 
-def test_a_changed_verdict_disagrees_with_the_counts(good: Path) -> None:
+def test_a_changed_verdict_contradicts_the_counts(good: Path) -> None:
     verdicts = read_record(good).verdicts
     verdicts[verdicts.index(2)] = 1
     change(good, lambda record: replace(record, verdicts=verdicts))
@@ -176,7 +176,7 @@ def test_a_changed_verdict_disagrees_with_the_counts(good: Path) -> None:
     ] or len([fault for fault in faults_of(good) if " broke " in fault]) == 2
 
 
-def test_a_verdict_that_names_no_stage_is_named(good: Path) -> None:
+def test_a_verdict_of_a_missing_stage_is_named(good: Path) -> None:
     verdicts = read_record(good).verdicts
     verdicts[verdicts.index(2)] = 3
     change(good, lambda record: replace(record, verdicts=verdicts))
@@ -201,7 +201,7 @@ def test_a_witness_outside_the_ball_is_named(good: Path) -> None:
     "value",
     [-1e-3, 1.001, np.nan],
 )
-def test_a_witness_that_is_no_image_is_named(value: float, good: Path) -> None:
+def test_a_witness_with_invalid_pixels_is_named(value: float, good: Path) -> None:
     def spoil(image: Any) -> None:
         image[0, 0, 0] = value
 
@@ -224,7 +224,7 @@ def test_a_witness_that_the_model_gets_right_is_named(good: Path, fashion: Datas
     ]
 
 
-def test_witnesses_of_another_digest_are_named(good: Path) -> None:
+def test_witnesses_with_another_digest_are_named(good: Path) -> None:
     path = witnesses_path(good)
     witnesses = read_witnesses(path)
     write_witnesses(replace(witnesses, images=witnesses.images[::-1]), path)
@@ -264,13 +264,13 @@ def test_witnesses_of_another_shape_are_named(good: Path) -> None:
     assert faults_of(good) != []
 
 
-def test_a_changed_eps_is_named_by_the_identity(good: Path) -> None:
+def test_a_changed_eps_contradicts_the_identity(good: Path) -> None:
     write_record(replace(read_record(good), eps="0.2"), good)
 
     assert faults_of(good) == ["the identity is not that of the inputs: one of them was changed"]
 
 
-def test_a_changed_eps_is_named_by_the_witnesses(good: Path) -> None:
+def test_a_changed_eps_contradicts_the_witnesses(good: Path) -> None:
     record = change(good, lambda record: replace(record, eps="0.05"))
     broken = [i for i, verdict in enumerate(record.verdicts) if verdict > 0]
     faults = faults_of(good)
@@ -302,13 +302,13 @@ def test_other_images_are_named(good: Path) -> None:
     ]
 
 
-def test_another_n_is_named(good: Path) -> None:
+def test_another_number_of_images_is_named(good: Path) -> None:
     change(good, lambda r: replace(r, dataset=replace(r.dataset, n=N - 1)))
 
     assert faults_of(good)[0] == f"there are {N} verdicts for {N - 1} images"
 
 
-def test_more_images_than_there_are_is_named(good: Path) -> None:
+def test_more_images_than_the_data_set_has_are_named(good: Path) -> None:
     change(good, lambda r: replace(r, dataset=replace(r.dataset, n=70_000)))
 
     assert any("the images are not the record's" in fault for fault in faults_of(good))
@@ -327,7 +327,7 @@ def test_changed_counts_of_a_stage_are_named(field: str, good: Path) -> None:
     assert {"attacked": " attacked ", "broken": " broke "}[field] in fault
 
 
-def test_a_stage_that_is_not_of_the_suite_is_named(good: Path) -> None:
+def test_a_stage_that_is_not_in_the_suite_is_named(good: Path) -> None:
     change(good, lambda r: replace(r, stages=[replace(r.stages[0], attack="x"), r.stages[1]]))
 
     assert "the stages are not those of the suite" in faults_of(good)
@@ -345,7 +345,7 @@ def test_another_protocol_is_named(good: Path) -> None:
     assert "the record is of protocol 0, not 1 to 2" in faults_of(good)
 
 
-# What cannot be checked at all
+# Records that cannot be checked
 
 
 def test_a_missing_record_is_refused(tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_a_missing_record_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 2}', '{"schema": 1}', "\0"])
-def test_a_file_that_is_no_record_is_refused(text: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_record_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     path.write_text(text)
     with pytest.raises(SatbenchError, match=r"record.*r\.json"):
@@ -373,9 +373,7 @@ def test_a_file_that_is_no_record_is_refused(text: str, tmp_path: Path) -> None:
         ("suite", "x"),
     ],
 )
-def test_a_record_with_a_value_of_another_kind_is_refused_or_named(
-    key: str, value: object, good: Path
-) -> None:
+def test_a_value_of_a_wrong_type_is_refused_or_named(key: str, value: object, good: Path) -> None:
     values = json.loads(good.read_text())
     values[key] = value
     good.write_text(json.dumps(values))
@@ -388,7 +386,7 @@ def test_a_record_with_a_value_of_another_kind_is_refused_or_named(
     assert faults != []
 
 
-def test_a_record_of_a_model_from_a_file_needs_its_model_named(good: Path) -> None:
+def test_a_record_of_a_model_from_a_file_needs_the_name_of_its_model(good: Path) -> None:
     changes = {"source": "file", "name": "mine"}
     change(good, lambda r: replace(r, model=replace(r.model, **changes)))
     assert verify_record(good).faults == []  # its weights are known
@@ -399,13 +397,13 @@ def test_a_record_of_a_model_from_a_file_needs_its_model_named(good: Path) -> No
         verify_record(good)
 
 
-def test_a_model_may_be_named(good: Path, shipped: LoadedModel) -> None:
+def test_the_model_of_a_record_can_be_given_by_name(good: Path, shipped: LoadedModel) -> None:
     change(good, lambda r: replace(r, model=replace(r.model, source="file", name="mine")))
 
     assert verify_record(good, Given(shipped.info.name)).faults == []
 
 
-def test_a_record_of_tensors_needs_their_owner(good: Path) -> None:
+def test_a_record_of_tensors_needs_the_users_images(good: Path) -> None:
     change(good, lambda r: replace(r, dataset=replace(r.dataset, name="tensors", split="user")))
     with pytest.raises(SatbenchError, match=r"a user's own images \(tensors\): give them with"):
         verify_record(good)

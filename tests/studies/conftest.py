@@ -1,4 +1,4 @@
-"""A study of seconds: two nets of width 1 on images of noise, and what is kept of it."""
+"""A study that takes seconds: two nets of width 1 on noise images, and its files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _load(name: str, split: str = "test", n: int | None = None, data_dir: object
 
 @pytest.fixture(scope="session")
 def made_study() -> Study:
-    """Return a study of two activations under two suites, of which one begins with the other."""
+    """Return a study of two activations under two suites; the second begins with the first."""
     return Study(
         name="made",
         title="A made-up study",
@@ -63,7 +63,7 @@ def made_study() -> Study:
 
 @pytest.fixture(scope="session")
 def serve_noise() -> Callable[[pytest.MonkeyPatch], None]:
-    """Return a function that puts images of noise in the place of Fashion-MNIST."""
+    """Return a function that replaces Fashion-MNIST by noise images."""
     return _serve_noise
 
 
@@ -81,14 +81,14 @@ def _runner(study: Study, places: Places) -> Runner:
 
 @pytest.fixture
 def noise_images(monkeypatch: pytest.MonkeyPatch) -> DatasetCache:
-    """Return images of noise in the place of Fashion-MNIST."""
+    """Return noise images in place of Fashion-MNIST."""
     _serve_noise(monkeypatch)
     return DatasetCache()
 
 
 @pytest.fixture
 def make_runner(noise_images: DatasetCache) -> Callable[[Study, Places], Runner]:
-    """Return a function from a study and places to what carries it out, on 12 images."""
+    """Return a function from a study and places to its runner, on 12 images."""
     return _runner
 
 
@@ -103,6 +103,6 @@ def _done(made_study: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def done(_done: Path, tmp_path: Path) -> Places:
-    """Return the places of the made-up study carried out: a copy that a test may spoil."""
+    """Return the places of the finished made-up study: a copy that a test may change."""
     shutil.copytree(_done, tmp_path / "done")
     return Places(tmp_path / "done" / "store", tmp_path / "done" / "results")

@@ -1,4 +1,4 @@
-"""Made-up studies: letters as if a model had been attacked, without a model or an attack."""
+"""Made-up studies: letters of verdicts without a model or an attack."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def made_outcome(suite: Sequence[str], letters: str, images: str = "images") -> 
 def made_audit(
     letters: str, weakest: int, weakest_broken: int, sampled: int, sampled_broken: int
 ) -> Outcome:
-    """Return the outcome of FAST with what an audit behind it saw."""
+    """Return the outcome of FAST with the counts of an audit after it."""
     survivors = letters.count("o") + weakest_broken + sampled_broken
     counts = AuditCounts(survivors, weakest, weakest_broken, sampled, sampled_broken)
     return replace(made_outcome(FAST, letters), audit=counts)
 
 
 def made_run(arm: str, seed: int, pgd: str, fast: str | None = None, **changes: Any) -> StudyRun:
-    """Return a run with the letters of two suites; without `fast` they are the same."""
+    """Return a run with the letters of two suites; without `fast` both are equal."""
     key = digest_json([arm, seed])
     values: dict[str, Any] = {
         "key": key,
@@ -56,7 +56,7 @@ def made_run(arm: str, seed: int, pgd: str, fast: str | None = None, **changes: 
 def made_sheet(
     arms: Mapping[str, Sequence[StudyRun]], asked: Sequence[tuple[str, str]] = (), **changes: Any
 ) -> Sheet:
-    """Return a study of runs, by arm; three seeds are planned for each."""
+    """Return a study of the given runs by arm; three seeds are planned for each."""
     n = next((run.outcomes[0].n for runs in arms.values() for run in runs if run.outcomes), 4)
     columns = changes.pop("columns", COLUMNS)
     study: dict[str, Any] = {
@@ -100,9 +100,9 @@ def letters(survived: int, broken: int, wrong: int = 0) -> str:
 
 
 def graded_sheet(lifts: Mapping[str, int], **changes: Any) -> Sheet:
-    """Return a study of 1000 images in which an arm keeps `lift` percent more than 50 percent.
+    """Return a study of 1000 images in which an arm keeps 50 + `lift` percent.
 
-    Seeds of all arms but the first differ by a percent, so that there is noise in the differences.
+    Seeds of all arms except the first differ by a percent, so that the differences have noise.
     """
     first, *others = lifts
     arms = {}

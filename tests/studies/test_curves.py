@@ -1,4 +1,4 @@
-"""The curves of activations are those of their formulas."""
+"""The curves of activations follow their formulas."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ FORMULAS: dict[str, tuple[Formula, Formula]] = {
 
 
 @pytest.mark.parametrize("spec", FORMULAS)
-def test_an_activation_and_its_derivative_are_those_of_the_formula(spec: str) -> None:
+def test_an_activation_and_its_derivative_equal_the_formula(spec: str) -> None:
     f, df = FORMULAS[spec]
 
     shape = activation_shape(spec, points=5)
@@ -64,26 +64,26 @@ def test_an_activation_and_its_derivative_are_those_of_the_formula(spec: str) ->
     assert shape.df == pytest.approx([df(x) for x in X], abs=1e-6)
 
 
-def test_a_smooth_backward_leaves_relu_and_has_the_derivative_of_softplus() -> None:
+def test_a_smooth_backward_keeps_relu_and_has_the_derivative_of_softplus() -> None:
     shape = activation_shape("relu", Backward(10), points=5)
 
     assert shape.f == (0, 0, 0, 2, 4)
     assert shape.df == pytest.approx([sigma(10 * x) for x in X], abs=1e-15)
 
 
-def test_section_3_2_has_the_forward_of_one_and_the_derivative_of_the_other() -> None:
+def test_the_curve_of_section_3_2_has_the_forward_of_relu_and_the_derivative_of_softplus() -> None:
     backward = Backward(10)
     relu, softplus = map(activation_shape, ("relu", "parametric-softplus(alpha=10)"))
     mixed = activation_shape("relu", backward, f"relu, backward {backward}")
 
     assert mixed.name == "relu, backward softplus(10)"
     assert mixed.f == relu.f
-    # torch gives softplus beyond 20/10 the derivative 1 itself
+    # beyond 20/10 torch uses the derivative 1 for softplus
     assert mixed.df == pytest.approx(softplus.df, abs=1e-8)
     assert relu.df != mixed.df
 
 
-def test_every_activation_of_the_registry_has_a_shape_of_finite_numbers() -> None:
+def test_every_registered_activation_has_a_curve_of_finite_numbers() -> None:
     names = [entry.name for entry in ACTIVATIONS]
 
     shapes = [activation_shape(name) for name in names]
@@ -94,6 +94,6 @@ def test_every_activation_of_the_registry_has_a_shape_of_finite_numbers() -> Non
 
 
 @pytest.mark.parametrize("arguments", [{"limit": 0.0}, {"points": 1}])
-def test_a_grid_needs_room_and_points(arguments: dict[str, float]) -> None:
+def test_a_curve_needs_a_limit_above_0_and_two_points(arguments: dict[str, float]) -> None:
     with pytest.raises(SatbenchError, match="expected a limit above 0 and 2 or more points"):
         activation_shape("relu", **arguments)  # type: ignore[arg-type]

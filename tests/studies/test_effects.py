@@ -42,7 +42,7 @@ def test_the_variance_is_never_below_that_of_the_seeds() -> None:
     assert expected == pytest.approx(effect.interval, rel=1e-6)
 
 
-def test_the_variance_is_that_of_seeds_and_of_images_less_that_of_cells() -> None:
+def test_the_variance_is_that_of_seeds_plus_images_minus_cells() -> None:
     # Rows 0, 1, 2 above columns 0, 2, 0, 2, 0, 2: V_seed = 1 / 3, V_image = (6 / 5) / 6, and
     # the squares of the 18 cells about their mean 2 sum to 6 · 2 + 3 · 6 = 30.
     differences = np.add.outer([0.0, 1, 2], [0.0, 2, 0, 2, 0, 2])
@@ -54,7 +54,7 @@ def test_the_variance_is_that_of_seeds_and_of_images_less_that_of_cells() -> Non
 
 
 def test_the_variance_is_never_below_that_of_the_images() -> None:
-    # All seeds alike: V_seed = 0 and V_cell > 0, but the images differ all the same.
+    # All seeds are equal: V_seed = 0 and V_cell > 0, but the images differ.
     differences = np.tile([0.0, 1, 0, 1], (3, 1))
     half = T2 * sqrt((4 / 4 / 3) / 4)
 
@@ -63,25 +63,25 @@ def test_the_variance_is_never_below_that_of_the_images() -> None:
     assert (0.5 - half, 0.5 + half) == pytest.approx(effect.interval, rel=1e-6)
 
 
-def test_p_and_interval_are_those_of_a_t_test_on_the_seeds_where_all_images_are_alike() -> None:
+def test_with_equal_images_p_and_interval_are_those_of_a_t_test_over_seeds() -> None:
     means = np.array([0.2, 0.5, 0.1, 0.4])
     expected = ttest_1samp(means, 0.0)
     interval = expected.confidence_interval(0.95)
 
     effect = two_way_effect(np.repeat(means[:, None], 6, axis=1))
 
-    # V_image is 0; V_seed − V_cell < V_seed, which is the floor.
+    # V_image is 0; V_seed − V_cell < V_seed, which is the lower limit.
     assert expected.pvalue == pytest.approx(effect.p, rel=1e-9)
     assert (interval.low, interval.high) == pytest.approx(effect.interval, rel=1e-9)
     assert effect.by_seed == pytest.approx(effect.interval, rel=1e-9)
 
 
 @pytest.mark.parametrize(("value", "p"), [(0.0, 1.0), (1.0, 0.0)])
-def test_of_equal_differences_p_is_1_if_they_are_0_and_else_0(value: float, p: float) -> None:
+def test_p_of_equal_differences_is_1_if_they_are_0_and_otherwise_0(value: float, p: float) -> None:
     assert p == two_way_effect(np.full((3, 4), value)).p
 
 
-def test_one_seed_has_no_interval_and_shows_nothing() -> None:
+def test_one_seed_gives_no_interval_and_no_verdict() -> None:
     effect = two_way_effect(np.ones((1, 9)))
 
     assert (1.0, None, None, "too few seeds") == (
@@ -99,7 +99,7 @@ def test_a_matrix_without_seeds_or_images_is_refused(shape: tuple[int, ...]) -> 
 
 
 @pytest.mark.parametrize("seed_noise", [0.0, 0.015, 0.03])
-def test_the_interval_holds_the_truth_in_95_of_100_cases_and_that_over_seeds_alone_does_not(
+def test_only_the_two_way_interval_covers_the_truth_in_95_of_100_cases(
     seed_noise: float,
 ) -> None:
     rng = np.random.default_rng(0)
@@ -128,7 +128,7 @@ def test_the_interval_holds_the_truth_in_95_of_100_cases_and_that_over_seeds_alo
         (None, None, "too few seeds"),
     ],
 )
-def test_a_difference_is_shown_only_by_interval_and_adjusted_p_together(
+def test_a_difference_is_shown_only_if_interval_and_adjusted_p_agree(
     interval, adjusted, expected
 ) -> None:
     assert expected == Effect(0.0, 3, interval, interval, adjusted, adjusted).verdict
@@ -143,7 +143,7 @@ def _arms(**texts: list[str]):
 
 def test_differences_are_paired_by_seed_and_image() -> None:
     arms = _arms(relu=["oxxx", "ooxx", "oooo"], silu=["ooox", "ooxo"])
-    arms["silu"][0], arms["silu"][1] = arms["silu"][1], arms["silu"][0]  # order does not matter
+    arms["silu"][0], arms["silu"][1] = arms["silu"][1], arms["silu"][0]  # the order does not matter
     sheet = made_sheet(arms, [("silu", "relu")])
     expected = two_way_effect(np.array([[0.0, 1, 1, 0], [0, 0, 0, 1]]))
 
@@ -167,7 +167,7 @@ def test_p_values_are_corrected_for_the_number_of_contrasts() -> None:
     )
 
 
-def test_a_contrast_of_arms_that_share_no_seed_has_no_effect() -> None:
+def test_a_contrast_of_arms_without_a_common_seed_has_no_effect() -> None:
     sheet = made_sheet(
         {"a": [made_run("a", 0, "oox")], "b": [made_run("b", 1, "oox")]}, [("a", "b")]
     )
@@ -175,14 +175,14 @@ def test_a_contrast_of_arms_that_share_no_seed_has_no_effect() -> None:
     assert [None] == effects_of(sheet, "worse")
 
 
-def test_of_a_worst_of_column_an_image_survives_if_it_does_in_all() -> None:
+def test_in_a_worst_of_column_an_image_survives_if_it_survives_in_all_parts() -> None:
     sheet = made_sheet({"a": [made_run("a", 0, "ooxx-", "oxox-")]})
     row = sheet.rows[0]
 
     assert "oxxx-" == verdicts_of(sheet, row, row.runs[0], "worse")
 
 
-def test_evaluations_that_disagree_on_the_clean_images_are_refused() -> None:
+def test_evaluations_that_disagree_on_clean_verdicts_are_refused() -> None:
     sheet = made_sheet({"a": [made_run("a", 0, "oo-", "oox")]})
 
     with pytest.raises(SatbenchError, match="disagree on which images are wrong when clean"):
@@ -210,7 +210,7 @@ def test_arms_at_two_resolutions_of_the_same_images_are_compared() -> None:
     assert 1 / 3 == pytest.approx(effect.mean)
 
 
-def test_a_run_that_lacks_an_evaluation_is_left_out_of_its_column_alone() -> None:
+def test_a_run_without_an_evaluation_is_left_out_of_that_column_only() -> None:
     run = made_run("a", 1, "ooxx")
     half = replace(run, outcomes=run.outcomes[:1])
     sheet = made_sheet({"a": [made_run("a", 0, "oxx-"), half]})
@@ -222,7 +222,7 @@ def test_a_run_that_lacks_an_evaluation_is_left_out_of_its_column_alone() -> Non
     assert {0: 0.75, 1: 1.0} == clean_accuracies(sheet, row)
 
 
-def test_the_gap_is_the_papers_evaluation_minus_the_verdict() -> None:
+def test_the_gap_is_the_accuracy_under_the_papers_evaluation_minus_the_verdict() -> None:
     runs = [made_run("a", 0, "ooxx", "oxxx"), made_run("a", 1, "ooox", "oxxx")]
     sheet = made_sheet({"a": runs})
     expected = two_way_effect(np.array([[0.0, 1, 0, 0], [0, 1, 1, 0]]))
@@ -230,7 +230,7 @@ def test_the_gap_is_the_papers_evaluation_minus_the_verdict() -> None:
     assert expected == gap_of(sheet, sheet.rows[0])
 
 
-def test_a_finding_holds_the_verdicts_the_papers_and_the_clean_difference() -> None:
+def test_a_finding_holds_the_differences_by_verdict_by_the_papers_evaluation_and_clean() -> None:
     arms = {
         "a": [made_run("a", 0, "ooox", "oxxx"), made_run("a", 1, "oo--", "oo--")],
         "b": [made_run("b", 0, "ooxx"), made_run("b", 1, "ox--")],
@@ -244,10 +244,10 @@ def _pool(*arms: str) -> Pool:
     return Pool("together", "relu", tuple(Pair(arm, "relu") for arm in arms))
 
 
-def test_a_pool_is_the_mean_over_its_pairs_image_by_image_and_seed_by_seed() -> None:
+def test_a_pool_averages_its_pairs_by_image_and_seed() -> None:
     # silu − relu: 0 1 0 0 and 0 0 1 1; gelu − relu: 0 1 0 0 and −1 0 1 0.  The means over both:
-    # 0 1 0 0 and −1/2 0 1 1/2.  Rows of 1/4 and 1/4, so that V_seed is 0; columns −1/4, 1/2, 1/2
-    # and 1/4, whose squares about 1/4 sum to 3/8: V_image = (3/8) / 3 / 4.
+    # 0 1 0 0 and −1/2 0 1 1/2.  The row means are 1/4 and 1/4, so V_seed is 0.  The column means
+    # −1/4, 1/2, 1/2 and 1/4 have squares about 1/4 that sum to 3/8: V_image = (3/8) / 3 / 4.
     arms = _arms(relu=["xxoo", "oxxx"], silu=["xooo", "oxoo"], gelu=["xooo", "xxox"])
 
     effect = pooled_effect(made_sheet(arms), _pool("silu", "gelu"), "PGD-50")
@@ -267,7 +267,7 @@ def test_a_pool_of_one_pair_has_the_effect_of_the_pair(column: str) -> None:
     ]
 
 
-def test_of_a_pool_only_the_seeds_count_for_which_all_pairs_are_evaluated() -> None:
+def test_a_pool_uses_only_seeds_that_all_its_pairs_have() -> None:
     arms = _arms(
         relu=["xxxx"] * 3, silu=["ooxx", "oooo", "oooo"], gelu=["oooo"] * 3, elu=["ooxx"] * 3
     )
@@ -281,14 +281,14 @@ def test_of_a_pool_only_the_seeds_count_for_which_all_pairs_are_evaluated() -> N
     assert (2, 1) == (pgd.seeds, worse.seeds)
 
 
-def test_a_pool_without_a_seed_that_all_pairs_have_has_no_effect() -> None:
+def test_a_pool_without_a_common_seed_has_no_effect() -> None:
     arms = _arms(relu=["xxxx"] * 2, silu=["ooxx"])
     arms["gelu"] = [made_run("gelu", 1, "oooo")]
 
     assert pooled_effect(made_sheet(arms), _pool("silu", "gelu"), "PGD-50") is None
 
 
-def test_the_pairs_of_a_pool_must_be_about_the_same_images() -> None:
+def test_the_pairs_of_a_pool_must_use_the_same_images() -> None:
     arms = _arms(a=["oox"], b=["oxx"])
     for name in "cd":
         run = made_run(name, 0, "oox")
@@ -300,7 +300,7 @@ def test_the_pairs_of_a_pool_must_be_about_the_same_images() -> None:
         pooled_effect(made_sheet(arms), pool, "PGD-50")
 
 
-def test_the_primary_question_is_tested_alone_by_each_verdict_and_clean() -> None:
+def test_the_primary_question_has_three_differences_without_adjusted_p() -> None:
     arms = {
         "relu": [made_run("relu", s, "oxx-", "xxx-") for s in (0, 1)],
         "silu": [made_run("silu", 0, "ooo-", "oxx-"), made_run("silu", 1, "ooxx", "oxxx")],
@@ -314,24 +314,24 @@ def test_the_primary_question_is_tested_alone_by_each_verdict_and_clean() -> Non
     )
 
 
-def test_the_primary_question_does_not_change_what_the_contrasts_are_corrected_for() -> None:
+def test_the_primary_question_does_not_change_the_correction_of_the_contrasts() -> None:
     arms = _arms(relu=["oxxx", "ooxx"], silu=["ooox", "ooxo"], gelu=["oxox", "oooo"])
     sheet = made_sheet(arms, [("silu", "relu"), ("gelu", "relu")])
 
     assert findings_of(sheet) == findings_of(with_study(sheet, primary=_pool("silu", "gelu")))
 
 
-def test_a_sheet_without_a_primary_question_has_no_answer_to_it() -> None:
+def test_a_sheet_without_a_primary_question_has_no_primary_finding() -> None:
     assert primary_of(made_sheet(_arms(relu=["ox"]))) is None
 
 
 @pytest.mark.parametrize("arms", [(), ("silu", "silu")])
-def test_a_pool_of_no_pair_or_of_one_twice_is_refused(arms: tuple[str, ...]) -> None:
+def test_a_pool_without_pairs_or_with_a_repeated_pair_is_refused(arms: tuple[str, ...]) -> None:
     with pytest.raises(SatbenchError, match="'together' one or more pairs, each once"):
         _pool(*arms)
 
 
-def test_a_measure_is_compared_seed_by_seed_by_students_t() -> None:
+def test_a_measure_is_compared_by_a_paired_t_test_over_seeds() -> None:
     values = {"a": (3.0, 5.0, 9.0), "b": (1.0, 2.0)}
     arms = {
         name: [made_run(name, s, "oox", measures={"m": value}) for s, value in enumerate(numbers)]
@@ -339,18 +339,18 @@ def test_a_measure_is_compared_seed_by_seed_by_students_t() -> None:
     }
     effect = measure_difference(made_sheet(arms), Pair("a", "b"), "m")
 
-    half = T1 * sqrt(0.5) / sqrt(2)  # of the differences 2 and 3
+    half = T1 * sqrt(0.5) / sqrt(2)  # for the differences 2 and 3
     assert (2.5, 2) == (effect.mean, effect.seeds)
     assert (2.5 - half, 2.5 + half) == pytest.approx(effect.interval, rel=1e-6)
 
 
-def test_spread_is_mean_and_deviation_with_n_minus_1() -> None:
+def test_spread_gives_the_mean_and_the_deviation_with_n_minus_1() -> None:
     assert [None, Spread(2.0, None, 1), Spread(2.0, sqrt(2), 2)] == [
         spread(values) for values in ([], [2.0], [1.0, 3.0])
     ]
 
 
-def test_a_run_that_collapsed_is_named_with_the_reason_and_kept() -> None:
+def test_a_collapsed_run_is_named_with_its_reason_and_kept() -> None:
     runs = [
         made_run("a", 0, letters(6, 4)),
         made_run("a", 1, letters(1, 9)),
@@ -369,8 +369,8 @@ def test_a_run_that_collapsed_is_named_with_the_reason_and_kept() -> None:
     assert 5 == len(accuracies(sheet, sheet.rows[0], "worse"))
 
 
-def test_least_t_is_students_quantile_for_the_first_of_holms_steps() -> None:
-    # Any t table: 2.776 for 4 degrees of freedom at 0.975; 4.604 at 0.995, five contrasts.
+def test_least_t_is_students_quantile_for_the_first_step_of_holm() -> None:
+    # From a t table: 2.776 for 4 degrees of freedom at 0.975; 4.604 at 0.995, for five contrasts.
     assert (2.776, 4.604) == (round(least_t(5, 1), 3), round(least_t(5, 5), 3))
 
 
@@ -388,10 +388,10 @@ def test_least_t_is_students_quantile_for_the_first_of_holms_steps() -> None:
         ({"columns": (*COLUMNS, COLUMNS[0])}, "expected columns of different names"),
     ],
 )
-def test_a_sheet_with_names_that_nothing_or_two_have_is_refused(changes, match) -> None:
+def test_a_sheet_with_unknown_or_repeated_names_is_refused(changes, match) -> None:
     with pytest.raises(SatbenchError, match=match):
         made_sheet({"a": [made_run("a", 0, "oox")]}, **changes)
 
 
-def test_the_suites_of_the_made_up_columns_are_those_of_the_made_up_runs() -> None:
+def test_the_made_up_columns_and_runs_have_the_same_suites() -> None:
     assert FAST == made_run("a", 0, "oox").outcomes[1].suite

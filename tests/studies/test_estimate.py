@@ -1,4 +1,4 @@
-"""The estimate of what a study still takes."""
+"""The estimate of the remaining time of a study."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from satbench.studies.runner import Machine, Runner
 from satbench.studies.store import Places
 
 
-def test_other_jobs_do_not_make_a_pass_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_of_a_pass_does_not_depend_on_other_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     wall, own = iter(range(0, 1000, 10)), iter(range(100))
     monkeypatch.setattr(estimate.time, "perf_counter", lambda: float(next(wall)))
     monkeypatch.setattr(estimate.time, "process_time", lambda: float(next(own)))
@@ -22,7 +22,7 @@ def test_other_jobs_do_not_make_a_pass_take_longer(monkeypatch: pytest.MonkeyPat
     assert 1.0 == estimate._seconds(lambda: None, torch.device("cpu"))
 
 
-def test_the_passes_of_an_audit_are_known_from_other_draws(done: Places) -> None:
+def test_the_passes_of_an_audit_are_estimated_from_other_draws(done: Places) -> None:
     run = next(iter(done.runs().values()))
     audited = Outcome(
         ("fast", "audit(sample=2,weakest=1,draw=7)"), "linf:0.1", "toy", "d", 0, "ox", 80, 20, "r"
@@ -32,7 +32,7 @@ def test_the_passes_of_an_audit_are_known_from_other_draws(done: Places) -> None
     assert (40.0, 10.0) == seen[estimate._undrawn(("fast", "audit(sample=2,weakest=1,draw=9)"))]
 
 
-def test_an_estimate_is_made_with_the_threads_of_the_work(
+def test_an_estimate_uses_the_thread_count_of_the_study(
     done: Places, made_study: Study, make_runner: Callable[[Study, Places], Runner]
 ) -> None:
     made = make_runner(made_study, done)

@@ -1,4 +1,4 @@
-"""A dry run needs no data: what is not here is known by its size, and said."""
+"""A dry run needs no data: a missing data set is replaced by its known size, with a note."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _never(*_: object) -> None:
         ("imagefolder:nowhere", 1_281_167, (3, 224, 224), 1000),
     ],
 )
-def test_a_set_that_is_not_here_is_known_by_its_size_and_said_once(
+def test_a_missing_data_set_has_its_known_size_and_is_reported_once(
     name: str, n: int, shape: tuple[int, int, int], classes: int
 ) -> None:
     said: list[str] = []
@@ -76,7 +76,7 @@ def test_a_set_that_is_not_here_is_known_by_its_size_and_said_once(
     assert 1 == len(said)
 
 
-def test_a_set_that_is_here_is_the_set_itself() -> None:
+def test_a_present_data_set_is_loaded() -> None:
     outlines, images = Outlines(None, {}, _never), DatasetCache()
 
     assert images.test("fashion-mnist", 5).digest == outlines.test("fashion-mnist", 5).digest
@@ -84,7 +84,7 @@ def test_a_set_that_is_here_is_the_set_itself() -> None:
         outlines.test("fashion-mnist", 10_001)
 
 
-def test_cards_of_the_store_tell_the_digest_of_a_set_that_is_not_here(done: Places) -> None:
+def test_cards_in_the_store_give_the_digest_of_a_missing_data_set(done: Places) -> None:
     for path in done.results.glob("*.json"):
         path.unlink()
 

@@ -1,4 +1,4 @@
-"""What a page says of the audits of its runs."""
+"""The section of a page about the audits of its runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from satbench.studies.sheet import Sheet
 
 
 def _run(arm: str, seed: int, left: int, *audit: int) -> StudyRun:
-    """Return a run of which `left` of 100 images are left behind an audit."""
+    """Return a run in which `left` of 100 images survive an audit."""
     text = letters(left, 90 - left, 10)
     outcomes = (made_outcome(PGD, letters(60, 30, 10)), made_audit(text, *audit))
     return made_run(arm, seed, text, outcomes=outcomes)
@@ -30,7 +30,7 @@ def _run(arm: str, seed: int, left: int, *audit: int) -> StudyRun:
 
 @pytest.fixture
 def sheet() -> Sheet:
-    """Return a study of two arms, five runs of which are audited."""
+    """Return a study of two arms with five audited runs."""
     relu = [_run("ReLU", 0, 49, 5, 1, 10, 0), _run("ReLU", 1, 47, 5, 2, 10, 1)]
     silu = [_run("SILU", s, 55, 5, 0, 10, 0) for s in range(3)]
     return made_sheet({"ReLU": relu, "SILU": silu}, [("SILU", "ReLU")])
@@ -46,7 +46,7 @@ def _bound(*survivors: int, broken: int) -> str:
     return f"{100 * united_unseen(audits) / (100 * len(survivors)):.2f}"
 
 
-def test_an_arm_has_the_sums_of_its_runs_and_a_bound_on_the_mean(sheet: Sheet) -> None:
+def test_an_arm_shows_the_sums_over_its_runs_and_a_bound_on_the_mean(sheet: Sheet) -> None:
     text = audit_table(sheet)
 
     # 49 + 1 and 47 + 3 survivors: 4 broken on 2 runs of 100 images.
@@ -63,24 +63,24 @@ def test_the_totals_are_sums_over_runs_with_a_bound_on_their_mean(sheet: Sheet) 
     assert AuditTotals(5, 265, 25, 3, 50, 1, pytest.approx(0.008), bound) == totals(runs)
 
 
-def test_no_run_has_no_totals() -> None:
+def test_without_runs_there_are_no_totals() -> None:
     assert totals([]) is None
 
 
-def test_an_arm_under_way_has_no_numbers(sheet: Sheet) -> None:
+def test_an_arm_without_runs_shows_no_numbers(sheet: Sheet) -> None:
     without = made_sheet({"ReLU": sheet.rows[0].runs, "GELU": []})
 
     assert ["0 of 3", "–", "–", "–", "–", "–"] == _cells(audit_table(without), "GELU")[1:]
 
 
-def test_a_study_without_an_audit_has_no_section_of_it() -> None:
+def test_a_study_without_an_audit_has_no_audit_section() -> None:
     plain = made_sheet({"ReLU": [made_run("ReLU", 0, letters(60, 30, 10))]})
 
     assert "## Audit" not in render_page(plain)
     assert "audit" not in render_summary([plain])
 
 
-def test_an_audit_of_another_column_than_the_verdict_is_not_told(sheet: Sheet) -> None:
+def test_an_audit_of_another_column_than_the_verdict_is_not_shown(sheet: Sheet) -> None:
     arms = {row.name: row.runs for row in sheet.rows}
     other = made_sheet(arms, [("SILU", "ReLU")], verdict="PGD-50")
 
@@ -93,7 +93,7 @@ def test_the_page_has_the_audit_between_robustness_and_effects(sheet: Sheet) -> 
     assert ["## Robustness", "## Audit", "## Effects"] == heads[1:4]
 
 
-def test_the_overview_counts_a_run_of_two_studies_once(sheet: Sheet) -> None:
+def test_the_overview_counts_a_shared_run_once(sheet: Sheet) -> None:
     assert 5 == len(audited_once([sheet, sheet]))
     twice, once = render_summary([sheet, sheet], "."), render_summary([sheet], ".")
     assert twice.splitlines()[-1] == once.splitlines()[-1]
@@ -101,7 +101,7 @@ def test_the_overview_counts_a_run_of_two_studies_once(sheet: Sheet) -> None:
     assert render_index([sheet]).endswith(once)
 
 
-def test_what_an_audit_saw_is_written_and_read(sheet: Sheet, tmp_path: Path) -> None:
+def test_the_counts_of_an_audit_are_written_and_read_back(sheet: Sheet, tmp_path: Path) -> None:
     run = sheet.rows[0].runs[1]
     path = write_study_run(run, tmp_path)
 
@@ -109,7 +109,7 @@ def test_what_an_audit_saw_is_written_and_read(sheet: Sheet, tmp_path: Path) -> 
     assert AuditCounts(50, 5, 2, 10, 1) == read_study_run(path).outcomes[1].audit
 
 
-def test_counts_of_another_form_are_refused(sheet: Sheet, tmp_path: Path) -> None:
+def test_malformed_counts_are_refused(sheet: Sheet, tmp_path: Path) -> None:
     path = write_study_run(sheet.rows[0].runs[1], tmp_path)
     path.write_text(path.read_text().replace('"sampled"', '"drawn"'))
 

@@ -41,7 +41,7 @@ def sheet() -> Sheet:
     return replace(golden_sheet(), facts=facts)
 
 
-def test_each_question_is_one_that_its_study_asks() -> None:
+def test_each_question_is_asked_by_its_study() -> None:
     assert {one.study for one in SHIPPED} <= set(STUDIES.names())
     for one in SHIPPED:
         study = load_study(one.study)
@@ -53,7 +53,7 @@ def test_each_question_is_one_that_its_study_asks() -> None:
                 assert (question.arm, question.baseline) in asked
 
 
-def test_each_difference_of_the_paper_stands_in_the_papers_numbers_of_the_study() -> None:
+def test_each_difference_of_the_paper_is_among_the_papers_numbers_of_its_study() -> None:
     compared = 0
     for one in SHIPPED:
         paper = load_study(one.study).paper
@@ -67,7 +67,7 @@ def test_each_difference_of_the_paper_stands_in_the_papers_numbers_of_the_study(
     assert compared == 9
 
 
-def test_a_line_has_the_effect_its_power_and_the_papers_difference(sheet: Sheet) -> None:
+def test_a_line_holds_the_effect_its_power_and_the_papers_difference(sheet: Sheet) -> None:
     asked = claim(
         Question(primary=True), Question("SILU", "ReLU", published=9.0), Question("GELU", "ReLU")
     )
@@ -93,17 +93,19 @@ def test_a_line_has_the_effect_its_power_and_the_papers_difference(sheet: Sheet)
     ("published", "said"),
     [(-50.0, "below the interval"), (9.0, "inside the interval"), (50.0, "above the interval")],
 )
-def test_where_the_papers_difference_lies(published: float, said: str, sheet: Sheet) -> None:
+def test_the_papers_difference_is_below_inside_or_above_the_interval(
+    published: float, said: str, sheet: Sheet
+) -> None:
     asked = claim(Question("SILU", "ReLU", published=published))
     assert lines_of(render_claims([asked], {"made": sheet}))[0][-1] == said
 
 
-def test_claims_of_a_study_without_runs_here_are_left_out(sheet: Sheet) -> None:
+def test_claims_of_a_study_without_runs_are_left_out(sheet: Sheet) -> None:
     assert lines_of(render_claims([claim(Question("SILU", "ReLU"))], {})) == []
 
 
 @pytest.mark.parametrize("question", [Question("MISH", "ReLU"), Question(primary=True)])
-def test_a_question_that_the_study_does_not_ask_is_refused(question: Question) -> None:
+def test_a_question_that_its_study_does_not_ask_is_refused(question: Question) -> None:
     without = made_sheet({"ReLU": [], "SILU": []}, [("SILU", "ReLU")])
     with pytest.raises(SatbenchError, match="expected a question of the study made"):
         render_claims([claim(question)], {"made": without})

@@ -1,4 +1,4 @@
-"""Whether an attack has converged: what each effort misses of what the largest one finds."""
+"""Convergence of an attack: the share of images that a smaller effort does not break."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = (*STEPS.values(), *RADII.values())
 
 
 def sheet_of(arms: Mapping[str, Sequence[int]], seeds: int = 1) -> Sheet:
-    """Return a study of 1000 images: how many of them survive in each column, by arm."""
+    """Return a study of 1000 images from the number of survivors in each column, by arm."""
     columns = tuple(Column(name, (name,), "linf:0.1") for name in NAMES)
     runs = {
         arm: [
@@ -69,7 +69,7 @@ def sheet_of(arms: Mapping[str, Sequence[int]], seeds: int = 1) -> Sheet:
             (720, 710, 700, 699, 650, 0),
             [("SILU", 0.021, False), ("SILU", 0.011, False), ("ReLU", 0.005, False)],
         ),
-        # 50 steps find what 200 do, and 100 do not: that is no convergence from 50 on.
+        # 50 steps break as many as 200, but 100 do not: PGD has not converged at 50.
         (
             (700, 690, 697, 690, 600, 0),
             (700, 690, 690, 690, 600, 0),
@@ -77,7 +77,7 @@ def sheet_of(arms: Mapping[str, Sequence[int]], seeds: int = 1) -> Sheet:
         ),
     ],
 )
-def test_each_effort_misses_what_the_last_one_finds_beyond_it(
+def test_the_missed_share_of_an_effort_is_its_difference_to_the_largest(
     relu: Sequence[int], silu: Sequence[int], expected: list[tuple[str, float, bool]]
 ) -> None:
     found = missed_by_effort(sheet_of({"ReLU": relu, "SILU": silu}))
@@ -89,7 +89,7 @@ def test_each_effort_misses_what_the_last_one_finds_beyond_it(
     ]
 
 
-def test_what_an_effort_misses_is_a_mean_over_the_seeds() -> None:
+def test_the_missed_share_of_an_effort_is_a_mean_over_seeds() -> None:
     (first, *_) = missed_by_effort(sheet_of({"ReLU": (700, 691, 690, 690, 600, 0)}, seeds=2))
 
     assert pytest.approx(0.01) == first.missed
@@ -104,7 +104,7 @@ def test_the_page_has_a_line_for_each_effort_and_the_answer_names_the_least_conv
     assert "\n| PGD-10 | ReLU | 1.0 |\n| PGD-50 | ReLU | 0.1 |" in render_page(sheet)
 
 
-def test_nothing_is_said_before_an_arm_is_evaluated_at_both_ends() -> None:
+def test_without_evaluated_arms_the_page_has_no_convergence_section() -> None:
     kept = (700, 691, 690, 690, 600, 0)
     empty = sheet_of({"ReLU": kept, "SILU": kept}, seeds=0)
 

@@ -38,7 +38,7 @@ def drawn(sheet, tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_the_figures_that_a_page_shows_are_those_that_are_written(sheet, tmp_path, monkeypatch):
+def test_the_figures_on_a_page_are_those_that_are_written(sheet, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "satbench.studies.pages.figures.draw", lambda sheet, kind, path: path.touch()
     )
@@ -58,7 +58,7 @@ def test_the_figures_that_a_page_shows_are_those_that_are_written(sheet, tmp_pat
     }
 
 
-def test_a_study_of_gaps_shows_its_attacks_side_by_side(sheet, tmp_path) -> None:
+def test_a_study_of_gaps_has_a_figure_of_all_attacks(sheet, tmp_path) -> None:
     gaps = with_study(sheet, about="gaps")
     draw(gaps, "attacks", tmp_path / "made-attacks.svg")
     text = (tmp_path / "made-attacks.svg").read_text(encoding="utf-8")
@@ -80,7 +80,7 @@ def test_a_study_of_gaps_shows_its_attacks_side_by_side(sheet, tmp_path) -> None
         ("shapes", ["f(x)", "f′(x)", "ReLU"]),
     ],
 )
-def test_a_figure_says_what_it_shows(drawn, kind, words) -> None:
+def test_a_figure_contains_its_axis_labels_and_names(drawn, kind, words) -> None:
     text = (drawn / f"{kind}.svg").read_text(encoding="utf-8")
 
     assert [] == [word for word in words if f"<!-- {word}" not in text]
@@ -98,7 +98,7 @@ def test_another_result_gives_another_figure(sheet, drawn, tmp_path) -> None:
     assert (drawn / "effects.svg").read_bytes() != (tmp_path / "other.svg").read_bytes()
 
 
-def test_the_primary_question_is_a_line_of_the_effects(sheet, drawn, tmp_path) -> None:
+def test_the_primary_question_is_a_line_in_the_figure_of_effects(sheet, drawn, tmp_path) -> None:
     pool = Pool("all together", "ReLU", (Pair("SILU", "ReLU"),))
     for name, pairs in (("with", sheet.study.contrasts), ("alone", ())):
         draw(with_study(sheet, primary=pool, contrasts=pairs), "effects", tmp_path / f"{name}.svg")
@@ -112,7 +112,7 @@ def test_the_primary_question_is_a_line_of_the_effects(sheet, drawn, tmp_path) -
 
 
 @pytest.mark.slow
-def test_a_study_under_way_is_drawn_without_the_arms_that_have_no_run(sheet, tmp_path) -> None:
+def test_an_unfinished_study_is_drawn_without_arms_that_have_no_run(sheet, tmp_path) -> None:
     rows = (sheet.rows[0], replace(sheet.rows[1], runs=()))
     for kind in ("scatter", "effects", "lines 0"):
         draw(replace(sheet, rows=rows), kind, tmp_path / f"{kind}.svg")

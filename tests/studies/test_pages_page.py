@@ -26,7 +26,7 @@ ELU = tuple(enumerate((54, 57, 55)))
 
 
 def golden_sheet() -> Sheet:
-    """A study of four arms, one of them under way, with measures and a run that collapsed."""
+    """A study of four arms, one of them unfinished, with measures and a collapsed run."""
     relu = [
         made_run("ReLU", s, letters(60, 30, 10), letters(n, 90 - n, 10), measures={"cosine": 0.5})
         for s, n in enumerate((50, 52, 51))
@@ -46,7 +46,7 @@ def golden_sheet() -> Sheet:
     )
 
 
-def test_the_page_of_a_small_study_is_the_golden_one() -> None:
+def test_the_page_of_a_small_study_equals_the_golden_file() -> None:
     assert GOLDEN.read_text(encoding="utf-8") == render_page(golden_sheet())
 
 
@@ -70,7 +70,7 @@ def test_a_study_without_a_run_has_a_page_without_numbers_or_pictures() -> None:
     assert "![" not in page
 
 
-def test_a_measure_that_is_0_in_every_net_has_a_sentence_and_no_column() -> None:
+def test_a_measure_that_is_0_in_every_net_gets_a_sentence_instead_of_a_column() -> None:
     sheet = golden_sheet()
     rows = tuple(
         replace(
@@ -86,7 +86,7 @@ def test_a_measure_that_is_0_in_every_net_has_a_sentence_and_no_column() -> None
     assert told[0].startswith("- **zeros**: share")
 
 
-def test_measures_that_the_study_does_not_ask_for_are_not_shown() -> None:
+def test_measures_that_the_study_does_not_request_are_not_shown() -> None:
     assert "cosine" not in render_page(replace(golden_sheet(), measures={}))
 
 
@@ -96,7 +96,7 @@ def test_a_finished_study_has_as_many_runs_as_are_planned() -> None:
     assert 6 == answer.evaluated == answer.planned
 
 
-def test_names_that_are_markdown_are_shown_as_they_are() -> None:
+def test_markdown_characters_in_names_are_escaped() -> None:
     run = made_run("a|b", 0, letters(2, 2))
 
     assert "| a\\|b | activation a\\|b | 1 of 3 |" in render_page(made_sheet({"a|b": [run]}))
@@ -115,14 +115,14 @@ POOL = Pool("both together", "ReLU", (Pair("SILU", "ReLU"), Pair("ELU", "ReLU"))
         ({"ReLU": 0, "SILU": 0}, (1, 0, 0)),
     ],
 )
-def test_the_answer_counts_what_the_intervals_show(lifts, expected) -> None:
+def test_the_answer_counts_contrasts_that_are_tested_more_and_less_robust(lifts, expected) -> None:
     answer = answer_of(graded_sheet(lifts))
 
     assert expected == (answer.tested, answer.more, answer.less)
 
 
 def test_a_contrast_with_too_few_seeds_is_not_counted_as_tested() -> None:
-    assert 2 == answer_of(golden_sheet()).tested  # of three: GELU has one seed
+    assert 2 == answer_of(golden_sheet()).tested  # of three contrasts; GELU has one seed
 
 
 @pytest.mark.sampled(1)
@@ -130,7 +130,7 @@ def test_a_contrast_with_too_few_seeds_is_not_counted_as_tested() -> None:
     ("lifts", "mean", "verdict"),
     [((8, 4), 0.06, "more robust"), ((-20, -26), -0.23, "less robust")],
 )
-def test_the_answer_has_the_primary_question(lifts, mean: float, verdict: str) -> None:
+def test_the_answer_contains_the_primary_question(lifts, mean: float, verdict: str) -> None:
     sheet = graded_sheet({"ReLU": 0, "SILU": lifts[0], "ELU": lifts[1]}, primary=POOL)
     primary = answer_of(sheet).primary
 
@@ -139,7 +139,7 @@ def test_the_answer_has_the_primary_question(lifts, mean: float, verdict: str) -
     assert f"**{verdict}**" in render_page(sheet).split("\n\n")[2]
 
 
-def test_a_primary_question_under_way_rests_on_the_seeds_that_all_arms_have() -> None:
+def test_an_unfinished_primary_question_uses_the_seeds_that_all_arms_have() -> None:
     sheet = graded_sheet({"ReLU": 0, "SILU": 9, "ELU": 9}, primary=POOL)
     one = (*sheet.rows[:2], replace(sheet.rows[2], runs=sheet.rows[2].runs[:1]))
     none = (*sheet.rows[:2], replace(sheet.rows[2], runs=()))
@@ -158,14 +158,14 @@ def test_the_primary_question_is_the_first_line_of_the_effects_and_its_p_is_not_
     assert float(first[5]) == pytest.approx(float(second[5]) / 2, abs=0.0006)
 
 
-def test_answers_that_the_papers_evaluation_would_change_are_counted() -> None:
+def test_contrasts_that_the_papers_evaluation_would_change_are_counted() -> None:
     lifted, same = graded_sheet({"ReLU": 0, "SILU": 9}), graded_sheet({"ReLU": 0, "SILU": 0})
 
     assert (1, 1) == (answer_of(lifted).compared, answer_of(lifted).changed)
     assert (1, 0) == (answer_of(same).compared, answer_of(same).changed)
 
 
-def test_gaps_are_ordered_from_the_least() -> None:
+def test_gaps_are_in_ascending_order() -> None:
     gaps = answer_of(golden_sheet()).gaps
 
     assert "GELU" == gaps[-1].arm
@@ -176,7 +176,7 @@ def test_gaps_are_ordered_from_the_least() -> None:
 
 
 def masking_sheet() -> Sheet:
-    """A study of two nets that hide little or nothing, and of two that hide all."""
+    """A study of two nets with little or no masking, and of two that mask their gradients."""
     relu = [
         made_run("ReLU", s, letters(60, 40), letters(n, 100 - n)) for s, n in ((0, 58), (1, 59))
     ]
@@ -188,14 +188,14 @@ def masking_sheet() -> Sheet:
     return made_sheet(arms, [("SILU", "ReLU")], about="gaps", masked=masked)
 
 
-def test_a_masked_model_is_named_with_both_levels_and_is_no_gap() -> None:
+def test_a_masked_model_is_named_with_both_accuracies_and_is_not_a_gap() -> None:
     answer = answer_of(masking_sheet())
 
     assert MaskedLevels("masked: hard", 0.85, 0.0) == answer.masked
     assert ["SILU", "ReLU"] == [one.arm for one in answer.gaps]
 
 
-def test_a_study_of_masking_without_a_run_has_no_levels() -> None:
+def test_a_masking_study_without_a_run_has_no_accuracies() -> None:
     sheet = masking_sheet()
     rows = tuple(replace(row, runs=()) for row in sheet.rows)
     answer = answer_of(replace(sheet, rows=rows))
@@ -203,7 +203,7 @@ def test_a_study_of_masking_without_a_run_has_no_levels() -> None:
     assert (None, ()) == (answer.masked, answer.gaps)
 
 
-def test_the_summary_has_a_line_a_study_with_a_link_and_its_finding() -> None:
+def test_the_summary_has_one_line_per_study_with_a_link() -> None:
     sheet = graded_sheet({"ReLU": 0, "SILU": 9})
     lines = render_summary([sheet, sheet]).splitlines()
 
@@ -211,11 +211,11 @@ def test_the_summary_has_a_line_a_study_with_a_link_and_its_finding() -> None:
     assert lines[2].startswith("| [made](docs/studies/made.md) | section 4.1 | ")
 
 
-def test_the_index_links_to_the_pages_beside_it() -> None:
+def test_the_index_links_to_the_pages_in_its_folder() -> None:
     assert "| [made](made.md) |" in render_index([golden_sheet()])
 
 
-def test_the_summary_stands_between_its_markers_and_nothing_else_is_touched() -> None:
+def test_the_summary_replaces_only_the_text_between_its_markers() -> None:
     expected = f"a\n{BEGIN}\n\nnew\n\n{END}\nb\n"
 
     assert expected == with_summary(f"a\n{BEGIN}\nold\n{END}\nb\n", "new\n", "README.md")

@@ -1,4 +1,4 @@
-"""Plans: which models a study needs, and by what key each is known."""
+"""Plans: the models of a study, and the key of each."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ from satbench.studies.store import Models, Places
         ("5-5", (5,)),
     ],
 )
-def test_seeds_are_a_span_a_list_or_a_count(text: str, seeds: tuple[int, ...]) -> None:
+def test_seeds_are_given_as_a_range_a_list_or_a_count(text: str, seeds: tuple[int, ...]) -> None:
     assert seeds == parse_seeds(text)
 
 
 @pytest.mark.parametrize("text", ["", "0x", "x", "-1x", "2x,5", "a-b", "1,1", "4-2", "-1"])
-def test_other_seeds_are_refused(text: str) -> None:
+def test_malformed_seeds_are_refused(text: str) -> None:
     with pytest.raises(SatbenchError, match="expected seeds such as 0-4"):
         parse_seeds(text)
 
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", STUDIES.names())
-def test_every_study_can_be_planned_and_its_names_fit(name: str) -> None:
+def test_every_study_can_be_planned_and_refers_to_existing_names(name: str) -> None:
     study = load_study(name)
     images = DatasetCache(digests={f"fashion-mnist@{side}": "digest" for side in (20, 34, 40)})
     plan = plan_study(study, StudyOptions(), images)
@@ -59,7 +59,7 @@ def test_every_study_can_be_planned_and_its_names_fit(name: str) -> None:
     assert {n for c in study.contrasts for n in (c.arm, c.baseline)} <= set(plan.rows)
 
 
-def test_a_shipped_model_is_found_whatever_its_recipe_is_called() -> None:
+def test_a_shipped_model_is_found_even_if_its_recipe_has_another_name() -> None:
     plan = plan_study(load_study("gradient-quality"), StudyOptions(seeds=(0,)), DatasetCache())
     models = Models(Places())
     found = {arm: models.find(cells[0]) for arm, cells in plan.rows.items()}
@@ -85,7 +85,7 @@ def test_the_key_depends_on_the_training_data(made_study: Study) -> None:
     assert not {c.key for c in plans[0].cells} & {c.key for c in plans[1].cells}
 
 
-def test_arms_of_one_config_share_their_runs(made_study: Study) -> None:
+def test_arms_with_the_same_config_share_their_runs(made_study: Study) -> None:
     twin = Arm("SILU again", {"activation": "silu", "label_smoothing": "0.0"})
     plan = plan_study(
         replace(made_study, arms=(*made_study.arms, twin)), StudyOptions(), DatasetCache()
@@ -95,7 +95,7 @@ def test_arms_of_one_config_share_their_runs(made_study: Study) -> None:
     assert 4 == len(plan.cells)
 
 
-def test_twice_the_base_follows_the_recipe_and_set() -> None:
+def test_a_doubled_setting_follows_the_recipe_and_set() -> None:
     plan = plan_study(load_study("gradient-quality"), StudyOptions({"epochs": 5}), DatasetCache())
     epochs = {
         arm: {cell.config.epochs for cell in cells if cell.config}
@@ -106,7 +106,7 @@ def test_twice_the_base_follows_the_recipe_and_set() -> None:
     assert {5} == set.union(*epochs.values())
 
 
-def test_a_model_that_is_given_is_one_run_by_its_weights(made_study: Study) -> None:
+def test_a_given_model_is_one_run_without_training(made_study: Study) -> None:
     given = Arm("given", model="fmnist-standard-tiny-relu-s0")
     plan = plan_study(
         replace(made_study, arms=(given,), contrasts=()), StudyOptions(), DatasetCache()
@@ -147,7 +147,7 @@ def test_a_radius_is_multiplied_exactly() -> None:
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", STUDIES.names())
-def test_every_study_makes_a_page_without_any_run(name: str, tmp_path: Path) -> None:
+def test_every_study_has_a_page_without_any_run(name: str, tmp_path: Path) -> None:
     images = DatasetCache(digests={f"fashion-mnist@{side}": "digest" for side in (20, 34, 40)})
     plan = plan_study(load_study(name), StudyOptions(seeds=(0,), n_examples=1), images)
     sheet = sheet_of(plan, Places(tmp_path, tmp_path / "results"), images)
@@ -156,7 +156,7 @@ def test_every_study_makes_a_page_without_any_run(name: str, tmp_path: Path) -> 
     assert f"# {plan.study.title}" == render_page(sheet).splitlines()[0]
 
 
-def test_each_run_draws_the_sample_of_its_audit_by_its_own_key(made_study: Study) -> None:
+def test_the_audit_sample_of_a_run_is_drawn_by_the_key_of_the_run(made_study: Study) -> None:
     audited = StudyColumn("audited", ("pgd-1", "audit(sample=3,weakest=1)"))
     study = replace(made_study, evaluations=(*made_study.evaluations, audited))
     plan = plan_study(study, StudyOptions(), DatasetCache())
@@ -167,7 +167,7 @@ def test_each_run_draws_the_sample_of_its_audit_by_its_own_key(made_study: Study
     assert len(draws) == len(plan.cells) == 4
 
 
-def test_a_draw_that_is_given_is_kept() -> None:
+def test_a_given_audit_draw_is_kept() -> None:
     asked = ("audit(sample=3,weakest=1,draw=7)", "pgd-1")
     suite = suite_for("0" * 16, asked, "fashion-mnist", Threat.parse("linf:0.1"))
 
@@ -175,7 +175,7 @@ def test_a_draw_that_is_given_is_kept() -> None:
 
 
 @pytest.mark.parametrize("name", STUDIES.names())
-def test_the_verdict_of_every_study_rests_on_an_audit(name: str) -> None:
+def test_the_verdict_of_every_study_includes_an_audit(name: str) -> None:
     study = load_study(name)
     columns = {one.name: one for one in study.evaluations}
     verdict = columns[study.verdict]

@@ -15,12 +15,12 @@ def study(request: pytest.FixtureRequest) -> Study:
     return load_study(*request.param)
 
 
-def test_each_study_has_a_primary_question_about_contrasts_that_it_makes(study: Study) -> None:
+def test_the_primary_question_of_each_study_is_about_its_contrasts(study: Study) -> None:
     assert study.primary is not None
     assert set(study.primary.pairs) <= set(study.contrasts)
 
 
-def test_the_masked_arms_of_a_study_are_arms(study: Study) -> None:
+def test_the_masked_arms_of_a_study_exist(study: Study) -> None:
     assert set(study.masked) <= {arm.name for arm in study.arms}
 
 

@@ -1,4 +1,4 @@
-"""Carrying out a study: what is there is used, what is missing is made, nothing is lost."""
+"""The runner of a study uses existing results, makes missing ones, and loses none."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def test_each_arm_and_seed_has_a_run_with_all_evaluations_and_measures(
     assert all(run.measures for run in runs if run)
 
 
-def test_a_suite_that_begins_another_is_read_off_its_record(done: Places) -> None:
-    assert 4 == len(list(done.records.glob("*.json")))  # one a model, for two suites
+def test_a_suite_that_is_the_beginning_of_another_uses_its_record(done: Places) -> None:
+    assert 4 == len(list(done.records.glob("*.json")))  # one per model, for two suites
     for run in done.runs().values():
         first, both = sorted(run.outcomes, key=lambda one: len(one.suite))
         assert first.record == both.record
@@ -47,7 +47,7 @@ def test_a_suite_that_begins_another_is_read_off_its_record(done: Places) -> Non
         assert all(a == b or (a, b) == ("o", "x") for a, b in pairs)
 
 
-def test_a_finished_study_does_nothing(
+def test_a_finished_study_computes_nothing(
     done: Places, made_study: Study, make_runner: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("satbench.studies.runner.run_training", never)
@@ -58,7 +58,7 @@ def test_a_finished_study_does_nothing(
 
 
 @pytest.mark.slow
-def test_models_of_a_folder_and_records_of_the_store_are_used(
+def test_models_in_a_folder_and_records_in_the_store_are_used(
     done: Places,
     made_study: Study,
     make_runner: Make,
@@ -92,7 +92,7 @@ def test_a_new_evaluation_keeps_the_old_outcomes(
         assert ["linf:0.2"] == [o.threat for o in run.outcomes if o not in before[key].outcomes]
 
 
-def test_evaluate_passes_over_what_is_not_trained(
+def test_evaluate_skips_models_that_are_not_trained(
     made_study: Study, make_runner: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("satbench.studies.runner.run_training", never)
@@ -103,7 +103,7 @@ def test_evaluate_passes_over_what_is_not_trained(
 
 
 @pytest.mark.slow
-def test_a_run_that_another_process_is_at_comes_last(
+def test_a_run_that_another_process_works_on_comes_last(
     done: Places,
     made_study: Study,
     make_runner: Make,
@@ -123,7 +123,7 @@ def test_a_run_that_another_process_is_at_comes_last(
     assert [*others, first] == list(dict.fromkeys(order))
 
 
-def test_results_of_other_weights_are_not_completed(
+def test_results_of_other_weights_are_refused(
     done: Places, made_study: Study, make_runner: Make
 ) -> None:
     run: StudyRun = next(iter(done.runs().values()))
@@ -133,7 +133,7 @@ def test_results_of_other_weights_are_not_completed(
         make_runner(made_study, done).carry_out("evaluate")
 
 
-def test_a_randomised_model_is_known_again_by_its_answers(
+def test_a_randomised_model_is_recognised_by_its_answers(
     made_study: Study, make_runner: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "noisy_net.py").write_text(NOISY, encoding="utf-8")
@@ -150,7 +150,7 @@ def test_a_randomised_model_is_known_again_by_its_answers(
     assert 1 == len(list(places.records.glob("*.json")))
 
 
-def test_results_of_other_code_are_not_taken_for_those_of_the_model(
+def test_results_of_other_code_are_refused(
     made_study: Study, make_runner: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -1,4 +1,4 @@
-"""What a study finds: outcomes of records, by their suites."""
+"""Results that a study finds: outcomes of records, by suite."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ def record(done: Places) -> Record:
     return read_record(sorted(done.records.glob("*.json"))[0])
 
 
-def test_verdicts_become_letters_of_the_suite_asked_for(record: Record) -> None:
+def test_verdicts_become_letters_of_the_requested_suite(record: Record) -> None:
     made = replace(record, verdicts=[0, -1, 1, 2])
 
     assert "-oxx" == outcome_of(made, tuple(record.suite)).verdicts
     assert "-oxo" == outcome_of(made, tuple(record.suite[:1])).verdicts
 
 
-def test_the_passes_are_those_of_the_suite_asked_for(record: Record) -> None:
+def test_passes_are_counted_for_the_requested_suite(record: Record) -> None:
     first, second = record.stages
 
     assert first.forwards == outcome_of(record, tuple(record.suite[:1])).forwards
     assert first.backwards + second.backwards == outcome_of(record, tuple(record.suite)).backwards
 
 
-def test_a_suite_that_the_record_does_not_begin_with_is_refused(record: Record) -> None:
+def test_a_suite_that_is_not_the_beginning_of_the_record_is_refused(record: Record) -> None:
     with pytest.raises(ValueError, match="does not begin with"):
         outcome_of(record, tuple(record.suite[1:]))
 
 
-def test_what_an_audit_saw_is_kept_for_a_suite_that_has_one(record: Record) -> None:
+def test_the_counts_of_an_audit_are_kept_for_a_suite_with_an_audit(record: Record) -> None:
     spec = "audit(sample=2,weakest=1)"
     strata = [
         StageResult(spec, f"{name}/square", attacked, broken, 1, 1, passed_over=4 - attacked)
@@ -62,5 +62,5 @@ def test_a_record_is_found_by_its_inputs_and_by_the_beginning_of_its_suite(
     assert records.find(replace(inputs, model=other)) is None
 
 
-def test_only_the_longest_of_suites_that_begin_alike_is_run() -> None:
+def test_of_suites_with_the_same_beginning_only_the_longest_runs() -> None:
     assert [("a", "b"), ("b",)] == covering([("a",), ("a", "b"), ("b",), ("a", "b")])

@@ -1,4 +1,4 @@
-"""`satbench study`: the page is what the runs give, and mistakes are told in one sentence."""
+"""`satbench study`: the page follows from the runs, and mistakes are refused in one sentence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from satbench.studies.run_file import WRONG
 from satbench.studies.store import Places
 
 pytest.importorskip("matplotlib")
-# The page binds load_study when it is imported: that must not be the one of a test below.
+# The page binds load_study when it is imported; it must not bind the one of a test below.
 import_module("satbench.studies.pages.build")
 
 
@@ -26,7 +26,7 @@ import_module("satbench.studies.pages.build")
 def call(
     done: Places, made_study: Study, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> list[str]:
-    """Return the words that the made-up study is called by, in its folders."""
+    """Return the command line of the made-up study, in its folders."""
     monkeypatch.setattr("satbench.studies.load_study", lambda *_: made_study)
     monkeypatch.setattr("satbench.studies.pages.figures.FORMATS", (".svg",))
     monkeypatch.chdir(tmp_path)
@@ -41,7 +41,7 @@ def run(*words: str) -> Result:
 
 
 @pytest.mark.usefixtures("noise_images")
-def test_check_holds_for_a_page_just_written_and_not_for_other_runs(
+def test_check_passes_for_a_new_page_and_fails_for_changed_runs(
     call: list[str], done: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("satbench.studies.pages.build.pictures_of", lambda _: {})
@@ -65,9 +65,7 @@ def test_check_holds_for_a_page_just_written_and_not_for_other_runs(
 
 
 @pytest.mark.usefixtures("noise_images")
-def test_check_finds_a_figure_that_is_missing(
-    call: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_check_finds_a_missing_figure(call: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("satbench.studies.pages.build.write_figures", lambda *_: [])
     run(*call, "--only", "page")
     checked = run(*call, "--check")
@@ -77,7 +75,7 @@ def test_check_finds_a_figure_that_is_missing(
 
 
 @pytest.mark.usefixtures("noise_images")
-def test_a_dry_run_says_what_is_there_and_what_is_to_be_made(call: list[str]) -> None:
+def test_a_dry_run_lists_finished_and_missing_results(call: list[str]) -> None:
     lines = json.loads(run(*call, "--dry-run", "--json", "--seeds", "0-2").stdout)
 
     assert [(line["run"], line["model"], line["done"], line["missing"]) for line in lines] == [
@@ -107,14 +105,14 @@ def test_the_list_names_all_studies() -> None:
         (("activations", "--n-examples", "0"), "expected 1 example or more, got 0"),
     ],
 )
-def test_a_mistake_is_told_in_one_sentence(words: tuple[str, ...], said: str) -> None:
+def test_a_wrong_option_is_refused_in_one_sentence(words: tuple[str, ...], said: str) -> None:
     done = run("study", *words)
 
     assert isinstance(done.exception, SatbenchError)
     assert str(done.exception).startswith(said)
 
 
-def test_the_overview_lists_the_studies_with_a_page_and_check_compares_it(
+def test_the_overview_lists_studies_with_a_page_and_check_compares_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     few = {name: STUDIES[name] for name in ("activations", "elu-celu")}

@@ -1,4 +1,4 @@
-"""A sweep gives each arm its own value of a setting, by held-out accuracy, and goes on."""
+"""A sweep chooses a value of a setting for each arm by held-out accuracy, then evaluates."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from satbench.studies.sweep import outlook, parse_sweep, plan_sweep, plan_swept
 from satbench.training.run import run_training
 
 pytest.importorskip("matplotlib")
-# The page binds load_study when it is imported: that must not be the one of a test below.
+# The page binds load_study when it is imported; it must not bind the one of a test below.
 import_module("satbench.studies.pages.build")
 
 VALUES = LOW, HIGH = (5e-4, 0.05)
@@ -34,7 +34,7 @@ OPTIONS = StudyOptions(n_examples=12, sweep=SWEEP)
 
 
 def sweep(*words: str) -> Result:
-    """Call the command with folders `s`, `r` and `pages` in the folder that one is in."""
+    """Call the command with folders `s`, `r` and `pages` in the current folder."""
     given = ("study", "made", "--n-examples", "12", "--device", "cpu", "--docs", "pages")
     values = ("--sweep", "weight_decay=5e-4,0.05", "--quiet")
     return CliRunner().invoke(cli, (*given, "--store", "s", "--results", "r", *values, *words))
@@ -46,7 +46,7 @@ def plain_study(made_study: Study) -> Study:
 
 
 class Trained(list[tuple[str, float, int]]):
-    """What was trained, in order: activation, weight decay, seed.  It stops before one if told."""
+    """The trainings in order: activation, weight decay, seed.  It can stop before one of them."""
 
     stop_before = -1
 
@@ -58,7 +58,7 @@ class Trained(list[tuple[str, float, int]]):
 
 
 def serve(study: Study, patch: pytest.MonkeyPatch, folder: Path) -> Trained:
-    """Put the study in the place of any other, without figures, in an empty folder."""
+    """Replace every study by this one, without figures, in an empty folder."""
     patch.setattr("satbench.studies.load_study", lambda *_: study)
     patch.setattr("satbench.studies.pages.build.pictures_of", lambda _: {})
     patch.setattr("satbench.studies.pages.build.write_figures", lambda *_: [])
@@ -75,7 +75,7 @@ def made_sweep(
     serve_noise: Callable[[pytest.MonkeyPatch], None],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, Trained, list[int]]:
-    """Make a sweep that is stopped after three trainings and called again; -> its exit codes."""
+    """Run a sweep that is stopped after three trainings, and run it again; -> the exit codes."""
     folder = tmp_path_factory.mktemp("swept")
     with pytest.MonkeyPatch.context() as patch:
         serve_noise(patch)
@@ -95,7 +95,7 @@ def swept(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> Places:
-    """Return the places of the sweep: a copy that a test may spoil."""
+    """Return the places of the sweep: a copy that a test may change."""
     shutil.copytree(made_sweep[0], tmp_path / "copy")
     serve(plain_study, monkeypatch, tmp_path / "copy").stop_before = 0
     return Places(Path("s"), Path("r"))
@@ -105,18 +105,18 @@ def swept(
 def trained(
     plain_study: Study, noise_images: DatasetCache, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Trained:
-    """Serve the study in an empty folder; return what is trained."""
+    """Serve the study in an empty folder; return the list of trainings."""
     return serve(plain_study, monkeypatch, tmp_path)
 
 
 def with_scores(places: Places, scores: dict[tuple[str, float], list[float]]) -> None:
-    """Write the held-out accuracies of run files anew, by activation and value, a seed each."""
+    """Replace the held-out accuracies in run files, by activation and value, one per seed."""
     for run in places.runs().values():
         score = scores[run.activation, run.training["weight_decay"]][run.seed]
         places.write(replace(run, held_out={**run.held_out, "pgd-10": score}))
 
 
-def test_a_sweep_that_was_stopped_goes_on_and_trains_each_value_once(
+def test_a_stopped_sweep_continues_and_trains_each_value_once(
     made_sweep: tuple[Path, Trained, list[int]],
 ) -> None:
     _, trained, codes = made_sweep
@@ -130,7 +130,7 @@ def test_a_finished_sweep_trains_nothing(swept: Places) -> None:
     assert 0 == sweep().exit_code  # a training would be stopped
 
 
-def test_each_arm_is_evaluated_with_the_value_of_greatest_held_out_accuracy(
+def test_each_arm_is_evaluated_at_the_value_with_the_best_held_out_accuracy(
     swept: Places, plain_study: Study, noise_images: DatasetCache
 ) -> None:
     plan = plan_swept(plain_study, OPTIONS, noise_images, swept)
@@ -149,14 +149,14 @@ def test_each_arm_is_evaluated_with_the_value_of_greatest_held_out_accuracy(
     assert 8 == len(swept.runs())
 
 
-def test_the_choice_is_by_the_mean_over_seeds_and_each_arms_own(
+def test_each_arms_value_is_chosen_by_the_mean_over_seeds(
     swept: Places, plain_study: Study, noise_images: DatasetCache
 ) -> None:
     scores = {
         ("relu", LOW): [0.5, 0.1],
         ("relu", HIGH): [0.4, 0.4],
         ("silu", LOW): [0.3, 0.3],
-        ("silu", HIGH): [0.2, 0.4],  # a tie: the value that is named first
+        ("silu", HIGH): [0.2, 0.4],  # a tie: the first value wins
     }
     with_scores(swept, scores)
     plan = plan_swept(plain_study, OPTIONS, noise_images, swept)
@@ -168,7 +168,7 @@ def test_the_choice_is_by_the_mean_over_seeds_and_each_arms_own(
 
 
 @pytest.mark.slow
-def test_the_page_tells_the_choice_and_check_makes_it_again(swept: Places) -> None:
+def test_the_page_shows_the_choice_and_check_repeats_it(swept: Places) -> None:
     choices = json.loads(sweep("--json").stdout)["choices"]
     page = Path("pages/made.md").read_text()
 
@@ -189,7 +189,7 @@ def test_the_page_tells_the_choice_and_check_makes_it_again(swept: Places) -> No
     assert 1 == sweep("--check").exit_code
 
 
-def test_the_seeds_of_the_choice_may_be_others_than_those_of_the_study(
+def test_a_sweep_can_use_other_seeds_than_the_study(
     plain_study: Study, noise_images: DatasetCache
 ) -> None:
     plan = plan_sweep(plain_study, replace(SWEEP, seeds=(7,)), OPTIONS, noise_images)
@@ -198,7 +198,7 @@ def test_the_seeds_of_the_choice_may_be_others_than_those_of_the_study(
 
 
 @pytest.mark.slow
-def test_a_dry_run_counts_each_training_once_and_makes_nothing(
+def test_a_dry_run_counts_each_training_once_and_writes_nothing(
     trained: Trained, tmp_path: Path
 ) -> None:
     lines = json.loads(sweep("--dry-run", "--json").stdout)
@@ -210,7 +210,7 @@ def test_a_dry_run_counts_each_training_once_and_makes_nothing(
     assert [] == list(tmp_path.iterdir())
 
 
-def test_after_the_sweep_a_dry_run_is_of_what_was_chosen(
+def test_after_the_sweep_a_dry_run_uses_the_chosen_values(
     swept: Places, plain_study: Study, noise_images: DatasetCache
 ) -> None:
     said: list[str] = []
@@ -224,7 +224,7 @@ def test_after_the_sweep_a_dry_run_is_of_what_was_chosen(
 @pytest.mark.sampled(1)
 @pytest.mark.usefixtures("trained")
 @pytest.mark.parametrize("words", [("--check",), ("--only", "page"), ("--only", "evaluate")])
-def test_a_page_of_a_sweep_that_is_not_made_is_refused(words: tuple[str, ...]) -> None:
+def test_the_page_of_an_unfinished_sweep_is_refused(words: tuple[str, ...]) -> None:
     error = sweep(*words).exception
 
     assert isinstance(error, SatbenchError)
@@ -239,12 +239,12 @@ def test_a_page_of_a_sweep_that_is_not_made_is_refused(words: tuple[str, ...]) -
         *("milestones=1,2", "seed=0,1", "held_out=8,16", ""),
     ],
 )
-def test_a_sweep_that_cannot_be_is_refused(text: str) -> None:
+def test_an_invalid_sweep_is_refused(text: str) -> None:
     with pytest.raises(SatbenchError):
         parse_sweep(text)
 
 
-def test_what_is_swept_may_be_set_nowhere_else(
+def test_a_setting_in_a_sweep_cannot_be_set_elsewhere(
     plain_study: Study, noise_images: DatasetCache
 ) -> None:
     own = replace(

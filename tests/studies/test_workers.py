@@ -1,4 +1,4 @@
-"""Workers of a study: a process a device, what fails is said, and nothing is left behind."""
+"""Workers of a study: one process per device, reported failures, and no process left over."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def _runner(study: Study, folder: Path) -> Runner:
 @pytest.mark.parametrize(
     ("text", "devices"), [("1", ("cpu",)), ("3", ("cpu",) * 3), (" 2 ", ("cpu",) * 2)]
 )
-def test_a_number_of_workers_is_of_processes_on_the_cpu(
+def test_a_number_of_workers_means_processes_on_the_cpu(
     text: str, devices: tuple[str, ...]
 ) -> None:
     assert devices == parse_workers(text)
 
 
-def test_cuda_workers_are_a_process_for_each_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_workers_are_one_process_per_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
 
     assert ("cuda:0", "cuda:1", "cuda:2") == parse_workers("cuda:all")
@@ -66,14 +66,14 @@ def test_cuda_workers_are_a_process_for_each_gpu(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("text", ["0", "", "-1", "all", "cuda", "mps", "cuda:x", "2,3", "cuda:all"])
-def test_workers_that_cannot_be_are_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_workers_are_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(SatbenchError):
         parse_workers(text)
 
 
 @pytest.mark.slow
-def test_workers_share_the_runs_and_one_that_fails_is_said(
+def test_workers_share_the_runs_and_a_failed_run_is_reported(
     own_study: Study, tmp_path: Path
 ) -> None:
     bad = Arm("bad", {"activation": "elu", "init": str(tmp_path / "missing.safetensors")})
@@ -101,7 +101,7 @@ def test_a_finished_study_starts_no_worker(
     share_out(runner, "all", ("cpu",), print, print)
 
 
-def test_a_run_over_which_workers_died_is_given_up_after_the_second(tmp_path: Path) -> None:
+def test_a_run_is_given_up_after_two_workers_died_in_it(tmp_path: Path) -> None:
     attempts = Attempts(tmp_path, print)
     for spent in (False, False, True):
         assert spent == attempts.spent("key")
@@ -110,7 +110,7 @@ def test_a_run_over_which_workers_died_is_given_up_after_the_second(tmp_path: Pa
                 raise MemoryError
 
 
-def test_a_run_that_was_made_or_failed_is_not_begun_again(tmp_path: Path) -> None:
+def test_a_failed_run_is_reported_and_not_tried_again(tmp_path: Path) -> None:
     said: list[str] = []
     attempts = Attempts(tmp_path, said.append)
     with attempts.made("well", "one"):
@@ -124,7 +124,7 @@ def test_a_run_that_was_made_or_failed_is_not_begun_again(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ended", [signal.SIGTERM, signal.SIGKILL])
-def test_a_worker_that_dies_is_said_and_the_others_go_on(
+def test_a_dead_worker_is_reported_and_the_others_continue(
     ended: signal.Signals, own_study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from satbench.studies import crew
@@ -150,7 +150,7 @@ def test_a_worker_that_dies_is_said_and_the_others_go_on(
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_all_workers_and_the_same_call_goes_on(
+def test_ctrl_c_ends_all_workers_and_releases_their_runs(
     own_study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from satbench.studies import crew
@@ -178,9 +178,7 @@ def test_ctrl_c_ends_all_workers_and_the_same_call_goes_on(
 
 
 @pytest.mark.slow
-def test_a_worker_stops_when_the_command_that_started_it_is_gone(
-    own_study: Study, tmp_path: Path
-) -> None:
+def test_a_worker_stops_when_its_command_has_ended(own_study: Study, tmp_path: Path) -> None:
     code = "import pickle, sys, subprocess;from satbench.studies.worker import main; main()"
     from satbench.studies.worker import STOPPED, Job
 

@@ -1,4 +1,4 @@
-"""A small board, a model of somebody's own, its record, and a submission of these."""
+"""A small board, a submitter's model, its record, and a submission of these."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _read_the_images_once(monkeypatch: pytest.MonkeyPatch, fashion: Dataset) -> 
 
 @pytest.fixture(scope="session")
 def own_card(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The card of a model of somebody's own: a shipped one, moved a little."""
+    """The card of a submitter's model: a shipped model with slightly changed weights."""
     folder = tmp_path_factory.mktemp("own")
     state = load_file(find_card(SHIPPED)[1])
     generator = torch.Generator().manual_seed(0)
@@ -90,7 +90,7 @@ Packer = Callable[..., Review]
 
 @pytest.fixture
 def packer(own_card: Path, own_record: Path, board: BoardDefinition, tmp_path: Path) -> Packer:
-    """A function that packs the record of one's own for the small board."""
+    """A function that packs the submitter's record for the small board."""
 
     def packed(**changed: Any) -> Review:
         given: dict[str, Any] = {

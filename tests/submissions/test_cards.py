@@ -23,7 +23,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "how-to" / "card.md"
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """A checkpoint as people save it: a pickle of tensors, with a prefix."""
+    """A checkpoint in a usual form: a pickle of tensors with a prefix."""
     state = {f"module.{k}": v for k, v in load_file(find_card(SHIPPED)[1]).items()}
     name = next(k for k in state if k.endswith("bias"))
     state[name] = state[name] + 0.01
@@ -37,7 +37,7 @@ def words(checkpoint: Path, *more: str) -> list[str]:
     return ["models", "card", str(checkpoint), *given, *named, *more]
 
 
-def test_a_card_is_made_and_its_model_answers_as_the_checkpoint_does(
+def test_the_command_makes_a_card_whose_model_has_the_logits_of_the_checkpoint(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SATBENCH_ZOO", str(checkpoint.parent / "zoo"))
@@ -59,7 +59,7 @@ def test_a_card_is_made_and_its_model_answers_as_the_checkpoint_does(
     assert CliRunner().invoke(cli, ["models", "add", str(path)]).exit_code == 0
 
 
-def test_training_is_told_as_a_whole_or_not_at_all(checkpoint: Path) -> None:
+def test_the_training_options_of_a_card_are_given_all_or_not_at_all(checkpoint: Path) -> None:
     part = CliRunner().invoke(cli, words(checkpoint, "--recipe", "mine"))
     whole = (
         "--recipe",
@@ -94,7 +94,7 @@ def test_training_is_told_as_a_whole_or_not_at_all(checkpoint: Path) -> None:
     ],
     ids=range(8),
 )
-def test_what_does_not_fit_is_one_sentence_and_writes_nothing(
+def test_invalid_options_are_refused_and_nothing_is_written(
     checkpoint: Path, changed: tuple[str, str], said: str
 ) -> None:
     before = set(checkpoint.parent.iterdir())
@@ -105,7 +105,7 @@ def test_what_does_not_fit_is_one_sentence_and_writes_nothing(
     assert set(checkpoint.parent.iterdir()) == before
 
 
-def test_a_card_is_not_written_over(checkpoint: Path) -> None:
+def test_an_existing_card_is_not_overwritten(checkpoint: Path) -> None:
     first, second = (CliRunner().invoke(cli, words(checkpoint)) for _ in range(2))
 
     assert first.exit_code == 0

@@ -1,4 +1,4 @@
-"""A submission: packed, reviewed, told, accepted."""
+"""A submission is packed, reviewed, described and accepted."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from satbench.submissions.reviewing import review
 
 
 def reseal(folder: Path, **changed: Any) -> None:
-    """Write the manifest anew, so that its digests are those of the files."""
+    """Write the manifest again with the present digests of the files."""
     files = {
         p.name: digest_file(p) for p in sorted(folder.iterdir()) if p.name != "submission.json"
     }
     write_manifest(replace(read_manifest(folder), files=files, **changed), folder)
 
 
-def test_a_submission_holds_record_witnesses_card_and_weights_and_can_be_accepted(
+def test_a_submission_of_record_witnesses_card_and_weights_can_be_accepted(
     packer, own_record: Path, board: BoardDefinition
 ) -> None:
     done = packer()
@@ -64,7 +64,7 @@ def test_a_submission_holds_record_witnesses_card_and_weights_and_can_be_accepte
     assert review(done.folder, definition=board) == done
 
 
-def test_an_accepted_submission_is_on_the_board_and_in_the_zoo_and_verifies_there(
+def test_an_accepted_submission_is_on_the_board_and_in_the_zoo_and_verifies(
     packer, board: BoardDefinition, tmp_path: Path
 ) -> None:
     done = packer()
@@ -84,7 +84,7 @@ def test_an_accepted_submission_is_on_the_board_and_in_the_zoo_and_verifies_ther
 
 
 @pytest.mark.parametrize("step", range(6))
-def test_an_acceptance_stopped_at_any_step_goes_on_and_ends_alike(
+def test_an_acceptance_stopped_at_any_step_can_be_completed(
     packer, board: BoardDefinition, step: int, monkeypatch, tmp_path: Path
 ) -> None:
     done, steps = packer(), 0
@@ -112,7 +112,7 @@ def test_an_acceptance_stopped_at_any_step_goes_on_and_ends_alike(
     assert go_on(done.folder, board, tmp_path / "zoo") is None
 
 
-def test_while_a_submission_is_on_its_way_no_other_is_accepted(
+def test_no_other_submission_is_accepted_during_an_unfinished_acceptance(
     packer, board: BoardDefinition, tmp_path: Path
 ) -> None:
     done = packer()
@@ -132,7 +132,7 @@ def test_a_second_submission_of_the_same_run_is_refused(
     assert any("same identity" in one for one in again.refusals)
 
 
-def test_weights_that_may_not_be_passed_on_go_by_digest_and_address_in_the_open_division(
+def test_the_open_division_accepts_weights_by_digest_and_address(
     packer,
 ) -> None:
     closed = packer(with_weights=False, url="https://example.org/w")
@@ -145,7 +145,7 @@ def test_weights_that_may_not_be_passed_on_go_by_digest_and_address_in_the_open_
     assert not (opened.folder / "weights.safetensors").exists()
 
 
-def test_a_challenge_of_a_record_on_the_board_lowers_its_row_in_the_open_division(
+def test_the_open_division_accepts_a_challenge_that_lowers_a_row(
     packer, board: BoardDefinition, shipped_record: Path, tmp_path: Path
 ) -> None:
     stronger = satbench.challenge(
@@ -166,7 +166,7 @@ def test_a_challenge_of_a_record_on_the_board_lowers_its_row_in_the_open_divisio
     assert opened.change.row.best_known.count <= opened.change.before.best_known.count
 
 
-def test_a_superseded_record_leaves_the_table_and_stays_to_be_read(
+def test_a_superseded_record_leaves_the_table_but_is_kept(
     packer, board: BoardDefinition, shipped_record: Path, tmp_path: Path
 ) -> None:
     old = read_record(shipped_record).identity
@@ -182,9 +182,7 @@ def test_a_superseded_record_leaves_the_table_and_stays_to_be_read(
     assert [row.model.name for row in defined_board(board).benchmarks[0].rows] == ["mine"]
 
 
-def test_the_comment_shows_row_and_change_and_names_do_nothing(
-    packer, board: BoardDefinition
-) -> None:
+def test_the_review_comment_shows_the_row_and_escapes_names(packer, board: BoardDefinition) -> None:
     done = packer(by="<b>x</b> [a](https://evil.example)", note="\u202ehidden")
     assert any("printable" in one for one in done.refusals)
     shutil.rmtree(done.folder)
@@ -249,7 +247,7 @@ def _manifest(**changed: Any) -> Any:
     ],
     ids=range(16),
 )
-def test_a_folder_that_is_not_as_it_was_packed_is_refused(packer, spoil: Any, said: str) -> None:
+def test_a_folder_that_changed_after_packing_is_refused(packer, spoil: Any, said: str) -> None:
     folder = packer().folder
     spoil(folder)
     done = review(folder)
@@ -259,7 +257,7 @@ def test_a_folder_that_is_not_as_it_was_packed_is_refused(packer, spoil: Any, sa
     assert done.change is None
 
 
-def test_a_card_of_another_model_and_a_taken_name_are_refused(
+def test_a_card_that_contradicts_the_record_or_takes_a_used_name_is_refused(
     packer, board: BoardDefinition
 ) -> None:
     folder = packer().folder
@@ -280,7 +278,7 @@ def test_a_card_of_another_model_and_a_taken_name_are_refused(
 def test_a_shipped_model_under_another_name_is_refused(
     packer, shipped_record: Path, board: BoardDefinition, tmp_path: Path
 ) -> None:
-    """A hidden duplicate: the weights of a model that is on the board, renamed."""
+    """The submission hides a duplicate: a renamed model that is already on the board."""
     folder = packer().folder
     record = replace(read_record(shipped_record))
     renamed = replace(record, model=replace(record.model, name="mine", source="user-zoo"))
@@ -301,7 +299,7 @@ def test_a_shipped_model_under_another_name_is_refused(
 @pytest.mark.parametrize(
     "name", ["../../evil", "a/b", "<b>x</b>", "\x1b[31mred", "\u202etxt", "a b", "", "-x"]
 )
-def test_a_name_that_climbs_or_acts_is_refused(
+def test_a_name_with_path_markup_or_control_characters_is_refused(
     packer, own_record: Path, board: BoardDefinition, name: str, tmp_path: Path
 ) -> None:
     folder = packer().folder
@@ -320,7 +318,7 @@ def test_a_name_that_climbs_or_acts_is_refused(
     assert not (tmp_path / "zoo").exists()
 
 
-def test_a_card_whose_activation_is_of_a_plugin_is_refused_before_the_plugin_is_imported(
+def test_a_card_with_a_plugins_activation_is_refused_without_importing_the_plugin(
     packer, own_record: Path, board: BoardDefinition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = packer().folder
@@ -339,7 +337,7 @@ def test_a_card_whose_activation_is_of_a_plugin_is_refused_before_the_plugin_is_
     assert refusal.startswith("card.json: the activation is of the plug-in some-plugin")
 
 
-def test_a_shipped_model_is_called_by_its_own_name(
+def test_a_shipped_model_cannot_be_submitted_under_a_new_name(
     packer, shipped_record: Path, board: BoardDefinition, tmp_path: Path
 ) -> None:
     record = read_record(shipped_record)
@@ -365,7 +363,7 @@ def test_weights_of_another_model_are_refused(packer, board: BoardDefinition) ->
     assert review(folder, definition=board).refusals
 
 
-def test_two_records_of_one_identity_and_of_two_models_are_refused(
+def test_two_records_of_one_identity_or_of_two_models_are_refused(
     packer, own_record: Path, shipped_record: Path
 ) -> None:
     with pytest.raises(SatbenchError, match="two records have the identity"):
@@ -398,7 +396,7 @@ def test_a_pull_request_may_change_only_its_own_folder(
         assert len(reviewed(stray)) >= 1, stray
 
 
-def test_the_record_and_manifest_of_old_schemas_are_refused(
+def test_a_record_of_an_old_schema_is_refused(
     packer, own_record: Path, board: BoardDefinition
 ) -> None:
     folder = packer().folder
@@ -413,16 +411,16 @@ def test_the_record_and_manifest_of_old_schemas_are_refused(
     assert isinstance(read_manifest(folder), Manifest)
 
 
-def test_a_folder_that_is_there_is_not_written_over(packer) -> None:
+def test_an_existing_folder_is_not_overwritten(packer) -> None:
     packer()
     with pytest.raises(SatbenchError, match="does not exist yet"):
         packer()
 
 
-def test_a_public_model_is_asked_only_where_it_may_be_fetched_and_by_its_own_name(
+def test_a_public_model_is_checked_only_if_fetching_is_allowed_and_its_name_is_right(
     packer, board: BoardDefinition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A folder of this name stands for the Hub: nothing is fetched in a test.
+    # A folder of this name replaces the Hub, because a test downloads nothing.
     (tmp_path / "org" / "net").mkdir(parents=True)
     loaded = load_model(request_model("fmnist-sat-tiny-silu-s0"), 10)
     assert loaded.card is not None

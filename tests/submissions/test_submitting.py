@@ -1,6 +1,6 @@
-"""SUBMITTING.md is followed in an empty folder, and the workflow's own command reviews what comes.
+"""The steps of SUBMITTING.md in an empty folder pass the review command of the workflow.
 
-The board of its name is a small one here, so that this takes seconds.
+The board has the same name but is small, so that this takes seconds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NAME = "fashion-mnist-linf-0.1"
 
 
 def commands_of(heading: str) -> list[list[str]]:
-    """Return the commands below a heading of SUBMITTING.md."""
+    """Return the commands under a heading of SUBMITTING.md."""
     text = (ROOT / "SUBMITTING.md").read_text(encoding="utf-8")
     section = text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
     block = re.search(r"```sh\n(.*?)```", section, re.DOTALL)
@@ -33,7 +33,7 @@ def commands_of(heading: str) -> list[list[str]]:
 
 
 def run(words: list[str]) -> str:
-    """Run a command of satbench, a `*` filled in as a shell does; it must succeed."""
+    """Run a command of satbench and expand `*` as a shell does; it must succeed."""
     filled = [
         str(path)
         for word in words[1:]
@@ -48,7 +48,7 @@ def run(words: list[str]) -> str:
 def empty(
     tmp_path: Path, board: BoardDefinition, own_card: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """An empty folder but for the weights, where the small board has the name of the large one."""
+    """A folder with only the weights, where the small board has the name of the large one."""
     leaderboard = board.folder.parent
     board.folder.rename(leaderboard / NAME)
     monkeypatch.setattr("satbench.board.definition.content_folder", lambda _: leaderboard)
@@ -60,7 +60,7 @@ def empty(
 
 
 @pytest.mark.slow
-def test_a_submission_made_by_following_the_page_passes_the_review_of_the_workflow(
+def test_a_submission_that_follows_the_page_passes_the_review_of_the_workflow(
     empty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for words in commands_of("A new model"):
@@ -97,7 +97,7 @@ def test_the_workflow_runs_no_code_of_a_pull_request() -> None:
     assert [one["path"] for one in checkouts] == ["base", "head"]
     assert all(one["persist-credentials"] is False for one in checkouts)
     assert not any("checkout" in one.get("uses", "") for one in jobs["comment"]["steps"])
-    # No value that a stranger chooses is put into the text of a command.
+    # No command contains a value that the submitter chooses.
     assert not any("${{" in one for one in commands)
     assert not any("cache" in one.get("with", {}) for one in steps)
     assert all("head/" not in one for one in commands)
@@ -106,7 +106,7 @@ def test_the_workflow_runs_no_code_of_a_pull_request() -> None:
     assert "'base[" in installs[0]
 
 
-def test_templates_and_page_name_what_there_is() -> None:
+def test_the_issue_forms_are_valid_and_the_page_names_every_term() -> None:
     page = (ROOT / "SUBMITTING.md").read_text(encoding="utf-8")
     for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"):
         form = yaml.safe_load(path.read_text())

@@ -1,7 +1,7 @@
 """Twenty kinds of tampering with a submitted record: ten upwards, ten downwards.
 
-Each is refused by the review that a pull request gets.  Two of those upwards cannot be seen without
-attacking: `satbench recheck` finds them, with the confidence that it states.
+The review of a pull request refuses them, except two upward kinds that only an attack can find:
+`satbench recheck` finds these, with the confidence that it states.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ DOWNWARDS = (
     "a_witness_has_another_place",
     "eps_is_lowered",
 )
-BESIDE = (  # what `verify` takes a record's word for, and a closed submission does not
+BESIDE = (  # `verify` trusts these facts in a record; the review of a closed submission does not
     "the_seed_is_another",
     "a_replacement_is_invented_on_a_layer_that_is_there",
     "it_pretends_to_be_of_the_first_day",
@@ -94,7 +94,7 @@ def board(tmp_path: Path) -> BoardDefinition:
 
 
 def submitted(forged: Forged, folder: Path) -> Path:
-    """Write what a careful cheat submits: record, witnesses and manifest that go together."""
+    """Write a careful cheat's submission: a consistent record, witnesses and manifest."""
     folder.mkdir()
     forged.write(folder / "record.json")
     record = parse_record((folder / "record.json").read_text(), "a test")
@@ -112,11 +112,11 @@ def forged_by(kind: str, original: Forged) -> Forged:
     return forged
 
 
-def test_there_are_ten_kinds_each_way() -> None:
+def test_there_are_ten_kinds_of_tampering_in_each_direction() -> None:
     assert len(set(UPWARDS)) == len(set(DOWNWARDS)) == 10
 
 
-def test_the_honest_submission_is_not_refused(
+def test_an_honest_submission_is_not_refused(
     original: Forged, board: BoardDefinition, tmp_path: Path
 ) -> None:
     path = submitted(copy_of(original), tmp_path / "honest")
@@ -142,7 +142,7 @@ def test_tampering_is_refused(
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", HIDDEN)
-def test_what_one_pass_cannot_see_is_caught_by_recheck(
+def test_recheck_finds_tampering_that_a_review_cannot_see(
     kind: str, original: Forged, board: BoardDefinition, tmp_path: Path
 ) -> None:
     path = submitted(forged_by(kind, original), tmp_path / "forged")
@@ -157,7 +157,7 @@ def test_what_one_pass_cannot_see_is_caught_by_recheck(
 
 
 @pytest.mark.parametrize("kind", HIDDEN)
-def test_a_sample_misses_all_that_is_hidden_in_one_of_twenty_at_most(
+def test_a_recheck_sample_misses_all_hidden_images_in_at_most_5_percent(
     kind: str, original: Forged, tmp_path: Path
 ) -> None:
     path = submitted(forged_by(kind, original), tmp_path / "forged")
@@ -168,10 +168,10 @@ def test_a_sample_misses_all_that_is_hidden_in_one_of_twenty_at_most(
         not hidden & set(drawn_survivors(claimed, images, seed).tolist()) for seed in range(400)
     )
 
-    # Of 400 samples 20 are expected to miss at most; 31 or more is one chance in a hundred.
+    # At most 20 of 400 samples are expected to miss; 31 or more have a probability of 1 %.
     assert missed <= 31
 
 
 def _images_needed(hidden: int, survivors: int) -> int:
-    """Return the size of the sample that must hold one of `hidden` images with 95 % confidence."""
+    """Return the sample size that contains one of `hidden` images with 95 % confidence."""
     return next(n for n in range(1, survivors + 1) if unseen_bound(0, n, survivors) < hidden)

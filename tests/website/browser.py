@@ -1,4 +1,4 @@
-"""A headless Chromium, driven by Selenium: what the tests of the site ask it."""
+"""A headless Chromium, driven by Selenium, for the tests of the site."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 def find_browser() -> str:
-    """Return what is missing, in a sentence; empty if a browser can be driven."""
+    """Return a sentence that says what is missing; empty if a browser can be driven."""
     if find_spec("selenium") is None:
         return "selenium is not installed: pip install 'satbench[dev]'"
     if _chromium() is None:
@@ -30,7 +30,7 @@ def _chromium() -> str | None:
 
 
 def _chromedriver() -> str | None:
-    folder = os.environ.get("CHROMEWEBDRIVER", "")  # where GitHub's machines have it
+    folder = os.environ.get("CHROMEWEBDRIVER", "")  # its place on GitHub's machines
     return shutil.which("chromedriver", path=folder) or shutil.which("chromedriver")
 
 
@@ -41,7 +41,7 @@ class Browser:
         self.driver = driver
 
     def open(self, page: Path, query: str = "", *, width: int = 1280, dark: bool = False) -> None:
-        """Open a page from disk in a window of so many pixels."""
+        """Open a page from disk in a window of the given width."""
         size = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
@@ -50,15 +50,15 @@ class Browser:
         self.driver.get(page.as_uri() + query)
 
     def run(self, script: str, *given: object) -> Any:
-        """Return what a script of the page returns."""
+        """Run a script in the page and return its result."""
         return self.driver.execute_script(script, *given)
 
     def said(self) -> list[str]:
-        """Return what the console said since this was last asked."""
+        """Return the console messages since the last call."""
         return [one["message"] for one in self.driver.get_log("browser")]
 
     def asked(self) -> set[str]:
-        """Return the addresses that pages asked for since this was last asked."""
+        """Return the addresses that pages requested since the last call."""
         events = (json.loads(one["message"]) for one in self.driver.get_log("performance"))
         found = (one["message"] for one in events)
         return {
@@ -68,7 +68,7 @@ class Browser:
         }
 
     def faults(self) -> list[str]:
-        """Return what axe-core finds against WCAG 2.1 AA and good practice on the open page."""
+        """Return axe-core's violations of WCAG 2.1 AA and good practice on the open page."""
         package = find_spec("axe_core_python")
         assert package is not None, "axe-core-python is not installed: pip install 'satbench[dev]'"
         assert package.origin is not None
@@ -89,14 +89,14 @@ class Browser:
         ]
 
     def seconds(self) -> float:
-        """Return the processor time of the page so far, which other programs do not lengthen."""
+        """Return the processor time of the page, which does not depend on other programs."""
         told = self.driver.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
         return float(next(one["value"] for one in told if one["name"] == "TaskDuration"))
 
 
 @contextmanager
 def open_browser() -> Iterator[Browser]:
-    """Yield a browser that is closed in the end."""
+    """Yield a browser, and close it at the end."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 

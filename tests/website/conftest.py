@@ -20,12 +20,12 @@ MakeRecord = Callable[..., Record]
 HOSTILE = "<img src=x onerror=alert(1)>\"'&\u202e{{ 7*7 }}</script>"
 
 
-_connect = socket.socket.connect  # as it is before the tests' lock on the network
+_connect = socket.socket.connect  # the original, before the tests block the network
 
 
 @pytest.fixture(scope="package")
 def _loopback() -> Iterator[None]:
-    """Let Selenium speak to the browser through this machine's own loopback, and nothing else."""
+    """Let Selenium reach the browser through the loopback of this machine, and nothing else."""
 
     def only_loopback(self: socket.socket, address: object) -> None:
         host = address[0] if isinstance(address, tuple) else address
@@ -40,7 +40,7 @@ def _loopback() -> Iterator[None]:
 
 @pytest.fixture(scope="package")
 def browser(_loopback: None) -> Iterator[Browser]:
-    """A headless Chromium; where there is none, tests that need it are skipped.
+    """A headless Chromium; without one, tests that need it are skipped.
 
     With SATBENCH_NEEDS_BROWSER they fail instead, so that a workflow cannot pass without them.
     """
@@ -55,7 +55,7 @@ def browser(_loopback: None) -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def site(small_records: Sequence[Record], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a site of `small_records`, one of them with a hostile name."""
+    """The folder of a site made of `small_records`, one of them with a hostile name."""
     pytest.importorskip("itables")
     named = [
         replace(one, model=replace(one.model, name=HOSTILE)) if "model" in one.model.name else one

@@ -1,4 +1,4 @@
-"""Charts: places on paper are the numbers that they stand for."""
+"""Charts: the places of points match their numbers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PGD = "pgd(steps={},step=eps/4,restarts=1,start=uniform,keep=any)"
 
 
 def number_at(chart: Chart, place: float, *, across: bool) -> float:
-    """Return which number a place of a chart stands for, by its first and last tick."""
+    """Return the number at a place of a chart, computed from its first and last tick."""
     found = chart.x_ticks if across else chart.y_ticks
     first, last = found[0], found[-1]
     share = (place - first.place) / (last.place - first.place)
@@ -66,7 +66,7 @@ def looks(benchmark: Benchmark) -> Looks:
 @pytest.mark.parametrize(
     ("low", "high"), [(0, 1), (0.03, 0.98), (17, 74), (0, 0.5), (5, 5), (0, 0)]
 )
-def test_ticks_are_even_and_hold_the_values(low: float, high: float) -> None:
+def test_ticks_are_evenly_spaced_and_cover_the_values(low: float, high: float) -> None:
     found = ticks(low, high)
     steps = [b - a for a, b in pairwise(found)]
 
@@ -77,7 +77,7 @@ def test_ticks_are_even_and_hold_the_values(low: float, high: float) -> None:
     assert max(steps) == pytest.approx(min(steps))
 
 
-def test_an_axis_puts_its_ends_at_its_ends() -> None:
+def test_an_axis_maps_its_first_and_last_value_to_its_ends() -> None:
     scale, found = axis([0, 0.5], 40, 440)
 
     assert (scale(0), scale(0.5)) == (40, 440)
@@ -90,7 +90,7 @@ def test_a_logarithmic_scale_has_equal_steps_for_equal_ratios() -> None:
     assert [scale(value) for value in (1, 10, 100)] == [0, 100, 200]
 
 
-def test_a_path_and_stairs() -> None:
+def test_stairs_add_corners_and_a_path_joins_them() -> None:
     corners = stairs([(0, 5), (2, 3), (4, 1)])
 
     assert corners == [(0, 5), (2, 5), (2, 3), (4, 3), (4, 1)]
@@ -99,7 +99,7 @@ def test_a_path_and_stairs() -> None:
 
 
 @pytest.mark.parametrize("places", [[], [50.0], [50, 50, 50], [0, 0, 99, 100], [3, 2, 1, 0]])
-def test_spread_names_are_apart_and_within(places: list[float]) -> None:
+def test_spread_labels_do_not_overlap_and_stay_in_range(places: list[float]) -> None:
     moved = spread(places, 0, 100, 13)
     order = sorted(moved)
 
@@ -110,7 +110,7 @@ def test_spread_names_are_apart_and_within(places: list[float]) -> None:
     ]
 
 
-def test_only_points_that_are_alone_have_a_name() -> None:
+def test_only_points_without_near_neighbours_have_a_label() -> None:
     labels = label_alone(
         ["a", "b", "c", "long name"], [(50, 50), (55, 50), (200, 80), (390, 20)], (0, 0, 400, 100)
     )
@@ -122,9 +122,7 @@ def test_only_points_that_are_alone_have_a_name() -> None:
 # The board
 
 
-def test_a_point_lies_where_the_numbers_of_its_model_are(
-    benchmark: Benchmark, looks: Looks
-) -> None:
+def test_a_point_lies_at_the_numbers_of_its_model(benchmark: Benchmark, looks: Looks) -> None:
     chart = clean_chart(benchmark, looks)
 
     assert len(chart.points) == len(benchmark.rows)
@@ -139,7 +137,9 @@ def test_a_point_lies_where_the_numbers_of_its_model_are(
         assert point.name.startswith(row.model.name)
 
 
-def test_a_colour_is_an_activation_and_a_shape_a_recipe(benchmark: Benchmark, looks: Looks) -> None:
+def test_colour_shows_the_activation_and_shape_the_recipe(
+    benchmark: Benchmark, looks: Looks
+) -> None:
     points = clean_chart(benchmark, looks).points
     drawn = {
         (row.model.activation, row.training.recipe): point.drawn
@@ -157,7 +157,7 @@ def test_a_colour_is_an_activation_and_a_shape_a_recipe(benchmark: Benchmark, lo
     assert [one.text for one in markers] == ["not known", "sat", "standard"]
 
 
-def test_pgd_against_strongest_leaves_out_models_without_pgd(
+def test_the_pgd_chart_leaves_out_models_without_pgd(
     benchmark: Benchmark, looks: Looks, make_record: Callable[..., Record]
 ) -> None:
     chart = pgd_chart(benchmark, looks)
@@ -165,7 +165,7 @@ def test_pgd_against_strongest_leaves_out_models_without_pgd(
     measured = [row for row in benchmark.rows if row.pgd50]
 
     assert len(chart.points) == len(measured) == len(benchmark.rows) - 1
-    for point in chart.points:  # nothing lies above the line without a gap
+    for point in chart.points:  # no point is above the diagonal
         across = number_at(chart, point.x, across=True)
         assert number_at(chart, point.y, across=False) <= across + 0.5
     (alone,) = build_board([make_record([1, -1], ("square(queries=9)",))]).benchmarks
@@ -178,7 +178,7 @@ def effects_of(benchmark: Benchmark, *effects: Effect) -> Benchmark:
     return replace(benchmark, comparisons=tuple(pairs))
 
 
-def test_a_difference_is_shown_where_the_module_of_statistics_says_so(
+def test_a_difference_is_shown_only_if_the_statistics_show_it(
     benchmark: Benchmark,
 ) -> None:
     shown = Effect(0.1, 3, (0.05, 0.15), p=0.001, adjusted=0.01)
@@ -201,7 +201,7 @@ def test_a_difference_is_shown_where_the_module_of_statistics_says_so(
     assert [cell.text for cell in column(table, "p")] == ["0.01", "0.01", "0.2", "–"]
 
 
-def test_intervals_are_drawn_on_one_scale_and_wide_ones_cut(benchmark: Benchmark) -> None:
+def test_intervals_share_one_scale_and_wide_ones_are_cut(benchmark: Benchmark) -> None:
     table = comparison_table(
         effects_of(benchmark, Effect(0.05, 3, (0, 0.1)), Effect(-0.2, 3, (-0.9, 0.5)))
     )
@@ -216,7 +216,7 @@ def test_intervals_are_drawn_on_one_scale_and_wide_ones_cut(benchmark: Benchmark
     assert (first.cut_low, first.cut_high, second.cut_low, second.cut_high) == (0, 0, 1, 1)
 
 
-def test_without_a_twin_there_is_no_comparison(make_record: Callable[..., Record]) -> None:
+def test_a_board_without_twins_has_no_comparison_table(make_record: Callable[..., Record]) -> None:
     (one,) = build_board([make_record([1, -1])]).benchmarks
     assert comparison_table(one) is None
 
@@ -235,7 +235,7 @@ def matrix_of(models: Sequence[ModelInfo], counts: Sequence[Sequence[int]]) -> T
     )
 
 
-def test_the_heat_map_is_in_the_order_of_the_board_with_a_colour_by_rank(
+def test_the_heat_map_follows_the_order_of_the_board_and_is_coloured_by_rank(
     benchmark: Benchmark,
 ) -> None:
     models = [row.model for row in benchmark.rows[:3]]
@@ -278,7 +278,7 @@ def study_run(*outcomes: Outcome, **more: Any) -> StudyRun:
     return StudyRun(**values)
 
 
-def test_accuracy_against_eps_is_by_suite_on_the_same_images() -> None:
+def test_the_eps_chart_has_one_series_per_suite_on_the_same_images() -> None:
     run = study_run(
         outcome("square(queries=9)", "linf:0.2", "oxx-"),
         outcome("square(queries=9)", "linf:0.1", "ooo-"),
@@ -292,7 +292,7 @@ def test_accuracy_against_eps_is_by_suite_on_the_same_images() -> None:
     assert by_eps([run], "e", "linf") == []
 
 
-def test_accuracy_against_steps_is_of_plain_pgd_alone(make_record: Callable[..., Record]) -> None:
+def test_the_steps_chart_shows_only_plain_pgd(make_record: Callable[..., Record]) -> None:
     threat = Threat.parse("linf:0.1")
     run = study_run(
         outcome(PGD.format(10), "linf:0.1", "ooo-"),
@@ -310,7 +310,7 @@ def test_accuracy_against_steps_is_of_plain_pgd_alone(make_record: Callable[...,
     assert by_steps([], [record], "d", threat) is None
 
 
-def test_runs_and_curves_are_those_of_the_model(curve: Curve) -> None:
+def test_a_model_gets_only_its_own_runs_and_curves(curve: Curve) -> None:
     model = ModelInfo("m", "zoo", "tiny", "relu", 1, "w", {})
     other = replace(model, activation="silu")
     known = KnownBeside({"w": [study_run()]}, {"w": [curve]})
@@ -345,7 +345,7 @@ def curve() -> Curve:
     )
 
 
-def test_the_curve_is_drawn_step_by_step(curve: Curve) -> None:
+def test_the_curve_is_drawn_as_steps(curve: Curve) -> None:
     series = [Series("best known", [KnownPoint(0, 3, 4), KnownPoint(0.1, 1, 4)], is_board=True)]
     chart = eps_chart("e", "linf", series, curve, DRAWN)
     assert chart is not None
@@ -363,12 +363,12 @@ def test_the_curve_is_drawn_step_by_step(curve: Curve) -> None:
     assert len(chart.bands) == 1
 
 
-def test_without_a_radius_there_is_no_chart() -> None:
+def test_a_series_with_only_radius_0_has_no_eps_chart() -> None:
     series = [Series("best known", [KnownPoint(0, 3, 4)], is_board=True)]
     assert eps_chart("e", "linf", series, None, DRAWN) is None
 
 
-def test_steps_are_drawn_between_clean_and_best_known() -> None:
+def test_the_steps_chart_lies_between_clean_and_best_known() -> None:
     series = Series("PGD", [KnownPoint(1, 3, 4), KnownPoint(10, 2, 4), KnownPoint(100, 2, 4)])
     chart = steps_chart("s", series, 1.0, 0.25, DRAWN)
     heights = [number_at(chart, point.y, across=False) for point in chart.points]

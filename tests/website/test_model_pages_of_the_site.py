@@ -1,4 +1,4 @@
-"""The page of a model: its numbers, its records, and pictures of what was broken."""
+"""The page of a model: its numbers, its records, and pictures of broken images."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def cells(table: DataTable, key: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def site() -> SiteContext:
-    """What pages look at, without pictures."""
+    """The context of pages, without pictures."""
     return SiteContext(shipped_cards(), KnownBeside(), Looks(["sat", "fmnist-sat"]))
 
 
 @pytest.fixture(scope="module")
 def shipped() -> list[Record]:
-    """The records of one model on the board that ships."""
+    """The records of one model on the shipped board."""
     found = board_definition("fashion-mnist-linf-0.1").read_records()
     return [one for one in found if one.model.name == SHIPPED]
 
@@ -76,7 +76,7 @@ def test_a_model_on_two_boards_has_one_page(small_records: Sequence[Record]) -> 
     assert len(twice.records) == 4
 
 
-def test_the_numbers_are_those_of_the_row(make_record, site: SiteContext) -> None:
+def test_the_numbers_equal_those_in_the_row_of_the_board(make_record, site: SiteContext) -> None:
     (model,) = models_of(make_record([0, 1, 1, 3, -1, -1, -1, -1]))
     (part,) = model_values(model, site)["boards"]
     row = model.rows[0][1]
@@ -89,7 +89,7 @@ def test_the_numbers_are_those_of_the_row(make_record, site: SiteContext) -> Non
     assert cells(part["table"], "interval")[-1] == f"{low} to {high}"
 
 
-def test_the_shares_say_what_each_image_fell_to(make_record) -> None:
+def test_the_shares_count_images_by_the_attack_that_broke_them(make_record) -> None:
     record = make_record([0, 1, 1, 3, -1, -1, -1, -1])
     shares = shares_of(record)
     stages = record_values(record, 1)["stages"]
@@ -106,7 +106,7 @@ def test_the_shares_say_what_each_image_fell_to(make_record) -> None:
     assert cells(stages, "passes") == ["1", "15.0", "15.0", "15.0"]
 
 
-def test_every_record_is_copied_to_the_byte(small_records: Sequence[Record]) -> None:
+def test_every_record_is_copied_byte_by_byte(small_records: Sequence[Record]) -> None:
     files = record_files(models_of(*small_records))
 
     assert len(files) == len(small_records)
@@ -115,7 +115,7 @@ def test_every_record_is_copied_to_the_byte(small_records: Sequence[Record]) -> 
         assert place == f"records/{parse_record(text, place).identity[:16]}.json"
 
 
-def test_the_copies_of_shipped_records_are_the_files(shipped: list[Record]) -> None:
+def test_the_copies_of_shipped_records_equal_the_files(shipped: list[Record]) -> None:
     files = record_files(models_of(*shipped))
 
     assert {path.read_text() for path in (one.path for one in shipped) if path} == set(
@@ -123,7 +123,7 @@ def test_the_copies_of_shipped_records_are_the_files(shipped: list[Record]) -> N
     )
 
 
-def test_commands_name_the_file_from_the_top_of_the_checkout(shipped: list[Record]) -> None:
+def test_commands_name_the_record_relative_to_the_checkout(shipped: list[Record]) -> None:
     for number, record in enumerate(shipped):
         told = record_values(record, number)["commands"]
         path = record_path(record)
@@ -134,14 +134,16 @@ def test_commands_name_the_file_from_the_top_of_the_checkout(shipped: list[Recor
         assert all(line.split()[2] == path for line in told)
 
 
-def test_the_path_of_a_record_elsewhere_is_not_this_machines(make_record, tmp_path: Path) -> None:
+def test_the_path_of_a_record_shows_no_folders_of_this_machine(make_record, tmp_path: Path) -> None:
     record = replace(make_record([1]), path=tmp_path / "my results" / "a b.json")
 
     assert record_path(record) == "my results/a b.json"
     assert record_values(record, 1)["commands"][1] == "satbench verify 'my results/a b.json'"
 
 
-def test_flags_and_their_absence_are_told(make_record, site: SiteContext) -> None:
+def test_the_page_distinguishes_flags_no_flags_and_no_diagnosis(
+    make_record, site: SiteContext
+) -> None:
     flag = Flag("training-data", 3, 3, "they are those trained on", "take others")
     plain = make_record([0, 1, -1])
     for diagnosis, flags, looked in (
@@ -172,7 +174,9 @@ def test_the_card_of_a_shipped_model_is_on_its_page(
     assert values["evaluate"] == f"satbench eval --model {SHIPPED}"
 
 
-def test_a_model_without_a_card_has_what_its_records_know(make_record, site: SiteContext) -> None:
+def test_a_model_without_a_card_shows_the_facts_in_its_records(
+    make_record, site: SiteContext
+) -> None:
     (model,) = models_of(make_record([1, -1], source="file"))
     values = model_values(model, site)
 
@@ -209,9 +213,7 @@ def test_the_pictures_are_those_of_the_strongest_record(shipped: list[Record]) -
         assert np.abs(grey - 127.5).max() < grid.factor
 
 
-def test_no_picture_of_a_record_whose_witnesses_are_missing(
-    shipped: list[Record], tmp_path: Path
-) -> None:
+def test_a_record_without_witnesses_has_no_picture(shipped: list[Record], tmp_path: Path) -> None:
     moved = replace(shipped[0], path=tmp_path / "r.json")
 
     assert Pictures(2).grid(moved) is None
@@ -219,7 +221,7 @@ def test_no_picture_of_a_record_whose_witnesses_are_missing(
 
 
 @pytest.mark.parametrize("lie", ["nothing changed", "its own verdict"])
-def test_an_image_that_is_not_broken_is_not_shown_as_one(
+def test_an_unbroken_image_is_not_shown_as_broken(
     shipped: list[Record], tmp_path: Path, lie: str
 ) -> None:
     strongest = shown_record(shipped)
@@ -240,7 +242,7 @@ def test_an_image_that_is_not_broken_is_not_shown_as_one(
     assert Pictures(2).grid(record) is None
 
 
-def test_large_pictures_are_made_smaller_and_colours_stay() -> None:
+def test_large_pictures_are_reduced_and_keep_their_colours() -> None:
     image = np.zeros((3, 300, 150), np.float32)
     image[0] = 1
 

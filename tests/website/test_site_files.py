@@ -1,4 +1,4 @@
-"""The files of the site: the same records, the same bytes; what is foreign is text."""
+"""The files of the site: the same records give the same bytes; foreign texts are escaped."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_downloads_are_the_exports_of_the_board(files: dict[str, str], small_boa
     assert held["json"] == json.loads(render_json(one))["benchmarks"][0]["models"]
 
 
-def test_what_is_filled_in_is_text() -> None:
+def test_values_in_a_template_are_escaped() -> None:
     values = {"title": "<b>&\u202e\x1b", "root": "", "trail": [('"', '"')], "version": "'"}
     page = fill_html("website/base.html", values)
 
@@ -104,7 +104,7 @@ def test_what_is_filled_in_is_text() -> None:
 
 
 @pytest.mark.parametrize("name", ["../../x", "", "CON", "a/b", "é", "x" * 400, "A", "\u202e<"])
-def test_the_page_of_a_model_lies_in_its_folder(name: str) -> None:
+def test_the_page_of_a_model_has_a_safe_file_name(name: str) -> None:
     model = ModelInfo(name, "file", "tiny", "relu", 9, "0" * 64, {})
     place = model_place(model)
 
@@ -113,7 +113,7 @@ def test_the_page_of_a_model_lies_in_its_folder(name: str) -> None:
     assert place != model_place(replace(model, activation="silu"))
 
 
-def test_writing_again_removes_pages_that_are_gone_and_nothing_else(
+def test_writing_again_removes_old_pages_and_no_other_file(
     files: dict[str, str], tmp_path: Path
 ) -> None:
     write_site(files, tmp_path / "site")
@@ -139,18 +139,18 @@ def test_writing_again_removes_pages_that_are_gone_and_nothing_else(
     "module",
     ["", "var a=1;", "export{a as b};", "export{a as default};\nexport{a as default};"],
 )
-def test_another_layout_of_datatables_is_refused(module: str) -> None:
+def test_an_unknown_form_of_datatables_is_refused(module: str) -> None:
     with pytest.raises(SatbenchError, match="expected DataTables as one module"):
         bundle.as_script(module)
 
 
-def test_a_module_becomes_a_script() -> None:
+def test_the_datatables_module_is_converted_to_a_script() -> None:
     made = bundle.as_script("var a=1,$b=2;export{a as x,$b as default};\n/* licence */")
 
     assert made == "(function(){\nvar a=1,$b=2;window.DataTable=$b;\n/* licence */\n})();\n"
 
 
-def test_a_page_without_itables_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_site_without_itables_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundle, "find_spec", lambda name: None)
     with pytest.raises(SatbenchError, match=r"pip install 'satbench\[page\]'"):
         bundle.assets()

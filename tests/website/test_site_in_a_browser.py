@@ -1,4 +1,4 @@
-"""The site as a reader has it: sorted, searched, filtered, found again by its address."""
+"""The site in a browser: sorting, search, filters, and addresses that keep them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 from browser import Browser
 
 MODELS = "models"
-BOARD = "boards/board-1.html"  # the one of most models
+BOARD = "boards/board-1.html"  # the page with the most models
 
 
 def column(browser: Browser, key: str, table: str = MODELS) -> list[str]:
-    """Return what the shown rows hold in a column, top to bottom, without the small text."""
+    """Return the texts of a column in the shown rows, top to bottom, without the small text."""
     return browser.run(
         """const [name, key] = arguments, table = document.getElementById(name);
         const k = [...table.tHead.rows[0].cells].findIndex((one) => one.dataset.key === key);
@@ -49,14 +49,14 @@ def page(browser: Browser, site: Path) -> Browser:
     return browser
 
 
-def test_a_click_on_a_head_sorts_by_all_digits(page: Browser) -> None:
+def test_a_click_on_a_column_head_sorts_by_the_full_numbers(page: Browser) -> None:
     by_number = [float(text) for text in column(page, "best_known")]
     head(page, "clean").click()
     falling = [float(text) for text in column(page, "clean")]
     head(page, "clean").click()
     rising = [float(text) for text in column(page, "clean")]
 
-    assert by_number == sorted(by_number, reverse=True)  # as the board ranks them
+    assert by_number == sorted(by_number, reverse=True)  # in the order of the board
     assert falling == sorted(falling, reverse=True) == rising[::-1]
     assert len(set(falling)) > 1
     assert head(page, "clean").get_attribute("aria-sort") == "ascending"
@@ -64,7 +64,7 @@ def test_a_click_on_a_head_sorts_by_all_digits(page: Browser) -> None:
 
 
 @pytest.mark.slow
-def test_a_column_without_a_number_sorts_it_last(page: Browser) -> None:
+def test_rows_without_a_number_are_sorted_last(page: Browser) -> None:
     head(page, "gap").click()
     found = column(page, "gap")
 
@@ -73,7 +73,7 @@ def test_a_column_without_a_number_sorts_it_last(page: Browser) -> None:
 
 
 @pytest.mark.slow
-def test_heads_sort_by_the_keyboard(page: Browser) -> None:
+def test_column_heads_can_be_sorted_by_the_keyboard(page: Browser) -> None:
     from selenium.webdriver.common.keys import Keys
 
     button = head(page, "activation").find_element("css selector", "[tabindex='0']")
@@ -83,7 +83,7 @@ def test_heads_sort_by_the_keyboard(page: Browser) -> None:
     assert query(page) == "models.sort=activation"
 
 
-def test_a_search_leaves_the_rows_that_hold_it(page: Browser) -> None:
+def test_a_search_shows_only_the_rows_that_contain_the_text(page: Browser) -> None:
     all_rows = column(page, "model")
     tool(page, "[data-search]").send_keys("silu")
 
@@ -93,14 +93,14 @@ def test_a_search_leaves_the_rows_that_hold_it(page: Browser) -> None:
     assert tool(page, ".found").text == f"3 of {len(all_rows)} rows"
 
 
-def test_a_filter_takes_the_whole_text_of_a_cell(page: Browser) -> None:
-    chosen(page, "activation", "elu")  # of which silu and relu hold the letters
+def test_a_filter_matches_the_whole_text_of_a_cell(page: Browser) -> None:
+    chosen(page, "activation", "elu")  # silu and relu contain letters of it
 
     assert column(page, "activation") == ["elu"]
     assert query(page) == "models.activation=elu"
 
 
-def test_columns_are_chosen_and_the_address_keeps_them(page: Browser, site: Path) -> None:
+def test_chosen_columns_are_kept_in_the_address(page: Browser, site: Path) -> None:
     assert column(page, "seed")[0] is None
     tool(page, ".chooser summary").click()
     tool(page, "[data-column='seed']").click()
@@ -115,9 +115,7 @@ def test_columns_are_chosen_and_the_address_keeps_them(page: Browser, site: Path
     assert "clean" not in query(page)
 
 
-def test_an_address_brings_back_filter_search_sort_and_columns(
-    browser: Browser, site: Path
-) -> None:
+def test_an_address_restores_filter_search_sort_and_columns(browser: Browser, site: Path) -> None:
     told = "models.q=sat-&models.sort=-seed&models.activation=relu"
     told += "&models.columns=model,activation,seed"
     browser.open(site / BOARD, f"?{told}#kinds")
@@ -132,14 +130,14 @@ def test_an_address_brings_back_filter_search_sort_and_columns(
 @pytest.mark.parametrize(
     "told", ["models.activation=gone", "models.sort=gone", "models.columns=gone", "x=1", "%ff=%00"]
 )
-def test_a_strange_address_shows_the_page(browser: Browser, site: Path, told: str) -> None:
+def test_a_malformed_address_shows_the_whole_page(browser: Browser, site: Path, told: str) -> None:
     browser.open(site / BOARD, f"?{told}")
 
     assert len(column(browser, "model")) == 8
     assert browser.said() == []
 
 
-def test_reset_shows_all_again(page: Browser) -> None:
+def test_reset_shows_all_rows_again(page: Browser) -> None:
     before = column(page, "model")
     chosen(page, "activation", "silu")
     head(page, "clean").click()
@@ -150,7 +148,7 @@ def test_reset_shows_all_again(page: Browser) -> None:
 
 
 @pytest.mark.slow
-def test_two_tables_of_a_page_are_apart(page: Browser) -> None:
+def test_two_tables_on_a_page_are_independent(page: Browser) -> None:
     before = column(page, "model")
     search = page.driver.find_element("css selector", "#kinds-table-part [data-search]")
     search.send_keys("silu")
@@ -161,7 +159,7 @@ def test_two_tables_of_a_page_are_apart(page: Browser) -> None:
 
 
 @pytest.mark.parametrize("kind", ["csv", "json"])
-def test_the_rows_of_a_filter_are_downloaded_in_their_order(page: Browser, kind: str) -> None:
+def test_a_download_holds_the_filtered_rows_in_their_order(page: Browser, kind: str) -> None:
     page.run(
         """window.kept = [];
         URL.createObjectURL = (blob) => { window.kept.push(blob); return "data:,"; };
@@ -183,7 +181,7 @@ def test_the_rows_of_a_filter_are_downloaded_in_their_order(page: Browser, kind:
 
 
 @pytest.mark.slow
-def test_1000_rows_are_there_sorted_and_searched_in_less_than_a_second(
+def test_1000_rows_are_loaded_sorted_and_searched_in_less_than_a_second_each(
     browser: Browser, many_rows: Path
 ) -> None:
     started = browser.seconds()
@@ -208,7 +206,7 @@ def pages_of(site: Path) -> list[Path]:
 
 
 def kinds_of(site: Path) -> list[Path]:
-    """Return a page of each kind: models are on two boards, on one, and of a hostile name."""
+    """Return a page of each kind; models are on two boards, on one, or have a hostile name."""
     models = sorted((site / "models").glob("*.html"), key=lambda path: path.stat().st_size)
     hostile = next(path for path in models if path.name.startswith("img"))
     return [site / "index.html", site / BOARD, models[-1], models[0], hostile]
@@ -224,7 +222,7 @@ def test_no_page_is_wider_than_its_window(browser: Browser, site: Path, width: i
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("width", "dark"), [(360, False), (1280, True)])
-def test_axe_finds_nothing_against_wcag_aa(
+def test_axe_finds_no_violation_of_wcag_aa(
     browser: Browser, site: Path, width: int, dark: bool
 ) -> None:
     for page in kinds_of(site):
@@ -233,12 +231,14 @@ def test_axe_finds_nothing_against_wcag_aa(
         assert browser.faults() == [], page.name
 
 
-def test_axe_finds_nothing_on_the_page_of_a_board(page: Browser) -> None:
+def test_axe_finds_no_violation_on_the_page_of_a_board(page: Browser) -> None:
     assert page.faults() == []
 
 
 @pytest.mark.slow
-def test_text_in_charts_is_told_from_the_page_in_both_schemes(browser: Browser, site: Path) -> None:
+def test_text_in_charts_has_enough_contrast_in_both_colour_schemes(
+    browser: Browser, site: Path
+) -> None:
     for dark in (False, True):
         browser.open(site / BOARD, dark=dark)
         pairs = browser.run(
@@ -265,7 +265,7 @@ def contrast(one: str, other: str) -> float:
     return (bright + 0.05) / (dark + 0.05)
 
 
-def test_the_arrow_keys_go_from_point_to_point_and_tell_their_numbers(page: Browser) -> None:
+def test_the_arrow_keys_move_between_points_and_show_their_numbers(page: Browser) -> None:
     from selenium.webdriver.common.keys import Keys
 
     points = page.driver.find_elements("css selector", "#clean-robust [data-point]")
@@ -283,7 +283,7 @@ def test_the_arrow_keys_go_from_point_to_point_and_tell_their_numbers(page: Brow
 
 
 @pytest.mark.slow
-def test_the_pointer_brings_up_the_numbers_of_a_point(page: Browser) -> None:
+def test_the_pointer_shows_the_numbers_of_a_point(page: Browser) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
 
     point = page.driver.find_element("css selector", "#clean-robust [data-point]")
@@ -296,7 +296,7 @@ def test_the_pointer_brings_up_the_numbers_of_a_point(page: Browser) -> None:
 
 
 @pytest.mark.slow
-def test_every_control_is_reached_by_the_tab_key_and_can_be_seen(page: Browser) -> None:
+def test_the_tab_key_reaches_every_control_with_a_visible_outline(page: Browser) -> None:
     from selenium.webdriver.common.keys import Keys
 
     page.run("document.activeElement.blur(); window.scrollTo(0, 0)")
@@ -309,12 +309,12 @@ def test_every_control_is_reached_by_the_tab_key_and_can_be_seen(page: Browser) 
         assert outline != "none" or at.get_attribute("data-point") is not None
         at.send_keys(Keys.TAB)
 
-    assert seen[0] == "a"  # past the head of the page
+    assert seen[0] == "a"  # a link in the head of the page
     assert {"input", "activation", "training", "summary", "button"} <= set(seen)
 
 
 @pytest.mark.slow
-def test_the_list_of_columns_is_closed_by_escape(page: Browser) -> None:
+def test_escape_closes_the_list_of_columns(page: Browser) -> None:
     from selenium.webdriver.common.keys import Keys
 
     summary = tool(page, ".chooser summary")
@@ -327,7 +327,7 @@ def test_the_list_of_columns_is_closed_by_escape(page: Browser) -> None:
 
 
 @pytest.mark.slow
-def test_without_its_script_a_page_shows_all_rows(browser: Browser, many_rows: Path) -> None:
+def test_a_page_without_its_script_shows_all_rows(browser: Browser, many_rows: Path) -> None:
     browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         browser.open(many_rows)
@@ -339,7 +339,7 @@ def test_without_its_script_a_page_shows_all_rows(browser: Browser, many_rows: P
 
 
 @pytest.mark.slow
-def test_no_page_says_anything_in_the_console_or_asks_for_anything_outside(
+def test_no_page_writes_to_the_console_or_requests_an_outside_address(
     browser: Browser, site: Path
 ) -> None:
     for page in pages_of(site):
@@ -350,7 +350,7 @@ def test_no_page_says_anything_in_the_console_or_asks_for_anything_outside(
         assert page.as_uri() in asked
 
 
-def test_the_policy_of_a_page_blocks_what_is_outside(page: Browser) -> None:
+def test_the_security_policy_of_a_page_blocks_outside_addresses(page: Browser) -> None:
     found = page.driver.execute_async_script(
         """const done = arguments[0];
         document.addEventListener("securitypolicyviolation", (event) => done(event.blockedURI));
@@ -358,11 +358,13 @@ def test_the_policy_of_a_page_blocks_what_is_outside(page: Browser) -> None:
     )
 
     assert found == "https://example.org/x.png"
-    assert page.said() != []  # the browser says so, and asks nobody
+    assert page.said() != []  # the browser reports it and sends no request
 
 
 @pytest.mark.slow
-def test_every_link_leads_to_a_file_or_a_part_of_a_page(browser: Browser, site: Path) -> None:
+def test_every_link_leads_to_an_existing_file_or_part_of_a_page(
+    browser: Browser, site: Path
+) -> None:
     for page in pages_of(site):
         browser.open(page)
         links = browser.run(
@@ -378,7 +380,7 @@ def test_every_link_leads_to_a_file_or_a_part_of_a_page(browser: Browser, site: 
             assert not part or f'id="{part}"' in target.read_text(encoding="utf-8"), link
 
 
-def test_a_hostile_name_is_text(browser: Browser, site: Path) -> None:
+def test_a_hostile_name_is_shown_as_text(browser: Browser, site: Path) -> None:
     for page in kinds_of(site):
         browser.open(page)
         assert browser.run("return document.querySelectorAll('img[src=x]').length") == 0
