@@ -13,7 +13,7 @@ import click
 
 from satbench.cli import cli
 
-_WIDTH = 100
+_WIDTH = 80
 _HEAD = """# Command line
 
 This page is made from `--help` when the site is built. Results go to stdout, progress and errors

@@ -13,6 +13,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from satbench.board.publish import published_board
+from satbench.figures.styles import NEUTRAL, activation_colour, tint_of
 
 TARGET = Path(__file__).parents[1] / "gap.svg"
 BOARD = "fashion-mnist, Linf, eps 0.1"
@@ -24,7 +25,6 @@ MODELS = {
     "fmnist-pgd2-tiny-silu-s0": "SILU, two-step training",
     "fmnist-standard-tiny-relu-s0": "ReLU, no adversarial training",
 }
-_PALE, _DARK = "#b9c4cf", "#0072b2"
 
 
 def shown() -> list[tuple[str, float, float]]:
@@ -48,14 +48,15 @@ def draw() -> str:
         axes = figure.add_subplot()
         rows = shown()
         places = range(len(rows))
-        for offset, pick, colour, label in (
-            (-0.19, 1, _PALE, "after PGD-50"),
-            (0.19, 2, _DARK, "after all attacks"),
+        own = [activation_colour(row[0].partition(",")[0]) or NEUTRAL for row in rows]
+        pale, tints = tint_of(NEUTRAL), [tint_of(colour) for colour in own]
+        for offset, pick, colours, key, label in (
+            (-0.19, 1, tints, pale, "after PGD-50"),
+            (0.19, 2, own, NEUTRAL, "after all attacks"),
         ):
             values = [row[pick] for row in rows]
-            bars = axes.barh(
-                [place + offset for place in places], values, 0.36, color=colour, label=label
-            )
+            bars = axes.barh([place + offset for place in places], values, 0.36, color=colours)
+            axes.bar(0, 0, color=key, label=label)
             axes.bar_label(bars, [f"{value:.0f}" for value in values], padding=3)
         axes.set_yticks(list(places), [row[0] for row in rows])
         axes.invert_yaxis()

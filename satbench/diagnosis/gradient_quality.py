@@ -54,7 +54,8 @@ MEASURES: dict[str, str] = {
     "in [0, 1]; lower is better",
     "gradient Lipschitz, mean": "relative change of the gradient per unit of L2 distance (pixels "
     "in [0, 1]) to a random point of the ball; lower is better",
-    "gradient Lipschitz, max": f"the same, the largest of {DRAWS} draws; lower is better",
+    "gradient Lipschitz, max": "relative change of the gradient per unit of L2 distance, the "
+    f"largest of {DRAWS} draws; lower is better",
     "linearity error": "largest error of the linearised loss in the ball, over the largest change "
     "of the loss or of its linearisation, in [0, 2]; lower is better (after arXiv:1907.02610)",
     "single-step share": "rise of the loss after one step of eps, over the largest rise that it "

@@ -1,6 +1,6 @@
 """Curves and heat maps; matplotlib is imported only when a figure is drawn.
 
-Colours are Okabe and Ito's, which suit any colour vision, and every line has its own dash pattern.
+Colours and dash patterns are those of `satbench.figures.styles`.
 The same data give the same bytes (with one version of matplotlib).
 """
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES = ("-", "--", "-.", ":")
 _NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 
 

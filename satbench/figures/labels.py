@@ -1,4 +1,7 @@
-"""Labels next to the points of a figure, placed so that they hide no point and no other label."""
+"""Labels next to the points of a figure, placed so that they hide no point and no other label.
+
+A label has a white ground, so that it can be read where it must cross a line.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 _SIDES = ((1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1))
 _FAR = (4, 14, 26, 40, 56)  # distances between a point and its name, tried in this order
 _ALIGN = {1: "left", -1: "right", 0: "center"}
+_GROUND = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.4}
 _LINE = {1: "bottom", -1: "top", 0: "center"}
 
 
@@ -51,6 +55,8 @@ def label_points(
                 va=_LINE[up],
                 fontsize=8,
                 color=look.colour,
+                bbox=_GROUND,
+                zorder=6,
                 arrowprops={"arrowstyle": "-", "color": look.colour, "linewidth": 0.5}
                 if far > _FAR[0]
                 else None,

@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from textwrap import fill
 
-from satbench.figures.drawing import COLOURS
 from satbench.figures.picture import DrawnFigure, drawing
+from satbench.figures.styles import NEUTRAL, activation_colour, tint_of
 
 
-def stages_picture(rows: Sequence[tuple[str, float, float, float]], title: str) -> DrawnFigure:
+def stages_picture(
+    rows: Sequence[tuple[str, float, float, float]], title: str, activation: str = ""
+) -> DrawnFigure:
     """Draw a bar for each row.
 
     A row is a name, an accuracy and the ends of its interval, as shares in [0, 1].  The numbers are
-    next to the bars.  Raises SatbenchError if matplotlib is not installed.
+    next to the bars, whose colour is that of the activation.  Raises SatbenchError if matplotlib is
+    not installed.
     """
+    own = activation_colour(activation) or NEUTRAL
     labels = [fill(name, 28) for name, *_ in rows]
     with drawing((7.0, 1.3 + 0.45 * len(rows))) as picture:
         axes = picture.figure.add_subplot()
         for place, (_, share, low, high) in enumerate(rows):
-            colour = COLOURS[0] if place else "#999999"
-            axes.barh(place, 100 * share, height=0.6, color=colour, alpha=0.85)
+            axes.barh(place, 100 * share, height=0.6, color=own if place else tint_of(own))
             # By rounding, an end of the interval may lie beyond the share itself.
             ends = [[max(0.0, 100 * (share - low))], [max(0.0, 100 * (high - share))]]
             axes.errorbar(100 * share, place, xerr=ends, color="#000000", capsize=3, linewidth=1.1)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from satbench.core.errors import SatbenchError
 from satbench.core.schema import parse_object, read_text
-from satbench.figures.drawing import COLOURS, DASHES, figure_at
+from satbench.figures.drawing import figure_at
 from satbench.figures.picture import check_can_draw
-from satbench.figures.styles import Look, looks_of
+from satbench.figures.styles import DASHES, Look, looks_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +24,9 @@ _NUMBERS = (
     "held_out_pgd10",
     "learning_rate",
 )
+MOST_RUNS = 7
+"""How many runs can be told apart in one figure."""
+
 _ACCURACIES = {
     "held_out_clean": "held-out, clean",
     "held_out_pgd10": "held-out, PGD-10",
@@ -121,16 +124,13 @@ def _epoch(line: str, where: str) -> Epoch:
 def training_figure(curves: Sequence[TrainingCurve], path: Path) -> None:
     """Draw accuracies, loss and learning rate against the epoch.
 
-    Each kind of accuracy has its dash pattern.  For one run, each kind also has its colour.  For
-    several runs, a colour is an activation and a marker is a run; if all runs have the same
-    activation, both are the run's.  The suffix of `path`, .png or .svg, selects the format.  Raises
-    SatbenchError without a run, for more runs than colours, for another suffix, and without
-    matplotlib.
+    Each kind of accuracy has its dash pattern.  A colour is an activation and a marker is a run; if
+    all runs have the same activation, a run is also a shade of its colour.  The suffix of `path`,
+    .png or .svg, selects the format.  Raises SatbenchError without a run, for more than
+    `MOST_RUNS`, for another suffix, and without matplotlib.
     """
-    if not 1 <= len(curves) <= len(COLOURS):
-        raise SatbenchError(
-            f"expected 1 to {len(COLOURS)} runs, the number of colours, got {len(curves)}"
-        )
+    if not 1 <= len(curves) <= MOST_RUNS:
+        raise SatbenchError(f"expected 1 to {MOST_RUNS} runs in one figure, got {len(curves)}")
     check_can_draw()
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -141,7 +141,7 @@ def training_figure(curves: Sequence[TrainingCurve], path: Path) -> None:
         rate = figure.add_subplot(grid[1, 1], sharex=accuracy)
         looks = looks_of([(curve.activation, curve.name) for curve in curves])
         for number, (curve, look) in enumerate(zip(curves, looks, strict=True)):
-            _draw_accuracies(accuracy, curve, number, look if len(curves) > 1 else None)
+            _draw_accuracies(accuracy, curve, number, look)
             _draw(loss, curve, "loss", look, label=curve.name)
             _draw(rate, curve, "learning_rate", look)
         accuracy.set(xlabel="epoch", ylabel="accuracy (%), higher is better", ylim=(0, 1))
@@ -159,11 +159,10 @@ def training_figure(curves: Sequence[TrainingCurve], path: Path) -> None:
         _explain(figure, curves)
 
 
-def _draw_accuracies(axes: Axes, curve: TrainingCurve, number: int, own: Look | None) -> None:
+def _draw_accuracies(axes: Axes, curve: TrainingCurve, number: int, look: Look) -> None:
     for kind, (name, what) in enumerate(_ACCURACIES.items()):
-        look = own or Look(COLOURS[kind], 0)
         _draw(axes, curve, name, look, kind, label="" if number else what)
-    if own and number == 0:  # the legend shows dash patterns in grey
+    if number == 0:  # the legend shows dash patterns in grey
         for line in axes.lines:
             axes.plot([], [], color="#444444", linestyle=line.get_linestyle(), linewidth=2)
             axes.lines[-1].set_label(str(line.get_label()))

@@ -7,8 +7,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import click
 import numpy as np
 import pytest
 from click import Option
@@ -50,6 +51,18 @@ def test_the_help_names_every_command() -> None:
     listed = CliRunner().invoke(cli, ["--help"]).output.partition("Commands:")[2].split()
 
     assert {command.split()[0] for command in COMMANDS if command} <= set(listed)
+
+
+@pytest.mark.parametrize("words", [(), ("leaderboard",), ("models",)])
+def test_the_help_of_a_group_says_whole_sentences(words: tuple[str, ...]) -> None:
+    context = CONTEXTS[" ".join(("satbench", *words))]
+    group = cast(click.Group, context.command)
+    shown = " ".join(CliRunner().invoke(cli, [*words, "--help"], terminal_width=80).output.split())
+
+    for name in group.list_commands(context):
+        one = group.get_command(context, name)
+        assert one is not None
+        assert f" {name} {one.get_short_help_str(1000)}" in shown
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -13,9 +13,8 @@ from click.testing import CliRunner
 
 from satbench.cli import cli
 from satbench.core.errors import SatbenchError
-from satbench.figures import drawing as figures
 from satbench.figures import picture
-from satbench.figures.styles import ACTIVATION_COLOURS
+from satbench.figures.styles import ACTIVATION_COLOURS, PALETTE
 from satbench.figures.training import Epoch, TrainingCurve, read_training, training_figure
 from satbench.training.watch import EpochMetrics
 
@@ -143,7 +142,16 @@ def test_of_several_runs_each_has_a_colour(tmp_path: Path) -> None:
 
     assert said_in(svg) >= {"2 training runs", "mine", "other", "held-out, PGD-10"}
     # Two epochs in three accuracies, the loss and the rate, and a line of the legend.
-    assert [11, 11, 0] == [dots_in(svg, colour.lower()) for colour in figures.COLOURS[:3]]
+    assert [11, 11, 0] == [dots_in(svg, colour.lower()) for colour in PALETTE[:3]]
+
+
+def test_of_one_run_every_line_has_the_colour_of_its_activation(tmp_path: Path) -> None:
+    svg = tmp_path / "one.svg"
+    training_figure([replace(CURVE, activation="silu")], svg)
+
+    others = [colour for name, colour in ACTIVATION_COLOURS.items() if name != "silu"]
+    assert dots_in(svg, ACTIVATION_COLOURS["silu"].lower()) == 10
+    assert [0] * len(others) == [dots_in(svg, colour.lower()) for colour in others]
 
 
 @pytest.mark.slow
@@ -157,8 +165,8 @@ def test_runs_with_other_threat_models_are_distinguished(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("n", [0, 8])
-def test_as_many_runs_as_there_are_colours(n: int, tmp_path: Path) -> None:
-    with pytest.raises(SatbenchError, match=rf"^expected 1 to 7 runs, .* got {n}$"):
+def test_as_many_runs_as_can_be_told_apart(n: int, tmp_path: Path) -> None:
+    with pytest.raises(SatbenchError, match=rf"^expected 1 to 7 runs .* got {n}$"):
         training_figure([CURVE] * n, tmp_path / "many.svg")
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from colorsys import rgb_to_hls
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from satbench.figures.drawing import attacks_text, steps_of
 from satbench.figures.labels import label_points
 from satbench.figures.picture import drawing
-from satbench.figures.styles import ACTIVATION_COLOURS, PALETTE, looks_of
+from satbench.figures.styles import ACTIVATION_COLOURS, NEUTRAL, PALETTE, looks_of
 from satbench.networks.registry import ACTIVATIONS
 from satbench.studies.measures import MEASURES
 from satbench.studies.pages.looks import unit_of
@@ -42,6 +44,30 @@ def test_activations_that_colours_tell_apart_share_a_marker() -> None:
     assert {look.kind for look in looks_of([("celu(alpha=2)", "x"), ("relu", "y")])} == {0}
 
 
+def test_a_known_activation_keeps_its_colour_beside_unknown_ones() -> None:
+    things = [("relu", ""), ("parametric-softplus", ""), ("mine", "a"), ("mine", "b"), ("", "b")]
+    looks = looks_of(things)
+
+    known = [ACTIVATION_COLOURS["relu"], ACTIVATION_COLOURS["parametric-softplus"]]
+    assert [look.colour for look in looks] == [*known, NEUTRAL, NEUTRAL, NEUTRAL]
+    assert len({(look.colour, look.kind) for look in looks}) == len(things)
+
+
+@pytest.mark.parametrize("activation", ACTIVATION_COLOURS)
+def test_shades_of_one_activation_have_its_hue_and_differ_in_lightness(activation: str) -> None:
+    colour = ACTIVATION_COLOURS[activation]
+    looks = looks_of([(activation, str(k)) for k in range(7)])
+
+    shades = [_hls(look.colour) for look in looks]
+    assert all(abs(shade[0] - _hls(colour)[0]) < 0.02 for shade in shades)
+    assert all(b[1] - a[1] > 0.05 for a, b in pairwise(shades))
+    assert {look.activation for look in looks} == {activation}
+
+
+def _hls(colour: str) -> tuple[float, float, float]:
+    return rgb_to_hls(*to_rgb(colour))
+
+
 @pytest.mark.parametrize("activation", ["relu", "unknown", ""])
 def test_things_of_one_activation_or_none_have_colours_of_their_own(activation: str) -> None:
     looks = looks_of([(activation, str(k)) for k in range(len(PALETTE))])
@@ -60,7 +86,9 @@ def test_the_same_activation_with_other_parameters_has_another_marker() -> None:
 def test_every_measure_says_its_range_or_unit() -> None:
     assert unit_of(MEASURES["gradient cosine"]) == "in [-1, 1], higher is better"
     assert unit_of(MEASURES["gradient Lipschitz, mean"]) == "per unit of L2, lower is better"
-    assert all(unit_of(text) for text in MEASURES.values())
+    assert [] == [
+        name for name, text in MEASURES.items() if unit_of(text)[:3] not in ("in ", "per")
+    ]
 
 
 @pytest.mark.parametrize(

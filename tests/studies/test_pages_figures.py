@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from made_study import graded_sheet, made_sheet, with_study
 
 from satbench.core.errors import SatbenchError
+from satbench.figures.styles import ACTIVATION_COLOURS
 from satbench.studies.design import Axis, Line, Pair, Pool
 from satbench.studies.pages.figures import draw, write_figures
 from satbench.studies.pages.page import render_page
@@ -66,6 +68,27 @@ def test_a_study_of_gaps_has_a_figure_of_all_attacks(sheet, tmp_path) -> None:
 
     assert [] == [word for word in words if f"<!-- {word}" not in text]
     assert "](made-attacks.svg)" in render_page(gaps)
+
+
+@pytest.mark.parametrize("kind", ["effects", "attacks"])
+def test_an_attack_has_no_colour_of_its_own(sheet, tmp_path, kind) -> None:
+    draw(with_study(sheet, about="gaps"), kind, tmp_path / "a.svg")
+    text = (tmp_path / "a.svg").read_text(encoding="utf-8").lower()
+    names = set(ACTIVATION_COLOURS) - {"mish"}  # the axes are black, too
+
+    drawn = {name for name in names if ACTIVATION_COLOURS[name].lower() in text}
+    assert drawn == {"attacks": {"relu", "silu"}, "effects": {"silu"}}[kind]
+
+
+def test_more_than_five_activations_have_a_named_panel_each(sheet, tmp_path) -> None:
+    names = ["ReLU", "SILU", "GELU", "ELU", "Mish", "softplus"]
+    shapes = tuple(replace(SHAPE, name=name) for name in names)
+    draw(replace(sheet, shapes=shapes), "shapes", tmp_path / "a.svg")
+    text = (tmp_path / "a.svg").read_text(encoding="utf-8")
+
+    assert [text.count(f"<!-- {name} -->") for name in names] == [1] * len(names)
+    assert len(re.findall(r'<g id="axes_\d+">', text)) >= len(names)
+    assert "legend" not in text
 
 
 @pytest.mark.sampled(1)

@@ -40,14 +40,16 @@ class Browser:
     def __init__(self, driver: Any) -> None:
         self.driver = driver
 
-    def open(self, page: Path, query: str = "", *, width: int = 1280, dark: bool = False) -> None:
-        """Open a page from disk in a window of the given width."""
+    def open(
+        self, page: Path | str, query: str = "", *, width: int = 1280, dark: bool = False
+    ) -> None:
+        """Open a page from disk, or at an address, in a window of the given width."""
         size = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         self.said(), self.asked()
-        self.driver.get(page.as_uri() + query)
+        self.driver.get((page.as_uri() if isinstance(page, Path) else page) + query)
 
     def run(self, script: str, *given: object) -> Any:
         """Run a script in the page and return its result."""

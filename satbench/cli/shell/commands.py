@@ -42,6 +42,7 @@ GROUPS = {
 }
 """Headings of the help, and the options under each; all other options come first."""
 
+_WHOLE = 1000  # letters: no first sentence is longer
 _FEW = 6  # options that need no headings
 
 
@@ -82,6 +83,14 @@ class CommandGroup(_WithExamples, click.Group):
     """A group of commands; the error for an unknown name suggests the nearest one."""
 
     command_class = Command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands, each with its whole first sentence, which click would cut."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, one.get_short_help_str(_WHOLE)) for name, one in found if one is not None]
+            )
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -155,7 +155,7 @@ class Result(Record):
             for row in rows_of(self)
             if row.name != "overall"
         ]
-        return stages_picture(rows, self.caption)
+        return stages_picture(rows, self.caption, self.model.activation)
 
     def broken_images(self, n: int, names: Sequence[str] = ()) -> list[Broken]:
         """Return up to `n` broken images with the model's answers; see `show`."""

@@ -1,7 +1,7 @@
 """The figures of a study, drawn from the sheet of its page; the same data give the same bytes.
 
 As in all figures, a colour stands for an activation and a marker for the rest of an arm
-(`satbench.figures.styles`); if all arms have one activation, each has its own colour.
+(`satbench.figures.styles`).  An attack has a marker, and the colour of the arm that it attacked.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import numpy as np
 
 from satbench.core.errors import SatbenchError
 from satbench.core.stats.shown import Effect
-from satbench.figures.drawing import COLOURS, figure_at
+from satbench.figures.drawing import figure_at
 from satbench.figures.labels import label_points
 from satbench.figures.picture import FORMATS
 from satbench.figures.styles import (
     DASHES,
     MARKERS,
-    PALETTE,
+    NEUTRAL,
     Look,
+    activation_colour,
     looks_of,
 )
 from satbench.studies.design import Axis
@@ -36,14 +37,15 @@ from satbench.studies.effects import (
     spread,
 )
 from satbench.studies.pages.looks import keys_of, looks_in, looks_of_lines, unit_of
+from satbench.studies.pages.panels import legend_below, legend_of, legend_rows, panels_in
 from satbench.studies.sheet import ArmRuns, Sheet, pictures_of, telling_measures_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _WIDTH = 8.0  # inches: some 800 pixels on a page
 _GREY = "#444444"
+_TOGETHER = 5  # curves that one legend explains
 _BARS: dict[str, Any] = {"capsize": 2.5, "elinewidth": 1.1, "capthick": 1.1}
 
 
@@ -92,11 +94,11 @@ def scatter_figure(sheet: Sheet, path: Path) -> None:
     looks = looks_in(sheet)
     keys = keys_of(sheet, looks)
     names = [name for name, _ in keys]
-    with figure_at(path, (_WIDTH, 4.2 + 0.24 * (_legend_rows(names) if keys else 0))) as (
+    with figure_at(path, (_WIDTH, 4.2 + 0.24 * (legend_rows(names) if keys else 0))) as (
         figure,
         _,
     ):
-        panels = _panels(figure, 1, len(columns), sharex=True)
+        panels = panels_in(figure, 1, len(columns), sharex=True)
         for axes, column in zip(panels, columns, strict=True):
             points = [
                 _draw_arm(axes, sheet, row, column, look)
@@ -109,7 +111,7 @@ def scatter_figure(sheet: Sheet, path: Path) -> None:
         panels[0].set_ylabel("robust accuracy (%), higher is better")
         if keys:
             handles = [panels[0].plot([], [], linestyle="", **style)[0] for _, style in keys]
-            _legend_of(figure, handles, names)
+            legend_of(figure, handles, names)
 
 
 def attacks_figure(sheet: Sheet, path: Path) -> None:
@@ -119,19 +121,21 @@ def attacks_figure(sheet: Sheet, path: Path) -> None:
     """
     labels = [fill(row.name, 28) for row in sheet.rows]
     names = [column.name for column in sheet.columns]
-    height = 0.9 + 0.24 * _legend_rows(names) + 0.52 * len(labels)
+    height = 0.9 + 0.24 * legend_rows(names) + 0.52 * len(labels)
     with figure_at(path, (_WIDTH, height)) as (figure, axes):
+        looks = looks_in(sheet)
         for number, name in enumerate(names):
-            found = [spread(accuracies(sheet, row, name).values()) for row in sheet.rows]
             shift = 0.64 * (number / max(1, len(names) - 1) - 0.5)
-            axes.errorbar(
-                [100 * one.mean if one else np.nan for one in found],
-                [place + shift for place in range(len(labels))],
-                xerr=[100 * (one.deviation or 0.0) if one else 0.0 for one in found],
-                linestyle="",
-                label=name,
-                **_point(number),
-            )
+            for place, (row, look) in enumerate(zip(sheet.rows, looks, strict=True)):
+                if one := spread(accuracies(sheet, row, name).values()):
+                    axes.errorbar(
+                        [100 * one.mean],
+                        [place + shift],
+                        xerr=[100 * (one.deviation or 0.0)],
+                        linestyle="",
+                        **_look(Look(look.colour, number)),
+                    )
+            axes.plot([], [], linestyle="", color=NEUTRAL, marker=MARKERS[number], label=name)
         for place in range(0, len(labels), 2):
             axes.axhspan(place - 0.5, place + 0.5, color="#f5f5f5", zorder=0)
         axes.set_yticks(range(len(labels)), labels)
@@ -140,7 +144,7 @@ def attacks_figure(sheet: Sheet, path: Path) -> None:
         axes.set_xlabel("robust accuracy (%), higher is better")
         axes.grid(axis="x", color="#dddddd", linewidth=0.6)
         axes.set_axisbelow(True)
-        _legend_below(figure, axes)
+        legend_below(figure, axes)
 
 
 def effects_figure(sheet: Sheet, path: Path) -> None:
@@ -162,9 +166,10 @@ def effects_figure(sheet: Sheet, path: Path) -> None:
         if sheet.study.paper_verdict != sheet.study.verdict:
             sides.insert(0, (sheet.study.paper_verdict, [one.paper for one in found], -0.17))
         for number, (column, effects, shift) in enumerate(sides):
-            style = (COLOURS[1 - number], MARKERS[1 - number])
-            _draw_effects(axes, effects, shift, style, bold=sheet.study.primary is not None)
-            axes.plot([], [], linestyle="", color=style[0], marker=style[1], label=column)
+            marker = MARKERS[1 - number]
+            colours = _colours_of(sheet)
+            _draw_effects(axes, effects, shift, colours, marker, bold=bool(sheet.study.primary))
+            axes.plot([], [], linestyle="", color=NEUTRAL, marker=marker, label=column)
         axes.axvline(0, color="#666666", linewidth=1)
         axes.set_yticks(range(len(labels)), labels)
         axes.set_ylim(len(labels) - 0.5, -0.5)
@@ -183,8 +188,8 @@ def lines_figure(sheet: Sheet, axis: Axis, path: Path) -> None:
     """Draw robust accuracy against a number: lines of arms over columns, or of means over arms."""
     columns = _compared(sheet) if axis.over == "arms" else ("",)
     names = [line.name for line in axis.lines]
-    with figure_at(path, (_WIDTH, 3.6 + 0.24 * _legend_rows(names))) as (figure, _):
-        panels = _panels(figure, 1, len(columns), sharex=True, sharey=True)
+    with figure_at(path, (_WIDTH, 3.6 + 0.24 * legend_rows(names))) as (figure, _):
+        panels = panels_in(figure, 1, len(columns), sharex=True, sharey=True)
         for axes, column in zip(panels, columns, strict=True):
             for line, look in zip(axis.lines, looks_of_lines(sheet, axis), strict=True):
                 points = []
@@ -203,7 +208,7 @@ def lines_figure(sheet: Sheet, axis: Axis, path: Path) -> None:
             if column:
                 axes.set_title(_panel_title(sheet, column), fontsize=11)
         panels[0].set_ylabel("robust accuracy (%), higher is better")
-        _legend_below(figure, panels[0])
+        legend_below(figure, panels[0])
 
 
 def measures_figure(sheet: Sheet, path: Path) -> None:
@@ -217,7 +222,7 @@ def measures_figure(sheet: Sheet, path: Path) -> None:
     labels = [fill(row.name, 30) for row in sheet.rows]
     height = down * (1.25 + (0.38 if "\n" in "".join(labels) else 0.27) * len(labels))
     with figure_at(path, (_WIDTH, height)) as (figure, _):
-        panels = _panels(figure, down, across, sharey=True)
+        panels = panels_in(figure, down, across, sharey=True)
         for axes, name in zip(panels, names, strict=False):
             for number, row in enumerate(sheet.rows):
                 values = [run.measures[name] for run in row.runs if name in run.measures]
@@ -233,11 +238,17 @@ def measures_figure(sheet: Sheet, path: Path) -> None:
 
 
 def shapes_figure(sheet: Sheet, path: Path) -> None:
-    """Draw the activations and their derivatives side by side (Xie et al., 2020, figure 1)."""
+    """Draw the activations and their derivatives (Xie et al., 2020, figure 1).
+
+    Up to five are side by side; more have a panel each, with its name.
+    """
     names = [shape.name for shape in sheet.shapes]
-    with figure_at(path, (_WIDTH, 3.2 + 0.24 * _legend_rows(names))) as (figure, _):
-        panels = _panels(figure, 1, 2)
-        looks = looks_of([(shape.name.partition(",")[0], shape.name) for shape in sheet.shapes])
+    looks = looks_of([(shape.name.partition(",")[0], shape.name) for shape in sheet.shapes])
+    if len(names) > _TOGETHER:
+        _small_shapes(sheet, looks, path)
+        return
+    with figure_at(path, (_WIDTH, 3.2 + 0.24 * legend_rows(names))) as (figure, _):
+        panels = panels_in(figure, 1, 2)
         for number, (shape, look) in enumerate(zip(sheet.shapes, looks, strict=True)):
             # Curves overlap, so each has its own dash pattern, too.
             dash = DASHES[number % len(DASHES)]
@@ -247,7 +258,22 @@ def shapes_figure(sheet: Sheet, path: Path) -> None:
         for axes, title in zip(panels, ("f(x)", "f′(x)"), strict=True):
             axes.set_title(title, fontsize=11)
             axes.set_xlabel("x")
-        _legend_below(figure, panels[0])
+        legend_below(figure, panels[0])
+
+
+def _small_shapes(sheet: Sheet, looks: Sequence[Look], path: Path) -> None:
+    across = 5
+    down = -(-len(looks) // across)
+    with figure_at(path, (_WIDTH, 0.5 + 1.75 * down)) as (figure, _):
+        panels = panels_in(figure, down, across, sharex=True, sharey=True)
+        for axes, shape, look in zip(panels, sheet.shapes, looks, strict=False):
+            axes.plot(shape.x, shape.f, color=look.colour, linewidth=1.8)
+            axes.plot(shape.x, shape.df, color=look.colour, linewidth=1.4, linestyle="--")
+            axes.set_title(shape.name, fontsize=10, color=look.colour)
+        for axes in panels[len(looks) :]:
+            axes.set_visible(False)
+        panels[0].set_xticks([-4, 0, 4])
+        figure.supxlabel("x; full line: f(x), dashed: f′(x)", fontsize=10)
 
 
 def _compared(sheet: Sheet) -> tuple[str, ...]:
@@ -256,19 +282,6 @@ def _compared(sheet: Sheet) -> tuple[str, ...]:
 
 def _panel_title(sheet: Sheet, column: str) -> str:
     return f"{fill(column, 40)}{' (as the paper)' if column == sheet.study.paper_verdict else ''}"
-
-
-def _panels(
-    figure: Figure, down: int, across: int, sharex: bool = False, sharey: bool = False
-) -> list[Axes]:
-    figure.clear()
-    panels = list(
-        np.ravel(figure.subplots(down, across, sharex=sharex, sharey=sharey, squeeze=False))
-    )
-    for axes in panels:
-        axes.grid(color="#dddddd", linewidth=0.6)
-        axes.set_axisbelow(True)
-    return panels
 
 
 def _draw_arm(
@@ -297,12 +310,12 @@ def _draw_effects(
     axes: Axes,
     effects: Sequence[Effect | None],
     shift: float,
-    style: tuple[str, str],
+    colours: Sequence[str],
+    marker: str,
     bold: bool = False,
 ) -> None:
     """Draw effects on lines from the top, the first one larger if `bold`."""
-    colour, marker = style
-    for place, effect in enumerate(effects):
+    for place, (effect, colour) in enumerate(zip(effects, colours, strict=True)):
         if effect is None:
             continue
         low, high = effect.interval or (effect.mean, effect.mean)
@@ -346,29 +359,10 @@ def _look(look: Look) -> dict[str, Any]:
     return {"color": look.colour, "marker": look.marker, "markersize": 6.5, **_BARS}
 
 
-def _point(number: int) -> dict[str, Any]:
-    return _look(Look(PALETTE[number % len(PALETTE)], number))
-
-
-def _columns(names: Sequence[str]) -> int:
-    longest = max(map(len, names), default=1)
-    return max(1, min(4, len(names), int(104 / (longest + 6))))  # characters that fit in a line
-
-
-def _legend_rows(names: Sequence[str]) -> int:
-    return -(-len(names) // _columns(names))
-
-
-def _legend_below(figure: Figure, axes: Axes) -> None:
-    _legend_of(figure, *axes.get_legend_handles_labels())
-
-
-def _legend_of(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
-    figure.legend(
-        handles,
-        names,
-        loc="outside lower center",
-        ncols=_columns(names),
-        frameon=False,
-        fontsize=10,
-    )
+def _colours_of(sheet: Sheet) -> list[str]:
+    """Return the colour of each question: that of the activation of its arm, if it has one."""
+    looks = dict(zip((row.name for row in sheet.rows), looks_in(sheet), strict=True))
+    return [
+        activation_colour(looks[one.arm].activation) or NEUTRAL if one.arm in looks else NEUTRAL
+        for one in sheet.study.questions
+    ]

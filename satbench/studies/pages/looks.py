@@ -26,11 +26,14 @@ def unit_of(measure: str) -> str:
 def looks_in(sheet: Sheet) -> list[Look]:
     """Return the style of each row's arm."""
     settings_of = {arm.name: dict(arm.settings) for arm in sheet.study.arms}
+    trained = {arm.name for arm in sheet.study.arms if not arm.model}
     things = []
     for row in sheet.rows:
         settings = settings_of.get(row.name, {})
-        activation = str(settings.pop("activation", ""))
-        things.append((activation, " ".join(f"{k}={v}" for k, v in sorted(settings.items()))))
+        # A model that the study did not train has only its name, such as "ReLU, not robust".
+        activation = str(settings.pop("activation", row.name.partition(",")[0]))
+        rest = " ".join(f"{k}={v}" for k, v in sorted(settings.items()))
+        things.append((activation, rest if row.name in trained else row.name))
     return looks_of(things)
 
 
@@ -53,10 +56,19 @@ def keys_of(sheet: Sheet, looks: Sequence[Look]) -> list[tuple[str, dict[str, An
     kinds = dict.fromkeys(look.kind for look in looks)
     if not activations or len(activations) * len(kinds) < len(looks) or len(kinds) < 2:
         return []
-    colours = [(name, {"color": ACTIVATION_COLOURS[name], "marker": "o"}) for name in activations]
+    colours = [
+        (_shown(sheet, looks, name), {"color": ACTIVATION_COLOURS[name], "marker": "o"})
+        for name in activations
+    ]
     markers = []
     for kind in kinds:
         row = next(r for r, look in zip(sheet.rows, looks, strict=True) if look.kind == kind)
         shown = row.name.partition(", ")[2] or row.name
         markers.append((shown, {"color": _GREY, "marker": MARKERS[kind % len(MARKERS)]}))
     return [*colours, *markers]
+
+
+def _shown(sheet: Sheet, looks: Sequence[Look], activation: str) -> str:
+    """Return an activation's name as the arms write it."""
+    pairs = zip(sheet.rows, looks, strict=True)
+    return next(row.name.partition(", ")[0] for row, look in pairs if look.activation == activation)
