@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-EVERY_DAY = 3
+EVERY_DAY = 2
 
 
 def leave_out_what_is_not_drawn(items: Sequence[pytest.Item], named: Sequence[str]) -> None:

@@ -61,13 +61,12 @@ zoo = click.option(
     callback=_choose_zoo,
     help="Folder of your own models. Default: $SATBENCH_ZOO, else ~/.local/share/satbench/zoo.",
 )
-_THREADS: dict[str, Any] = {
-    "type": click.IntRange(min=1),
-    "metavar": "N",
-    "help": "CPU threads. Default: torch's choice.",
-}
-threads = click.option("--threads", **_THREADS, expose_value=False, callback=_choose_threads)
-threads_given = click.option("--threads", **_THREADS)
+_THREADS: dict[str, Any] = {"type": click.IntRange(min=1), "metavar": "N"}
+_CHOSEN = "CPU threads. Default: one for a small network, else torch's choice."
+threads = click.option(
+    "--threads", **_THREADS, expose_value=False, callback=_choose_threads, help=_CHOSEN
+)
+threads_given = click.option("--threads", **_THREADS, help="CPU threads. Default: torch's choice.")
 """--threads for commands that record the number; they get it as `threads`."""
 seed = click.option(
     "--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of all noise."

@@ -31,6 +31,7 @@ from satbench.curve.search import SearchRun
 from satbench.data import Dataset
 from satbench.engine.claims import Member, found_if_concluded
 from satbench.engine.journal import RunStore, known_models
+from satbench.engine.machine.threads import one_thread_if_small
 from satbench.engine.runner import Context, run_stages
 from satbench.engine.stage import Stage
 from satbench.evaluation.config import EvalConfig, first_examples
@@ -196,7 +197,7 @@ def measure_curve(
     stem = file_stem((info.name, dataset.name, plan.norm, KIND, inputs.identity[:8]))
     path = out / f"{stem}.json"
     store = RunStore(out, inputs.identity, data.images.shape)
-    with store.claimed(shared):
+    with store.claimed(shared), one_thread_if_small(device_of(module), learnt.flops):
         store.begin(info, fresh)
         known = None if fresh else _found(path, inputs.identity, data)
         work = _Work(plan, store, shown, shared)

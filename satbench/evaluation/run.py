@@ -27,6 +27,7 @@ from satbench.engine.machine.best_batch import best_batch_size
 from satbench.engine.machine.checkpointing import Checkpointed
 from satbench.engine.machine.energy import meter_of
 from satbench.engine.machine.flops import PassFlops, pass_flops
+from satbench.engine.machine.threads import one_thread_if_small
 from satbench.engine.machine.ways import PRECISIONS, WAYS, Way, chosen_way
 from satbench.engine.runner import SURVIVED, BatchResult
 from satbench.engine.suite_run import run_suite
@@ -107,7 +108,7 @@ def run_evaluation(
         if not fresh and (found := _found(plan, out, way)) is not None:
             store.sweep()
             return found
-        with store.claimed(shared):
+        with store.claimed(shared), one_thread_if_small(device, learnt.flops):
             if shared and (found := _found(plan, out, way)) is not None:
                 store.remove()  # another process wrote the record while this one started
                 return found

@@ -21,6 +21,7 @@ from satbench.data import load_dataset
 from satbench.diagnosis.diagnose import NOTHING, probe
 from satbench.engine.bpda import Replaced
 from satbench.engine.journal import RunStore
+from satbench.engine.machine.threads import one_thread_if_small
 from satbench.engine.runner import CLEAN, SURVIVED, BatchResult
 from satbench.engine.stage import Stage
 from satbench.engine.suite_run import run_suite
@@ -229,9 +230,11 @@ def _run(plan: Plan, subject: Subject, store: RunStore, progress: Progress) -> P
     )
     images, threat, batch_size = evaluation.dataset, evaluation.threat, evaluation.batch_size
     searched = Replaced(module, stand_ins) if stand_ins else module
-    check_set_up(searched, images, threat, Needs.of(plan.suite), evaluation.timeout, batch_size)
+    needs = Needs.of(plan.suite)
+    learnt = check_set_up(searched, images, threat, needs, evaluation.timeout, batch_size)
     context = evaluation.context(plan.suite, _OnSurvivors(store, subject), progress)
-    verdicts = run_suite(module, plan.suite, context)
+    with one_thread_if_small(device_of(module), learnt.flops):
+        verdicts = run_suite(module, plan.suite, context)
     signs = NOTHING
     if subject.record.diagnosis is None:  # the record is from before there was one
         right = np.flatnonzero(np.array(subject.record.verdicts) != WRONG_CLEAN)

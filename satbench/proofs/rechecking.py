@@ -27,6 +27,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.progress.receiver import NoProgress, Progress
 from satbench.core.stats.intervals import unseen_bound
 from satbench.core.threat import Threat
+from satbench.engine.machine.threads import one_thread_if_small
 from satbench.engine.runner import CLEAN, SURVIVED, BatchResult
 from satbench.engine.stage import Stage
 from satbench.engine.suite_run import run_suite
@@ -126,10 +127,12 @@ def recheck_record(asked: Recheck, progress: Progress | None = None) -> Rechecke
         )
         module, size = subject.loaded.module, asked.batch_size
         with moved([module], device):
-            check_set_up(module, subject.dataset, threat, Needs.of(suite), asked.timeout, size)
+            needs, images = Needs.of(suite), subject.dataset
+            learnt = check_set_up(module, images, threat, needs, asked.timeout, size)
             journal = _OnSample(subject, sample)
             context = evaluation.context(suite, journal, progress or NoProgress())
-            verdicts = run_suite(module, suite, context)
+            with one_thread_if_small(device, learnt.flops):
+                verdicts = run_suite(module, suite, context)
     broken = sample[verdicts[sample] != SURVIVED]
     return Rechecked(
         subject.record.model.name,

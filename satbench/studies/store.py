@@ -124,7 +124,7 @@ class Models:
         # In this order, NAME is before NAME-best and NAME-last, which have the same key.
         found = (*folder.glob("*.json"), *folder.glob("*/*.json"))
         for path in sorted(found, key=lambda path: path.with_suffix("")):
-            if path in self._seen or path.name == "config.json":
+            if path in self._seen or path.name == "config.json" or _is_of_one_epoch(path):
                 continue
             try:
                 card = read_card(path)
@@ -139,6 +139,14 @@ class Models:
         if training and training.config:
             key = training_key(training.config, training.data_digest)
             self._by_key.setdefault(key, model)
+
+
+def _is_of_one_epoch(card: Path) -> bool:
+    """Return whether a card is of the best or the last epoch of a run: its model is beside it.
+
+    Until the run has ended, only these are there.
+    """
+    return card.stem in (f"{card.parent.name}-best", f"{card.parent.name}-last")
 
 
 class Records:

@@ -154,12 +154,13 @@ def _finish(
             )
             if is_new:
                 save_weights(model, weights, None if own.network else made)
-        if own.network:
-            write_own_card(made, name_of(own.network), card)
-        else:
-            write_card(made, card)
         written[which] = weights, card, made
-    weights, card, made = written.pop("")
+    weights, card, made = chosen = written.pop("")
+    for _, path, described in (*written.values(), chosen):  # who finds the run's card finds all
+        if own.network:
+            write_own_card(described, name_of(own.network), path)
+        else:
+            write_card(described, path)
     trained_on = made.training.dataset if made.training else config.dataset
     test_set = None if own.images else evaluation_set_of(trained_on)
     command = "" if own.network or own.images else _eval_command(config, card, test_set)

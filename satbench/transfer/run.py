@@ -21,6 +21,8 @@ from satbench.core.threat import show_fraction
 from satbench.data import Dataset
 from satbench.engine.claims import Member, found_if_concluded
 from satbench.engine.journal import RunStore
+from satbench.engine.machine.flops import PassFlops
+from satbench.engine.machine.threads import one_thread_if_small
 from satbench.engine.runner import Context, run_stages
 from satbench.engine.traits import check_fit
 from satbench.evaluation.config import EvalConfig, first_examples
@@ -69,8 +71,9 @@ def measure_transfer(
     data = DatasetInfo(dataset.name, dataset.split, len(dataset), dataset.classes, dataset.digest)
     spec = spec_of(ATTACK, attack)
     with own_generators(device, base.seed):
-        sources = _models(map(request_model, config.sources), dataset, base, device, True)
-        targets = _models(config.targets, dataset, base, device, False)
+        flops: list[PassFlops | None] = []
+        sources = _models(map(request_model, config.sources), dataset, base, device, True, flops)
+        targets = _models(config.targets, dataset, base, device, False, flops)
         infos = {name: model.info for name, model in sources.items()}
         identity = matrix_identity(
             data,
@@ -87,7 +90,7 @@ def measure_transfer(
         if not base.fresh and path.exists() and (matrix := read_matrix(path)).identity == identity:
             store.sweep()
             return MeasuredTransfer(matrix, path, found=True)
-        with store.claimed(shared):
+        with store.claimed(shared), one_thread_if_small(device, *flops):
             store.begin(next(iter(infos.values())), base.fresh)
             context = Context(
                 images=dataset,
@@ -130,11 +133,12 @@ def _models(
     base: EvalConfig,
     device: torch.device,
     uses_gradients: bool,
+    flops: list[PassFlops | None],
 ) -> dict[str, LoadedModel]:
-    """Load models by the user's names, and check that each fits the data set."""
+    """Load models by the user's names, check that each fits the data set, and add its `flops`."""
     return {
         request.text: _checked(
-            load_model(request, dataset.classes), dataset, base, device, uses_gradients
+            load_model(request, dataset.classes), dataset, base, device, uses_gradients, flops
         )
         for request in requests
     }
@@ -146,6 +150,7 @@ def _checked(
     base: EvalConfig,
     device: torch.device,
     uses_gradients: bool,
+    flops: list[PassFlops | None],
 ) -> LoadedModel:
     name = loaded.info.name
     loaded.check_images(dataset.shape, dataset.name)
@@ -161,6 +166,7 @@ def _checked(
             base.timeout,
             base.batch_size,
         )
+        flops.append(learnt.flops)
         return replace(
             loaded, info=identified(loaded.info, module, dataset, device, (), learnt.look)
         )

@@ -10,14 +10,14 @@ import pytest
 from satbench.attacks import attack_spec, parse_attack
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
-from satbench.model_zoo.card import zoo_card
+from satbench.model_zoo.card import write_card, zoo_card
 from satbench.studies import STUDIES, Study, load_study
 from satbench.studies.design import Arm, StudyColumn
 from satbench.studies.images import DatasetCache
 from satbench.studies.pages.build import sheet_of
 from satbench.studies.pages.page import render_page
-from satbench.studies.plan import StudyOptions, parse_seeds, plan_study, suite_for
-from satbench.studies.store import Models, Places
+from satbench.studies.plan import Cell, StudyOptions, parse_seeds, plan_study, suite_for
+from satbench.studies.store import Models, Places, training_key
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,23 @@ def test_a_shipped_model_is_found_even_if_its_recipe_has_another_name() -> None:
         "SILU": "fmnist-sat-tiny-silu-s0",
         "parametric softplus": "fmnist-sat-tiny-parametric-softplus-s0",
     } == {arm: model.text for arm, model in found.items() if model}
+
+
+def test_the_card_of_one_epoch_of_an_unfinished_run_is_not_its_model(tmp_path: Path) -> None:
+    """The run writes its own card last: a process may be killed before."""
+    card = zoo_card("fmnist-sat-tiny-silu-s0")
+    trained = card.training
+    assert trained
+    other = replace(trained, config={**trained.config, "seed": 77})
+    key = training_key(other.config, other.data_digest)
+    cell = Cell(key, "SILU, seed 77", 77, trained.dataset, ())
+    models = Models(Places(models=(tmp_path,)))
+    for which in ("-best", "-last", ""):
+        path = tmp_path / "mine" / f"mine{which}.json"
+        path.parent.mkdir(exist_ok=True)
+        write_card(replace(card, name=path.stem, training=other), path)
+        (path.parent / card.weights).write_bytes(b"weights")
+        assert (models.find(cell) is None) == bool(which)
 
 
 def test_the_key_depends_on_the_training_data(made_study: Study) -> None:
