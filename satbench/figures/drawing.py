@@ -27,8 +27,11 @@ _NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 
 
 LABEL_ABOVE, LABEL_APART, LABEL_NEAR = 2.0, 4.5, 15.0
-"""How far, in percent, a label is above its mark, labels of one eps are apart, and marks of one eps
+"""How far, in percent, a label is above its mark, labels that meet are apart, and marks of one eps
 are near each other, so that their labels are above all of them."""
+
+LABEL_WIDE = 0.28
+"""The width of a label, as a share of the axis."""
 
 
 def curve_figure(curves: Sequence[Curve], path: Path, eps_max: float | None = None) -> None:
@@ -106,7 +109,7 @@ def _mark_verdicts(axes: Axes, curves: Sequence[tuple[Curve, Look]], end: float)
         for eps in sorted({bound.eps for bound in curve.bounds if _is_record(bound)})
         if eps <= end
     ]
-    written: dict[float, float] = {}  # the height of the last label, by eps
+    written: list[tuple[float, float]] = []  # the places of the labels
     for eps, left, look in sorted(marks, key=lambda mark: mark[:2]):
         axes.plot(
             [eps],
@@ -119,8 +122,12 @@ def _mark_verdicts(axes: Axes, curves: Sequence[tuple[Curve, Look]], end: float)
             zorder=5,
         )
         near = [other for at, other, _ in marks if at == eps and abs(other - left) < LABEL_NEAR]
-        height = max(max(near) + LABEL_ABOVE, written.get(eps, -LABEL_APART) + LABEL_APART)
-        written[eps] = height
+        height = max(near) + LABEL_ABOVE
+        beside = sorted(at for other, at in written if eps - other < LABEL_WIDE * end)
+        for at in beside:
+            if abs(at - height) < LABEL_APART:
+                height = at + LABEL_APART
+        written.append((eps, height))
         axes.annotate(
             f"record at eps {eps:.4g}: {left:.1f} %",
             (eps, height),

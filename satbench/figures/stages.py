@@ -23,7 +23,9 @@ def stages_picture(
     with drawing((7.0, 1.3 + 0.45 * len(rows))) as picture:
         axes = picture.figure.add_subplot()
         for place, (_, share, low, high) in enumerate(rows):
-            axes.barh(place, 100 * share, height=0.6, color=own if place else tint_of(own))
+            # Pale, so that the whiskers are seen on every colour.
+            fill_colour = tint_of(own) if place else "white"
+            axes.barh(place, 100 * share, height=0.6, color=fill_colour, edgecolor=own)
             # By rounding, an end of the interval may lie beyond the share itself.
             ends = [[max(0.0, 100 * (share - low))], [max(0.0, 100 * (high - share))]]
             axes.errorbar(100 * share, place, xerr=ends, color="#000000", capsize=3, linewidth=1.1)

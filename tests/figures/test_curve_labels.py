@@ -26,8 +26,8 @@ class Axes:
         self.labels[text] = at[1]
 
 
-def curve(left: float) -> Any:
-    bounds = [SimpleNamespace(by="record x", eps=0.1), SimpleNamespace(by="pgd", eps=0.2)]
+def curve(left: float, eps: float = 0.1) -> Any:
+    bounds = [SimpleNamespace(by="record x", eps=eps), SimpleNamespace(by="pgd", eps=0.2)]
     return SimpleNamespace(bounds=bounds, n=100, surviving=lambda _: left)
 
 
@@ -49,3 +49,11 @@ def test_labels_of_one_eps_are_apart_and_above_their_marks(
     assert named == heights
     assert sorted(axes.marks) == sorted(lefts)
     assert LABEL_APART == 4.5
+
+
+@pytest.mark.parametrize(("end", "second"), [(0.21, 86.5), (0.16, 83.0)])
+def test_labels_of_near_eps_do_not_meet(end: float, second: float) -> None:
+    axes: Any = Axes()
+    _mark_verdicts(axes, [(curve(80, 0.05), LOOK), (curve(81, 0.1), LOOK)], end=end)
+
+    assert list(axes.labels.values()) == [82.0, second]
