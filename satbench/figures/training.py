@@ -146,7 +146,7 @@ def training_figure(curves: Sequence[TrainingCurve], path: Path) -> None:
             _draw(rate, curve, "learning_rate", look)
         accuracy.set(xlabel="epoch", ylabel="accuracy (%), higher is better", ylim=(0, 1))
         accuracy.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=None))
-        loss.set(ylabel="training loss, lower is better")
+        loss.set(ylabel="training loss,\nlower is better")  # one line is longer than the axis
         rate.set(xlabel="epoch", ylabel="learning rate")
         loss.tick_params(labelbottom=False)
         accuracy.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

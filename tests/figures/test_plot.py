@@ -119,7 +119,8 @@ def test_the_figure_of_a_run_says_what_is_drawn(run: Path, tmp_path: Path) -> No
         "held-out, clean",
         "held-out, PGD-10",
         "training images, as trained on",
-        "training loss, lower is better",
+        "training loss,",
+        "lower is better",
         "learning rate",
         "accuracy (%), higher is better",
         "Held out: the last 1,000 training images of fashion-mnist, PGD-10 in linf:0.1.",
@@ -249,3 +250,22 @@ def test_of_runs_with_two_activations_a_colour_is_the_activation(tmp_path: Path)
     assert dots_in(svg, ACTIVATION_COLOURS["relu"].lower()) == 2 * dots_in(
         svg, ACTIVATION_COLOURS["silu"].lower()
     )
+
+
+def test_no_title_of_an_axis_is_longer_than_the_axis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Any] = []
+    save = picture.DrawnFigure.save
+    monkeypatch.setattr(
+        picture.DrawnFigure, "save", lambda one, path: kept.append(one.figure) or save(one, path)
+    )
+    training_figure([CURVE], tmp_path / "a.svg")
+
+    (figure,) = kept
+    figure.draw_without_rendering()
+    assert [
+        axes.get_ylabel()
+        for axes in figure.axes
+        if axes.yaxis.label.get_window_extent().height > axes.get_window_extent().height + 8
+    ] == []
