@@ -36,7 +36,7 @@ Disturb = Callable[[int, str], None]
 """What is called before each file operation with its number, from 1, and its name."""
 
 CLOCK = ("environment", "images_per_second", "seconds", "finished")
-UNLIKE = ("*.pt", "*.pt2", "lock", "events.out.tfevents.*")
+UNLIKE = ("*.pt", "*.pt2", "lock", "*.lock", "events.out.tfevents.*")
 """Files that hold where or when they were written, of which only the names are compared."""
 
 
