@@ -1,4 +1,4 @@
-"""The default number of threads: one for small networks, unless somebody chose a number."""
+"""The default number of threads: one for small networks, unless the user chose a number."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TINY, LARGE = PassFlops(2_000_000, 2_000_000), PassFlops(300_000_000, 300_000_00
 
 @pytest.fixture(autouse=True)
 def three_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A machine of three cores on which nobody chose the number of threads."""
+    """A machine of three cores without a chosen number of threads."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(calling, "_cores", lambda: 3)
@@ -49,26 +49,28 @@ def test_only_small_networks_on_a_cpu_get_one_thread() -> None:
 
 
 @pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
-def test_a_number_in_the_environment_is_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_count_in_the_environment_is_kept(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(name, "3")
 
     assert threads_for(CPU, TINY) == 3
 
 
-def test_a_number_of_the_caller_is_kept() -> None:
+def test_a_thread_count_of_the_caller_is_kept() -> None:
     with with_threads(3):
         assert threads_for(CPU, TINY) == 3
     assert threads_for(CPU, TINY) == 1
 
 
-def test_a_number_that_the_user_gave_to_torch_is_kept() -> None:
+def test_a_thread_count_that_the_user_set_in_torch_is_kept() -> None:
     torch.set_num_threads(2)
     with one_thread_if_small(CPU, TINY):
         assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize(("most", "used"), [(threads.SMALL, 1), (0, 3)])
-def test_the_record_has_the_number_that_computed_it(
+def test_the_record_holds_the_thread_count_of_its_run(
     most: int, used: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(threads, "SMALL", most)

@@ -221,7 +221,7 @@ def test_a_leading_process_excludes_other_processes_but_not_its_helpers(tmp_path
     ],
     ids=["agreed", "within", "begin"],
 )
-def test_a_helper_whose_run_another_process_ends_looks_for_the_record(
+def test_a_helper_looks_for_the_record_if_another_process_ended_its_run(
     do: Callable[[RunStore], object], tmp_path: Path
 ) -> None:
     helper, alone = (RunStore(tmp_path, "0" * 64, (0,)) for _ in range(2))

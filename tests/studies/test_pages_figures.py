@@ -71,16 +71,16 @@ def test_a_study_of_gaps_has_a_figure_of_all_attacks(sheet, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["effects", "attacks"])
-def test_an_attack_has_no_colour_of_its_own(sheet, tmp_path, kind) -> None:
+def test_attacks_have_no_colours_of_their_own(sheet, tmp_path, kind) -> None:
     draw(with_study(sheet, about="gaps"), kind, tmp_path / "a.svg")
     text = (tmp_path / "a.svg").read_text(encoding="utf-8").lower()
-    names = set(ACTIVATION_COLOURS) - {"mish"}  # the axes are black, too
+    names = set(ACTIVATION_COLOURS) - {"mish"}  # the axes are also black
 
     drawn = {name for name in names if ACTIVATION_COLOURS[name].lower() in text}
     assert drawn == {"attacks": {"relu", "silu"}, "effects": {"silu"}}[kind]
 
 
-def test_more_than_five_activations_have_a_named_panel_each(sheet, tmp_path) -> None:
+def test_each_of_more_than_five_activations_has_a_named_panel(sheet, tmp_path) -> None:
     names = ["ReLU", "SILU", "GELU", "ELU", "Mish", "softplus"]
     shapes = tuple(replace(SHAPE, name=name) for name in names)
     draw(replace(sheet, shapes=shapes), "shapes", tmp_path / "a.svg")

@@ -73,7 +73,7 @@ def test_a_shipped_model_is_found_even_if_its_recipe_has_another_name() -> None:
 
 
 def test_the_card_of_one_epoch_of_an_unfinished_run_is_not_its_model(tmp_path: Path) -> None:
-    """The run writes its own card last: a process may be killed before."""
+    """The run writes its own card last, so a process can be killed before that."""
     card = zoo_card("fmnist-sat-tiny-silu-s0")
     trained = card.training
     assert trained

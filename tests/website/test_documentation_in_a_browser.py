@@ -1,4 +1,4 @@
-"""The documentation site as a reader has it: on a screen, a tablet and a phone, light and dark."""
+"""The documentation site in a browser: on a screen, a tablet and a phone, light and dark."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_no_page_scrolls_sideways_or_complains(browser: Browser, documents: str, page: str) -> None:
+def test_no_page_scrolls_sideways_or_writes_to_the_console(
+    browser: Browser, documents: str, page: str
+) -> None:
     for width in (390, 768, 1280):
         browser.open(documents + page, width=width)
         across = browser.run("return document.documentElement.scrollWidth")
@@ -74,7 +76,7 @@ def test_every_text_has_enough_contrast(browser: Browser, documents: str, dark: 
         assert [one for one in browser.faults() if one.startswith("color-contrast")] == []
 
 
-def test_the_site_follows_the_system_at_each_visit(browser: Browser, documents: str) -> None:
+def test_the_site_follows_the_colour_scheme_of_the_system(browser: Browser, documents: str) -> None:
     for dark in (False, True, False):
         browser.open(documents, dark=dark)
 
@@ -86,7 +88,7 @@ def _scheme(dark: bool) -> str:
 
 
 @pytest.mark.parametrize("page", ["reference/cli/", "models/"])
-def test_on_a_screen_help_and_the_table_of_models_are_seen_whole(
+def test_on_a_screen_help_and_the_table_of_models_are_not_cut(
     browser: Browser, documents: str, page: str
 ) -> None:
     browser.open(documents + page, width=1280)
@@ -98,7 +100,7 @@ def test_on_a_screen_help_and_the_table_of_models_are_seen_whole(
     assert cut == []
 
 
-def test_no_table_has_an_empty_head(browser: Browser, documents: str) -> None:
+def test_no_table_has_an_empty_header(browser: Browser, documents: str) -> None:
     for page in ("studies/activations/", "models/fmnist-sat-tiny-silu-s0/"):
         browser.open(documents + page)
         heads = browser.run(
