@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import io
 import os
 import shutil
 import socket
+import stat
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +26,17 @@ _STEM_BYTES, _WORD_BYTES = 200, 60
 
 Most file systems allow 255 bytes, of which endings and the name of a temporary file need some.
 """
+
+
+def open_plain(path: Path) -> io.BufferedReader:
+    """Open a file to read bytes.
+
+    Raises SatbenchError for a pipe or a device, which could wait or go on for ever, and OSError.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise SatbenchError(f"{path} is not a plain file")
+    return path.open("rb")
 
 
 def make_folder(path: Path) -> None:

@@ -78,10 +78,7 @@ def parse_json(text: str, what: str, where: str) -> object:
 
     Raises SatbenchError naming `where`, the field and the problem.
     """
-    if (most := sum(map(text.count, ",[{"))) > MOST_VALUES:
-        raise SatbenchError(
-            f"the {what} {where} has {most:,} values or so: expected at most {MOST_VALUES:,}"
-        )
+    check_count(text, what, where)
     try:
         values: object = json.loads(text, parse_constant=_refuse, object_pairs_hook=_once)
     except RecursionError:
@@ -92,6 +89,14 @@ def parse_json(text: str, what: str, where: str) -> object:
         raise SatbenchError(f"the {what} {where} is not JSON: {error}") from None
     check_plain(values, what, where)
     return values
+
+
+def check_count(text: str, what: str, where: str) -> None:
+    """Raise SatbenchError for JSON text of more than `MOST_VALUES` values; nothing is parsed."""
+    if (most := sum(map(text.count, ",[{"))) > MOST_VALUES:
+        raise SatbenchError(
+            f"the {what} {where} has {most:,} values or so: expected at most {MOST_VALUES:,}"
+        )
 
 
 def parse_object(text: str, what: str, where: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from satbench.core.errors import SatbenchError, listed
+from satbench.core.files import open_plain
 from satbench.core.limits import FREE_BYTES, check_archive
 from satbench.data._dataset import USER, Dataset
 from satbench.data._registry import DATASETS
@@ -157,7 +158,7 @@ def _read(path: Path) -> tuple[Array, Array]:
 
 def _read_npz(path: Path) -> tuple[Array, Array]:
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             _check_unpacked(path)
             stored = np.load(file, allow_pickle=False)
             if isinstance(stored, np.ndarray):

@@ -15,7 +15,7 @@ from typing import Any
 
 from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError, UnknownNameError
-from satbench.core.files import write_text
+from satbench.core.files import open_plain, write_text
 from satbench.core.limits import MOST_CLASSES, MOST_HEADER_BYTES, MOST_PARAMETERS, MOST_PIXELS
 from satbench.core.schema import (
     Number,
@@ -145,7 +145,7 @@ def card_within(path: Path) -> Card | None:
     None if the file has no card or is not safetensors.  Raises SatbenchError for a card that is
     malformed or newer.
     """
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         size = int.from_bytes(file.read(8), "little")
         header = file.read(size) if size <= MOST_HEADER_BYTES else b""
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+from satbench.core.files import open_plain
+
 _ARCHIVE = "a compressed archive: unpack it, and give the file of weights in it"
 _TENSORFLOW = "a TensorFlow checkpoint: convert it first"
 _MAGIC = {
@@ -27,7 +29,7 @@ _SUFFIXES = {
 
 def is_safetensors(path: Path) -> bool:
     """Return whether a file is a safetensors file, by its contents or its name."""
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         start = file.read(9)
     size = path.stat().st_size
     header = int.from_bytes(start[:8], "little")

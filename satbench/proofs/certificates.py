@@ -24,7 +24,8 @@ from satbench.core.errors import SatbenchError
 from satbench.data import Dataset
 from satbench.evaluation.given import Given, find_images, find_model
 from satbench.models import LoadedModel
-from satbench.proofs.verification import check_model
+from satbench.proofs.claims import check_images
+from satbench.proofs.verification import check_model, differing_answers
 from satbench.records.certificates import (
     CERTIFIED,
     MARGIN_STEP,
@@ -36,6 +37,7 @@ from satbench.records.certificates import (
     read_certificate,
     read_proofs,
 )
+from satbench.records.limits import check_certificate_limits
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,12 @@ def verify_certificate(
 
 def _examined(path: Path, given: Given, seen: Callable[[int], None]) -> VerifiedCertificate:
     told = read_certificate(path)
-    faults: list[str] = []
+    faults = list(check_certificate_limits(told))
     checked = VerifiedCertificate(path, told.n, 0, faults, told.clean_correct, told.certified)
     try:
         proofs = read_proofs(proofs_path(path), most=told.n)
     except SatbenchError as error:
-        return replace(checked, faults=[str(error)])
+        return replace(checked, faults=[*faults, str(error)])
     faults += _against_proofs(told, proofs)
     dataset = find_images(told, given)
     if dataset is None or dataset.digest != told.dataset.digest:
@@ -102,7 +104,14 @@ def _examined(path: Path, given: Given, seen: Callable[[int], None]) -> Verified
         )
     loaded = find_model(told, given)
     faults += check_model(told, loaded)
+    faults += check_images(told.dataset, dataset, given) if dataset else ()
     if faults or dataset is None:
+        return checked
+    if differing_answers(told, dataset, loaded) == "logits":
+        faults.append(
+            f"the model is not the certificate's: {loaded.info.name} here has the same weights, "
+            "but gives other logits on the first images"
+        )
         return checked
     found = _Opened(told, proofs, dataset, loaded)
     faults += _check_images(found, seen)

@@ -41,7 +41,7 @@ from satbench.records.flags import (
     flags_from_result,
     not_diagnosed,
 )
-from satbench.records.record import WRONG_CLEAN, Diagnosis, Record, StageResult
+from satbench.records.record import WRONG_CLEAN, DatasetInfo, Diagnosis, Record, StageResult
 from satbench.records.witnesses import Witnesses
 
 LEAST, MOST, BESIDE = 0.5, 6, 60
@@ -76,7 +76,7 @@ class OpenedRecord:
 def check_claims(found: OpenedRecord, given: Given) -> Iterator[str]:
     """Yield the inconsistencies, one sentence each; no attack is run."""
     record = found.record
-    yield from _check_images(record, found.dataset, given)
+    yield from check_images(record.dataset, found.dataset, given)
     yield from _check_suite(record, given)
     stages = _stages(record, given)
     yield from _check_expenses(record, stages)
@@ -114,8 +114,8 @@ def _check_examined(record: Record) -> Iterator[str]:
         )
 
 
-def _check_images(record: Record, dataset: Dataset, given: Given) -> Iterator[str]:
-    recorded = record.dataset
+def check_images(recorded: DatasetInfo, dataset: Dataset, given: Given) -> Iterator[str]:
+    """Yield the differences between images found here and those of a record or certificate."""
     if recorded.split != dataset.split:
         yield f"the images are of the split {dataset.split}, in the record of {recorded.split!r}"
     if recorded.split != USER and recorded.classes != dataset.classes:

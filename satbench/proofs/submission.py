@@ -16,6 +16,7 @@ from torch import Tensor
 
 from satbench.core.digests import digest_file
 from satbench.core.errors import SatbenchError
+from satbench.core.files import open_plain
 from satbench.core.limits import check_archive
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
@@ -84,7 +85,7 @@ def _read(path: Path) -> NDArray[np.generic]:
             found = torch.load(path, map_location="cpu", weights_only=True)
         elif path.suffix in (".npy", ".npz"):
             _check_unpacked(path)
-            with path.open("rb") as file:
+            with open_plain(path) as file:
                 stored = np.load(file, allow_pickle=False)
                 found = stored if isinstance(stored, np.ndarray) else dict(stored)
         else:

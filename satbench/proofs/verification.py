@@ -35,6 +35,7 @@ from satbench.preflight.preflight import Needs, check_set_up
 from satbench.proofs.checking import check_verdicts
 from satbench.proofs.claims import OpenedRecord, check_claims, check_flags, flags_here
 from satbench.records.answers import Difference, difference
+from satbench.records.certificates import Certificate
 from satbench.records.check import check_record
 from satbench.records.record import WRONG_CLEAN, Record, read_record
 from satbench.records.witnesses import Witnesses, find_witnesses, read_witnesses
@@ -187,7 +188,9 @@ def _check_diagnosis(found: OpenedRecord, given: Given) -> list[str]:
     return [] if here is None else list(check_flags(found.record, here))
 
 
-def differing_answers(record: Record, dataset: Dataset, loaded: LoadedModel) -> Difference:
+def differing_answers(
+    record: Record | Certificate, dataset: Dataset, loaded: LoadedModel
+) -> Difference:
     """Return in what a user's own model differs from that of the record."""
     if is_of_own_code(loaded.info.source):
         threat = Threat.of(record.norm, record.eps)

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from satbench.core.digests import digest_arrays, digest_json
 from satbench.core.errors import SatbenchError
-from satbench.core.files import atomic_path, file_stem, write_text
+from satbench.core.files import atomic_path, file_stem, open_plain, write_text
 from satbench.core.limits import MOST_PROOF_BYTES, check_archive
-from satbench.core.schema import Number, convert, parse_schema, read_text
+from satbench.core.schema import Number, check_count, convert, parse_schema, read_text
 from satbench.core.stats.intervals import wilson_interval
 from satbench.core.threat import Threat
 from satbench.records.record import DatasetInfo, Environment, ModelInfo, leave_out_unknown
@@ -229,10 +229,11 @@ def _faults(told: Certificate) -> Iterator[str]:
 
 
 def is_certificate(text: str) -> bool:
-    """Return whether JSON text is that of a certificate; false if it is no JSON."""
+    """Return whether JSON text is that of a certificate; false if it is no JSON, or too large."""
     try:
+        check_count(text, KIND, "")
         values = json.loads(text)
-    except (ValueError, RecursionError):
+    except (SatbenchError, ValueError, RecursionError):
         return False
     return isinstance(values, dict) and values.get("kind") == KIND
 
@@ -287,7 +288,7 @@ def read_proofs(path: Path, most: int) -> Proofs:
     that declares more than `MOST_PROOF_BYTES`.
     """
     try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        with open_plain(path) as file, zipfile.ZipFile(file) as archive:
             check_archive(archive, path, MOST_PROOF_BYTES)
             for name, (kind, form) in _FORMS.items():
                 _check_declared(archive, name, kind, form)
@@ -325,7 +326,7 @@ def _check_lengths(proofs: Proofs, most: int) -> None:
     images = proofs.indices
     if len(images) > most or len(proofs.methods) != len(images):
         raise ValueError(f"expected the proofs of at most {most} images, and a method for each")
-    if len(images) and (images[0] < 0 or images[-1] >= most or (np.diff(images) <= 0).any()):
+    if len(images) and (images.min() < 0 or images.max() >= most or (np.diff(images) <= 0).any()):
         raise ValueError("expected the places of images, ascending")
     if len(proofs.slope_of) != len(proofs.slopes) or len(proofs.tree_of) != len(proofs.tree_ends):
         raise ValueError("there are slopes or trees of no image")
@@ -333,7 +334,9 @@ def _check_lengths(proofs: Proofs, most: int) -> None:
         raise ValueError("there are not as many points as nodes")
     ends = np.vstack([np.zeros((1, 2), np.int64), proofs.tree_ends])
     last = (len(proofs.nodes), len(proofs.betas))
-    if (np.diff(ends, axis=0) < 0).any() or tuple(ends[-1].tolist()) != last:
+    # Ends within the arrays have differences that do not overflow.
+    is_within = (ends >= 0).all() and (ends <= last).all()
+    if not is_within or (np.diff(ends, axis=0) < 0).any() or tuple(ends[-1].tolist()) != last:
         raise ValueError("the trees do not end where their nodes do")
     for name in ("slope_of", "tree_of"):
         rows = getattr(proofs, name)

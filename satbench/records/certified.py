@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from satbench.core.threat import Threat
 from satbench.records.certificates import CERTIFIED, Certificate
+from satbench.records.limits import check_certificate_limits
 from satbench.records.record import SURVIVED, Record
 
 
@@ -30,13 +31,16 @@ def countable_certificates(
 ) -> tuple[list[Certificate], list[str]]:
     """Return the certificates that no record contradicts, and a sentence for each other.
 
+    One with values that no certification would have written does not count either.
     A record contradicts a certificate if it has broken a certified image of the same model within
     the same ball or a smaller one.
     """
     found, faults = [], []
     for one in certificates:
-        fault = next((text for record in records if (text := contradiction(one, record))), "")
+        fault = next(check_certificate_limits(one), "")
         if fault:
+            faults.append(f"the certificate of {one.model.name} does not count: {fault}")
+        elif fault := next(filter(None, (contradiction(one, record) for record in records)), ""):
             faults.append(fault)
         else:
             found.append(one)

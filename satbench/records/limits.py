@@ -1,4 +1,4 @@
-"""The limits of a record: values that no run of satbench would write."""
+"""The limits of records and certificates: values that no run of satbench would write."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from satbench.records.record import Environment, Record, StageResult
+from satbench.core.threat import show_fraction
+from satbench.records.answers import digest_answers
+from satbench.records.certificates import Certificate
+from satbench.records.record import DatasetInfo, Environment, ModelInfo, Record, StageResult
 
 BORN = datetime(2026, 11, 24, tzinfo=UTC)
 """The day of the first record."""
@@ -26,21 +29,43 @@ _MOST_LETTERS = 200
 def check_limits(record: Record) -> Iterator[str]:
     """Yield one sentence for each value that no run would have written."""
     yield from _check_age(record)
-    yield from _check_model(record)
+    yield from _check_model(record.model)
     yield from _check_credits(record)
     yield from _check_environment(record.environment)
     if not _DIGEST.fullmatch(record.witnesses_digest):
         yield "the digest of the witnesses is none: expected 64 digits of 0-9a-f"
-    if not _DIGEST.fullmatch(record.dataset.digest):
-        yield "the digest of the images is none: expected 64 digits of 0-9a-f"
-    if not record.dataset.split or record.dataset.classes < 1 or record.dataset.population < 0:
-        yield "the images have no split, or a number of classes below 1"
+    yield from _check_images(record.dataset)
     if not -(2**63) <= record.seed < 2**64:
         yield f"the seed {record.seed} is beyond 64 bits"
     for number, stage in enumerate(record.stages, 1):
         passes = stage.forwards + stage.backwards + stage.source_forwards + stage.source_backwards
         if passes > MOST_PASSES:
             yield f"stage {number}, {stage.attack}, has {passes} passes, which no run makes"
+
+
+def check_certificate_limits(told: Certificate) -> Iterator[str]:
+    """Yield one sentence for each value that no certification would have written."""
+    yield from _check_model(told.model)
+    yield from _check_environment(told.environment)
+    yield from _check_images(told.dataset)
+    if told.dataset.population:
+        yield "the images are said to be drawn from others, which no certification does"
+    answers = told.model.answers
+    if answers and digest_answers(answers) != told.model.answers_digest:
+        yield "the model's answers are not those of their digest"
+    if _has_code(told.model) and not answers:
+        yield f"a model given as a {told.model.source} is known by its answers, which are missing"
+    if not _DIGEST.fullmatch(told.proofs_digest):
+        yield "the digest of the proofs is none: expected 64 digits of 0-9a-f"
+    if (told.norm, told.eps) != (told.threat.norm, show_fraction(told.threat.eps)):
+        yield f"the threat model is not written as satbench does, {told.threat}"
+
+
+def _check_images(images: DatasetInfo) -> Iterator[str]:
+    if not _DIGEST.fullmatch(images.digest):
+        yield "the digest of the images is none: expected 64 digits of 0-9a-f"
+    if not images.split or images.classes < 1 or images.population < 0:
+        yield "the images have no split, or a number of classes below 1"
 
 
 def _check_age(record: Record) -> Iterator[str]:
@@ -67,14 +92,16 @@ def _check_age(record: Record) -> Iterator[str]:
         yield f"no record of schema 1 was made after {SCHEMA_2.isoformat()}"
 
 
-def _check_model(record: Record) -> Iterator[str]:
-    model = record.model
-    has_code = model.source in ("factory", "python", "torchhub")
-    has_code = has_code or model.source.startswith("plug-in")
-    if model.answers_digest and not has_code:
+def _check_model(model: ModelInfo) -> Iterator[str]:
+    if model.answers_digest and not _has_code(model):
         yield f"a model of the source {model.source} is known by its weights and has no answers"
     if model.parameters < 0 or not _DIGEST.fullmatch(model.weights_digest):
         yield "the weights are none: expected a number of parameters and 64 digits of 0-9a-f"
+
+
+def _has_code(model: ModelInfo) -> bool:
+    named = ("factory", "python", "torchhub")
+    return model.source in named or model.source.startswith("plug-in")
 
 
 def _check_credits(record: Record) -> Iterator[str]:
@@ -115,7 +142,7 @@ def _check_environment(environment: Environment) -> Iterator[str]:
     made, now = _moment(environment.finished), datetime.now(UTC)
     if made is None or not BORN <= made <= now + timedelta(days=1):
         yield (
-            f"the record was finished at {environment.finished[:40]!r}: expected a time such as "
+            f"it was finished at {environment.finished[:40]!r}: expected a time such as "
             f"{BORN.isoformat()}, from then until now"
         )
     seconds = [environment.clean_seconds, *environment.stage_seconds]

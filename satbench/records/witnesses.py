@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from satbench.core.digests import array_head, digest_arrays
 from satbench.core.errors import SatbenchError
-from satbench.core.files import atomic_path
+from satbench.core.files import atomic_path, open_plain
 from satbench.core.limits import MOST_WITNESS_BYTES, check_archive
 
 _CHUNK_BYTES = 2**20
@@ -171,7 +171,7 @@ def read_witnesses(path: Path, most: int | None = None) -> Witnesses:
     that declares more images, or more than `MOST_WITNESS_BYTES`.
     """
     try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        with open_plain(path) as file, zipfile.ZipFile(file) as archive:
             shape = _declared_shape(archive, path, most)
             with archive.open("indices.npy") as member:
                 indices = npy.read_array(member, allow_pickle=False, max_header_size=MOST_HEADER)

@@ -25,8 +25,11 @@ def records(tmp_path: Path) -> Path:
     counted_wrong["stages"][0]["broken"] += 1
     (folder / "n.json").write_text(json.dumps(counted_wrong))
     (folder / "o.json").write_text(good)  # of the same run again
+    certificates = tmp_path / "certificates"
+    certificates.mkdir()
     for number, text in enumerate(BAD):
         (folder / f"bad{number}.json").write_text(text)
+        (certificates / f"wrong{number}.json").write_text(text)
     return folder
 
 
@@ -34,9 +37,10 @@ def test_a_board_is_built_without_bad_records_and_names_them(records: Path) -> N
     built = CliRunner().invoke(leaderboard, ["build", "--records", str(records)])
 
     named = [line for line in built.stderr.splitlines() if line.startswith("satbench: left out")]
-    assert (built.exit_code, len(named)) == (0, len(BAD) + 2)
+    assert (built.exit_code, len(named)) == (0, 2 * len(BAD) + 2)
     assert sum("cannot be counted" in line for line in named) == 1
-    assert all(any(f"{path.name}" in line for line in named) for path in records.glob("bad*"))
+    bad = (*records.glob("bad*"), *records.parent.glob("certificates/*"))
+    assert all(any(f"{path.name}" in line for line in named) for path in bad)
     table = (records.parent / "leaderboard.csv").read_text().splitlines()
     assert len(table) == 2
 
@@ -49,7 +53,10 @@ def test_check_fails_if_a_record_is_left_out_even_if_all_files_are_up_to_date(
     checked = CliRunner().invoke(leaderboard, [*words, "--check"])
     for path in (*records.glob("bad*"), records / "n.json", records / "o.json"):
         path.unlink()
+    certificates = CliRunner().invoke(leaderboard, [*words, "--check"])
+    for path in records.parent.glob("certificates/*"):
+        path.unlink()
     again = CliRunner().invoke(leaderboard, [*words, "--check"])
 
-    assert (checked.exit_code, again.exit_code) == (1, 0)
+    assert (checked.exit_code, certificates.exit_code, again.exit_code) == (1, 1, 0)
     assert "out of date:" not in checked.stderr

@@ -19,7 +19,7 @@ from msgspec import UNSET, UnsetType
 from satbench.board.imported.activations import activation_table
 from satbench.board.imported.rows import Imported, ImportedRow, check_percent
 from satbench.core.errors import SatbenchError
-from satbench.core.schema import convert, parse_object, read_text
+from satbench.core.schema import check_count, convert, parse_object, read_text
 from satbench.core.text.terminal import one_line
 from satbench.core.threat import Threat
 
@@ -148,6 +148,7 @@ def _row(path: Path, table: Any) -> ImportedRow:
 
 def _parsed(text: str, where: str) -> dict[str, Any]:
     """Read an entry's JSON; one of RobustBench's entries has a name twice, with the same value."""
+    check_count(text, _WHAT, where)
     with suppress(ValueError, TypeError, RecursionError):  # the reader below has a better message
         pairs = json.loads(text, object_pairs_hook=list)
         different = {repr(pair): pair for pair in pairs}
