@@ -15,7 +15,11 @@ from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat, show_fraction
 from satbench.records.answers import known_again
 from satbench.records.certificates import Certificate
-from satbench.records.certified import certificates_of, countable_certificates
+from satbench.records.certified import (
+    certificates_of,
+    certificates_without_row,
+    countable_certificates,
+)
 from satbench.records.check import check_record
 from satbench.records.rechecks import RecheckRecord, read_rechecks
 from satbench.records.record import DatasetInfo, ModelInfo, Record
@@ -106,6 +110,7 @@ def defined_board(definition: BoardDefinition, left_out: list[str] | None = None
     rechecks = read_rechecks(definition.rechecks, left_out)
     certificates = definition.read_certificates(left_out)
     benchmarks = build_board(records, references, left_out, rechecks, certificates).benchmarks
+    name_certificates_without_row(certificates, records, left_out)
     if len(benchmarks) != 1:
         digests = ", ".join(one.dataset.digest[:12] for one in benchmarks)
         raise SatbenchError(
@@ -113,6 +118,20 @@ def defined_board(definition: BoardDefinition, left_out: list[str] | None = None
             f"digests {digests}"
         )
     return Board((replace(benchmarks[0], columns=definition.columns),))
+
+
+def name_certificates_without_row(
+    certificates: Sequence[Certificate], records: Sequence[Record], left_out: list[str] | None
+) -> None:
+    """Add a sentence to `left_out` for each certificate of no row; raise the first without a list.
+
+    Otherwise a certificate with changed weights would stay in the folder unnoticed.
+    """
+    faults = certificates_without_row(certificates, records)
+    if faults and left_out is None:
+        raise SatbenchError(faults[0])
+    if left_out is not None:
+        left_out += faults
 
 
 def _by_benchmark(records: Sequence[Record]) -> Mapping[tuple[str, Threat], list[Record]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from satbench.board.agreement import render_agreements
-from satbench.board.board import Board, build_board, defined_board
+from satbench.board.board import Board, build_board, defined_board, name_certificates_without_row
 from satbench.board.calibration import render_flags, trials_of
 from satbench.board.cost import render_costs
 from satbench.board.definition import BoardDefinition, board_definition, board_definitions
@@ -156,7 +156,9 @@ def read_board(records: Path, left_out: list[str] | None = None) -> Board:
     beside = read_records(references, left_out) if references.is_dir() else ()
     rechecks = read_rechecks(records.resolve().parent / "rechecks", left_out)
     certificates = read_certificates(records.resolve().parent / "certificates", left_out)
-    return build_board(found, beside, left_out, rechecks, certificates)
+    board = build_board(found, beside, left_out, rechecks, certificates)
+    name_certificates_without_row(certificates, found, left_out)
+    return board
 
 
 def board_files(

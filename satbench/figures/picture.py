@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from satbench.core.errors import SatbenchError
 from satbench.core.files import atomic_path
+from satbench.core.text.characters import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,14 +65,28 @@ class DrawnFigure:
         path = Path(path)
         check_format(path)
         with _styled(), atomic_path(path) as temporary:
+            _make_harmless(self.figure)
             self.figure.savefig(temporary, format=path.suffix[1:], metadata=_METADATA[path.suffix])
         return path
 
     def _repr_png_(self) -> bytes:
         held = BytesIO()
         with _styled():
+            _make_harmless(self.figure)
             self.figure.savefig(held, format="png", metadata=_METADATA[".png"])
         return held.getvalue()
+
+
+def _make_harmless(figure: Figure) -> None:
+    """Show control characters and marks of direction in a figure's texts; XML allows none."""
+    from matplotlib.text import Text
+
+    for one in figure.findobj(Text):
+        if (
+            isinstance(one, Text)
+            and (shown := visible(one.get_text(), keep="\n")) != one.get_text()
+        ):
+            one.set_text(shown)
 
 
 @contextmanager

@@ -26,6 +26,19 @@ def certificates_of(
     return [one for one in certificates if any(_same_subject(one, record) for record in records)]
 
 
+def certificates_without_row(
+    certificates: Sequence[Certificate], records: Sequence[Record]
+) -> list[str]:
+    """Return a sentence for each certificate of no model, images and ball of `records`."""
+    used = certificates_of(records, certificates)
+    return [
+        f"the certificate {one.identity[:12]} of {one.model.name} within {one.threat} is of no "
+        "row: no record on the board has its weights, images and threat model"
+        for one in certificates
+        if one not in used
+    ]
+
+
 def countable_certificates(
     certificates: Sequence[Certificate], records: Sequence[Record]
 ) -> tuple[list[Certificate], list[str]]:

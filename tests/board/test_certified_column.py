@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from satbench.board.board import build_board
+from satbench.board.publish import read_board
 from satbench.core.errors import SatbenchError
-from satbench.records.certificates import Certificate, certificate_identity
+from satbench.records.certificates import Certificate, certificate_identity, write_certificate
 from satbench.records.certified import contradiction
 from satbench.records.record import Record
 
@@ -70,6 +72,26 @@ def test_a_certified_image_that_a_record_has_broken_is_refused(make_record: Make
     (benchmark,) = build_board([record], left_out=left_out, certificates=[wrong]).benchmarks
     assert len(left_out) == 1
     assert benchmark.rows[0].value("certified") is None
+
+
+@pytest.mark.parametrize("is_of_a_row", [True, False])
+def test_a_certificate_of_no_row_is_named(
+    is_of_a_row: bool, make_record: MakeRecord, tmp_path: Path
+) -> None:
+    record = make_record([-1, -1, 1, 0])
+    told = certificate(record, [1, -1, -1, 0])
+    weights = told.model.weights_digest if is_of_a_row else "f" * 64
+    model = replace(told.model, weights_digest=weights)
+    identity = certificate_identity(model, told.dataset, told.threat, "ibp", None)
+    for folder in ("records", "certificates"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "records" / "r.json").write_text(record.to_json())
+    write_certificate(
+        replace(told, model=model, identity=identity), tmp_path / "certificates" / "c.json"
+    )
+    left_out: list[str] = []
+    read_board(tmp_path / "records", left_out)
+    assert len(left_out) == (not is_of_a_row)
 
 
 def test_only_a_break_within_the_certified_ball_contradicts(make_record: MakeRecord) -> None:

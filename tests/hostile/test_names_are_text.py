@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
@@ -332,6 +333,17 @@ def test_a_figure_shows_a_dollar_sign_as_text(tmp_path: Path) -> None:
     path = tmp_path / "x.svg"
     heat_map([[0.5]], [r"$\frac{$"], [r"$x^$"], "$", path)
     assert path.stat().st_size > 0
+
+
+def test_a_figure_has_no_control_characters(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from satbench.figures.sandwich import SandwichLine, sandwich_figure
+
+    path = tmp_path / "x.svg"
+    name = "net\x1b[31m\u202etxt<b>"
+    sandwich_figure([SandwichLine(name, "relu", "linf", name, 9, 8, [0.1], [5], [7])], path)
+    ElementTree.parse(path)
+    assert not {"\x1b", "\u202e"} & set(path.read_text())
 
 
 @pytest.mark.slow
