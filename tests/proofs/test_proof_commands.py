@@ -183,7 +183,7 @@ def test_verify_needs_records_or_all(board: Path, run: Run) -> None:
 
 def test_all_committed_records_are_found() -> None:
     assert {"records", "reference"} == {path.parent.name for path in committed_records()}
-    assert 297 == len(committed_records())
+    assert 320 == len(committed_records())
 
 
 @pytest.mark.slow
