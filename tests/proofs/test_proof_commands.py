@@ -18,6 +18,7 @@ from satbench.core.threat import Threat
 from satbench.data import Dataset, load_dataset
 from satbench.evaluation.run import Evaluation, run_evaluation
 from satbench.models import load_model, request_model
+from satbench.proofs.either import committed_files, verify_file
 from satbench.proofs.verification import committed_records, verify_record
 from satbench.records.record import read_record, write_record
 from satbench.records.witnesses import witnesses_path
@@ -49,7 +50,8 @@ def board(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     for one in (original, witnesses_path(original)):
         (folder / one.name).write_bytes(one.read_bytes())
     made = replace(board_definition("fashion-mnist-linf-0.1"), folder=tmp_path)
-    monkeypatch.setattr("satbench.proofs.verification.board_definitions", lambda: [made])
+    for module in ("verification", "either"):
+        monkeypatch.setattr(f"satbench.proofs.{module}.board_definitions", lambda: [made])
     return folder / original.name
 
 
@@ -184,12 +186,13 @@ def test_verify_needs_records_or_all(board: Path, run: Run) -> None:
 def test_all_committed_records_are_found() -> None:
     assert {"records", "reference"} == {path.parent.name for path in committed_records()}
     assert 320 == len(committed_records())
+    assert 4 == len(set(committed_files()) - set(committed_records()))
 
 
 @pytest.mark.slow
 def test_every_committed_witness_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("satbench.evaluation.given.load_dataset", load_dataset)
 
-    assert {path.name: verify_record(path).faults for path in committed_records()} == {
-        path.name: [] for path in committed_records()
+    assert {path.name: verify_file(path).faults for path in committed_files()} == {
+        path.name: [] for path in committed_files()
     }
