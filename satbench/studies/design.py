@@ -139,9 +139,9 @@ class Study:
     for their number.  A study `about` "gaps" first asks how much the paper's evaluation misses of
     what the verdict finds; one about "convergence" asks whether the attack has converged along its
     first axis.  `masked` are arms made to resist gradient attacks.  `measured` adds the gradient
-    measures. `axes` are figures of robust accuracy against a number; `shapes` are activations by
-    name, for a figure of them and their derivatives; `caveats` are caveats besides those of every
-    study.
+    measures.  `registered` says that the plan was committed before the first run.  `axes` are
+    figures of robust accuracy against a number; `shapes` are activations by name, for a figure of
+    them and their derivatives; `caveats` are caveats besides those of every study.
     """
 
     name: str
@@ -165,6 +165,7 @@ class Study:
     primary: Pool | None = None
     about: Literal["effects", "gaps", "convergence"] = "effects"
     masked: tuple[str, ...] = ()
+    registered: bool = False
 
     def __post_init__(self) -> None:
         arms, columns = [one.name for one in self.arms], [one.name for one in self.evaluations]

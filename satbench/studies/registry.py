@@ -54,6 +54,18 @@ STUDIES = Registry(
             "satbench.studies.definitions.recipe_sensitivity:study",
             "does the effect of a smooth activation survive another recipe?",
         ),
+        Entry(
+            "smoothness-0.03",
+            "satbench.studies.definitions.smoothness:small_radius",
+            "pre-registered: smooth activations at eps 0.03, PGD-1 and PGD-2, ten seeds",
+            f"{_PAPER}, sections 3.2 and 4.1",
+        ),
+        Entry(
+            "smoothness-0.1",
+            "satbench.studies.definitions.smoothness:large_radius",
+            "pre-registered: the same at eps 0.1",
+            f"{_PAPER}, sections 3.2 and 4.1",
+        ),
     ),
 )
 """Each target maps the name of a recipe to its `Study`."""

@@ -1,0 +1,77 @@
+"""The pre-registered study: does a smooth activation help where PGD has converged?
+
+docs/studies/preregistration.md was committed before the first run.
+"""
+
+from __future__ import annotations
+
+from satbench.studies.definitions.shared import COLUMNS, PGD, VERDICT
+from satbench.studies.design import Arm, Pair, Pool, Study
+
+_SMOOTH = "softplus(10)"
+_PGD1 = "pgd(steps=1,step=eps,restarts=1,start=uniform,keep=last)"
+_PGD2 = "pgd(steps=2,step=0.75*eps,restarts=1,start=uniform,keep=last)"
+
+_NETS: dict[str, dict[str, object]] = {
+    "ReLU": {"activation": "relu"},
+    "SILU": {"activation": "silu"},
+    "parametric softplus": {"activation": "parametric-softplus"},
+    "ELU": {"activation": "elu"},
+    "ReLU, smooth backward": {
+        "activation": "relu",
+        "attack_backward": _SMOOTH,
+        "update_backward": _SMOOTH,
+    },
+}
+_SMOOTH_NETS = ("SILU", "parametric softplus", "ELU")
+_ATTACKERS = {"PGD-2": _PGD2, "PGD-1": _PGD1}
+
+EPOCHS = 8
+"""Unless the pilot in docs/studies/preregistration.md asks for 16."""
+
+
+def small_radius(recipe: str) -> Study:
+    """Return the study at eps 0.03, with the primary question."""
+    return _study(recipe, "0.03")
+
+
+def large_radius(recipe: str) -> Study:
+    """Return the study at eps 0.1, where single-step training may collapse."""
+    return _study(recipe, "0.1")
+
+
+def _study(recipe: str, eps: str) -> Study:
+    arms = {
+        f"{net}, {attacker}": {**settings, "attack": attack}
+        for attacker, attack in _ATTACKERS.items()
+        for net, settings in _NETS.items()
+    }
+    # PGD-1 takes 4 passes a step of training, PGD-2 takes 6.
+    arms["ReLU, PGD-1, as many passes"] = {**arms["ReLU, PGD-1"], "epochs": EPOCHS * 3 // 2}
+    smooth = tuple(Pair(f"{net}, PGD-2", "ReLU, PGD-2") for net in _SMOOTH_NETS)
+    others = [
+        Pair(f"{net}, {attacker}", f"ReLU, {attacker}")
+        for attacker in _ATTACKERS
+        for net in _NETS
+        if net != "ReLU"
+    ]
+    return Study(
+        name=f"smoothness-{eps}",
+        title=f"Does a smooth activation help where PGD has converged? eps {eps}",
+        section="sections 3.2 and 4.1",
+        question="Is a network with a smooth activation more robust than one with ReLU, if both "
+        "are trained by the same attacker, long enough, and with ten seeds?",
+        setup="Pre-registered in docs/studies/preregistration.md.  Every network is trained by "
+        "PGD-1 with a step of eps and by PGD-2, with batch-norm in eval mode while the attack "
+        "searches, as in the paper's code.",
+        arms=tuple(Arm(name, settings) for name, settings in arms.items()),
+        seeds=10,
+        evaluations=COLUMNS,
+        verdict=VERDICT,
+        paper_verdict=PGD.name,
+        primary=Pool("the smooth activations under PGD-2", "ReLU under PGD-2", smooth),
+        contrasts=(*others, Pair("ReLU, PGD-2", "ReLU, PGD-1, as many passes")),
+        base={"threat": f"linf:{eps}", "attack_mode": "eval", "epochs": EPOCHS},
+        recipe=recipe,
+        registered=True,
+    )
