@@ -33,7 +33,8 @@ LINES = {
         'Entry("bars", "satbench.data.bars:load", "16×16 computed images, 4 classes", "our own"),',
     ),
 }
-NOT_OF_A_CHECKOUT = (".git", ".venv*", "__pycache__", ".*_cache", "runs", "site", "dist", "build")
+NOT_OF_A_CHECKOUT = shutil.ignore_patterns(".git", ".venv*", "__pycache__", ".*_cache", ".runs")
+MADE_AT_THE_TOP = {"runs", "results", "demo", "site", "page", "dist", "build"}
 TOOLS = {"pytest": "pytest", "mypy": "mypy", "basedpyright": "basedpyright", "satbench": "satbench"}
 
 
@@ -41,7 +42,13 @@ TOOLS = {"pytest": "pytest", "mypy": "mypy", "basedpyright": "basedpyright", "sa
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of this checkout, with an environment that runs the copy's code and no other."""
     folder = tmp_path_factory.mktemp("stranger") / "satbench"
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*NOT_OF_A_CHECKOUT))
+    shutil.copytree(
+        ROOT,
+        folder,
+        ignore=lambda place, names: (
+            NOT_OF_A_CHECKOUT(place, names) | (MADE_AT_THE_TOP if Path(place) == ROOT else set())
+        ),
+    )
     venv.create(folder / ".venv", with_pip=False)
     (packages,) = (folder / ".venv").glob("lib/python*/site-packages")
     # The packages installed here but for satbench: files in there that add folders are not read.

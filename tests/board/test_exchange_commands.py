@@ -134,7 +134,7 @@ def test_what_cannot_be_done_is_one_sentence(words: tuple[str, ...], said: str) 
 def test_the_boards_of_the_issue_are_there() -> None:
     threats = {(one.dataset.partition(":")[0], str(one.threat)) for one in board_definitions()}
 
-    assert threats == {
+    assert threats >= {  # a contributor may add boards
         ("fashion-mnist", "linf:0.1"),
         ("fashion-mnist", "linf:0.05"),
         ("fashion-mnist", "l2:1"),
