@@ -268,7 +268,7 @@ def make_row(
         records=tuple(sorted(records, key=lambda record: record.identity)),
         attacks=tuple(sorted({stage.attack for stage in searches})),
         passes_per_image=passes / len(robust),
-        flags=doubts_of(records, robust, checked),
+        flags=doubts_of(records, _in_doubt(robust, masks["certified"]), checked),
         cost=cost_of(runs),
         agreement=agreement_of(runs),
         masks=measured,
@@ -304,6 +304,13 @@ def _standing(record: Record, stages: int) -> NDArray[np.bool_]:
     verdicts = np.asarray(record.verdicts)
     standing: NDArray[np.bool_] = (verdicts == SURVIVED) | (verdicts > stages)
     return standing
+
+
+def _in_doubt(robust: NDArray[np.bool_], certified: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """Return the survivors, (N,), or none if a certificate covers them all."""
+    if certified is None or (robust & ~certified).any():
+        return robust
+    return np.zeros_like(robust)
 
 
 def _column(

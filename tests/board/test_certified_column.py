@@ -13,7 +13,8 @@ from satbench.board.publish import read_board
 from satbench.core.errors import SatbenchError
 from satbench.records.certificates import Certificate, certificate_identity, write_certificate
 from satbench.records.certified import contradiction
-from satbench.records.record import Record
+from satbench.records.flags import Flag
+from satbench.records.record import Diagnosis, Record
 
 MakeRecord = Callable[..., Record]
 
@@ -47,6 +48,22 @@ def test_a_row_has_the_share_of_images_that_a_certificate_covers(make_record: Ma
     assert benchmark.rows[0].value("certified") == 0.5
     (benchmark,) = build_board([record]).benchmarks
     assert benchmark.rows[0].value("certified") is None
+
+
+@pytest.mark.parametrize(("verdicts", "flagged"), [([1] * 30, False), ([1] * 29 + [-1], True)])
+def test_a_number_that_a_certificate_covers_whole_is_not_in_doubt(
+    verdicts: list[int], flagged: bool, make_record: MakeRecord
+) -> None:
+    sign = Flag("zero-gradient", 30, 30, "the gradient is 0", "run square")
+    record = make_record([-1] * 30 + [1] * 9 + [0])
+    record = replace(record, diagnosis=Diagnosis([sign], 0, 0))
+    (benchmark,) = build_board([record]).benchmarks
+    assert "zero-gradient" in {flag.name for flag in benchmark.rows[0].flags or ()}
+
+    covered = [certificate(record, [*verdicts, *[-1] * 9, 0])]
+    (benchmark,) = build_board([record], certificates=covered).benchmarks
+    found = {flag.name for flag in benchmark.rows[0].flags or ()}
+    assert ("zero-gradient" in found) == flagged
 
 
 def test_a_certificate_of_another_subject_gives_no_number(make_record: MakeRecord) -> None:
