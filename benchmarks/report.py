@@ -61,16 +61,16 @@ SECTIONS = (
         "backwards. The same judge counts `survive` for all. `differ` counts the images whose "
         "verdict differs from satbench's. The large network is pyautoattack's ResNet-18, "
         "which is not robust at any useful radius. At 0.25/255 (1/1020) most of its images "
-        "survive, so it stands in for a robust model. An evaluation has a fixed cost of some "
+        "survive, so it stands in for a robust model. *lite0* is EfficientNet-Lite0 with its "
+        "ImageNet weights, on photographs of 224×224. An evaluation has a fixed cost of some "
         "30 to 100 milliseconds, which few images of a small net do not earn back.",
         pgd_table,
     ),
     Section(
         "AutoAttack's parts compared with pyautoattack",
         "autoattack*.json",
-        "Each part runs separately on the same images with the same seeds. The package attacks the "
-        "original model, and the same judge counts. These tables also time the inner engine: an "
-        "earlier version of the script made them.",
+        "Each part runs separately on the same images with the same seeds, by `satbench.evaluate`. "
+        "The package attacks the original model, and the same judge counts.",
         autoattack_table,
     ),
     Section(
