@@ -14,6 +14,8 @@ from satbench.calling.threads import with_threads
 from satbench.engine.machine import threads
 from satbench.engine.machine.flops import PassFlops
 from satbench.engine.machine.threads import one_thread_if_small
+from satbench.evaluation.config import eval_config
+from satbench.evaluation.cost.forecast import forecast
 from satbench.records.record import read_record
 
 CPU = torch.device("cpu")
@@ -81,3 +83,9 @@ def test_the_record_holds_the_thread_count_of_its_run(
     assert found.path
     assert read_record(found.path).environment.threads == used
     assert torch.get_num_threads() == 3
+
+
+def test_a_forecast_is_timed_with_the_threads_of_the_evaluation() -> None:
+    config = eval_config("fmnist-sat-tiny-relu-s0", attacks=["pgd-2"], n_examples=2)
+
+    assert forecast(config, {}).places[0].machine.name == "cpu, 1 threads"

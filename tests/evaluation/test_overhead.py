@@ -76,7 +76,7 @@ def some(fashion: Dataset) -> Dataset:
 
 
 LOOK = 3 * 2 * 8  # 8 of 20 images, clean and perturbed, with and without gradients, and backward
-# The clean pass includes 8 of these images.  The others: one image alone; counted; the proof.
+# The clean pass includes 8 of these images.  Others: one single image, two to count, the proof.
 BESIDE = LOOK - 8 + 1 + 2 + 3
 DIAGNOSIS = 1 + 4 * 4 + 2 * 1  # the rounding; 4 images; one attacked image
 

@@ -14,6 +14,7 @@ from satbench.calling.generators import own_generators
 from satbench.core.errors import SatbenchError, UnknownNameError
 from satbench.diagnosis.diagnose import ATTACKED, OF_THEM, images_to_examine
 from satbench.engine.machine.flops import PassFlops, pass_flops
+from satbench.engine.machine.threads import one_thread_if_small
 from satbench.evaluation.config import EvalConfig, first_examples
 from satbench.evaluation.cost.known import Foreseen, Spending, foreseen, published
 from satbench.evaluation.cost.machines import (
@@ -102,13 +103,15 @@ def forecast(config: EvalConfig, prices: Mapping[str, float]) -> Forecast:
         count = min(_TIMED, len(dataset), config.batch_size or _TIMED)
         x = torch.from_numpy(dataset.first(count).pixels(torch.arange(count).numpy())).to(device)
         with moved([loaded.module], device), borrowed(loaded.module) as model:
-            seconds, flops = pass_seconds(model, x), pass_flops(model, x[:1])
+            flops = pass_flops(model, x[:1])
+            with one_thread_if_small(device, flops):  # as the evaluation computes
+                seconds = pass_seconds(model, x)
+                here = f"{device_name(device)}, {torch.get_num_threads()} threads"
     known = foreseen(config.attacks, loaded.info.name, config.threat.norm, dataset.classes)
     lines = _lines(known, len(dataset), seconds, config.diagnose)
     total = None
     if flops:
         total = sum(flops.of(line.forwards, line.backwards) for line in lines)
-    here = f"{device_name(device)}, {torch.get_num_threads()} threads"
     return Forecast(
         loaded.info.name,
         dataset.name,
