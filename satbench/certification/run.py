@@ -29,6 +29,7 @@ from satbench.data import Dataset
 from satbench.engine.ball import random_point
 from satbench.engine.journal import RunStore, known_models
 from satbench.engine.judge import predict
+from satbench.engine.machine.threads import one_thread_if_small
 from satbench.evaluation.config import EvalConfig, first_examples
 from satbench.evaluation.environment import measured_environment
 from satbench.evaluation.own_code import identified
@@ -149,7 +150,7 @@ def certify_model(
     from preflight, and for a network without known bounds.
     """
     data, told = plan.dataset, progress or NoProgress()
-    check_set_up(module, data, plan.threat, Needs(gradients=False))
+    learnt = check_set_up(module, data, plan.threat, Needs(gradients=False))
     prover = prover_of(module, data.shape)
     info = identified(info, module, data, device_of(module), known_models(out, info.name))
     images = DatasetInfo(data.name, data.split, len(data), data.classes, data.digest)
@@ -159,7 +160,7 @@ def certify_model(
     if not fresh and (known := _found(path, identity)):
         store.sweep()
         return Certified(known, path, found=True)
-    with store.claimed():
+    with store.claimed(), one_thread_if_small(device_of(module), learnt.flops):
         store.begin(info, fresh)
         begun = time.perf_counter()
         with borrowed(module) as judged:

@@ -89,3 +89,29 @@ def test_a_forecast_is_timed_with_the_threads_of_the_evaluation() -> None:
     config = eval_config("fmnist-sat-tiny-relu-s0", attacks=["pgd-2"], n_examples=2)
 
     assert forecast(config, {}).places[0].machine.name == "cpu, 1 threads"
+
+
+def test_a_certificate_is_computed_with_one_thread(tmp_path: Path) -> None:
+    found = satbench.certify(
+        "fmnist-sat-tiny-relu-s0", eps="0.0005", method="ibp", n_examples=1, out=tmp_path
+    )
+
+    assert found.certificate.environment.threads == 1
+
+
+def test_attacks_called_from_python_use_one_thread() -> None:
+    used = []
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            used.append(torch.get_num_threads())
+            return self.layer(x.flatten(1))
+
+    x, y = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0, 1])
+    satbench.attack(Net().eval(), x, y, "pgd-2", eps="0.1")
+
+    assert used[-1] == 1

@@ -20,6 +20,7 @@ from satbench.calling.logits import ask
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.data import Dataset
+from satbench.engine.machine.threads import one_thread_if_small
 from satbench.engine.runner import CLEAN, BatchResult, Context
 from satbench.engine.stage import Stage
 from satbench.engine.suite_run import run_suite
@@ -91,14 +92,15 @@ def attack(
     asked = _Attempt(dataset, threat, suite, int(seed), at_once)
     with own_generators(chosen, int(seed)), moved([module], chosen):
         learnt = check_set_up(module, dataset, threat, Needs.of(suite), None, at_once)
-        if target is None:
-            asked.run(module, np.arange(len(dataset)), predictions=learnt.predictions)
-        else:
-            view = view_of(specs[0])
-            wanted = _targets(target, len(dataset), _classes(module, dataset, chosen))
-            for number in np.unique(wanted):
-                toward = Toward(module, int(number), view).eval()
-                asked.run(toward, np.flatnonzero(wanted == number), aimed=True)
+        with one_thread_if_small(chosen, learnt.flops):
+            if target is None:
+                asked.run(module, np.arange(len(dataset)), predictions=learnt.predictions)
+            else:
+                view = view_of(specs[0])
+                wanted = _targets(target, len(dataset), _classes(module, dataset, chosen))
+                for number in np.unique(wanted):
+                    toward = Toward(module, int(number), view).eval()
+                    asked.run(toward, np.flatnonzero(wanted == number), aimed=True)
     return torch.from_numpy(asked.x_adv).to(home)
 
 
