@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from statistics import median
+from statistics import mean, median
 
 from satbench.board.file_names import CSV_FILE
-from satbench.core.markdown import MISSING, code, long_list, long_table, percent, signed
+from satbench.core.markdown import MISSING, code, long_list, long_table, percent, signed, table
 from satbench.core.templates import fill
 from satbench.records.attack_run import AttackRun
 
@@ -26,11 +26,27 @@ _COLUMNS = (
     "Passes: AutoAttack",
     "Passes: fast",
     "Ratio",
+    "Missed by fast",
+    "Missed by AutoAttack",
     "Passes: by pyautoattack",
     "Its ratio",
     "ms: AutoAttack",
     "ms: fast",
     "Ratio of ms",
+)
+
+_GROUP_COLUMNS = (
+    "Activation",
+    "Models",
+    "AutoAttack",
+    "fast",
+    "Difference",
+    "Greatest difference",
+    "As strong",
+    "Missed by fast",
+    "Most of a model",
+    "Missed by AutoAttack",
+    "Median ratio of passes",
 )
 
 
@@ -48,6 +64,16 @@ class Cost:
         if self.autoattack is None or self.fast is None:
             return None
         return Fraction(self.fast.left - self.autoattack.left, len(self.fast.standing))
+
+    @property
+    def missed(self) -> tuple[int, int] | None:
+        """How many images only AutoAttack broke, and how many only fast; None if not measured."""
+        if self.autoattack is None or self.fast is None:
+            return None
+        pairs = [*zip(self.autoattack.standing, self.fast.standing, strict=True)]
+        by_fast = sum(survived and not other for other, survived in pairs)
+        by_autoattack = sum(survived and not other for survived, other in pairs)
+        return by_fast, by_autoattack
 
     @property
     def ratio(self) -> Fraction | None:
@@ -95,20 +121,30 @@ def cost_of(runs: Iterable[AttackRun]) -> Cost:
     )
 
 
-def render_costs(benchmarks: Sequence[tuple[str, Sequence[tuple[str, Cost]]]]) -> str:
-    """Return COST.md from each benchmark's title and its models' titles and costs, as markdown."""
+@dataclass(frozen=True)
+class ModelCost:
+    """The cost of one model, its title as markdown, and its activation."""
+
+    title: str
+    activation: str
+    cost: Cost
+
+
+def render_costs(benchmarks: Sequence[tuple[str, Sequence[ModelCost]]]) -> str:
+    """Return COST.md from each benchmark's title and the costs of its models."""
     values = {
         "allowed": f"{100 * float(ALLOWED):g}",
         "cheaper": CHEAPER,
         "benchmarks": [
             {
                 "title": title,
-                "aims": _goals(costs),
-                "medians": _medians(costs),
-                "table": long_table(_COLUMNS, map(_line, costs), 1, CSV_FILE),
-                "attacks": long_list(_specs(costs), CSV_FILE),
+                "aims": _goals(models),
+                "medians": _medians(models),
+                "groups": _groups(models),
+                "table": long_table(_COLUMNS, map(_line, models), 1, CSV_FILE),
+                "attacks": long_list(_specs(models), CSV_FILE),
             }
-            for title, costs in benchmarks
+            for title, models in benchmarks
         ],
     }
     return fill("cost.md", values).rstrip() + "\n"
@@ -128,22 +164,20 @@ class Goal:
     unmeasured: int
 
 
-def _goals(costs: Sequence[tuple[str, Cost]]) -> tuple[Goal, Goal]:
+def _goals(models: Sequence[ModelCost]) -> tuple[Goal, Goal]:
     points = f"{100 * float(ALLOWED):g}"
     return (
         _goal(
             f"Accuracy at most {points} points above AutoAttack's",
-            costs,
+            models,
             lambda cost: cost.is_as_strong,
         ),
-        _goal(f"At least {CHEAPER} times fewer passes", costs, lambda cost: cost.is_cheap),
+        _goal(f"At least {CHEAPER} times fewer passes", models, lambda cost: cost.is_cheap),
     )
 
 
-def _goal(
-    what: str, costs: Sequence[tuple[str, Cost]], holds: Callable[[Cost], bool | None]
-) -> Goal:
-    answers = [(title, holds(cost)) for title, cost in costs]
+def _goal(what: str, models: Sequence[ModelCost], holds: Callable[[Cost], bool | None]) -> Goal:
+    answers = [(one.title, holds(one.cost)) for one in models]
     measured = [answer for _, answer in answers if answer is not None]
     missed = tuple(title for title, answer in answers if answer is False)
     return Goal(
@@ -155,9 +189,10 @@ def _goal(
     )
 
 
-def _medians(costs: Sequence[tuple[str, Cost]]) -> dict[str, object] | None:
+def _medians(models: Sequence[ModelCost]) -> dict[str, object] | None:
     """Return the median ratios of passes and of times over models that have both; None if none."""
-    pairs = [(float(c.ratio), c.time_ratio) for _, c in costs if c.ratio and c.time_ratio]
+    costs = [one.cost for one in models]
+    pairs = [(float(c.ratio), c.time_ratio) for c in costs if c.ratio and c.time_ratio]
     if not pairs:
         return None
     passes, times = zip(*pairs, strict=True)
@@ -168,10 +203,44 @@ def _medians(costs: Sequence[tuple[str, Cost]]) -> dict[str, object] | None:
     }
 
 
-def _line(titled: tuple[str, Cost]) -> list[str]:
-    title, cost = titled
+def _groups(models: Sequence[ModelCost]) -> str:
+    """Return the table by activation, of the models with both suites; empty if there are none."""
+    measured = [one for one in models if one.cost.missed is not None]
+    activations = dict.fromkeys(one.activation for one in measured)
+    groups = [
+        (name, [one.cost for one in measured if one.activation == name])
+        for name in sorted(activations)
+    ]
+    if not groups:
+        return ""
+    everything = ("**all**", [one.cost for one in measured])
+    return table(_GROUP_COLUMNS, [_group_line(*group) for group in (*groups, everything)], 1)
+
+
+def _group_line(name: str, costs: Sequence[Cost]) -> list[str]:
+    pairs = [(one.autoattack, one.fast) for one in costs if one.autoattack and one.fast]
+    differences = [one.difference for one in costs if one.difference is not None]
+    missed = [one.missed for one in costs if one.missed is not None]
+    ratios = [one.ratio for one in costs if one.ratio is not None]
     return [
-        title,
+        name,
+        str(len(costs)),
+        percent(mean(autoattack.accuracy for autoattack, _ in pairs)),
+        percent(mean(fast.accuracy for _, fast in pairs)),
+        signed(float(mean(differences))),
+        signed(float(max(differences))),
+        f"{sum(bool(one.is_as_strong) for one in costs)} of {len(costs)}",
+        str(sum(by_fast for by_fast, _ in missed)),
+        str(max(by_fast for by_fast, _ in missed)),
+        str(sum(by_autoattack for _, by_autoattack in missed)),
+        _times(median(ratios)) if ratios else MISSING,
+    ]
+
+
+def _line(one: ModelCost) -> list[str]:
+    cost = one.cost
+    return [
+        one.title,
         _accuracy(cost.autoattack),
         _accuracy(cost.fast),
         _judged(
@@ -180,6 +249,7 @@ def _line(titled: tuple[str, Cost]) -> list[str]:
         _passes(cost.autoattack),
         _passes(cost.fast),
         _judged(_times(cost.ratio), cost.is_cheap),
+        *([MISSING] * 2 if cost.missed is None else map(str, cost.missed)),
         _passes(cost.reference),
         _times(cost.reference_ratio) or MISSING,
         _milliseconds(cost.autoattack),
@@ -217,8 +287,9 @@ def _judged(text: str | None, holds: bool | None) -> str:
     return f"{text}, holds" if holds else f"{text}, **does not hold**"
 
 
-def _specs(costs: Sequence[tuple[str, Cost]]) -> list[str]:
-    runs = (run for _, cost in costs for run in (cost.autoattack, cost.fast, cost.reference))
+def _specs(models: Sequence[ModelCost]) -> list[str]:
+    costs = [one.cost for one in models]
+    runs = (run for one in costs for run in (one.autoattack, one.fast, one.reference))
     return [code(spec) for spec in sorted({run.attack for run in runs if run})]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from satbench.board.agreement import render_agreements
 from satbench.board.board import Board, build_board, defined_board, name_certificates_without_row
 from satbench.board.calibration import render_flags, trials_of
-from satbench.board.cost import render_costs
+from satbench.board.cost import ModelCost, render_costs
 from satbench.board.definition import BoardDefinition, board_definition, board_definitions
 from satbench.board.exports import render_csv, render_json
 from satbench.board.file_names import CSV_FILE, JSON_FILE, PAGE
@@ -183,7 +183,13 @@ def board_files(
         out / PAGE: render_markdown(board, _link(cost, out), _link(agreement, out), calibration),
         cost: render_costs(
             [
-                (cell(benchmark.title), [(_title(row), row.cost) for row in benchmark.rows])
+                (
+                    cell(benchmark.title),
+                    [
+                        ModelCost(_title(row), cell(row.model.activation), row.cost)
+                        for row in benchmark.rows
+                    ],
+                )
                 for benchmark in board.benchmarks
             ]
         ),

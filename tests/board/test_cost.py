@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 
-from satbench.board.cost import cost_of, render_costs
+from satbench.board.cost import Cost, ModelCost, cost_of, render_costs
 from satbench.records.attack_run import attack_runs
 
 PGD50 = "pgd(steps=50,step=eps/4,restarts=1,start=uniform,keep=any)"
@@ -30,6 +30,10 @@ def run(make_record):
 
 def _cost(*records):
     return cost_of(attack_runs(records))
+
+
+def _page(costs, activation="relu"):
+    return render_costs([("t", [ModelCost(name, activation, one) for name, one in costs])])
 
 
 def test_passes_are_for_each_image_that_was_right_when_clean(make_record) -> None:
@@ -99,7 +103,7 @@ def test_stages_of_another_run_in_a_merged_record_are_not_compared(run) -> None:
 def test_the_page_counts_on_how_many_models_each_holds_and_names_the_others(run) -> None:
     good = _cost(run([AUTOATTACK], 500, 60), run([FAST], 500))
     dear = _cost(run([AUTOATTACK], 500, 50), run([FAST], 509))
-    page = render_costs([("t", [("good", good), ("dear", dear), ("none", _cost())])])
+    page = _page([("good", good), ("dear", dear), ("none", _cost())])
 
     strong, cheap = (line for line in page.splitlines() if "models measured" in line)
     assert "reached on 1 of 2 models measured, not on dear; 1 not measured." in strong
@@ -116,15 +120,15 @@ def test_a_line_has_accuracies_passes_and_both_ratios(run) -> None:
     # 900 images were right: 2 parts of 4500 passes are 10 each, 9000 twice are 20.
     expected = (
         "| m | 50.0 | 50.9 | +0.9, **does not hold** | 10.0 † | 1.0 | "
-        "10.0, **does not hold** | 20.0 | 20.0 | 0.0 † | 0.0 | – |"
+        "10.0, **does not hold** | 9 | 0 | 20.0 | 20.0 | 0.0 † | 0.0 | – |"
     )
-    assert expected in render_costs([("t", [("m", cost)])])
+    assert expected in _page([("m", cost)])
 
 
 def test_a_ratio_just_below_12_does_not_read_as_12(run) -> None:
     cost = _cost(run([AUTOATTACK], 500, 5999), run([FAST], 500, 1000))
 
-    assert "| 11.9, **does not hold** |" in render_costs([("t", [("m", cost)])])
+    assert "| 11.9, **does not hold** |" in _page([("m", cost)])
 
 
 def _timed(record, *seconds, threads=1):
@@ -161,8 +165,42 @@ def test_the_page_has_the_median_of_the_ratios_of_passes_and_of_times(run) -> No
         )
         for k in (1, 2, 6)
     ]
-    page = render_costs(
-        [("t", [(str(k), cost) for k, cost in enumerate(costs)] + [("n", _cost())])]
-    )
+    page = _page([(str(k), cost) for k, cost in enumerate(costs)] + [("n", _cost())])
 
     assert "Median over the 3 models with both: 40.0 times fewer passes, 10.0 times less" in page
+
+
+def _broken(record, broken):
+    """Give a record of one stage these broken images; all others survive."""
+    verdicts = [1 if place in broken else -1 for place in range(record.n)]
+    return replace(record, verdicts=verdicts)
+
+
+def test_misses_are_counted_image_by_image_both_ways(make_record) -> None:
+    clean = [-1] * 10
+    autoattack = _broken(make_record(clean, [SQUARE]), {1, 2, 3})
+    fast = _broken(make_record(clean, [FAST]), {3, 4})
+    (ours,), (other,) = attack_runs([autoattack]), attack_runs([fast])
+
+    cost = Cost(autoattack=ours, fast=other, reference=None)
+
+    assert (2, 1) == cost.missed
+    assert Fraction(1, 10) == cost.difference
+
+
+def test_the_page_groups_models_by_activation(run) -> None:
+    def cost(left, fast):
+        return _cost(run([AUTOATTACK], left, 60), run([FAST], fast, 10))
+
+    models = [
+        ModelCost("a", "elu", cost(500, 508)),
+        ModelCost("b", "elu", cost(500, 500)),
+        ModelCost("c", "celu(alpha=2)", cost(400, 396)),
+        ModelCost("d", "silu", _cost(run([FAST], 500))),
+    ]
+    lines = render_costs([("t", models)]).splitlines()
+
+    assert "| celu(alpha=2) | 1 | 40.0 | 39.6 | −0.4 | −0.4 | 1 of 1 | 0 | 0 | 4 | 12.0 |" in lines
+    assert "| elu | 2 | 50.0 | 50.4 | +0.4 | +0.8 | 1 of 2 | 8 | 8 | 0 | 12.0 |" in lines
+    assert "| **all** | 3 | 46.7 | 46.8 | +0.1 | +0.8 | 2 of 3 | 8 | 8 | 4 | 12.0 |" in lines
+    assert not any(line.startswith("| silu |") for line in lines)
