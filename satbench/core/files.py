@@ -6,6 +6,7 @@ import glob
 import hashlib
 import io
 import os
+import re
 import shutil
 import socket
 import stat
@@ -20,6 +21,13 @@ from satbench.core.errors import SatbenchError
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 _STALE = 3600.0  # seconds after which a file of another machine's process counts as abandoned
 _TRIES = 100
+
+_FILES = re.compile(
+    r"\.(csv|html|jpe?g|jsonl?|log|md|np[yz]|onnx|pdf|png|pt2?|pth|safetensors|svg|tex|tiff?|toml|tsv"
+    r"|txt|webp|ya?ml|zip)",
+    re.IGNORECASE,
+)
+"""The ends of names of files that a command reads or writes."""
 
 _STEM_BYTES, _WORD_BYTES = 200, 60
 """The most letters of a stem, and of each of its words if the stem would be longer.
@@ -188,12 +196,19 @@ def file_stem(words: Sequence[str]) -> str:
 def check_folder(folder: Path) -> None:
     """Raise SatbenchError unless files can be written to `folder`, which need not exist yet."""
     there, fault = _first_there(folder)
-    if not fault and not there.is_dir():
+    if not fault and there != folder and has_file_name(folder):
+        fault = "it is the name of a file"
+    elif not fault and not there.is_dir():
         fault = f"{_shown(there)} is a file"
     elif not fault and not os.access(there, os.W_OK | os.X_OK):
         fault = f"{_shown(there)} may not be written to"
     if fault:
         raise SatbenchError(f"expected a folder to write to, got {_shown(folder)}: {fault}")
+
+
+def has_file_name(folder: Path) -> bool:
+    """Whether the name ends as the name of a file does, such as `figure.png`."""
+    return bool(_FILES.fullmatch(folder.suffix))
 
 
 def _first_there(folder: Path) -> tuple[Path, str]:

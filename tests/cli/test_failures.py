@@ -10,9 +10,10 @@ from pathlib import Path
 
 import click
 import pytest
-from command_line import Run, Said
+from command_line import CONTEXTS, Run, Said
 
 from satbench.cli.shell.failures import sentence
+from satbench.cli.shell.paths import FOLDER
 from satbench.core.errors import SatbenchError, UnknownNameError
 
 
@@ -50,6 +51,36 @@ def test_an_empty_folder_is_refused(out: str, run: Run, tmp_path: Path) -> None:
     assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
     assert name in said.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_name_of_a_file_is_refused_by_every_option_out_that_is_a_folder(run: Run) -> None:
+    folders = [
+        (path, option)
+        for path, context in CONTEXTS.items()
+        for option in context.command.params
+        if "--out" in option.opts and "Folder" in str(getattr(option, "help", ""))
+    ]
+    for path, option in folders:
+        with pytest.raises(click.BadParameter, match=r"expected a folder, got 'x/p\.PNG', which"):
+            option.type.convert("x/p.PNG", option, None)
+        assert option.type.convert("runs/v1.2", option, None) == Path("runs/v1.2"), path
+
+    assert len(folders) > 15
+    said = run("plot", "runs/none", "--out", "p.png")
+    assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+
+
+def test_a_folder_that_exists_may_be_named_like_a_file(tmp_path: Path) -> None:
+    (tmp_path / "model.pt").mkdir()
+
+    assert FOLDER.convert(str(tmp_path / "model.pt"), None, None) == tmp_path / "model.pt"
+
+
+def test_a_missing_option_lists_its_choices_in_one_line(run: Run) -> None:
+    said = run("leaderboard", "export")
+
+    assert "choose from: csv, json, json-schema, " in said.err.lower()
+    assert "\\" not in said.err
 
 
 # JSON

@@ -168,6 +168,13 @@ def test_a_file_is_refused_as_the_output_folder(below: str, tmp_path: Path) -> N
         evaluate(Untouched(), out=f"{tmp_path / 'file'}{below}")
 
 
+def test_the_name_of_a_file_is_refused_as_the_output_folder(tmp_path: Path) -> None:
+    with pytest.raises(
+        SatbenchError, match=r"^expected a folder .*'.*record\.json': it is the name"
+    ):
+        evaluate(Untouched(), out=tmp_path / "record.json")
+
+
 @pytest.mark.parametrize("name", ["n" * 300, "é" * 300, "字" * 300, "a/b\\c:*?" * 60, "x" * 190])
 def test_a_long_name_is_complete_in_the_record_and_cut_in_file_names(
     name: str, mean_model: nn.Module, tmp_path: Path

@@ -70,6 +70,8 @@ def _kind(error: BaseException) -> str:
 
 def _usage(error: click.ClickException) -> str:
     message = error.format_message()
+    if isinstance(error, click.MissingParameter):
+        message = " ".join(message.split())  # click gives each choice a line of its own
     context = getattr(error, "ctx", None)
     if isinstance(error, click.NoSuchOption):
         known = [name for one in context.command.params for name in one.opts] if context else []

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from satbench.core.files import has_file_name
+
 
 class PathOf(click.Path):
     """A path on the command line, as a `Path`.  An empty text, which would mean `.`, is refused."""
@@ -23,6 +25,24 @@ class PathOf(click.Path):
         return super().convert(value, param, ctx)
 
 
+class _Folder(PathOf):
+    """A folder that need not exist.  The name of a file, such as figure.png, is refused."""
+
+    def __init__(self) -> None:
+        super().__init__(file_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path.  Raises click.UsageError for the name of a file."""
+        path = super().convert(value, param, ctx)
+        if has_file_name(path) and not path.exists():
+            self.fail(
+                f"expected a folder, got {str(path)!r}, which is the name of a file",
+                param,
+                ctx,
+            )
+        return path
+
+
 PATH = PathOf()
 FILE = PathOf(dir_okay=False)
-FOLDER = PathOf(file_okay=False)
+FOLDER = _Folder()
