@@ -84,6 +84,22 @@ def test_the_time_left_is_what_is_left_by_the_rate_of_this_stage() -> None:
     assert course.seconds_left == pytest.approx((9600 - 500) / 50)
 
 
+def test_the_rate_follows_many_short_stages() -> None:
+    clock = Clock()
+    course = after_the_clean_pass(clock)  # 20 passes a second
+    rates = []
+    for number in range(40):
+        clock.now += 0.5
+        course.passed(100)
+        course.advance(10, 10)
+        rates.append(course.rate)
+        course.stage(f"stage {number}", 10, 0)
+
+    assert rates == sorted(rates)
+    assert rates[0] == (100 + 1.5 * 20) / 2
+    assert course.rate == pytest.approx(200, rel=0.01)
+
+
 def test_the_rate_is_that_of_the_last_while() -> None:
     clock = Clock()
     course = after_the_clean_pass(clock)

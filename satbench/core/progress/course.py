@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-_FEW = 2.0  # seconds of a stage after which its own rate is used
+_FEW = 2.0  # seconds of a stage after which only its own rate counts
 _NEARLY = 0.05
 _LATELY = 20.0  # the last seconds, whose rate has a larger weight
 
@@ -123,11 +123,11 @@ class Course:
     @property
     def rate(self) -> float:
         """Recent passes per second; 0 before there are any."""
-        begun, done = self._marks[0]
-        seconds = self._clock() - begun
-        if seconds < _FEW and self._before:
-            return self._before
-        return (self.done - done) / seconds if seconds > 0 else 0.0
+        begun, before = self._marks[0]
+        seconds, passes = self._clock() - begun, self.done - before
+        if seconds < _FEW and self._before:  # the stage before counts for the missing seconds
+            return (passes + self._before * (_FEW - seconds)) / _FEW
+        return passes / seconds if seconds > 0 else 0.0
 
     @property
     def seconds_left(self) -> float | None:
