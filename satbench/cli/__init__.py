@@ -42,6 +42,8 @@ _COMMANDS = {
     "merge-shards": "satbench.cli.merge_shards:merge_shards",
     "models": "satbench.cli.models:models",
     "attacks": "satbench.cli.lists:attacks",
+    "activations": "satbench.cli.lists:activations",
+    "architectures": "satbench.cli.lists:architectures",
     "datasets": "satbench.cli.lists:datasets",
     "recipes": "satbench.cli.lists:recipes",
     "export": "satbench.cli.export:export",

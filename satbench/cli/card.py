@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from satbench.cli import options
+from satbench.cli.shell import completion
 from satbench.cli.shell.commands import command
 from satbench.cli.shell.paths import FILE
 from satbench.core.errors import SatbenchError
@@ -34,14 +35,28 @@ if TYPE_CHECKING:
 @click.option("--licence", required=True, help="Licence of the weights, such as MIT.")
 @options.model_files
 @click.option("--origin", default="", help="Where the weights come from: a file, an address.")
-@click.option("--recipe", default="", help="Recipe that it was trained with; needs the next three.")
+@click.option(
+    "--recipe",
+    default="",
+    shell_complete=completion.recipes,
+    help="Recipe that it was trained with; needs the next three.",
+)
 @click.option("--seed", type=int, help="Seed that it was trained with.")
 @click.option(
     "--threat", default="", help="Threat model that it was trained for, such as linf:8/255."
 )
-@click.option("--dataset", default="", help="Data set that it was trained on.")
 @click.option(
-    "--trained-with", "attack", default="", help="Attack that it was trained with. Default: none."
+    "--dataset",
+    default="",
+    shell_complete=completion.datasets,
+    help="Data set that it was trained on.",
+)
+@click.option(
+    "--trained-with",
+    "attack",
+    default="",
+    shell_complete=completion.attacks,
+    help="Attack that it was trained with. Default: none.",
 )
 @click.option("--command", default="", help="Command that makes the weights again.")
 @options.out(".", "card and weights")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from satbench.cli.shell import completion
 from satbench.cli.shell.commands import command
 from satbench.cli.shell.paths import FILE, FOLDER, PATH
 from satbench.core.text.terminal import tell
@@ -84,7 +85,12 @@ def import_(source: str, folder: Path, out: Path | None, as_json: bool) -> None:
     required=True,
     help="What to write; entries for robustbench are JSON of the shape of its model_info.",
 )
-@click.option("--board", "name", help="A board that ships with satbench. Default: all of them.")
+@click.option(
+    "--board",
+    "name",
+    shell_complete=completion.boards,
+    help="A board that ships with satbench. Default: all of them.",
+)
 @click.option("--records", type=FOLDER, help="Folder of your own records, instead of a board.")
 @click.option(
     "--about",

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from satbench.cli import options
+from satbench.cli.shell import completion
 from satbench.cli.shell.commands import command
 from satbench.core.text.terminal import tell
 
@@ -19,7 +20,7 @@ from satbench.core.text.terminal import tell
     """,
 )
 @options.zoo
-@click.argument("model")
+@click.argument("model", shell_complete=completion.models)
 @click.option(
     "--form",
     type=click.Choice(["torch-export", "torchscript", "onnx", "hub"]),

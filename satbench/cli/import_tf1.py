@@ -10,6 +10,7 @@ from typing import Literal
 import click
 
 from satbench.cli import options
+from satbench.cli.shell import completion
 from satbench.cli.shell.commands import command
 from satbench.cli.shell.paths import PATH
 from satbench.core.text.terminal import tell
@@ -23,8 +24,18 @@ from satbench.core.text.terminal import tell
     """,
 )
 @click.argument("checkpoint", type=PATH)
-@click.option("--arch", required=True, help="resnet(depth=50), resnext(…) or efficientnet(…).")
-@click.option("--activation", required=True, help="Its activation, such as silu.")
+@click.option(
+    "--arch",
+    required=True,
+    shell_complete=completion.architectures,
+    help="resnet(depth=50), resnext(…) or efficientnet(…).",
+)
+@click.option(
+    "--activation",
+    required=True,
+    shell_complete=completion.activations,
+    help="Its activation, such as silu.",
+)
 @click.option("--classes", type=int, default=1000, show_default=True, help="Number of classes.")
 @click.option(
     "--channels",

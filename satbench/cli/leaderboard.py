@@ -192,7 +192,7 @@ def _computed(records: Path | None, left_out: list[str]) -> list[BoardNumbers]:
     satbench leaderboard fill fashion-mnist-l2-1 --suite pgd-50 --suite fast
     """,
 )
-@click.argument("name")
+@click.argument("name", shell_complete=completion.boards)
 @click.option(
     "--model",
     "models",

@@ -1,4 +1,4 @@
-"""The commands `satbench attacks`, `datasets` and `recipes`, which list what there is."""
+"""The commands that list what there is: `satbench attacks`, `activations`, `datasets`, …"""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 
 from satbench.cli import options
 from satbench.cli.shell.commands import command
+from satbench.core.registry import Registry
 from satbench.core.text.terminal import tell
 
 
@@ -148,6 +149,40 @@ def recipes(as_json: bool) -> None:
     from satbench.recipes import recipe_names, recipe_summary
 
     show_rows([{"name": name, "what": recipe_summary(name)} for name in recipe_names()], as_json)
+
+
+@command(
+    examples="""
+    satbench activations
+    satbench train --recipe fmnist-sat --activation 'celu(alpha=2)'
+    """,
+)
+@options.as_json
+def activations(as_json: bool) -> None:
+    """List the activations, with their formulas and where they were published."""
+    from satbench.networks.registry import ACTIVATIONS
+
+    _show_registry(ACTIVATIONS, as_json)
+
+
+@command(
+    examples="""
+    satbench architectures
+    satbench train --recipe fmnist-sat --arch 'tiny(width=12)'
+    """,
+)
+@options.as_json
+def architectures(as_json: bool) -> None:
+    """List the architectures that can be trained, or named for a file of weights."""
+    from satbench.networks.registry import ARCHITECTURES
+
+    _show_registry(ARCHITECTURES, as_json)
+
+
+def _show_registry(registry: Registry, as_json: bool) -> None:
+    for fault in registry.faults:
+        tell(f"satbench: {fault}", err=True)
+    show_rows([{"name": e.name, "what": e.summary, "source": e.source} for e in registry], as_json)
 
 
 def show_rows(rows: Sequence[dict[str, str]], as_json: bool) -> None:

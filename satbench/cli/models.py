@@ -14,6 +14,7 @@ import click
 from satbench.cli import options
 from satbench.cli.card import card as card_command
 from satbench.cli.import_tf1 import import_tf1
+from satbench.cli.shell import completion
 from satbench.cli.shell.commands import group
 from satbench.cli.shell.paths import FOLDER, PATH
 from satbench.core.text.terminal import one_line, tell
@@ -67,7 +68,7 @@ def list_models(board: bool, names_only: bool, as_json: bool) -> None:
     satbench models show runs/mine --json
     """,
 )
-@click.argument("name")
+@click.argument("name", shell_complete=completion.models)
 @options.as_json
 @options.zoo
 def show(name: str, as_json: bool) -> None:

@@ -134,12 +134,13 @@ def model_files(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--arch",
             shell_complete=completion.architectures,
-            help="Architecture of a weights file, such as 'tiny(width=8)'.",
+            help="Architecture of a weights file, such as 'tiny(width=8)'; see `satbench "
+            "architectures`.",
         ),
         click.option(
             "--activation",
             shell_complete=completion.activations,
-            help="Activation of a weights file, such as silu.",
+            help="Activation of a weights file, such as silu; see `satbench activations`.",
         ),
         click.option(
             "--preset",

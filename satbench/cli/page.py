@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from satbench.cli import options
+from satbench.cli.shell import completion
 from satbench.cli.shell.commands import command
 from satbench.cli.shell.paths import FOLDER
 from satbench.core.text.terminal import tell
@@ -19,7 +20,12 @@ from satbench.core.text.terminal import tell
     satbench leaderboard page --records results --out page
     """,
 )
-@click.option("--board", "name", help="A board that ships with satbench. Default: all of them.")
+@click.option(
+    "--board",
+    "name",
+    shell_complete=completion.boards,
+    help="A board that ships with satbench. Default: all of them.",
+)
 @click.option("--records", type=FOLDER, help="Folder of records of your own instead.")
 @options.out("page", "the site; open its index.html in a browser")
 @options.as_json

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from satbench.cli import options
+from satbench.cli.shell import completion
 from satbench.cli.shell.commands import command
 from satbench.cli.shell.paths import FOLDER, PathOf
 from satbench.core.errors import SatbenchError
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     satbench study activations --seeds 0-4 --workers cuda:all
     """,
 )
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completion.studies)
 @click.option("--list", "show_list", is_flag=True, help="List the studies.")
 @click.option(
     "--overview",
@@ -38,7 +39,11 @@ if TYPE_CHECKING:
     help="Write the page that lists the studies, and the table between the markers of README.md.",
 )
 @options.zoo
-@click.option("--recipe", help="Train by another recipe; see `satbench recipes`.")
+@click.option(
+    "--recipe",
+    shell_complete=completion.recipes,
+    help="Train by another recipe; see `satbench recipes`.",
+)
 @click.option(
     "--set",
     "overrides",
@@ -63,7 +68,12 @@ if TYPE_CHECKING:
     help="Seeds that --sweep trains, written as for --seeds. Default: those of the study.",
 )
 @options.n_examples("500")
-@click.option("--eval-dataset", default="", help="Default: the test set of the training data set.")
+@click.option(
+    "--eval-dataset",
+    default="",
+    shell_complete=completion.datasets,
+    help="Default: the test set of the training data set.",
+)
 @click.option(
     "--models",
     "folders",

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from satbench.cli import options
+from satbench.cli.shell import completion
 from satbench.cli.shell.commands import command
 from satbench.cli.shell.paths import FOLDER
 from satbench.core.errors import SatbenchError
@@ -24,14 +25,27 @@ from satbench.core.text.terminal import tell
     """,
 )
 @click.option(
-    "--recipe", required=True, help="A name (`satbench recipes` lists them) or FILE.toml."
+    "--recipe",
+    required=True,
+    shell_complete=completion.recipes,
+    help="A name (`satbench recipes` lists them) or FILE.toml.",
 )
 @click.option(
-    "--dataset", help="Another data set than the recipe's, such as imagefolder:PATH@RULE."
+    "--dataset",
+    shell_complete=completion.datasets,
+    help="Another data set than the recipe's, such as imagefolder:PATH@RULE.",
 )
 @options.own_data
-@click.option("--activation", help="Such as silu or 'parametric-softplus(alpha=10)'.")
-@click.option("--arch", help="Such as tiny or 'tiny(width=16)'.")
+@click.option(
+    "--activation",
+    shell_complete=completion.activations,
+    help="Such as silu or 'parametric-softplus(alpha=10)'; see `satbench activations`.",
+)
+@click.option(
+    "--arch",
+    shell_complete=completion.architectures,
+    help="Such as tiny or 'tiny(width=16)'; see `satbench architectures`.",
+)
 @click.option(
     "--seed", type=int, help="Seed of weights, order and noise. Default: the recipe's, else 0."
 )
@@ -49,6 +63,7 @@ from satbench.core.text.terminal import tell
     "--from",
     "start",
     metavar="WEIGHTS",
+    shell_complete=completion.models,
     help="Start from these weights instead of random ones: the checkpoint of a run, a file of "
     "weights (FILE#KEY for one of several sets), or a model's name.",
 )

@@ -37,6 +37,7 @@ from satbench.core.text.terminal import tell
 @click.option(
     "--attack",
     default="transfer",
+    shell_complete=completion.attacks,
     show_default=True,
     help="Such as 'transfer(method=mi+di,steps=40)'; its sources are those of --source.",
 )

@@ -34,7 +34,7 @@ class AssumptionWarning(UserWarning):
 _MOST_LETTERS = 200  # characters of an unknown name that are shown
 
 
-_MOST_NAMES = 10  # characters of known names that are shown
+_MOST_NAMES = 10  # known names that are shown
 
 _LISTS = {
     "model": "satbench models",
@@ -43,6 +43,7 @@ _LISTS = {
     "recipe": "satbench recipes",
     "study": "satbench study --list",
     "activation": "satbench activations",
+    "architecture": "satbench architectures",
     "preset": "satbench models presets",
     "command": "satbench --help",
 }
@@ -72,6 +73,7 @@ class UnknownNameError(SatbenchError):
         name = name if len(name) <= _MOST_LETTERS else f"{name[:_MOST_LETTERS]}…"
         any_case = {known_name.lower(): known_name for known_name in names}
         close = difflib.get_close_matches(name.lower(), any_case, n=1, cutoff=0.5)
+        close = close or [one for one in any_case if one.endswith(f".{name.lower()}")]
         hint = (
             f"did you mean {any_case[close[0]]!r}?"
             if close

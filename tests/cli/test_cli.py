@@ -22,6 +22,7 @@ from satbench.cli.shell.failures import STOPPED
 from satbench.core.specs import split_spec
 from satbench.data import DATASETS, Dataset
 from satbench.model_zoo.card import weights_path, zoo_card, zoo_names
+from satbench.networks.registry import ACTIVATIONS, ARCHITECTURES
 from satbench.recipes import recipe_names
 from satbench.records.record import read_record
 
@@ -101,6 +102,8 @@ WITHOUT_TORCH: dict[tuple[str, ...], str] = {
     ("datasets", "--json"): "",
     ("attacks", "--json"): "",
     ("recipes", "--json"): "",
+    ("activations", "--json"): "",
+    ("architectures", "--json"): "",
     (
         "eval",
         "--model",
@@ -390,7 +393,10 @@ def test_a_missing_record_exits_with_2(run: Run) -> None:
 # Lists
 
 
-@pytest.mark.parametrize("command", ["models", "attacks", "datasets", "recipes"])
+LISTS = ("models", "attacks", "activations", "architectures", "datasets", "recipes")
+
+
+@pytest.mark.parametrize("command", LISTS)
 def test_a_list_is_a_table_or_json(command: str, run: Run) -> None:
     rows, table = json.loads(run(command, "--json").out), run(command).out
 
@@ -401,11 +407,14 @@ def test_a_list_is_a_table_or_json(command: str, run: Run) -> None:
 def test_the_lists_name_what_there_is(run: Run) -> None:
     names = {
         command: [row["name"] for row in json.loads(run(command, "--json").out)]
-        for command in ("models", "datasets", "recipes")
+        for command in LISTS
+        if command != "attacks"
     }
 
     assert names == {
         "models": zoo_names(),
+        "activations": ACTIVATIONS.names(),
+        "architectures": ARCHITECTURES.names(),
         "datasets": DATASETS.names(),
         "recipes": recipe_names(),
     }

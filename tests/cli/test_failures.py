@@ -83,6 +83,25 @@ def test_a_missing_option_lists_its_choices_in_one_line(run: Run) -> None:
     assert "\\" not in said.err
 
 
+KINDS = "model attack dataset recipe study activation architecture preset command"
+
+
+@pytest.mark.parametrize("kind", KINDS.split())
+def test_a_long_list_of_names_ends_with_a_command_that_exists(kind: str) -> None:
+    names = [f"{letter}{letter}" for letter in "abcdefghijkl"]
+    said = str(UnknownNameError(kind, "0" * 9, names))
+    words = said.partition(" more: ")[2].split()
+
+    assert " ".join(word for word in words if word[0] != "-") in CONTEXTS
+    assert len(words) > 1
+
+
+def test_a_short_name_of_a_peers_attack_is_answered_with_the_whole_one(run: Run) -> None:
+    assert (
+        "did you mean 'foolbox.cw'?" in run("eval", "fmnist-sat-tiny-relu-s0", "--attack", "cw").err
+    )
+
+
 # JSON
 
 

@@ -50,6 +50,7 @@ def test_every_command_that_writes_files_is_examined() -> None:
 
     assert leaves() - examined == {
         *("verify", "compare", "reproduce", "show", "datasets", "recipes"),
+        *("activations", "architectures"),
         *("models list", "models show", "models presets", "leaderboard show"),
     }
     assert all(set(name.split()) <= set(case.words) for name, case in COMMANDS.items())

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--board",
     metavar="NAME",
+    shell_complete=completion.boards,
     help="Instead of RECORD: recheck the lowest record of each model of the board that is not "
     "verified yet, and keep the rechecks in the board's folder `rechecks`.",
 )

@@ -10,6 +10,7 @@ import click
 
 from satbench.cli import options
 from satbench.cli.records.review import summary, tell_review
+from satbench.cli.shell import completion
 from satbench.cli.shell.commands import command
 from satbench.cli.shell.paths import FILE, FOLDER
 from satbench.core.text.terminal import one_line, tell
@@ -25,7 +26,12 @@ from satbench.core.text.terminal import one_line, tell
 @click.argument("records", nargs=-1, required=True, type=FILE)
 @click.option("--by", required=True, help="Who submits.")
 @click.option("--out", required=True, type=FOLDER, help="Folder to write; it must not exist yet.")
-@click.option("--board", default="", help="Board. Default: the one with these images and this eps.")
+@click.option(
+    "--board",
+    default="",
+    shell_complete=completion.boards,
+    help="Board. Default: the one with these images and this eps.",
+)
 @click.option(
     "--division",
     type=click.Choice(["closed", "open"]),
@@ -36,6 +42,7 @@ from satbench.core.text.terminal import one_line, tell
 @click.option(
     "--model",
     default="",
+    shell_complete=completion.models,
     help="Card, zoo name or public name of the model. Default: found by the record's weights.",
 )
 @click.option(

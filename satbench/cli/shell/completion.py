@@ -72,6 +72,13 @@ def studies(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
     return _offered(STUDIES.names(), incomplete)
 
 
+def boards(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the boards."""
+    from satbench.board.definition import board_definitions
+
+    return _offered([one.name for one in board_definitions()], incomplete)
+
+
 def _offered(names: Iterable[str], incomplete: str, *, files: bool = False) -> list[CompletionItem]:
     found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
     return found or ([CompletionItem(incomplete, type="file")] if files else [])
