@@ -233,7 +233,7 @@ def _group_line(name: str, costs: Sequence[Cost]) -> list[str]:
         str(sum(by_fast for by_fast, _ in missed)),
         str(max(by_fast for by_fast, _ in missed)),
         str(sum(by_autoattack for _, by_autoattack in missed)),
-        _times(median(ratios)) if ratios else MISSING,
+        _times(median(ratios) if ratios else None) or MISSING,
     ]
 
 
