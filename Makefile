@@ -49,6 +49,9 @@ page: $(BIN)/satbench  ## Write the boards as a site that opens from disk: page/
 image:  ## Build the Docker image, for the CPU
 	docker build --tag satbench .
 
+# With bytecode, the processes that tests start need not compile satbench; an empty value allows it.
+test coverage: export PYTHONDONTWRITEBYTECODE :=
+
 test: $(BIN)/satbench  ## Install and run all everyday tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 

@@ -22,6 +22,7 @@ import pytest
 from sampling import leave_out_what_is_not_drawn
 
 if TYPE_CHECKING:
+    from benchmark_scripts import Load
     from synthetic_records import MakeRecord
     from torch import nn
 
@@ -33,21 +34,30 @@ if TYPE_CHECKING:
 SHIPPED = "fmnist-sat-tiny-relu-s0"
 _ZOOS = count()
 _CHANGED: list[ModuleType] = []
+_EXCLUDED = [0]
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Iterator[None]:
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
     """Collect without garbage collection, and exclude imported modules from it."""
+    if not session.config.getoption("numprocesses", None):  # else it only distributes tests
+        import hypothesis  # noqa: F401 (its plug-ins go through all that is imported: first)
+
     gc.disable()
     try:
         return (yield)
     finally:
         # What is imported refers to itself, and little else does: looking seldom is enough.
         gc.set_threshold(20_000, 20, 20)
-        import hypothesis  # noqa: F401 (its plug-ins look for what refers to what is imported)
-
-        gc.freeze()
+        _exclude_what_is_imported()
         gc.enable()
+
+
+def _exclude_what_is_imported() -> None:
+    """Exclude all objects from garbage collection if many modules were imported since last time."""
+    if len(sys.modules) >= _EXCLUDED[-1] + 100:
+        _EXCLUDED.append(len(sys.modules))
+        gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
@@ -78,6 +88,7 @@ def _apart_from_other_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterato
     os.environ["SATBENCH_ZOO"] = f"{base}/own-zoo-{next(_ZOOS)}"
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+    _exclude_what_is_imported()
     _read_what_is_shipped_once()
     last = next(reversed(sys.modules))
     yield
@@ -114,6 +125,15 @@ def _remembered(
     """Return a function that remembers its results for what is shipped."""
     known = cache(function)
     return lambda *given: (known if is_shipped(*given) else function)(*given)
+
+
+@pytest.fixture(scope="module")
+def load() -> Iterator[Load]:
+    """A function that imports a script of benchmarks/."""
+    from benchmark_scripts import scripts
+
+    with scripts() as load:
+        yield load
 
 
 @pytest.fixture

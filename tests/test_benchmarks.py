@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-from collections.abc import Callable
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from benchmark_scripts import Load, scripts
 from torch import nn
 
 from satbench.data import Dataset, load_dataset
@@ -24,15 +24,6 @@ SCRIPTS = (
     *("rivals", "fast_development", "tricks", "certification"),
 )
 
-Load = Callable[[str], ModuleType]
-
-
-@pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Load:
-    """Return a function that imports a script of benchmarks/."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module
-
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_says_how_it_is_used(
@@ -43,6 +34,20 @@ def test_a_script_says_how_it_is_used(
 
     assert stopped.value.code == 0
     assert "usage:" in capsys.readouterr().out
+
+
+def test_a_script_hides_no_package_of_its_name_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = ModuleType("autoattack")
+    monkeypatch.setitem(sys.modules, "autoattack", package)
+    monkeypatch.delitem(sys.modules, "pgd", raising=False)
+    before = list(sys.path)
+    with scripts() as load:
+        files = {Path(str(load(name).__file__)).parent for name in ("autoattack", "pgd")}
+
+    assert files == {ROOT / "benchmarks"}
+    assert sys.modules["autoattack"] is package
+    assert "pgd" not in sys.modules
+    assert sys.path == before
 
 
 def test_the_page_is_what_the_committed_results_say(load: Load) -> None:

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
+from benchmark_scripts import Load
 from torch import Tensor, nn
 
 from satbench.attacks.suites.suite_file import SuitePart
 from satbench.core.threat import Threat
 from satbench.data import Dataset
 from satbench.models import describe_module
-
-Load = Callable[[str], ModuleType]
-
-
-@pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Load:
-    """Return a function that imports a script of benchmarks/."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
-    return importlib.import_module
 
 
 def test_an_image_is_missed_where_another_suite_broke_it(load: Load, make_record) -> None:

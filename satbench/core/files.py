@@ -20,7 +20,9 @@ from satbench.core.errors import SatbenchError
 
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 _STALE = 3600.0  # seconds after which a file of another machine's process counts as abandoned
-_TRIES = 100
+
+TRIES = 100
+"""How often a folder is made again that another process removes, because a run ended."""
 
 _FILES = re.compile(
     r"\.(csv|html|jpe?g|jsonl?|log|md|np[yz]|onnx|pdf|png|pt2?|pth|safetensors|svg|tex|tiff?|toml|tsv"
@@ -57,7 +59,7 @@ def make_folder(path: Path) -> None:
     ...     sorted(path.name for path in Path(folder).rglob("*"))
     ['.runs', 'results']
     """
-    for _ in range(_TRIES):
+    for _ in range(TRIES):
         # FileExistsError: the folder was removed before Python could see that it is one.
         with suppress(FileNotFoundError, FileExistsError):
             path.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from satbench.core.errors import SatbenchError
-from satbench.core.files import make_folder
+from satbench.core.files import TRIES, make_folder
 from satbench.core.text.terminal import one_line, tell
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 _UNKNOWN = "another process"
 _NO_FLOCK = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 """Error codes for a file system without locks, such as some network file systems."""
-
-_TRIES = 100
 
 
 @contextmanager
@@ -122,7 +120,7 @@ def _acquired(path: Path, wait: bool) -> BaseFileLock | None:
 
 def _acquire_in_folder(lock: BaseFileLock, folder: Path) -> None:
     """Acquire a lock; make its folder as often as another process, which ends a run, removes it."""
-    for _ in range(_TRIES):
+    for _ in range(TRIES):
         make_folder(folder)
         with suppress(FileNotFoundError):
             lock.acquire()

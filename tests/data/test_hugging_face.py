@@ -16,12 +16,19 @@ from satbench.cli import cli
 from satbench.core.errors import SatbenchError
 from satbench.data import Dataset, check_name, load_dataset
 
-datasets = pytest.importorskip("datasets", reason="needs satbench[datasets]", exc_type=ImportError)
-
+datasets: Any
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (8, 16, 16, 3)).astype(np.uint8)
 LABELS = [2, 0, 1, 2, 0, 0, 1, 2]
 NAMES = ["ant", "bee", "cat"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported() -> None:
+    """Import the package of Hugging Face for these tests, not while tests are collected."""
+    global datasets
+    why = "needs satbench[datasets]"
+    datasets = pytest.importorskip("datasets", reason=why, exc_type=ImportError)
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,7 @@ from satbench.cli.shell.failures import STOPPED
 from satbench.core.files import atomic_folder, atomic_path, remove_folder, sweep, write_text
 
 KILLS, DISK = (Path(__file__).with_name(f"{name}.py") for name in ("kill_points", "disk_faults"))
+BOTH = DISK.with_name("both_faults.py")
 
 
 def examine(*words: str, out: Path, program: Path = KILLS) -> list[dict[str, Any]]:
@@ -56,17 +57,26 @@ def test_every_command_that_writes_files_is_examined() -> None:
     assert all(set(name.split()) <= set(case.words) for name, case in COMMANDS.items())
 
 
-def test_a_killed_command_leaves_no_trace_after_the_next_run(tmp_path: Path) -> None:
-    told = examine("models card", "--sample", "1", out=tmp_path / "told.json")
+@pytest.fixture(scope="module")
+def of_one_command(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a kill, and one disk fault of each kind, did to one command: counts and faults."""
+    out = tmp_path_factory.mktemp("told") / "told.json"
+    (told,) = examine("models card", "--sample", "1", program=BOTH, out=out)
+    return told
 
-    assert [(one["kills"], one["faults"]) for one in told] == [(1, [])]
+
+def test_a_killed_command_leaves_no_trace_after_the_next_run(
+    of_one_command: dict[str, Any],
+) -> None:
+    told = of_one_command["kill"]
+
+    assert (told["kills"], told["faults"]) == (1, [])
 
 
 def test_a_disk_fault_gives_one_sentence_and_leaves_no_trace_after_the_next_run(
-    tmp_path: Path,
+    of_one_command: dict[str, Any],
 ) -> None:
-    out = tmp_path / "told.json"
-    (told,) = examine("models card", "--sample", "1", program=DISK, out=out)
+    told = of_one_command["disk"]
 
     assert (told["disk faults"], told["refused"] + told["ended well"], told["faults"]) == (4, 4, [])
     assert told["refused"] >= 3

@@ -15,15 +15,29 @@ from torch import Tensor
 from satbench.core.errors import SatbenchError
 from satbench.models import load_model, request_model
 
-transformers = pytest.importorskip("transformers", reason="pip install 'satbench[transformers]'")
+transformers: Any
 
-RESNET = transformers.ResNetConfig(
-    embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], num_labels=5, layer_type="basic"
-)
-VIT = transformers.ViTConfig(
-    hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_labels=5,
-    image_size=32, patch_size=8,
-)  # fmt: skip
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported() -> None:
+    """Import the package for these tests, not while tests are collected."""
+    global transformers
+    why = "pip install 'satbench[transformers]'"
+    transformers = pytest.importorskip("transformers", reason=why)
+
+
+def resnet() -> Any:
+    return transformers.ResNetConfig(
+        embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], num_labels=5, layer_type="basic"
+    )
+
+
+def vit() -> Any:
+    return transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        num_labels=5, image_size=32, patch_size=8,
+    )  # fmt: skip
+
 
 PROCESSORS: dict[str, Callable[[], Any]] = {
     "mean and deviation": lambda: transformers.ConvNextImageProcessor(
@@ -65,12 +79,12 @@ def by_transformers(network: Any, processor: Any, images: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", PROCESSORS)
-@pytest.mark.parametrize("config", [RESNET, VIT], ids=["resnet", "vit"])
+@pytest.mark.parametrize("config", [resnet, vit])
 def test_the_logits_equal_those_of_transformers_own_pipeline(
-    config: Any, kind: str, tmp_path: Path
+    config: Callable[[], Any], kind: str, tmp_path: Path
 ) -> None:
-    processor = PROCESSORS[kind]()
-    network = saved(config, processor, tmp_path / "mine")
+    processor, wanted = PROCESSORS[kind](), config()
+    network = saved(wanted, processor, tmp_path / "mine")
     images = torch.randint(256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(1))
     loaded = load_model(request_model(f"hf:{tmp_path / 'mine'}"), 5)
     with torch.no_grad():
@@ -80,14 +94,14 @@ def test_the_logits_equal_those_of_transformers_own_pipeline(
     assert expected.std() > 0.01
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
     assert (loaded.info.name, loaded.info.source) == ("mine", "file")
-    assert loaded.info.architecture == f"transformers:{config.model_type}"
+    assert loaded.info.architecture == f"transformers:{wanted.model_type}"
 
 
 def test_the_order_of_channels_of_the_processor_is_kept(tmp_path: Path) -> None:
     """A processor that reverses the order of channels gives another model."""
     logits = []
     for kind in ("blue first", "no normalisation"):
-        saved(RESNET, PROCESSORS[kind](), folder := tmp_path / kind)
+        saved(resnet(), PROCESSORS[kind](), folder := tmp_path / kind)
         x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             logits.append(load_model(request_model(f"hf:{folder}"), 5).module(x))
@@ -139,7 +153,7 @@ def pickled(folder: Path) -> None:
 def test_a_folder_without_a_classifier_is_refused(
     spoil: Callable[[Path], None], said: str, tmp_path: Path
 ) -> None:
-    saved(RESNET, PROCESSORS["no normalisation"](), tmp_path)
+    saved(resnet(), PROCESSORS["no normalisation"](), tmp_path)
     spoil(tmp_path)
     with pytest.raises(SatbenchError, match=said):
         load_model(request_model(f"hf:{tmp_path}"), 5)
@@ -149,7 +163,7 @@ def test_a_processor_that_does_more_than_scale_pixels_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     processor = PROCESSORS["no normalisation"]()
-    saved(RESNET, processor, tmp_path)
+    saved(resnet(), processor, tmp_path)
 
     def curved(self: Any, image: Tensor, **_: Any) -> dict[str, list[Tensor]]:
         return {"pixel_values": [(image / 255) ** 2]}

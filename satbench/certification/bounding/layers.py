@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Callable
 from math import prod
 from typing import Any, Literal
@@ -10,7 +11,6 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from satbench.certification.bounding.operations import (
     Affine,
@@ -94,9 +94,9 @@ def _module(module: Any, x: Tensor, value: Tensor) -> Layer | None:
     if kind is Normalize:
         shift = -module.mean / module.std
         return Scaling(1 / module.std, shift, shift.abs())
-    if kind in (nn.Identity, nn.Dropout, nn.Dropout2d, StochasticDepth) or (
-        kind is nn.Sequential and not len(module)
-    ):
+    if kind in (nn.Identity, nn.Dropout, nn.Dropout2d) or _drops_paths(kind):
+        return "same"
+    if kind is nn.Sequential and not len(module):
         return "same"
     if kind in (nn.Flatten, SamePad, OptionA):
         return _selection(module, (x,), {}, x, value)
@@ -105,6 +105,12 @@ def _module(module: Any, x: Tensor, value: Tensor) -> Layer | None:
     if kind is nn.AvgPool2d:
         return _windows(x, value) if _tiles(module) else None
     return shape_of(module)
+
+
+def _drops_paths(kind: type) -> bool:
+    # Importing torchvision takes a second.  A network that uses it has imported it.
+    ops = sys.modules.get("torchvision.ops")
+    return ops is not None and kind is ops.StochasticDepth
 
 
 def _matrix(x: Tensor, weight: Tensor, bias: Tensor | None) -> Matrix | None:
