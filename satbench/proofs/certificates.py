@@ -103,8 +103,8 @@ def _examined(path: Path, given: Given, seen: Callable[[int], None]) -> Verified
             f"than {told.dataset.digest[:12]}…"
         )
     loaded = find_model(told, given)
-    faults += check_model(told, loaded)
-    faults += check_images(told.dataset, dataset, given) if dataset else ()
+    faults += check_model(told, loaded, "certificate")
+    faults += check_images(told.dataset, dataset, given, "certificate") if dataset else ()
     if faults or dataset is None:
         return checked
     if differing_answers(told, dataset, loaded) == "logits":

@@ -114,14 +114,19 @@ def _check_examined(record: Record) -> Iterator[str]:
         )
 
 
-def check_images(recorded: DatasetInfo, dataset: Dataset, given: Given) -> Iterator[str]:
-    """Yield the differences between images found here and those of a record or certificate."""
+def check_images(
+    recorded: DatasetInfo, dataset: Dataset, given: Given, file: str = "record"
+) -> Iterator[str]:
+    """Yield the differences between images found here and those of a record or certificate.
+
+    `file` says which of the two it is.
+    """
     if recorded.split != dataset.split:
-        yield f"the images are of the split {dataset.split}, in the record of {recorded.split!r}"
+        yield f"the images are of the split {dataset.split}, in the {file} of {recorded.split!r}"
     if recorded.split != USER and recorded.classes != dataset.classes:
-        yield f"the images are of {dataset.classes} classes, in the record of {recorded.classes}"
+        yield f"the images are of {dataset.classes} classes, in the {file} of {recorded.classes}"
     if given.dataset is None and recorded.name != dataset.name:
-        yield f"the images are called {dataset.name}, in the record {recorded.name!r}"
+        yield f"the images are called {dataset.name}, in the {file} {recorded.name!r}"
 
 
 def _check_suite(record: Record, given: Given) -> Iterator[str]:

@@ -19,6 +19,16 @@ def committed_files() -> list[Path]:
     return [*committed_records(), *certificates]
 
 
+def not_verified(path: Path, error: Exception) -> Verified | VerifiedCertificate:
+    """Return the result for a committed file that could not be checked; its folder says the kind.
+
+    Without this, one unreadable certificate would count among the records.
+    """
+    if any(path.parent == board.certificates for board in board_definitions()):
+        return VerifiedCertificate(path, 0, 0, [str(error)])
+    return Verified(path, 0, 0, [str(error)])
+
+
 def verify_file(
     path: Path, given: Given | None = None, device: str = "cpu"
 ) -> Verified | VerifiedCertificate:

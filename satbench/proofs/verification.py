@@ -201,13 +201,16 @@ def differing_answers(
     return difference(record.model.answers, here)
 
 
-def check_model(record: ModelAndImages, loaded: LoadedModel) -> Iterator[str]:
-    """Yield the differences between the model found here and that of the record."""
+def check_model(record: ModelAndImages, loaded: LoadedModel, file: str = "record") -> Iterator[str]:
+    """Yield the differences between the model found here and that of a record or certificate.
+
+    `file` says which of the two it is.
+    """
     recorded, here = record.model, loaded.info
     if here.weights_digest != recorded.weights_digest:
         yield (
-            f"the weights are not the record's: {here.name} here has digest "
-            f"{here.weights_digest[:12]}…, the record {recorded.weights_digest[:12]}…"
+            f"the weights are not the {file}'s: {here.name} here has digest "
+            f"{here.weights_digest[:12]}…, the {file} {recorded.weights_digest[:12]}…"
         )
         return
     fields = ["parameters"]
@@ -218,8 +221,8 @@ def check_model(record: ModelAndImages, loaded: LoadedModel) -> Iterator[str]:
     for name in fields:
         if getattr(here, name) != getattr(recorded, name):
             yield (
-                f"the model is not as in the record: its {name} here is "
-                f"{getattr(here, name)!r}, in the record {getattr(recorded, name)!r}"
+                f"the model is not as in the {file}: its {name} here is "
+                f"{getattr(here, name)!r}, in the {file} {getattr(recorded, name)!r}"
             )
 
 

@@ -106,6 +106,15 @@ def test_tampering_is_found(kind: str, honest: Path, tmp_path: Path) -> None:
     assert satbench.verify(forged(honest, (LIMITS | FOUND)[kind], tmp_path)).faults
 
 
+def test_a_sentence_about_a_certificate_does_not_call_it_a_record(
+    honest: Path, tmp_path: Path
+) -> None:
+    (fault,) = satbench.verify(forged(honest, FOUND["another activation"], tmp_path)).faults
+
+    assert "the model is not as in the certificate: its activation here is" in fault
+    assert "record" not in fault
+
+
 @pytest.mark.parametrize("kind", LIMITS)
 def test_a_board_counts_no_certificate_that_no_run_would_have_written(
     kind: str, honest: Path, tmp_path: Path

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import satbench
 from satbench.board.definition import board_definition
 from satbench.cli import main
 from satbench.core.content import content_folder
@@ -21,6 +22,7 @@ from satbench.evaluation.run import Evaluation, run_evaluation
 from satbench.models import load_model, request_model
 from satbench.proofs.either import committed_files, verify_file
 from satbench.proofs.verification import committed_records, verify_record
+from satbench.records.certificates import CERTIFIED, read_certificate
 from satbench.records.record import read_record, write_record
 from satbench.records.witnesses import witnesses_path
 
@@ -178,6 +180,22 @@ def test_verify_all_continues_after_a_record_that_cannot_be_read(board: Path, ru
     assert code == 1
     assert "is not JSON" in out
     assert out.splitlines()[-1].startswith("1 of 2 records hold")
+
+
+def test_verify_all_counts_certificates_apart_from_records(board: Path, run: Run) -> None:
+    folder = board.parent.parent / "certificates"
+    name = "fmnist-sat-tiny-relu-s0"
+    made = satbench.certify(name, eps="0.0001", method="ibp", n_examples=5, out=folder)
+    (folder / "torn.json").write_text("{")
+    out = run("verify", "--all")[1].splitlines()
+    proven = sum(verdict == CERTIFIED for verdict in read_certificate(made.path).verdicts)
+
+    assert proven > 0
+    assert out[-2].startswith("1 of 1 records hold, with ")
+    assert out[-1] == (
+        f"1 of 2 certificates hold, with {proven} proofs in all: {proven} of {proven} certified "
+        "images proven certified"
+    )
 
 
 def test_verify_needs_records_or_all(board: Path, run: Run) -> None:

@@ -60,7 +60,7 @@ def verify(
         raise click.UsageError("give records to verify, or --all for those of the leaderboard")
     from satbench.core.console import progress_bar
     from satbench.evaluation.given import Given
-    from satbench.proofs.either import committed_files, verify_file
+    from satbench.proofs.either import committed_files, not_verified, verify_file
     from satbench.proofs.verification import Verified
 
     given = Given(model, dataset, data_dir, file, trust)
@@ -76,7 +76,7 @@ def verify(
             except SatbenchError as error:
                 if not committed:
                     raise
-                checked.append(Verified(path, 0, 0, [str(error)]))
+                checked.append(not_verified(path, error))
             bar.advance(task)
     if as_json:
         tell(json.dumps([_summary(one) for one in checked], indent=2))
@@ -85,6 +85,8 @@ def verify(
             _show(one)
         if committed:
             _sum_up([one for one in checked if isinstance(one, Verified)])
+            if certificates := [one for one in checked if not isinstance(one, Verified)]:
+                _sum_up_certificates(certificates)
     if any(one.faults for one in checked):
         ctx.exit(1)
 
@@ -126,4 +128,15 @@ def _sum_up(checked: Sequence[Verified]) -> None:
     tell(
         f"{good} of {len(checked)} records hold, with {proofs:,} witnesses in all: {proven:,} of "
         f"{claimed:,} broken images proven broken; {left:,} survivors are claimed, not proven"
+    )
+
+
+def _sum_up_certificates(checked: Sequence[VerifiedCertificate]) -> None:
+    good = [one for one in checked if not one.faults]
+    proofs = sum(one.proofs for one in good)
+    claimed = sum(one.certified for one in checked)
+    proven = sum(one.certified for one in good)
+    tell(
+        f"{len(good)} of {len(checked)} certificates hold, with {proofs:,} proofs in all: "
+        f"{proven:,} of {claimed:,} certified images proven certified"
     )
