@@ -67,7 +67,14 @@ def test_no_page_scrolls_sideways_or_writes_to_the_console(
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_every_text_has_enough_contrast(browser: Browser, documents: str, dark: bool) -> None:
-    for page in ("tutorial/", "reference/python/", "studies/activations/"):
+    pages = (
+        "tutorial/",
+        "reference/python/",
+        "studies/activations/",
+        "decisions/",
+        "how-to/browse/",
+    )
+    for page in pages:
         browser.open(documents + page, dark=dark)
         browser.run("localStorage.clear()")
         browser.open(documents + page, dark=dark)
@@ -98,6 +105,19 @@ def test_on_a_screen_help_and_the_table_of_models_are_not_cut(
     )
 
     assert cut == []
+
+
+def test_on_a_phone_a_table_without_a_head_is_not_cut(browser: Browser, documents: str) -> None:
+    for page in ("models/fmnist-sat-tiny-silu-s0/", "studies/scaling/"):
+        browser.open(documents + page, width=390)
+        cut = browser.run(
+            """return [...document.querySelectorAll(".md-typeset__scrollwrap")]
+            .filter((one) => !one.querySelector("thead")?.offsetHeight)
+            .map((one) => one.scrollWidth - one.clientWidth)"""
+        )
+
+        assert cut
+        assert max(cut) <= 1
 
 
 def test_no_table_has_an_empty_header(browser: Browser, documents: str) -> None:
