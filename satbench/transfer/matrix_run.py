@@ -151,7 +151,7 @@ class _Making:
     def __init__(self, run: MatrixRun, row: int) -> None:
         name, part = run.parts[row]
         self.number, self.part, self.name = row + 1, part, name
-        self.title = self.under = f"on {name}"
+        self.title, self.under = f"images made on {name}", f"on {name}"
         self.context, self.device, self.trial = run.context, run.device, Trial()
         self.passes = Passes(on_pass=run.context.progress.passed)
         self.due = np.arange(len(run.context.images.labels))
@@ -199,7 +199,7 @@ class _Judging:
         self.matrix, self.row, self.model, self.context = run, row, judged, run.context
         made, name = len(run.parts), run.targets[column].info.name
         self.number = made + 1 + column * (1 + made) + row
-        self.title = f"{name} on {run.parts[row - 1][0]}" if row else f"{name}, clean"
+        self.title = f"judged on {name}/{run.parts[row - 1][0] if row else 'clean'}"
         self.under = f"of {name}"
         self.due = np.arange(len(run.context.images.labels))
 

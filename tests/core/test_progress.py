@@ -159,6 +159,19 @@ def test_a_pipe_gets_a_line_an_attack_and_one_every_30_seconds(capsys: Capture) 
     assert EVERY == 30.0
 
 
+def test_a_name_of_a_model_is_not_cut(capsys: Capture) -> None:
+    titles = [f"images made on fmnist-sat-tiny-parametric-softplus-s{seed}" for seed in (0, 1)]
+    with BarProgress(clock=Clock()) as progress:
+        progress.model("transfer")
+        for title in titles:
+            progress.stage(title, 10, 0)
+    lines = capsys.readouterr().err.splitlines()
+
+    assert [line.partition(": ")[0] for line in lines] == [
+        f"transfer · {title}" for title in titles
+    ]
+
+
 def test_a_pipe_gets_one_line_for_the_parts_of_an_attack_and_none_without_images(
     capsys: Capture,
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from satbench.core.progress.course import Course
 
+_LONGEST = 72
+
 
 def progress_text(course: Course) -> str:
     """Return the progress: `43 %, 1.2 M passes, 12.3 k/s, 412 survive, about 3 min left`."""
@@ -24,7 +26,7 @@ def left(course: Course) -> str:
 
 
 def short_title(title: str) -> str:
-    """Return the title of a stage in at most 24 letters, without parameters if it is longer.
+    """Return the title of a stage; without parameters if it has more than 24 letters.
 
     >>> short_title("pgd(steps=50)"), short_title("fast(version=2,source=pinned)/malt")
     ('pgd(steps=50)', 'fast/malt')
@@ -34,7 +36,7 @@ def short_title(title: str) -> str:
     attack = attack_of(title)
     if attack != title:
         title = f"{attack.partition('(')[0]}{title[len(attack) :]}"
-    return title if len(title) <= 24 else title[:23] + "…"
+    return title if len(title) <= _LONGEST else title[: _LONGEST - 1] + "…"
 
 
 def attack_of(title: str) -> str:
