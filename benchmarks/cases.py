@@ -113,7 +113,7 @@ def _resnet50() -> nn.Module:
 def _wide() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return build_network("wide-resnet(depth=28,width=10)", "relu", 10).eval()
+        return build_network("wide-resnet(depth=28,widen=10)", "relu", 10).eval()
 
 
 def _pictures(name: str) -> Callable[[], Dataset]:

@@ -244,6 +244,16 @@ def test_a_peer_that_attacks_nothing_leaves_what_is_right_when_clean(load: Load)
     assert not idle(case.make(), wrong, case.threat, 3).all()
 
 
+@pytest.mark.parametrize("name", ["resnet50-robust", "wide-robust"])
+def test_a_large_network_can_be_built(name: str, load: Load) -> None:
+    case = next(case for case in load("cases").CASES if case.name == name)
+
+    with torch.device("meta"):  # without its 25 to 36 million numbers
+        model = case.make()
+
+    assert sum(weights.numel() for weights in model.parameters()) > 20_000_000
+
+
 def test_the_images_of_a_case_are_right_when_clean(load: Load) -> None:
     case = next(case for case in load("cases").CASES if case.name == "large-weak")
     images = case.correct(4)
