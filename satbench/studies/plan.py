@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache, cached_property
@@ -92,18 +92,27 @@ class StudyPlan:
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
-        """Each cell once, seed by seed, so that contrasts progress evenly."""
-        longest = max(map(len, self.rows.values()))
+        """Each cell once, seed by seed, so that contrasts progress evenly.
+
+        The arms of the primary question come first, then the others.
+        """
+        asked = self.study.primary.pairs if self.study.primary else ()
+        primary = {name for pair in asked for name in (pair.arm, pair.baseline)}
+        first = [cells for name, cells in self.rows.items() if name in primary]
+        others = [cells for name, cells in self.rows.items() if name not in primary]
         found: dict[str, Cell] = {}
-        for place in range(longest):
-            for cells in self.rows.values():
-                if place < len(cells):
-                    found.setdefault(cells[place].key, cells[place])
+        for cell in (*_seed_by_seed(first), *_seed_by_seed(others)):
+            found.setdefault(cell.key, cell)
         return tuple(found.values())
 
     def threat_of(self, evaluation: StudyColumn) -> Threat:
         """Return the threat model of a column."""
         return scaled(Threat.parse(self.base.threat), evaluation.eps_factor)
+
+
+def _seed_by_seed(rows: Sequence[Sequence[Cell]]) -> Iterator[Cell]:
+    for place in range(max(map(len, rows), default=0)):
+        yield from (cells[place] for cells in rows if place < len(cells))
 
 
 def plan_study(study: Study, options: StudyOptions, images: DatasetCache) -> StudyPlan:

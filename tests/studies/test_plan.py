@@ -12,7 +12,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.model_zoo.card import write_card, zoo_card
 from satbench.studies import STUDIES, Study, load_study
-from satbench.studies.design import Arm, StudyColumn
+from satbench.studies.design import Arm, Pair, Pool, StudyColumn
 from satbench.studies.images import DatasetCache
 from satbench.studies.pages.build import sheet_of
 from satbench.studies.pages.page import render_page
@@ -100,6 +100,21 @@ def test_the_key_depends_on_the_training_data(made_study: Study) -> None:
     ]
 
     assert not {c.key for c in plans[0].cells} & {c.key for c in plans[1].cells}
+
+
+def test_the_arms_of_the_primary_question_come_first_seed_by_seed(made_study: Study) -> None:
+    names = [arm.name for arm in made_study.arms]
+    asked = Pool("p", "b", (Pair(names[-1], names[-1]),))
+    plans = [
+        plan_study(replace(made_study, primary=primary), StudyOptions(seeds=(3, 4)), DatasetCache())
+        for primary in (None, asked)
+    ]
+    orders = [[cell.label for cell in plan.cells] for plan in plans]
+
+    by_seed = [f"{name}, seed {seed}" for seed in (3, 4) for name in names]
+    first = [f"{names[-1]}, seed {seed}" for seed in (3, 4)]
+    assert by_seed == orders[0]
+    assert [*first, *(label for label in by_seed if label not in first)] == orders[1]
 
 
 def test_arms_with_the_same_config_share_their_runs(made_study: Study) -> None:
