@@ -49,8 +49,13 @@ def leaderboard_table(boards: Sequence[BoardNumbers], width: int = 100) -> Table
     table.add_column("Model", overflow="fold")
     for column in columns:
         table.add_column(_title(column), justify="right", no_wrap=True)
+    room = width - _width(boards, columns, with_interval) + _longest(boards)
     for board in boards:
-        table.add_row("", words(f"{board.title}, n = {board.n:,}", style="bold"))
+        heading = words(f"{board.title}, n = {board.n:,}", style="bold")
+        if heading.cell_len > room:  # else a line could end with "n ="
+            heading = Text("\n").join((words(f"{board.title},"), words(f"n = {board.n:,}")))
+            heading.stylize("bold")
+        table.add_row("", heading)
         for model in board.models:
             numbers = (_number(model, column, with_interval) for column in columns)
             table.add_row(_rank(model), words(_marked(model)), *numbers)
@@ -75,14 +80,15 @@ def _that_fit(boards: Sequence[BoardNumbers], width: int) -> tuple[list[Column],
 
 def _width(boards: Sequence[BoardNumbers], columns: Sequence[Column], with_interval: bool) -> int:
     models = [model for board in boards for model in board.models]
-    parts = [
-        max((len(_rank(model)) for model in models), default=1),
-        max((cell_len(_marked(model)) for model in models), default=0),
-    ]
+    parts = [max((len(_rank(model)) for model in models), default=1), _longest(boards)]
     for column in columns:
         cells = [str(_number(model, column, with_interval)) for model in models]
         parts.append(max(map(len, (*_title(column).split("\n"), *cells))))
     return sum(parts) + len(parts) - 1
+
+
+def _longest(boards: Sequence[BoardNumbers]) -> int:
+    return max((cell_len(_marked(model)) for board in boards for model in board.models), default=0)
 
 
 def _title(column: Column) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from satbench.records.record import SURVIVED, WRONG_CLEAN, Diagnosis, Record
 from satbench.records.witnesses import find_witnesses
 
 _WIDTH = 80
+_PARAMETERS = re.compile(r"^([^\s(]+)\(.*?\)(?= · | \(challenge by |$)")
+_LONGEST = _WIDTH - len("    999,999  100.0%")
 
 
 @dataclass(frozen=True)
@@ -135,11 +138,19 @@ def _numbers(record: Record) -> Iterator[str]:
 def _shares(record: Record) -> Iterator[str]:
     yield "What broke each image"
     found = [one for one in breakers_of(record) if one.images or one.name == "survived"]
-    width = min(48, max(len(one.name) for one in found))
-    for one in found:
-        yield f"  {one.name:<{width}}  {one.images:>7,}  {one.images / record.n:6.1%}"
+    names = _fitting([one.name for one in found])
+    width = max(map(len, names))
+    for name, one in zip(names, found, strict=True):
+        yield f"  {name:<{width}}  {one.images:>7,}  {one.images / record.n:6.1%}"
     if idle := sum(1 for stage in breakers_of(record)[1:-1] if not stage.images):
         yield f"  {idle} more stages broke nothing" if idle > 1 else "  1 more stage broke nothing"
+
+
+def _fitting(names: Sequence[str]) -> list[str]:
+    """Return the names of stages; without the parameters of attacks if one is too long."""
+    if max(map(len, names)) > _LONGEST:
+        names = [_PARAMETERS.sub(r"\1", name) for name in names]
+    return [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in names]
 
 
 def _doubts(record: Record) -> Iterator[str]:

@@ -80,6 +80,14 @@ def test_each_benchmark_stands_under_its_own_title(small_records) -> None:
     assert 0 < lines.index(near) < lines.index(far)
 
 
+def test_a_title_that_is_too_long_is_broken_before_its_n(small_records) -> None:
+    titles = [
+        line.strip() for line in _printed(small_records, 60) if "Linf" in line or "n =" in line
+    ]
+
+    assert titles == ["shapes, Linf, eps 8/255,", "n = 200", "shapes, Linf, eps 0.1,", "n = 200"]
+
+
 def test_flagged_models_are_marked_and_counted(small_records) -> None:
     printed = " ".join(_printed(small_records))
 

@@ -88,7 +88,7 @@ def test_the_record_holds_the_thread_count_of_its_run(
 def test_a_forecast_is_timed_with_the_threads_of_the_evaluation() -> None:
     config = eval_config("fmnist-sat-tiny-relu-s0", attacks=["pgd-2"], n_examples=2)
 
-    assert forecast(config, {}).places[0].machine.name == "cpu, 1 threads"
+    assert forecast(config, {}).places[0].machine.name == "cpu, 1 thread"
 
 
 def test_a_certificate_is_computed_with_one_thread(tmp_path: Path) -> None:

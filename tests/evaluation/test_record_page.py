@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from synthetic_records import FLAG, MakeRecord
 
+from satbench.core.content import content_folder
 from satbench.evaluation.record_page import breakers_of, record_lines, record_summary
-from satbench.records.record import Diagnosis, Record, Sequential, write_record
+from satbench.records.record import Diagnosis, Record, Sequential, read_record, write_record
 
 VERDICTS = [0, 0, -1, 1, 1, 1, 2, 3, -1, -1]
 PATH = Path("results/r.json")
@@ -40,6 +41,23 @@ def test_the_image_counts_on_the_page_add_up_to_all_images(record: Record) -> No
     counts = [int(line.split()[-2]) for line in part.splitlines() if line.endswith("%")]
 
     assert (len(counts), sum(counts)) == (5, 10)
+
+
+def test_the_counts_of_long_names_are_in_one_column_of_a_terminal() -> None:
+    board = content_folder("leaderboard") / "fashion-mnist-linf-0.1" / "records"
+    pages = [
+        text(record)
+        for path in board.glob("fmnist-sat-tiny-silu-s0-*.json")
+        if "transfer" in (record := read_record(path)).suite[0]
+    ]
+    part = pages[0].partition("What broke each image\n")[2].partition("\n\n")[0]
+    lines = [line for line in part.splitlines() if line.endswith("%")]
+
+    assert len(pages) == 1
+    assert len(lines) == 6
+    assert len({len(line) for line in lines}) == 1
+    assert len(lines[0]) <= 80
+    assert "fmnist-sat-tiny-parametric-softplus-s100 " in part
 
 
 def test_stages_that_broke_no_image_are_counted_and_not_listed(make_record: MakeRecord) -> None:

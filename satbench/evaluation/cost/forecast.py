@@ -23,6 +23,7 @@ from satbench.evaluation.cost.machines import (
     machine_names,
     measured_machines,
     named_machines,
+    with_threads,
 )
 from satbench.evaluation.cost.rate import PassSeconds, pass_seconds
 from satbench.models import load_model
@@ -106,7 +107,7 @@ def forecast(config: EvalConfig, prices: Mapping[str, float]) -> Forecast:
             flops = pass_flops(model, x[:1])
             with one_thread_if_small(device, flops):  # as the evaluation computes
                 seconds = pass_seconds(model, x)
-                here = f"{device_name(device)}, {torch.get_num_threads()} threads"
+                here = with_threads(device_name(device), torch.get_num_threads())
     known = foreseen(config.attacks, loaded.info.name, config.threat.norm, dataset.classes)
     lines = _lines(known, len(dataset), seconds, config.diagnose)
     total = None

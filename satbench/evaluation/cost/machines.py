@@ -68,6 +68,17 @@ def named_machines() -> list[RatedMachine]:
     ]
 
 
+def with_threads(device: str, threads: int) -> str:
+    """Return the name of a machine.
+
+    >>> with_threads("cpu", 1), with_threads("cpu", 2), with_threads("NVIDIA H200", 8)
+    ('cpu, 1 thread', 'cpu, 2 threads', 'NVIDIA H200')
+    """
+    if device != "cpu":
+        return device
+    return f"{device}, {threads} thread{'s' if threads > 1 else ''}"
+
+
 def measured_machines(records: Iterable[Record]) -> list[RatedMachine]:
     """Return the machines of records that have their FLOPs, with the measured rates."""
     flops: dict[str, list[float]] = defaultdict(list)
@@ -78,8 +89,7 @@ def measured_machines(records: Iterable[Record]) -> list[RatedMachine]:
         others = any(stage.source_forwards or stage.source_backwards for stage in record.stages)
         # In a shorter run the start dominates; the FLOPs of surrogates are not in the record.
         if environment.flops and spent > 1.0 and not others:
-            threads = "" if environment.device != "cpu" else f", {environment.threads} threads"
-            name = f"{environment.device}{threads}"
+            name = with_threads(environment.device, environment.threads)
             flops[name].append(float(environment.flops))
             seconds[name].append(spent)
     return [
