@@ -119,11 +119,14 @@ def export(
     from satbench.board.formats.entries import read_about, robustbench_entries
     from satbench.board.publish import chosen_board, write_files
     from satbench.core.errors import SatbenchError
+    from satbench.core.files import check_folder
 
     if about is not None and form != ENTRIES:
         raise SatbenchError(f"--about is only for the format {ENTRIES}, not for {form}")
     if out is None and (as_json or form == ENTRIES):
         raise SatbenchError("give --out: a folder for robustbench, else a file")
+    if out is not None and form == ENTRIES:
+        check_folder(out)
     left_out: list[str] = []
     board = chosen_board(name, records, left_out)
     if out is None:

@@ -76,20 +76,34 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     make_folder(path.parent)
     sweep(path)
-    handle, name = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.name}.{_HOST}_{os.getpid()}-", suffix=".part"
-    )
-    os.close(handle)
-    temporary = Path(name)
+    with _errors_of(path):
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.{_HOST}_{os.getpid()}-", suffix=".part"
+        )
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Let errors of the system name `path`, which the user knows, not its temporary file."""
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if isinstance(error.filename, str) and Path(error.filename).name.startswith(
+            f".{path.name}.{_HOST}_"
+        ):
+            error.filename, error.filename2 = str(path), None
+        raise
 
 
 @contextmanager

@@ -70,6 +70,22 @@ def test_the_name_of_a_file_is_refused_by_every_option_out_that_is_a_folder(run:
     assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
 
 
+def test_a_folder_of_entries_is_not_named_like_a_file(run: Run) -> None:
+    said = run("leaderboard", "export", "--format", "robustbench", "--out", "entries.json")
+
+    assert said.code == 2
+    assert said.err.endswith("got 'entries.json': it is the name of a file\n")
+
+
+def test_an_error_of_the_system_names_the_path_that_was_given(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    words = ("leaderboard", "export", "--format", "csv", "--out", tmp_path / "there")
+
+    assert run(*words).err == (
+        f"satbench: is a directory: '{tmp_path / 'there'}'; give the path of a file\n"
+    )
+
+
 def test_a_folder_that_exists_may_be_named_like_a_file(tmp_path: Path) -> None:
     (tmp_path / "model.pt").mkdir()
 
