@@ -191,3 +191,24 @@ def _run(block: Block, names: dict[str, object], where: str) -> str | None:
             exec(compile(block.text, where, "exec"), names)
         return out.getvalue()
     return None
+
+
+# Numbers from the boards
+
+
+def test_numbers_that_pages_take_from_the_boards_are_theirs() -> None:
+    board = json.loads(_text("leaderboard/fashion-mnist-linf-0.1/leaderboard.json"))
+    models = [model for part in board["benchmarks"] for model in part["models"]]
+    gap = max(100 * (model["pgd50"] - model["best_known"]) for model in models)
+    ratio = re.search(r"with both: (\d+\.\d) times fewer passes", _text("docs/COST.md"))
+
+    assert f"overstates robustness by up to {gap:.0f} points" in _text("docs/method.md")
+    assert ratio
+    assert f"about {float(ratio[1]):.0f} times as many passes" in _text("docs/tutorial.md")
+    assert "All shipped models have run under all suites at Linf 0.1" in _text("README.md")
+    suites = ("transfer", "pgd50", "autoattack", "fast")
+    assert [] == [model["model"] for model in models for suite in suites if model[suite] is None]
+
+
+def _text(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
