@@ -340,7 +340,7 @@ def _handed_over(done: Finished, given: Given, temporary: bool) -> Result:
     if done.found:
         made = plain.environment.finished
         say(f"satbench: found {done.path}, made {made}: nothing was run; fresh=True runs it again")
-    record = Result.of(plain, given)
+    record = Result.of(plain, given, kept=not temporary)
     if temporary:
         weakref.finalize(record, shutil.rmtree, done.path.parent, ignore_errors=True)
     return record

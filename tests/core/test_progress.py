@@ -10,6 +10,7 @@ from rich.console import Console
 
 from satbench.core.console import EVERY, BarProgress
 from satbench.core.progress.course import Course, StageCost
+from satbench.core.progress.words import progress_text
 
 
 @dataclass
@@ -125,6 +126,21 @@ def test_images_of_an_earlier_start_are_not_left_and_no_passes_of_this_one() -> 
     course.stage("pgd-50", 10, 6)
 
     assert (course.done, course.left) == (0, 4 * 100)
+
+
+def test_at_the_end_no_time_is_left() -> None:
+    clock = Clock()
+    course = after_the_clean_pass(clock)
+    clock.now += 1
+    course.passed(100)
+    course.advance(16, 10)
+    before = progress_text(course)
+    course.stage("square", 10, 0)
+    course.passed(100)
+    course.advance(10, 10)
+
+    assert " left" in before
+    assert " left" not in progress_text(course)
 
 
 def test_where_no_cost_is_known_the_bar_is_that_of_images() -> None:

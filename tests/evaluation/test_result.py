@@ -76,6 +76,14 @@ def test_the_repr_of_a_result_is_short(record: Result) -> None:
     assert "40.0%" in html
 
 
+def test_a_result_names_its_file_only_if_the_file_stays(record: Result) -> None:
+    lost = satbench.evaluate(Mean(), X, Y, attacks="pgd-1", eps="0.1", out=None)
+
+    assert repr(record).splitlines()[-1] == f"wrote {record.path}"
+    assert str(lost.path) not in repr(lost)
+    assert "out=FOLDER keeps the record" in repr(lost)
+
+
 def test_names_are_escaped_in_html(tmp_path: Path) -> None:
     found = satbench.evaluate(
         Mean(), X, Y, attacks="pgd-1", eps="0.1", out=tmp_path, name="<b>a</b>"

@@ -14,7 +14,7 @@ def progress_text(course: Course) -> str:
         parts += [f"{count(course.done)} passes", f"{count(round(course.rate))}/s"]
     if course.survivors is not None:
         parts.append(f"{course.survivors:,} survive")
-    if course.seconds_left is not None:
+    if course.seconds_left:
         parts.append(left(course))
     return ", ".join(parts)
 

@@ -68,11 +68,15 @@ class Result(Record):
     given: Given = Given()
     """The model and images of the record, as the caller gave them: objects or names."""
 
+    kept: bool = True
+    """Whether the files stay after the result is gone; not with `out=None`."""
+
     @classmethod
-    def of(cls, record: Record, given: Given) -> Result:
+    def of(cls, record: Record, given: Given, kept: bool = True) -> Result:
         """Return a record together with the given model and images."""
         result = cls(**{one.name: getattr(record, one.name) for one in fields(Record)})
         object.__setattr__(result, "given", given)
+        object.__setattr__(result, "kept", kept)
         return result
 
     @property
@@ -215,6 +219,8 @@ class Result(Record):
             return []
         if self.found:
             return [f"found, made {self.environment.finished}, nothing was run: {self.path}"]
+        if not self.kept:
+            return ["deleted with this object; out=FOLDER keeps the record"]
         return [f"wrote {self.path}"]
 
     def __eq__(self, other: object) -> bool:
