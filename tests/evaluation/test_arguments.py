@@ -169,9 +169,7 @@ def test_a_file_is_refused_as_the_output_folder(below: str, tmp_path: Path) -> N
 
 
 def test_the_name_of_a_file_is_refused_as_the_output_folder(tmp_path: Path) -> None:
-    with pytest.raises(
-        SatbenchError, match=r"^expected a folder .*'.*record\.json': it is the name"
-    ):
+    with pytest.raises(SatbenchError, match=r"^expected a folder .*: it is the name of a file$"):
         evaluate(Untouched(), out=tmp_path / "record.json")
 
 
