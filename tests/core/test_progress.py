@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import sys
 from dataclasses import dataclass
 
 import pytest
 from rich.console import Console
+from rich.file_proxy import FileProxy
 
 from satbench.core.console import EVERY, BarProgress
 from satbench.core.progress.course import Course, StageCost
 from satbench.core.progress.words import progress_text
+from satbench.core.text.terminal import tell
 
 
 @dataclass
@@ -250,3 +253,15 @@ def test_a_quiet_one_says_nothing(capsys: Capture) -> None:
         progress.note("something")
 
     assert capsys.readouterr().err == ""
+
+
+def test_a_text_that_is_told_while_a_bar_is_shown_goes_through_the_bar(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    shown = Console(file=io.StringIO(), force_terminal=True, width=80)
+    monkeypatch.setattr(sys, "stderr", FileProxy(shown, sys.__stderr__))
+    tell("the next model", err=True)
+
+    assert isinstance(shown.file, io.StringIO)
+    assert shown.file.getvalue() == "the next model\n"
+    assert capfdbinary.readouterr().err == b""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from satbench.core.text.characters import visible
@@ -12,7 +14,9 @@ def tell(text: object = "", *, err: bool = False, nl: bool = True) -> None:
 
     Its line ends are kept; a name in it should go through `one_line`, so that it adds none.
     """
-    click.echo(visible(str(text), keep="\n\t"), err=err, nl=nl)
+    # click would write to the stream below a proxy of sys.stderr, into the middle of a bar.
+    file = sys.stderr if err else None
+    click.echo(visible(str(text), keep="\n\t"), file=file, err=err, nl=nl)
 
 
 def one_line(name: object) -> str:
