@@ -89,10 +89,25 @@ def words(name: str, style: str = "") -> Text:
     return Text(one_line(name), style=style)
 
 
+class _LastLine:
+    """A bar, with room at its right for `^C`, which else would begin a line that is not erased."""
+
+    def __init__(self, bar: RenderableType) -> None:
+        self.bar = bar
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from console.render(self.bar, options.update_width(max(20, options.max_width - 3)))
+
+
+class _Progress(Progress):
+    def get_renderable(self) -> RenderableType:
+        return _LastLine(super().get_renderable())
+
+
 def progress_bar(quiet: bool = False) -> Progress:
     """Return a progress bar on stderr, shown on a terminal unless `quiet`."""
     console = _console(stderr=True)
-    return Progress(
+    return _Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -194,7 +209,7 @@ class BarProgress:
         bar.add_column(no_wrap=True)
         bar.add_row(ProgressBar(total=1.0, completed=course.share), Text(progress_text(course)))
         title = Text(f"{self._title}{course.place}", no_wrap=True, overflow="ellipsis")
-        return Group(title, bar)
+        return Group(title, _LastLine(bar))
 
 
 class NotebookProgress:

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from rich.file_proxy import FileProxy
 
-from satbench.core.console import EVERY, BarProgress
+from satbench.core.console import EVERY, BarProgress, progress_bar
 from satbench.core.progress.course import Course, StageCost
 from satbench.core.progress.words import progress_text
 from satbench.core.text.terminal import tell
@@ -241,7 +241,18 @@ def test_a_terminal_shows_the_stage_and_the_bar_on_two_lines_of_80_columns(
     assert len(shown) == 2
     assert "pgd(steps=50" in shown[0]
     assert "1.24 M passes, 30.9 k/s, 812 survive, about 4 min left" in shown[1]
+    assert len(shown[1]) == 77  # `^C` fits behind it
     assert "no memory left" in screen.getvalue()
+
+
+def test_a_key_that_the_terminal_shows_fits_behind_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=60)
+    monkeypatch.setattr("satbench.core.console._console", lambda **_: terminal)
+    bar = progress_bar()
+    bar.add_task("the name of a training run", total=10, note="epoch 1/2")
+    (line,) = terminal.render_lines(bar, pad=False)
+
+    assert sum(part.cell_length for part in line) == 60 - len("^C ")
 
 
 def test_a_quiet_one_says_nothing(capsys: Capture) -> None:
