@@ -4,7 +4,7 @@ FROM python:3.11-slim
 WORKDIR /satbench
 COPY . .
 RUN pip install --no-cache-dir --constraint constraints.txt \
-        --extra-index-url https://download.pytorch.org/whl/cpu . \
+        --extra-index-url https://download.pytorch.org/whl/cpu '.[pandas,plots]' \
     && useradd --create-home user
 
 USER user

