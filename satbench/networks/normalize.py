@@ -118,9 +118,14 @@ def _channels(count: int) -> str:
 def _check_channels(x: Tensor, mean: Tensor) -> None:
     # Broadcasting would silently turn grey images into coloured ones.
     if x.dim() != 4 or x.shape[1] != len(mean):
+        last = x.dim() == 4 and x.shape[3] == len(mean)
+        todo = (
+            "if the channels come last, write x.permute(0, 3, 1, 2)"
+            if last
+            else "this architecture is for images of another kind than the data set's"
+        )
         raise SatbenchError(
-            f"expected images of shape (N, {len(mean)}, H, W), got shape {tuple(x.shape)}: "
-            "this architecture is for images of another kind than the data set's"
+            f"expected images of shape (N, {len(mean)}, H, W), got shape {tuple(x.shape)}: {todo}"
         )
 
 

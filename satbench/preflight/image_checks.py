@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -49,9 +51,11 @@ def _checked_pixels(x: Array) -> Array:
 
 def _checked_labels(y: Array) -> Array:
     if not isinstance(y, Tensor | np.ndarray):
+        other = [one for one in y if not isinstance(one, Integral)] if isinstance(y, list) else []
+        inside = f" with {kind_of(other[0])}" if other else ""
         raise SatbenchError(
-            f"expected labels as a torch tensor or numpy array, got {kind_of(y)}: "
-            "write torch.tensor(y)"
+            "expected labels as whole numbers in a list, a torch tensor or a numpy array, got "
+            f"{kind_of(y)}{inside}"
         )
     _check_contents(y, "labels")
     shape = tuple(y.shape)

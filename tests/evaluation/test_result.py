@@ -76,6 +76,13 @@ def test_the_repr_of_a_result_is_short(record: Result) -> None:
     assert "40.0%" in html
 
 
+def test_adversarial_images_are_not_saved_in_a_folder_named_like_a_file(
+    record: Result, tmp_path: Path
+) -> None:
+    with pytest.raises(SatbenchError, match=r"^expected a folder .*: it is the name of a file$"):
+        record.save_adversarial(tmp_path / "adversarial.npz")
+
+
 def test_a_result_names_its_file_only_if_the_file_stays(record: Result) -> None:
     lost = satbench.evaluate(Mean(), X, Y, attacks="pgd-1", eps="0.1", out=None)
 

@@ -611,3 +611,9 @@ def test_weights_of_robustbench_load_and_answer_as_there(
 def test_a_size_that_does_not_exist_is_refused(spec: str, said: str) -> None:
     with pytest.raises(SatbenchError, match=said.replace("+", r"\+")):
         build_network(spec, "relu", 10)
+
+
+def test_images_whose_channels_come_last_are_refused_with_the_remedy() -> None:
+    network = build_network("tiny", "relu", 10)
+    with pytest.raises(SatbenchError, match=r"write x\.permute\(0, 3, 1, 2\)$"):
+        network(torch.rand(2, 28, 28, 1))

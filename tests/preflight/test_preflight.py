@@ -183,8 +183,14 @@ def test_numpy_labels_of_another_dtype_are_refused_in_numpys_words() -> None:
 
 
 def test_a_list_of_labels_is_refused() -> None:
-    with pytest.raises(SatbenchError, match=r"labels as a torch tensor or numpy array, got list"):
+    with pytest.raises(SatbenchError, match=r"labels as whole numbers in a list, .*, got list$"):
         dataset_from_tensors(X, Y.tolist())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("label", "kind"), [(1.0, "float"), ("cat", "str")])
+def test_a_list_of_other_labels_is_refused_by_their_type(label: object, kind: str) -> None:
+    with pytest.raises(SatbenchError, match=rf", got list with {kind}$"):
+        dataset_from_tensors(X, [label] * len(X))  # type: ignore[arg-type]
 
 
 def test_one_hot_labels_are_refused_with_the_remedy() -> None:

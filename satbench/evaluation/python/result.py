@@ -24,7 +24,7 @@ from satbench.calling.devices import device_of
 from satbench.calling.generators import own_generators
 from satbench.calling.logits import ask
 from satbench.core.errors import SatbenchError
-from satbench.core.files import atomic_path
+from satbench.core.files import atomic_path, check_folder
 from satbench.core.stats.intervals import wilson_interval
 from satbench.data import Dataset
 from satbench.data.class_names import class_names
@@ -136,7 +136,11 @@ class Result(Record):
         return Adversarial(rows, held.images, self._dataset.labels[rows], self._predictions[rows])
 
     def save_adversarial(self, folder: str | PathLike[str]) -> Path:
-        """Write the result of `adversarial` to `folder`/adversarial.npz, and return its path."""
+        """Write the result of `adversarial` to `folder`/adversarial.npz, and return its path.
+
+        Raises SatbenchError for the name of a file, and as `adversarial` does.
+        """
+        check_folder(Path(folder))
         path = Path(folder) / "adversarial.npz"
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **self.adversarial()._asdict())
