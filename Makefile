@@ -53,10 +53,10 @@ image:  ## Build the Docker image, for the CPU
 test coverage: export PYTHONDONTWRITEBYTECODE :=
 
 test: $(BIN)/satbench  ## Install and run all everyday tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 coverage: $(BIN)/satbench  ## Run all everyday tests and print the lines that they do not cover
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov=satbench --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --cov=satbench --cov-report=term:skip-covered
 
 test-all: $(BIN)/satbench  ## Run all tests, including the slow ones
 	$(BIN)/python -m pytest -m "not gpu"
