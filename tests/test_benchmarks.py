@@ -63,10 +63,22 @@ def test_every_benchmark_has_a_committed_result(pattern: str) -> None:
     assert list(RESULTS.glob(f"{pattern}.json"))
 
 
-def test_the_page_of_scaling_is_what_the_committed_results_say(load: Load) -> None:
-    page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+SCALING = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
 
-    assert load("scale").page(RESULTS / "workers.json") == page
+
+@pytest.mark.slow
+def test_the_page_of_scaling_is_what_the_committed_results_say(load: Load) -> None:
+    assert load("scale").page(RESULTS / "workers.json") == SCALING
+
+
+def test_the_page_of_scaling_is_right_apart_from_the_simulated_cluster(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = SCALING.index("## A cluster, simulated")
+    simulated = SCALING[begin : SCALING.index("\n\n## ", begin)]
+    monkeypatch.setattr(load("scale"), "_simulated", lambda result: [simulated])
+
+    assert load("scale").page(RESULTS / "workers.json") == SCALING
 
 
 UNITS = [[m, s, 5, 0.1 * (m + 1)] for m in range(2) for s in range(3) for _ in range(4)]

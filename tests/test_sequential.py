@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +88,25 @@ def run(shipped: LoadedModel, hundred: Dataset) -> Run:
     return run
 
 
+@pytest.fixture(scope="module")
+def finished(
+    _shipped_once: LoadedModel, fashion: Dataset, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Finished]:
+    """Return a function that evaluates the model on 100 images once, into a folder to read only."""
+
+    @cache
+    def finished(until: float | None, shuffled: bool = False) -> Finished:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("satbench.evaluation.run.CHUNK", CHUNK)
+            hundred = fashion.first(POPULATION)
+            dataset = hundred.shuffled() if shuffled else hundred
+            evaluation = Evaluation(dataset, LINF, ATTACKS, batch_size=15, until=until)
+            loaded, out = _shipped_once, tmp_path_factory.mktemp("finished")
+            return run_evaluation(loaded.module, loaded.info, evaluation, CPU, out, NoProgress())
+
+    return finished
+
+
 def timeless(record: Record, like: Record) -> str:
     """Return a record's JSON with the environment of another one."""
     return replace(record, environment=like.environment).to_json()
@@ -125,15 +146,15 @@ def test_a_random_order_holds_each_image_with_its_label_once(hundred: Dataset) -
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("width", [0.6, 0.4, 0.2, 0.01])
 def test_it_stops_as_soon_as_the_interval_is_narrow_and_not_before(
-    width: float, run: Run, hundred: Dataset, tmp_path: Path
+    width: float, finished: Run
 ) -> None:
-    whole = run(tmp_path / "whole", None, dataset=hundred.shuffled()).record
+    whole = finished(None, shuffled=True).record
     looks = [
         (n, confidence_sequence(whole.verdicts[:n].count(-1), n, POPULATION))
         for n in range(CHUNK, POPULATION + 1, CHUNK)
     ]
     n, interval = next((n, ends) for n, ends in looks if ends[1] - ends[0] <= width)
-    record = run(tmp_path, width).record
+    record = finished(width).record
 
     assert record.sequential is not None
     assert (n, POPULATION) == (record.n, record.dataset.population)
@@ -142,10 +163,9 @@ def test_it_stops_as_soon_as_the_interval_is_narrow_and_not_before(
 
 
 def test_the_verdicts_are_those_of_the_same_images_in_a_run_of_all(
-    run: Run, hundred: Dataset, tmp_path: Path
+    finished: Run,
 ) -> None:
-    whole = run(tmp_path / "whole", None, dataset=hundred.shuffled())
-    some = run(tmp_path, 0.25)
+    whole, some = finished(None, shuffled=True), finished(0.25)
     mine, theirs = (read_witnesses(witnesses_path(done.path)) for done in (some, whole))
 
     assert 0 < some.record.n < POPULATION
@@ -153,8 +173,8 @@ def test_the_verdicts_are_those_of_the_same_images_in_a_run_of_all(
     assert np.array_equal(theirs.images[: len(mine.indices)], mine.images)
 
 
-def test_a_width_that_is_never_reached_before_takes_on_all_images(run: Run, tmp_path: Path) -> None:
-    record = run(tmp_path, 1e-9).record
+def test_a_width_that_is_never_reached_before_takes_on_all_images(finished: Run) -> None:
+    record = finished(1e-9).record
 
     assert record.sequential is not None
     assert record.n == POPULATION
@@ -181,9 +201,9 @@ def test_the_last_chunk_may_be_smaller(run: Run, hundred: Dataset, tmp_path: Pat
     ],
 )
 def test_a_run_that_was_stopped_ends_in_the_same_record(
-    stop: int, run: Run, tmp_path: Path
+    stop: int, run: Run, finished: Run, tmp_path: Path
 ) -> None:
-    whole = run(tmp_path / "whole", 0.25)
+    whole = finished(0.25)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "parts", 0.25, stop_after=stop)
     assert list((tmp_path / "parts").glob("*.json")) == []
@@ -195,9 +215,9 @@ def test_a_run_that_was_stopped_ends_in_the_same_record(
 
 
 def test_what_a_stopped_run_for_a_narrower_interval_did_more_does_not_count(
-    run: Run, tmp_path: Path
+    run: Run, finished: Run, tmp_path: Path
 ) -> None:
-    alone = run(tmp_path / "alone", 0.5)
+    alone = finished(0.5)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "both", 1e-9, stop_after=22)
     both = run(tmp_path / "both", 0.5)
@@ -232,8 +252,8 @@ def test_a_run_in_the_order_of_the_split_is_another(run: Run, tmp_path: Path) ->
     )
 
 
-def test_the_record_holds_and_so_do_its_witnesses(run: Run, tmp_path: Path) -> None:
-    done = run(tmp_path, 0.25)
+def test_the_record_holds_and_so_do_its_witnesses(finished: Run) -> None:
+    done = finished(0.25)
     verified = verify_record(done.path)
 
     assert done.record.n < POPULATION
@@ -247,18 +267,20 @@ def test_the_record_holds_and_so_do_its_witnesses(run: Run, tmp_path: Path) -> N
     ids=str,
 )
 def test_a_record_of_another_population_does_not_hold(
-    change: dict[str, int], run: Run, tmp_path: Path
+    change: dict[str, int], finished: Run, tmp_path: Path
 ) -> None:
-    done = run(tmp_path, 0.25)
-    values = json.loads(done.path.read_text(encoding="utf-8"))
+    place = shutil.copytree(finished(0.25).path.parent, tmp_path / "changed")
+    path = place / finished(0.25).path.name
+    assert not verify_record(path).faults
+    values = json.loads(path.read_text(encoding="utf-8"))
     values["dataset"] |= change
-    done.path.write_text(json.dumps(values), encoding="utf-8")
+    path.write_text(json.dumps(values), encoding="utf-8")
 
-    assert verify_record(done.path).faults
+    assert verify_record(path).faults
 
 
-def test_a_record_whose_interval_was_narrowed_does_not_hold(run: Run, tmp_path: Path) -> None:
-    record = run(tmp_path, 0.25).record
+def test_a_record_whose_interval_was_narrowed_does_not_hold(finished: Run) -> None:
+    record = finished(0.25).record
     assert record.sequential is not None
     narrowed = replace(record, sequential=replace(record.sequential, low=0.5))
 

@@ -174,7 +174,9 @@ def write_card(card: Card, path: Path) -> None:
 
 def zoo_names() -> list[str]:
     """Return the names of the models that ship with satbench, sorted."""
-    return sorted(path.stem for path in _cards().glob("*.json"))
+    folder = _cards()
+    names = os.listdir(folder) if folder.is_dir() else []  # many times faster than Path.glob
+    return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
 
 
 def board_names() -> list[str]:

@@ -85,7 +85,10 @@ def test_the_record_holds_the_thread_count_of_its_run(
     assert torch.get_num_threads() == 3
 
 
-def test_a_forecast_is_timed_with_the_threads_of_the_evaluation() -> None:
+def test_a_forecast_is_timed_with_the_threads_of_the_evaluation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("satbench.evaluation.cost.rate._SECONDS", 0.01)
     config = eval_config("fmnist-sat-tiny-relu-s0", attacks=["pgd-2"], n_examples=2)
 
     assert forecast(config, {}).places[0].machine.name == "cpu, 1 thread"

@@ -103,7 +103,9 @@ def test_an_attack_in_no_record_costs_the_maximum_that_its_parameters_allow() ->
 def made() -> Forecast:
     """Return the forecast of two attacks on 50 images."""
     config = eval_config(SHIPPED, attacks=["pgd-10", "square(queries=20)"], n_examples=50)
-    return forecast(config, {"here": 3600.0, "A100": 7200.0})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("satbench.evaluation.cost.rate._SECONDS", 0.05)
+        return forecast(config, {"here": 3600.0, "A100": 7200.0})
 
 
 def test_the_total_of_a_forecast_is_the_sum_of_its_lines(made: Forecast) -> None:

@@ -1,4 +1,4 @@
-"""Kill a command and let the disk fail under it, both in one process that imports torch once.
+"""Kill a command and let the disk fail under it, both in one process, which imports torch once.
 
     python tests/fault/both_faults.py [--sample N] [--json FILE] [COMMAND ...]
 
@@ -8,20 +8,23 @@ The parts are those of kill_points.py and disk_faults.py.
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-import disk_faults
-import kill_points
+from disk_faults import disturbed
+from kill_points import examine_all, killed, undisturbed
 
 
 def examine(name: str, sample: int, made: Path) -> dict[str, Any]:
     """Kill one command, then let the disk fail in it, `sample` times each; return both counts."""
-    kill = kill_points.examine(name, sample, made)
-    disk = disk_faults.examine(name, sample, made)
+    with tempfile.TemporaryDirectory() as place:
+        base = Path(place).resolve()
+        known = undisturbed(name, made, base)
+        kill, disk = (do(name, known, sample, base) for do in (killed, disturbed))
     return {**kill, "faults": kill["faults"] + disk["faults"], "kill": kill, "disk": disk}
 
 
 if __name__ == "__main__":
-    kill_points.examine_all(__doc__, "kills", examine)
+    examine_all(__doc__, "kills", examine)

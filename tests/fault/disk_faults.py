@@ -99,23 +99,27 @@ def examine(name: str, sample: int, made: Path) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as place:
         base = Path(place).resolve()
-        known = undisturbed(name, made, base)
-        many = known.operations
-        sample = known.case.most // 4 if known.case.most else sample
-        kinds = {
-            "operation": spread(many, sample),
-            "full": spread(many, sample or -(-many // 3)),
-            "fsync": spread(4, sample),
-            "size": SIZES[:sample] if sample else SIZES,
-        }
-        faults, ends = [], {0: 0, 2: 0}
-        for fault in (Fault(kind, at) for kind, points in kinds.items() for at in points):
-            folder = copy(known.start, base / "disturbed")
-            code, wrong = _try(known, folder, fault)
-            ends[code] = ends.get(code, 0) + 1
-            if wrong:
-                faults.append(f"{fault.kind} {fault.at}: {wrong}")
-            shutil.rmtree(folder)
+        return disturbed(name, undisturbed(name, made, base), sample, base)
+
+
+def disturbed(name: str, known: Undisturbed, sample: int, base: Path) -> dict[str, Any]:
+    """Let the disk fail in a command with known results, as `examine` does."""
+    many = known.operations
+    sample = known.case.most // 4 if known.case.most else sample
+    kinds = {
+        "operation": spread(many, sample),
+        "full": spread(many, sample or -(-many // 3)),
+        "fsync": spread(4, sample),
+        "size": SIZES[:sample] if sample else SIZES,
+    }
+    faults, ends = [], {0: 0, 2: 0}
+    for fault in (Fault(kind, at) for kind, points in kinds.items() for at in points):
+        folder = copy(known.start, base / "disturbed")
+        code, wrong = _try(known, folder, fault)
+        ends[code] = ends.get(code, 0) + 1
+        if wrong:
+            faults.append(f"{fault.kind} {fault.at}: {wrong}")
+        shutil.rmtree(folder)
     tried = {kind: len(points) for kind, points in kinds.items()}
     counts = {"operations": many, "disk faults": sum(tried.values()), **tried}
     return {

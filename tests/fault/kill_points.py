@@ -215,13 +215,17 @@ def examine(name: str, sample: int, made: Path) -> dict[str, Any]:
     """Kill one command at `sample` of its operations, 0 for all; return the results."""
     with tempfile.TemporaryDirectory() as place:
         base = Path(place).resolve()
-        known = undisturbed(name, made, base)
-        points, faults = spread(known.operations, sample or known.case.most or 0), []
-        for point in points:
-            folder = copy(known.start, base / f"at-{point}")
-            if fault := _fault(known, folder, point):
-                faults.append(f"operation {point}: {fault}")
-            shutil.rmtree(folder)
+        return killed(name, undisturbed(name, made, base), sample, base)
+
+
+def killed(name: str, known: Undisturbed, sample: int, base: Path) -> dict[str, Any]:
+    """Kill a command with known results at `sample` of its operations, 0 for all."""
+    points, faults = spread(known.operations, sample or known.case.most or 0), []
+    for point in points:
+        folder = copy(known.start, base / f"at-{point}")
+        if fault := _fault(known, folder, point):
+            faults.append(f"operation {point}: {fault}")
+        shutil.rmtree(folder)
     counts = {"operations": known.operations, "kills": len(points)}
     return {"command": name, **counts, "faults": faults}
 

@@ -40,7 +40,7 @@ def write_bundle(
     header: bytes = b"\x08\x01\x1a\x02\x08\x01",
 ) -> None:
     """Write `arrays` by name as PREFIX.index and PREFIX.data-00000-of-00001."""
-    data, entries = b"", {b"": header}
+    data, entries = bytearray(), {b"": header}
     for name in sorted(arrays):
         octets = arrays[name].tobytes()
         shape = b"".join(field(2, field(1, int(size))) for size in arrays[name].shape)

@@ -75,7 +75,10 @@ def test_check_finds_a_missing_figure(call: list[str], monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("noise_images")
-def test_a_dry_run_lists_finished_and_missing_results(call: list[str]) -> None:
+def test_a_dry_run_lists_finished_and_missing_results(
+    call: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("satbench.studies.estimate._TIMED_SECONDS", 0.02)
     lines = json.loads(run(*call, "--dry-run", "--json", "--seeds", "0-2").stdout)
 
     assert [(line["run"], line["model"], line["done"], line["missing"]) for line in lines] == [

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from satbench.website.build import LISTED, chosen_boards, site_files, write_site
 from satbench.website.looks import Looks
 from satbench.website.places import model_place
 
-pytest.importorskip("itables")
+pytestmark = pytest.mark.skipif(find_spec("itables") is None, reason="needs satbench[page]")
 
 
 class Texts(HTMLParser):
