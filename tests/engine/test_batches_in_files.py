@@ -92,7 +92,7 @@ def test_a_batch_that_does_not_belong_to_the_run_is_removed(
 def test_a_batch_that_declares_more_than_it_holds_is_not_unpacked(
     packed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stored_arrays.npy, "read_array", lambda *_, **__: pytest.fail("unpacked"))
+    monkeypatch.setattr(stored_arrays, "_values", lambda *_: pytest.fail("unpacked"))
     large = (10**9 if packed == zipfile.ZIP_STORED else 8,)
     head = {"descr": "|u1", "fortran_order": False, "shape": large}
     with (

@@ -35,7 +35,10 @@ CURVE = TrainingCurve(
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """Return the folder of a run of three epochs, of which the last collapsed."""
-    folder = tmp_path / "mine"
+    return write_run(tmp_path / "mine")
+
+
+def write_run(folder: Path) -> Path:
     folder.mkdir()
     lines = (json.dumps(asdict(epoch)) + "\n" for epoch in EPOCHS)
     (folder / "metrics.jsonl").write_text("".join(lines))
@@ -181,21 +184,30 @@ def plotted(*arguments: object) -> Any:
     return json.loads(done.output)
 
 
-def test_the_figures_of_a_run_lie_in_its_folder(run: Path) -> None:
+@pytest.fixture(scope="module")
+def plotted_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """Return the folder of a run with its figures, and what the command said."""
+    run = write_run(tmp_path_factory.mktemp("plotted") / "mine")
+    return run, plotted(run)
+
+
+def test_the_figures_of_a_run_lie_in_its_folder(plotted_run: tuple[Path, Any]) -> None:
+    run, said = plotted_run
     drawn = [str(run / "training.png"), str(run / "training.svg")]
 
-    assert {"runs": [read_training(run).summary()], "figures": drawn} == plotted(run)
+    assert {"runs": [read_training(run).summary()], "figures": drawn} == said
     assert (run / "training.png").read_bytes().startswith(b"\x89PNG")
     assert (run / "training.svg").read_text(encoding="utf-8").startswith("<?xml")
 
 
-def test_the_same_metrics_give_the_same_bytes(run: Path, tmp_path: Path) -> None:
-    for folder in ("first", "second"):
-        plotted(run, "--out", tmp_path / folder)
+def test_the_same_metrics_give_the_same_bytes(
+    plotted_run: tuple[Path, Any], tmp_path: Path
+) -> None:
+    first = plotted_run[0]
+    plotted(first, "--out", tmp_path)
 
     for name in ("training.png", "training.svg"):
-        first, second = ((tmp_path / folder / name).read_bytes() for folder in ("first", "second"))
-        assert first == second
+        assert (first / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
 def test_the_summary_of_a_run(run: Path) -> None:
