@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 SHIPPED = "fmnist-sat-tiny-relu-s0"
 _ZOOS = count()
 _CHANGED: list[ModuleType] = []
-_EXCLUDED = [0]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -49,15 +48,14 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
     finally:
         # What is imported refers to itself, and little else does: looking seldom is enough.
         gc.set_threshold(20_000, 20, 20)
-        _exclude_what_is_imported()
+        gc.freeze()
         gc.enable()
 
 
-def _exclude_what_is_imported() -> None:
-    """Exclude all objects from garbage collection if many modules were imported since last time."""
-    if len(sys.modules) >= _EXCLUDED[-1] + 100:
-        _EXCLUDED.append(len(sys.modules))
-        gc.freeze()
+def pytest_sessionfinish() -> None:
+    """Collect once: pytest does it five times at the end, which is quick when all is excluded."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
@@ -85,10 +83,12 @@ def _apart_from_other_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterato
     # This runs around every test, so it does little.
     base = str(tmp_path_factory.getbasetemp())
     # A zoo of the user's own for each test, which is not made before something is put there.
-    os.environ["SATBENCH_ZOO"] = f"{base}/own-zoo-{next(_ZOOS)}"
+    number = next(_ZOOS)
+    os.environ["SATBENCH_ZOO"] = f"{base}/own-zoo-{number}"
+    if number % 100 == 0:
+        gc.freeze()  # tests import packages, and some collect garbage
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
-    _exclude_what_is_imported()
     _read_what_is_shipped_once()
     last = next(reversed(sys.modules))
     yield

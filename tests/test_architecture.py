@@ -64,7 +64,8 @@ def imports_of(module: str, *, when_imported: bool = False) -> set[str]:
     `from a.b import c` is a.b.c where that is a module, else a.b.
     """
     found: set[str] = set()
-    for node in walk(tree_of(module), when_imported):
+    nodes = walk(tree_of(module), True) if when_imported else nodes_of(module)
+    for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -73,13 +74,19 @@ def imports_of(module: str, *, when_imported: bool = False) -> set[str]:
     return found
 
 
+@cache
+def nodes_of(module: str) -> tuple[ast.AST, ...]:
+    return tuple(walk(tree_of(module), when_imported=False))
+
+
 def walk(tree: ast.AST, when_imported: bool) -> list[ast.AST]:
     """Return all nodes; `when_imported` leaves out functions and `if TYPE_CHECKING:`."""
     nodes = [tree]
     for node in nodes:
         for child in ast.iter_child_nodes(node):
             later = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
-            typing = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+            typing = when_imported and isinstance(child, ast.If)
+            typing = typing and "TYPE_CHECKING" in ast.unparse(child.test)
             if not (when_imported and (later or typing)):
                 nodes.append(child)
     return nodes
@@ -135,7 +142,7 @@ def test_no_module_imports_a_private_name_of_another() -> None:
     offenders = {
         (module, f"{node.module}.{alias.name}")
         for module in MODULES
-        for node in ast.walk(tree_of(module))
+        for node in nodes_of(module)
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith("satbench")
         for alias in node.names
         if alias.name.startswith("_")
@@ -167,7 +174,7 @@ def test_imports_are_absolute_and_go_through_satbench() -> None:
     relative = {
         (module, ast.unparse(node))
         for module in MODULES
-        for node in ast.walk(tree_of(module))
+        for node in nodes_of(module)
         if isinstance(node, ast.ImportFrom) and node.level
     }
     content = {"attacks", "model_zoo", "leaderboard", "core", "tests"}
@@ -243,7 +250,7 @@ def test_no_room_is_a_top_level_module_after_importing_all() -> None:
 def test_a_class_name_is_defined_once() -> None:
     defined: dict[str, set[str]] = {}
     for module in MODULES:
-        for node in ast.walk(tree_of(module)):
+        for node in nodes_of(module):
             if isinstance(node, ast.ClassDef):
                 defined.setdefault(node.name, set()).add(f"{module}:{node.lineno}")
 

@@ -55,7 +55,7 @@ def test_every_function_that_the_pages_and_examples_import_has_an_example() -> N
     assert without_example(functions) == []
 
 
-@pytest.mark.sampled(None)
+@pytest.mark.sampled(30)
 @pytest.mark.parametrize("module", modules_with_examples())
 def test_the_examples_of_a_module_run(module: str, tmp_path: Path) -> None:
     results = doctest.testmod(import_module(module), extraglobs={"tmp": tmp_path})

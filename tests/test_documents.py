@@ -138,6 +138,7 @@ def test_every_test_that_a_page_runs_exists() -> None:
     assert asked
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "path",
     [

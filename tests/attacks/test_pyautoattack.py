@@ -90,7 +90,7 @@ def correct_images(model: nn.Module, images: Dataset, n: int) -> tuple[Tensor, T
     return x[right], y[right]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("threat", [LINF, L2, L1], ids=str)
 @pytest.mark.parametrize("name", SHORT)
 def test_a_part_returns_what_the_package_itself_returns_bit_for_bit(

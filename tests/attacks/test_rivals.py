@@ -261,6 +261,7 @@ def make_small(patch: pytest.MonkeyPatch, few: float, easy: float) -> None:
         patch.setattr(a3, name, value)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("few", "easy", "rounds"),
     # With `few` a fifth round finds other points of the same margin, up to rounding.

@@ -81,6 +81,7 @@ CASES = [
 """The share of the critical eps up to which a smooth net is proven in a second."""
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("activation", "seed", "near"), CASES)
 def test_bab_proves_nearly_all_that_is_true_and_nothing_that_is_not(
     activation: str, seed: int, near: float

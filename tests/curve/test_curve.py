@@ -126,7 +126,7 @@ def test_a_curve_records_which_kind_of_model_was_searched(
     assert {bound.search for bound in curve.bounds} == {"plain"}
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("stop", [1, 2, 4, 6, 8])
 def test_a_stopped_curve_continues_to_the_same_curve(
     stop: int, mean_model: nn.Module, images: Dataset, tmp_path: Path

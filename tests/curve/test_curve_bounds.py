@@ -188,6 +188,7 @@ def test_a_record_of_more_images_bounds_a_curve_of_fewer(
     assert curve.surviving(THREAT.radius) <= record.verdicts[:10].count(SURVIVED)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("n", [10, N])
 def test_a_record_without_witnesses_bounds_the_curve_by_its_verdicts(
     n: int, shipped: LoadedModel, images: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -225,6 +226,7 @@ def in_a_random_order(record: Record) -> Record:
     return replace(record, dataset=replace(record.dataset, population=10_000))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "change",
     [of_another_model, of_other_weights, of_another_norm, of_another_data_set, in_a_random_order],
@@ -275,6 +277,7 @@ def test_a_file_that_is_not_a_record_is_skipped(
     assert measured(shipped, images, tmp_path).curve.bounds == []
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.skipif(not content_folder("leaderboard").is_dir(), reason="the boards are not here")
 @pytest.mark.parametrize("name", [SHIPPED, SILU])
 def test_no_curve_is_above_the_published_record_of_its_model(

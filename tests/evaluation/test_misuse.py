@@ -537,7 +537,7 @@ def of_python(x: Tensor) -> Tensor:
     return x * torch.tensor([random.choice([0.0, 2.0]) for _ in x]).view(-1, 1, 1, 1)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("dropped", [of_torch, of_numpy, of_python])
 def test_a_random_model_gets_the_same_verdicts_for_the_same_seed(
     dropped: Callable[[Tensor], Tensor], tmp_path: Path

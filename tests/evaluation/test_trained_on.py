@@ -154,6 +154,7 @@ def test_a_training_folder_is_refused_under_any_path_and_pixel_rule(
     assert "give --dataset imagefolder:pair/val" in str(done.exception)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "words", [(), ("--dataset", "imagefolder:pair/val")], ids=["default", "named"]
 )

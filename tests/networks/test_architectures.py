@@ -546,7 +546,7 @@ def robustbench_module(name: str) -> ModuleType:
     return module
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("spec", "file", "make_theirs"),
     [

@@ -81,6 +81,7 @@ def by_plain_loop() -> Search:
     return search
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("reference", ["by_foolbox", "by_plain_loop"])
 def test_pgd_gives_the_same_verdicts_as_the_reference_image_by_image(

@@ -94,6 +94,7 @@ def test_an_export_with_different_logits_is_refused_and_deleted(
     assert [] == list(tmp_path.iterdir())
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("form", ["torch-export", "torchscript", "hub"])
 def test_a_full_disk_raises_an_error_and_does_not_kill_the_process(
     form: str, tmp_path: Path

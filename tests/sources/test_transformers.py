@@ -78,6 +78,7 @@ def by_transformers(network: Any, processor: Any, images: Tensor) -> Tensor:
     return logits
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", PROCESSORS)
 @pytest.mark.parametrize("config", [resnet, vit])
 def test_the_logits_equal_those_of_transformers_own_pipeline(

@@ -293,7 +293,7 @@ def whole(
     return digest_weights(done.model), history_of(done.history)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("save_every", [-1.0, 1e9], ids=["each step", "each epoch"])
 @pytest.mark.parametrize(
     ("epoch", "step"), [(0, 1), (0, 3), (0, STEPS), (1, 1), (1, 2), (1, STEPS)]

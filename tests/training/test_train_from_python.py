@@ -131,6 +131,7 @@ def test_the_same_call_finds_the_finished_run(run: Trained) -> None:
     assert log.steps == []
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "parts",
     [

@@ -111,6 +111,7 @@ def test_a_filter_matches_the_whole_text_of_a_cell(page: Browser) -> None:
     assert query(page) == "models.activation=elu"
 
 
+@pytest.mark.slow
 def test_chosen_columns_are_kept_in_the_address(page: Browser, site: Path) -> None:
     assert column(page, "seed")[0] is None
     tool(page, ".chooser summary").click()
@@ -148,6 +149,7 @@ def test_a_malformed_address_shows_the_whole_page(browser: Browser, site: Path, 
     assert browser.said() == []
 
 
+@pytest.mark.slow
 def test_reset_shows_all_rows_again(page: Browser) -> None:
     before = column(page, "model")
     chosen(page, "activation", "silu")
@@ -276,6 +278,7 @@ def contrast(one: str, other: str) -> float:
     return (bright + 0.05) / (dark + 0.05)
 
 
+@pytest.mark.slow
 def test_the_arrow_keys_move_between_points_and_show_their_numbers(page: Browser) -> None:
     from selenium.webdriver.common.keys import Keys
 
