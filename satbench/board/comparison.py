@@ -15,6 +15,9 @@ from satbench.core.stats.intervals import matched_interval, mcnemar_p
 from satbench.core.stats.shown import ALPHA
 from satbench.records.record import SURVIVED, WRONG_CLEAN, Record, read_record
 
+NO_ATTACK = "no attack"
+"""What broke an image that is wrong when clean."""
+
 
 @dataclass(frozen=True)
 class Churn:
@@ -106,7 +109,7 @@ def broken_by(record: Record, verdict: int) -> str:
     'no attack'
     """
     if verdict == WRONG_CLEAN:
-        return "no attack"
+        return NO_ATTACK
     stage = record.stages[verdict - 1]
     name = stage.attack.partition("(")[0]
     by = f" by {stage.by}" if stage.by else ""

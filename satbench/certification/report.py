@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 
 from satbench.certification.sandwich import Sandwich
-from satbench.core.console import words
+from satbench.core.console import FittingTable, words
 from satbench.core.errors import SatbenchError
 from satbench.core.stats.intervals import wilson_interval
 from satbench.figures.picture import FORMATS, check_can_draw
@@ -19,9 +19,9 @@ from satbench.figures.sandwich import SandwichLine, sandwich_figure
 STEM = "certified"
 
 
-def sandwich_table(measured: Sequence[Sandwich]) -> Table:
+def sandwich_table(measured: Sequence[Sandwich]) -> FittingTable:
     """Return both bounds, in percent with their intervals, with a line for each model and eps."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("model", overflow="fold")
     for heading in (
         "eps",
@@ -43,7 +43,7 @@ def sandwich_table(measured: Sequence[Sandwich]) -> Table:
             str(one.open),
             str(told.out_of_time),
         )
-    return table
+    return FittingTable(table, ("out of\ntime", "clean", "open\nimages"))
 
 
 def sandwich_summary(one: Sandwich, figures: Sequence[Path]) -> dict[str, Any]:

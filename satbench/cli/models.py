@@ -237,9 +237,9 @@ def _print_table(cards: list[Card]) -> None:
     from rich import box
     from rich.table import Table
 
-    from satbench.core.console import results, words
+    from satbench.core.console import FittingTable, results, words
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     for heading in ("name", "activation", "recipe", "threat", "parameters"):
         table.add_column(heading, overflow="fold", no_wrap=heading == "name")
     for card in cards:
@@ -248,7 +248,7 @@ def _print_table(cards: list[Card]) -> None:
         )
         activation = card.activation.partition("(")[0]
         table.add_row(words(card.name), words(activation), recipe, threat, f"{card.parameters:,}")
-    results().print(table)
+    results().print(FittingTable(table, ("activation", "parameters", "threat", "recipe")))
 
 
 def _print_sources() -> None:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from importlib import import_module
 from typing import Any
 
@@ -40,6 +41,7 @@ from satbench.core.text.characters import visible
 from satbench.core.text.html_text import html
 from satbench.core.text.terminal import one_line, tell
 
+_ANY_WIDTH = 10_000
 EVERY = 30.0
 """Seconds between two lines of progress if stderr is not a terminal."""
 
@@ -87,6 +89,22 @@ def say(text: str) -> None:
 def words(name: str, style: str = "") -> Text:
     """Return a name from a file for a table: one line without markup."""
     return Text(one_line(name), style=style)
+
+
+class FittingTable:
+    """A table that leaves out columns, by their headings in `less`, until the names in it fit."""
+
+    def __init__(self, table: Table, less: Sequence[str]) -> None:
+        self.table, self.less = table, less
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table, free = copy(self.table), options.update(max_width=_ANY_WIDTH)
+        for heading in self.less:
+            lines = console.render_lines(table, free, pad=False)
+            if max(map(Segment.get_line_length, lines)) <= options.max_width:
+                break
+            table.columns = [one for one in table.columns if str(one.header) != heading]
+        yield table
 
 
 class _LastLine:

@@ -11,14 +11,14 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from satbench.core.console import words
+from satbench.core.console import FittingTable, words
 from satbench.records.curves import Curve, marks_of
 
 
-def curve_table(curves: Sequence[Curve]) -> Table:
+def curve_table(curves: Sequence[Curve]) -> FittingTable:
     """Return a table with the accuracy of each model at some eps, and the median distance."""
     marks = marks_of(curves)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column(f"right (%) within {curves[0].norm}", no_wrap=True)
     for eps in marks:
         table.add_column(f"{eps:.4g}", justify="right", no_wrap=True)
@@ -27,7 +27,7 @@ def curve_table(curves: Sequence[Curve]) -> Table:
     for curve in curves:
         shares = (_share(curve, eps) for eps in marks)
         table.add_row(words(curve.model.name), *shares, _median(curve), str(curve.never))
-    return table
+    return FittingTable(table, ("never\nbroken", "median\ndistance"))
 
 
 def curve_summary(

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from satbench.attacks import short_spec
-from satbench.core.console import words
+from satbench.core.console import FittingTable, words
 from satbench.core.specs import split_spec
 from satbench.core.stats.intervals import wilson_interval
 from satbench.core.text.html_text import html
@@ -145,7 +145,7 @@ def _table(lines: Sequence[Sequence[str]], widths: Sequence[int]) -> Table:
     return table
 
 
-def brief_table_of(records: Sequence[Record]) -> Table:
+def brief_table_of(records: Sequence[Record]) -> FittingTable:
     """Return one line per record: clean accuracy, robust accuracy, and its cost."""
     # Little padding, so that names of 38 letters fit on one line of 100 columns.
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=0)
@@ -156,7 +156,7 @@ def brief_table_of(records: Sequence[Record]) -> Table:
         clean, *_, row = rows_of(record)
         _, robust, *details = _cells(row)
         table.add_row(words(record.model.name), f"{clean.accuracy:.1%}", robust, *details)
-    return table
+    return FittingTable(table, ("time", "passes F + B", "n"))
 
 
 def _cells(row: ReportRow) -> list[str]:

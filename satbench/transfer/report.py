@@ -9,7 +9,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from satbench.core.console import words
+from satbench.core.console import FittingTable, words
 from satbench.core.errors import SatbenchError
 from satbench.core.markdown import MISSING, cell, code, percent
 from satbench.core.text.terminal import one_line
@@ -36,17 +36,18 @@ def matrix_rows(matrix: TransferMatrix) -> list[tuple[str, list[str]]]:
     return rows
 
 
-def matrix_table(matrix: TransferMatrix) -> Table:
+def matrix_table(matrix: TransferMatrix) -> FittingTable:
     """Return the matrix for a terminal: a line per target, numbered sources; see `legend`."""
     rows = matrix_rows(matrix)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("target", overflow="fold")
     numbers = (f"S{number}" for number, _ in enumerate(matrix.sources, 1))
-    for heading in (CLEAN, *numbers, WORST):
+    clean, worst = (heading.replace(" ", "\n") for heading in (CLEAN, WORST))
+    for heading in (clean, *numbers, worst):
         table.add_column(heading, justify="right", no_wrap=True)
     for place, target in enumerate(matrix.targets):
         table.add_row(words(target.model.name), *(cells[place] for _, cells in rows))
-    return table
+    return FittingTable(table, (clean,))
 
 
 def note(matrix: TransferMatrix) -> str:

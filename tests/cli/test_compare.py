@@ -48,6 +48,8 @@ def test_the_command_prints_the_test_and_the_churn(make_record, tmp_path: Path) 
     assert (told["only_first"], told["only_second"], told["n"], told["shown"]) == (3, 2, 8, False)
     assert len(told["churn"]) == 5
     assert re.search(r"p = 1\b", shown.output)
+    assert "\n  relu is wrong without an attack on 1: image 1\n" in shown.output
+    assert "\n  silu fell to autoattack/square on 1: image 7\n" in shown.output
     assert shown.output.count("image ") == 5
 
 

@@ -48,6 +48,8 @@ def compare(first: Path, second: Path, as_json: bool) -> None:
 
 
 def _tell(done: RecordComparison) -> None:
+    from satbench.board.comparison import NO_ATTACK
+
     tell(one_line(done))
     both = done.n - done.only_first - done.only_second
     tell(f"{both} of {done.n} images: after the attacks both are right, or both are wrong")
@@ -59,4 +61,6 @@ def _tell(done: RecordComparison) -> None:
                 shown = ", ".join(map(str, churn.images[:_SHOWN]))
                 more = ", …" if len(churn.images) > _SHOWN else ""
                 fell = f"{other} fell to {one_line(churn.broken_by)}"
+                if churn.broken_by == NO_ATTACK:
+                    fell = f"{other} is wrong without an attack"
                 tell(f"  {fell} on {len(churn.images)}: image {shown}{more}")
