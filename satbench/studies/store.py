@@ -103,7 +103,11 @@ class Model:
 
 
 class Models:
-    """Trained models by key: those of both zoos, of the given folders, and of the store."""
+    """Trained models by key: those of both zoos, of the given folders, of studies, of the store.
+
+    A checkout has the models of the pre-registered studies, which no board lists, in
+    `leaderboard/studies/models`.
+    """
 
     def __init__(self, places: Places) -> None:
         self._places = places
@@ -117,6 +121,7 @@ class Models:
         if cell.key not in self._by_key:
             for folder in self._places.models:
                 self._look(folder, f"found in {folder}")
+            self._look(content_folder("leaderboard") / "studies" / "models", "shipped")
             self._look(self._places.trained, "store")
         return self._by_key.get(cell.key)
 

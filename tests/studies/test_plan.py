@@ -11,6 +11,7 @@ from satbench.attacks import attack_spec, parse_attack
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.model_zoo.card import write_card, zoo_card
+from satbench.models import load_model, request_model
 from satbench.studies import STUDIES, Study, load_study
 from satbench.studies.design import Arm, Pair, Pool, StudyColumn
 from satbench.studies.images import DatasetCache
@@ -70,6 +71,16 @@ def test_a_shipped_model_is_found_even_if_its_recipe_has_another_name() -> None:
         "SILU": "fmnist-sat-tiny-silu-s0",
         "parametric softplus": "fmnist-sat-tiny-parametric-softplus-s0",
     } == {arm: model.text for arm, model in found.items() if model}
+
+
+def test_the_networks_of_a_registered_study_ship_with_a_checkout() -> None:
+    plan = plan_study(load_study("smoothness-0.03"), StudyOptions(seeds=(200,)), DatasetCache())
+    found = Models(Places()).find(plan.rows["ReLU, PGD-2"][0])
+
+    assert found
+    assert found.origin == "shipped"
+    loaded = load_model(request_model(found.text), 10)
+    assert (loaded.info.activation, loaded.info.parameters) == ("relu", 15_682)
 
 
 def test_the_card_of_one_epoch_of_an_unfinished_run_is_not_its_model(tmp_path: Path) -> None:
