@@ -17,7 +17,7 @@ import satbench
 
 
 def network() -> nn.Module:
-    """Return the network.  It takes pixels in [0, 1], (N, 3, 32, 32), to logits (N, 10)."""
+    """Return the network.  It maps pixels in [0, 1], (N, 3, 32, 32), to logits (N, 10)."""
     net = resnet.ResNet18()
     weights = Path(resnet.__file__).parent / "model_test.pt"
     net.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))

@@ -22,8 +22,8 @@ codes: 0, 1 (a check failed), 2 (a mistake in what was given), 130 (stopped).
 
 ## Completion
 
-A shell completes commands, options, and the names of models, attacks, recipes, data sets and
-activations after one line in its start-up file:
+A shell completes commands, options, and the names of models, attacks, recipes, data sets,
+activations, architectures, boards and studies after one line in its start-up file:
 
 ```sh
 # bash, in ~/.bashrc

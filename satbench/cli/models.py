@@ -248,7 +248,7 @@ def _print_table(cards: list[Card]) -> None:
         )
         activation = card.activation.partition("(")[0]
         table.add_row(words(card.name), words(activation), recipe, threat, f"{card.parameters:,}")
-    results().print(FittingTable(table, ("activation", "parameters", "threat", "recipe")))
+    results().print(FittingTable(table, ("parameters", "activation", "threat", "recipe")))
 
 
 def _print_sources() -> None:
