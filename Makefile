@@ -85,9 +85,12 @@ certificates: $(BIN)/satbench  ## Certify the models that were trained by bounds
 	@for eps in 0.05 0.1; do OMP_NUM_THREADS=1 $(BIN)/satbench certify $(CERTIFIED) --eps $$eps --method crown-ibp \
 	  --n-examples 500 --out leaderboard/fashion-mnist-linf-$$eps/certificates || exit 1; done
 
-reference: $(BIN)/satbench  ## Run pyautoattack with other seeds, for the spread in docs/AGREEMENT.md
+reference: $(BIN)/satbench  ## Run pyautoattack, for docs/AGREEMENT.md: other seeds at Linf 0.1, and models of the other boards
 	@for seed in 1 2; do for model in $(SPREAD); do OMP_NUM_THREADS=1 $(BIN)/satbench eval --model $$model --attack pgd-50 \
 	  --attack autoattack-reference --seed $$seed --n-examples 500 --out leaderboard/fashion-mnist-linf-0.1/reference || exit 1; done; done
+	@for one in 'fmnist-pgd2-tiny-relu-s0 l2 1' 'fmnist-pgd2-tiny-silu-s0 l2 1' 'fmnist-pgd2-tiny-relu-s0 linf 0.05'; do set -- $$one; \
+	  OMP_NUM_THREADS=1 $(BIN)/satbench eval --model $$1 --norm $$2 --eps $$3 --attack autoattack-reference --n-examples 500 \
+	  --out leaderboard/fashion-mnist-$$2-$$3/reference || exit 1; done
 
 flags: $(BIN)/satbench  ## Evaluate the masked models again, the test cases of docs/FLAGS.md
 	@for mask in $(MASKS); do for suite in "pgd-50" "fast --attack audit(sample=20,weakest=10) --attack autoattack"; do \

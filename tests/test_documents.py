@@ -235,12 +235,20 @@ def test_numbers_that_pages_take_from_the_boards_are_theirs() -> None:
     board = json.loads(_text("leaderboard/fashion-mnist-linf-0.1/leaderboard.json"))
     models = [model for part in board["benchmarks"] for model in part["models"]]
     gap = max(100 * (model["pgd50"] - model["best_known"]) for model in models)
-    ratio = re.search(r"with both: (\d+\.\d) times fewer passes", _text("docs/COST.md"))
+    costs = _text("docs/COST.md").split("\n## ")
+    (own,) = (part for part in costs if part.startswith("fashion-mnist, Linf, eps 0.1\n"))
+    ratio = re.search(r"with both: (\d+\.\d) times fewer passes", own)
 
     assert f"overstates robustness by up to {gap:.0f} points" in _text("docs/method.md")
     assert ratio
     assert f"about {float(ratio[1]):.0f} times as many passes" in _text("docs/tutorial.md")
     assert "All shipped models have run under all suites at Linf 0.1" in _text("README.md")
+    (other,) = (part for part in costs if part.startswith("fashion-mnist, L2, eps 1\n"))
+    rows = [line.split(" | ") for line in other.splitlines() if line.startswith("| fmnist-")]
+    less = sorted(float(row[3].partition(",")[0].replace("−", "-")) for row in rows)
+    words = f"up to {-less[0]:.0f} points more than `fast` on three models and {less[-1]:.0f} points"
+    assert less[2] < 0 < less[3]
+    assert words in _text("docs/method.md")
     suites = ("transfer", "pgd50", "autoattack", "fast")
     assert [] == [model["model"] for model in models for suite in suites if model[suite] is None]
 
