@@ -66,6 +66,12 @@ STUDIES = Registry(
             "pre-registered: the same at eps 0.1",
             f"{_PAPER}, sections 3.2 and 4.1",
         ),
+        Entry(
+            "smoothness-larger",
+            "satbench.studies.definitions.smoothness:larger_network",
+            "pre-registered: SILU and ReLU in a network of 308,586 parameters, five seeds",
+            f"{_PAPER}, sections 3.2 and 4.1",
+        ),
     ),
 )
 """Each target maps the name of a recipe to its `Study`."""
