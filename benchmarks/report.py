@@ -52,23 +52,24 @@ SECTIONS = (
     Section(
         "PGD compared with other packages",
         "pgd*.json",
-        "`satbench.evaluate` and `satbench.attack` are called as a user calls them, with all "
-        "costs: preflight, the clean pass, the fast copy and its check, the diagnosis, the "
-        "judge, and for `evaluate` the record and its files. The early-stopping loop is the "
-        "shortest code that does the same attack. Every contestant runs the same attack from "
-        "the clean image, in steps of eps/4. All images are right when clean, so satbench "
-        "gains nothing by skipping wrong ones. `F / image` and `B / image` are forwards and "
-        "backwards. The same judge counts `survive` for all. `differ` counts the images whose "
-        "verdict differs from satbench's. The large network is pyautoattack's ResNet-18, "
-        "which is not robust at any useful radius. At 0.25/255 (1/1020) most of its images "
-        "survive, so it stands in for a robust model. *lite0* is EfficientNet-Lite0 with its "
-        "ImageNet weights, on photographs of 224×224. An evaluation has a fixed cost of some "
-        "30 to 100 milliseconds, which few images of a small net do not earn back. The preflight, "
-        "the check of the copy and the diagnosis also ask the model about some images again, at "
-        "least two. With 2 or 4 images of a large net that is a large share of all passes, "
-        "and satbench is slower than a loop without these checks; with 20 images it is a "
-        "small share. `F / image` and `B / image` count these passes. *resnet50* and *wide* "
-        "(WRN-28-10) have random weights and are their own judges of what is right.",
+        "`satbench.evaluate` and `satbench.attack` are called as a user calls them. All their "
+        "costs count: the preflight, the clean pass, the fast copy and its check, the "
+        "diagnosis, the judge, and for `evaluate` the record and its files. The early-stopping"
+        " loop is the shortest code that does the same attack. Every contestant runs the same "
+        "attack from the clean image, in steps of eps/4. All images are right when clean, so "
+        "satbench gains nothing by skipping wrong ones. `F / image` and `B / image` are "
+        "forwards and backwards. The same judge counts `survive` for all. `differ` counts the "
+        "images whose verdict differs from satbench's. The large network is pyautoattack's "
+        "ResNet-18, which is not robust at any useful radius. At 0.25/255 (1/1020) most of its"
+        " images survive. So we use it there in place of a robust model. *lite0* is "
+        "EfficientNet-Lite0 with its ImageNet weights, on photographs of 224×224. An "
+        "evaluation has a fixed cost of some 30 to 100 milliseconds, which few images of a "
+        "small net do not earn back. The preflight, the check of the copy and the diagnosis "
+        "also ask the model about some images again, at least two. With 2 or 4 images of a "
+        "large net that is a large share of all passes, and satbench is slower than a loop "
+        "without these checks; with 20 images it is a small share. `F / image` and `B / image`"
+        " count these passes. *resnet50* and *wide* (WRN-28-10) have random weights and are "
+        "their own judges of what is right.",
         pgd_table,
     ),
     Section(

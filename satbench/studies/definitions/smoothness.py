@@ -5,6 +5,8 @@ docs/studies/preregistration.md was committed before the first run.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from satbench.studies.definitions.shared import COLUMNS, PGD, VERDICT
 from satbench.studies.design import Arm, Pair, Pool, Study
 
@@ -43,29 +45,21 @@ def large_radius(recipe: str) -> Study:
 def larger_network(recipe: str) -> Study:
     """Return the study at a second scale: ReLU and SILU in a network of 308,586 parameters."""
     arms = {f"{net}, PGD-2": {**_NETS[net], "attack": _PGD2} for net in ("ReLU", "SILU")}
-    return Study(
+    small = small_radius(recipe)
+    return replace(
+        small,
         name="smoothness-larger",
         title="Does SILU help in a larger network where PGD has converged?",
-        section="sections 3.2 and 4.1",
         question="Is a network of 308,586 parameters with SILU more robust than one with ReLU, if "
         "both are trained by PGD-2?",
         setup="Pre-registered in docs/studies/preregistration.md.  The network has 20 times the "
         "parameters of the other studies, and is trained as in smoothness-0.03.",
         arms=tuple(Arm(name, settings) for name, settings in arms.items()),
         seeds=5,
-        evaluations=COLUMNS,
-        verdict=VERDICT,
-        paper_verdict=PGD.name,
         primary=Pool("SILU under PGD-2", "ReLU under PGD-2", (Pair("SILU, PGD-2", "ReLU, PGD-2"),)),
         contrasts=(),
-        base=_settings("0.03") | {"architecture": "small(width=32,blocks=1)"},
-        recipe=recipe,
-        registered=True,
+        base={**small.base, "architecture": "small(width=32,blocks=1)"},
     )
-
-
-def _settings(eps: str) -> dict[str, object]:
-    return {"threat": f"linf:{eps}", "attack_mode": "eval", "epochs": EPOCHS}
 
 
 def _study(recipe: str, eps: str) -> Study:
@@ -99,7 +93,7 @@ def _study(recipe: str, eps: str) -> Study:
         paper_verdict=PGD.name,
         primary=Pool("the smooth activations under PGD-2", "ReLU under PGD-2", smooth),
         contrasts=(*others, Pair("ReLU, PGD-2", "ReLU, PGD-1, as many passes")),
-        base=_settings(eps),
+        base={"threat": f"linf:{eps}", "attack_mode": "eval", "epochs": EPOCHS},
         recipe=recipe,
         registered=True,
     )
