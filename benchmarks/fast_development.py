@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from harness import finish, log, parser
 from nets import DATASET, Net, Subject, development_nets, held_out_nets, trained
-from rivals import Where, add_options, page, passes_of, records_of, rivals, settings_of
+from rivals import Where, add_options, compared, page, records_of, rivals, settings_of
 
 from satbench.attacks import attack_spec
 from satbench.attacks.suites.suite_file import SuiteFile, SuitePart
@@ -36,6 +36,7 @@ from satbench.engine.journal import RunStore
 from satbench.engine.runner import BatchResult, Context
 from satbench.engine.stage import Stage
 from satbench.engine.suite_run import run_suite
+from satbench.records.record import Record
 
 FIRST = 5000  # of the development images; tables are about the first two thousand
 
@@ -155,15 +156,14 @@ def _stages(parts: Sequence[SuitePart]) -> list[Stage]:
     return [Stage("greedy", name, noise_name(name, attack), attack) for name, attack in made]
 
 
-def marginal(records: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return for each suite, and each of its stages, what it broke and spent."""
+def marginal(record: Record) -> list[dict[str, Any]]:
+    """Return what each stage of a suite that attacked an image broke and spent."""
     rows = []
-    for suite, record in records.items():
-        for stage in record.stages:
-            spent = stage.forwards + stage.backwards
+    for stage in record.stages:
+        spent = stage.forwards + stage.backwards + stage.source_forwards + stage.source_backwards
+        if stage.attacked:
             rows.append(
                 {
-                    "suite": suite,
                     "part": stage.part,
                     "attacked": stage.attacked,
                     "broken": stage.broken,
@@ -232,35 +232,42 @@ def _choose(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def _compare(options: argparse.Namespace) -> list[dict[str, Any]]:
-    suites = options.suites or ["fast", "fast-3-draft"]
+    suites = options.suites or ["fast(version=2)", "fast"]
     rows = []
     for subject in _subjects(_development(options), options):
         for seed in options.seeds:
-            where = replace(_where(options), seed=seed)
-            records = records_of(subject, suites, where)
+            records = records_of(subject, suites, replace(_where(options), seed=seed))
             about = {"net": subject.info.name, "kind": subject.kind, "seed": seed}
-            rows += [{**about, **row} for row in marginal(records)]
-            for suite, record in records.items():
-                left, spent = record.surviving(), passes_of(record) / record.n
-                print(f"{subject.info.name}, seed {seed}: {suite} {left}, {spent:,.0f} passes")
+            for row, record in zip(compared(records), records.values(), strict=True):
+                rows.append({**about, **row, "parts": marginal(record)})
+                left, spent = row["robust"], row["passes"] / record.n
+                print(
+                    f"{subject.info.name}, seed {seed}: {row['suite']} {left}, {spent:,.0f} passes"
+                )
+    print(page(rows))
     return rows
 
 
 def _hold_out(options: argparse.Namespace) -> list[dict[str, Any]]:
-    suites = ["autoattack", *(options.suites or ["fast-3-draft"])]
+    suites = ["autoattack", *(options.suites or ["fast"])]
     images = load_dataset(DATASET, "test", options.n or 2000)
     where = Where(images, options.threat, options.out, options.seed)
-    nets = held_out_nets(options.nets or 5)
+    nets = _named(held_out_nets(options.nets or 5), options.only)
     rows = rivals(_subjects(nets, options), suites, where)
     print(page(rows))
     return rows
 
 
 def _development(options: argparse.Namespace) -> list[Net]:
-    nets = [net for net in development_nets() if options.only in net.name]
-    if not nets:
-        raise SystemExit(f"expected --only as a part of a net's name, got {options.only!r}")
+    nets = _named(development_nets(), options.only)
     return nets[: options.nets] if options.nets else nets
+
+
+def _named(nets: Sequence[Net], only: str) -> list[Net]:
+    chosen = [net for net in nets if only in net.name]
+    if not chosen:
+        raise SystemExit(f"expected --only as a part of a net's name, got {only!r}")
+    return chosen
 
 
 def _subjects(nets: Sequence[Net], options: argparse.Namespace) -> Iterator[Subject]:

@@ -30,7 +30,7 @@ from satbench.evaluation.plan import Evaluation
 from satbench.evaluation.run import run_evaluation
 from satbench.records.record import SURVIVED, WRONG_CLEAN, Record
 
-SUITES = ("fast", "fast-3-draft", "autoattack", "pma", "pma-plus", "malt-apgd", "a3")
+SUITES = ("fast", "autoattack", "pma", "pma-plus", "malt-apgd", "a3")
 MODELS = (
     *("fmnist-sat-tiny-relu-s0", "fmnist-sat-tiny-silu-s0", "fmnist-sat-tiny-elu-s0"),
     *("fmnist-sat-tiny-celu-s0", "fmnist-pgd2-tiny-relu-s0", "fmnist-pgd2-tiny-celu-s0"),

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from satbench.attacks.defaults import shipped_defaults
-from satbench.attacks.suites.suite_file import digest_of, read_suite, shipped_suites, suite_class
+from satbench.attacks.suites.suite_file import (
+    digest_of,
+    read_suite,
+    shipped_suites,
+    suite_class,
+    suite_of_version,
+)
 from satbench.core.errors import SatbenchError
 from satbench.core.registry import Entry, Registry
 from satbench.core.specs import build, check_spec_text, spec_of, split_spec
@@ -309,9 +315,13 @@ def is_own_attack(spec: str) -> bool:
 
 def suite_digests(specs: Sequence[str]) -> dict[str, str]:
     """Return the digests of the suites among the canonical `specs`, by name."""
-    names = [split_spec(spec)[0] for spec in specs]
     files = {**shipped_suites(), **_FILES}
-    return {name: digest_of(read_suite(files[name])) for name in names if name in files}
+    split = [split_spec(spec) for spec in specs]
+    return {
+        name: digest_of(suite_of_version(files[name], arguments.get("version")))
+        for name, arguments in split
+        if name in files
+    }
 
 
 def _split(text: str) -> tuple[str, dict[str, str]]:
@@ -321,6 +331,11 @@ def _split(text: str) -> tuple[str, dict[str, str]]:
         return split_spec(expand(text))
     path = Path(file["path"])
     suite = read_suite(path)
+    if suite.older:
+        raise SatbenchError(
+            f"the suite {path} is wrong: older: expected no older versions in a suite of your own; "
+            "write each version as a file of its own"
+        )
     # The digest is in the name, so that a changed file is another attack.
     stem = re.sub(r"[^\w.-]", "-", path.stem)
     name = f"suite.{stem}-{digest_of(suite)[:12]}"

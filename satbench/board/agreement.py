@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from satbench.board.cost import ModelCost, verdicts_by_activation
 from satbench.board.file_names import CSV_FILE
 from satbench.core.markdown import MISSING, long_table, percent
 from satbench.core.templates import fill
@@ -64,22 +65,32 @@ def agreement_of(runs: Iterable[AttackRun]) -> Agreement | None:
     return Agreement(ours, reference, tuple(by_seed[seed] for seed in sorted(by_seed)))
 
 
-def render_agreements(benchmarks: Sequence[tuple[str, Sequence[tuple[str, Agreement]]]]) -> str:
-    """Return AGREEMENT.md from each benchmark's title and its models' titles and agreements."""
-    values = {"benchmarks": [_benchmark(title, each) for title, each in benchmarks]}
-    return fill("agreement.md", values).rstrip() + "\n"
+@dataclass(frozen=True)
+class BenchmarkAgreement:
+    """A benchmark's title, its models' titles and agreements, and the costs of all its models."""
+
+    title: str
+    each: Sequence[tuple[str, Agreement]]
+    models: Sequence[ModelCost] = ()
 
 
-def _benchmark(title: str, each: Sequence[tuple[str, Agreement]]) -> dict[str, object]:
+def render_agreements(benchmarks: Sequence[BenchmarkAgreement]) -> str:
+    """Return AGREEMENT.md of some benchmarks."""
+    return fill("agreement.md", {"benchmarks": map(_benchmark, benchmarks)}).rstrip() + "\n"
+
+
+def _benchmark(one: BenchmarkAgreement) -> dict[str, object]:
+    each = one.each
     agreements = [one for _, one in each]
     return {
-        "title": title,
+        "title": one.title,
         "models": len(agreements),
         "images": sum(len(one.ours.standing) for one in agreements),
         "equal": sum(one.ours.left == one.reference.left for one in agreements),
         "same": sum(one.differing == 0 for one in agreements),
         "differing": sum(one.differing for one in agreements),
         "table": long_table(_COLUMNS, (_line(name, one) for name, one in each), 1, CSV_FILE),
+        "fast": verdicts_by_activation(one.models),
     }
 
 

@@ -15,7 +15,10 @@ from satbench.records.attack_run import AttackRun
 ALLOWED = Fraction(1, 1000)
 """How far the fast suite's robust accuracy may be above AutoAttack's, a share of all images."""
 
-CHEAPER = 12
+OVERLOOKED = Fraction(1, 500)
+"""Which share of all images it may miss that AutoAttack broke."""
+
+CHEAPER = 25
 """By which factor it must need fewer passes."""
 
 _COLUMNS = (
@@ -47,6 +50,12 @@ _GROUP_COLUMNS = (
     "Most of a model",
     "Missed by AutoAttack",
     "Median ratio of passes",
+)
+
+
+_IMAGE_COLUMNS = (
+    *("Activation", "Models", "Images", "Same verdict"),
+    *("Missed by fast", "Missed by AutoAttack"),
 )
 
 
@@ -101,13 +110,23 @@ class Cost:
         return None if self.difference is None else self.difference <= ALLOWED
 
     @property
+    def is_complete(self) -> bool | None:
+        """Whether fast missed at most `OVERLOOKED` of the images; None if not measured."""
+        if self.missed is None or self.fast is None:
+            return None
+        return self.missed[0] <= OVERLOOKED * len(self.fast.standing)
+
+    @property
     def is_cheap(self) -> bool | None:
         """Whether fast needs at least `CHEAPER` times fewer passes; None if not measured."""
         return None if self.ratio is None else self.ratio >= CHEAPER
 
 
 def cost_of(runs: Iterable[AttackRun]) -> Cost:
-    """Choose the runs of a model to compare: those after the fewest others, with the least seed."""
+    """Choose the runs of a model to compare: those after the fewest others, with the least seed.
+
+    Of `fast` the newest version counts.
+    """
     alone_or_behind_pgd = [
         run for run in runs if all(attack.startswith("pgd(") for attack in run.before)
     ]
@@ -116,7 +135,11 @@ def cost_of(runs: Iterable[AttackRun]) -> Cost:
     )
     return Cost(
         autoattack=next((run for run in ordered if run.is_own_autoattack), None),
-        fast=next((run for run in ordered if run.is_fast and not run.before), None),
+        fast=max(
+            (run for run in ordered if run.is_fast and not run.before),
+            key=lambda run: run.version,
+            default=None,
+        ),
         reference=next((run for run in ordered if run.is_reference), None),
     )
 
@@ -130,11 +153,18 @@ class ModelCost:
     cost: Cost
 
 
+def verdicts_by_activation(models: Sequence[ModelCost]) -> str:
+    """Return a table of fast beside AutoAttack, image by image; empty if no model has both."""
+    groups = _by_activation(models)
+    return table(_IMAGE_COLUMNS, [_image_line(*group) for group in groups], 1) if groups else ""
+
+
 def render_costs(benchmarks: Sequence[tuple[str, Sequence[ModelCost]]]) -> str:
     """Return COST.md from each benchmark's title and the costs of its models."""
     values = {
         "allowed": f"{100 * float(ALLOWED):g}",
         "cheaper": CHEAPER,
+        "overlooked": str(1 / OVERLOOKED),
         "benchmarks": [
             {
                 "title": title,
@@ -164,13 +194,18 @@ class Goal:
     unmeasured: int
 
 
-def _goals(models: Sequence[ModelCost]) -> tuple[Goal, Goal]:
+def _goals(models: Sequence[ModelCost]) -> tuple[Goal, ...]:
     points = f"{100 * float(ALLOWED):g}"
     return (
         _goal(
             f"Accuracy at most {points} points above AutoAttack's",
             models,
             lambda cost: cost.is_as_strong,
+        ),
+        _goal(
+            f"At most one image in {1 / OVERLOOKED} missed that AutoAttack broke",
+            models,
+            lambda cost: cost.is_complete,
         ),
         _goal(f"At least {CHEAPER} times fewer passes", models, lambda cost: cost.is_cheap),
     )
@@ -205,16 +240,30 @@ def _medians(models: Sequence[ModelCost]) -> dict[str, object] | None:
 
 def _groups(models: Sequence[ModelCost]) -> str:
     """Return the table by activation, of the models with both suites; empty if there are none."""
+    groups = _by_activation(models)
+    return table(_GROUP_COLUMNS, [_group_line(*group) for group in groups], 1) if groups else ""
+
+
+def _by_activation(models: Sequence[ModelCost]) -> list[tuple[str, list[Cost]]]:
+    """Return the costs of the models with both suites by activation, and all at the end."""
     measured = [one for one in models if one.cost.missed is not None]
-    activations = dict.fromkeys(one.activation for one in measured)
-    groups = [
-        (name, [one.cost for one in measured if one.activation == name])
-        for name in sorted(activations)
+    if not measured:
+        return []
+    activations = sorted({one.activation for one in measured})
+    return [
+        *((name, [one.cost for one in measured if one.activation == name]) for name in activations),
+        ("**all**", [one.cost for one in measured]),
     ]
-    if not groups:
-        return ""
-    everything = ("**all**", [one.cost for one in measured])
-    return table(_GROUP_COLUMNS, [_group_line(*group) for group in (*groups, everything)], 1)
+
+
+def _image_line(name: str, costs: Sequence[Cost]) -> list[str]:
+    images = sum(len(one.fast.standing) for one in costs if one.fast)
+    by_fast, by_autoattack = (
+        sum(counts) for counts in zip(*(one.missed for one in costs if one.missed), strict=True)
+    )
+    same = images - by_fast - by_autoattack
+    counts = (len(costs), images, same, by_fast, by_autoattack)
+    return [name, *(f"{count:,}" for count in counts)]
 
 
 def _group_line(name: str, costs: Sequence[Cost]) -> list[str]:

@@ -6,8 +6,14 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from satbench.board.agreement import render_agreements
-from satbench.board.board import Board, build_board, defined_board, name_certificates_without_row
+from satbench.board.agreement import BenchmarkAgreement, render_agreements
+from satbench.board.board import (
+    Benchmark,
+    Board,
+    build_board,
+    defined_board,
+    name_certificates_without_row,
+)
 from satbench.board.calibration import render_flags, trials_of
 from satbench.board.cost import ModelCost, render_costs
 from satbench.board.definition import BoardDefinition, board_definition, board_definitions
@@ -181,25 +187,15 @@ def board_files(
     calibration = _link(flags, out) if flags else None
     contents = {
         out / PAGE: render_markdown(board, _link(cost, out), _link(agreement, out), calibration),
-        cost: render_costs(
-            [
-                (
-                    cell(benchmark.title),
-                    [
-                        ModelCost(_title(row), cell(row.model.activation), row.cost)
-                        for row in benchmark.rows
-                    ],
-                )
-                for benchmark in board.benchmarks
-            ]
-        ),
+        cost: render_costs([(cell(one.title), _costs(one)) for one in board.benchmarks]),
         agreement: render_agreements(
             [
-                (
-                    cell(benchmark.title),
-                    [(_title(row), row.agreement) for row in benchmark.rows if row.agreement],
+                BenchmarkAgreement(
+                    cell(one.title),
+                    [(_title(row), row.agreement) for row in one.rows if row.agreement],
+                    _costs(one),
                 )
-                for benchmark in board.benchmarks
+                for one in board.benchmarks
             ]
         ),
         out / CSV_FILE: render_csv(board),
@@ -230,6 +226,10 @@ def write_files(contents: Mapping[Path, str]) -> None:
     """Write the files, each atomically."""
     for path, text in contents.items():
         write_text(path, text)
+
+
+def _costs(benchmark: Benchmark) -> list[ModelCost]:
+    return [ModelCost(_title(row), cell(row.model.activation), row.cost) for row in benchmark.rows]
 
 
 def _title(row: Row) -> str:

@@ -16,7 +16,7 @@ from satbench.board.cost import Cost, cost_of
 from satbench.board.doubts import doubts_of
 from satbench.board.marks import Checked, Mark, checked_of, mark_of
 from satbench.core.stats.intervals import wilson_interval
-from satbench.records.attack_run import attack_runs, passes_of
+from satbench.records.attack_run import attack_runs, passes_of, version_of
 from satbench.records.certificates import Certificate
 from satbench.records.certified import certified_of
 from satbench.records.flags import Flag
@@ -234,9 +234,10 @@ def make_row(
 ) -> Row:
     """Return the row of one model on one benchmark; `references` are its reference records.
 
-    A column counts the images that survived in every record that ran its attack.  The passes of a
-    stage that several records have count once.  `rechecks`, of any records, give it its mark.
-    `certificates` are those of the model on these images.
+    A column counts the images that survived in every record that ran its attack.  For `fast`, only
+    the records of its newest version count.  The passes of a stage that several records have count
+    once.  `rechecks`, of any records, give it its mark.  `certificates` are those of the model on
+    these images.
     """
     survivors = [_standing(record, 0) for record in records]
     clean = np.logical_and.reduce(survivors)
@@ -250,7 +251,7 @@ def make_row(
         "transfer": _column(records, _transfer_stage, clean),
         "pgd50": _column(records, _pgd50_stage, clean),
         "autoattack": _column(records, _autoattack_stage, clean),
-        "fast": _column(records, _fast_stage, clean),
+        "fast": _column(_of_newest_fast(records), _fast_stage, clean),
         "best_known": robust,
         "certified": certified_of(certificates),
     }
@@ -341,6 +342,17 @@ def _autoattack_stage(record: Record) -> int | None:
 
 def _fast_stage(record: Record) -> int | None:
     return _last_stage(record, "fast(")
+
+
+def _of_newest_fast(records: Sequence[Record]) -> list[Record]:
+    """Return the records with the newest version of `fast` that any of them has."""
+    versions = {
+        record.identity: version_of(record.stages[stage - 1].attack)
+        for record in records
+        if (stage := _fast_stage(record)) is not None
+    }
+    newest = max(versions.values(), default=0)
+    return [record for record in records if versions.get(record.identity) == newest]
 
 
 def _last_stage(record: Record, spec: str | tuple[str, ...], behind: str = "") -> int | None:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
 from satbench.records.record import SURVIVED, Record, StageResult
+
+_VERSION = re.compile(r"\(version=(\d{1,9})[,)]")
+
+
+def version_of(spec: str) -> int:
+    """Return the version in an attack's canonical text; 0 if it is not a number or there is none.
+
+    >>> version_of("fast(version=3,source=none)"), version_of("autoattack(version=standard)")
+    (3, 0)
+    """
+    found = _VERSION.search(spec)
+    return int(found[1]) if found else 0
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,11 @@ class AttackRun:
     def is_fast(self) -> bool:
         """Whether it is the fast suite."""
         return self.attack.startswith("fast(")
+
+    @property
+    def version(self) -> int:
+        """The version of the suite; 0 if it is not a number or the attack has none."""
+        return version_of(self.attack)
 
     @property
     def arguments(self) -> str:

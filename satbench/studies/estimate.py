@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _TYPICAL = {
-    "fast": (330.0, 250.0),
+    "fast": (150.0, 100.0),
     "autoattack": (5800.0, 1500.0),
     "square": (3000.0, 0.0),
     "transfer": (10.0, 0.0),

@@ -14,9 +14,17 @@ from torch import Tensor, nn
 from satbench.attacks import parse_attack
 from satbench.attacks.gradient.apgd import APGDT
 from satbench.attacks.gradient.cosine import CosinePGD
+from satbench.attacks.gradient.fab import FABT
 from satbench.attacks.gradient.malt import MALT, targets_in_order
 from satbench.attacks.score.square_from_best import SquareFlagged, SquareFromBest
-from satbench.attacks.suites.suite_parts import Chosen, ChosenInformed, Selection, weakest
+from satbench.attacks.suites.suite_parts import (
+    Chosen,
+    ChosenInformed,
+    ChosenPrepared,
+    Gate,
+    Selection,
+    weakest,
+)
 from satbench.core.errors import SatbenchError
 from satbench.core.noise import Noise
 from satbench.core.threat import Length, Threat
@@ -260,7 +268,7 @@ def test_what_square_finds_for_a_masked_image_does_not_depend_on_its_batch() -> 
 
 
 def test_version_2_is_made_of_the_parts_that_its_records_were_made_with() -> None:
-    parts = dict(parse_attack("fast(source=none)").parts())
+    parts = dict(parse_attack("fast(version=2,source=none)").parts())
     half = Length(Fraction(1, 2), relative=True)
     gama = CosinePGD("gama", 20, start="corner", backward=Backward(2.0))
 
@@ -283,11 +291,56 @@ def test_version_2_is_made_of_the_parts_that_its_records_were_made_with() -> Non
     assert ("linf", "l2") == parse_attack("fast").norms
 
 
-def test_the_suite_ends_with_its_safety_net() -> None:
-    names = [name for name, _ in parse_attack("fast(source=none)").parts()]
+def test_version_3_is_made_of_the_parts_that_its_records_were_made_with() -> None:
+    parts = dict(parse_attack("fast(source=none)").parts())
+    half = Length(Fraction(1, 2), relative=True)
+    gate = Gate("malt", escalate=0.15, late=0.005, reach=0.25)
+    margin = CosinePGD("margin", 20, half, "best")
+    quarter, tenth = Selection(0.25, gate=gate), Selection(0.1, 0.05, gate=gate)
+    gated: dict[str, Chosen] = {
+        "malt": ChosenInformed(MALT(2, 20), replace(quarter, flag=True)),
+        "dlr": ChosenInformed(CosinePGD("dlr", 20), quarter),
+        "malt-softplus": ChosenInformed(MALT(2, 20, backward=Backward(10.0)), quarter),
+        "margin-again": ChosenInformed(margin, quarter),
+        "square": ChosenInformed(SquareFromBest(400), tenth),
+        "margin-last": ChosenInformed(margin, tenth),
+    }
+    outside = replace(gate, outside=True)
+    doubt = ("apgd-t-doubt", "fab-doubt")
 
-    assert ["square-flagged", "square", "square-more", "margin-last"] == names[-4:]
-    assert len(set(names)) == len(names)
+    assert {
+        "gama-softplus": CosinePGD("gama", 20, start="corner", backward=Backward(2.0)),
+        "mifpe-softplus": CosinePGD("mifpe", 20, backward=Backward(5.0)),
+        "margin": margin,
+        **gated,
+        "apgd-t": Chosen(APGDT(targets=3), Selection(0.05)),
+        "apgd-t-more": Chosen(APGDT(targets=9), Selection(after=("apgd-t",), above=0.1, flag=True)),
+        "square-flagged": SquareFlagged(queries=5000),
+        **{
+            f"{name}/others": replace(one, choice=replace(one.choice, gate=outside))
+            for name, one in gated.items()
+        },
+        "square-more": ChosenInformed(
+            SquareFromBest(400), Selection(0.4, after=("transfer", "square"), above=0.03)
+        ),
+        "margin-more": ChosenInformed(margin, Selection(after=("square-more",))),
+        "apgd-t-doubt": Chosen(APGDT(targets=9), Selection(after=("*/others",), above=0.04)),
+        "fab-doubt": Chosen(FABT(targets=9), Selection(after=("*/others",), above=0.04)),
+        "square-doubt": ChosenInformed(SquareFromBest(2000), Selection(0.4, after=doubt)),
+        "margin-doubt": ChosenInformed(margin, Selection(after=(*doubt, "square-doubt"))),
+    } == parts
+
+
+def test_transfer_in_the_suite_is_gated_too() -> None:
+    parts = dict(parse_attack("fast(source=fmnist-pgd2-tiny-relu-s100)").parts())
+    inside, outside = (
+        parts[f"transfer/fmnist-pgd2-tiny-relu-s100{end}"] for end in ("", "/others")
+    )
+
+    assert isinstance(inside, ChosenPrepared)
+    assert isinstance(outside, ChosenPrepared)
+    assert (0.25, 0.05) == (inside.choice.weakest, inside.choice.sample)
+    assert outside.choice.gate == replace(inside.choice.gate or Gate("", 0), outside=True)
 
 
 @pytest.mark.slow

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import satbench
-from satbench.attacks import parse_attack
+from satbench.attacks import parse_attack, suite_digests
 from satbench.attacks.suites import suite_parts
 from satbench.attacks.suites.suite import parse_suite
 from satbench.attacks.suites.suite_file import SuiteFile, SuitePart, digest_of, read_suite
@@ -28,11 +30,21 @@ from satbench.core.errors import SatbenchError
 from satbench.core.specs import split_spec
 from satbench.core.threat import Threat
 from satbench.data import Dataset
-from satbench.engine.contract import Attack, Found, Hints, History, Informed, Model, NoiseSource
+from satbench.engine.contract import (
+    Attack,
+    CountedSurrogates,
+    Found,
+    Hints,
+    History,
+    Informed,
+    Model,
+    NoiseSource,
+)
 from satbench.engine.runner import BatchResult, Context
 from satbench.engine.stage import Stage
 from satbench.engine.suite_run import run_suite
 from satbench.evaluation.cost.stage_costs import costs_of
+from satbench.evaluation.plan import kind_of
 from satbench.proofs.challenging import with_result_flags
 from satbench.records.flags import WENT_ON
 
@@ -109,12 +121,12 @@ def run(
     images: Dataset,
     suite: list[Stage],
     journal: Journal | None = None,
-    **more: int,
+    **more: Any,
 ) -> dict[str, list[int]]:
     """Return for each stage the ranks of the images that it attacked, in order."""
     kept = Journal() if journal is None else journal
     stop = more.pop("stop_after", -1)
-    run_suite(model, suite, Context(images, LINF, kept, Quiet(stop), **more))  # type: ignore[arg-type]
+    run_suite(model, suite, Context(images, LINF, kept, Quiet(stop), **more))
     return {one.part: taken(kept, number) for number, one in enumerate(suite, 1)}
 
 
@@ -168,6 +180,34 @@ def test_the_gate_opens_beyond_its_share_and_not_before(
     assert opens == bool(told["one/others"])
 
 
+@pytest.mark.parametrize(
+    ("ranks", "opens"),
+    [((0, 1, 2, 3), False), ((3, 4), False), ((3, 4, 5), True), ((6, 7, 8), True)],
+)
+def test_with_late_the_gate_opens_if_more_than_a_share_fell_beyond(
+    ranks: tuple[int, ...], opens: bool, mean_model: nn.Module, twenty: Dataset, build: Build
+) -> None:
+    one = gated("one", weakest=0.5, late=0.1)  # two of twenty may fall
+
+    told = run(mean_model, twenty, build(EARLY, (one, Breaks(ranks))))
+
+    assert opens == bool(told["one/others"])
+
+
+def test_with_late_one_image_beyond_every_gated_part_opens_the_gate(
+    mean_model: nn.Module, twenty: Dataset, build: Build
+) -> None:
+    one, two = gated("one", weakest=0.5, late=0.1), gated("two", weakest=0.25, late=0.1)
+    near, far = (part("between"), Breaks((9,))), (part("between"), Breaks((10,)))
+
+    assert not run(mean_model, twenty, build(EARLY, (one, Breaks()), near, (two, Breaks())))[
+        "two/others"
+    ]
+    assert run(mean_model, twenty, build(EARLY, (one, Breaks()), far, (two, Breaks())))[
+        "two/others"
+    ]
+
+
 def test_an_image_that_fell_before_the_gate_closed_opens_nothing(
     mean_model: nn.Module, twenty: Dataset, build: Build
 ) -> None:
@@ -200,6 +240,64 @@ def test_a_sample_beside_the_weakest_can_open_the_gate(
 
     assert 5 < len(told["one"]) < 12
     assert sorted({*range(20)} - {*told["one"]}) == told["one/others"]
+
+
+@dataclass(frozen=True)
+class FromTwin(Breaks):
+    """Breaks its ranks after it was prepared with a surrogate; without that it raises an error."""
+
+    uses_gradients = False
+    surrogates = ("twin",)
+    twin: nn.Module | None = None
+
+    def prepare(
+        self, target: Model, surrogates: CountedSurrogates, threat: Threat, seed: int
+    ) -> Attack:
+        return replace(self, twin=surrogates.surrogate("twin"))
+
+    def follow(
+        self,
+        model: Model,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        noise: NoiseSource,
+        hints: Hints,
+    ) -> Found:
+        assert self.twin is not None
+        self.twin(x)
+        return super().follow(model, x, y, threat, noise, hints)
+
+
+@dataclass(frozen=True)
+class Twins:
+    net: nn.Module
+
+    def surrogate(self, name: str) -> nn.Module:
+        return self.net
+
+    def pool(self, n: int) -> NDArray[np.float32]:
+        return np.empty((0, 1, 2, 2), np.float32)
+
+
+@pytest.mark.parametrize(("breaks", "others"), [((1,), []), ((4,), [*range(5, 20)])])
+def test_a_prepared_attack_can_be_gated_and_its_surrogates_passes_are_counted(
+    breaks: tuple[int, ...],
+    others: list[int],
+    mean_model: nn.Module,
+    twenty: Dataset,
+    build: Build,
+) -> None:
+    suite, journal = build(EARLY, (gated("transfer"), FromTwin(breaks))), Journal()
+    lent = Twins(deepcopy(mean_model))
+
+    told = run(mean_model, twenty, suite, journal, surrogates=lent)
+
+    assert {"early": [*range(20)], "transfer": [*range(5)], "transfer/others": others} == told
+    asked = [sum(one.source_forwards for one in journal.of_stage(k)) for k in (2, 3)]
+    assert [5, len(others)] == asked
+    assert {("twin",)} == {one.traits.surrogates for one in suite[1:]}
+    assert ["transfer"] * 2 == [kind_of(one) for one in suite[1:]]
 
 
 # Whatever the batches, the processes and the stops
@@ -384,7 +482,7 @@ def test_with_an_open_gate_every_image_falls_as_it_does_without_a_gate(
 
 
 def test_a_gated_part_and_the_same_one_on_the_others_draw_alike() -> None:
-    stages = parse_suite(["fast-3-draft(source=none)"])
+    stages = parse_suite(["fast(source=none)"])
     others = [stage for stage in stages if stage.part.endswith("/others")]
 
     assert others
@@ -412,6 +510,14 @@ def test_a_part_goes_on_where_another_broke_more_than_a_share(
     told = history({"gama": 9, "apgd-t": broken}, {"gama": 9, "apgd-t": attacked})
 
     assert goes_on == choice.selects(told).all() == choice.selects(told).any()
+
+
+def test_a_star_stands_for_any_letters_of_a_part() -> None:
+    choice = Selection(after=("*/others",))
+    counts = {"malt": 10, "malt/others": 10}
+
+    assert choice.selects(history({"malt": 0, "malt/others": 1}, counts)).all()
+    assert not choice.selects(history({"malt": 1, "malt/others": 0}, counts)).any()
 
 
 def test_a_part_goes_on_where_any_of_its_parts_broke_more_than_the_share() -> None:
@@ -522,18 +628,17 @@ def test_a_gate_changes_the_digest_and_a_suite_without_one_keeps_its_own(
 ) -> None:
     assert digest_of(read_suite(files[0])) != digest_of(read_suite(files[1]))
     # That of committed records, from before there were gates.
-    fast = read_suite(Path(satbench.__file__).parents[1] / "attacks" / "fast.toml")
-    assert "cefefa7f1b2d" == digest_of(fast)[:12]
+    assert "cefefa7f1b2d" == suite_digests(["fast(version=2,source=none)"])["fast"][:12]
 
 
 def test_a_suite_within_a_suite_keeps_its_rules(tmp_path: Path) -> None:
     path = tmp_path / "outer.toml"
     path.write_text(
         'schema = 1\nsummary = ""\n[[parts]]\nname = "inner"\nattack = "fast(source=none)"\n'
-        '[[parts]]\nname = "gates"\nattack = "fast-3-draft(source=none)"\n'
+        '[[parts]]\nname = "gates"\nattack = "fast(source=none)"\n'
     )
     parts = dict(parse_attack(str(path)).parts())
-    alone = dict(parse_attack("fast-3-draft(source=none)").parts())
+    alone = dict(parse_attack("fast(source=none)").parts())
     gates = {name: one.choice.gate for name, one in alone.items() if isinstance(one, Chosen)}
 
     assert ("inner/transfer", "inner/square") == parts["inner/square-more"].choice.after
@@ -562,12 +667,12 @@ def test_a_forecast_counts_the_share_of_a_gated_part_and_half_of_what_may_not_ru
 
 
 def test_a_gate_is_told_by_its_part() -> None:
-    names = [split_spec(stage.spec)[0] for stage in parse_suite(["fast-3-draft(source=none)"])]
+    names = [split_spec(stage.spec)[0] for stage in parse_suite(["fast(source=none)"])]
     gates = [
         stage.attack.choice.gate
-        for stage in parse_suite(["fast-3-draft(source=none)"])
+        for stage in parse_suite(["fast(source=none)"])
         if isinstance(stage.attack, Chosen) and stage.attack.choice.gate
     ]
 
-    assert set(names) == {"fast-3-draft"}
+    assert set(names) == {"fast"}
     assert {gate.closes for gate in gates if isinstance(gate, Gate)} == {gates[0].closes}

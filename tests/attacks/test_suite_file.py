@@ -17,7 +17,12 @@ from satbench.attacks import (
 from satbench.attacks.defaults import shipped_defaults
 from satbench.attacks.suites.catalogue import catalogue_files
 from satbench.attacks.suites.suite import parse_suite
-from satbench.attacks.suites.suite_file import digest_of, read_suite, shipped_suites
+from satbench.attacks.suites.suite_file import (
+    digest_of,
+    older_versions,
+    read_suite,
+    shipped_suites,
+)
 from satbench.core.errors import SatbenchError
 
 TEXT = """
@@ -89,6 +94,7 @@ def test_the_digest_is_of_what_a_suite_does_and_not_of_its_words(
     [
         ("schema = 1", "schema = 2", "schema: expected 1, got 2"),
         ("weakest = 0.5", "weakest = 1.5", r"parts\[1\] \(weak\): expected weakest, sample"),
+        ("weakest = 0.5", "late = 0.5", r"parts\[1\] \(weak\): late is a share beyond that of"),
         ("weakest = 0.5", 'weakest = "all"', r"parts\[1\].weakest: expected float, got str"),
         ("weakest = 0.5", "weekest = 0.5", r"not known, parts\[1\].weekest"),
         ("{steps}", "{stops}", "the suite has no parameter 'stops'"),
@@ -158,3 +164,48 @@ def test_a_shipped_suite_has_words_for_people_and_parts(name: str) -> None:
 
     assert all((suite.summary, suite.source, suite.cost, suite.use, suite.parameters))
     assert parse_attack(name).parts()
+
+
+# Older versions
+
+
+def test_an_older_version_of_a_suite_keeps_its_digest() -> None:
+    old, now = "fast(version=2,source=none)", attack_spec("fast(source=none)")
+    digest = "cefefa7f1b2dd029f4c2c55e6e7fb5521681dab733e63c9c843ab772817b0231"
+
+    assert {"fast": digest} == suite_digests([old])
+    assert suite_digests([now])["fast"] not in ("", digest)
+    assert old != now
+
+
+@pytest.mark.parametrize("name", shipped_suites())
+def test_every_older_version_has_a_file_with_the_parameters_of_the_current_one(name: str) -> None:
+    path = shipped_suites()[name]
+    versions = read_suite(path).parameters.get("version")
+
+    for version, old in older_versions(path).items():
+        assert [version] == old.parameters["version"]
+        assert old.parameters.keys() == read_suite(path).parameters.keys()
+    if isinstance(versions, list):
+        assert [*older_versions(path)] == versions[1:]
+
+
+@pytest.mark.parametrize(
+    ("versions", "older", "said"),
+    [
+        ('["2", "1"]', '"3" = "old.toml"', r"older\.3: expected a value of the parameter version"),
+        ('["2", "1"]', '"2" = "old.toml"', r"older\.2: expected a value of the parameter version"),
+        ('["2", "1"]', '"1" = "old.toml"', "older: expected no older versions in a suite of your"),
+    ],
+)
+def test_older_versions_that_are_none_and_those_of_an_own_suite_are_refused(
+    file: Path, versions: str, older: str, said: str
+) -> None:
+    (file.parent / "old.toml").write_text(TEXT)
+    text = TEXT.replace('["1", "2"]', versions).replace(
+        "[[parts]]", f"[older]\n{older}\n[[parts]]", 1
+    )
+    file.write_text(text)
+
+    with pytest.raises(SatbenchError, match=said):
+        parse_attack(str(file))

@@ -56,8 +56,27 @@ def test_fast_is_as_strong_up_to_a_tenth_of_a_point(run, left, expected) -> None
     assert expected is _cost(run([AUTOATTACK], 500), run([FAST], left)).is_as_strong
 
 
-@pytest.mark.parametrize(("passes", "expected"), [(60, True), (59, False)])
-def test_fast_is_cheap_from_a_ratio_of_12_on(run, passes, expected) -> None:
+@pytest.mark.parametrize(("missed", "expected"), [(2, True), (3, False)])
+def test_fast_is_complete_if_it_missed_at_most_one_image_in_500(
+    make_record, missed, expected
+) -> None:
+    autoattack = make_record([1] * missed + [-1] * (1000 - missed), [AUTOATTACK])
+    fast = make_record([-1] * missed + [1] * (1000 - missed), [FAST])  # broke far more in all
+
+    assert expected is _cost(autoattack, fast).is_complete
+    assert _cost(autoattack).is_complete is None
+
+
+def test_of_fast_the_newest_version_counts(run) -> None:
+    versions = [FAST.replace("=1", f"={number}") for number in (9, 10, 2)]
+    records = [run([spec], 100 + k, seed=k) for k, spec in enumerate(versions)]
+
+    assert versions[1] == _cost(*records).fast.attack
+    assert 101 == _cost(*records).fast.left
+
+
+@pytest.mark.parametrize(("passes", "expected"), [(125, True), (124, False)])
+def test_fast_is_cheap_from_a_ratio_of_25_on(run, passes, expected) -> None:
     # AutoAttack has two parts here.
     cost = _cost(run([AUTOATTACK], 500, passes), run([FAST], 500, 10))
 
@@ -101,13 +120,14 @@ def test_stages_of_another_run_in_a_merged_record_are_not_compared(run) -> None:
 
 
 def test_the_page_counts_on_how_many_models_each_holds_and_names_the_others(run) -> None:
-    good = _cost(run([AUTOATTACK], 500, 60), run([FAST], 500))
-    dear = _cost(run([AUTOATTACK], 500, 50), run([FAST], 509))
+    good = _cost(run([AUTOATTACK], 500, 125), run([FAST], 500))
+    dear = _cost(run([AUTOATTACK], 500, 124), run([FAST], 509))
     page = _page([("good", good), ("dear", dear), ("none", _cost())])
 
-    strong, cheap = (line for line in page.splitlines() if "models measured" in line)
-    assert "reached on 1 of 2 models measured, not on dear; 1 not measured." in strong
-    assert "reached on 1 of 2 models measured, not on dear; 1 not measured." in cheap
+    goals = [line for line in page.splitlines() if "models measured" in line]
+    assert 3 == len(goals)
+    for line in goals:
+        assert "reached on 1 of 2 models measured, not on dear; 1 not measured." in line
 
 
 def test_a_line_has_accuracies_passes_and_both_ratios(run) -> None:
@@ -125,10 +145,10 @@ def test_a_line_has_accuracies_passes_and_both_ratios(run) -> None:
     assert expected in _page([("m", cost)])
 
 
-def test_a_ratio_just_below_12_does_not_read_as_12(run) -> None:
-    cost = _cost(run([AUTOATTACK], 500, 5999), run([FAST], 500, 1000))
+def test_a_ratio_just_below_25_does_not_read_as_25(run) -> None:
+    cost = _cost(run([AUTOATTACK], 500, 12499), run([FAST], 500, 1000))
 
-    assert "| 11.9, **does not hold** |" in _page([("m", cost)])
+    assert "| 24.9, **does not hold** |" in _page([("m", cost)])
 
 
 def _timed(record, *seconds, threads=1):

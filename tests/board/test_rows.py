@@ -53,6 +53,15 @@ def test_the_gap_is_to_fast_where_fast_is_lower(make_record) -> None:
     assert make_row([strong, fast]).value("gap") == (5 - 2) / 8
 
 
+def test_fast_is_what_the_newest_version_left_and_best_known_counts_all(make_record) -> None:
+    old = make_record([0, 1, -1, -1, -1], ["fast(version=2,source=none)"])
+    new = make_record([0, -1, 1, 1, -1], ["fast(version=10,source=none)"])
+    first, second = (make_row(records) for records in ([old, new], [old]))
+
+    assert (Share(2, 5), Share(1, 5)) == (first.fast, first.best_known)
+    assert Share(3, 5) == second.fast == second.best_known
+
+
 def test_an_attack_that_no_record_ran_has_no_number(make_record) -> None:
     row = make_row([make_record([0, 1, -1], ["square(queries=100)"])])
 

@@ -55,7 +55,7 @@ def test_two_processes_write_the_same_record_as_one(tmp_path: Path) -> None:
     "words",
     [
         ["eval", "--model", SILU, "--attack", "fast", "--attack", "autoattack"],
-        ["eval", "--model", SILU, "--attack", "fast-3-draft", "--attack", "a3(rounds=5)"],
+        ["eval", "--model", SILU, "--attack", "fast", "--attack", "a3(rounds=5)"],
         ["eval", "--model", SILU, "--attack", "pgd-5", "--until-interval", "20%"],
         ["curve", "--model", RELU, "--model", SILU, "--attack", "foolbox.fmn(steps=5)"],
         ["transfer", "--source", RELU, "--target", SILU, "--target", RELU],

@@ -183,7 +183,7 @@ def test_a_study_refuses_a_recipe_that_it_has_no_sizes_for() -> None:
 def test_a_radius_is_multiplied_exactly() -> None:
     study = load_study("attack-convergence")
     plan = plan_study(study, StudyOptions(seeds=(0,)), DatasetCache())
-    threats = {e.name: str(plan.threat_of(e)) for e in study.evaluations if e.attacks == ("fast",)}
+    threats = {e.name: str(plan.threat_of(e)) for e in study.evaluations if len(e.attacks) == 1}
 
     assert ("linf:0.05", "linf:0.5") == (threats["fast at 0.5 eps"], threats["fast at 5 eps"])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from satbench.attacks.defaults import FILE
 from satbench.attacks.registry import ATTACKS, attack_spec, parse_attack
-from satbench.attacks.suites.suite_file import digest_of, read_suite, shipped_suites
+from satbench.attacks.suites.suite_file import digest_of, older_versions, read_suite, shipped_suites
 from satbench.core.content import content_folder
 from satbench.core.specs import spec_of
 from satbench.core.templates import fill
@@ -29,6 +29,10 @@ def _list_of_suites() -> tuple[Path, str]:
             "suite": (suite := read_suite(path)),
             "spec": attack_spec(name),
             "digest": digest_of(suite)[:12],
+            "older": {
+                version: (suite.older[version], digest_of(old)[:12])
+                for version, old in older_versions(path).items()
+            },
         }
         for name, path in shipped_suites().items()
     ]

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 
-from satbench.attacks.suites.suite_file import read_suite, shipped_suites, suite_class
+from satbench.attacks.suites.suite_file import (
+    older_versions,
+    read_suite,
+    shipped_suites,
+    suite_class,
+)
 
 
 def __getattr__(name: str) -> type:
@@ -16,4 +21,5 @@ def __getattr__(name: str) -> type:
 
 @cache
 def _made(name: str) -> type:
-    return suite_class(name, read_suite(shipped_suites()[name]))
+    path = shipped_suites()[name]
+    return suite_class(name, read_suite(path), older_versions(path))

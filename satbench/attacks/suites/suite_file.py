@@ -37,16 +37,17 @@ class SuitePart:
 
     `attack` is its spec; `{name}` in it is the value of a parameter of the suite.  The part attacks
     the share `weakest` of the survivors, those of least margin, and a random share `sample` of all;
-    with neither it attacks every survivor.  `after` names parts by the beginning of their names:
-    the part runs only if one of these broke an image; with `above`, only if one of these broke more
-    than that share of the images that it attacked.  The part is left out if a parameter has a value
-    of `unless`.
+    with neither it attacks every survivor.  `after` names parts by the beginning of their names,
+    with `*` for any letters: the part runs only if one of these broke an image; with `above`, only
+    if one of these broke more than that share of the images that it attacked.  The part is left out
+    if a parameter has a value of `unless`.
 
     `escalate` makes the part a gated one (decision 20).  The gate closes when the first gated part
     begins: the survivors are ranked by margin at that moment, and `weakest` is a share of that
-    ranking.  After the last gated part the gate opens if a part since then broke an image beyond
-    the share `escalate` of the ranking.  Then each gated part attacks the other survivors too, as
-    the part `NAME/others`.
+    ranking.  After the last gated part the gate opens if parts since then broke an image beyond the
+    share `escalate` of the ranking; with `late`, only if they broke more than that share of the
+    ranking there, or an image beyond the greatest `weakest` of the gated parts.  Then each gated
+    part attacks the other survivors too, as the part `NAME/others`.
 
     `flag` flags the record if the part runs because of `after`, or because the gate opened.
     """
@@ -59,6 +60,7 @@ class SuitePart:
     unless: dict[str, str] = field(default_factory=dict)
     above: float = 0.0
     escalate: float = 0.0
+    late: float = 0.0
     flag: bool = False
 
     def is_left_out(self, values: Mapping[str, object]) -> bool:
@@ -72,7 +74,11 @@ class SuitePart:
 
 @dataclass(frozen=True)
 class SuiteFile:
-    """The contents of a suite's file; `cost` and `use` are for people."""
+    """The contents of a suite's file; `cost` and `use` are for people.
+
+    `older` names the files of older versions in the folder of this one, by the value of the
+    parameter `version`.  So a record of an older version can still be checked and made again.
+    """
 
     schema: int
     summary: str
@@ -82,6 +88,7 @@ class SuiteFile:
     use: str = ""
     norms: list[Norm] = field(default_factory=lambda: ["linf", "l2", "l1"])
     parameters: dict[str, list[str] | int | str | Parameter] = field(default_factory=dict)
+    older: dict[str, str] = field(default_factory=dict)
 
 
 @cache
@@ -100,6 +107,16 @@ def read_suite(path: Path) -> SuiteFile:
     return suite
 
 
+def older_versions(path: Path) -> dict[str, SuiteFile]:
+    """Return the older versions of the suite in a file, by version."""
+    return {name: read_suite(path.parent / file) for name, file in read_suite(path).older.items()}
+
+
+def suite_of_version(path: Path, version: str | None) -> SuiteFile:
+    """Return one version of the suite in a file; None is the current one."""
+    return older_versions(path).get(version or "", read_suite(path))
+
+
 def digest_of(suite: SuiteFile) -> str:
     """Return the SHA-256 of a suite's parts, parameters and norms, without its descriptions."""
     parts = [_told(part) for part in suite.parts]
@@ -112,16 +129,17 @@ def _told(part: SuitePart) -> dict[str, Any]:
 
     So the digests of suites that are older than these settings do not change.
     """
-    later = {"above": 0.0, "escalate": 0.0, "flag": False}
+    later = {"above": 0.0, "escalate": 0.0, "late": 0.0, "flag": False}
     return {
         key: value for key, value in vars(part).items() if key not in later or value != later[key]
     }
 
 
-def suite_class(name: str, suite: SuiteFile) -> type:
+def suite_class(name: str, suite: SuiteFile, older: Mapping[str, SuiteFile] | None = None) -> type:
     """Return the attack class of a suite: a frozen dataclass with its parameters as fields.
 
-    Its method `parts` returns the parts in order, named, as `(name, attack)`.
+    Its method `parts` returns the parts in order, named, as `(name, attack)`.  With a value of
+    `version` that is in `older` they are those of that suite.
     """
     fields = [(key, *_field(value)) for key, value in suite.parameters.items()]
     least = {key: one for key, one in suite.parameters.items() if not isinstance(one, str | list)}
@@ -139,7 +157,8 @@ def suite_class(name: str, suite: SuiteFile) -> type:
     def parts(self: Any) -> tuple[tuple[str, object], ...]:
         from satbench.attacks.suites.suite_parts import parts_of
 
-        return parts_of(name, suite, vars(self))
+        chosen = (older or {}).get(getattr(self, "version", ""), suite)
+        return parts_of(name, chosen, vars(self))
 
     namespace: dict[str, Any] = {
         "__post_init__": check,
@@ -180,15 +199,21 @@ def _fault(suite: SuiteFile) -> str:
     for key, value in suite.parameters.items():
         if not key.isidentifier() or value == []:
             return f"parameters.{key}: expected a name and a default"
+    versions = suite.parameters.get("version", [])
+    for version in suite.older:
+        if not isinstance(versions, list) or version not in versions[1:]:
+            return f"older.{version}: expected a value of the parameter version after the first"
     for number, part in enumerate(suite.parts):
         place = f"parts[{number}] ({part.name})"
-        shares = (part.weakest, part.sample, part.above, part.escalate)
+        shares = (part.weakest, part.sample, part.above, part.escalate, part.late)
         if not all(0 <= share <= 1 for share in shares):
-            return f"{place}: expected weakest, sample, above and escalate as shares in [0, 1]"
+            return f"{place}: expected weakest, sample, above, escalate, late as shares in [0, 1]"
         if part.above and not part.after:
             return f"{place}: above is a share for the parts of after, and there is no after"
         if part.escalate and (part.after or not part.weakest):
             return f"{place}: escalate is for a part with weakest and without after"
+        if part.late and not part.escalate:
+            return f"{place}: late is a share beyond that of escalate, and there is no escalate"
         if part.flag and not (part.after or part.escalate):
             return f"{place}: flag is for a part with after or escalate: others always run"
         asked = {*re.findall(r"\{(\w+)\}", part.attack), *part.unless}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.engine.contract import (
     Attack,
+    CountedSurrogates,
     Found,
     Hints,
     History,
@@ -44,12 +46,13 @@ def parts_of(
     made: list[tuple[str, Attack]] = []
     others: list[tuple[str, Attack]] = []
     closes, end = "", 0
+    reach = max((part.weakest for part in suite.parts if part.escalate), default=1.0)
     for part in suite.parts:
         if part.is_left_out(values):
             continue
         for title, attack in _inner(name, part, values):
             closes = closes or (title if part.escalate else "")
-            choice = _choice_of(part, closes)
+            choice = _choice_of(part, closes, reach)
             made.append((title, _chosen(attack, choice, part.name)))
             if choice.gate:
                 outside = replace(choice, gate=replace(choice.gate, outside=True))
@@ -73,13 +76,28 @@ def is_for_doubt(attack: object) -> bool:
 class Gate:
     """A gate that closed when the part `closes` began: see `SuitePart`.
 
-    It opens if a part since then broke an image beyond the share `escalate` of the ranking.  A part
-    with `outside` attacks the images outside the gate, if the gate opened.
+    `reach` is the greatest share `weakest` of its parts.  A part with `outside` attacks the images
+    outside the gate, if the gate opened.
     """
 
     closes: str
     escalate: float
+    late: float = 0.0
+    reach: float = 1.0
     outside: bool = False
+
+    def opens(self, places: NDArray[np.float64], survivors: NDArray[np.bool_]) -> bool:
+        """Say whether the gate opens: by places in its ranking, (N,), and who survives now, (N,).
+
+        It opens if more than the share `late` of the ranking fell beyond its share `escalate`, or
+        if an image beyond `reach` fell.  Gated parts attack only a sample there, so that image
+        stands for many.
+        """
+        ranked = np.isfinite(places)
+        fell = ranked & ~survivors
+        beyond = (fell & (places >= _count(places, self.escalate))).sum()
+        is_far = bool((fell & (places >= _count(places, self.reach))).any())
+        return is_far or bool(beyond > self.late * ranked.sum())
 
 
 @dataclass(frozen=True)
@@ -129,8 +147,7 @@ class Selection:
         inside = drawn | (history.survivors & (places < _count(places, self.weakest)))
         if not self.gate.outside:
             return inside
-        fell = np.isfinite(places) & ~history.survivors
-        is_open = (fell & (places >= _count(places, self.gate.escalate))).any()
+        is_open = self.gate.opens(places, history.survivors)
         return history.survivors & ~inside if is_open else nobody
 
     def _was_called_for(self, history: History) -> bool:
@@ -138,7 +155,7 @@ class Selection:
         return any(
             broken > self.above * history.attacked[part]
             for part, broken in history.broken.items()
-            if part.startswith(self.after)
+            if any(fnmatchcase(part, f"{name}*") for name in self.after)
         )
 
 
@@ -158,6 +175,11 @@ class Chosen:
     def uses_gradients(self) -> bool:
         """Whether the attack follows gradients."""
         return traits_of(self.attack).uses_gradients
+
+    @property
+    def surrogates(self) -> tuple[str, ...]:
+        """The names of the surrogates of the attack."""
+        return traits_of(self.attack).surrogates
 
     @of_any_batch
     def __call__(
@@ -210,6 +232,19 @@ class ChosenInformed(Chosen, Informed):
         return self.attack.follow(model, x, y, threat, noise, hints)
 
 
+@dataclass(frozen=True)
+class ChosenPrepared(Chosen):
+    """A prepared attack, such as a transfer, on some of the survivors."""
+
+    def prepare(
+        self, target: Model, surrogates: CountedSurrogates, threat: Threat, seed: int
+    ) -> Attack:
+        """Return the attack that is ready to run on them; arguments as for `Prepared`."""
+        assert isinstance(self.attack, Prepared)  # noqa: S101 (made so by `parts_of`)
+        ready = self.attack.prepare(target, surrogates, threat, seed)
+        return _on_some(ready, self.choice)
+
+
 def _inner(name: str, part: SuitePart, values: Mapping[str, object]) -> list[tuple[str, Attack]]:
     """Return the attacks of a part of the suite `name`, named; usually one."""
     try:
@@ -234,21 +269,27 @@ def _nested(attack: Attack, part: SuitePart) -> Attack:
     return attack
 
 
-def _choice_of(part: SuitePart, closes: str) -> Selection:
-    gate = Gate(closes, part.escalate) if part.escalate else None
+def _choice_of(part: SuitePart, closes: str, reach: float) -> Selection:
+    gate = Gate(closes, part.escalate, part.late, reach) if part.escalate else None
     return Selection(part.weakest, part.sample, tuple(part.after), part.above, gate, part.flag)
 
 
 def _chosen(attack: Attack, choice: Selection, part: str) -> Attack:
     if choice == Selection():
         return attack
-    if isinstance(attack, Prepared | Selective):
+    if isinstance(attack, Selective):
         raise SatbenchError(
-            f"{part}: expected an attack that attacks every image it is given; weakest, sample and "
-            "after are not for one that chooses images or is prepared itself"
+            f"{part}: expected an attack that attacks every image it is given, got one that "
+            "chooses images itself: weakest, sample and after are not for it"
         )
-    kind = ChosenInformed if isinstance(attack, Informed) else Chosen
-    return kind(attack, choice)
+    return _on_some(attack, choice)
+
+
+def _on_some(attack: Attack, choice: Selection) -> Chosen:
+    """Return an attack on the images of a choice; it is informed or prepared if `attack` is."""
+    if isinstance(attack, Prepared):
+        return ChosenPrepared(attack, choice)
+    return (ChosenInformed if isinstance(attack, Informed) else Chosen)(attack, choice)
 
 
 def _count(places: NDArray[np.float64], share: float) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 
 from satbench.attacks.registry import ATTACKS
-from satbench.attacks.suites.suite_file import read_suite, shipped_suites
+from satbench.attacks.suites.suite_file import shipped_suites, suite_of_version
 from satbench.board.board import Board
 from satbench.board.imported.rows import Imported
 from satbench.board.rows import Row
@@ -72,10 +72,10 @@ def attack_sources(spec: str) -> set[str]:
     >>> sorted(attack_sources("autoattack(version=standard,block=250)"))
     ['1907.02044', '1912.00049', '2003.01690', '2103.01208']
     """
-    name = split_spec(spec)[0]
+    name, arguments = split_spec(spec)
     found = _of(ATTACKS, spec)
     if name in shipped_suites():
-        for part in read_suite(shipped_suites()[name]).parts:
+        for part in suite_of_version(shipped_suites()[name], arguments.get("version")).parts:
             found |= attack_sources(part.attack)
     if name == "transfer":
         found |= {METHODS[word] for word in _SPLIT.split(spec) if word in METHODS}

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from satbench.studies.design import StudyColumn
 
 PGD = StudyColumn("PGD-50", ("pgd-50",))
 """The paper's kind of attack: many steps of eps/4 from a random start, untargeted."""
 
-FAST = StudyColumn("fast", ("fast",))
+_EXPLORATORY, _REGISTERED = "fast(version=2)", "fast(version=3)"
+"""The versions of `fast` in the exploratory and in the pre-registered studies."""
+
+_AUDIT = "audit(sample=20,weakest=10)"
+
+FAST = StudyColumn("fast", (_EXPLORATORY,))
 """The suite that approximates AutoAttack's verdict at a small part of its cost (docs/COST.md)."""
 
-STRONGEST = StudyColumn("audited fast", ("fast", "audit(sample=20,weakest=10)"))
+STRONGEST = StudyColumn("audited fast", (_EXPLORATORY, _AUDIT))
 """The same, then AutoAttack on the survivors of least margin and on a random sample of the others.
 
 An image that it breaks is broken.  The result on the sample bounds how many more it could break.
@@ -21,6 +28,8 @@ WORSE = StudyColumn(VERDICT, worst_of=(PGD.name, STRONGEST.name))
 """The verdict: an image survives if it survives both."""
 
 COLUMNS = (PGD, STRONGEST, WORSE)
+REGISTERED = (PGD, replace(STRONGEST, attacks=(_REGISTERED, _AUDIT)), WORSE)
+"""The columns of the pre-registered studies, which are evaluated with a later version of `fast`."""
 
 DEFAULT_RECIPE = "fmnist-sat"
 
