@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from itertools import pairwise
 from typing import Literal
 
 from satbench.core.errors import SatbenchError
+from satbench.core.stopping import stop_at_the_end_of_stdin
 from satbench.engine.claims import Leading, Member
 from satbench.evaluation.cluster.tasks import Task, changed, configs_of, default_count
 
@@ -233,17 +233,12 @@ def main() -> None:
         tasks: list[Task]
         places, tasks = pickle.load(sys.stdin.buffer)  # noqa: S301 - of the command that started it
         _pin(0, places)
-        threading.Thread(target=_stop_at_the_end_of_stdin, daemon=True).start()
+        stop_at_the_end_of_stdin()
         for function, arguments in tasks:
             with suppress(Exception):
                 function(*arguments, shared=True)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _stop_at_the_end_of_stdin() -> None:
-    os.read(sys.stdin.fileno(), 1)  # not through the buffer: its lock would hang at the exit
-    os.kill(os.getpid(), signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,13 @@ lives; at the end of stdin it stops as after a Ctrl-C.
 
 from __future__ import annotations
 
-import os
 import pickle
-import signal
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from satbench.core.stopping import stop_at_the_end_of_stdin
 from satbench.core.text.terminal import tell
 
 if TYPE_CHECKING:
@@ -48,7 +46,7 @@ def main() -> None:
     """Do the job on stdin; print one line if it ends early."""
     try:
         job = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the command that started it
-        threading.Thread(target=_stop_at_the_end_of_stdin, daemon=True).start()
+        stop_at_the_end_of_stdin()
         _work(job)
     except KeyboardInterrupt:
         sys.exit(STOPPED)
@@ -80,11 +78,6 @@ def _work(job: Job) -> None:
 
 def _say(text: str) -> None:
     tell(text, err=True)
-
-
-def _stop_at_the_end_of_stdin() -> None:
-    os.read(sys.stdin.fileno(), 1)  # not through the buffer: its lock would hang at the exit
-    os.kill(os.getpid(), signal.SIGINT)
 
 
 if __name__ == "__main__":

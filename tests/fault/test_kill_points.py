@@ -19,6 +19,7 @@ from writing_commands import COMMANDS
 
 from satbench.cli import cli
 from satbench.cli.shell.failures import STOPPED
+from satbench.cli.shell.stops import Stops
 from satbench.core.files import atomic_folder, atomic_path, remove_folder, sweep, write_text
 
 KILLS, DISK = (Path(__file__).with_name(f"{name}.py") for name in ("kill_points", "disk_faults"))
@@ -104,11 +105,21 @@ def test_no_kill_at_any_file_operation_leaves_a_trace(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+    ("number", "code", "ctrl_c"),
+    [
+        (signal.SIGINT, 130, signal.SIG_DFL),
+        (signal.SIGTERM, 143, signal.SIG_DFL),
+        (signal.SIGTERM, 143, signal.SIG_IGN),
+        (signal.SIGHUP, 129, signal.SIG_DFL),
+    ],
 )
 def test_a_signal_ends_a_command_cleanly_and_it_says_how_to_continue(
-    number: signal.Signals, code: int, tmp_path: Path
+    number: signal.Signals, code: int, ctrl_c: signal.Handlers, tmp_path: Path
 ) -> None:
+    def start() -> None:  # nohup and & ignore some
+        signal.signal(signal.SIGINT, ctrl_c)
+        signal.signal(number, signal.SIG_DFL)
+
     words = ["eval", "--model", "fmnist-sat-tiny-relu-s0", "--attack", "autoattack", "--quiet"]
     command = [sys.executable, "-m", "satbench", *words, "--batch-size", "20", "--out", "out"]
     process = subprocess.Popen(
@@ -116,7 +127,7 @@ def test_a_signal_ends_a_command_cleanly_and_it_says_how_to_continue(
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # nohup and & ignore some
+        preexec_fn=start,
     )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("out/.runs/*/*.npz")) and time.monotonic() < deadline:
@@ -130,6 +141,45 @@ def test_a_signal_ends_a_command_cleanly_and_it_says_how_to_continue(
     assert process.returncode == code
     assert said.lstrip("\n") == f"satbench: {STOPPED}\n"  # click ends the line with ^C
     assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("ctrl_c", [signal.SIG_IGN, signal.SIG_DFL, signal.default_int_handler])
+def test_sigterm_stops_a_command_even_if_ctrl_c_is_ignored(
+    ctrl_c: signal.Handlers, request: pytest.FixtureRequest
+) -> None:
+    before = signal.signal(signal.SIGINT, ctrl_c)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+
+    with Stops() as stops, pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+
+    assert signal.SIGTERM == stops.number
+
+
+@pytest.mark.parametrize("ended", ["stdin", "signal"])
+def test_a_worker_stops_even_if_ctrl_c_is_ignored_where_it_starts(ended: str) -> None:
+    code = (
+        "import sys, time\n"
+        "from satbench.core.stopping import stop_at_the_end_of_stdin\n"
+        "stop_at_the_end_of_stdin()\n"
+        "try:\n    print(flush=True)\n    time.sleep(20)\n"
+        "except KeyboardInterrupt:\n    sys.exit(130)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdout.readline()
+        if ended == "stdin":
+            process.stdin.close()
+        else:
+            process.send_signal(signal.SIGINT)
+
+        assert 130 == process.wait(timeout=15)
 
 
 def test_files_of_a_dead_writer_are_removed_and_those_of_a_live_one_stay(

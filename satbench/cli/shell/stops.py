@@ -10,7 +10,8 @@ class Stops:
     """A context in which SIGTERM and SIGHUP stop a command; `number` is the signal received.
 
     A command that handles Ctrl-C itself handles them in the same way; training, for example,
-    finishes its step first.
+    finishes its step first.  They also stop a command in which Ctrl-C is ignored.  A shell starts
+    jobs in the background in that way, and so does `nohup`.
     """
 
     def __init__(self) -> None:
@@ -32,4 +33,6 @@ class Stops:
 
     def _stop(self, number: int, frame: object) -> None:
         self.number = number
+        if not callable(signal.getsignal(signal.SIGINT)):
+            raise KeyboardInterrupt
         signal.raise_signal(signal.SIGINT)
