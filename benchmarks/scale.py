@@ -21,6 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cluster import Costs, Stages, makespan
 from tables import Result, table, workers_table
 
+from satbench.records.attack_run import version_of
+
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "scale.md"
 PASSES = HERE / "results" / "passes.json"
@@ -210,17 +212,24 @@ def passes(records: Path) -> dict[str, dict[str, Any]]:
     """Return the passes in the records of a board.
 
     For AutoAttack: the passes per attacked image, by part.  For fast: the passes of a broken image
-    and of a survivor, by least squares over the models; the passes of surrogates count.
+    and of a survivor, by least squares over the models; the passes of surrogates count.  Only the
+    records of the newest version of fast count.
     """
+    read = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(records.glob("*.json"))]
+    suites = {spec for one in read for spec in one["suite"] if spec.startswith("fast(")}
+    newest = max(map(version_of, suites), default=0)
     parts: dict[str, list[tuple[int, int]]] = {}
     fast = []
-    for path in sorted(records.glob("*.json")):
-        stages = json.loads(path.read_text(encoding="utf-8"))["stages"]
+    for stages in (one["stages"] for one in read):
         for stage in stages:
             if stage["attack"].startswith("autoattack") and stage["attacked"]:
                 spent = stage["forwards"] + stage["backwards"]
                 parts.setdefault(stage["part"], []).append((stage["attacked"], spent))
-        mine = [stage for stage in stages if stage["attack"].startswith("fast(")]
+        mine = [
+            stage
+            for stage in stages
+            if stage["attack"].startswith("fast(") and version_of(stage["attack"]) == newest
+        ]
         if mine and stages[0] is mine[0]:
             right = mine[0]["attacked"]
             broken = sum(stage["broken"] for stage in mine)

@@ -21,7 +21,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 SCRIPTS = (
     *("pgd", "autoattack", "before", "peak", "memory", "train", "noise", "accumulate", "warm"),
     *("workers", "scale", "compile", "report", "early_breaks", "gpu"),
-    *("rivals", "fast_development", "tricks", "certification"),
+    *("rivals", "fast_development", "suites_page", "tricks", "certification"),
 )
 
 

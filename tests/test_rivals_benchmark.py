@@ -29,13 +29,17 @@ def test_an_image_is_missed_where_another_suite_broke_it(load: Load, make_record
 
 
 def test_the_table_has_a_group_of_all_nets_and_one_of_each_kind(load: Load) -> None:
-    def row(net: str, kind: str, suite: str, robust: int, missed: int) -> dict[str, object]:
+    def line(net: str, kind: str, suite: str, robust: int, missed: int) -> dict[str, object]:
         found = {"missed": list(range(missed)), "alone": [], "passes": 500, "images": 100}
         return {"net": net, "kind": kind, "suite": suite, "robust": robust, **found}
 
-    rows = [row("n", "relu", "a", 60, 1), row("m", "elu", "a", 50, 3), row("m", "elu", "b", 40, 0)]
+    rows = [
+        line("n", "relu", "a", 60, 1),
+        line("m", "elu", "a", 50, 3),
+        line("m", "elu", "b", 40, 0),
+    ]
     groups = load("rivals").page(rows).split("**")[1::2]
-    lines = [line for line in load("rivals").page(rows).splitlines() if line.startswith("| a")]
+    lines = [text for text in load("rivals").page(rows).splitlines() if text.startswith("| a")]
 
     assert ["all", "relu", "elu"] == groups
     assert ["55.00%", "60.00%", "50.00%"] == [line.split(" | ")[2] for line in lines]
@@ -48,7 +52,7 @@ def test_no_net_is_both_developed_on_and_held_out(load: Load) -> None:
     developed, held = nets.development_nets(), nets.held_out_nets(32)
 
     assert {21, 22} == {net.seed for net in developed}
-    assert 1000 == min(net.seed for net in held)
+    assert 2000 == min(net.seed for net in held)
     assert {net.activation for net in held} == set(nets.ACTIVATIONS)
     assert {net.recipe for net in held[:5]} == set(nets.RECIPES)
     names = [net.name for net in developed + held]
@@ -134,3 +138,59 @@ def test_a_greedy_choice_ends_where_no_candidate_breaks_anything(
 
     assert search.step() is None
     assert [] == search.chosen
+
+
+def row(
+    suite: str,
+    missed: list[int],
+    passes: int,
+    left: int,
+    net: str = "n",
+    kind: str = "relu",
+    images: int = 1000,
+) -> dict[str, object]:
+    counts = {"images": images, "clean": 900, "robust": left, "missed": missed, "passes": passes}
+    return {"net": net, "kind": kind, "suite": suite, **counts}
+
+
+def test_images_are_missed_beside_autoattack_and_not_beside_a_third_suite(load: Load) -> None:
+    # Of images 1 to 5, AutoAttack broke 1, 2, 3; fast 3, 4; a third suite 5.
+    rows = [
+        row("autoattack", [4, 5], 9000, 500),
+        row("fast", [1, 2, 5], 300, 501),
+        row("a3", [1, 2, 3, 4], 300, 502),
+        row("fast", [1], 300, 501, net="without AutoAttack"),
+    ]
+    lines = load("suites_page").lines_of(rows)
+
+    assert [("autoattack", 0, 0), ("fast", 2, 1), ("a3", 3, 1)] == [
+        (line.suite, line.missed, line.full_missed) for line in lines
+    ]
+    assert [0.0, 0.001, 0.002] == [line.above for line in lines]
+    assert [1.0, 30.0, 30.0] == [line.fewer for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("left", "missed", "passes", "reached"),
+    [
+        (501, 2, 360, (1, 1, 1)),
+        (502, 2, 360, (0, 1, 1)),
+        (501, 3, 360, (1, 0, 1)),
+        (501, 2, 361, (1, 1, 0)),
+    ],
+)
+def test_an_aim_names_the_networks_that_miss_it(
+    left: int, missed: int, passes: int, reached: tuple[int, ...], load: Load
+) -> None:
+    script = load("suites_page")
+    rows = [row("autoattack", [], 9000, 500), row("fast", [*range(missed)], passes, left)]
+    said = script.aims_of("fast", script.lines_of(rows))
+
+    assert list(reached) == [int("on 1 of 1 networks." in one) for one in said]
+    assert list(reached) == [int("not on n." not in one) for one in said]
+
+
+def test_the_page_of_suites_is_what_the_committed_results_say(load: Load) -> None:
+    script = load("suites_page")
+
+    assert script.page(script.RESULTS) == script.PAGE.read_text(encoding="utf-8")

@@ -16,6 +16,7 @@ from satbench.board.doubts import MEANINGS, NO_STRONG_ATTACK, doubts_of
 from satbench.core.markdown import MISSING, cell, code, percent, table
 from satbench.core.stats.intervals import wilson_interval
 from satbench.core.templates import fill
+from satbench.records.attack_run import version_of
 from satbench.records.audit import is_audit
 from satbench.records.flags import outweighs
 from satbench.records.record import SURVIVED, Record
@@ -73,13 +74,16 @@ def trials_of(records: Iterable[Record]) -> list[FlagTrial]:
 def _trial(
     mine: Sequence[Record], evaluation: str, is_last: Callable[[str], bool]
 ) -> FlagTrial | None:
-    """Return the trial of a model whose records are `mine`, from the first with the evaluation."""
+    """Return the trial of a model whose records are `mine`, from the first with the evaluation.
+
+    Records of newer versions of `fast` come first.
+    """
     attacked = [
         np.asarray(record.verdicts) == SURVIVED
         for record in mine
         if any(spec.startswith(_FULL) for spec in _specs(record))
     ]
-    for record in mine if attacked else ():
+    for record in sorted(mine, key=_version_of_fast, reverse=True) if attacked else ():
         specs = _specs(record)
         end = next((number for number, spec in enumerate(specs, 1) if is_last(spec)), 0)
         if not end or any(spec.startswith(_FULL) for spec in specs[:end]):
@@ -96,6 +100,10 @@ def _trial(
             tuple(flag.name for flag in flags),
         )
     return None
+
+
+def _version_of_fast(record: Record) -> int:
+    return max((version_of(spec) for spec in _specs(record) if spec.startswith("fast(")), default=0)
 
 
 def _specs(record: Record) -> list[str]:

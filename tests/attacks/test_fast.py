@@ -306,7 +306,8 @@ def test_version_3_is_made_of_the_parts_that_its_records_were_made_with() -> Non
         "margin-last": ChosenInformed(margin, tenth),
     }
     outside = replace(gate, outside=True)
-    doubt = ("apgd-t-doubt", "fab-doubt")
+    last = ("margin-again/others", "square/others", "margin-last/others")
+    doubt = ("fab-doubt", "apgd-t-doubt")
 
     assert {
         "gama-softplus": CosinePGD("gama", 20, start="corner", backward=Backward(2.0)),
@@ -314,7 +315,9 @@ def test_version_3_is_made_of_the_parts_that_its_records_were_made_with() -> Non
         "margin": margin,
         **gated,
         "apgd-t": Chosen(APGDT(targets=3), Selection(0.05)),
-        "apgd-t-more": Chosen(APGDT(targets=9), Selection(after=("apgd-t",), above=0.1, flag=True)),
+        "apgd-t-more": Chosen(
+            APGDT(targets=9), Selection(0.4, after=("apgd-t",), above=0.1, flag=True)
+        ),
         "square-flagged": SquareFlagged(queries=5000),
         **{
             f"{name}/others": replace(one, choice=replace(one.choice, gate=outside))
@@ -323,9 +326,12 @@ def test_version_3_is_made_of_the_parts_that_its_records_were_made_with() -> Non
         "square-more": ChosenInformed(
             SquareFromBest(400), Selection(0.4, after=("transfer", "square"), above=0.03)
         ),
-        "margin-more": ChosenInformed(margin, Selection(after=("square-more",))),
-        "apgd-t-doubt": Chosen(APGDT(targets=9), Selection(after=("*/others",), above=0.04)),
-        "fab-doubt": Chosen(FABT(targets=9), Selection(after=("*/others",), above=0.04)),
+        "square-deep": ChosenInformed(
+            SquareFromBest(5000), Selection(0.25, after=("square",), above=0.06, flag=True)
+        ),
+        "margin-more": ChosenInformed(margin, Selection(after=("square-more", "square-deep"))),
+        "fab-doubt": Chosen(FABT(targets=9), Selection(after=last, above=0.015)),
+        "apgd-t-doubt": Chosen(APGDT(targets=9), Selection(after=last, above=0.015)),
         "square-doubt": ChosenInformed(SquareFromBest(2000), Selection(0.4, after=doubt)),
         "margin-doubt": ChosenInformed(margin, Selection(after=(*doubt, "square-doubt"))),
     } == parts

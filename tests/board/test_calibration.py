@@ -7,6 +7,7 @@ import pytest
 
 from satbench.board.calibration import FlagTrial, render_flags, trials_of
 from satbench.board.definition import board_definition
+from satbench.records.attack_run import version_of
 
 PGD50 = "pgd(steps=50,step=eps/4,restarts=1,start=uniform,keep=any)"
 AUTOATTACK, FAST = "autoattack(version=standard,block=100)", "fast(version=1,source=none)"
@@ -32,6 +33,14 @@ def test_a_number_is_held_against_autoattack_in_another_record(make_record, verd
 
     assert (trial.evaluation, trial.left, trial.broken) == ("fast", 80, 15)
     assert not trial.agrees
+
+
+def test_of_two_versions_of_fast_the_newer_one_is_tried(make_record, verdicts) -> None:
+    old = make_record(verdicts(20), [FAST], name="m")
+    new = make_record(verdicts(30), [FAST.replace("=1", "=10")], name="m")
+    full = make_record(verdicts(0, 35), [AUTOATTACK], name="m")
+
+    assert [70, 70] == [trials_of([*some, full])[0].left for some in ([old, new], [new, old])]
 
 
 def test_a_number_is_held_against_autoattack_behind_it(make_record, verdicts) -> None:
@@ -72,7 +81,9 @@ def test_shares_are_counted_by_what_autoattack_says() -> None:
 
 def test_the_shipped_numbers_of_fast_are_those_of_the_records() -> None:
     records = board_definition("fashion-mnist-linf-0.1").read_records()
-    mine = {one.suite[-1].partition("(")[0]: one for one in records if one.model.name == NAME}
+    named = [one for one in records if one.model.name == NAME]
+    newest_last = sorted(named, key=lambda one: version_of(one.suite[-1]))
+    mine = {one.suite[-1].partition("(")[0]: one for one in newest_last}
     trial = next(one for one in trials_of(mine.values()) if one.evaluation == "fast")
     fast, strong = np.asarray(mine["fast"].verdicts), np.asarray(mine["autoattack"].verdicts)
 
