@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -160,7 +161,7 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def finish(rows: list[dict[str, Any]], to: Path | None, **more: object) -> dict[str, Any]:
     """Return the whole result, with its command and environment; write it to the file `to`."""
-    command = "python " + " ".join(["benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]])
+    command = shlex.join(["python", "benchmarks/" + Path(sys.argv[0]).name, *sys.argv[1:]])
     result = {"command": command, "environment": environment(), **more, "rows": rows}
     if to:
         to.parent.mkdir(parents=True, exist_ok=True)
