@@ -16,7 +16,7 @@ def test_every_finding_has_one_number_which_stands_on_the_page_that_it_names() -
     summary = README[README.index(BEGIN) : README.index(END)]
     points = summary.split("\n- ")[1:]
     for point in points:
-        pages = [ROOT / page for page in re.findall(r"\((docs/studies/[\w-]+\.md)\)", point)]
+        pages = [ROOT / page for page in re.findall(r"\((docs/studies/[\w.-]+\.md)\)", point)]
         text = "".join(page.read_text(encoding="utf-8") for page in pages)
         effects = EFFECT.findall(point)
         assert len(effects) == 1

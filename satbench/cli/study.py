@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     "--sweep-seeds",
     help="Seeds that --sweep trains, written as for --seeds. Default: those of the study.",
 )
-@options.n_examples("500")
+@options.n_examples("those of the study, 500 or 2000")
 @click.option(
     "--eval-dataset",
     default="",
@@ -171,7 +171,7 @@ def study(
     from satbench.recipes import parse_overrides
     from satbench.studies import load_study
     from satbench.studies.images import DatasetCache
-    from satbench.studies.plan import DEFAULT_EXAMPLES, StudyOptions, parse_seeds
+    from satbench.studies.plan import StudyOptions, parse_seeds
     from satbench.studies.store import Places, kept_digests, trained_digests
     from satbench.studies.sweep import outlook, parse_sweep, plan_sweep, plan_swept
 
@@ -181,7 +181,7 @@ def study(
     chosen = StudyOptions(
         parse_overrides(overrides),
         parse_seeds(seeds) if seeds else (),
-        DEFAULT_EXAMPLES if n_examples is None else n_examples,
+        n_examples,
         eval_dataset,
         swept,
     )

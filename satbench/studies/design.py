@@ -139,7 +139,8 @@ class Study:
     for their number.  A study `about` "gaps" first asks how much the paper's evaluation misses of
     what the verdict finds; one about "convergence" asks whether the attack has converged along its
     first axis.  `masked` are arms made to resist gradient attacks.  `measured` adds the gradient
-    measures.  `registered` says that the plan was committed before the first run.  `axes` are
+    measures.  `registered` says that the plan was committed before the first run.  The seeds are
+    `seeds` numbers from `first_seed` on; `n_examples` is the number of test images.  `axes` are
     figures of robust accuracy against a number; `shapes` are activations by name, for a figure of
     them and their derivatives; `caveats` are caveats besides those of every study.
     """
@@ -166,6 +167,13 @@ class Study:
     about: Literal["effects", "gaps", "convergence"] = "effects"
     masked: tuple[str, ...] = ()
     registered: bool = False
+    first_seed: int = 0
+    n_examples: int = 500
+
+    @property
+    def default_seeds(self) -> tuple[int, ...]:
+        """The seeds of the study, in order."""
+        return tuple(range(self.first_seed, self.first_seed + self.seeds))
 
     def __post_init__(self) -> None:
         arms, columns = [one.name for one in self.arms], [one.name for one in self.evaluations]

@@ -48,6 +48,24 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Collapse:
+    """How many runs collapsed in the arms and in the baselines of a primary question.
+
+    `p` is that of Fisher's exact test, two-sided.  `by_arm` has for each arm of the study with runs
+    its name, the collapsed runs and all runs.
+    """
+
+    arm: str
+    baseline: str
+    collapsed: int
+    runs: int
+    baseline_collapsed: int
+    baseline_runs: int
+    p: float
+    by_arm: tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True)
 class Spread:
     """A mean over seeds with its standard deviation (n − 1), None for one seed."""
 
@@ -61,7 +79,8 @@ def findings_of(sheet: Sheet) -> tuple[Finding, ...]:
     robust = effects_of(sheet, sheet.study.verdict)
     paper = effects_of(sheet, sheet.study.paper_verdict)
     clean = adjusted(
-        [_paired(sheet, pair, sheet.study.verdict, clean=True) for pair in sheet.study.contrasts]
+        [_paired(sheet, pair, sheet.study.verdict, clean=True) for pair in sheet.study.contrasts],
+        planned=True,
     )
     return tuple(map(Finding, sheet.study.contrasts, robust, paper, clean))
 
@@ -94,8 +113,11 @@ def pooled_effect(sheet: Sheet, pool: Pool, column: str, clean: bool = False) ->
 
 
 def effects_of(sheet: Sheet, column: str) -> list[Effect | None]:
-    """Return the effect of each contrast in one column, p adjusted for their number (Holm)."""
-    return adjusted([_paired(sheet, pair, column) for pair in sheet.study.contrasts])
+    """Return the effect of each contrast in one column, p adjusted for their number (Holm).
+
+    Contrasts that are not evaluated yet count in the number.
+    """
+    return adjusted([_paired(sheet, pair, column) for pair in sheet.study.contrasts], planned=True)
 
 
 def gap_of(sheet: Sheet, row: ArmRuns) -> Effect | None:
@@ -159,6 +181,26 @@ def collapsed(sheet: Sheet, row: ArmRuns) -> list[tuple[StudyRun, str]]:
         if reasons:
             found.append((run, "; ".join(reasons)))
     return found
+
+
+def collapse_of(sheet: Sheet) -> Collapse | None:
+    """Return how many runs collapsed, for a pre-registered study; None without runs to compare."""
+    if not sheet.study.registered or sheet.study.primary is None:
+        return None
+    counts = {row.name: (len(collapsed(sheet, row)), len(row.runs)) for row in sheet.rows}
+    pool = sheet.study.primary
+    (fell, runs), (fell_baseline, runs_baseline) = (
+        [sum(found) for found in zip(*(counts[name] for name in names), strict=True)]
+        for names in ({pair.arm for pair in pool.pairs}, {pair.baseline for pair in pool.pairs})
+    )
+    if not runs or not runs_baseline:
+        return None
+    from scipy.stats import fisher_exact
+
+    sides = [[fell, runs - fell], [fell_baseline, runs_baseline - fell_baseline]]
+    p = float(fisher_exact(sides).pvalue)
+    by_arm = tuple((name, *found) for name, found in counts.items() if found[1])
+    return Collapse(pool.arm, pool.baseline, fell, runs, fell_baseline, runs_baseline, p, by_arm)
 
 
 def _measured(row: ArmRuns, name: str) -> dict[int, float]:

@@ -102,7 +102,7 @@ class Estimate:
     def _evaluating(self, cell: Cell, missing: Sequence[Wanted], unmeasured: bool) -> float:
         if not missing and not unmeasured:
             return 0.0
-        images = self._runner.images.test(cell.dataset, self._runner.plan.options.n_examples)
+        images = self._runner.images.test(cell.dataset, self._runner.plan.n)
         base = cell.config or self._runner.plan.base
         forward, backward = self._pace(
             base.architecture, base.activation, images.shape, images.classes
@@ -118,7 +118,7 @@ class Estimate:
     def _passes(self, suite: tuple[str, ...]) -> tuple[float, float]:
         if _undrawn(suite) in self._seen:
             return self._seen[_undrawn(suite)]
-        found = [_typical(spec, self._runner.plan.options.n_examples) for spec in suite]
+        found = [_typical(spec, self._runner.plan.n) for spec in suite]
         return sum(one[0] for one in found), sum(one[1] for one in found)
 
     def _measure(

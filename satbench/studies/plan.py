@@ -25,7 +25,6 @@ from satbench.recipes.config import settings
 from satbench.studies.design import Arm, Choice, Study, StudyColumn, Sweep
 from satbench.studies.images import DatasetCache
 
-DEFAULT_EXAMPLES = 500
 EVALUATION_SEED = 0
 
 _DESCRIPTIVE = ("recipe",)
@@ -37,14 +36,14 @@ class StudyOptions:
     """The user's options for a study.
 
     `overrides` replace settings of the recipe; settings of the arms replace these.  `seeds` is
-    empty for the number of the study, counted from 0.  `evaluate_on` is the data set of the
-    attacked images; empty for the test set of each arm's training data.  `sweep` chooses the value
-    of a setting for each arm (`satbench.studies.sweep`).
+    empty for those of the study, `n_examples` None for its number of images.  `evaluate_on` is the
+    data set of the attacked images; empty for the test set of each arm's training data.  `sweep`
+    chooses the value of a setting for each arm (`satbench.studies.sweep`).
     """
 
     overrides: Mapping[str, object] = field(default_factory=dict)
     seeds: tuple[int, ...] = ()
-    n_examples: int = DEFAULT_EXAMPLES
+    n_examples: int | None = None
     evaluate_on: str = ""
     sweep: Sweep | None = None
 
@@ -105,6 +104,12 @@ class StudyPlan:
             found.setdefault(cell.key, cell)
         return tuple(found.values())
 
+    @property
+    def n(self) -> int:
+        """The number of images that are attacked."""
+        asked = self.options.n_examples
+        return self.study.n_examples if asked is None else asked
+
     def threat_of(self, evaluation: StudyColumn) -> Threat:
         """Return the threat model of a column."""
         return scaled(Threat.parse(self.base.threat), evaluation.eps_factor)
@@ -121,7 +126,7 @@ def plan_study(study: Study, options: StudyOptions, images: DatasetCache) -> Stu
     Raises SatbenchError for settings that are wrong or have no effect, and for training data that
     cannot be found.
     """
-    if options.n_examples < 1:
+    if options.n_examples is not None and options.n_examples < 1:
         raise SatbenchError(f"expected 1 example or more, got {options.n_examples}")
     if options.evaluate_on:
         check_name(options.evaluate_on)
@@ -214,7 +219,7 @@ def _trained(
     digest = images.training_digest(config)
     dataset = options.evaluate_on or config.dataset
     cells = []
-    for seed in options.seeds or range(study.seeds):
+    for seed in options.seeds or study.default_seeds:
         seeded = replace(config, seed=seed)
         key = training_key(seeded.to_dict(), digest)
         label = f"{arm.name}, seed {seed}"
@@ -230,7 +235,7 @@ def _given(
     request = request_model(arm.model)
     digest, answers = request.card.weights_digest if request.card else "", ""
     if not request.card:
-        asked = images.test(dataset, options.n_examples)
+        asked = images.test(dataset, options.n_examples or study.n_examples)
         loaded = load_model(request, asked.classes)
         info = identified(loaded.info, loaded.module, asked, torch.device("cpu"))
         digest, answers = info.weights_digest, info.answers
@@ -284,7 +289,6 @@ def _values(changes: Mapping[str, object]) -> dict[str, object]:
 
 
 __all__ = [
-    "DEFAULT_EXAMPLES",
     "EVALUATION_SEED",
     "Cell",
     "StudyOptions",

@@ -114,7 +114,7 @@ class Runner:
 
     def missing(self, cell: Cell, run: StudyRun | None) -> list[Wanted]:
         """Return the missing evaluations of a run."""
-        n = self.plan.options.n_examples
+        n = self.plan.n
         name = self.images.test(cell.dataset, n).name
         return [
             one
@@ -165,7 +165,7 @@ class Runner:
         )
 
     def _evaluate(self, cell: Cell, model: Model | None) -> None:
-        n = self.plan.options.n_examples
+        n = self.plan.n
         dataset = self.images.test(cell.dataset, n)
         device = choose_device(self.machine.device)
         loaded = load_model(request_model(model.text if model else cell.model), dataset.classes)
@@ -224,7 +224,7 @@ class Runner:
     def _run_suite(
         self, loaded: LoadedModel, cell: Cell, wanted: Wanted, device: torch.device
     ) -> None:
-        dataset = self.images.test(cell.dataset, self.plan.options.n_examples)
+        dataset = self.images.test(cell.dataset, self.plan.n)
         evaluation = Evaluation(
             dataset,
             wanted.threat,
@@ -241,7 +241,7 @@ class Runner:
         self.records.add(finished.record)
 
     def _inputs(self, wanted: Wanted, info: ModelInfo, cell: Cell) -> Inputs:
-        data = self.images.test(cell.dataset, self.plan.options.n_examples)
+        data = self.images.test(cell.dataset, self.plan.n)
         return Inputs(
             info,
             DatasetInfo(data.name, data.split, len(data), data.classes, data.digest),

@@ -15,6 +15,7 @@ from satbench.studies.effects import (
     Spread,
     accuracies,
     clean_accuracies,
+    collapse_of,
     collapsed,
     effects_of,
     findings_of,
@@ -24,6 +25,7 @@ from satbench.studies.effects import (
     primary_of,
     spread,
 )
+from satbench.studies.run_file import StudyRun
 from satbench.studies.sheet import ArmRuns, verdicts_of
 
 T1, T2 = 12.7062047, 4.30265273  # Student's t at 0.975 for 1 and 2 degrees of freedom
@@ -165,6 +167,16 @@ def test_p_values_are_corrected_for_the_number_of_contrasts() -> None:
     assert (one.p, 2 * one.p, second.p) == pytest.approx(
         (one.adjusted, first.adjusted, second.adjusted)
     )
+
+
+def test_contrasts_that_are_not_evaluated_yet_count_in_the_correction() -> None:
+    runs = {"relu": [letters(4, 6)] * 3, "silu": [letters(6, 4), letters(7, 3), letters(6, 4)]}
+    arms = {**_arms(**runs), "gelu": [], "elu": []}
+    asked = [("gelu", "relu"), ("silu", "relu"), ("elu", "relu")]
+    first, second, third = effects_of(made_sheet(arms, asked), "PGD-50")
+
+    assert first is third is None
+    assert second.adjusted == pytest.approx(3 * second.p)
 
 
 def test_a_contrast_of_arms_without_a_common_seed_has_no_effect() -> None:
@@ -395,3 +407,29 @@ def test_a_sheet_with_unknown_or_repeated_names_is_refused(changes, match) -> No
 
 def test_the_made_up_columns_and_runs_have_the_same_suites() -> None:
     assert FAST == made_run("a", 0, "oox").outcomes[1].suite
+
+
+def test_collapses_are_counted_by_arm_and_compared_exactly_in_a_registered_study() -> None:
+    fell = {"warning": "held-out PGD-10 accuracy fell from 60.0% to 5.0%"}
+
+    def arm(name: str, collapses: int, runs: int = 5) -> list[StudyRun]:
+        return [
+            made_run(name, seed, letters(6, 4), held_out=fell if seed < collapses else {})
+            for seed in range(runs)
+        ]
+
+    arms = {"silu": arm("silu", 0), "elu": arm("elu", 1), "relu": arm("relu", 4)}
+    pool = Pool("smooth", "relu", (Pair("silu", "relu"), Pair("elu", "relu")))
+    sheet = made_sheet({**arms, "later": []}, [("silu", "relu")], primary=pool)
+    registered = replace(sheet, study=replace(sheet.study, registered=True))
+    found = collapse_of(registered)
+
+    assert collapse_of(sheet) is None
+    assert found
+    assert (1, 10, 4, 5) == (
+        *(found.collapsed, found.runs),
+        *(found.baseline_collapsed, found.baseline_runs),
+    )
+    # Of the 3,003 ways to place 5 collapses in 15 runs, 4 or 5 of them in the last 5: 51.
+    assert 51 / 3003 == pytest.approx(found.p)
+    assert (("silu", 0, 5), ("elu", 1, 5), ("relu", 4, 5)) == found.by_arm

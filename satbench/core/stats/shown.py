@@ -106,10 +106,15 @@ def least_t(seeds: int, contrasts: int) -> float:
     return -float(stdtrit(seeds - 1, (1 - CONFIDENCE) / 2 / contrasts))
 
 
-def adjusted(effects: Sequence[Effect | None]) -> list[Effect | None]:
-    """Return the effects that have a p, with p corrected for their number (Holm)."""
+def adjusted(effects: Sequence[Effect | None], planned: bool = False) -> list[Effect | None]:
+    """Return the effects that have a p, with p corrected for their number (Holm).
+
+    If the effects were `planned`, those without a p count in their number too, as if their p were
+    1.  So a part of a plan is not corrected for less than the whole.
+    """
     tested = [effect.p for effect in effects if effect and effect.p is not None]
-    after = iter(holm(tested))
+    missing = [1.0] * (len(effects) - len(tested)) if planned else []
+    after = iter(holm([*tested, *missing]))
     return [
         replace(effect, adjusted=next(after)) if effect and effect.p is not None else effect
         for effect in effects

@@ -96,4 +96,6 @@ def _study(recipe: str, eps: str) -> Study:
         base={"threat": f"linf:{eps}", "attack_mode": "eval", "epochs": EPOCHS},
         recipe=recipe,
         registered=True,
+        first_seed=200,
+        n_examples=2000,
     )

@@ -29,7 +29,6 @@ from satbench.studies.pages.page import (
     with_summary,
 )
 from satbench.studies.plan import (
-    DEFAULT_EXAMPLES,
     Cell,
     StudyOptions,
     StudyPlan,
@@ -105,7 +104,7 @@ def sheet_of(plan: StudyPlan, places: Places, images: DatasetCache) -> Sheet:
         study,
         rows=tuple(_row(plan, arm, places, images) for arm in study.arms),
         columns=tuple(_column(plan, evaluation) for evaluation in study.evaluations),
-        n=plan.options.n_examples,
+        n=plan.n,
         commands=_commands(plan),
         facts=_facts(plan),
         caveats=(*study.caveats, *_caveats(plan)),
@@ -129,7 +128,7 @@ def _asked(evaluation: StudyColumn) -> tuple[str, ...]:
 
 def _row(plan: StudyPlan, arm: Arm, places: Places, images: DatasetCache) -> ArmRuns:
     cells = plan.rows[arm.name]
-    dataset = images.test(cells[0].dataset, plan.options.n_examples).name
+    dataset = images.test(cells[0].dataset, plan.n).name
     kept = ((cell, places.run(cell.key)) for cell in cells)
     runs = (_seen(plan, cell, run, dataset) for cell, run in kept if run)
     ordered = tuple(sorted(runs, key=lambda run: run.seed))
@@ -144,7 +143,7 @@ def _seen(plan: StudyPlan, cell: Cell, run: StudyRun, dataset: str) -> StudyRun:
             continue
         threat = plan.threat_of(evaluation)
         suite = suite_for(cell.key, evaluation.attacks, cell.dataset, threat)
-        found = run.outcome(suite, str(threat), dataset, plan.options.n_examples)
+        found = run.outcome(suite, str(threat), dataset, plan.n)
         if found:
             asked = _asked(evaluation)
             outcomes[str(threat), asked] = replace(found, suite=asked)
@@ -173,7 +172,7 @@ def _facts(plan: StudyPlan) -> tuple[tuple[str, str], ...]:
         texts = (f"`{show_override(key, value)}`" for key, value in changes.items())
         facts.append(("changed for all arms", ", ".join(texts)))
     if sweep := plan.options.sweep:
-        seeds = sweep.seeds or plan.options.seeds or range(study.seeds)
+        seeds = sweep.seeds or plan.options.seeds or study.default_seeds
         trainings = f"`{sweep.key}`, by its trainings with seed {', '.join(map(str, seeds))}"
         facts.append(("chosen for each arm", trainings))
     settings: Sequence[tuple[str, object]] = (
@@ -221,15 +220,15 @@ def _commands(plan: StudyPlan) -> tuple[str, ...]:
         words += ["--recipe", study.recipe]
     for key, value in options.overrides.items():
         words += ["--set", show_override(key, value)]
-    if options.seeds:
+    if options.seeds and options.seeds != study.default_seeds:
         words += ["--seeds", ",".join(map(str, options.seeds))]
     if options.sweep:
         values = (show_override("", value)[1:] for value in options.sweep.values)
         words += ["--sweep", f"{options.sweep.key}={','.join(values)}"]
         if options.sweep.seeds:
             words += ["--sweep-seeds", ",".join(map(str, options.sweep.seeds))]
-    if options.n_examples != DEFAULT_EXAMPLES:
-        words += ["--n-examples", str(options.n_examples)]
+    if plan.n != study.n_examples:
+        words += ["--n-examples", str(plan.n)]
     if options.evaluate_on:
         words += ["--eval-dataset", options.evaluate_on]
     command = shlex.join(words)

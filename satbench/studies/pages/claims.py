@@ -76,11 +76,10 @@ def render_claims(claims: Sequence[Claim], sheets: Mapping[str, Sheet]) -> str:
 
 def _section(claim: Claim, sheet: Sheet) -> dict[str, object]:
     findings, primary = findings_of(sheet), primary_of(sheet)
-    tested = sum(1 for one in findings if one.robust and one.robust.interval)
     lines = []
     for question in claim.questions:
         finding = _finding(question, findings, primary, claim)
-        lines.append(_line(question, finding, 1 if question.primary else tested))
+        lines.append(_line(question, finding, 1 if question.primary else len(findings)))
     return {
         "claim": claim,
         "facts": dict(sheet.facts),

@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from satbench.core.markdown import between, cell, percent, table
 from satbench.core.templates import fill
-from satbench.studies.effects import collapsed
+from satbench.studies.effects import Collapse, collapse_of, collapsed
 from satbench.studies.pages import tables
 from satbench.studies.pages.answers import answer_of
 from satbench.studies.pages.audits import audit_table, audited_once, totals
@@ -38,7 +38,7 @@ def render_page(sheet: Sheet) -> str:
     values, differences = tables.measure_tables(sheet)
     telling = telling_measures_of(sheet)
     audited = totals(audited_once([sheet]))
-    paper = sheet.study.paper
+    paper, collapse = sheet.study.paper, collapse_of(sheet)
     runs = tables.runs_table(sheet)
     return fill(
         "study.md",
@@ -55,6 +55,7 @@ def render_page(sheet: Sheet) -> str:
                 for row in sheet.rows
                 for run, reason in collapsed(sheet, row)
             ],
+            "collapse": collapse and {**asdict(collapse), "table": _collapse_table(collapse)},
             "convergence": _convergence(sheet),
             "audit": audited and {**asdict(audited), "table": audit_table(sheet)},
             "effects": tables.effects_table(sheet),
@@ -102,6 +103,11 @@ def with_summary(text: str, summary: str, name: str) -> str:
     Raises SatbenchError, naming the file `name`, unless each marker occurs once and in order.
     """
     return between(text, BEGIN, END, summary, name, "the table of the studies")
+
+
+def _collapse_table(collapse: Collapse) -> str:
+    lines = [(cell(name), str(runs), str(fell)) for name, fell, runs in collapse.by_arm]
+    return table(("arm", "runs", "collapsed"), lines, 1)
 
 
 def _convergence(sheet: Sheet) -> dict[str, str] | None:

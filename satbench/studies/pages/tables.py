@@ -139,7 +139,7 @@ def power_of(sheet: Sheet) -> list[str]:
         needed.append(f"{least_t(seeds, 1):.1f} for the primary effect ({seeds} seeds)")
     tested = [one.robust.seeds for one in found if one.robust and one.robust.interval]
     if tested:
-        seeds, number = max(tested), len(tested)
+        seeds, number = max(tested), len(found)
         which = f"the clearest of {number} single effects" if number > 1 else "a single effect"
         needed.append(f"{least_t(seeds, number):.1f} for {which} ({seeds} seeds)")
     return needed
