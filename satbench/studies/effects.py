@@ -198,7 +198,7 @@ def collapse_of(sheet: Sheet) -> Collapse | None:
     from scipy.stats import fisher_exact
 
     sides = [[fell, runs - fell], [fell_baseline, runs_baseline - fell_baseline]]
-    p = float(fisher_exact(sides).pvalue)
+    p = float(fisher_exact(sides)[1])
     by_arm = tuple((name, *found) for name, found in counts.items() if found[1])
     return Collapse(pool.arm, pool.baseline, fell, runs, fell_baseline, runs_baseline, p, by_arm)
 
