@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from satbench.attacks import suite_digests
 from satbench.attacks.minimum_norm import MinimumNorm
 from satbench.attacks.suites.suite import check_suite, parse_suite
 from satbench.calling.borrow import borrowed
@@ -198,7 +199,7 @@ def measure_curve(
     path = out / f"{stem}.json"
     store = RunStore(out, inputs.identity, data.images.shape)
     with store.claimed(shared), one_thread_if_small(device_of(module), learnt.flops):
-        store.begin(info, fresh)
+        store.begin(info, fresh, suite_digests([*specs, *(one.spec for one in bounding)]))
         known = None if fresh else _found(path, inputs.identity, data)
         work = _Work(plan, store, shown, shared)
         curve, nearest = known or _measure(module, inputs, suite, work)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from math import isfinite
@@ -27,6 +27,9 @@ from satbench.records.stored_arrays import read_arrays
 
 _MODEL = "model.json"
 """The file next to the batches that says which model they are of."""
+
+_SUITES = "suites.json"
+"""The file next to the batches with the digests of the suites that they are of."""
 
 _START = 12
 """How many letters of a model's name the names of its records have, even if they are cut."""
@@ -96,17 +99,22 @@ class RunStore:
         member = member_of(shared)
         return member.claims(self.folder) if member else None
 
-    def begin(self, model: ModelInfo, fresh: bool) -> None:
+    def begin(self, model: ModelInfo, fresh: bool, suites: Mapping[str, str] | None = None) -> None:
         """Write down what is evaluated; a `fresh` run continues only a stopped fresh run.
 
-        The run must be claimed.
+        `suites` are the digests of its suites, by name: units that were made with other parts of a
+        suite are removed.  The run must be claimed.
         """
-        mark = self.folder / "fresh"
+        mark, parts = self.folder / "fresh", self.folder / _SUITES
+        told = json.dumps(dict(sorted((suites or {}).items())))
         with self._there():
-            if fresh and not mark.exists():
+            is_other = parts.exists() and parts.read_text(encoding="utf-8") != told
+            if is_other or (fresh and not mark.exists()):
                 for batch in self.folder.rglob("*.npz"):
                     batch.unlink()
+            if fresh:
                 mark.touch()
+            write_text(parts, told)
             write_text(self.folder / _MODEL, json.dumps(asdict(model)))
 
     def agreed(self, name: str, value: int) -> int:

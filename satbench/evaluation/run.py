@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from satbench.attacks import suite_digests
 from satbench.attacks.suites.suite import check_suite, parse_suite
 from satbench.calling.borrow import borrowed
 from satbench.calling.devices import moved
@@ -112,7 +113,7 @@ def run_evaluation(
             if shared and (found := _found(plan, out, way)) is not None:
                 store.remove()  # another process wrote the record while this one started
                 return found
-            store.begin(info, fresh)
+            store.begin(info, fresh, suite_digests(plan.specs))
             shown = progress or NoProgress()
             if not evaluation.batch_size:
                 plan = _with_good_batches(plan, module, store, device, shown)
@@ -299,6 +300,7 @@ def _found(plan: Plan, out: Path, way: Way) -> Finished | None:
         if not path.exists():
             continue
         record = read_record(path)
+        _check_suites(record, plan, path)
         reached = record.sequential.width if record.sequential else None
         if plan.evaluation.diagnose and record.diagnosis and not_diagnosed(record.diagnosis.flags):
             continue
@@ -311,6 +313,18 @@ def _found(plan: Plan, out: Path, way: Way) -> Finished | None:
         if record.identity == smaller.identity and reached == width:
             return Finished(record, path, found=True)
     return None
+
+
+def _check_suites(record: Record, plan: Plan, path: Path) -> None:
+    """Raise SatbenchError if a suite of a record had other parts than the suite of its name now."""
+    here = suite_digests(plan.specs)
+    for name, digest in record.suites.items():
+        if here.get(name, digest) != digest:
+            raise SatbenchError(
+                f"expected {path} to be of the suite {name} as it is now, got a record of other "
+                "parts under the same name and version: give --out another folder, or remove the "
+                "record"
+            )
 
 
 def _of_first(plan: Plan, n: int) -> Plan:

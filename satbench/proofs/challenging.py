@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from satbench.attacks import suite_digests
 from satbench.attacks.suites.suite import check_suite, parse_suite
 from satbench.calling.devices import choose_device, device_of, moved
 from satbench.calling.generators import own_generators
@@ -116,7 +117,7 @@ def run_challenge(challenge: Challenge, progress: Progress | None = None) -> Cha
             moved([subject.loaded.module, *plan.evaluation.stand_ins.values()], device),
             store.claimed(),
         ):
-            store.begin(subject.record.model, challenge.fresh)
+            store.begin(subject.record.model, challenge.fresh, suite_digests(plan.specs))
             run = _run(plan, subject, store, progress or NoProgress())
             proven = (subject.record, subject.witnesses)
             record, witnesses = add_challenge(proven, run, challenge.by)
