@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from satbench.attacks import attack_spec, parse_attack
+from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
 from satbench.model_zoo.card import write_card, zoo_card
@@ -225,3 +226,17 @@ def test_the_verdict_of_every_study_includes_an_audit(name: str) -> None:
     parts = [columns[part] for part in verdict.worst_of] or [verdict]
 
     assert any(text.startswith("audit(") for part in parts for text in part.attacks)
+
+
+def test_every_evaluated_network_of_a_registered_study_is_committed() -> None:
+    plan = plan_study(load_study("smoothness-0.03"), StudyOptions(), DatasetCache())
+    folder = content_folder("leaderboard") / "studies"
+    evaluated = [cell.key for cell in plan.cells if (folder / f"{cell.key}.json").exists()]
+    lost = [
+        key
+        for key in evaluated
+        if len([*(folder / "models").glob(f"*-{key[:8]}.*")]) != 2  # its card and its weights
+    ]
+
+    assert len(evaluated) >= 40
+    assert lost == []
