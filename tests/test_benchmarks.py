@@ -15,13 +15,16 @@ from torch import nn
 
 from satbench.data import Dataset, load_dataset
 from satbench.recipes import load_recipe
+from satbench.studies import load_study
+from satbench.studies.images import DatasetCache
+from satbench.studies.plan import StudyOptions, plan_study
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 SCRIPTS = (
     *("pgd", "autoattack", "before", "peak", "memory", "train", "noise", "accumulate", "warm"),
     *("workers", "scale", "compile", "report", "early_breaks", "gpu"),
-    *("rivals", "fast_development", "suites_page", "tricks", "certification"),
+    *("rivals", "fast_development", "suites_page", "tricks", "certification", "epochs"),
 )
 
 
@@ -54,6 +57,42 @@ def test_the_page_is_what_the_committed_results_say(load: Load) -> None:
     page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 
     assert load("report").page(RESULTS) == page
+
+
+def test_the_page_of_epochs_is_what_the_committed_result_says(load: Load) -> None:
+    script = load("epochs")
+    result = json.loads(script.RESULT.read_text(encoding="utf-8"))
+
+    assert script.page(result) == script.PAGE.read_text(encoding="utf-8")
+
+
+def test_runs_by_epoch_are_told_by_arm_and_unfinished_ones_are_left_out(
+    load: Load, tmp_path: Path
+) -> None:
+    script = load("epochs")
+    config = load_study("smoothness-0.03").base
+    plan = plan_study(load_study("smoothness-0.03"), StudyOptions(seeds=(200, 201)), DatasetCache())
+    first, second = plan.rows["SILU, PGD-2"]
+    line = {"train_accuracy": 0.5, "loss": 1.0, "learning_rate": 0.1}
+    for cell, epochs in ((first, 16), (second, 15)):
+        assert cell.config
+        folder = tmp_path / str(cell.seed)
+        folder.mkdir()
+        own = {**cell.config.to_dict(), "run": {"data": cell.data_digest}}
+        (folder / "config.json").write_text(json.dumps(own))
+        rows = [
+            {"epoch": 1 + k, "held_out_clean": 0.5 + k / 100, "held_out_pgd10": 0.4 + k / 200}
+            for k in range(epochs)
+        ]
+        text = "".join(json.dumps({**line, **row}) + "\n" for row in rows)
+        (folder / "metrics.jsonl").write_text(text)
+    (group,) = script.groups_of(script.collect([tmp_path / "200", tmp_path / "201"]))
+
+    assert config["epochs"] == group.epochs == 16
+    assert (group.study, group.arm, len(group.clean)) == ("smoothness-0.03", "SILU, PGD-2", 1)
+    # Halfway 57.0 and 43.5, at the end 65.0 and 47.5, risen by 2.0 and 1.0 in two epochs.
+    cells = "| 1 | 16 | 57.0 | 65.0 | +2.0 | 43.5 | 47.5 | +1.0 |"
+    assert cells in script.page({"rows": script.collect([tmp_path / "200"])["rows"]})
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ A new board needs only a `board.toml`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,6 +39,7 @@ class _BoardFile:
     threat: str
     suites: list[list[str]]
     columns: list[Column]
+    on_request: list[list[str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class BoardDefinition:
     """A board: its images, threat model, suites and columns.
 
     The first `n` images of `split` of `dataset` are attacked within `threat`.  Each of `suites`, a
-    list of attacks in order, runs on every model.  `columns` are shown, in this order.
+    list of attacks in order, runs on every model; those `on_request` run only if they are named
+    (`satbench leaderboard fill --suite`).  `columns` are shown, in this order.
     """
 
     folder: Path
@@ -57,6 +59,7 @@ class BoardDefinition:
     threat: Threat
     suites: tuple[tuple[str, ...], ...]
     columns: tuple[Column, ...]
+    on_request: tuple[tuple[str, ...], ...] = ()
 
     @property
     def name(self) -> str:
@@ -245,6 +248,7 @@ def read_definition(path: Path) -> BoardDefinition:
         f"schema: expected {SCHEMA}, got {read.schema}; update satbench": read.schema != SCHEMA,
         f"n: expected 1 or more, got {read.n}": read.n < 1,
         "suites: expected at least one list of attacks": not all(read.suites) or not read.suites,
+        "on_request: expected lists of attacks": not all(read.on_request),
         f"columns: expected some of {', '.join(COLUMNS)}, each once": not read.columns
         or len(set(read.columns)) < len(read.columns),
     }
@@ -260,4 +264,5 @@ def read_definition(path: Path) -> BoardDefinition:
         Threat.parse(read.threat),
         tuple(map(tuple, read.suites)),
         tuple(read.columns),
+        tuple(map(tuple, read.on_request)),
     )

@@ -119,13 +119,17 @@ def _catalogue(definitions: Sequence[BoardDefinition]) -> str:
             f"{one.dataset}, {one.split}, the first {one.n:,}",
             str(one.threat),
             "; ".join(", ".join(suite) for suite in one.suites),
+            "; ".join(", ".join(suite) for suite in one.on_request) or "–",
             str(len(list(one.records.glob("*.json")))),
             str(sum(len(each.rows) for each in one.read_imported([]))),
         )
         for one in definitions
     ]
-    head = ("board", "what it measures", "images", "threat model", "suites", "records", "imported")
-    return fill("boards.md", {"table": table(head, lines, 5)})
+    head = (
+        *("board", "what it measures", "images", "threat model", "suites", "on request"),
+        *("records", "imported"),
+    )
+    return fill("boards.md", {"table": table(head, lines, 6)})
 
 
 def _flags_page(

@@ -106,6 +106,9 @@ def _benchmark(benchmark: Benchmark) -> dict[str, object]:
         "models": _models(benchmark),
         "verified": sum(row.mark == "verified" for row in benchmark.rows),
         "less_attacked": not all(row.autoattack for row in benchmark.rows),
+        "strongest": sum(
+            any(attack.startswith("strongest(") for attack in row.attacks) for row in benchmark.rows
+        ),
         "flags": _flags(benchmark),
         "flagged": sum(bool(row.flags) for row in benchmark.rows),
     }

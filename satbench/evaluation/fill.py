@@ -39,9 +39,9 @@ def fill_board(
     where the images are, if the board's data set is a folder.  Existing records are not made again.
     The `workers` share the work.  The records are written to the board's folder, or to `out`, for a
     submission.  `suites` names the suites to run, each by its attacks, such as `pgd-50,autoattack`;
-    by default all of the board run.  Names in a board's file run no code and download nothing
-    unless they are among `trust`.  Raises SatbenchError if no shipped model fits the images, and
-    from the evaluation.
+    by default all run but those on request.  Names in a board's file run no code and download
+    nothing unless they are among `trust`.  Raises SatbenchError if no shipped model fits the
+    images, and from the evaluation.
     """
     _check_names(definition, trust)
     chosen = _chosen(definition, suites)
@@ -73,12 +73,14 @@ def fill_board(
 
 
 def _chosen(definition: BoardDefinition, suites: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return the named suites of a board, in the board's order; all if none is named."""
-    known = {",".join(suite): suite for suite in definition.suites}
+    """Return the named suites of a board, in the board's order; if none is named, its `suites`."""
+    known = {",".join(suite): suite for suite in (*definition.suites, *definition.on_request)}
     for name in suites:
         if name not in known:
             raise UnknownNameError(f"suite of the board {definition.name}", name, known)
-    return [suite for name, suite in known.items() if not suites or name in suites]
+    if not suites:
+        return list(definition.suites)
+    return [suite for name, suite in known.items() if name in suites]
 
 
 def _shipped_for(definition: BoardDefinition) -> list[str]:

@@ -55,6 +55,7 @@ def test_a_definition_is_what_its_file_says(board: Path) -> None:
         ('"best_known"]', '"best"]', r"columns\[1\]: invalid enum value 'best'"),
         ('"best_known"]', '"clean"]', r"columns: expected some of .*, each once"),
         ('[["pgd-50"], ["fast"]]', "[]", r"suites: expected at least one list"),
+        ("n = 4", "n = 4\non_request = [[]]", r"on_request: expected lists of attacks"),
         ("linf:8/255", "l3:1", r"expected NORM:EPS such as linf:8/255, got 'l3:1'"),
         ("n = 4", "n = ", r"is not TOML"),
     ],

@@ -192,3 +192,18 @@ def test_fill_runs_only_the_suites_that_it_is_given(tmp_path: Path) -> None:
     assert [spec.partition(",")[0] for spec in record.suite] == ["pgd(steps=2", "pgd(steps=3"]
     with pytest.raises(SatbenchError, match="unknown suite of the board made 'pgd-4'"):
         next(fill_board(board, "cpu", None, True, models=models, suites=["pgd-4"]))
+
+
+def test_fill_runs_a_suite_on_request_only_if_it_is_named(tmp_path: Path) -> None:
+    board = small_board_of(tmp_path, '[["pgd-1"]]\non_request = [["pgd-2"]]')
+    models = ["fmnist-sat-tiny-relu-s0"]
+    list(fill_board(board, "cpu", None, True, models=models))
+    (first,) = board.read_records()
+    list(fill_board(board, "cpu", None, True, models=models, suites=["pgd-2"]))
+    records = board.read_records()
+
+    assert first.suite[0].startswith("pgd(steps=1,")
+    assert {record.suite[0].partition(",")[0] for record in records} == {
+        "pgd(steps=1",
+        "pgd(steps=2",
+    }

@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -174,6 +176,17 @@ def test_a_model_without_autoattack_is_said_to_be_attacked_less(make_record) -> 
 def test_if_every_model_has_autoattack_none_is_said_to_be_attacked_less(make_record) -> None:
     # None survives: a share of 0 is a number too.
     assert "was attacked less" not in render_markdown(build_board([make_record([1, 1])]))
+
+
+@pytest.mark.parametrize(("attacked", "said"), [((), ""), ("a", "1 of 2"), (("a", "b"), "all")])
+def test_a_board_says_on_how_many_models_the_strongest_suite_has_run(
+    attacked: Sequence[str], said: str, make_record
+) -> None:
+    suite = {True: ["strongest(version=2,source=none)"], False: ["pgd(steps=1)"]}
+    board = build_board([make_record([1, -1], suite[one in attacked], name=one) for one in "ab"])
+    found = re.findall(r"`strongest` has run on (all|\d+ of \d+) models", render_markdown(board))
+
+    assert found == ([said] if said else [])
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,29 @@ def test_the_networks_of_a_registered_study_ship_with_a_checkout() -> None:
     assert (loaded.info.activation, loaded.info.parameters) == ("relu", 15_682)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "network", "threat", "epochs"),
+    [
+        ("fmnist-sat", "small(width=32,blocks=1", "linf:0.03", 16),
+        ("sat-cifar10", "preact-resnet(depth=18", "linf:8/255", 30),
+    ],
+)
+def test_the_second_scale_has_its_own_network_and_a_third_one_that_of_its_recipe(
+    recipe: str, network: str, threat: str, epochs: int
+) -> None:
+    images = DatasetCache(digests={"fashion-mnist": "one", "cifar10": "another"})
+    plan = plan_study(load_study("smoothness-larger", recipe), StudyOptions(), images)
+    configs = [cell.config for cell in plan.cells if cell.config]
+
+    assert len(configs) == 10
+    assert all(config.architecture.startswith(network) for config in configs)
+    assert {config.threat for config in configs} == {threat}
+    assert {config.epochs for config in configs} == {epochs}
+    assert {config.activation for config in configs} == {"relu", "silu"}
+    assert {config.attack_mode for config in configs} == {"eval"}
+    assert all(config.attack.startswith("pgd(steps=2,step=0.75*eps") for config in configs)
+
+
 def test_the_card_of_one_epoch_of_an_unfinished_run_is_not_its_model(tmp_path: Path) -> None:
     """The run writes its own card last, so a process can be killed before that."""
     card = zoo_card("fmnist-sat-tiny-silu-s0")

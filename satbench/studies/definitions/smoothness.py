@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from satbench.studies.definitions.shared import PGD, REGISTERED, VERDICT
+from satbench.studies.definitions.shared import DEFAULT_RECIPE, PGD, REGISTERED, VERDICT
 from satbench.studies.design import Arm, Pair, Pool, Study
 
 _SMOOTH = "softplus(10)"
@@ -43,22 +43,39 @@ def large_radius(recipe: str) -> Study:
 
 
 def larger_network(recipe: str) -> Study:
-    """Return the study at a second scale: ReLU and SILU in a network of 308,586 parameters."""
+    """Return the study at a second scale: ReLU and SILU in a network of 308,586 parameters.
+
+    With another recipe, such as `sat-cifar10`, network, eps and epochs are the recipe's: a third
+    scale.
+    """
     arms = {f"{net}, PGD-2": {**_NETS[net], "attack": _PGD2} for net in ("ReLU", "SILU")}
     small = small_radius(recipe)
+    network, setup = (
+        "Is a network of 308,586 parameters",
+        (
+            "The network has 20 times the parameters of the other studies, and is trained as in "
+            "smoothness-0.03."
+        ),
+    )
+    base = {**small.base, "architecture": "small(width=32,blocks=1)"}
+    if recipe != DEFAULT_RECIPE:
+        network, setup = (
+            "Is a network of a common size",
+            "Network, eps and epochs are the recipe's.",
+        )
+        base = {"attack_mode": "eval"}
     return replace(
         small,
         name="smoothness-larger",
         title="Does SILU help in a larger network where PGD has converged?",
-        question="Is a network of 308,586 parameters with SILU more robust than one with ReLU, if "
-        "both are trained by PGD-2?",
-        setup="Pre-registered in docs/studies/preregistration.md.  The network has 20 times the "
-        "parameters of the other studies, and is trained as in smoothness-0.03.",
+        question=f"{network} with SILU more robust than one with ReLU, if both are trained by "
+        "PGD-2?",
+        setup=f"Pre-registered in docs/studies/preregistration.md.  {setup}",
         arms=tuple(Arm(name, settings) for name, settings in arms.items()),
         seeds=5,
         primary=Pool("SILU under PGD-2", "ReLU under PGD-2", (Pair("SILU, PGD-2", "ReLU, PGD-2"),)),
         contrasts=(),
-        base={**small.base, "architecture": "small(width=32,blocks=1)"},
+        base=base,
     )
 
 
