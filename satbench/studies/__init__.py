@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from satbench.studies.definitions.shared import DEFAULT_RECIPE
+from satbench.studies.definitions.shared import DEFAULT_RECIPE, with_current_suite
 from satbench.studies.design import Study
 from satbench.studies.registry import STUDIES
 
@@ -23,7 +23,8 @@ def load_study(name: str, recipe: str | None = None) -> Study:
     the study.
     """
     build = cast(Callable[[str], Study], STUDIES[name].load())
-    return build(recipe or DEFAULT_RECIPE)
+    study = build(recipe or DEFAULT_RECIPE)
+    return study if study.recipe == DEFAULT_RECIPE else with_current_suite(study)
 
 
 __all__ = ["DEFAULT_RECIPE", "STUDIES", "Study", "load_study"]

@@ -107,6 +107,15 @@ def test_the_second_scale_has_its_own_network_and_a_third_one_that_of_its_recipe
     assert all(config.attack.startswith("pgd(steps=2,step=0.75*eps") for config in configs)
 
 
+@pytest.mark.parametrize("name", STUDIES.names())
+def test_a_study_of_another_recipe_is_evaluated_with_the_current_version_of_fast(name: str) -> None:
+    columns = load_study(name, "sat-cifar10").evaluations
+    versions = {a for column in columns for a in column.attacks if a.startswith("fast")}
+
+    assert versions == {"fast(version=3)"}
+    assert attack_spec("fast").startswith("fast(version=3,")
+
+
 def test_the_card_of_one_epoch_of_an_unfinished_run_is_not_its_model(tmp_path: Path) -> None:
     """The run writes its own card last, so a process can be killed before that."""
     card = zoo_card("fmnist-sat-tiny-silu-s0")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from satbench.studies.definitions.shared import COLUMNS, PGD, VERDICT
+from satbench.studies.definitions.shared import EARLIER_COLUMNS, PGD, VERDICT
 from satbench.studies.design import Arm, Pair, PaperNumbers, Pool, Study
 
 _ARMS = {
@@ -52,7 +52,7 @@ def study(recipe: str) -> Study:
         "it is not smooth, but its gradient is not 0 for x < 0.",
         arms=tuple(Arm(name, {"activation": text}) for name, text in _ARMS.items()),
         seeds=5,
-        evaluations=COLUMNS,
+        evaluations=EARLIER_COLUMNS,
         verdict=VERDICT,
         paper_verdict=PGD.name,
         primary=Pool(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from satbench.studies.definitions.shared import COLUMNS, PGD, VERDICT, shortened
+from satbench.studies.definitions.shared import EARLIER_COLUMNS, PGD, VERDICT, shortened
 from satbench.studies.design import Arm, Axis, Line, Pair, PaperNumbers, Pool, Study
 
 ALPHAS = ("1", "1.2", "1.4", "1.6", "1.8", "2")
@@ -34,7 +34,7 @@ def study(recipe: str) -> Study:
             for alpha in ALPHAS
         ),
         seeds=3,
-        evaluations=COLUMNS,
+        evaluations=EARLIER_COLUMNS,
         verdict=VERDICT,
         paper_verdict=PGD.name,
         primary=Pool(

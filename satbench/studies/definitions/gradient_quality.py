@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from satbench.studies.definitions.shared import STRONGEST
+from satbench.studies.definitions.shared import EARLIER_STRONGEST
 from satbench.studies.design import Arm, Pair, PaperNumbers, Pool, Study, StudyColumn
 
 _SMOOTH = "softplus(10)"
@@ -54,8 +54,8 @@ def study(recipe: str) -> Study:
         "of parametric softplus (α = 10) as a surrogate.",
         arms=tuple(Arm(name, {"activation": "relu", **changes}) for name, changes in _ARMS.items()),
         seeds=5,
-        evaluations=(_OWN, _SURROGATE, _WORSE, STRONGEST),
-        verdict=STRONGEST.name,
+        evaluations=(_OWN, _SURROGATE, _WORSE, EARLIER_STRONGEST),
+        verdict=EARLIER_STRONGEST.name,
         paper_verdict=_OWN.name,
         primary=Pool("smooth gradient in both passes of training", "ReLU", (Pair("both", "ReLU"),)),
         contrasts=tuple(Pair(name, "ReLU") for name in _ARMS if name != "ReLU"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from satbench.studies.definitions.shared import COLUMNS, PGD, VERDICT, shortened
+from satbench.studies.definitions.shared import EARLIER_COLUMNS, PGD, VERDICT, shortened
 from satbench.studies.design import Arm, Pair, PaperNumbers, Pool, Study
 
 _ARMS = {
@@ -36,7 +36,7 @@ def study(recipe: str) -> Study:
         "code, or fixed; a smaller α is smoother.  The second derivative at 0+ is α.",
         arms=tuple(Arm(name, {"activation": text}) for name, text in _ARMS.items()),
         seeds=3,
-        evaluations=COLUMNS,
+        evaluations=EARLIER_COLUMNS,
         verdict=VERDICT,
         paper_verdict=PGD.name,
         primary=Pool(

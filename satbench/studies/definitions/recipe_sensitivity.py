@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from satbench.studies.definitions.shared import COLUMNS, PGD, VERDICT, shortened
+from satbench.studies.definitions.shared import EARLIER_COLUMNS, PGD, VERDICT, shortened
 from satbench.studies.design import Arm, Pair, PaperNumbers, Pool, Study
 
 _PGD7 = "pgd(steps=7,step=eps/4,restarts=1,start=uniform,keep=last)"
@@ -65,7 +65,7 @@ def study(recipe: str) -> Study:
         setup="One setting of the recipe is changed at a time, both for ReLU and for SILU.",
         arms=tuple(arms),
         seeds=3,
-        evaluations=COLUMNS,
+        evaluations=EARLIER_COLUMNS,
         verdict=VERDICT,
         paper_verdict=PGD.name,
         primary=Pool(

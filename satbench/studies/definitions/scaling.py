@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from satbench.core.errors import SatbenchError
-from satbench.studies.definitions.shared import COLUMNS, DEFAULT_RECIPE, PGD, VERDICT, shortened
+from satbench.studies.definitions.shared import (
+    DEFAULT_RECIPE,
+    EARLIER_COLUMNS,
+    PGD,
+    VERDICT,
+    shortened,
+)
 from satbench.studies.design import Arm, Axis, Line, Pair, PaperNumbers, Pool, Study
 
 _SMALL: dict[str, dict[str, object]] = {
@@ -141,7 +147,7 @@ def study(recipe: str) -> Study:
         "with SILU.  eps is the same at every resolution.",
         arms=tuple(arms),
         seeds=3,
-        evaluations=COLUMNS,
+        evaluations=EARLIER_COLUMNS,
         verdict=VERDICT,
         paper_verdict=PGD.name,
         primary=Pool(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from satbench.studies.definitions.shared import DEFAULT_RECIPE, PGD, REGISTERED, VERDICT
+from satbench.studies.definitions.shared import COLUMNS, DEFAULT_RECIPE, PGD, VERDICT
 from satbench.studies.design import Arm, Pair, Pool, Study
 
 _SMOOTH = "softplus(10)"
@@ -105,7 +105,7 @@ def _study(recipe: str, eps: str) -> Study:
         "searches, as in the paper's code.",
         arms=tuple(Arm(name, settings) for name, settings in arms.items()),
         seeds=10,
-        evaluations=REGISTERED,
+        evaluations=COLUMNS,
         verdict=VERDICT,
         paper_verdict=PGD.name,
         primary=Pool("the smooth activations under PGD-2", "ReLU under PGD-2", smooth),

@@ -14,8 +14,8 @@ from satbench.recipes import recipe_names, recipe_summary
 from satbench.recipes.values import show_override
 from satbench.studies import STUDIES, load_study
 from satbench.studies.activation_shapes import activation_shape
-from satbench.studies.definitions.shared import DEFAULT_RECIPE
-from satbench.studies.design import Arm, StudyColumn
+from satbench.studies.definitions.shared import DEFAULT_RECIPE, EARLIER
+from satbench.studies.design import Arm, Study, StudyColumn
 from satbench.studies.images import DatasetCache
 from satbench.studies.measures import MEASURES
 from satbench.studies.pages.claims import claims_path, read_claims, render_claims
@@ -196,8 +196,20 @@ def _caveats(plan: StudyPlan) -> tuple[str, ...]:
         "at other scales.  The same command with `--recipe` repeats the study there.",
         f"Robust accuracy is an upper bound: a stronger attack than *{study.verdict}* could break "
         "more images, in one arm more than in another.",
+        *((_EARLIER_SUITE,) if _is_earlier(study) else ()),
         _tuning(plan),
     )
+
+
+_EARLIER_SUITE = (
+    f"`{EARLIER}` is not the current version. The current one would need the networks again, and "
+    "those outside the zoo were not kept. [suites.md](../suites.md) counts the images that both "
+    "versions miss on networks of each activation."
+)
+
+
+def _is_earlier(study: Study) -> bool:
+    return any(EARLIER in column.attacks for column in study.evaluations)
 
 
 def _tuning(plan: StudyPlan) -> str:
