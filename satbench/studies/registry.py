@@ -67,6 +67,12 @@ STUDIES = Registry(
             f"{_PAPER}, sections 3.2 and 4.1",
         ),
         Entry(
+            "smoothness-longer",
+            "satbench.studies.definitions.smoothness:longer_training",
+            "pre-registered: SILU and ReLU with 32 epochs instead of 16, ten seeds",
+            f"{_PAPER}, sections 3.2 and 4.1",
+        ),
+        Entry(
             "smoothness-larger",
             "satbench.studies.definitions.smoothness:larger_network",
             "pre-registered: SILU and ReLU in a network of 308,586 parameters, five seeds",
