@@ -102,6 +102,12 @@ def test_every_benchmark_has_a_committed_result(pattern: str) -> None:
     assert list(RESULTS.glob(f"{pattern}.json"))
 
 
+def test_the_counted_passes_are_those_of_the_committed_records(load: Load) -> None:
+    script = load("scale")
+
+    assert script.passes(script.RECORDS) == json.loads(script.PASSES.read_text(encoding="utf-8"))
+
+
 SCALING = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
 
 
