@@ -17,7 +17,8 @@ CERTIFIED := fmnist-ibp-tiny-relu-s0 fmnist-ibp-tiny-silu-s0
 SPREAD := fmnist-sat-tiny-relu-s0 fmnist-sat-tiny-silu-s0 fmnist-pgd2-tiny-relu-s0 fmnist-standard-tiny-relu-s0
 MASKS := hard_labels rounding saturated noisy detached probabilities rounded_logits warm faint_noise partly_hard_labels \
          robust_hard_labels robust_rounding robust_saturated robust_noisy robust_detached
-STUDIES := gradient-quality activations negative-inputs elu-celu scaling gradient-masking attack-convergence recipe-sensitivity
+STUDIES := gradient-quality activations negative-inputs elu-celu scaling gradient-masking attack-convergence \
+           recipe-sensitivity smoothness-0.03 smoothness-0.1 smoothness-longer smoothness-larger
 WRITTEN := $(filter $(STUDIES),$(basename $(notdir $(wildcard docs/studies/*.md))))
 JOBS ?= 2
 

@@ -47,12 +47,14 @@ INTRODUCTION = (
     "edit it. The plan is in [preregistration.md](preregistration.md).\n"
 )
 
-
 PILOT_TEXT = (
     "One run each with a seed that no study uses. The ReLU runs of 8 and 16 epochs chose the "
     "number of epochs of the studies. The others were trained after the first evaluation and "
     "change nothing in the plan: they show what twice as many epochs would have brought. With "
-    "1,000 images, the standard error of an accuracy is about 1.2 points.\n"
+    "1,000 images, the standard error of an accuracy is about 1.2 points.\n\n"
+    "The plan has the commands of `pilot-8` and `pilot-16`. The others are made by the same, with "
+    "`--epochs 32 --name pilot-32`, `--activation silu --epochs 16 --name pilot-16-silu` and "
+    "`--activation silu --epochs 32 --name pilot-32-silu`.\n"
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,6 +115,14 @@ def test_a_study_of_another_recipe_is_evaluated_with_the_current_version_of_fast
 
     assert versions == {"fast(version=3)"}
     assert attack_spec("fast").startswith("fast(version=3,")
+
+
+def test_the_makefile_runs_and_checks_every_study() -> None:
+    text = (Path(__file__).parents[2] / "Makefile").read_text(encoding="utf-8")
+    listed = re.search(r"^STUDIES := ((?:.*\\\n)*.*)$", text, re.MULTILINE)
+
+    assert listed
+    assert set(listed[1].replace("\\", " ").split()) == set(STUDIES.names())
 
 
 def test_the_card_of_one_epoch_of_an_unfinished_run_is_not_its_model(tmp_path: Path) -> None:

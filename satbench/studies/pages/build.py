@@ -203,8 +203,8 @@ def _caveats(plan: StudyPlan) -> tuple[str, ...]:
 
 _EARLIER_SUITE = (
     f"`{EARLIER}` is not the current version. The current one would need the networks again, and "
-    "those outside the zoo were not kept. [suites.md](../suites.md) counts the images that both "
-    "versions miss on networks of each activation."
+    "those outside the zoo were not kept. [suites.md](../suites.md) counts the images that each "
+    "version misses, network by network."
 )
 
 
