@@ -63,7 +63,7 @@ STUDIES = Registry(
         Entry(
             "smoothness-0.1",
             "satbench.studies.definitions.smoothness:large_radius",
-            "pre-registered: the same at eps 0.1",
+            "pre-registered: SILU and ReLU at eps 0.1, PGD-1 and PGD-2, ten seeds",
             f"{_PAPER}, sections 3.2 and 4.1",
         ),
         Entry(

@@ -269,8 +269,31 @@ def test_the_verdict_of_every_study_includes_an_audit(name: str) -> None:
     assert any(text.startswith("audit(") for part in parts for text in part.attacks)
 
 
-def test_every_evaluated_network_of_a_registered_study_is_committed() -> None:
-    plan = plan_study(load_study("smoothness-0.03"), StudyOptions(), DatasetCache())
+def test_single_step_training_comes_first_at_the_larger_radius() -> None:
+    plan = plan_study(load_study("smoothness-0.1"), StudyOptions(), DatasetCache())
+    configs = [cell.config for cell in plan.cells if cell.config]
+    steps = [re.findall(r"steps=(\d)", config.attack)[0] for config in configs]
+    seeds = [cell.seed for cell in plan.cells]
+
+    assert steps == ["1"] * 20 + ["2"] * 20
+    assert seeds == 2 * sorted(2 * list(range(200, 210)))
+    assert {config.threat for config in configs} == {"linf:0.1"}
+    assert {config.epochs for config in configs} == {16}
+    assert {config.attack_mode for config in configs} == {"eval"}
+    assert [config.activation for config in configs] == ["relu", "silu"] * 20
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("smoothness-0.03", 40),
+        ("smoothness-0.1", 0),
+        ("smoothness-longer", 0),
+        ("smoothness-larger", 0),
+    ],
+)
+def test_every_evaluated_network_of_a_registered_study_is_committed(name: str, least: int) -> None:
+    plan = plan_study(load_study(name), StudyOptions(), DatasetCache())
     folder = content_folder("leaderboard") / "studies"
     evaluated = [cell.key for cell in plan.cells if (folder / f"{cell.key}.json").exists()]
     lost = [
@@ -279,5 +302,5 @@ def test_every_evaluated_network_of_a_registered_study_is_committed() -> None:
         if len([*(folder / "models").glob(f"*-{key[:8]}.*")]) != 2  # its card and its weights
     ]
 
-    assert len(evaluated) >= 40
+    assert len(evaluated) >= least
     assert lost == []

@@ -44,12 +44,62 @@ _NOT_SETTLED = (
 
 def small_radius(recipe: str) -> Study:
     """Return the study at eps 0.03, with the primary question."""
-    return replace(_study(recipe, "0.03"), caveats=(_NOT_SETTLED,))
+    arms = {
+        f"{net}, {attacker}": {**settings, "attack": attack}
+        for attacker, attack in _ATTACKERS.items()
+        for net, settings in _NETS.items()
+    }
+    # PGD-1 takes 4 passes a step of training, PGD-2 takes 6.
+    arms["ReLU, PGD-1, as many passes"] = {**arms["ReLU, PGD-1"], "epochs": EPOCHS * 3 // 2}
+    smooth = tuple(Pair(f"{net}, PGD-2", "ReLU, PGD-2") for net in _SMOOTH_NETS)
+    others = [
+        Pair(f"{net}, {attacker}", f"ReLU, {attacker}")
+        for attacker in _ATTACKERS
+        for net in _NETS
+        if net != "ReLU"
+    ]
+    return Study(
+        name="smoothness-0.03",
+        title="Does a smooth activation help where PGD has converged? eps 0.03",
+        section="sections 3.2 and 4.1",
+        question="Is a network with a smooth activation more robust than one with ReLU, if both "
+        "are trained by the same attacker, long enough, and with ten seeds?",
+        setup="Pre-registered in docs/studies/preregistration.md.  Every network is trained by "
+        "PGD-1 with a step of eps and by PGD-2, with batch-norm in eval mode while the attack "
+        "searches, as in the paper's code.",
+        arms=tuple(Arm(name, settings) for name, settings in arms.items()),
+        seeds=10,
+        evaluations=COLUMNS,
+        verdict=VERDICT,
+        paper_verdict=PGD.name,
+        primary=Pool("the smooth activations under PGD-2", "ReLU under PGD-2", smooth),
+        contrasts=(*others, Pair("ReLU, PGD-2", "ReLU, PGD-1, as many passes")),
+        base={"threat": "linf:0.03", "attack_mode": "eval", "epochs": EPOCHS},
+        recipe=recipe,
+        registered=True,
+        first_seed=200,
+        n_examples=2000,
+        caveats=(_NOT_SETTLED,),
+    )
 
 
 def large_radius(recipe: str) -> Study:
-    """Return the study at eps 0.1, where single-step training may collapse."""
-    return _study(recipe, "0.1")
+    """Return the study of ReLU and SILU at eps 0.1, where single-step training may collapse."""
+    small = small_radius(recipe)
+    return replace(
+        small,
+        name="smoothness-0.1",
+        title="Does SILU help where single-step training may collapse?",
+        question="Trained by one attack step at eps 0.1, is a network with SILU more robust than "
+        "one with ReLU? Does the difference remain if two steps attack?",
+        setup="Pre-registered in docs/studies/preregistration.md.  All is as in smoothness-0.03, "
+        "at eps 0.1 and with two of the activations.",
+        arms=_relu_and_silu("PGD-1", "PGD-2"),
+        primary=Pool("SILU under PGD-1", "ReLU under PGD-1", (Pair("SILU, PGD-1", "ReLU, PGD-1"),)),
+        contrasts=(Pair("SILU, PGD-2", "ReLU, PGD-2"), Pair("ReLU, PGD-2", "ReLU, PGD-1")),
+        base={**small.base, "threat": "linf:0.1"},
+        caveats=(),
+    )
 
 
 def longer_training(recipe: str) -> Study:
@@ -63,7 +113,7 @@ def longer_training(recipe: str) -> Study:
         "are trained by PGD-2?",
         setup="Pre-registered in docs/studies/preregistration.md.  All is as in smoothness-0.03, "
         "with twice the epochs.",
-        arms=_relu_and_silu(),
+        arms=_relu_and_silu("PGD-2"),
         primary=_SILU_AGAINST_RELU,
         contrasts=(),
         base={**small.base, "epochs": 2 * EPOCHS},
@@ -99,7 +149,7 @@ def larger_network(recipe: str) -> Study:
         question=f"{network} with SILU more robust than one with ReLU, if both are trained by "
         "PGD-2?",
         setup=f"Pre-registered in docs/studies/preregistration.md.  {setup}",
-        arms=_relu_and_silu(),
+        arms=_relu_and_silu("PGD-2"),
         seeds=5,
         primary=_SILU_AGAINST_RELU,
         contrasts=(),
@@ -108,45 +158,9 @@ def larger_network(recipe: str) -> Study:
     )
 
 
-def _relu_and_silu() -> tuple[Arm, ...]:
-    nets = ("ReLU", "SILU")
-    return tuple(Arm(f"{net}, PGD-2", {**_NETS[net], "attack": _PGD2}) for net in nets)
-
-
-def _study(recipe: str, eps: str) -> Study:
-    arms = {
-        f"{net}, {attacker}": {**settings, "attack": attack}
-        for attacker, attack in _ATTACKERS.items()
-        for net, settings in _NETS.items()
-    }
-    # PGD-1 takes 4 passes a step of training, PGD-2 takes 6.
-    arms["ReLU, PGD-1, as many passes"] = {**arms["ReLU, PGD-1"], "epochs": EPOCHS * 3 // 2}
-    smooth = tuple(Pair(f"{net}, PGD-2", "ReLU, PGD-2") for net in _SMOOTH_NETS)
-    others = [
-        Pair(f"{net}, {attacker}", f"ReLU, {attacker}")
-        for attacker in _ATTACKERS
-        for net in _NETS
-        if net != "ReLU"
-    ]
-    return Study(
-        name=f"smoothness-{eps}",
-        title=f"Does a smooth activation help where PGD has converged? eps {eps}",
-        section="sections 3.2 and 4.1",
-        question="Is a network with a smooth activation more robust than one with ReLU, if both "
-        "are trained by the same attacker, long enough, and with ten seeds?",
-        setup="Pre-registered in docs/studies/preregistration.md.  Every network is trained by "
-        "PGD-1 with a step of eps and by PGD-2, with batch-norm in eval mode while the attack "
-        "searches, as in the paper's code.",
-        arms=tuple(Arm(name, settings) for name, settings in arms.items()),
-        seeds=10,
-        evaluations=COLUMNS,
-        verdict=VERDICT,
-        paper_verdict=PGD.name,
-        primary=Pool("the smooth activations under PGD-2", "ReLU under PGD-2", smooth),
-        contrasts=(*others, Pair("ReLU, PGD-2", "ReLU, PGD-1, as many passes")),
-        base={"threat": f"linf:{eps}", "attack_mode": "eval", "epochs": EPOCHS},
-        recipe=recipe,
-        registered=True,
-        first_seed=200,
-        n_examples=2000,
+def _relu_and_silu(*attackers: str) -> tuple[Arm, ...]:
+    return tuple(
+        Arm(f"{net}, {attacker}", {**_NETS[net], "attack": _ATTACKERS[attacker]})
+        for attacker in attackers
+        for net in ("ReLU", "SILU")
     )
