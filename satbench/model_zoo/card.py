@@ -40,6 +40,9 @@ _LATER = {"url", "origin"}
 CERTIFIED_OBJECTIVES = ("ibp", "crown-ibp")
 """Objectives of training that bound the logits over the whole ball, instead of an attack."""
 
+OVERFITTED = "catastrophic overfitting"
+"""How a note begins that says in which epochs training overfitted catastrophically."""
+
 
 @dataclass(frozen=True)
 class Training:

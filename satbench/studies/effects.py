@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from satbench.core.errors import SatbenchError
 from satbench.core.stats.intervals import paired_t_interval
 from satbench.core.stats.shown import Effect, Verdict, adjusted, two_way_effect
+from satbench.model_zoo.card import OVERFITTED
 from satbench.studies.design import Pair, Pool
 from satbench.studies.run_file import SURVIVED, WRONG, StudyRun
 from satbench.studies.sheet import ArmRuns, Sheet, outcomes_of, verdicts_of
@@ -174,7 +175,7 @@ def collapsed(sheet: Sheet, row: ArmRuns) -> list[tuple[StudyRun, str]]:
     middle = median(shares.values()) if shares else 0.0
     found = []
     for run in row.runs:
-        reasons = [str(run.held_out["warning"])] if run.held_out.get("warning") else []
+        reasons = [note for note in run.notes if note.startswith(OVERFITTED)]
         if run.seed in shares and middle - shares[run.seed] > COLLAPSE:
             share = f"{100 * shares[run.seed]:.1f} %"
             reasons.append(f"robust accuracy {share}, the median of the arm {100 * middle:.1f} %")

@@ -68,7 +68,7 @@ class StudyRun:
     digest of the data; empty for a given model, which `model` names).  `command` trains or loads it
     again.  `answers` identify given code.  `held_out` are the last epoch's metrics.  `measures` are
     means over images of the gradient measures, by name.  `environment` (versions, seconds, host)
-    may differ between two runs of the same inputs.
+    may differ between two runs of the same inputs.  `notes` are the card's remarks on the training.
     """
 
     key: str
@@ -85,6 +85,7 @@ class StudyRun:
     measures: dict[str, Number] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     answers: str = ""
+    notes: tuple[str, ...] = ()
 
     def outcome(self, suite: Sequence[str], threat: str, dataset: str, n: int) -> Outcome | None:
         """Return the outcome of an evaluation, None if it is missing."""
@@ -106,8 +107,9 @@ def write_study_run(run: StudyRun, folder: Path) -> Path:
     """Write a run to `folder/KEY.json` atomically; return the path."""
     path = folder / f"{run.key}.json"
     values = {"kind": KIND, "schema": SCHEMA, **asdict(run)}
-    if not run.answers:  # like older runs
-        del values["answers"]
+    for name in ("answers", "notes"):
+        if not values[name]:  # like older runs
+            del values[name]
     write_text(path, json.dumps(values, indent=1, sort_keys=True) + "\n")
     return path
 

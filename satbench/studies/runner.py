@@ -302,4 +302,5 @@ def _fresh_run(cell: Cell, loaded: LoadedModel, model: Model | None) -> StudyRun
         held_out=dict(training.held_out) if training else {},
         environment={"torch": training.torch, "satbench": training.satbench} if training else {},
         answers=cell.answers,
+        notes=tuple(training.notes) if training else (),
     )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from satbench.attacks import parse_attack
 from satbench.core.noise import Noise
 from satbench.core.threat import Threat
+from satbench.model_zoo.card import OVERFITTED
 from satbench.recipes import TrainConfig
 from satbench.training.images.batches import Batches
 from satbench.training.ranks import Ranks
@@ -203,7 +204,7 @@ def history_notes(
     seen = [m.epoch for m in history if m.collapsed or collapse_within(m)]
     if seen:
         which = "one of these" if kept.epoch in seen else "another epoch"
-        yield f"catastrophic overfitting in epoch {_listed(seen)}; the weights are of {which}"
+        yield f"{OVERFITTED} in epoch {_listed(seen)}; the weights are of {which}"
     idle = [m.epoch for m in history if no_better_than_chance(m, chance)]
     if idle:
         yield f"the loss was at chance level ({chance:.3g}) in epoch {_listed(idle)}"

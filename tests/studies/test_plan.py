@@ -12,7 +12,7 @@ from satbench.attacks import attack_spec, parse_attack
 from satbench.core.content import content_folder
 from satbench.core.errors import SatbenchError
 from satbench.core.threat import Threat
-from satbench.model_zoo.card import write_card, zoo_card
+from satbench.model_zoo.card import read_card, write_card, zoo_card
 from satbench.models import load_model, request_model
 from satbench.studies import STUDIES, Study, load_study
 from satbench.studies.design import Arm, Pair, Pool, StudyColumn
@@ -20,6 +20,7 @@ from satbench.studies.images import DatasetCache
 from satbench.studies.pages.build import sheet_of
 from satbench.studies.pages.page import render_page
 from satbench.studies.plan import Cell, StudyOptions, parse_seeds, plan_study, suite_for
+from satbench.studies.run_file import read_study_run
 from satbench.studies.store import Models, Places, training_key
 
 
@@ -287,7 +288,7 @@ def test_single_step_training_comes_first_at_the_larger_radius() -> None:
     ("name", "least"),
     [
         ("smoothness-0.03", 40),
-        ("smoothness-0.1", 0),
+        ("smoothness-0.1", 40),
         ("smoothness-longer", 0),
         ("smoothness-larger", 0),
     ],
@@ -304,3 +305,19 @@ def test_every_evaluated_network_of_a_registered_study_is_committed(name: str, l
 
     assert len(evaluated) >= least
     assert lost == []
+
+
+@pytest.mark.parametrize(
+    ("name", "warned"),
+    [("smoothness-0.03", 0), ("smoothness-0.1", 12)],
+)
+def test_a_run_of_a_registered_study_has_the_notes_of_its_card(name: str, warned: int) -> None:
+    plan = plan_study(load_study(name), StudyOptions(), DatasetCache())
+    folder = content_folder("leaderboard") / "studies"
+    runs = [read_study_run(folder / f"{cell.key}.json") for cell in plan.cells]
+    cards = [read_card(*(folder / "models").glob(f"*-{run.key[:8]}.json")) for run in runs]
+
+    assert [list(run.notes) for run in runs] == [
+        card.training.notes if card.training else None for card in cards
+    ]
+    assert sum("catastrophic overfitting" in " ".join(run.notes) for run in runs) == warned

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from satbench.core.errors import SatbenchError
+from satbench.model_zoo.card import read_card, write_card
 from satbench.studies import Study
 from satbench.studies.design import Arm, StudyColumn
 from satbench.studies.run_file import StudyRun
@@ -55,6 +56,21 @@ def test_a_finished_study_computes_nothing(
     monkeypatch.setattr(Places, "write", never)
 
     make_runner(made_study, replace(done, store=done.store / "empty")).carry_out("all")
+
+
+def test_a_run_has_the_notes_of_its_card(
+    done: Places, made_study: Study, make_runner: Make, tmp_path: Path
+) -> None:
+    note = "catastrophic overfitting in epoch 2; the weights are of another epoch"
+    cards = {path: read_card(path) for path in done.trained.glob("*/*-s[0-9]*.json")}
+    for path, card in cards.items():
+        assert card.training
+        write_card(replace(card, training=replace(card.training, notes=[note])), path)
+    new = replace(done, results=tmp_path / "new")
+    make_runner(made_study, new).carry_out("evaluate")
+
+    assert {run.notes for run in new.runs().values()} == {(note,)}
+    assert all(note not in run.notes for run in done.runs().values())
 
 
 @pytest.mark.slow

@@ -41,6 +41,11 @@ _NOT_SETTLED = (
     "`smoothness-longer` asks the question again with 32."
 )
 
+_LAST_EPOCH = (
+    "The networks are those of the last epoch, collapsed or not. A collapsed run was more robust "
+    "in earlier epochs: [epochs.md](epochs.md) has the accuracy halfway and at the end."
+)
+
 
 def small_radius(recipe: str) -> Study:
     """Return the study at eps 0.03, with the primary question."""
@@ -98,7 +103,7 @@ def large_radius(recipe: str) -> Study:
         primary=Pool("SILU under PGD-1", "ReLU under PGD-1", (Pair("SILU, PGD-1", "ReLU, PGD-1"),)),
         contrasts=(Pair("SILU, PGD-2", "ReLU, PGD-2"), Pair("ReLU, PGD-2", "ReLU, PGD-1")),
         base={**small.base, "threat": "linf:0.1"},
-        caveats=(),
+        caveats=(_LAST_EPOCH,),
     )
 
 
