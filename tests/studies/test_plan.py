@@ -290,7 +290,7 @@ def test_single_step_training_comes_first_at_the_larger_radius() -> None:
         ("smoothness-0.03", 40),
         ("smoothness-0.1", 40),
         ("smoothness-longer", 20),
-        ("smoothness-larger", 0),
+        ("smoothness-larger", 10),
     ],
 )
 def test_every_evaluated_network_of_a_registered_study_is_committed(name: str, least: int) -> None:
@@ -309,7 +309,12 @@ def test_every_evaluated_network_of_a_registered_study_is_committed(name: str, l
 
 @pytest.mark.parametrize(
     ("name", "warned"),
-    [("smoothness-0.03", 0), ("smoothness-0.1", 12), ("smoothness-longer", 0)],
+    [
+        ("smoothness-0.03", 0),
+        ("smoothness-0.1", 12),
+        ("smoothness-longer", 0),
+        ("smoothness-larger", 0),
+    ],
 )
 def test_a_run_of_a_registered_study_has_the_notes_of_its_card(name: str, warned: int) -> None:
     plan = plan_study(load_study(name), StudyOptions(), DatasetCache())
