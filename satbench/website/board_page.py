@@ -47,7 +47,7 @@ WORDS: dict[str, str] = {
     "Fast": "right after the fast suite",
     "Best known": "right in every record of the model on these images, the strongest verdict",
     "Certified": "no attack can break these images: a lower bound, with a proof of each image",
-    "Gap": "PGD-50 minus the lower of AutoAttack and fast, in points: what PGD misses",
+    "Gap": "PGD-50 minus best known, in points: what PGD misses",
     "[a, b]": "the 95 % interval over images, Wilson's",
     "control": "trained without an adversary, so every attack must break it",
     MISSING: "not measured, or not known",

@@ -219,7 +219,7 @@ def _gap(row: Row) -> list[Fact]:
     gap = row.value("gap")
     if gap is None:
         return []
-    return [Fact("Gap", f"{percent(gap)} points: PGD-50 minus the lower of AutoAttack and fast")]
+    return [Fact("Gap", f"{percent(gap)} points: PGD-50 minus best known")]
 
 
 def _cost(row: Row) -> list[Fact]:

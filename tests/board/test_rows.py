@@ -39,18 +39,28 @@ def test_the_columns_of_one_record_are_its_own_counts(make_record, verdicts) -> 
     assert [Share(count, record.n) for count in expected] == shares
 
 
-def test_the_gap_is_pgd_50_minus_autoattack(make_record) -> None:
-    row = make_row([make_record([0, 1, 1, 2, 3, -1, -1, -1])])
-
-    assert row.value("gap") == (5 - 3) / 8
-
-
-def test_the_gap_is_to_fast_where_fast_is_lower(make_record) -> None:
-    verdicts = [0, 1, 1, 2, 3, -1, -1, -1]
-    strong = make_record(verdicts)
+def test_the_gap_is_pgd_50_minus_best_known(make_record) -> None:
+    strong = make_record([0, 1, 1, 2, 3, -1, -1, -1])
     fast = make_record([0, 1, 1, 1, 1, 1, -1, -1], ["fast(version=2,source=none)"])
+    strongest = make_record([0, 1, 1, 1, 1, -1, 1, -1], ["strongest(version=2,source=none)"])
+    square = make_record([0, 1, 1, 1, 1, -1, -1, 1], ["square(queries=100)"])
 
-    assert make_row([strong, fast]).value("gap") == (5 - 2) / 8
+    gaps = [make_row([strong, *rest]).value("gap") for rest in ([], [fast], [fast, strongest])]
+
+    assert gaps == [(5 - 3) / 8, (5 - 2) / 8, (5 - 1) / 8]
+    assert make_row([strong, fast, strongest, square]).value("gap") == 5 / 8
+
+
+def test_a_gap_of_zero_needs_a_suite_that_finds_what_pgd_misses(make_record) -> None:
+    verdicts = [0, 1, 1, -1]
+    pgd = make_record(verdicts, [PGD50])
+    square = make_record(verdicts, ["square(queries=100)"])
+    stronger = make_record([0, 1, 1, 1], ["square(queries=100)"])
+    strongest = make_record(verdicts, ["strongest(version=2,source=none)"])
+
+    rows = [make_row([pgd, *rest]) for rest in ([], [square], [square, strongest], [stronger])]
+
+    assert [None, None, 0, 1 / 4] == [row.value("gap") for row in rows]
 
 
 def test_fast_is_what_the_newest_version_left_and_best_known_counts_all(make_record) -> None:
