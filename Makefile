@@ -22,7 +22,7 @@ STUDIES := gradient-quality activations negative-inputs elu-celu scaling gradien
 WRITTEN := $(filter $(STUDIES),$(basename $(notdir $(wildcard docs/studies/*.md))))
 JOBS ?= 2
 
-.PHONY: help demo docs docs-serve page image test coverage test-all lint types zoo surrogates records strongest certificates reference flags leaderboard studies check-leaderboard recheck verify bench gpu clean
+.PHONY: help demo docs docs-serve page image test coverage test-all lint types zoo surrogates records strongest certificates reference flags leaderboard studies check-leaderboard check-pages recheck verify bench gpu clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 20
@@ -51,7 +51,7 @@ image:  ## Build the Docker image, for the CPU
 	docker build --tag satbench .
 
 # With bytecode, the processes that tests start need not compile satbench; an empty value allows it.
-test coverage: export PYTHONDONTWRITEBYTECODE :=
+test coverage check-pages: export PYTHONDONTWRITEBYTECODE :=
 
 test: $(BIN)/satbench  ## Install and run all everyday tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
@@ -61,6 +61,9 @@ coverage: $(BIN)/satbench  ## Run all everyday tests and print the lines that th
 
 test-all: $(BIN)/satbench  ## Run all tests, including the slow ones
 	$(BIN)/python -m pytest -m "not gpu"
+
+check-pages: $(BIN)/satbench  ## Run the commands that the pages show, and compare what they print
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m slow tests/test_documents.py
 
 lint: $(BIN)/satbench  ## Check format and style
 	$(BIN)/ruff format --check .
