@@ -39,7 +39,7 @@ COLUMNS: Mapping[Column, str] = {
 }
 """The columns of numbers, in order, with their titles."""
 
-_FINDS_WHAT_PGD_MISSES = ("autoattack", "fast(", "strongest(")  # a gap of 0 needs one of them
+_STRONGER_THAN_PGD = ("autoattack", "fast(", "strongest(")  # without them, a gap of 0 says nothing
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Row:
         """Return a column's number, a share of the images.
 
         The gap is PGD-50 minus best known.  It is None if no other attack broke more and none of
-        AutoAttack, fast and strongest ran, because a gap of 0 would then say nothing.
+        AutoAttack, fast and strongest ran.
         """
         if column == "gap":
             return self._gap()
@@ -162,8 +162,8 @@ class Row:
         if self.pgd50 is None:
             return None
         missed = self.pgd50.count - self.best_known.count
-        could_miss = any(one.startswith(_FINDS_WHAT_PGD_MISSES) for one in self.attacks)
-        return missed / self.pgd50.n if missed or could_miss else None
+        ran_stronger = any(one.startswith(_STRONGER_THAN_PGD) for one in self.attacks)
+        return missed / self.pgd50.n if missed or ran_stronger else None
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ def test_best_known_counts_what_no_record_broke(
     verdicts = [record.verdicts for record in records if record.model.name == ROBUST]
     right = sum(set(image) == {-1} for image in zip(*verdicts, strict=True))
 
-    assert len(verdicts) == 5  # fast in two versions
+    assert len(verdicts) == 5  # fast in two versions, and strongest
     assert f"| Best known | {right} of 500 | {right / 5:.1f} | " in written[f"{ROBUST}.md"]
 
 
